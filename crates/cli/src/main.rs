@@ -1,0 +1,2 @@
+//! The `pheye` command.
+fn main() {}

@@ -1,0 +1,16 @@
+//! Kernels for the CPU over plain slices: what `ops` calls when a tensor lives in host memory.
+//!
+//! Storage is f32 or bf16, arithmetic is f32. Work is cut into pieces whose borders depend on the shapes alone, never
+//! on the number of threads, and every sum runs in a fixed order: a result is the same on one thread or sixty.
+
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod gelu;
+pub mod gemm;
+pub mod layernorm;
+pub mod math;
+pub mod par;
+pub mod philox;
+pub mod rotary;

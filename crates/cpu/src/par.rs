@@ -1,0 +1,43 @@
+//! Cutting work into pieces for rayon, and running a piece with the widest vector instructions at hand.
+
+use rayon::prelude::*;
+
+/// Below this many multiply-adds (or elements of a pointwise pass, weighted by their cost) a second thread costs more than it brings.
+const SERIAL_BELOW: usize = 1 << 15;
+
+/// Runs `f` compiled for the widest vector instructions that this processor has.
+///
+/// What `f` calls is compiled so too only where it is inlined: mark it `#[inline(always)]`.
+#[inline(always)]
+pub fn simd<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// Calls `f(first, piece)` for each piece of `rows` rows of `out`, a matrix with `cols` columns, in parallel when the
+/// whole is worth `work` steps. `first` is the piece's first row.
+pub fn rows<T: Send>(
+    out: &mut [T],
+    cols: usize,
+    rows: usize,
+    work: usize,
+    f: impl Fn(usize, &mut [T]) + Sync + Send,
+) {
+    if out.is_empty() {
+        return;
+    }
+    let piece = (rows * cols).max(1);
+    if work < SERIAL_BELOW || out.len() <= piece {
+        out.chunks_mut(piece).enumerate().for_each(|(i, o)| simd(|| f(i * rows, o)));
+    } else {
+        out.par_chunks_mut(piece).enumerate().for_each(|(i, o)| simd(|| f(i * rows, o)));
+    }
+}
+
+/// Calls `f(i)` for each of `0..n`, in parallel when the whole is worth `work` steps.
+pub fn each(n: usize, work: usize, f: impl Fn(usize) + Sync + Send) {
+    if work < SERIAL_BELOW || n <= 1 {
+        (0..n).for_each(|i| simd(|| f(i)));
+    } else {
+        (0..n).into_par_iter().for_each(|i| simd(|| f(i)));
+    }
+}

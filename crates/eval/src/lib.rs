@@ -1,0 +1,1 @@
+//! Metrics and golden-data verification.

@@ -1,0 +1,1 @@
+//! Pictures to pixels, exactly as Pillow makes them.

@@ -1,0 +1,1 @@
+//! Pheye assembled: vision, cross-attention, language, generation.

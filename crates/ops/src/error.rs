@@ -1,0 +1,39 @@
+use pheye_tensor::Shape;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation did not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The shapes of two tensors do not fit each other.
+    #[error("{op}: {left_name} {left} does not fit {right_name} {right}")]
+    Shapes {
+        /// The operation.
+        op: &'static str,
+        /// What the first tensor is to it.
+        left_name: &'static str,
+        /// Shape of the first tensor.
+        left: Shape,
+        /// What the second tensor is to it.
+        right_name: &'static str,
+        /// Shape of the second tensor.
+        right: Shape,
+    },
+    /// An option or an index is out of its range.
+    #[error("{op}: {what} is {value}, allowed is {allowed}")]
+    Range {
+        /// The operation.
+        op: &'static str,
+        /// The option or index.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// The values allowed.
+        allowed: String,
+    },
+    /// A tensor is not what was expected.
+    #[error(transparent)]
+    Tensor(#[from] pheye_tensor::Error),
+}

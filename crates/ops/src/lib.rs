@@ -1,0 +1,26 @@
+//! The operations Pheye is made of, one file each: forward beside backward, written out by hand, no autograd.
+//!
+//! `forward(cx, x, p) -> (y, Saved)` and `backward(cx, &saved, dy, p, Option<&mut Grads>) -> dx`. `Saved` holds what
+//! backward needs and nothing else; for inference, drop it. Activations are written (`=`), gradients of parameters added
+//! (`+=`), and a frozen parameter costs nothing: its gradient is never computed.
+
+mod cx;
+mod error;
+mod init;
+
+pub mod adamw;
+pub mod attention;
+pub mod contrastive;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod gelu;
+pub mod layernorm;
+pub mod linear;
+pub mod lora;
+pub mod patch_embed;
+pub mod rotary;
+pub mod tile_embed;
+
+pub use cx::Cx;
+pub use error::{Error, Result};
+pub use init::RandomInit;

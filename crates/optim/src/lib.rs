@@ -1,0 +1,1 @@
+//! AdamW over one arena, schedules, clipping.

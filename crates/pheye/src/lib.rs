@@ -1,0 +1,1 @@
+//! Pheye in one crate: run and train a small vision-language model that reads fine detail.

@@ -1,0 +1,44 @@
+use std::fmt;
+use std::str::FromStr;
+
+use pheye_kernels::Gpu;
+
+use crate::{Error, Result};
+
+/// Where tensors live and operations run.
+#[derive(Debug, Clone)]
+pub enum Device {
+    /// This machine's processor, with as many threads as rayon's pool has.
+    Cpu,
+    /// A launcher of GPU kernels.
+    Gpu(Gpu),
+}
+
+impl Device {
+    /// The fastest device that can be opened: a GPU, else the CPU.
+    pub fn best() -> Device {
+        Gpu::open("cuda").map_or(Device::Cpu, Device::Gpu)
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Device> {
+        match name {
+            "cpu" => Ok(Device::Cpu),
+            "auto" => Ok(Device::best()),
+            _ if name == "cuda" || name.starts_with("cuda:") => Ok(Device::Gpu(Gpu::open(name)?)),
+            _ => Err(Error::UnknownDevice(name.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Gpu(gpu) => match *gpu {},
+        }
+    }
+}

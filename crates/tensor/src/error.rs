@@ -1,0 +1,50 @@
+use crate::{DType, Shape};
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can be wrong with a tensor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The elements are of another type than the caller works on.
+    #[error("tensor {shape} holds {found}, {expected} is needed")]
+    DType {
+        /// Shape of the tensor.
+        shape: Shape,
+        /// Its element type.
+        found: DType,
+        /// The element type asked for.
+        expected: DType,
+    },
+    /// A buffer would be written while others can read it.
+    #[error("tensor {shape} is shared and cannot be written in place")]
+    Shared {
+        /// Shape of the tensor.
+        shape: Shape,
+    },
+    /// A view or reshape does not fit its tensor.
+    #[error("a view of shape {view} at element {start} does not fit a tensor of shape {shape}")]
+    View {
+        /// Shape of the tensor.
+        shape: Shape,
+        /// Shape asked for.
+        view: Shape,
+        /// First element asked for.
+        start: usize,
+    },
+    /// The number of values does not match the shape.
+    #[error("{len} values cannot fill a tensor of shape {shape}")]
+    Len {
+        /// Shape asked for.
+        shape: Shape,
+        /// Values given.
+        len: usize,
+    },
+    /// A GPU could not be opened.
+    #[error(transparent)]
+    Gpu(#[from] pheye_kernels::Error),
+    /// A device name that means nothing.
+    #[error("unknown device `{0}`; known are `cpu`, `cuda` and `cuda:N`")]
+    UnknownDevice(String),
+}

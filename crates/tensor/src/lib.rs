@@ -1,0 +1,27 @@
+//! Tensors, the devices they live on, and the parameters of a network.
+//!
+//! Everything is contiguous and row-major. A [`Tensor`] is a view of a shared [`Buffer`]; cloning it copies no
+//! data. Buffers come from an [`Arena`] and go back to it when the last view is dropped, so that a training
+//! step allocates nothing once the first one has run.
+
+mod arena;
+mod buffer;
+mod device;
+mod dtype;
+mod error;
+mod param;
+mod shape;
+mod source;
+mod tensor;
+
+pub use arena::{Arena, ArenaStats};
+pub use buffer::Buffer;
+pub use device::Device;
+pub use dtype::{DType, Slice};
+pub use error::{Error, Result};
+pub use half::bf16;
+pub use param::{Grads, Param, ParamTable};
+pub use pheye_kernels::Gpu;
+pub use shape::Shape;
+pub use source::{Init, Scope, Source};
+pub use tensor::Tensor;

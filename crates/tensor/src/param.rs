@@ -1,0 +1,119 @@
+use std::ops::Range;
+
+use crate::{DType, Result, Shape, Tensor};
+
+/// A weight of a network: its name in a checkpoint, its value, and whether it is trained.
+#[derive(Debug, Clone)]
+pub struct Param {
+    /// Name as in the checkpoint.
+    pub name: String,
+    /// The value: f32 when trained, f32 or bf16 when frozen.
+    pub value: Tensor,
+    slot: Option<usize>,
+}
+
+impl Param {
+    /// A parameter that gets no gradient.
+    pub fn frozen(name: impl Into<String>, value: Tensor) -> Param {
+        Param { name: name.into(), value, slot: None }
+    }
+
+    /// Whether gradients are computed for this parameter.
+    pub fn is_trained(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// The shape of the value.
+    pub fn shape(&self) -> Shape {
+        self.value.shape()
+    }
+}
+
+/// Where each trained parameter lies in the flat arrays of gradients and moments, in the order of training.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ParamTable {
+    entries: Vec<(String, Range<usize>)>,
+}
+
+/// Each parameter starts on a 128-byte boundary.
+const ALIGN: usize = 32;
+
+impl ParamTable {
+    /// Trains exactly those of `params` that `choose` picks, giving each its place; all others are frozen.
+    ///
+    /// # Errors
+    /// None for f32 and bf16 parameters; a trained bf16 value becomes f32.
+    pub fn assign<'a>(
+        params: impl IntoIterator<Item = &'a mut Param>,
+        mut choose: impl FnMut(&Param) -> bool,
+    ) -> Result<ParamTable> {
+        let mut table = ParamTable::default();
+        let mut start = 0;
+        for p in params {
+            p.slot = None;
+            if choose(p) {
+                p.value = p.value.to_dtype(DType::F32)?;
+                p.slot = Some(table.entries.len());
+                let len = p.shape().elements();
+                table.entries.push((p.name.clone(), start..start + len));
+                start += len.next_multiple_of(ALIGN);
+            }
+        }
+        Ok(table)
+    }
+
+    /// Names and places, in order. Between two places there may be unused elements, always zero.
+    pub fn entries(&self) -> &[(String, Range<usize>)] {
+        &self.entries
+    }
+
+    /// Length of a flat array for these parameters, in elements.
+    pub fn len(&self) -> usize {
+        self.entries.last().map_or(0, |(_, r)| r.end.next_multiple_of(ALIGN))
+    }
+
+    /// Whether nothing is trained.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The place of `param`, if it is trained.
+    pub fn range(&self, param: &Param) -> Option<Range<usize>> {
+        param.slot.and_then(|i| self.entries.get(i)).map(|(_, r)| r.clone())
+    }
+
+    /// A flat f32 array of zeros for these parameters.
+    pub fn zeros(&self) -> Tensor {
+        Tensor::zeros([self.len()], DType::F32)
+    }
+}
+
+/// The gradients of all trained parameters, in one flat array.
+#[derive(Debug)]
+pub struct Grads {
+    /// The gradients, f32, laid out as the table says.
+    pub flat: Tensor,
+    /// Where each parameter's gradient lies.
+    pub table: ParamTable,
+}
+
+impl Grads {
+    /// Gradients of zero.
+    pub fn new(table: ParamTable) -> Grads {
+        Grads { flat: table.zeros(), table }
+    }
+
+    /// The gradient of `param` to add to, or `None` when it is frozen.
+    pub fn of(&mut self, param: &Param) -> Result<Option<&mut [f32]>> {
+        match self.table.range(param) {
+            Some(range) => Ok(Some(&mut self.flat.f32_mut()?[range])),
+            None => Ok(None),
+        }
+    }
+
+    /// Sets all gradients to zero.
+    pub fn clear(&mut self) -> Result<()> {
+        self.flat.f32_mut()?.fill(0.0);
+        Ok(())
+    }
+}

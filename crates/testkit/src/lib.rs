@@ -1,0 +1,1 @@
+//! Gradient checks, the tolerance rule and the golden-data loader.

@@ -1,0 +1,1 @@
+//! The trainer: forward, backward, accumulation, checkpoints, resume.

@@ -1,0 +1,1 @@
+//! Connector and dense cross-attention.

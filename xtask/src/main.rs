@@ -1,0 +1,2 @@
+//! Chores: `cargo xtask` lists them.
+fn main() {}
