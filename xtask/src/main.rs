@@ -1,2 +1,45 @@
-//! Chores: `cargo xtask` lists them.
-fn main() {}
+//! Chores of this repository: `cargo xtask` lists them. One file each.
+
+mod caption;
+mod easy_vqa;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+/// Name, arguments, what it does, how.
+type Chore = (&'static str, &'static str, &'static str, fn(&[String]) -> Result<()>);
+
+const CHORES: &[Chore] = &[(
+    "pack-easy-vqa",
+    "DIR",
+    "pack the data of an unzipped easy-vqa Python package into data/easy-vqa",
+    easy_vqa::pack,
+)];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some(name) = args.first() else {
+        for (name, args, about, _) in CHORES {
+            println!("cargo xtask {:<28} {about}", format!("{name} {args}"));
+        }
+        return ExitCode::SUCCESS;
+    };
+    let result = match CHORES.iter().find(|chore| chore.0 == name) {
+        Some((_, _, _, run)) => run(&args[1..]),
+        None => Err(anyhow::anyhow!("no chore `{name}`; `cargo xtask` lists them")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
