@@ -1,1 +1,10 @@
-//! Metrics and golden-data verification.
+//! Is the model right, and how good are its answers: comparison with golden data, accuracy over a question set.
+
+mod accuracy;
+mod error;
+mod golden;
+mod verify;
+
+pub use accuracy::{Accuracy, Judged, accuracy};
+pub use error::{Error, Result};
+pub use verify::{Report, Stage, verify};

@@ -1,1 +1,60 @@
 //! Pictures to pixels, exactly as Pillow makes them.
+//!
+//! Pheye was trained on pixels that Pillow decoded, converted and resized; a picture prepared otherwise is a slightly
+//! different question to the model. So PNG and lossless WebP decode to the very bytes of `Image.convert("RGB")`, the
+//! bicubic resize is bit-exact, and the normalised tiles equal PyTorch's to the bit. JPEG decoders are allowed to
+//! differ by the standard, and this one does, by at most about five levels.
+//!
+//! ```no_run
+//! use pheye_image::{DecodeOptions, Preprocess, open};
+//! let picture = open("dog.jpg", &DecodeOptions::default())?;
+//! let tiles = Preprocess::new(224, 3).pixels(&picture);
+//! assert_eq!(tiles.global.len(), 3 * 224 * 224);
+//! assert_eq!(tiles.local.len(), 9 * 3 * 224 * 224);
+//! # Ok::<(), pheye_image::Error>(())
+//! ```
+
+mod augment;
+mod container;
+mod convert;
+mod decode;
+mod error;
+mod resize;
+mod tiles;
+
+pub use augment::{Augment, flip_horizontal, flip_vertical, rotate, shift};
+pub use decode::{DecodeOptions, decode, open};
+pub use error::Error;
+pub use resize::resize_bicubic;
+pub use tiles::{CLIP_MEAN, CLIP_STD, Preprocess, Tiles};
+
+/// An 8-bit RGB picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rgb8 {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Row-major red, green, blue bytes, `[height, width, 3]`.
+    pub pixels: Vec<u8>,
+}
+
+impl Rgb8 {
+    /// A picture from its row-major RGB bytes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a side is 0 or `pixels` does not hold `3 * width * height` bytes.
+    pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self, Error> {
+        let bytes = width.checked_mul(height).and_then(|n| n.checked_mul(3));
+        if width == 0 || height == 0 || bytes != Some(pixels.len()) {
+            return Err(Error::Shape { width, height, bytes: pixels.len() });
+        }
+        Ok(Self { width, height, pixels })
+    }
+
+    /// The `width`×`height` part whose top left corner is (`x`, `y`); it must lie inside the picture.
+    pub(crate) fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Self {
+        let row = |r: usize| &self.pixels[3 * ((y + r) * self.width + x)..][..3 * width];
+        Self { width, height, pixels: (0..height).flat_map(|r| row(r).iter().copied()).collect() }
+    }
+}

@@ -9,6 +9,8 @@ mod error;
 mod init;
 
 pub mod adamw;
+pub mod add;
+pub mod argmax;
 pub mod attention;
 pub mod contrastive;
 pub mod cross_entropy;
@@ -19,6 +21,7 @@ pub mod linear;
 pub mod lora;
 pub mod patch_embed;
 pub mod rotary;
+pub mod rows;
 pub mod tile_embed;
 
 pub use cx::Cx;

@@ -1,1 +1,12 @@
-//! AdamW over one arena, schedules, clipping.
+//! What turns a sum of gradients into a step: the learning rate of the moment, clipping, AdamW.
+//!
+//! Gradients arrive as sums over tokens. The one division by the token count of the whole step happens here, just
+//! before the update, so that micro-batches of unequal length weigh right.
+
+mod adamw;
+mod error;
+mod schedule;
+
+pub use adamw::{AdamWConfig, Optimizer};
+pub use error::{Error, Result};
+pub use schedule::{Schedule, ScheduleKind};

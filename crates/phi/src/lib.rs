@@ -1,1 +1,14 @@
-//! The Phi language model.
+//! The Phi language model (1, 1.5, 2): parallel attention and MLP behind one LayerNorm, partial rotary positions.
+//!
+//! Sequences are packed: rows of all sequences follow each other without padding, and a [`Layout`] says which rows
+//! belong together. So a batch of unequal prompts costs only its real tokens and equals the prompts one by one.
+
+mod block;
+mod config;
+mod layout;
+mod phi;
+
+pub use block::{Block, Cache, Saved};
+pub use config::{Config, Error};
+pub use layout::Layout;
+pub use phi::Phi;

@@ -1,8 +1,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use bytemuck::Zeroable;
-
 use crate::buffer::{Buffer, CpuBuffer, Line};
 
 /// Where an operation's outputs come from: buffers used before, by size, or new ones while it warms up.
@@ -47,7 +45,7 @@ impl Pool {
         self.stats.peak = self.stats.peak.max(self.stats.in_use);
         self.free.get_mut(&class).and_then(Vec::pop).unwrap_or_else(|| {
             self.stats.allocations += 1;
-            vec![Line::zeroed(); class]
+            bytemuck::zeroed_vec(class)
         })
     }
 

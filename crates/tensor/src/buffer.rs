@@ -50,6 +50,6 @@ impl Drop for CpuBuffer {
 
 /// A buffer of its own, outside any arena.
 pub(crate) fn detached(bytes: usize) -> Arc<Buffer> {
-    let lines = vec![Line::zeroed(); bytes.div_ceil(size_of::<Line>())];
+    let lines = bytemuck::zeroed_vec(bytes.div_ceil(size_of::<Line>()));
     Arc::new(Buffer::Cpu(CpuBuffer { lines, home: Weak::new() }))
 }

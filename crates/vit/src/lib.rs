@@ -1,1 +1,12 @@
-//! CLIP's vision transformer with two LoRA sets.
+//! CLIP's vision transformer up to its last hidden state, every linear with up to two LoRA adapters.
+//!
+//! One pass serves the global picture and its tiles: rows of a batch choose their adapter (DESIGN: one batch instead of
+//! the released code's two). `post_layernorm` is carried for its weights and not applied.
+
+mod block;
+mod config;
+mod vit;
+
+pub use block::Block;
+pub use config::{AdapterSpec, Config, Error, HiddenAct};
+pub use vit::{Saved, Vit};

@@ -1,1 +1,28 @@
-//! Checkpoints: safetensors in and out, the released .pt, name maps.
+//! Checkpoints in and out.
+//!
+//! Files come from strangers and disks fill up, so reading trusts nothing that a file claims and writing never
+//! touches the old file before the new one is whole. A [`Checkpoint`] reads safetensors, sharded safetensors and
+//! torch zips, one tensor at a time; a [`CheckpointSource`] gives them to a network and reports every mismatch at
+//! once; [`save_safetensors`] writes.
+#![forbid(unsafe_code)]
+
+mod checkpoint;
+mod convert;
+mod dtype;
+mod error;
+mod file;
+mod header;
+mod names;
+mod pickle;
+mod save;
+mod shards;
+mod sniff;
+mod source;
+mod torch;
+
+pub use checkpoint::Checkpoint;
+pub use dtype::StoredDType;
+pub use error::{Error, Fault, Mismatches, Result};
+pub use names::NameMap;
+pub use save::{atomic_write, save_safetensors};
+pub use source::CheckpointSource;

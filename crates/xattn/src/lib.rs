@@ -1,1 +1,10 @@
-//! Connector and dense cross-attention.
+//! What Pheye adds between its two frozen backbones: the connector that makes one sequence of image tokens of all
+//! tiles, and the dense cross-attention blocks that let the language model read it (arXiv 2501.02584, section 3).
+
+mod block;
+mod config;
+mod connector;
+
+pub use block::{Block, Saved};
+pub use config::{Config, Error};
+pub use connector::{Connector, Saved as ConnectorSaved};

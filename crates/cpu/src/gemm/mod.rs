@@ -1,0 +1,180 @@
+//! Matrix products: C = start + α·A·B, for every shape and every layout of A and B.
+
+mod kernel;
+
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::par;
+use kernel::{Element, Job, Mat};
+
+/// The elements of a matrix operand.
+#[derive(Debug, Clone, Copy)]
+pub enum Elements<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// bfloat16, widened to f32 as it is read.
+    Bf16(&'a [bf16]),
+}
+
+/// A matrix to read: element (i, j) lies at `i * row_stride + j * col_stride`.
+#[derive(Debug, Clone, Copy)]
+pub struct MatRef<'a> {
+    /// Its elements.
+    pub data: Elements<'a>,
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// Elements from one row to the next.
+    pub row_stride: usize,
+    /// Elements from one column to the next.
+    pub col_stride: usize,
+}
+
+impl<'a> MatRef<'a> {
+    /// A row-major f32 matrix.
+    pub fn f32(data: &'a [f32], rows: usize, cols: usize) -> MatRef<'a> {
+        MatRef { data: Elements::F32(data), rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// A row-major bf16 matrix.
+    pub fn bf16(data: &'a [bf16], rows: usize, cols: usize) -> MatRef<'a> {
+        MatRef { data: Elements::Bf16(data), rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The same matrix with `row_stride` elements from one row to the next.
+    pub fn stride(self, row_stride: usize) -> MatRef<'a> {
+        MatRef { row_stride, ..self }
+    }
+
+    /// The transpose.
+    pub fn t(self) -> MatRef<'a> {
+        MatRef {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+
+    fn checked(self) -> MatRef<'a> {
+        let len = match self.data {
+            Elements::F32(x) => x.len(),
+            Elements::Bf16(x) => x.len(),
+        };
+        let empty = self.rows == 0 || self.cols == 0;
+        let last = || (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride;
+        assert!(empty || last() < len, "a matrix of {} by {} does not fit its slice", self.rows, self.cols);
+        self
+    }
+}
+
+/// What a product is added to.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a> {
+    /// Nothing: C = αAB, whatever C held.
+    Zero,
+    /// What C holds: C += αAB.
+    Keep,
+    /// A row, in every row: C = b + αAB.
+    Bias(&'a [f32]),
+}
+
+/// Largest piece of C that one task computes, rows and columns: its slice of A stays in the L2 cache.
+const PIECE: (usize, usize) = (240, 512);
+/// Pieces are halved until there are this many, enough for the threads of a large machine,
+const PIECES: usize = 64;
+/// or until the next halving would leave one with fewer multiply-adds than this.
+const PIECE_WORK: usize = 1 << 18;
+/// Up to this many rows of A, dot products with the rows of Bᵀ beat packing B.
+const FEW_ROWS: usize = 3;
+
+/// C = start + α·A·B with A [m, k], B [k, n] and C [m, n], rows `c_stride` elements apart and contiguous.
+///
+/// C is cut into pieces by its shape alone and every sum runs along k in one order, so that the number of threads
+/// does not show in the result. 2mkn FLOPs; A and C are read and written in place, B in panels that fit the L1 cache.
+///
+/// # Panics
+/// When the shapes do not fit each other or the slices are too short.
+pub fn gemm(c: &mut [f32], c_stride: usize, start: Start<'_>, alpha: f32, a: MatRef<'_>, b: MatRef<'_>) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!(b.rows, k, "rows of B");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(c_stride >= n && c.len() >= (m - 1) * c_stride + n, "C [{m}, {n}] does not fit its slice");
+    if let Start::Bias(bias) = start {
+        assert_eq!(bias.len(), n, "length of the bias");
+    }
+    let wide;
+    let a = match a.checked().data {
+        Elements::F32(x) => Mat { x, row_stride: a.row_stride, col_stride: a.col_stride },
+        Elements::Bf16(x) => {
+            wide = x.to_f32_vec();
+            Mat { x: &wide[..], row_stride: a.row_stride, col_stride: a.col_stride }
+        }
+    };
+    let job = Job { c: c.as_mut_ptr(), c_stride, start, alpha, m, k, n, a };
+    match b.checked().data {
+        Elements::F32(x) => job.run(Mat { x, row_stride: b.row_stride, col_stride: b.col_stride }),
+        Elements::Bf16(x) => job.run(Mat { x, row_stride: b.row_stride, col_stride: b.col_stride }),
+    }
+}
+
+/// Rows and columns of a piece of an m×n product over k.
+fn piece(m: usize, k: usize, n: usize) -> (usize, usize) {
+    let (mut rows, mut cols) = (m.min(PIECE.0), n.min(PIECE.1));
+    while m.div_ceil(rows) * n.div_ceil(cols) < PIECES && rows * cols * k >= 2 * PIECE_WORK {
+        // Tall pieces pack B seldom; wide ones share a panel of A. A column costs more than a row.
+        if rows > 2 * cols || cols <= 32 {
+            if rows <= 12 {
+                break;
+            }
+            rows = rows.div_ceil(2).next_multiple_of(6);
+        } else {
+            cols = cols.div_ceil(2).next_multiple_of(16);
+        }
+    }
+    (rows, cols)
+}
+
+impl Job<'_> {
+    fn run<E: Element>(&self, b: Mat<'_, E>) {
+        let work = self.m * self.k * self.n;
+        if self.m <= FEW_ROWS && b.row_stride == 1 && self.a.col_stride == 1 {
+            let cols = (PIECE_WORK / (self.m * self.k).max(1)).clamp(16, 512);
+            return par::each(self.n.div_ceil(cols), work, |i| {
+                // SAFETY: the pieces are disjoint columns of C, `gemm` checked all bounds.
+                unsafe { self.dots(b, i * cols..self.n.min((i + 1) * cols)) }
+            });
+        }
+        let (rows, cols) = piece(self.m, self.k, self.n);
+        let across = self.n.div_ceil(cols);
+        par::each(self.m.div_ceil(rows) * across, work, |i| {
+            let (i, j) = (i / across * rows, i % across * cols);
+            // SAFETY: the pieces are disjoint parts of C, `gemm` checked all bounds.
+            unsafe { self.block(b, i..self.m.min(i + rows), j..self.n.min(j + cols)) }
+        });
+    }
+}
+
+/// out[j] += Σ_i x[i, j] for x [rows, cols]: the gradient of a bias. Rows are summed in blocks, in order.
+pub fn add_column_sums(out: &mut [f32], x: &[f32]) {
+    const WIDE: usize = 32;
+    let cols = out.len();
+    par::rows(out, 1, WIDE, x.len(), |first, out| {
+        for block in x.chunks(cols * 256) {
+            let mut sums = [0.0; WIDE];
+            for row in block.chunks_exact(cols) {
+                let row = &row[first..first + out.len()];
+                match <&[f32; WIDE]>::try_from(row) {
+                    Ok(row) => sums.iter_mut().zip(row).for_each(|(s, x)| *s += x),
+                    Err(_) => sums.iter_mut().zip(row).for_each(|(s, x)| *s += x),
+                }
+            }
+            out.iter_mut().zip(&sums).for_each(|(o, s)| *o += s);
+        }
+    });
+}

@@ -1,0 +1,55 @@
+use std::path::PathBuf;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a model could not be judged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The golden file lacks an entry, or holds it in another shape.
+    #[error("{path}: golden entry `{name}` {why}")]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A question set without questions.
+    #[error("{0} has no question with an answer")]
+    NoQuestions(String),
+    /// The golden file could not be read.
+    #[error(transparent)]
+    Weights(#[from] pheye_weights::Error),
+    /// The model could not be loaded or run.
+    #[error(transparent)]
+    Model(#[from] pheye_model::Error),
+    /// The questions could not be read.
+    #[error(transparent)]
+    Data(#[from] pheye_data::Error),
+    /// A picture could not be read.
+    #[error(transparent)]
+    Image(#[from] pheye_image::Error),
+    /// The tokenizer refused a text.
+    #[error(transparent)]
+    Text(#[from] pheye_text::Error),
+    /// An optimizer step failed.
+    #[error(transparent)]
+    Optim(#[from] pheye_optim::Error),
+    /// An operation failed.
+    #[error(transparent)]
+    Op(#[from] pheye_ops::Error),
+    /// A tensor is not what was expected.
+    #[error(transparent)]
+    Tensor(#[from] pheye_tensor::Error),
+}

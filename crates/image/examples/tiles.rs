@@ -1,0 +1,32 @@
+//! Shows what the model sees: writes the global view and the local tiles of a picture as PNG files.
+//!
+//! ```text
+//! cargo run -p pheye-image --example tiles -- dog.jpg out 3
+//! ```
+//!
+//! writes `out/global.png` and, at level 3, `out/tile0.png` to `out/tile8.png`.
+
+use pheye_image::{DecodeOptions, Preprocess, open};
+use std::path::Path;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [picture, folder, rest @ ..] = arguments.as_slice() else {
+        return Err("usage: tiles PICTURE FOLDER [LEVEL]".into());
+    };
+    let level = rest.first().map_or(Ok(2), |text| text.parse())?;
+    let picture = open(picture, &DecodeOptions::default())?;
+    std::fs::create_dir_all(folder)?;
+    for (i, view) in Preprocess::new(224, level).views(&picture).iter().enumerate() {
+        let name = if i == 0 { "global.png".into() } else { format!("tile{}.png", i - 1) };
+        let (width, height) = (view.width as u32, view.height as u32);
+        image::save_buffer(
+            Path::new(folder).join(name),
+            &view.pixels,
+            width,
+            height,
+            image::ColorType::Rgb8,
+        )?;
+    }
+    Ok(())
+}

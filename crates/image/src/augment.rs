@@ -1,0 +1,97 @@
+//! Cheap augmentations for training, each a pure function; the caller draws the random numbers.
+//!
+//! The same flips and turns also carry out EXIF orientations.
+
+use crate::Rgb8;
+use image::metadata::Orientation;
+
+/// One draw of augmentations, applied in the order of the fields. The default changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Augment {
+    /// Mirror left and right.
+    pub flip_horizontal: bool,
+    /// Mirror top and bottom.
+    pub flip_vertical: bool,
+    /// Clockwise quarter turns.
+    pub turns: u8,
+    /// Pixels to move right (negative: left); the edge is repeated.
+    pub dx: isize,
+    /// Pixels to move down (negative: up); the edge is repeated.
+    pub dy: isize,
+}
+
+impl Augment {
+    /// The augmented picture; sides swap when `turns` is odd.
+    pub fn apply(&self, picture: &Rgb8) -> Rgb8 {
+        let mut out = picture.clone();
+        if self.flip_horizontal {
+            out = flip_horizontal(&out);
+        }
+        if self.flip_vertical {
+            out = flip_vertical(&out);
+        }
+        if !self.turns.is_multiple_of(4) {
+            out = rotate(&out, self.turns);
+        }
+        if (self.dx, self.dy) != (0, 0) {
+            out = shift(&out, self.dx, self.dy);
+        }
+        out
+    }
+}
+
+/// Left and right exchanged.
+pub fn flip_horizontal(picture: &Rgb8) -> Rgb8 {
+    remap(picture, picture.width, picture.height, |x, y| (picture.width - 1 - x, y))
+}
+
+/// Top and bottom exchanged.
+pub fn flip_vertical(picture: &Rgb8) -> Rgb8 {
+    remap(picture, picture.width, picture.height, |x, y| (x, picture.height - 1 - y))
+}
+
+/// Turned clockwise by `turns` quarters.
+pub fn rotate(picture: &Rgb8, turns: u8) -> Rgb8 {
+    let (w, h) = (picture.width, picture.height);
+    match turns % 4 {
+        1 => remap(picture, h, w, |x, y| (y, h - 1 - x)),
+        2 => remap(picture, w, h, |x, y| (w - 1 - x, h - 1 - y)),
+        3 => remap(picture, h, w, |x, y| (w - 1 - y, x)),
+        _ => picture.clone(),
+    }
+}
+
+/// Moved right by `dx` and down by `dy` pixels at the same size; the nearest edge pixel fills what comes in.
+pub fn shift(picture: &Rgb8, dx: isize, dy: isize) -> Rgb8 {
+    let from = |at: usize, by: isize, side: usize| {
+        (at as isize).saturating_sub(by).clamp(0, side as isize - 1) as usize
+    };
+    let (w, h) = (picture.width, picture.height);
+    remap(picture, w, h, |x, y| (from(x, dx, w), from(y, dy, h)))
+}
+
+pub(crate) fn orient(picture: Rgb8, orientation: Orientation) -> Rgb8 {
+    match orientation {
+        Orientation::NoTransforms => picture,
+        Orientation::FlipHorizontal => flip_horizontal(&picture),
+        Orientation::FlipVertical => flip_vertical(&picture),
+        Orientation::Rotate90 => rotate(&picture, 1),
+        Orientation::Rotate180 => rotate(&picture, 2),
+        Orientation::Rotate270 => rotate(&picture, 3),
+        Orientation::Rotate90FlipH => flip_horizontal(&rotate(&picture, 1)),
+        Orientation::Rotate270FlipH => flip_horizontal(&rotate(&picture, 3)),
+    }
+}
+
+/// A `width`×`height` picture whose pixel (x, y) is the source's pixel `from(x, y)`.
+fn remap(picture: &Rgb8, width: usize, height: usize, from: impl Fn(usize, usize) -> (usize, usize)) -> Rgb8 {
+    let source = picture.pixels.as_chunks::<3>().0;
+    let mut pixels = Vec::with_capacity(3 * width * height);
+    for y in 0..height {
+        for x in 0..width {
+            let (sx, sy) = from(x, y);
+            pixels.extend(source[sy * picture.width + sx]);
+        }
+    }
+    Rgb8 { width, height, pixels }
+}

@@ -1,0 +1,91 @@
+//! Equality with Pillow, on files that `make_golden.py` wrote.
+
+use pheye_image::{DecodeOptions, Rgb8, decode, open, resize_bicubic};
+use std::path::{Path, PathBuf};
+
+fn data(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
+}
+
+fn read(path: &Path) -> Rgb8 {
+    open(path, &DecodeOptions::default()).unwrap()
+}
+
+/// The file names in a folder of test data, sorted.
+fn names(folder: &str) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(data(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn largest_difference(name: &str, ours: &Rgb8, pillow: &Rgb8) -> u8 {
+    assert_eq!((ours.width, ours.height), (pillow.width, pillow.height), "{name}");
+    ours.pixels.iter().zip(&pillow.pixels).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
+
+#[test]
+fn resize_is_bit_exact() {
+    let mut compared = 0;
+    for name in names("resize") {
+        let [source, size, "png"] = name.split('.').collect::<Vec<_>>()[..] else { continue };
+        let (w, h) = size.split_once('x').unwrap();
+        let picture = read(&data("resize").join(format!("{source}.png")));
+        let ours = resize_bicubic(&picture, w.parse().unwrap(), h.parse().unwrap());
+        assert_eq!(largest_difference(&name, &ours, &read(&data("resize").join(&name))), 0, "{name}");
+        compared += 1;
+    }
+    assert_eq!(compared, 23);
+}
+
+#[test]
+fn resize_to_the_same_size_is_a_copy() {
+    let picture = read(&data("resize").join("noise37x53.png"));
+    assert_eq!(resize_bicubic(&picture, 37, 53), picture);
+}
+
+#[test]
+fn decoding_is_exact_but_for_jpeg() {
+    let mut compared = 0;
+    for expected in names("decode") {
+        let Some(name) = expected.strip_suffix(".rgb.png") else { continue };
+        let ours = read(&data("decode").join(name));
+        let difference = largest_difference(name, &ours, &read(&data("decode").join(&expected)));
+        let allowed = if name.ends_with(".jpg") { 5 } else { 0 };
+        assert!(difference <= allowed, "{name}: {difference} levels from Pillow, {allowed} allowed");
+        compared += 1;
+    }
+    assert_eq!(compared, 44);
+}
+
+/// The files above are compared with PNGs that this crate decodes; this one is compared with bytes written by hand.
+#[test]
+fn plain_rgb_png_holds_its_bytes() {
+    let picture = read(&data("decode").join("palette_short.png.rgb.png"));
+    assert_eq!(picture.pixels, [10, 20, 30, 40, 50, 60, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn orientations_follow_exif() {
+    let mut compared = 0;
+    for expected in names("orient") {
+        let Some(name) = expected.strip_suffix(".rgb.png") else { continue };
+        let ours = read(&data("orient").join(name));
+        let difference = largest_difference(name, &ours, &read(&data("orient").join(&expected)));
+        assert!(difference <= if name.ends_with(".jpg") { 5 } else { 0 }, "{name}: {difference}");
+        compared += 1;
+    }
+    assert_eq!(compared, 11);
+}
+
+#[test]
+fn orientation_can_be_ignored() {
+    let stored = DecodeOptions { apply_orientation: false, ..DecodeOptions::default() };
+    let upright = open(data("orient").join("o1.jpg"), &stored).unwrap();
+    for orientation in 2..=8 {
+        let bytes = std::fs::read(data("orient").join(format!("o{orientation}.jpg"))).unwrap();
+        assert_eq!(decode(&bytes, "o.jpg", &stored).unwrap(), upright, "orientation {orientation}");
+    }
+}

@@ -1,0 +1,126 @@
+use pheye_tensor::{Init, Scope, Shape, Source, Tensor};
+use pheye_text::PromptTemplate;
+use pheye_vit::AdapterSpec;
+use serde::{Deserialize, Serialize};
+
+use crate::{Pheye, Result};
+
+/// Rank and scale of one LoRA set.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraSpec {
+    /// Rank r; a checkpoint's tensors overrule it.
+    pub rank: usize,
+    /// α; 2r when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f32>,
+}
+
+impl Default for LoraSpec {
+    fn default() -> LoraSpec {
+        LoraSpec { rank: 8, alpha: None }
+    }
+}
+
+/// Everything that decides the shape of a Pheye model and how it is asked.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The vision tower.
+    pub vision: pheye_vit::Config,
+    /// The language model.
+    pub text: pheye_phi::Config,
+    /// How they are joined.
+    pub connector: pheye_xattn::Config,
+    /// LoRA set of the global picture; used when `connector.first_level` is true.
+    pub lora_global: LoraSpec,
+    /// LoRA set of the tiles; used from level 2 on.
+    pub lora_local: LoraSpec,
+    /// How a question becomes a prompt.
+    pub prompt: PromptTemplate,
+}
+
+/// Names of the released sizes: cross-attention before every second or fourth decoder layer, pictures of 224, 448 or
+/// 672 pixels.
+pub const PRESETS: [&str; 6] = ["x2-224", "x2-448", "x2-672", "x4-224", "x4-448", "x4-672"];
+
+impl Config {
+    /// The configuration named `x<interval>-<pixels>`, one of [`PRESETS`]: ViT-H-14 and Phi-1.5, both LoRA sets at
+    /// rank 8 as in the paper.
+    pub fn preset(name: &str) -> Option<Config> {
+        let (interval, pixels) = name.strip_prefix('x')?.split_once('-')?;
+        let level = ["224", "448", "672"].iter().position(|p| *p == pixels)? + 1;
+        let cross_interval = ["2", "4"].iter().find(|i| **i == interval)?.parse().ok()?;
+        let connector = pheye_xattn::Config { level, cross_interval, ..Default::default() };
+        Some(Config { vision: pheye_vit::Config::h14(), connector, ..Config::default() })
+    }
+
+    /// Image tokens of one picture: those of the global tile and of every local one.
+    pub fn media_tokens(&self) -> usize {
+        self.vision.tokens() * (1 + self.connector.local_tiles())
+    }
+
+    /// The LoRA sets: of the global picture, of the tiles.
+    pub fn adapters(&self) -> [Option<AdapterSpec>; 2] {
+        let spec = |name: &str, s: LoraSpec| AdapterSpec { name: name.to_owned(), rank: s.rank, alpha: s.alpha };
+        [
+            self.connector.first_level.then(|| spec("first", self.lora_global)),
+            (self.connector.level > 1).then(|| spec("second", self.lora_local)),
+        ]
+    }
+
+    /// Parameters by part, without making the model.
+    ///
+    /// # Errors
+    /// A configuration that no model can have.
+    pub fn counts(&self) -> Result<Counts> {
+        struct Counter(Counts);
+        impl Source for Counter {
+            fn tensor(&mut self, name: &str, shape: Shape, _: Init) -> Tensor {
+                let c = &mut self.0;
+                let part = match name {
+                    _ if name.contains(".lora_") => &mut c.lora,
+                    _ if name.starts_with("vision_encoder.vision_model.") => &mut c.vision,
+                    _ if name.starts_with("vision_encoder.") => &mut c.connector,
+                    _ if name.contains("cross_attn_layers.") => &mut c.cross_attention,
+                    _ => &mut c.text,
+                };
+                *part += shape.elements() as u64;
+                Tensor::zeros([0], pheye_tensor::DType::F32)
+            }
+            fn shape_of(&self, _: &str) -> Option<Shape> {
+                None
+            }
+        }
+        let mut counter = Counter(Counts::default());
+        Pheye::build(self, &mut Scope::new(&mut counter, ""))?;
+        Ok(counter.0)
+    }
+}
+
+/// Number of parameters by part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// The frozen vision tower.
+    pub vision: u64,
+    /// Both LoRA sets.
+    pub lora: u64,
+    /// Norms and tile embeddings of the connector.
+    pub connector: u64,
+    /// The cross-attention blocks.
+    pub cross_attention: u64,
+    /// The frozen language model.
+    pub text: u64,
+}
+
+impl Counts {
+    /// What Pheye trains: LoRA, connector, cross-attention.
+    pub fn trained(&self) -> u64 {
+        self.lora + self.connector + self.cross_attention
+    }
+
+    /// What stays as it was.
+    pub fn frozen(&self) -> u64 {
+        self.vision + self.text
+    }
+}

@@ -1,0 +1,157 @@
+//! Models from and to folders: this project's layout (`pheye.json`, `model.safetensors`, `tokenizer.json`) and the
+//! released one (`config.json`, `checkpoint.pt`, backbones' configurations).
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use pheye_ops::RandomInit;
+use pheye_tensor::{DType, Scope};
+use pheye_weights::{Checkpoint, CheckpointSource, atomic_write, save_safetensors};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::pheye::VIT_PREFIX;
+use crate::{Config, Error, Options, Pheye, Result};
+
+/// The configuration in this project's layout.
+pub const CONFIG_FILE: &str = "pheye.json";
+/// The weights in this project's layout.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+const RELEASED_CONFIG: &str = "config.json";
+const RELEASED_WEIGHTS: &str = "checkpoint.pt";
+
+/// The type that a parameter is kept in: trained ones in f32 always.
+fn dtype(options: Options) -> impl Fn(&str) -> DType {
+    move |name| if options.frozen_bf16 && !Pheye::is_pheye_param(name) { DType::Bf16 } else { DType::F32 }
+}
+
+impl Config {
+    /// The configuration of the model in `folder`, in either layout.
+    ///
+    /// # Errors
+    /// A folder without a model, or a configuration that cannot be understood.
+    pub fn load(folder: &Path) -> Result<Config> {
+        let own = folder.join(CONFIG_FILE);
+        if own.exists() {
+            return parse(&own, read_json(&own)?);
+        }
+        let released = folder.join(RELEASED_CONFIG);
+        if released.exists() { read_released(folder, &released) } else { Err(Error::NoModel { path: folder.into() }) }
+    }
+}
+
+impl Pheye {
+    /// The model in `folder`, in either layout, all of it frozen.
+    ///
+    /// # Errors
+    /// A folder without a model, and weights that do not fit its configuration: all mismatches at once.
+    pub fn load(folder: &Path, options: Options) -> Result<Pheye> {
+        let config = Config::load(folder)?;
+        let own = folder.join(CONFIG_FILE).exists();
+        let checkpoint = Checkpoint::open(folder.join(if own { WEIGHTS_FILE } else { RELEASED_WEIGHTS }))?;
+        let mut source = CheckpointSource::new(&checkpoint, dtype(options));
+        let model = Pheye::build(&config, &mut Scope::new(&mut source, ""))?;
+        source.finish()?;
+        Ok(model)
+    }
+
+    /// A new model over frozen backbones: the tower from `vision`, the language model from `text` (named as in Pheye's
+    /// checkpoints), everything that Pheye trains drawn at random from `seed`.
+    ///
+    /// # Errors
+    /// Weights that do not fit the configuration: all mismatches of a file at once.
+    pub fn from_backbones(config: &Config, vision: &Path, text: &Path, seed: u64, options: Options) -> Result<Pheye> {
+        let (vision, text) = (Checkpoint::open(vision)?, Checkpoint::open(text)?);
+        let mut random = RandomInit::new(seed);
+        let mut text = CheckpointSource::new(&text, dtype(options)).fallback(Pheye::is_pheye_param, &mut random);
+        let not_tower = |name: &str| !name.starts_with(VIT_PREFIX) || Pheye::is_pheye_param(name);
+        let mut vision = CheckpointSource::new(&vision, dtype(options)).fallback(not_tower, &mut text);
+        let model = Pheye::build(config, &mut Scope::new(&mut vision, ""))?;
+        vision.finish()?;
+        text.finish()?;
+        Ok(model)
+    }
+
+    /// A model with all parameters drawn at random from `seed`.
+    ///
+    /// # Errors
+    /// A configuration that no model can have.
+    pub fn random(config: &Config, seed: u64) -> Result<Pheye> {
+        Pheye::build(config, &mut Scope::new(&mut RandomInit::new(seed), ""))
+    }
+
+    /// Writes the model to `folder` in this project's layout; a file is replaced only when its successor is complete.
+    ///
+    /// # Errors
+    /// What the system says, such as a full disk.
+    pub fn save(&mut self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.into(), source })?;
+        let params = self.params_mut();
+        let tensors = params.iter().map(|p| (p.name.as_str(), &p.value));
+        save_safetensors(folder.join(WEIGHTS_FILE), tensors, &BTreeMap::new())?;
+        write_json(&folder.join(CONFIG_FILE), &self.config)
+    }
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    serde_json::from_str(&text).map_err(|e| Error::Config { path: path.into(), why: e.to_string() })
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, value: Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|e| Error::Config { path: path.into(), why: e.to_string() })
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::Config { path: path.into(), why: e.to_string() })?;
+    Ok(atomic_write(path, |file| writeln!(file, "{text}"))?)
+}
+
+/// The keys of `T` out of a foreign configuration, which has many more; the defaults of `T` for those it lacks.
+fn known_keys<T: Default + Serialize + DeserializeOwned>(path: &Path, foreign: &Value) -> Result<T> {
+    let default = serde_json::to_value(T::default()).unwrap_or_default();
+    let keys = default.as_object().into_iter().flat_map(serde_json::Map::keys);
+    let kept = keys.filter_map(|k| Some((k.clone(), foreign.get(k)?.clone()))).collect();
+    parse(path, Value::Object(kept))
+}
+
+/// The vision or text part of a backbone: `name` is a folder beside the released configuration.
+fn backbone(folder: &Path, file: &Path, key: &str, released: &Value) -> Result<(PathBuf, Value)> {
+    let why = |why: String| Error::Config { path: file.into(), why };
+    let name = released.get(key).and_then(Value::as_str).ok_or_else(|| why(format!("`{key}` is missing")))?;
+    let path = folder.join(name).join("config.json");
+    if !path.exists() {
+        return Err(why(format!("`{key}` is `{name}`, but there is no {}", path.display())));
+    }
+    let value = read_json(&path)?;
+    Ok((path, value))
+}
+
+fn read_released(folder: &Path, file: &Path) -> Result<Config> {
+    let released = read_json(file)?;
+    let vision = match released.get("encoder").and_then(Value::as_str) {
+        Some(KNOWN_VISION) => pheye_vit::Config::h14(),
+        _ => {
+            let (path, value) = backbone(folder, file, "encoder", &released)?;
+            known_keys(&path, value.get("vision_config").unwrap_or(&value))?
+        }
+    };
+    let text = match released.get("decoder").and_then(Value::as_str) {
+        Some(KNOWN_TEXT) => pheye_phi::Config::default(),
+        _ => {
+            let (path, value) = backbone(folder, file, "decoder", &released)?;
+            known_keys(&path, &value)?
+        }
+    };
+    let mut connector: pheye_xattn::Config = known_keys(file, &released)?;
+    // Released configurations without the key predate adapters on the global picture.
+    connector.first_level = released.get("first_level").and_then(Value::as_bool).unwrap_or(false);
+    Ok(Config { vision, text, connector, ..Config::default() })
+}
+
+/// Backbones whose sizes are known without their configuration files.
+const KNOWN_VISION: &str = "apple/DFN5B-CLIP-ViT-H-14";
+const KNOWN_TEXT: &str = "microsoft/phi-1_5";

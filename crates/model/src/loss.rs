@@ -1,0 +1,196 @@
+//! The loss of a batch, and its gradients: the network is a chain with one fan-out (media into every cross-attention
+//! block), so the tape is a stack of what each layer saved.
+
+use pheye_ops::attention::Span;
+use pheye_ops::lora::Dropout;
+use pheye_ops::{Cx, add, cross_entropy, embedding, layernorm, linear};
+use pheye_phi::Layout;
+use pheye_tensor::{Grads, Tensor};
+
+use crate::{Pheye, Result};
+
+/// Pictures, and packed sequences of tokens about them. Several sequences can be about one picture, which is then
+/// encoded once; sequences come in the order of their pictures.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Pixels [pictures·(1 + L²), 3, s, s], f32: the global tiles of all pictures first, then the local tiles.
+    pub pixels: Tensor,
+    /// Number of pictures.
+    pub pictures: usize,
+    /// Tokens of all sequences, one after another.
+    pub ids: Vec<u32>,
+    /// For each token the one that should follow, or -100 where nothing is to be learnt.
+    pub targets: Vec<i64>,
+    /// Length of each sequence.
+    pub lengths: Vec<usize>,
+    /// The picture that each sequence is about, ascending.
+    pub picture: Vec<usize>,
+}
+
+/// A loss summed over tokens, and their number: dividing once, after all micro-batches of a step, weighs every token
+/// the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Loss {
+    /// Cross entropy in nats, summed over the tokens with a target.
+    pub sum: f64,
+    /// Their number.
+    pub tokens: usize,
+}
+
+/// Spans of cross-attention: the rows of all sequences about one picture see that picture's rows.
+pub(crate) fn cross_spans(lengths: &[usize], picture: &[usize], media_tokens: usize) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut start = 0;
+    for (&len, &p) in lengths.iter().zip(picture) {
+        let k = p * media_tokens..(p + 1) * media_tokens;
+        match spans.last_mut() {
+            Some(last) if last.k == k => last.q.end = start + len,
+            _ => spans.push(Span { q: start..start + len, k }),
+        }
+        start += len;
+    }
+    spans
+}
+
+/// What one layer saved: the tape is a stack of these.
+enum Taped {
+    Cross(pheye_xattn::Saved, linear::Saved),
+    Block(pheye_phi::Saved),
+}
+
+/// Who sees whom in a batch.
+struct Sight {
+    layout: Layout,
+    spans: Vec<Span>,
+}
+
+impl Pheye {
+    fn sight(&self, batch: &Batch) -> Sight {
+        let spans = cross_spans(&batch.lengths, &batch.picture, self.config.media_tokens());
+        Sight { layout: Layout::packed(&batch.lengths), spans }
+    }
+
+    /// The decoder up to its final LayerNorm; `keep(i, saved)` is given what each part of layer i saved.
+    fn hidden(
+        &self,
+        cx: &Cx,
+        ids: &[u32],
+        media: &Tensor,
+        sight: &Sight,
+        mut keep: impl FnMut(usize, Taped),
+    ) -> Result<Tensor> {
+        let mut x = embedding::forward(cx, ids, &self.phi.embed)?;
+        for (i, (cross, block)) in self.cross.iter().zip(&self.phi.blocks).enumerate() {
+            if let Some(cross) = cross {
+                let (kv, kv_saved) = cross.kv(cx, media)?;
+                let (y, saved) = cross.forward(cx, &x, &kv, &sight.spans)?;
+                x = y;
+                keep(i, Taped::Cross(saved, kv_saved));
+            }
+            let (y, saved) = block.forward(cx, &x, &sight.layout, &self.phi.rotary, None)?;
+            x = y;
+            keep(i, Taped::Block(saved));
+        }
+        Ok(x)
+    }
+
+    /// Logits [tokens, vocab_size] of a batch about `media`.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn logits(&self, cx: &Cx, media: &Tensor, batch: &Batch) -> Result<Tensor> {
+        let x = self.hidden(cx, &batch.ids, media, &self.sight(batch), |_, _| ())?;
+        let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
+        Ok(linear::forward(cx, &x, &self.phi.head)?.0)
+    }
+
+    /// The loss of a batch.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn loss(&self, cx: &Cx, batch: &Batch) -> Result<Loss> {
+        let media = self.encode(cx, &batch.pixels, batch.pictures)?;
+        let x = self.hidden(cx, &batch.ids, &media, &self.sight(batch), |_, _| ())?;
+        let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
+        let loss = cross_entropy::run(cx, &x, &self.phi.head, &batch.targets, false, None)?;
+        Ok(Loss { sum: loss.sum, tokens: loss.tokens })
+    }
+
+    /// The loss of a batch; the gradients of its sum are added to `grads`, for the parameters chosen by
+    /// [`Pheye::train`].
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn loss_and_grads(
+        &self,
+        cx: &Cx,
+        batch: &Batch,
+        dropout: Option<Dropout>,
+        grads: &mut Grads,
+    ) -> Result<Loss> {
+        let route = self.route(batch.pictures, dropout);
+        let (x, vit) = match self.trains.vit {
+            true => self.vit.forward(cx, &batch.pixels, &route).map(|(x, s)| (x, Some(s)))?,
+            false => (self.vit.infer(cx, &batch.pixels, &route)?, None),
+        };
+        let (media, connector) = self.connector.forward(cx, &x, batch.pictures)?;
+        let (loss, dmedia) = self.language(cx, batch, &media, grads)?;
+        if let Some(dmedia) = dmedia {
+            let dx = self.connector.backward(cx, &connector, &dmedia, grads)?;
+            if let Some(vit) = vit {
+                self.vit.backward(cx, vit, dx, grads)?;
+            }
+        }
+        Ok(loss)
+    }
+
+    /// The part of the network after the image features: the loss, and the gradient of media where the vision side is
+    /// trained. Gradients of the sum are added to `grads`.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn language(
+        &self,
+        cx: &Cx,
+        batch: &Batch,
+        media: &Tensor,
+        grads: &mut Grads,
+    ) -> Result<(Loss, Option<Tensor>)> {
+        let sight = self.sight(batch);
+        let mut tape = Vec::new();
+        let x = self.hidden(cx, &batch.ids, media, &sight, |i, saved| {
+            if i >= self.trains.first_layer {
+                tape.push((i, saved));
+            }
+        })?;
+        let (x, norm) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
+        let loss = cross_entropy::run(cx, &x, &self.phi.head, &batch.targets, true, Some(&mut *grads))?;
+        let result = Loss { sum: loss.sum, tokens: loss.tokens };
+        let Some(dx) = loss.dx else { return Ok((result, None)) };
+
+        let mut dx = layernorm::backward(cx, &norm, &dx, &self.phi.final_norm, Some(&mut *grads))?;
+        let mut dmedia = None;
+        while let Some((i, taped)) = tape.pop() {
+            match (taped, &self.cross[i]) {
+                (Taped::Block(saved), _) => {
+                    let block = &self.phi.blocks[i];
+                    dx = block.backward(cx, &saved, dx, &sight.layout, &self.phi.rotary, Some(&mut *grads))?;
+                }
+                (Taped::Cross(saved, kv), Some(cross)) => {
+                    let (d, dkv) = cross.backward(cx, &saved, dx, &sight.spans, grads)?;
+                    dx = d;
+                    if self.trains.vision {
+                        add::accumulate(cx, &mut dmedia, cross.kv_backward(cx, &kv, &dkv, grads)?)?;
+                    } else {
+                        cross.kv_backward_params(cx, &kv, &dkv, grads)?;
+                    }
+                }
+                (Taped::Cross(..), None) => unreachable!("only a block saves"),
+            }
+        }
+        if self.trains.embed {
+            embedding::backward(cx, &batch.ids, &dx, &self.phi.embed, Some(grads))?;
+        }
+        Ok((result, dmedia))
+    }
+}

@@ -1,0 +1,139 @@
+//! The model's parts, where they stand in a checkpoint, and the pass over a picture.
+
+use pheye_ops::lora::{Dropout, Route, RowRange};
+use pheye_ops::Cx;
+use pheye_phi::Phi;
+use pheye_tensor::{Param, ParamTable, Scope, Tensor};
+use pheye_vit::Vit;
+use pheye_xattn::{Block, Connector};
+
+use crate::{Config, Result};
+
+/// Choices that change how a model runs, not what it computes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Keep frozen weights in bf16 instead of f32: half the memory, rounded to 8 bits of mantissa.
+    pub frozen_bf16: bool,
+}
+
+/// A Pheye model.
+#[derive(Debug)]
+pub struct Pheye {
+    pub(crate) config: Config,
+    pub(crate) vit: Vit,
+    pub(crate) connector: Connector,
+    pub(crate) phi: Phi,
+    pub(crate) cross: Vec<Option<Block>>,
+    pub(crate) trains: Trains,
+}
+
+/// Which parts have trained parameters, and so how far backward has to go.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Trains {
+    /// The tower or its adapters.
+    pub(crate) vit: bool,
+    /// The tower, its adapters or the connector.
+    pub(crate) vision: bool,
+    /// The token embedding.
+    pub(crate) embed: bool,
+    /// The first decoder layer that backward reaches: itself trained, or with a trained block before it.
+    pub(crate) first_layer: usize,
+}
+
+/// Where the tower stands in a checkpoint.
+pub(crate) const VIT_PREFIX: &str = "vision_encoder.vision_model.base_model.model";
+/// Where the connector stands.
+pub(crate) const CONNECTOR_PREFIX: &str = "vision_encoder";
+/// Where the language model and the cross-attention blocks stand.
+pub(crate) const TEXT_PREFIX: &str = "lang_encoder";
+
+impl Pheye {
+    /// A model of the given shape with parameters from the root `scope`, all of them frozen.
+    ///
+    /// # Errors
+    /// A configuration that no model can have. Faults of the scope's source stay with the source.
+    pub fn build(config: &Config, scope: &mut Scope) -> Result<Pheye> {
+        let (text, vision) = (config.text.hidden_size, config.vision.hidden_size);
+        config.connector.validate(text, vision)?;
+        let vit = Vit::new(&mut scope.at(VIT_PREFIX), &config.vision, &config.adapters())?;
+        let connector = Connector::new(&mut scope.at(CONNECTOR_PREFIX), &config.connector, vision);
+        let mut lang = scope.at(TEXT_PREFIX);
+        let phi = Phi::new(&mut lang, &config.text)?;
+        let layers = config.text.num_hidden_layers;
+        let mut blocks = lang.at("cross_attn_layers");
+        let cross = (0..layers)
+            .map(|i| {
+                let has = config.connector.has_block(i);
+                has.then(|| Block::new(&mut blocks.at(i), &config.connector, text, vision, layers))
+            })
+            .collect();
+        Ok(Pheye { config: config.clone(), vit, connector, phi, cross, trains: Trains::default() })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// All parameters, in the order of the network.
+    pub fn params_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = self.vit.params_mut();
+        all.extend(self.connector.params_mut());
+        all.extend(self.phi.params_mut());
+        all.extend(self.cross.iter_mut().flatten().flat_map(Block::params_mut));
+        all
+    }
+
+    /// Whether Pheye trains the parameter of this name: LoRA, connector, cross-attention.
+    pub fn is_pheye_param(name: &str) -> bool {
+        name.contains(".lora_") || name.contains("cross_attn_layers.") || {
+            name.starts_with(CONNECTOR_PREFIX) && !name.starts_with(VIT_PREFIX)
+        }
+    }
+
+    /// Trains the parameters whose names `choose` picks, and freezes the others; norms that this model never applies
+    /// (`norm_lvl_3`, at level 1 also `norm_lvl_2`, and the tower's `post_layernorm`) stay as they are.
+    ///
+    /// # Errors
+    /// None on the CPU.
+    pub fn train(&mut self, mut choose: impl FnMut(&str) -> bool) -> Result<ParamTable> {
+        let local = self.config.connector.local_tiles() > 0;
+        let unused = |name: &str| {
+            let norm = |n: &str| name.contains(n);
+            norm("norm_lvl_3.") || norm(".post_layernorm.") || (!local && norm("norm_lvl_2."))
+        };
+        let table = ParamTable::assign(self.params_mut(), |p| !unused(&p.name) && choose(&p.name))?;
+        let any = |params: Vec<&mut Param>| params.iter().any(|p| p.is_trained());
+        let vit = any(self.vit.params_mut());
+        let vision = vit || any(self.connector.params_mut());
+        let layers = self.config.text.num_hidden_layers;
+        let embed = self.phi.embed.is_trained();
+        let mut first_layer = if embed { 0 } else { layers };
+        for i in (0..first_layer).rev() {
+            // Image features reach the loss through every block, so a trained tower needs them all.
+            let cross = self.cross[i].as_mut().is_some_and(|b| vision || any(b.params_mut()));
+            if cross || any(self.phi.blocks[i].params_mut()) {
+                first_layer = i;
+            }
+        }
+        self.trains = Trains { vit, vision, embed, first_layer };
+        Ok(table)
+    }
+
+    /// Which tiles take which adapter: the global tiles of all pictures come first, then the local ones.
+    pub(crate) fn route(&self, pictures: usize, dropout: Option<Dropout>) -> Route {
+        let tiles = pictures * (1 + self.config.connector.local_tiles());
+        let global = RowRange { rows: 0..pictures, adapter: Some(0) };
+        let local = RowRange { rows: pictures..tiles, adapter: Some(1) };
+        Route { ranges: if tiles > pictures { vec![global, local] } else { vec![global] }, dropout }
+    }
+
+    /// Media [pictures, media_tokens, d] of pixels [pictures·(1 + L²), 3, s, s], global tiles of all pictures first.
+    ///
+    /// # Errors
+    /// Pixels of another size, and those of the operations.
+    pub fn encode(&self, cx: &Cx, pixels: &Tensor, pictures: usize) -> Result<Tensor> {
+        let x = self.vit.infer(cx, pixels, &self.route(pictures, None))?;
+        Ok(self.connector.forward(cx, &x, pictures)?.0)
+    }
+}

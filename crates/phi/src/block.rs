@@ -1,0 +1,147 @@
+//! One block, attention and MLP side by side: x + attention(h) + mlp(h) with h = LN x.
+
+use pheye_ops::attention::{self, Heads, Kv};
+use pheye_ops::gelu::{self, Gelu};
+use pheye_ops::layernorm::{self, LayerNorm};
+use pheye_ops::linear::{self, Linear};
+use pheye_ops::rotary::{self, Rotary};
+use pheye_ops::{Cx, Result, add, rows};
+use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
+
+use crate::{Config, Layout};
+
+/// The parameters of one block.
+#[derive(Debug)]
+pub struct Block {
+    norm: LayerNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    dense: Linear,
+    fc1: Linear,
+    fc2: Linear,
+    heads: Heads,
+}
+
+/// Keys and values of the tokens seen so far, [sequences · capacity, d] each.
+#[derive(Debug)]
+pub struct Cache {
+    k: Tensor,
+    v: Tensor,
+}
+
+impl Cache {
+    /// An empty cache for one block.
+    ///
+    /// # Errors
+    /// None on the CPU.
+    pub fn new(cx: &Cx, config: &Config, sequences: usize, capacity: usize) -> Result<Cache> {
+        let shape = [sequences * capacity, config.hidden_size];
+        Ok(Cache { k: cx.zeros(shape)?, v: cx.zeros(shape)? })
+    }
+}
+
+/// What the backward of a block needs.
+#[derive(Debug)]
+pub struct Saved {
+    norm: layernorm::Saved,
+    qkv: [linear::Saved; 3],
+    attention: attention::Saved,
+    dense: linear::Saved,
+    fc1: linear::Saved,
+    act: gelu::Saved,
+    fc2: linear::Saved,
+}
+
+impl Block {
+    pub(crate) fn new(scope: &mut Scope, c: &Config) -> Block {
+        let (d, inner) = (c.hidden_size, c.intermediate_size);
+        let init = Init::Normal(0.02);
+        let mut attn = scope.at("self_attn");
+        let [q, k, v, dense] =
+            ["q_proj", "k_proj", "v_proj", "dense"].map(|name| Linear::new(&mut attn.at(name), d, d, true, init));
+        let mut mlp = scope.at("mlp");
+        let fc1 = Linear::new(&mut mlp.at("fc1"), d, inner, true, init);
+        let fc2 = Linear::new(&mut mlp.at("fc2"), inner, d, true, init);
+        let norm = LayerNorm::new(&mut scope.at("input_layernorm"), d, c.layer_norm_eps);
+        let head_dim = c.head_dim();
+        let scale = (head_dim as f32).sqrt().recip();
+        let heads = Heads { heads: c.num_attention_heads, head_dim, scale, causal: true };
+        Block { norm, q, k, v, dense, fc1, fc2, heads }
+    }
+
+    /// All parameters of the block.
+    pub fn params_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = self.norm.params_mut();
+        for p in [&mut self.q, &mut self.k, &mut self.v, &mut self.dense, &mut self.fc1, &mut self.fc2] {
+            all.extend(p.params_mut());
+        }
+        all
+    }
+
+    /// y [rows, d] of packed x [rows, d]. With a cache, the new keys and values are added to it first, and queries
+    /// read it; then the saved tensors must be dropped before the next call.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn forward(
+        &self,
+        cx: &Cx,
+        x: &Tensor,
+        layout: &Layout,
+        rotary: &Rotary,
+        cache: Option<&mut Cache>,
+    ) -> Result<(Tensor, Saved)> {
+        let (h, norm) = layernorm::forward(cx, x, &self.norm)?;
+        let (q, sq) = linear::forward(cx, &h, &self.q)?;
+        let (k, sk) = linear::forward(cx, &h, &self.k)?;
+        let (v, sv) = linear::forward(cx, &h, &self.v)?;
+        let q = rotary::forward(cx, q, &layout.positions, rotary)?;
+        let k = rotary::forward(cx, k, &layout.positions, rotary)?;
+        let (o, attention) = match cache {
+            None => attention::forward(cx, &q, Kv::Split { k: &k, v: &v }, &layout.spans, &self.heads)?,
+            Some(cache) => {
+                rows::scatter(cx, &mut cache.k, &k, &layout.cache_rows)?;
+                rows::scatter(cx, &mut cache.v, &v, &layout.cache_rows)?;
+                let kv = Kv::Split { k: &cache.k, v: &cache.v };
+                attention::forward(cx, &q, kv, &layout.spans, &self.heads)?
+            }
+        };
+        let (a, dense) = linear::forward(cx, &o, &self.dense)?;
+        let (u, fc1) = linear::forward(cx, &h, &self.fc1)?;
+        let (g, act) = gelu::forward(cx, &u, Gelu::Tanh)?;
+        let (m, fc2) = linear::forward(cx, &g, &self.fc2)?;
+        let y = add::forward(cx, add::forward(cx, a, &m)?, x)?;
+        Ok((y, Saved { norm, qkv: [sq, sk, sv], attention, dense, fc1, act, fc2 }))
+    }
+
+    /// dx of dy; gradients of trained parameters are added to `grads`.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn backward(
+        &self,
+        cx: &Cx,
+        s: &Saved,
+        dy: Tensor,
+        layout: &Layout,
+        rotary: &Rotary,
+        mut grads: Option<&mut Grads>,
+    ) -> Result<Tensor> {
+        let dg = linear::backward(cx, &s.fc2, &dy, &self.fc2, grads.as_deref_mut())?;
+        let du = gelu::backward(cx, &s.act, &dg, Gelu::Tanh)?;
+        let mut dh = linear::backward(cx, &s.fc1, &du, &self.fc1, grads.as_deref_mut())?;
+        let d_o = linear::backward(cx, &s.dense, &dy, &self.dense, grads.as_deref_mut())?;
+        let (dq, dkv) = attention::backward(cx, &s.attention, &d_o, &layout.spans, &self.heads)?;
+        let dq = rotary::backward(cx, dq, &layout.positions, rotary)?;
+        let [sq, sk, sv] = &s.qkv;
+        dh = add::forward(cx, dh, &linear::backward(cx, sq, &dq, &self.q, grads.as_deref_mut())?)?;
+        if let Kv::Split { k, v } = dkv {
+            let dk = rotary::backward(cx, k, &layout.positions, rotary)?;
+            dh = add::forward(cx, dh, &linear::backward(cx, sk, &dk, &self.k, grads.as_deref_mut())?)?;
+            dh = add::forward(cx, dh, &linear::backward(cx, sv, &v, &self.v, grads.as_deref_mut())?)?;
+        }
+        let dn = layernorm::backward(cx, &s.norm, &dh, &self.norm, grads)?;
+        add::forward(cx, dy, &dn)
+    }
+}

@@ -1,0 +1,350 @@
+//! A run is one TOML file. Every key has a place here, and any other key is an error.
+//!
+//! Paths are relative to the file's own folder, so that a run does not depend on where it is started.
+
+use std::path::{Path, PathBuf};
+
+use pheye_optim::{AdamWConfig, Schedule, ScheduleKind};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, config_error};
+
+/// What is learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Answers to questions about pictures: the whole of Pheye.
+    Pheye,
+    /// A vision encoder alone, by matching pictures and captions.
+    Contrastive,
+    /// A language model alone, by predicting the next token.
+    NextToken,
+}
+
+/// A training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What is learnt.
+    pub task: Task,
+    /// The network.
+    pub model: ModelConfig,
+    /// What it learns from.
+    pub data: DataConfig,
+    /// How it takes a step.
+    #[serde(default)]
+    pub optim: OptimConfig,
+    /// How long it runs, and what it leaves behind.
+    pub train: TrainConfig,
+    /// How it is measured.
+    #[serde(default)]
+    pub eval: EvalConfig,
+    /// The folder that relative paths start from.
+    #[serde(skip)]
+    pub base: PathBuf,
+}
+
+/// `[model]`: the network, and the folders it comes from and goes to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// A network by name, such as `nano` or `x2-448`.
+    pub preset: Option<String>,
+    /// Parts of the network that differ from the preset, or all of it: `[model.config]` in the words of the
+    /// network's own config file.
+    pub config: toml::Table,
+    /// Folder of the frozen vision encoder.
+    pub encoder: Option<PathBuf>,
+    /// Folder of the frozen language model.
+    pub decoder: Option<PathBuf>,
+    /// Folder or `tokenizer.json` of the tokenizer; the decoder's when absent.
+    pub tokenizer: Option<PathBuf>,
+    /// Folder of a Pheye model to go on from.
+    pub init: Option<PathBuf>,
+    /// System prompt, when it is not Pheye's own.
+    pub system_prompt: Option<String>,
+    /// Folder the finished model is written to.
+    pub out: Option<PathBuf>,
+}
+
+/// What of the data is learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// Questions with their answers.
+    Questions,
+    /// Captions of pictures.
+    Captions,
+    /// Text, and captions and questions as text.
+    Text,
+}
+
+/// What to do about a picture that cannot be read in the middle of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBroken {
+    /// Stop with an error that names it.
+    #[default]
+    Stop,
+    /// Leave it out.
+    Skip,
+}
+
+/// `[data]`: manifests, and how they become batches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// Manifests to train on: a `.jsonl` file, a folder or a `.zip` that holds `manifest.jsonl`.
+    pub train: Vec<PathBuf>,
+    /// How often each of `train` is seen in an epoch; once when absent.
+    pub weights: Vec<f64>,
+    /// Manifests to measure on.
+    pub test: Vec<PathBuf>,
+    /// What of the data is learnt; by default what the task needs.
+    pub content: Option<Content>,
+    /// Questions taken of each picture each time it is seen; all when absent.
+    pub questions: Option<usize>,
+    /// Random changes to pictures: `hflip`, `vflip`, `rot90`, `shift:N` (pixels).
+    pub augment: Vec<String>,
+    /// Longest sequence in tokens; the decoder's context when absent.
+    pub max_tokens: Option<usize>,
+    /// MiB of decoded pictures kept in memory.
+    pub cache_mib: usize,
+    /// Batches built ahead of the one being trained on; 0 builds them in turn.
+    pub prefetch: usize,
+    /// Whether a broken picture stops the run.
+    pub on_broken: OnBroken,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        DataConfig {
+            train: Vec::new(),
+            weights: Vec::new(),
+            test: Vec::new(),
+            content: None,
+            questions: None,
+            augment: Vec::new(),
+            max_tokens: None,
+            cache_mib: 256,
+            prefetch: 2,
+            on_broken: OnBroken::Stop,
+        }
+    }
+}
+
+/// `[optim]`: the learning rate and AdamW.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimConfig {
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Learning rate at the end of the cosine.
+    pub final_lr: f64,
+    /// `cosine` or `constant`.
+    pub schedule: ScheduleKind,
+    /// Steps over which the learning rate rises from 0.
+    pub warmup: u64,
+    /// Decay of AdamW's moments.
+    pub betas: [f32; 2],
+    /// AdamW's epsilon.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Largest norm of the gradient; not clipped when absent.
+    pub clip: Option<f64>,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        let AdamWConfig { betas, eps, weight_decay } = AdamWConfig::default();
+        let Schedule { lr, final_lr, warmup, kind } = Schedule::cosine(2e-4);
+        OptimConfig { lr, final_lr, schedule: kind, warmup, betas, eps, weight_decay, clip: Some(1.0) }
+    }
+}
+
+impl OptimConfig {
+    /// The learning rate over the run.
+    pub fn schedule(&self) -> Schedule {
+        Schedule { lr: self.lr, final_lr: self.final_lr, warmup: self.warmup, kind: self.schedule }
+    }
+
+    /// AdamW's hyper-parameters.
+    pub fn adamw(&self) -> AdamWConfig {
+        AdamWConfig { betas: self.betas, eps: self.eps, weight_decay: self.weight_decay }
+    }
+}
+
+/// `[train]`: the length of the run, its randomness, its checkpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Length in optimizer steps; this or `epochs`.
+    pub steps: Option<u64>,
+    /// Length in passes over the data.
+    pub epochs: Option<f64>,
+    /// Pictures of one forward pass (texts, when there are no pictures).
+    pub batch: usize,
+    /// Forward passes of one step.
+    pub accumulation: usize,
+    /// Where all randomness comes from.
+    pub seed: u64,
+    /// Share of LoRA inputs dropped.
+    pub lora_dropout: f32,
+    /// Names of the trained parameters, with `*` and `?`; by default what the task trains.
+    pub trainable: Vec<String>,
+    /// Steps between checkpoints; 0 saves at the end only.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept.
+    pub keep: usize,
+    /// Folder of the run: checkpoints and metrics.
+    pub out: PathBuf,
+    /// Whether TensorBoard events are written beside the JSON lines.
+    pub tensorboard: bool,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        TrainConfig {
+            steps: None,
+            epochs: None,
+            batch: 16,
+            accumulation: 1,
+            seed: 0,
+            lora_dropout: 0.05,
+            trainable: Vec::new(),
+            checkpoint_every: 500,
+            keep: 2,
+            out: PathBuf::from("run"),
+            tensorboard: true,
+        }
+    }
+}
+
+/// `[eval]`: measuring on the test manifests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Steps between measurements; 0 measures at the end only.
+    pub every: u64,
+    /// Questions of a measurement during the run; all when absent.
+    pub questions: Option<usize>,
+    /// Pictures of one forward pass; `train.batch` when absent.
+    pub batch: Option<usize>,
+    /// Answered pictures to show at the end.
+    pub show: usize,
+}
+
+/// Keys that may differ when a run is resumed: they change no bit of what is learnt.
+const FREE: &[&str] = &[
+    "data.cache_mib",
+    "data.prefetch",
+    "data.test",
+    "eval.*",
+    "model.out",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.out",
+    "train.tensorboard",
+];
+
+impl Config {
+    /// Reads a config file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::UnknownKey`], and [`Error::Config`] for a fault of syntax, type or range; the last two
+    /// name file, line and key.
+    pub fn load(path: impl AsRef<Path>) -> Result<Config> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        Config::parse(&text, path, base)
+    }
+
+    /// Reads the text of a config; `path` stands for it in errors.
+    ///
+    /// # Errors
+    /// As [`Config::load`], except for [`Error::Io`].
+    pub fn parse(text: &str, path: &Path, base: PathBuf) -> Result<Config> {
+        let mut config: Config = toml::from_str(text).map_err(|e| config_error::explain(e, text, path))?;
+        config.base = base;
+        match config.fault() {
+            None => Ok(config),
+            Some((key, message)) => Err(config_error::fault(key, message, text, path)),
+        }
+    }
+
+    /// `path`, seen from the config file.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// The config as recorded in checkpoints.
+    ///
+    /// # Errors
+    /// None for a config that was read.
+    pub fn echo(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::to_value(self)?)
+    }
+
+    /// The keys in which a run recorded as `echo` differs from this one and that matter, each with both values.
+    ///
+    /// # Errors
+    /// As [`Config::echo`].
+    pub fn differences(&self, echo: &serde_json::Value) -> Result<Vec<String>> {
+        let (mut then, mut now) = (Vec::new(), Vec::new());
+        flatten("", echo, &mut then);
+        flatten("", &self.echo()?, &mut now);
+        let value = |list: &[(String, String)], key: &str| {
+            list.iter().find(|(k, _)| k == key).map_or("absent".to_string(), |(_, v)| v.clone())
+        };
+        let mut keys: Vec<&String> = then.iter().chain(&now).map(|(k, _)| k).collect();
+        keys.sort();
+        keys.dedup();
+        let matters = |key: &&String| !FREE.iter().any(|free| crate::matches(free, key));
+        let both = |key: &String| (value(&then, key), value(&now, key));
+        let differs = |key: &String| Some(both(key)).filter(|(a, b)| a != b).map(|(a, b)| format!("{key}: {a} → {b}"));
+        Ok(keys.into_iter().filter(matters).filter_map(differs).collect())
+    }
+
+    /// The first value out of its range, and why.
+    fn fault(&self) -> Option<(&'static str, String)> {
+        let (data, train) = (&self.data, &self.train);
+        let checks = [
+            ("data.train", !data.train.is_empty(), "needs at least one manifest"),
+            (
+                "data.weights",
+                data.weights.is_empty() || data.weights.len() == data.train.len(),
+                "needs one weight for each manifest of data.train",
+            ),
+            ("data.weights", data.weights.iter().all(|w| w.is_finite() && *w > 0.0), "must be above 0"),
+            ("data.questions", data.questions != Some(0), "must be at least 1"),
+            ("train.steps", train.steps.is_some() != train.epochs.is_some(), "give either steps or epochs"),
+            ("train.epochs", train.epochs.is_none_or(|e| e.is_finite() && e > 0.0), "must be above 0"),
+            ("train.batch", train.batch > 0, "must be at least 1"),
+            ("train.accumulation", train.accumulation > 0, "must be at least 1"),
+            ("train.lora_dropout", (0.0..1.0).contains(&train.lora_dropout), "must be from 0 to below 1"),
+            ("train.keep", train.keep > 0, "must be at least 1"),
+            ("optim.clip", self.optim.clip.is_none_or(|c| c > 0.0), "must be above 0"),
+        ];
+        if let Some((key, _, message)) = checks.into_iter().find(|(_, ok, _)| !ok) {
+            return Some((key, message.to_string()));
+        }
+        let optim = self.optim.schedule().check().and_then(|()| self.optim.adamw().check());
+        optim.err().map(|e| ("optim", e.to_string()))
+    }
+}
+
+/// Leaves of a JSON tree with their dotted names. Lists are leaves, nulls are absent.
+fn flatten(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                flatten(&format!("{prefix}{dot}{key}"), value, out);
+            }
+        }
+        serde_json::Value::Null => {}
+        leaf => out.push((prefix.to_string(), leaf.to_string())),
+    }
+}

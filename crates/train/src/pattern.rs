@@ -1,0 +1,46 @@
+//! Which parameters are trained, by name.
+
+/// Whether `name` matches `pattern` as a whole; `*` stands for any characters (dots too), `?` for one.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let (p, n) = (pattern.as_bytes(), name.as_bytes());
+    let (mut i, mut j) = (0, 0);
+    // Where to go on when the last star takes one character more.
+    let mut retry = None;
+    while j < n.len() {
+        match p.get(i) {
+            Some(b'*') => {
+                retry = Some((i, j));
+                i += 1;
+            }
+            Some(c) if *c == b'?' || *c == n[j] => (i, j) = (i + 1, j + 1),
+            _ => match retry {
+                Some((star, taken)) => {
+                    retry = Some((star, taken + 1));
+                    (i, j) = (star + 1, taken + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    p[i..].iter().all(|c| *c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn globs() {
+        let yes = [
+            ("*lora*", "vision.layers.0.lora_A.first.weight"),
+            ("*", ""),
+            ("*.bias", "a.b.bias"),
+            ("a.?.b", "a.1.b"),
+            ("*a*ab", "aaab"),
+            ("norm_lvl_*", "norm_lvl_1"),
+        ];
+        let no = [("*lora*", "cross.to_q.weight"), ("", "a"), ("*.bias", "a.bias2"), ("a.?.b", "a.12.b"), ("abc", "ab")];
+        yes.iter().for_each(|(p, n)| assert!(matches(p, n), "{p} {n}"));
+        no.iter().for_each(|(p, n)| assert!(!matches(p, n), "{p} {n}"));
+    }
+}

@@ -1,0 +1,105 @@
+//! TensorBoard event files: TFRecord frames around hand-made protocol buffers, nothing but scalars.
+//!
+//! A frame is the length (u64), its masked CRC-32C, the data, and its masked CRC-32C, all little endian. The data is an
+//! `Event { double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5; SessionLog
+//! session_log = 7; }` with `Summary { repeated Value value = 1; }`, `Value { string tag = 1; float simple_value = 2; }`
+//! and `SessionLog { SessionStatus status = 1; }`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::{Error, Result};
+
+/// Writes one event file.
+#[derive(Debug)]
+pub(crate) struct EventWriter {
+    path: PathBuf,
+    file: File,
+}
+
+impl EventWriter {
+    /// A new file in `dir`. TensorBoard reads all files of a folder in the order of their names, so a resumed run gets
+    /// one of its own, which begins by saying that earlier events after step `resumed` do not count.
+    pub(crate) fn create(dir: &Path, resumed: Option<u64>) -> Result<EventWriter> {
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        let earlier = std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))?.count();
+        let name = format!("events.out.tfevents.{:010}.pheye.{earlier:04}", now() as u64);
+        let path = dir.join(name);
+        let file = File::create_new(&path).map_err(|e| Error::io(&path, e))?;
+        let mut writer = EventWriter { path, file };
+        writer.event(0, 3, b"brain.Event:2")?;
+        if let Some(step) = resumed {
+            const START: u64 = 1;
+            let mut log = Vec::new();
+            key(&mut log, 1, 0);
+            varint(&mut log, START);
+            writer.event(step + 1, 7, &log)?;
+        }
+        Ok(writer)
+    }
+
+    /// One event that holds all `values` of a step.
+    pub(crate) fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
+        let mut summary = Vec::new();
+        for (tag, value) in values {
+            let mut message = Vec::new();
+            bytes(&mut message, 1, tag.as_bytes());
+            key(&mut message, 2, 5);
+            message.extend((*value as f32).to_le_bytes());
+            bytes(&mut summary, 1, &message);
+        }
+        self.event(step, 5, &summary)
+    }
+
+    fn event(&mut self, step: u64, field: u64, what: &[u8]) -> Result<()> {
+        let mut event = Vec::new();
+        key(&mut event, 1, 1);
+        event.extend(now().to_le_bytes());
+        key(&mut event, 2, 0);
+        varint(&mut event, step);
+        bytes(&mut event, field, what);
+        self.file.write_all(&frame(&event)).map_err(|e| Error::io(&self.path, e))
+    }
+}
+
+/// A TFRecord.
+fn frame(data: &[u8]) -> Vec<u8> {
+    let len = (data.len() as u64).to_le_bytes();
+    let mut out = Vec::with_capacity(data.len() + 16);
+    out.extend(len);
+    out.extend(masked_crc(&len).to_le_bytes());
+    out.extend(data);
+    out.extend(masked_crc(data).to_le_bytes());
+    out
+}
+
+/// TFRecord's CRC: rotated and offset, so that data which holds CRCs does not fool it.
+fn masked_crc(data: &[u8]) -> u32 {
+    crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// A field's number and wire type: 0 varint, 1 eight bytes, 2 bytes of a given length, 5 four bytes.
+fn key(out: &mut Vec<u8>, field: u64, wire: u64) {
+    varint(out, field << 3 | wire);
+}
+
+fn bytes(out: &mut Vec<u8>, field: u64, value: &[u8]) {
+    key(out, field, 2);
+    varint(out, value.len() as u64);
+    out.extend(value);
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}

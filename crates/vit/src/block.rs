@@ -1,0 +1,123 @@
+//! One pre-norm block: x + attention(LN x), then + MLP(LN x).
+
+use pheye_ops::attention::{self, Heads, Kv, Span};
+use pheye_ops::gelu::{self, Gelu};
+use pheye_ops::layernorm::{self, LayerNorm};
+use pheye_ops::lora::{self, LoraLinear, Route};
+use pheye_ops::{Cx, Result, add};
+use pheye_tensor::{Grads, Param, Scope, Tensor};
+
+use crate::vit::Modules;
+use crate::{Config, HiddenAct};
+
+/// The parameters of one block.
+#[derive(Debug)]
+pub struct Block {
+    norm1: LayerNorm,
+    q: LoraLinear,
+    k: LoraLinear,
+    v: LoraLinear,
+    out: LoraLinear,
+    norm2: LayerNorm,
+    fc1: LoraLinear,
+    fc2: LoraLinear,
+    act: Gelu,
+    heads: Heads,
+}
+
+/// What the backward of a block needs.
+#[derive(Debug)]
+pub struct Saved {
+    norm1: layernorm::Saved,
+    qkv: [lora::Saved; 3],
+    attention: attention::Saved,
+    out: lora::Saved,
+    norm2: layernorm::Saved,
+    fc1: lora::Saved,
+    act: gelu::Saved,
+    fc2: lora::Saved,
+}
+
+impl Block {
+    pub(crate) fn new(scope: &mut Scope, c: &Config, modules: &mut Modules) -> Block {
+        let (d, inner) = (c.hidden_size, c.intermediate_size);
+        let mut attn = scope.at("self_attn");
+        let [k, v, q, out] =
+            ["k_proj", "v_proj", "q_proj", "out_proj"].map(|name| modules.linear(&mut attn.at(name), d, d));
+        let norm1 = LayerNorm::new(&mut scope.at("layer_norm1"), d, c.layer_norm_eps);
+        let mut mlp = scope.at("mlp");
+        let fc1 = modules.linear(&mut mlp.at("fc1"), d, inner);
+        let fc2 = modules.linear(&mut mlp.at("fc2"), inner, d);
+        let norm2 = LayerNorm::new(&mut scope.at("layer_norm2"), d, c.layer_norm_eps);
+        let act = match c.hidden_act {
+            HiddenAct::QuickGelu => Gelu::Quick,
+            HiddenAct::Gelu => Gelu::Exact,
+        };
+        let head_dim = c.head_dim();
+        let scale = (head_dim as f32).sqrt().recip();
+        let heads = Heads { heads: c.num_attention_heads, head_dim, scale, causal: false };
+        Block { norm1, q, k, v, out, norm2, fc1, fc2, act, heads }
+    }
+
+    pub(crate) fn params_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = self.norm1.params_mut();
+        for p in [&mut self.q, &mut self.k, &mut self.v, &mut self.out] {
+            all.extend(p.params_mut());
+        }
+        all.extend(self.norm2.params_mut());
+        all.extend(self.fc1.params_mut());
+        all.extend(self.fc2.params_mut());
+        all
+    }
+
+    /// y [rows, d] of x [rows, d]; each span is one tile's rows.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn forward(&self, cx: &Cx, x: &Tensor, spans: &[Span], route: &Route) -> Result<(Tensor, Saved)> {
+        let (h, norm1) = layernorm::forward(cx, x, &self.norm1)?;
+        let (q, sq) = lora::forward(cx, &h, &self.q, route)?;
+        let (k, sk) = lora::forward(cx, &h, &self.k, route)?;
+        let (v, sv) = lora::forward(cx, &h, &self.v, route)?;
+        drop(h);
+        let (o, attention) = attention::forward(cx, &q, Kv::Split { k: &k, v: &v }, spans, &self.heads)?;
+        let (a, out) = lora::forward(cx, &o, &self.out, route)?;
+        let x1 = add::forward(cx, a, x)?;
+        let (h, norm2) = layernorm::forward(cx, &x1, &self.norm2)?;
+        let (u, fc1) = lora::forward(cx, &h, &self.fc1, route)?;
+        let (g, act) = gelu::forward(cx, &u, self.act)?;
+        let (m, fc2) = lora::forward(cx, &g, &self.fc2, route)?;
+        let y = add::forward(cx, m, &x1)?;
+        Ok((y, Saved { norm1, qkv: [sq, sk, sv], attention, out, norm2, fc1, act, fc2 }))
+    }
+
+    /// dx of dy; gradients of trained parameters are added to `grads`.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn backward(
+        &self,
+        cx: &Cx,
+        s: &Saved,
+        dy: Tensor,
+        spans: &[Span],
+        route: &Route,
+        mut grads: Option<&mut Grads>,
+    ) -> Result<Tensor> {
+        let dg = lora::backward(cx, &s.fc2, &dy, &self.fc2, route, grads.as_deref_mut())?;
+        let du = gelu::backward(cx, &s.act, &dg, self.act)?;
+        let dh = lora::backward(cx, &s.fc1, &du, &self.fc1, route, grads.as_deref_mut())?;
+        let dn = layernorm::backward(cx, &s.norm2, &dh, &self.norm2, grads.as_deref_mut())?;
+        let dx1 = add::forward(cx, dy, &dn)?;
+        let d_o = lora::backward(cx, &s.out, &dx1, &self.out, route, grads.as_deref_mut())?;
+        let (dq, dkv) = attention::backward(cx, &s.attention, &d_o, spans, &self.heads)?;
+        let [sq, sk, sv] = &s.qkv;
+        let mut dh = lora::backward(cx, sq, &dq, &self.q, route, grads.as_deref_mut())?;
+        if let Kv::Split { k, v } = dkv {
+            dh = add::forward(cx, dh, &lora::backward(cx, sk, &k, &self.k, route, grads.as_deref_mut())?)?;
+            dh = add::forward(cx, dh, &lora::backward(cx, sv, &v, &self.v, route, grads.as_deref_mut())?)?;
+        }
+        let dn = layernorm::backward(cx, &s.norm1, &dh, &self.norm1, grads)?;
+        add::forward(cx, dx1, &dn)
+    }
+}

@@ -1,0 +1,126 @@
+use serde::{Deserialize, Serialize};
+
+/// A configuration that no vision transformer can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("vision config: {option} is {value}, but {rule}")]
+pub struct Error {
+    /// The option at fault.
+    pub option: &'static str,
+    /// Its value.
+    pub value: usize,
+    /// What it must satisfy.
+    pub rule: String,
+}
+
+/// The activation between the two layers of the MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HiddenAct {
+    /// x·σ(1.702x), of OpenAI's and the DFN weights.
+    QuickGelu,
+    /// x·Φ(x).
+    Gelu,
+}
+
+/// Sizes of the tower, named as in a `clip_vision_model` configuration; what is left out has CLIP's default (B-32).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Side of a tile in pixels.
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Activation of the MLP.
+    pub hidden_act: HiddenAct,
+    /// ε of every LayerNorm.
+    pub layer_norm_eps: f32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            image_size: 224,
+            patch_size: 32,
+            hidden_act: HiddenAct::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+impl Config {
+    /// ViT-H-14 with quick-GELU, as the DFN-5B weights have it.
+    pub fn h14() -> Config {
+        Config {
+            hidden_size: 1280,
+            intermediate_size: 5120,
+            num_hidden_layers: 32,
+            num_attention_heads: 16,
+            image_size: 224,
+            patch_size: 14,
+            hidden_act: HiddenAct::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }
+    }
+
+    /// Tokens of one tile: its patches and the class token.
+    pub fn tokens(&self) -> usize {
+        (self.image_size / self.patch_size).pow(2) + 1
+    }
+
+    /// Width of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// Checks that the sizes fit each other.
+    ///
+    /// # Errors
+    /// The first option that does not.
+    pub fn validate(&self) -> Result<(), Error> {
+        let positive = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("image_size", self.image_size),
+            ("patch_size", self.patch_size),
+        ];
+        for (option, value) in positive {
+            if value == 0 {
+                return Err(Error { option, value, rule: "it must be positive".to_owned() });
+            }
+        }
+        if self.hidden_size % self.num_attention_heads != 0 || self.head_dim() % 8 != 0 {
+            let rule = format!("each of {} heads needs a multiple of 8", self.num_attention_heads);
+            return Err(Error { option: "hidden_size", value: self.hidden_size, rule });
+        }
+        if self.image_size % self.patch_size != 0 {
+            let rule = format!("it must be a multiple of the patch size {}", self.patch_size);
+            return Err(Error { option: "image_size", value: self.image_size, rule });
+        }
+        Ok(())
+    }
+}
+
+/// One LoRA set: its name in the checkpoint, its rank, its scale.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterSpec {
+    /// Name in the checkpoint, `first` or `second` in released ones.
+    pub name: String,
+    /// Rank r, where the checkpoint does not decide it.
+    pub rank: usize,
+    /// α, or `None` for 2r.
+    pub alpha: Option<f32>,
+}

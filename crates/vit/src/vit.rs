@@ -1,0 +1,168 @@
+//! The whole tower: patches, class and position, `pre_layrnorm` (so spelled in CLIP's checkpoints), blocks.
+
+use pheye_ops::attention::Span;
+use pheye_ops::layernorm::{self, LayerNorm};
+use pheye_ops::linear::Linear;
+use pheye_ops::lora::{Adapter, LoraLinear, Route, RowRange};
+use pheye_ops::patch_embed::{self, PatchEmbed};
+use pheye_ops::{Cx, Result};
+use pheye_tensor::{Grads, Init, Param, Scope, Shape, Tensor};
+
+use crate::{AdapterSpec, Block, Config, block};
+
+/// CLIP's vision transformer.
+#[derive(Debug)]
+pub struct Vit {
+    config: Config,
+    embed: PatchEmbed,
+    pre_norm: LayerNorm,
+    blocks: Vec<Block>,
+    post_norm: LayerNorm,
+}
+
+/// What the backward of the tower needs.
+#[derive(Debug)]
+pub struct Saved {
+    embed: patch_embed::Saved,
+    pre_norm: layernorm::Saved,
+    blocks: Vec<block::Saved>,
+    spans: Vec<Span>,
+    tiles: Route,
+    tokens: Route,
+}
+
+/// Builds the LoRA linears of a tower and numbers them; the number keys a module's dropout.
+pub(crate) struct Modules<'a> {
+    adapters: &'a [Option<AdapterSpec>],
+    next: u32,
+}
+
+impl Modules<'_> {
+    pub(crate) fn linear(&mut self, scope: &mut Scope, k: usize, n: usize) -> LoraLinear {
+        let std = (k as f32).sqrt().recip();
+        let base = Linear::new(&mut scope.at("base_layer"), k, n, true, Init::Normal(std));
+        self.lora(scope, base, |r| [r, k].into(), |r| [n, r].into())
+    }
+
+    fn lora(
+        &mut self,
+        scope: &mut Scope,
+        base: Linear,
+        a_shape: impl Fn(usize) -> Shape,
+        b_shape: impl Fn(usize) -> Shape,
+    ) -> LoraLinear {
+        let mut adapter = |spec: &AdapterSpec| {
+            let (a, b) = (format!("lora_A.{}.weight", spec.name), format!("lora_B.{}.weight", spec.name));
+            let rank = scope.shape_of(&a).map_or(spec.rank, |s| s.dims()[0]).max(1);
+            // Kaiming-uniform with a = √5: bound √(6 / (1 + 5) / fan_in).
+            let fan_in = a_shape(rank).elements() / rank;
+            let a = scope.param(&a, a_shape(rank), Init::Uniform((fan_in as f32).sqrt().recip()));
+            let b = scope.param(&b, b_shape(rank), Init::Zeros);
+            Adapter { a, b, scale: spec.alpha.unwrap_or(2.0 * rank as f32) / rank as f32 }
+        };
+        let adapters = self.adapters.iter().map(|spec| spec.as_ref().map(&mut adapter)).collect();
+        self.next += 1;
+        LoraLinear { base, adapters, module: self.next - 1 }
+    }
+}
+
+impl Vit {
+    /// The tower at `scope`; `adapters[i]` is what [`RowRange::adapter`] `Some(i)` selects.
+    ///
+    /// # Errors
+    /// Sizes that do not fit each other.
+    pub fn new(
+        scope: &mut Scope,
+        config: &Config,
+        adapters: &[Option<AdapterSpec>],
+    ) -> std::result::Result<Vit, crate::Error> {
+        config.validate()?;
+        let (d, p) = (config.hidden_size, config.patch_size);
+        let mut modules = Modules { adapters, next: 0 };
+        let mut e = scope.at("embeddings");
+        let mut conv = e.at("patch_embedding");
+        let std = (d as f32).sqrt().recip();
+        let weight = conv.at("base_layer").param("weight", [d, 3, p, p], Init::Normal(((3 * p * p) as f32).sqrt().recip()));
+        let base = Linear { weight, bias: None };
+        let conv = modules.lora(&mut conv, base, |r| [r, 3, p, p].into(), |r| [d, r, 1, 1].into());
+        let class = e.param("class_embedding", [d], Init::Normal(std));
+        let position = e.at("position_embedding").param("weight", [config.tokens(), d], Init::Normal(std));
+        let embed = PatchEmbed { conv, class, position, patch: p };
+        let pre_norm = LayerNorm::new(&mut scope.at("pre_layrnorm"), d, config.layer_norm_eps);
+        let mut layers = scope.at("encoder");
+        let mut layers = layers.at("layers");
+        let blocks =
+            (0..config.num_hidden_layers).map(|i| Block::new(&mut layers.at(i), config, &mut modules)).collect();
+        let post_norm = LayerNorm::new(&mut scope.at("post_layernorm"), d, config.layer_norm_eps);
+        Ok(Vit { config: config.clone(), embed, pre_norm, blocks, post_norm })
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// All parameters, in the order of the network.
+    pub fn params_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = self.embed.params_mut();
+        all.extend(self.pre_norm.params_mut());
+        all.extend(self.blocks.iter_mut().flat_map(Block::params_mut));
+        all.extend(self.post_norm.params_mut());
+        all
+    }
+
+    /// Last hidden state [t, tokens, d] of pixels [t, 3, s, s]; `route` gives tiles their adapters.
+    ///
+    /// # Errors
+    /// Pixels of another size, and those of the operations.
+    pub fn forward(&self, cx: &Cx, pixels: &Tensor, route: &Route) -> Result<(Tensor, Saved)> {
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        let (x, saved) = self.run(cx, pixels, route, |b| blocks.push(b))?;
+        Ok((x, Saved { blocks, ..saved }))
+    }
+
+    /// [`Vit::forward`] for inference: what a block saves is dropped at once.
+    ///
+    /// # Errors
+    /// As [`Vit::forward`].
+    pub fn infer(&self, cx: &Cx, pixels: &Tensor, route: &Route) -> Result<Tensor> {
+        self.run(cx, pixels, route, drop).map(|(x, _)| x)
+    }
+
+    fn run(
+        &self,
+        cx: &Cx,
+        pixels: &Tensor,
+        route: &Route,
+        mut keep: impl FnMut(block::Saved),
+    ) -> Result<(Tensor, Saved)> {
+        let n = self.config.tokens();
+        let (x, embed) = patch_embed::forward(cx, pixels, &self.embed, route)?;
+        let tiles = x.shape().rows() / n;
+        let spans: Vec<Span> =
+            (0..tiles).map(|t| Span { q: t * n..(t + 1) * n, k: t * n..(t + 1) * n }).collect();
+        let ranges = route.ranges.iter().map(|r| RowRange { rows: r.rows.start * n..r.rows.end * n, ..r.clone() });
+        let tokens = Route { ranges: ranges.collect(), dropout: route.dropout };
+        let (mut x, pre_norm) = layernorm::forward(cx, &x, &self.pre_norm)?;
+        for block in &self.blocks {
+            let (y, saved) = block.forward(cx, &x, &spans, &tokens)?;
+            x = y;
+            keep(saved);
+        }
+        Ok((x, Saved { embed, pre_norm, blocks: Vec::new(), spans, tiles: route.clone(), tokens }))
+    }
+
+    /// Adds the gradients of trained parameters to `grads`, given that of the last hidden state.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn backward(&self, cx: &Cx, mut saved: Saved, dx: Tensor, grads: &mut Grads) -> Result<()> {
+        let mut dx = dx;
+        for block in self.blocks.iter().rev() {
+            let Some(s) = saved.blocks.pop() else { break };
+            dx = block.backward(cx, &s, dx, &saved.spans, &saved.tokens, Some(&mut *grads))?;
+        }
+        let dx = layernorm::backward(cx, &saved.pre_norm, &dx, &self.pre_norm, Some(&mut *grads))?;
+        patch_embed::backward(cx, &saved.embed, &dx, &self.embed, &saved.tiles, Some(grads))
+    }
+}

@@ -1,0 +1,111 @@
+//! The header of a safetensors file: 8 bytes of length, a JSON object of tensors, then their bytes without gaps.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+
+use crate::checkpoint::Entry;
+use crate::file::DataFile;
+use crate::{Error, Result, StoredDType};
+
+/// As in the reference implementation.
+pub(crate) const LIMIT: u64 = 100_000_000;
+
+/// Entries of the file's header, and its free-form metadata.
+pub(crate) type Header = (BTreeMap<String, Entry>, BTreeMap<String, String>);
+
+#[derive(Deserialize)]
+struct Claim {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+#[derive(Default)]
+struct Claims {
+    tensors: Vec<(String, Claim)>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Claims, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Claims;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
+                let mut all = Claims::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        all.metadata = map.next_value()?;
+                        continue;
+                    }
+                    let claim = map.next_value();
+                    let claim = claim.map_err(|e| A::Error::custom(format!("tensor `{name}`: {e}")))?;
+                    all.tensors.push((name, claim));
+                }
+                Ok(all)
+            }
+        }
+        d.deserialize_map(All)
+    }
+}
+
+/// Reads and checks the header of `file`, which becomes file number `index` of its checkpoint.
+pub(crate) fn read(file: &DataFile, index: usize) -> Result<Header> {
+    let path = || file.path.clone();
+    let len = file.read(0..8)?.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+    if len > LIMIT {
+        return Err(Error::HeaderTooLong { path: path(), len, limit: LIMIT });
+    }
+    let data = 8 + len;
+    let json = file.read(8..data)?;
+    let claims: Claims = serde_json::from_slice(&json)
+        .map_err(|e| Error::Header { path: path(), reason: e.to_string() })?;
+
+    let mut tensors = claims.tensors;
+    tensors.sort_by_key(|(_, c)| c.data_offsets);
+    let mut entries = BTreeMap::new();
+    let (mut end, mut previous) = (0, None::<String>);
+    for (name, claim) in tensors {
+        let layout = |reason| Error::Layout { path: path(), tensor: name.clone(), reason };
+        let dtype = StoredDType::from_safetensors(&claim.dtype).ok_or_else(|| Error::UnknownDType {
+            path: path(),
+            tensor: name.clone(),
+            dtype: claim.dtype.clone(),
+        })?;
+        let (from, to) = claim.data_offsets;
+        let bytes = claim.shape.iter().try_fold(dtype.size() as u64, |n, &d| n.checked_mul(d));
+        let claimed = || format!("{dtype} {:?} cannot lie at bytes {from} to {to}", claim.shape);
+        if bytes.is_none() || to.checked_sub(from) != bytes {
+            return Err(layout(claimed()));
+        }
+        if from < end {
+            let other = previous.as_deref().unwrap_or_default();
+            return Err(layout(format!("its bytes {from} to {to} overlap those of `{other}`, which end at {end}")));
+        }
+        if from > end {
+            return Err(layout(format!("{} unused bytes lie before it", from - end)));
+        }
+        // Past the check of the file's length below, every size fits.
+        let start = data.checked_add(from).ok_or_else(|| layout(claimed()))?;
+        let dims = claim.shape.iter().map(|&d| d as usize).collect();
+        let entry = Entry { file: index, dtype, dims, strides: None, start, crc: None };
+        if entries.insert(name.clone(), entry).is_some() {
+            return Err(Error::Duplicate { path: path(), tensor: name });
+        }
+        (end, previous) = (to, Some(name));
+    }
+    let expected = data.saturating_add(end);
+    match expected.cmp(&file.len) {
+        std::cmp::Ordering::Greater => Err(Error::Truncated { path: path(), expected, found: file.len }),
+        std::cmp::Ordering::Less => Err(Error::Trailing { path: path(), extra: file.len - expected }),
+        std::cmp::Ordering::Equal => Ok((entries, claims.metadata)),
+    }
+}

@@ -1,0 +1,48 @@
+/// Turns a network's names into those of a checkpoint in another layout.
+///
+/// The first prefix that matches is replaced, then every infix is dropped. The default map changes nothing, which
+/// is right for the released checkpoints: the networks use their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NameMap {
+    prefixes: Vec<(String, String)>,
+    dropped: Vec<String>,
+}
+
+impl NameMap {
+    /// Also replaces the prefix `ours` by `theirs`.
+    pub fn prefix(mut self, ours: &str, theirs: &str) -> NameMap {
+        self.prefixes.push((ours.to_owned(), theirs.to_owned()));
+        self
+    }
+
+    /// Also drops `infix` wherever it stands.
+    pub fn drop(mut self, infix: &str) -> NameMap {
+        self.dropped.push(infix.to_owned());
+        self
+    }
+
+    /// For a CLIP model as published: `vision_model.embeddings.…`, without adapters.
+    pub fn clip() -> NameMap {
+        NameMap::default()
+            .prefix("vision_encoder.vision_model.base_model.model.", "vision_model.")
+            .drop(".base_layer")
+    }
+
+    /// For a Phi model as published: `model.layers.N.…`.
+    pub fn phi() -> NameMap {
+        NameMap::default()
+            .prefix("lang_encoder.old_decoder_blocks.", "model.layers.")
+            .prefix("lang_encoder.model.", "model.")
+            .prefix("lang_encoder.lm_head.", "lm_head.")
+    }
+
+    /// The checkpoint's name for the network's `name`.
+    pub fn apply(&self, name: &str) -> String {
+        let replaced = self.prefixes.iter().find_map(|(ours, theirs)| {
+            let rest = name.strip_prefix(ours.as_str())?;
+            Some(format!("{theirs}{rest}"))
+        });
+        let mapped = replaced.unwrap_or_else(|| name.to_owned());
+        self.dropped.iter().fold(mapped, |n, infix| n.replace(infix, ""))
+    }
+}

@@ -1,0 +1,116 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use pheye_tensor::{DType, Slice, Tensor};
+use serde_json::{Map, Value, json};
+
+use crate::{Error, Result};
+
+/// Writes `tensors` and the strings `metadata` as safetensors, atomically (see [`atomic_write`]). Wider elements
+/// come first, so that each tensor lies on a multiple of its element size.
+///
+/// # Errors
+/// [`Error::Duplicate`] when a name occurs twice or is the format's own `__metadata__`; [`Error::Write`] when the
+/// disk is full or anything else stops the write. The old file is then intact.
+pub fn save_safetensors<'a>(
+    path: impl AsRef<Path>,
+    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let mut tensors: Vec<(&str, &Tensor)> = tensors.into_iter().collect();
+    tensors.sort_by_key(|(_, t)| std::cmp::Reverse(t.dtype().size()));
+
+    let mut names = BTreeSet::from(["__metadata__"]);
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
+    }
+    let mut end = 0;
+    for &(name, tensor) in &tensors {
+        if !names.insert(name) {
+            return Err(Error::Duplicate { path: path.to_owned(), tensor: name.to_owned() });
+        }
+        let start = end;
+        end += tensor.bytes();
+        let dtype = match tensor.dtype() {
+            DType::F32 => "F32",
+            DType::Bf16 => "BF16",
+        };
+        let entry = json!({ "dtype": dtype, "shape": tensor.shape().dims(), "data_offsets": [start, end] });
+        header.insert(name.into(), entry);
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    atomic_write(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        tensors.iter().try_for_each(|(_, tensor)| write_elements(out, tensor))
+    })
+}
+
+/// Little-endian, a piece at a time.
+fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
+    const PIECE: usize = 1 << 14;
+    let mut bytes = Vec::with_capacity(4 * PIECE);
+    let mut flush = |bytes: &mut Vec<u8>| {
+        out.write_all(bytes)?;
+        bytes.clear();
+        Ok(())
+    };
+    match tensor.slice() {
+        Slice::F32(values) => values.chunks(PIECE).try_for_each(|piece| {
+            bytes.extend(piece.iter().flat_map(|v| v.to_le_bytes()));
+            flush(&mut bytes)
+        }),
+        Slice::Bf16(values) => values.chunks(PIECE).try_for_each(|piece| {
+            bytes.extend(piece.iter().flat_map(|v| v.to_le_bytes()));
+            flush(&mut bytes)
+        }),
+    }
+}
+
+/// Replaces the file `path` by what `write` writes, or leaves it as it is: the bytes go to a new file in the same
+/// folder, reach the disk, and only then take the name. A process killed in between leaves the old file, and a
+/// stray `.NAME.….tmp` beside it.
+///
+/// # Errors
+/// [`Error::Write`] when `write` or the system fails; the new file is then removed.
+pub fn atomic_write(
+    path: impl AsRef<Path>,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let path = path.as_ref();
+    replace(path, write).map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
+    let folder = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    let prefix = format!(".{}.", name.to_string_lossy());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    #[cfg(unix)]
+    {
+        // The temporary file becomes the checkpoint: as readable as the user's mask makes other files.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder)?;
+    let mut out = BufWriter::with_capacity(1 << 20, file.as_file_mut());
+    write(&mut out)?;
+    out.flush()?;
+    drop(out);
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    // The new name itself must reach the disk; folders cannot be opened for that everywhere.
+    #[cfg(unix)]
+    fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}

@@ -1,0 +1,58 @@
+use crate::file::DataFile;
+use crate::{Error, Result};
+
+/// The formats that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Safetensors,
+    Index,
+    Torch,
+}
+
+/// How a file of torch before 1.6 begins: pickle protocol 2 and a ten-byte magic number.
+const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
+
+/// Beginnings of files that people give in place of a checkpoint.
+const STRANGERS: [(&[u8], &str); 12] = [
+    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
+    (b"PK\x05\x06", "an empty zip"),
+    (b"\x1f\x8b", "a gzip file; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file; unpack it first"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"<", "a web page or XML"),
+    (b"\x7fELF", "a program"),
+    (b"#!", "a script"),
+];
+
+/// What the first bytes say the file is; its name does not matter.
+pub(crate) fn format(file: &DataFile) -> Result<Format> {
+    let head = file.read(0..file.len.min(64))?;
+    if head.starts_with(b"PK\x03\x04") {
+        return Ok(Format::Torch);
+    }
+    if head.starts_with(LEGACY) {
+        return Err(Error::LegacyTorch { path: file.path.clone() });
+    }
+    // Safetensors: a little-endian length, then a JSON object.
+    let object = head.get(8) == Some(&b'{');
+    if object && head[4..8] == [0; 4] {
+        return Ok(Format::Safetensors);
+    }
+    if head.trim_ascii_start().starts_with(b"{") {
+        return Ok(Format::Index);
+    }
+    let stranger = STRANGERS.iter().find(|(magic, _)| head.starts_with(magic));
+    let looks_like = match (stranger, &head[..]) {
+        (Some((_, what)), _) => *what,
+        (None, [0x80, 2..=5, ..]) => "a plain pickle, which is not executed",
+        _ if object => return Ok(Format::Safetensors),
+        _ if head.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => "text",
+        _ if head.len() < 9 => "the first few bytes of something",
+        _ => "unknown binary data",
+    };
+    Err(Error::NotACheckpoint { path: file.path.clone(), looks_like: looks_like.into() })
+}

@@ -1,0 +1,125 @@
+use std::collections::HashSet;
+
+use pheye_tensor::{DType, Init, Shape, Source, Tensor};
+
+use crate::{Checkpoint, Error, Fault, Mismatches, NameMap, Result};
+
+/// Whether a name, given by the network or by the file, belongs to some set.
+type Choice<'a> = Box<dyn Fn(&str) -> bool + 'a>;
+
+/// Gives a network its parameters from a [`Checkpoint`] and keeps every fault for [`CheckpointSource::finish`].
+///
+/// Several files are chained: one source is the fallback of another, and a random start is the last.
+pub struct CheckpointSource<'a> {
+    checkpoint: &'a Checkpoint,
+    dtype: Box<dyn Fn(&str) -> DType + 'a>,
+    names: NameMap,
+    fallback: Option<(Choice<'a>, &'a mut dyn Source)>,
+    unneeded: Choice<'a>,
+    used: HashSet<String>,
+    faults: Vec<Fault>,
+}
+
+impl<'a> CheckpointSource<'a> {
+    /// Reads from `checkpoint`, each tensor as `dtype` says for the network's name of it: f32 for what will be
+    /// trained, what memory allows for the rest.
+    pub fn new(checkpoint: &'a Checkpoint, dtype: impl Fn(&str) -> DType + 'a) -> CheckpointSource<'a> {
+        CheckpointSource {
+            checkpoint,
+            dtype: Box::new(dtype),
+            names: NameMap::default(),
+            fallback: None,
+            unneeded: Box::new(|_| false),
+            used: HashSet::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    /// Looks tensors up under the names that `names` makes of the network's.
+    pub fn names(mut self, names: NameMap) -> CheckpointSource<'a> {
+        self.names = names;
+        self
+    }
+
+    /// Takes what the checkpoint lacks from `source`, if `may` accepts the network's name; else it is missing.
+    pub fn fallback(mut self, may: impl Fn(&str) -> bool + 'a, source: &'a mut dyn Source) -> Self {
+        self.fallback = Some((Box::new(may), source));
+        self
+    }
+
+    /// Accepts that the tensors of the file whose names `may` picks are not used.
+    pub fn allow_unused(mut self, may: impl Fn(&str) -> bool + 'a) -> CheckpointSource<'a> {
+        self.unneeded = Box::new(may);
+        self
+    }
+
+    /// Reports everything in which the checkpoint did not fit: tensors missing, of another shape, not of floats,
+    /// unreadable, and tensors that nothing asked for. The second copies of decoder and cross-attention layers in
+    /// released checkpoints and CLIP's `position_ids` are known and pass.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with all of them.
+    pub fn finish(self) -> Result<()> {
+        let unused = self.checkpoint.names().filter(|name| {
+            !self.used.contains(*name) && !is_released_copy(name) && !(self.unneeded)(name)
+        });
+        let unused = unused.map(|name| Fault::Unused { tensor: name.to_owned() });
+        let faults: Vec<Fault> = self.faults.into_iter().chain(unused).collect();
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Mismatch(Mismatches { path: self.checkpoint.path().to_owned(), faults }))
+    }
+
+    fn load(&self, stored: &str, name: &str, shape: Shape) -> Result<Tensor, Fault> {
+        let tensor = || stored.to_owned();
+        let dtype = (self.dtype)(name);
+        let Some(entry) = self.checkpoint.entries.get(stored) else {
+            return Err(Fault::Missing { tensor: tensor(), shape });
+        };
+        if entry.dims != shape.dims() {
+            return Err(Fault::Shape { tensor: tensor(), expected: shape, found: entry.dims.clone() });
+        }
+        self.checkpoint.tensor(stored, dtype).map_err(|e| match e {
+            Error::DType { dtype: found, .. } => Fault::DType { tensor: tensor(), expected: dtype, found },
+            error => Fault::Unreadable { tensor: tensor(), error: Box::new(error) },
+        })
+    }
+}
+
+impl Source for CheckpointSource<'_> {
+    fn tensor(&mut self, name: &str, shape: Shape, init: Init) -> Tensor {
+        let stored = self.names.apply(name);
+        if !self.checkpoint.entries.contains_key(&stored)
+            && let Some((may, source)) = &mut self.fallback
+            && may(name)
+        {
+            return source.tensor(name, shape, init);
+        }
+        let loaded = self.load(&stored, name, shape);
+        self.used.insert(stored);
+        loaded.unwrap_or_else(|fault| {
+            self.faults.push(fault);
+            Tensor::zeros(shape, (self.dtype)(name))
+        })
+    }
+
+    fn shape_of(&self, name: &str) -> Option<Shape> {
+        match (self.checkpoint.entries.get(&self.names.apply(name)), &self.fallback) {
+            (Some(entry), _) => entry.shape(),
+            (None, Some((may, source))) if may(name) => source.shape_of(name),
+            _ => None,
+        }
+    }
+}
+
+/// Released checkpoints hold each decoder and cross-attention layer a second time, as part of the layer that wraps
+/// both.
+fn is_released_copy(name: &str) -> bool {
+    let wrapped = || {
+        let (index, rest) = name.strip_prefix("lang_encoder.model.layers.")?.split_once('.')?;
+        let part = rest.split('.').next()?;
+        Some(index.parse::<u32>().is_ok() && matches!(part, "decoder_layer" | "cross_attn_layer"))
+    };
+    name.ends_with(".position_ids") || wrapped() == Some(true)
+}

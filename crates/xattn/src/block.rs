@@ -1,0 +1,141 @@
+//! One block of dense cross-attention, without a gate:
+//! x += to_out(attention(to_q(LN x), to_kv(media))); x += fc2(gelu(fc1(LN x))).
+
+use pheye_ops::attention::{self, Heads, Kv, Span};
+use pheye_ops::gelu::{self, Gelu};
+use pheye_ops::layernorm::{self, LayerNorm};
+use pheye_ops::linear::{self, Linear};
+use pheye_ops::{Cx, Result, add};
+use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
+
+use crate::Config;
+
+/// The parameters of one block.
+#[derive(Debug)]
+pub struct Block {
+    norm: LayerNorm,
+    to_q: Linear,
+    to_kv: Linear,
+    to_out: Linear,
+    ff_norm: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: Heads,
+}
+
+/// What the backward of a block needs.
+#[derive(Debug)]
+pub struct Saved {
+    norm: layernorm::Saved,
+    to_q: linear::Saved,
+    attention: attention::Saved,
+    to_out: linear::Saved,
+    ff_norm: layernorm::Saved,
+    fc1: linear::Saved,
+    act: gelu::Saved,
+    fc2: linear::Saved,
+}
+
+impl Block {
+    /// The block at `scope`, for a decoder of width `text` and `layers` layers and a tower of width `vision`.
+    pub fn new(scope: &mut Scope, config: &Config, text: usize, vision: usize, layers: usize) -> Block {
+        let (inner, heads) = (config.inner(text, vision), config.heads(text, vision));
+        let hidden = 4 * text / config.reduce;
+        let std = Init::Normal(0.01);
+        let out_std = Init::Normal(0.01 / ((2 * layers.max(36)) as f32).sqrt());
+        let mut attn = scope.at("attn");
+        let norm = LayerNorm::new(&mut attn.at("norm"), text, 1e-5);
+        let to_q = Linear::new(&mut attn.at("to_q"), text, inner, true, std);
+        let to_kv = Linear::new(&mut attn.at("to_kv"), vision, 2 * inner, true, std);
+        let to_out = Linear::new(&mut attn.at("to_out"), inner, text, true, out_std);
+        let mut ff = scope.at("ff");
+        let ff_norm = LayerNorm::new(&mut ff.at("norm"), text, 1e-5);
+        let fc1 = Linear::new(&mut ff.at("fc1"), text, hidden, true, std);
+        let fc2 = Linear::new(&mut ff.at("fc2"), hidden, text, true, out_std);
+        // The scale is that of heads of 64, whatever `reduce` makes of them.
+        let heads = Heads { heads, head_dim: inner / heads, scale: 0.125, causal: false };
+        Block { norm, to_q, to_kv, to_out, ff_norm, fc1, fc2, heads }
+    }
+
+    /// All parameters of the block.
+    pub fn params_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = self.norm.params_mut();
+        for p in [&mut self.to_q, &mut self.to_kv, &mut self.to_out] {
+            all.extend(p.params_mut());
+        }
+        all.extend(self.ff_norm.params_mut());
+        all.extend(self.fc1.params_mut());
+        all.extend(self.fc2.params_mut());
+        all
+    }
+
+    /// Keys and values [rows, 2·inner] of media [rows, vision]: once for each picture, however many tokens follow.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn kv(&self, cx: &Cx, media: &Tensor) -> Result<(Tensor, linear::Saved)> {
+        linear::forward(cx, media, &self.to_kv)
+    }
+
+    /// The gradient of media, given that of keys and values.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn kv_backward(&self, cx: &Cx, saved: &linear::Saved, dkv: &Tensor, grads: &mut Grads) -> Result<Tensor> {
+        linear::backward(cx, saved, dkv, &self.to_kv, Some(grads))
+    }
+
+    /// [`Block::kv_backward`] without the gradient of media, for a frozen vision tower and connector.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn kv_backward_params(&self, cx: &Cx, saved: &linear::Saved, dkv: &Tensor, grads: &mut Grads) -> Result<()> {
+        linear::backward_params(cx, saved, dkv, &self.to_kv, Some(grads))
+    }
+
+    /// y [rows, text] of x [rows, text]; a span gives rows of x and the rows of `kv` that they see.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn forward(&self, cx: &Cx, x: &Tensor, kv: &Tensor, spans: &[Span]) -> Result<(Tensor, Saved)> {
+        let (h, norm) = layernorm::forward(cx, x, &self.norm)?;
+        let (q, to_q) = linear::forward(cx, &h, &self.to_q)?;
+        let (o, attention) = attention::forward(cx, &q, Kv::Fused(kv), spans, &self.heads)?;
+        let (a, to_out) = linear::forward(cx, &o, &self.to_out)?;
+        let x1 = add::forward(cx, a, x)?;
+        let (h, ff_norm) = layernorm::forward(cx, &x1, &self.ff_norm)?;
+        let (u, fc1) = linear::forward(cx, &h, &self.fc1)?;
+        let (g, act) = gelu::forward(cx, &u, Gelu::Exact)?;
+        let (m, fc2) = linear::forward(cx, &g, &self.fc2)?;
+        let y = add::forward(cx, m, &x1)?;
+        Ok((y, Saved { norm, to_q, attention, to_out, ff_norm, fc1, act, fc2 }))
+    }
+
+    /// (dx, dkv) of dy; gradients of trained parameters are added to `grads`.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn backward(
+        &self,
+        cx: &Cx,
+        s: &Saved,
+        dy: Tensor,
+        spans: &[Span],
+        grads: &mut Grads,
+    ) -> Result<(Tensor, Tensor)> {
+        let dg = linear::backward(cx, &s.fc2, &dy, &self.fc2, Some(&mut *grads))?;
+        let du = gelu::backward(cx, &s.act, &dg, Gelu::Exact)?;
+        let dh = linear::backward(cx, &s.fc1, &du, &self.fc1, Some(&mut *grads))?;
+        let dn = layernorm::backward(cx, &s.ff_norm, &dh, &self.ff_norm, Some(&mut *grads))?;
+        let dx1 = add::forward(cx, dy, &dn)?;
+        let d_o = linear::backward(cx, &s.to_out, &dx1, &self.to_out, Some(&mut *grads))?;
+        let (dq, dkv) = attention::backward(cx, &s.attention, &d_o, spans, &self.heads)?;
+        let dkv = match dkv {
+            Kv::Fused(dkv) => dkv,
+            Kv::Split { .. } => unreachable!("keys and values went in fused"),
+        };
+        let dh = linear::backward(cx, &s.to_q, &dq, &self.to_q, Some(&mut *grads))?;
+        let dn = layernorm::backward(cx, &s.norm, &dh, &self.norm, Some(grads))?;
+        Ok((add::forward(cx, dx1, &dn)?, dkv))
+    }
+}

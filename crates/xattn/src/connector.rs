@@ -1,0 +1,81 @@
+//! LayerNorm of global and of local tokens, one sequence of both per picture, an embedding for each tile.
+
+use pheye_ops::layernorm::{self, LayerNorm};
+use pheye_ops::{Cx, Result, rows, tile_embed};
+use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
+
+use crate::Config;
+use crate::config::TILE_ROWS;
+
+/// The connector's parameters.
+#[derive(Debug)]
+pub struct Connector {
+    norms: [LayerNorm; 3],
+    tiles: Param,
+    local: usize,
+}
+
+/// What the backward of the connector needs.
+#[derive(Debug)]
+pub struct Saved {
+    global: layernorm::Saved,
+    local: Option<layernorm::Saved>,
+    pictures: usize,
+    tokens: usize,
+}
+
+impl Connector {
+    /// The connector at `scope` (`vision_encoder` in a checkpoint). `norm_lvl_3` is part of every checkpoint, unused.
+    pub fn new(scope: &mut Scope, config: &Config, d: usize) -> Connector {
+        let norms = [1, 2, 3].map(|i| LayerNorm::new(&mut scope.at(format_args!("norm_lvl_{i}")), d, 1e-5));
+        let tiles = scope.at("connector").at("embedding").param("weight", [TILE_ROWS, d], Init::Normal(0.02));
+        Connector { norms, tiles, local: config.local_tiles() }
+    }
+
+    /// All parameters.
+    pub fn params_mut(&mut self) -> Vec<&mut Param> {
+        let mut all: Vec<_> = self.norms.iter_mut().flat_map(LayerNorm::params_mut).collect();
+        all.push(&mut self.tiles);
+        all
+    }
+
+    /// Media [pictures, (1 + L²)·n, d] of the tower's hidden state [pictures·(1 + L²), n, d], in which the global
+    /// tiles of all pictures come first.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn forward(&self, cx: &Cx, x: &Tensor, pictures: usize) -> Result<(Tensor, Saved)> {
+        let (n, d) = (x.shape().rows() / (pictures * (1 + self.local)), x.shape().cols());
+        let rows = pictures * n;
+        let (global, sg) = layernorm::forward(cx, &x.rows(0..rows)?.reshape([pictures, n, d])?, &self.norms[0])?;
+        let (local, sl) = match self.local {
+            0 => (None, None),
+            tiles => {
+                let x = x.rows(rows..x.shape().rows())?.reshape([pictures * tiles, n, d])?;
+                let (y, s) = layernorm::forward(cx, &x, &self.norms[1])?;
+                (Some(y), Some(s))
+            }
+        };
+        let media = tile_embed::forward(cx, &global, local.as_ref(), &self.tiles)?;
+        Ok((media, Saved { global: sg, local: sl, pictures, tokens: n }))
+    }
+
+    /// The gradient of the tower's hidden state [pictures·(1 + L²)·n, d], rows as in [`Connector::forward`].
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn backward(&self, cx: &Cx, saved: &Saved, dmedia: &Tensor, grads: &mut Grads) -> Result<Tensor> {
+        let d = dmedia.shape().cols();
+        let dmedia = dmedia.reshape([saved.pictures, (1 + self.local) * saved.tokens, d])?;
+        let (global, local) =
+            tile_embed::backward(cx, &dmedia, saved.pictures, self.local, &self.tiles, Some(&mut *grads))?;
+        let global = layernorm::backward(cx, &saved.global, &global, &self.norms[0], Some(&mut *grads))?;
+        match (&saved.local, local) {
+            (Some(s), Some(dy)) => {
+                let local = layernorm::backward(cx, s, &dy, &self.norms[1], Some(grads))?;
+                rows::concat(cx, &[&global, &local])
+            }
+            _ => Ok(global),
+        }
+    }
+}
