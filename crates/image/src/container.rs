@@ -54,7 +54,8 @@ fn png(bytes: &[u8]) -> Facts<'_> {
 fn jpeg(bytes: &[u8]) -> Facts<'_> {
     let mut facts = Facts::default();
     let mut at = 2;
-    // A marker is 0xFF and a byte that is no stuffed zero, no fill and no restart. Looking for it steps over entropy-coded data too.
+    // A marker is 0xFF and a byte that is no stuffed zero, no fill and no restart. Looking for it steps over
+    // entropy-coded data too.
     while let Some(step) = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == 0xFF)) {
         at += step + 1;
         let Some(&marker) = bytes.get(at) else { break };

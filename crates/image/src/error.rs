@@ -28,7 +28,8 @@ pub enum Error {
         /// The format or the first bytes found instead.
         found: String,
     },
-    /// The header claims more pixels than [`DecodeOptions::max_pixels`](crate::DecodeOptions::max_pixels). Nothing was allocated.
+    /// The header claims more pixels than [`DecodeOptions::max_pixels`](crate::DecodeOptions::max_pixels); nothing
+    /// was allocated.
     #[error("{name}: {width}x{height} pixels are more than the limit of {limit} (max_pixels)")]
     TooLarge {
         /// The file.

@@ -25,7 +25,7 @@ mod tiles;
 pub use augment::{Augment, flip_horizontal, flip_vertical, rotate, shift};
 pub use decode::{DecodeOptions, decode, open};
 pub use error::Error;
-pub use resize::resize_bicubic;
+pub use resize::{PassOrder, resize_bicubic, resize_bicubic_in};
 pub use tiles::{CLIP_MEAN, CLIP_STD, Preprocess, Tiles};
 
 /// An 8-bit RGB picture.

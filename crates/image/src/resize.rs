@@ -1,9 +1,8 @@
 //! Pillow's `Image.resize((w, h), BICUBIC)` on RGB, bit for bit.
 //!
 //! What makes it Pillow's: a = -0.5; the kernel widens with the scale when shrinking (antialiasing); weights are
-//! normalised in f64 and rounded to 22-bit fixed point; the first pass is rounded to 8 bits before the second. Which of rows
-//! and columns comes first follows Pillow 13; up to Pillow 12 rows always did, which differs in the last bit for pictures
-//! that shrink mostly in height.
+//! normalised in f64 and rounded to 22-bit fixed point; the first pass is rounded to 8 bits before the second. The last
+//! point makes the order of the passes visible, by a few levels; Pillow 13 changed it, see [`PassOrder`].
 
 use crate::Rgb8;
 use rayon::prelude::*;
@@ -15,26 +14,37 @@ const HALF: i32 = 1 << (BITS - 1);
 /// Multiply-adds worth handing to another thread.
 const GRAIN: usize = 1 << 17;
 
-/// The picture at `width`×`height` pixels; the aspect ratio is whatever these say. The result does not depend on the number of threads.
+/// Which of the two passes runs first when both sides change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PassOrder {
+    /// Rows, then columns: Pillow up to 12, hence what the released Pheye models were trained on.
+    #[default]
+    RowsFirst,
+    /// Pillow 13: columns first if the height loses pixels, and more than twice as many as the width; else rows first.
+    Pillow13,
+}
+
+/// The picture at `width`×`height` pixels, rows first; the aspect ratio is whatever these say.
 ///
-/// A side of 0 gives an empty picture.
+/// A side of 0 gives an empty picture. The result does not depend on the number of threads.
 pub fn resize_bicubic(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
+    resize_bicubic_in(picture, width, height, PassOrder::RowsFirst)
+}
+
+/// [`resize_bicubic`] with the passes in the given order.
+pub fn resize_bicubic_in(picture: &Rgb8, width: usize, height: usize, order: PassOrder) -> Rgb8 {
     if width * height == 0 || picture.pixels.is_empty() {
         return Rgb8 { width, height, pixels: vec![0; 3 * width * height] };
     }
+    let lost = |from: usize, to: usize| from as i64 - to as i64;
+    let mostly_height = lost(picture.height, height) > (2 * lost(picture.width, width)).max(0);
     match (picture.width == width, picture.height == height) {
         (true, true) => picture.clone(),
         (false, true) => rows(picture, width),
         (true, false) => columns(picture, height),
-        (false, false) if columns_first(picture, width, height) => rows(&columns(picture, height), width),
-        (false, false) => columns(&rows(picture, width), height),
+        _ if order == PassOrder::Pillow13 && mostly_height => rows(&columns(picture, height), width),
+        _ => columns(&rows(picture, width), height),
     }
-}
-
-/// Pillow 13's rule: columns first if the height loses pixels, and more than twice as many as the width.
-fn columns_first(picture: &Rgb8, width: usize, height: usize) -> bool {
-    let lost = |from: usize, to: usize| from as i64 - to as i64;
-    lost(picture.height, height) > (2 * lost(picture.width, width)).max(0)
 }
 
 /// For every output position, the input range it reads and its fixed-point weights.

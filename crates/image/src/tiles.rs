@@ -1,6 +1,6 @@
 //! One picture to the ViT's input: a global view, and at higher resolution L×L local tiles.
 
-use crate::{Augment, Rgb8, resize_bicubic};
+use crate::{Augment, PassOrder, Rgb8, resize_bicubic_in};
 
 /// CLIP's per-channel mean, of values in 0..1.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -18,6 +18,8 @@ pub struct Preprocess {
     pub mean: [f32; 3],
     /// Per-channel standard deviation, of values in 0..1.
     pub std: [f32; 3],
+    /// Which Pillow's resize to follow.
+    pub order: PassOrder,
 }
 
 /// The normalised pixels of one picture.
@@ -34,9 +36,9 @@ pub struct Tiles {
 }
 
 impl Preprocess {
-    /// With CLIP's mean and deviation.
+    /// With CLIP's mean and deviation, and rows resized first: the released models' pixels.
     pub const fn new(size: usize, level: usize) -> Self {
-        Self { size, level, mean: CLIP_MEAN, std: CLIP_STD }
+        Self { size, level, mean: CLIP_MEAN, std: CLIP_STD, order: PassOrder::RowsFirst }
     }
 
     /// The 8-bit views before normalisation, each s×s: the global one, then the local tiles.
@@ -44,9 +46,10 @@ impl Preprocess {
     /// Aspect ratio is not kept, and both resolutions are resized from the original.
     pub fn views(&self, picture: &Rgb8) -> Vec<Rgb8> {
         let (s, l) = (self.size, self.level);
-        let mut views = vec![resize_bicubic(picture, s, s)];
+        let resize = |side| resize_bicubic_in(picture, side, side, self.order);
+        let mut views = vec![resize(s)];
         if l > 1 {
-            let big = resize_bicubic(picture, l * s, l * s);
+            let big = resize(l * s);
             views.extend((0..l * l).map(|i| big.crop(i / l * s, i % l * s, s, s)));
         }
         views

@@ -1,10 +1,11 @@
 """Writes the golden files of this crate's tests into tests/data, with Pillow and NumPy.
 
-resize/NAME.png with resize/NAME.WxH.png       source and Pillow's BICUBIC resize of it
+resize/NAME.png with resize/NAME.WxH.png       source and Pillow's BICUBIC resize of it, rows first
+                resize/NAME.WxH.13.png         where Pillow 13 differs from that
 decode/NAME.EXT with decode/NAME.EXT.rgb.png   file and Pillow's convert("RGB") of it
 orient/NAME.EXT with orient/NAME.EXT.rgb.png   the same after ImageOps.exif_transpose
 
-PNG kinds that Pillow cannot write are assembled by hand. Run: python3 make_golden.py
+PNG kinds that Pillow cannot write are assembled by hand. Run with Pillow 13: python3 make_golden.py
 """
 
 import io
@@ -109,7 +110,13 @@ def resize_cases():
         image = Image.fromarray(a)
         save_png(DATA / "resize" / f"{name}.png", image)
         for size in sizes:
-            save_png(DATA / "resize" / f"{name}.{size[0]}x{size[1]}.png", image.resize(size, Image.BICUBIC))
+            path = DATA / "resize" / f"{name}.{size[0]}x{size[1]}"
+            # One axis at a time: what one call did up to Pillow 12.
+            rows_first = image.resize((size[0], image.height), Image.BICUBIC).resize(size, Image.BICUBIC)
+            save_png(path.with_name(path.name + ".png"), rows_first)
+            today = image.resize(size, Image.BICUBIC)
+            if today.tobytes() != rows_first.tobytes():
+                save_png(path.with_name(path.name + ".13.png"), today)
 
 
 def decode_cases():
