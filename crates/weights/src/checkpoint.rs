@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use pheye_tensor::{DType, Shape, Tensor, bf16};
 
 use crate::file::DataFile;
+use crate::header::Header;
 use crate::sniff::{Format, format};
 use crate::{Error, Result, StoredDType, convert, header, shards, torch};
 
@@ -42,8 +43,8 @@ impl Entry {
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file, an index of shards (`*.safetensors.index.json`), or a torch zip (`.pt`,
-    /// `.pth`, `.bin`). The contents decide which, not the name.
+    /// Opens a `.safetensors` file, a torch zip (`.pt`, `.pth`, `.bin`), or an index of shards of either
+    /// (`*.index.json`). The contents decide which, not the name.
     ///
     /// # Errors
     /// Names the file, and the tensor where one is at fault; see [`Error`].
@@ -51,15 +52,11 @@ impl Checkpoint {
         let path = path.as_ref();
         let file = DataFile::open(path)?;
         let (files, (entries, metadata)) = match format(&file)? {
-            Format::Safetensors => {
-                let header = header::read(&file, 0)?;
+            Format::Index => shards::read(&file)?,
+            format => {
+                let header = read_single(&file, format)?;
                 (vec![file], header)
             }
-            Format::Torch => {
-                let entries = torch::read(&file)?;
-                (vec![file], (entries, BTreeMap::new()))
-            }
-            Format::Index => shards::read(&file)?,
         };
         Ok(Checkpoint { path: path.to_owned(), files, entries, metadata })
     }
@@ -167,6 +164,18 @@ impl Checkpoint {
             return Err(Error::Damaged { path: file.path.clone(), tensor: name.to_owned() });
         }
         Ok(())
+    }
+}
+
+/// The tensors of a file that holds their bytes itself.
+pub(crate) fn read_single(file: &DataFile, format: Format) -> Result<Header> {
+    match format {
+        Format::Safetensors => header::read(file),
+        Format::Torch => Ok((torch::read(file)?, BTreeMap::new())),
+        Format::Index => {
+            let looks_like = "JSON, perhaps an index of shards".to_owned();
+            Err(Error::NotACheckpoint { path: file.path.clone(), looks_like })
+        }
     }
 }
 

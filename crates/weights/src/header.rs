@@ -57,8 +57,8 @@ impl<'de> Deserialize<'de> for Claims {
     }
 }
 
-/// Reads and checks the header of `file`, which becomes file number `index` of its checkpoint.
-pub(crate) fn read(file: &DataFile, index: usize) -> Result<Header> {
+/// Reads and checks the header of `file`, the only file of its checkpoint.
+pub(crate) fn read(file: &DataFile) -> Result<Header> {
     let path = || file.path.clone();
     let len = file.read(0..8)?.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
     if len > LIMIT {
@@ -66,8 +66,8 @@ pub(crate) fn read(file: &DataFile, index: usize) -> Result<Header> {
     }
     let data = 8 + len;
     let json = file.read(8..data)?;
-    let claims: Claims = serde_json::from_slice(&json)
-        .map_err(|e| Error::Header { path: path(), reason: e.to_string() })?;
+    let claims: Claims =
+        serde_json::from_slice(&json).map_err(|e| Error::Header { path: path(), reason: e.to_string() })?;
 
     let mut tensors = claims.tensors;
     tensors.sort_by_key(|(_, c)| c.data_offsets);
@@ -88,7 +88,9 @@ pub(crate) fn read(file: &DataFile, index: usize) -> Result<Header> {
         }
         if from < end {
             let other = previous.as_deref().unwrap_or_default();
-            return Err(layout(format!("its bytes {from} to {to} overlap those of `{other}`, which end at {end}")));
+            return Err(layout(format!(
+                "its bytes {from} to {to} overlap those of `{other}`, which end at {end}"
+            )));
         }
         if from > end {
             return Err(layout(format!("{} unused bytes lie before it", from - end)));
@@ -96,7 +98,7 @@ pub(crate) fn read(file: &DataFile, index: usize) -> Result<Header> {
         // Past the check of the file's length below, every size fits.
         let start = data.checked_add(from).ok_or_else(|| layout(claimed()))?;
         let dims = claim.shape.iter().map(|&d| d as usize).collect();
-        let entry = Entry { file: index, dtype, dims, strides: None, start, crc: None };
+        let entry = Entry { file: 0, dtype, dims, strides: None, start, crc: None };
         if entries.insert(name.clone(), entry).is_some() {
             return Err(Error::Duplicate { path: path(), tensor: name });
         }

@@ -64,7 +64,8 @@ pub(crate) struct Pickle<'a> {
 impl<'a> Pickle<'a> {
     /// Reads the pickle `bytes` of the file `path`.
     pub(crate) fn read(bytes: &'a [u8], path: &Path) -> Result<Pickle<'a>> {
-        let mut m = Machine { bytes, at: 0, values: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
+        let mut m =
+            Machine { bytes, at: 0, values: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
         match m.run() {
             Ok(root) => Ok(Pickle { bytes, values: m.values, root }),
             Err(Stop::Forbidden(global)) => Err(Error::ForbiddenGlobal { path: path.to_owned(), global }),
@@ -319,7 +320,8 @@ impl Machine<'_> {
         let storage = match &self.values[id] {
             Value::Tuple(parts) => match parts[..] {
                 [kind, class, key, _device, elements] => {
-                    match (&self.values[kind], &self.values[class], &self.values[key], self.natural(elements)) {
+                    match (&self.values[kind], &self.values[class], &self.values[key], self.natural(elements))
+                    {
                         (Value::Str(k), &Value::StorageType(dtype), Value::Str(_), Some(elements))
                             if &self.bytes[k.clone()] == b"storage" =>
                         {
@@ -339,7 +341,8 @@ impl Machine<'_> {
 
     fn call(&mut self) -> Result<(), Stop> {
         let (args, function) = (self.pop()?, self.pop()?);
-        let (Value::Tuple(args), Value::Callable(function)) = (&self.values[args], &self.values[function]) else {
+        let (Value::Tuple(args), Value::Callable(function)) = (&self.values[args], &self.values[function])
+        else {
             return bad("it calls something that is no function");
         };
         match (function, &args[..]) {
@@ -347,7 +350,9 @@ impl Machine<'_> {
             (Callable::RebuildParameter, &[tensor, ..]) => self.stack.push(tensor),
             (Callable::RebuildTensor, &[storage, offset, dims, strides, ..]) => {
                 let view = self.view(storage, offset, dims, strides);
-                let Some(view) = view else { return bad("a tensor is built from something else than a storage") };
+                let Some(view) = view else {
+                    return bad("a tensor is built from something else than a storage");
+                };
                 self.push(Value::Tensor(view));
             }
             _ => return bad("a function is called with arguments it does not take"),
@@ -386,3 +391,7 @@ impl Machine<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pickle_tests.rs"]
+mod tests;

@@ -1,12 +1,14 @@
-//! A sharded checkpoint: a JSON file saying which safetensors file beside it holds which tensor.
+//! A sharded checkpoint: a JSON file saying which file beside it holds which tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::checkpoint::read_single;
 use crate::file::DataFile;
-use crate::header::{self, Header, LIMIT};
+use crate::header::{Header, LIMIT};
+use crate::sniff::format;
 use crate::{Error, Result};
 
 #[derive(Deserialize)]
@@ -22,7 +24,7 @@ pub(crate) fn read(index: &DataFile) -> Result<(Vec<DataFile>, Header)> {
     let json = index.read(0..index.len)?;
     let Index { weight_map } = serde_json::from_slice(&json).map_err(|e| Error::Header {
         path: index.path.clone(),
-        reason: format!("not an index of safetensors shards: {e}"),
+        reason: format!("not an index of shards: {e}"),
     })?;
     let fault = |shard: &str, reason: String| Error::Shard {
         path: index.path.clone(),
@@ -36,8 +38,10 @@ pub(crate) fn read(index: &DataFile) -> Result<(Vec<DataFile>, Header)> {
         if name.is_empty() || Path::new(name).file_name() != Some(name.as_ref()) {
             return Err(fault(name, "its name must be that of a file beside the index".into()));
         }
-        let file = DataFile::open(&index.path.with_file_name(name)).map_err(|e| fault(name, e.to_string()))?;
-        held.insert(name, header::read(&file, files.len())?.0);
+        let file = DataFile::open(&index.path.with_file_name(name))?;
+        let mut entries = read_single(&file, format(&file)?)?.0;
+        entries.values_mut().for_each(|e| e.file = files.len());
+        held.insert(name, entries);
         files.push(file);
     }
     let mut entries = BTreeMap::new();

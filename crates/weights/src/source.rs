@@ -60,9 +60,10 @@ impl<'a> CheckpointSource<'a> {
     /// # Errors
     /// [`Error::Mismatch`] with all of them.
     pub fn finish(self) -> Result<()> {
-        let unused = self.checkpoint.names().filter(|name| {
-            !self.used.contains(*name) && !is_released_copy(name) && !(self.unneeded)(name)
-        });
+        let unused = self
+            .checkpoint
+            .names()
+            .filter(|name| !self.used.contains(*name) && !is_released_copy(name) && !(self.unneeded)(name));
         let unused = unused.map(|name| Fault::Unused { tensor: name.to_owned() });
         let faults: Vec<Fault> = self.faults.into_iter().chain(unused).collect();
         if faults.is_empty() {

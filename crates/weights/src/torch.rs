@@ -48,7 +48,10 @@ pub(crate) fn read(file: &DataFile) -> Result<BTreeMap<String, Entry>> {
     }
     let bytes = file.read(record.start..record.start + record.len)?;
     if crc32fast::hash(&bytes) != record.crc {
-        return Err(Error::Zip { path: file.path.clone(), reason: format!("`{name}` does not match its checksum") });
+        return Err(Error::Zip {
+            path: file.path.clone(),
+            reason: format!("`{name}` does not match its checksum"),
+        });
     }
     let pickle = Pickle::read(&bytes, &file.path)?;
     let Some(state) = state_dict(&pickle, pickle.root, 3) else {
@@ -65,7 +68,8 @@ pub(crate) fn read(file: &DataFile) -> Result<BTreeMap<String, Entry>> {
                 record: key.to_owned(),
                 reason,
             };
-            let record = records.get(&format!("{top}data/{key}")).ok_or_else(|| fault("is missing".into()))?;
+            let record =
+                records.get(&format!("{top}data/{key}")).ok_or_else(|| fault("is missing".into()))?;
             entries.insert(tensor.to_owned(), place(view, record).map_err(fault)?);
         }
     }
@@ -82,7 +86,10 @@ fn records(file: &DataFile) -> Result<HashMap<String, Record>> {
         let entry = zip.by_index_raw(i).map_err(|e| fault(e.to_string()))?;
         let name = entry.name().map_err(|e| fault(e.to_string()))?.into_owned();
         let len = entry.size();
-        if entry.compression() != CompressionMethod::Stored || entry.compressed_size() != len || entry.encrypted() {
+        if entry.compression() != CompressionMethod::Stored
+            || entry.compressed_size() != len
+            || entry.encrypted()
+        {
             let reason = format!("`{name}` is compressed or encrypted, which torch never does");
             return Err(Error::NotTorchZip { path: file.path.clone(), reason });
         }
@@ -103,7 +110,11 @@ fn records(file: &DataFile) -> Result<HashMap<String, Record>> {
 fn check_end(file: &DataFile, comment: u64) -> Result<()> {
     let tail = file.len.min(22 + comment + (1 << 16));
     let bytes = file.read(file.len - tail..file.len)?;
-    match bytes.windows(4).rposition(|w| w == b"PK\x05\x06").map(|at| (tail - at as u64).saturating_sub(22 + comment)) {
+    match bytes
+        .windows(4)
+        .rposition(|w| w == b"PK\x05\x06")
+        .map(|at| (tail - at as u64).saturating_sub(22 + comment))
+    {
         Some(0) => Ok(()),
         Some(extra) => Err(Error::Trailing { path: file.path.clone(), extra }),
         None => Err(Error::Zip { path: file.path.clone(), reason: "no end of its directory".into() }),
@@ -130,7 +141,9 @@ fn place(view: &View, record: &Record) -> Result<Entry, String> {
     };
     if !within {
         let n = storage.elements;
-        return Err(format!("has {n} elements; shape {dims:?} with steps {strides:?} from {offset} is not among them"));
+        return Err(format!(
+            "has {n} elements; shape {dims:?} with steps {strides:?} from {offset} is not among them"
+        ));
     }
     let mut next = 1;
     let mut follows = |(&d, &s): (&u64, &u64)| {
@@ -168,7 +181,8 @@ fn describe(pickle: &Pickle<'_>) -> String {
     match pickle.get(pickle.root) {
         Value::Dict(pairs) => {
             let keys = pairs.iter().take(8).filter_map(|&(k, _)| pickle.text(k));
-            let keys: Vec<String> = keys.map(|k| format!("`{}`", k.chars().take(40).collect::<String>())).collect();
+            let keys: Vec<String> =
+                keys.map(|k| format!("`{}`", k.chars().take(40).collect::<String>())).collect();
             if keys.is_empty() { "an empty dict".into() } else { format!("the keys {}", keys.join(", ")) }
         }
         Value::Tensor(_) => "a single tensor without a name".into(),

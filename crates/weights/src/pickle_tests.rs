@@ -1,0 +1,46 @@
+//! Real pickles with every byte cut off or changed: an error or a value, never a panic.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::Pickle;
+
+fn real(file: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let mut zip = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let name = zip.file_names().map(|n| n.unwrap().into_owned()).find(|n| n.ends_with("data.pkl")).unwrap();
+    let mut bytes = Vec::new();
+    zip.by_name(&name).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_cut_pickle_is_refused() {
+    let bytes = real("tests/data/kinds.pt");
+    assert!(Pickle::read(&bytes, Path::new("p")).is_ok());
+    for end in 0..bytes.len() {
+        assert!(Pickle::read(&bytes[..end], Path::new("p")).is_err(), "cut at {end}");
+    }
+}
+
+#[test]
+fn a_changed_byte_is_survived() {
+    let mut bytes = real("tests/data/kinds.pt");
+    for at in 0..bytes.len() {
+        let was = bytes[at];
+        for change in [1, 2, 0x10, 0x80, 0xff] {
+            bytes[at] = was ^ change;
+            let _ = Pickle::read(&bytes, Path::new("p"));
+        }
+        bytes[at] = was;
+    }
+    let mut bytes = real("../../tests/golden/level1/checkpoint.pt");
+    for at in (0..bytes.len()).step_by(61) {
+        let was = bytes[at];
+        for change in [1, 4, 0x20, 0xff] {
+            bytes[at] = was ^ change;
+            let _ = Pickle::read(&bytes, Path::new("p"));
+        }
+        bytes[at] = was;
+    }
+}

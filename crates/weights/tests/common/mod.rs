@@ -1,0 +1,71 @@
+//! Helpers shared by the tests: where fixtures are, and hostile files made by hand.
+#![allow(dead_code)]
+
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+
+use pheye_weights::{Checkpoint, Error};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// A zip as torch writes it, with this pickle and these storages.
+pub fn torch_zip(pickle: &[u8], storages: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut all = vec![("any/data.pkl".to_owned(), pickle)];
+    all.extend(storages.iter().map(|(key, bytes)| (format!("any/data/{key}"), *bytes)));
+    zip_of(&all, CompressionMethod::Stored)
+}
+
+pub fn zip_of(files: &[(String, &[u8])], method: CompressionMethod) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in files {
+        zip.start_file(name.as_str(), SimpleFileOptions::default().compression_method(method)).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+/// The pickle of `{"w": tensor}` over f32 storage "0" of `elements`; `dims` and `strides` are pickled tuples.
+pub fn one_tensor(elements: &[u8], offset: &[u8], dims: &[u8], strides: &[u8]) -> Vec<u8> {
+    let mut p =
+        b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storage".to_vec();
+    p.extend(b"ctorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu");
+    p.extend(elements);
+    p.extend(b"tQ");
+    p.extend(offset);
+    p.extend(dims);
+    p.extend(strides);
+    p.extend(b"\x89}tRs.");
+    p
+}
+
+/// A safetensors file with this header, claimed to have its length, and this many bytes of data.
+pub fn safetensors(header: &str, data: usize) -> Vec<u8> {
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.resize(file.len() + data, 0);
+    file
+}
+
+/// Opens `bytes` as a file.
+pub fn open(bytes: &[u8]) -> Result<Checkpoint, Error> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    Checkpoint::open(file.path())
+}
+
+/// Opens the file and reads all of it; whatever it holds, this must neither panic nor take much memory.
+pub fn read_all(path: &Path) -> Result<(), Error> {
+    let checkpoint = Checkpoint::open(path)?;
+    for name in checkpoint.names() {
+        checkpoint.tensor(name, pheye_tensor::DType::F32)?;
+    }
+    Ok(())
+}
