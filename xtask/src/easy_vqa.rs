@@ -40,6 +40,11 @@ pub fn pack(args: &[String]) -> Result<()> {
         let half = lines.len() - full - none;
         table += &format!("| {split}.zip | {} | {questions} | {full} | {half} | {none} |\n", lines.len());
         println!("{split}.zip: {} pictures, {} bytes", lines.len(), archive.len());
+        if split == "train" {
+            let archive = zip_with_manifest(&texts(&lines), &[])?;
+            fs::write(out.join("text.zip"), &archive)?;
+            println!("text.zip: {} bytes", archive.len());
+        }
     }
     fs::write(out.join("README.md"), README.replace("{table}", &table))?;
     let licence = dir.join("../../easy_vqa-1.0.dist-info/LICENSE");
@@ -75,8 +80,32 @@ fn read(split: &Path) -> Result<Vec<Line>> {
     pictures.into_iter().map(line).collect()
 }
 
-/// The manifest, deflated, and the pictures, stored (PNG is deflated already).
 fn archive(split: &Path, lines: &[Line]) -> Result<Vec<u8>> {
+    let pictures = lines.iter().map(|l| Ok((l.image.clone(), fs::read(split.join(&l.image))?)));
+    zip_with_manifest(lines, &pictures.collect::<Result<Vec<_>>>()?)
+}
+
+/// A line of text to learn language from.
+#[derive(Serialize)]
+struct Text {
+    text: String,
+}
+
+/// Every question as text in the nano model's prompt: after the picture's caption, and every third alone too.
+fn texts(lines: &[Line]) -> Vec<Text> {
+    let mut out = Vec::new();
+    for (i, (line, (question, answer))) in lines.iter().flat_map(|l| l.qa.iter().map(move |qa| (l, qa))).enumerate() {
+        let alone = format!("Q: {question}\nA: {answer}");
+        out.extend(line.caption.iter().map(|caption| Text { text: format!("{caption}.\n{alone}") }));
+        if i % 3 == 0 || line.caption.is_none() {
+            out.push(Text { text: alone });
+        }
+    }
+    out
+}
+
+/// The manifest, deflated, and the files, stored (PNG is deflated already).
+fn zip_with_manifest(lines: &[impl Serialize], files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let options = |method| {
         let options = SimpleFileOptions::default().compression_method(method);
         options.last_modified_time(DateTime::DEFAULT).unix_permissions(0o644)
@@ -86,9 +115,9 @@ fn archive(split: &Path, lines: &[Line]) -> Result<Vec<u8>> {
     for line in lines {
         writeln!(zip, "{}", serde_json::to_string(line)?)?;
     }
-    for line in lines {
-        zip.start_file(&line.image, options(Stored))?;
-        zip.write_all(&fs::read(split.join(&line.image))?)?;
+    for (name, bytes) in files {
+        zip.start_file(name, options(Stored))?;
+        zip.write_all(bytes)?;
     }
     Ok(zip.finish()?.into_inner())
 }

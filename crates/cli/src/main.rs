@@ -1,2 +1,50 @@
-//! The `pheye` command.
-fn main() {}
+//! The `pheye` command: train, ask, evaluate, verify.
+
+mod cmd;
+mod plot;
+mod progress;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Pheye, a small vision-language model that reads fine detail: train it, ask it, check it.
+///
+/// New here? `pheye ask picture.png "what color is the shape?"` asks the nano model that comes with the source, and
+/// `pheye train configs/nano.toml` makes one like it in a few minutes.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done; 1 could not be done (the reason is on standard error); 2 wrong usage; \
+                  3 `verify` found a stage out of bounds; 130 interrupted, with everything saved."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(cmd::train::Args),
+    Ask(cmd::ask::Args),
+    Eval(cmd::eval::Args),
+    Verify(cmd::verify::Args),
+    Info(cmd::info::Args),
+    Convert(cmd::convert::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Train(args) => cmd::train::run(args),
+        Command::Ask(args) => cmd::ask::run(args),
+        Command::Eval(args) => cmd::eval::run(args),
+        Command::Verify(args) => cmd::verify::run(args),
+        Command::Info(args) => cmd::info::run(args),
+        Command::Convert(args) => cmd::convert::run(args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -40,19 +40,48 @@ pub struct Config {
     pub prompt: PromptTemplate,
 }
 
-/// Names of the released sizes: cross-attention before every second or fourth decoder layer, pictures of 224, 448 or
-/// 672 pixels.
-pub const PRESETS: [&str; 6] = ["x2-224", "x2-448", "x2-672", "x4-224", "x4-448", "x4-672"];
+/// Names of the presets: nano, and the released sizes, with cross-attention before every second or fourth decoder
+/// layer and pictures of 224, 448 or 672 pixels.
+pub const PRESETS: [&str; 7] = ["nano", "x2-224", "x2-448", "x2-672", "x4-224", "x4-448", "x4-672"];
 
 impl Config {
-    /// The configuration named `x<interval>-<pixels>`, one of [`PRESETS`]: ViT-H-14 and Phi-1.5, both LoRA sets at
-    /// rank 8 as in the paper.
+    /// The configuration of this name, one of [`PRESETS`]. `x<interval>-<pixels>` is ViT-H-14 and Phi-1.5, with both
+    /// LoRA sets at rank 8 as in the paper.
     pub fn preset(name: &str) -> Option<Config> {
+        if name == "nano" {
+            return Some(Config::nano());
+        }
         let (interval, pixels) = name.strip_prefix('x')?.split_once('-')?;
         let level = ["224", "448", "672"].iter().position(|p| *p == pixels)? + 1;
         let cross_interval = ["2", "4"].iter().find(|i| **i == interval)?.parse().ok()?;
         let connector = pheye_xattn::Config { level, cross_interval, ..Default::default() };
         Some(Config { vision: pheye_vit::Config::h14(), connector, ..Config::default() })
+    }
+
+    /// A model of half a million parameters with every part of the large ones: pictures of 64×64 pixels as one global
+    /// and four local tiles, both LoRA sets, a cross-attention block before every decoder layer.
+    fn nano() -> Config {
+        let vision = pheye_vit::Config {
+            hidden_size: 64,
+            intermediate_size: 256,
+            num_hidden_layers: 3,
+            num_attention_heads: 4,
+            image_size: 32,
+            patch_size: 8,
+            ..Default::default()
+        };
+        let text = pheye_phi::Config {
+            vocab_size: 345,
+            hidden_size: 64,
+            intermediate_size: 256,
+            num_hidden_layers: 3,
+            num_attention_heads: 4,
+            max_position_embeddings: 128,
+            ..Default::default()
+        };
+        let connector = pheye_xattn::Config { level: 2, cross_interval: 1, ..Default::default() };
+        let prompt = PromptTemplate { system: String::new(), template: "Q: {instruction}\nA:".to_owned() };
+        Config { vision, text, connector, prompt, ..Config::default() }
     }
 
     /// Image tokens of one picture: those of the global tile and of every local one.

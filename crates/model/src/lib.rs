@@ -9,7 +9,7 @@ mod load;
 mod loss;
 mod pheye;
 
-pub use ask::{Answer, Assistant};
+pub use ask::{Answer, Assistant, stack};
 pub use config::{Config, Counts, LoraSpec, PRESETS};
 pub use error::{Error, Result};
 pub use generate::{Generated, Generation};

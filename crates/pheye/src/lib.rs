@@ -1,1 +1,28 @@
-//! Pheye in one crate: run and train a small vision-language model that reads fine detail.
+//! Pheye in one crate: run and train a small vision-language model that reads fine detail (arXiv 2501.02584).
+//!
+//! Each module is a crate of its own and can be used alone; this one puts them under one name.
+//!
+//! ```no_run
+//! use pheye::model::{Assistant, Options};
+//! use pheye::ops::Cx;
+//!
+//! let model = Assistant::load("models/nano".as_ref(), Options::default())?;
+//! let picture = pheye::image::open("picture.png", &Default::default())?;
+//! let answer = model.answer(&Cx::cpu(), &picture, "what color is the shape?", 16)?;
+//! println!("{}", answer.text);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub use pheye_data as data;
+pub use pheye_eval as eval;
+pub use pheye_image as image;
+pub use pheye_model as model;
+pub use pheye_ops as ops;
+pub use pheye_optim as optim;
+pub use pheye_phi as phi;
+pub use pheye_tensor as tensor;
+pub use pheye_text as text;
+pub use pheye_train as train;
+pub use pheye_vit as vit;
+pub use pheye_weights as weights;
+pub use pheye_xattn as xattn;

@@ -6,7 +6,7 @@ use pheye_ops::rotary::Rotary;
 use pheye_ops::{Cx, Result, cross_entropy, embedding, layernorm, linear};
 use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
 
-use crate::block::Saved;
+use crate::block::{Saved, start};
 use crate::{Block, Cache, Config, Layout};
 
 /// The Phi language model.
@@ -37,9 +37,9 @@ impl Phi {
         config.validate()?;
         let d = config.hidden_size;
         let mut model = scope.at("model");
-        let embed = model.at("embed_tokens").param("weight", [config.vocab_size, d], Init::Normal(0.02));
+        let embed = model.at("embed_tokens").param("weight", [config.vocab_size, d], Init::Normal(0.5));
         let final_norm = LayerNorm::new(&mut model.at("final_layernorm"), d, config.layer_norm_eps);
-        let head = Linear::new(&mut scope.at("lm_head"), d, config.vocab_size, true, Init::Normal(0.02));
+        let head = Linear::new(&mut scope.at("lm_head"), d, config.vocab_size, true, start(d));
         let mut layers = scope.at("old_decoder_blocks");
         let blocks = (0..config.num_hidden_layers).map(|i| Block::new(&mut layers.at(i), config)).collect();
         let (heads, context) = (config.num_attention_heads, config.max_position_embeddings);

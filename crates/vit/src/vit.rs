@@ -37,10 +37,14 @@ pub(crate) struct Modules<'a> {
     next: u32,
 }
 
+/// A tower trained from nothing starts with outputs of about half the variance of their inputs, at any width.
+fn start(fan_in: usize) -> Init {
+    Init::Normal(0.7 / (fan_in as f32).sqrt())
+}
+
 impl Modules<'_> {
     pub(crate) fn linear(&mut self, scope: &mut Scope, k: usize, n: usize) -> LoraLinear {
-        let std = (k as f32).sqrt().recip();
-        let base = Linear::new(&mut scope.at("base_layer"), k, n, true, Init::Normal(std));
+        let base = Linear::new(&mut scope.at("base_layer"), k, n, true, start(k));
         self.lora(scope, base, |r| [r, k].into(), |r| [n, r].into())
     }
 
@@ -81,12 +85,11 @@ impl Vit {
         let mut modules = Modules { adapters, next: 0 };
         let mut e = scope.at("embeddings");
         let mut conv = e.at("patch_embedding");
-        let std = (d as f32).sqrt().recip();
-        let weight = conv.at("base_layer").param("weight", [d, 3, p, p], Init::Normal(((3 * p * p) as f32).sqrt().recip()));
+        let weight = conv.at("base_layer").param("weight", [d, 3, p, p], start(3 * p * p));
         let base = Linear { weight, bias: None };
         let conv = modules.lora(&mut conv, base, |r| [r, 3, p, p].into(), |r| [d, r, 1, 1].into());
-        let class = e.param("class_embedding", [d], Init::Normal(std));
-        let position = e.at("position_embedding").param("weight", [config.tokens(), d], Init::Normal(std));
+        let class = e.param("class_embedding", [d], Init::Normal(0.3));
+        let position = e.at("position_embedding").param("weight", [config.tokens(), d], Init::Normal(0.3));
         let embed = PatchEmbed { conv, class, position, patch: p };
         let pre_norm = LayerNorm::new(&mut scope.at("pre_layrnorm"), d, config.layer_norm_eps);
         let mut layers = scope.at("encoder");

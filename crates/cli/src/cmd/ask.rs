@@ -1,0 +1,80 @@
+//! `pheye ask`: one picture, one question, one answer.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use pheye::image::DecodeOptions;
+use pheye::model::{Assistant, Options};
+
+use super::{DeviceArg, shipped_model};
+
+/// Ask a question about a picture
+///
+/// Without --model, the nano model that comes with the source answers: it knows colors and shapes. Example:
+/// `pheye ask picture.png "what color is the shape?"`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The picture: PNG, JPEG or WebP
+    #[arg(value_name = "PICTURE")]
+    picture: PathBuf,
+    /// The question or instruction
+    #[arg(value_name = "QUESTION")]
+    question: String,
+    /// Folder of the model, in this project's layout or the released one
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Longest answer, in tokens
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    max_new_tokens: usize,
+    /// Keep frozen weights in bf16: half the memory
+    #[arg(long)]
+    bf16: bool,
+    /// Largest picture that is decoded, in megapixels
+    #[arg(long, value_name = "MP")]
+    max_megapixels: Option<u64>,
+    /// Take the picture as stored, whatever orientation its EXIF data asks for (as the released code does)
+    #[arg(long)]
+    ignore_orientation: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut decode = DecodeOptions { apply_orientation: !args.ignore_orientation, ..DecodeOptions::default() };
+    if let Some(megapixels) = args.max_megapixels {
+        decode.max_pixels = megapixels.saturating_mul(1_000_000);
+    }
+    let picture = pheye::image::open(&args.picture, &decode)?;
+    let cx = args.device.open()?;
+    let folder = args.model.map_or_else(shipped_model, Ok)?;
+    let assistant = Assistant::load(&folder, Options { frozen_bf16: args.bf16 })?;
+    let tiles = assistant.preprocess().pixels(&picture);
+
+    // A person at a terminal sees the answer grow; a program gets it whole.
+    let live = !args.json && std::io::stdout().is_terminal();
+    let mut begun = false;
+    let on_text = |_: usize, piece: &str| {
+        if live {
+            let piece = if begun { piece } else { piece.trim_start() };
+            begun |= !piece.is_empty();
+            print!("{piece}");
+            // A closed pipe shows at the last line.
+            let _ = std::io::stdout().flush();
+        }
+    };
+    let question = args.question.as_str();
+    let answer = assistant.ask(&cx, &[&tiles], &[question], &[0], args.max_new_tokens, on_text)?.swap_remove(0);
+    if args.json {
+        let json = serde_json::json!({"question": question, "answer": answer.text, "tokens": answer.ids.len()});
+        println!("{json}");
+    } else if live {
+        println!();
+    } else {
+        println!("{}", answer.text);
+    }
+    Ok(ExitCode::SUCCESS)
+}

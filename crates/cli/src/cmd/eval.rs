@@ -1,0 +1,110 @@
+//! `pheye eval`: how many questions of a set a model answers right.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use pheye::data::Manifest;
+use pheye::eval::{Accuracy, AccuracyOptions, Judged};
+use pheye::image::DecodeOptions;
+use pheye::model::{Assistant, Options};
+use pheye::ops::Cx;
+use pheye::train::Config;
+
+use super::{DeviceArg, shipped_model};
+use crate::progress::Progress;
+use crate::show::Shown;
+
+/// Measure the accuracy of a model on the test questions of a config
+///
+/// Without --model, the nano model that comes with the source is measured. Example:
+/// `pheye eval configs/nano.toml --json` prints {"accuracy": …}.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Config whose `data.test` names the question sets
+    #[arg(value_name = "CONFIG")]
+    config: PathBuf,
+    /// Folder of the model
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Ask only the first N questions
+    #[arg(long, value_name = "N")]
+    questions: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    let folder = args.model.map_or_else(shipped_model, Ok)?;
+    let assistant = Assistant::load(&folder, Options::default())?;
+    let (accuracy, _) = measure(&args.device.open()?, &config, &args.config, &assistant, args.questions)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&accuracy)?);
+    } else {
+        println!("{}", sentence(&accuracy));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An accuracy as a person reads it.
+pub fn sentence(a: &Accuracy) -> String {
+    format!("{:.2} % of {} test questions answered right ({})", 100.0 * a.accuracy, a.questions, a.right)
+}
+
+/// Asks the test questions of `config`, with a progress bar.
+pub fn measure(
+    cx: &Cx,
+    config: &Config,
+    path: &Path,
+    assistant: &Assistant,
+    questions: Option<usize>,
+) -> anyhow::Result<(Accuracy, Vec<(Manifest, Vec<Judged>)>)> {
+    ensure!(!config.data.test.is_empty(), "{}: data.test names no question set", path.display());
+    let mut total = Accuracy { accuracy: 0.0, right: 0, questions: 0 };
+    let mut sets = Vec::new();
+    for test in &config.data.test {
+        let manifest = Manifest::open(config.resolve(test))?;
+        let pictures = config.eval.batch.unwrap_or(config.train.batch);
+        let questions = questions.or(config.eval.questions);
+        let options = AccuracyOptions { pictures, questions, ..Default::default() };
+        let mut bar: Option<Progress> = None;
+        let (a, judged) = pheye::eval::accuracy(cx, assistant, &manifest, options, |done, all| {
+            bar.get_or_insert_with(|| Progress::new(all as u64, "questions")).at(done as u64);
+        })?;
+        bar.into_iter().for_each(Progress::finish);
+        total.right += a.right;
+        total.questions += a.questions;
+        sets.push((manifest, judged));
+    }
+    total.accuracy = total.right as f64 / total.questions as f64;
+    Ok((total, sets))
+}
+
+/// A few answered pictures from all over the set, each with another of its questions.
+pub fn pick(sets: &[(Manifest, Vec<Judged>)], count: usize) -> anyhow::Result<Vec<Shown>> {
+    let Some((manifest, judged)) = sets.first() else { return Ok(Vec::new()) };
+    // A step of no round number, so that the kinds of question vary.
+    let step = (judged.len() / count.max(1)).max(1) | 1;
+    let mut shown = Vec::new();
+    for j in judged.iter().step_by(step).take(count) {
+        let bytes = manifest.store.read(&j.picture)?;
+        let picture = pheye::image::decode(&bytes, &j.picture, &DecodeOptions::default())?;
+        let kind = match Path::new(&j.picture).extension().and_then(|e| e.to_str()) {
+            Some("jpg" | "jpeg") => "image/jpeg",
+            Some("webp") => "image/webp",
+            _ => "image/png",
+        };
+        let (question, answer, expected) = (j.question.clone(), j.answer.clone(), j.expected.clone());
+        shown.push(Shown { picture, file: (bytes, kind), question, answer, expected });
+    }
+    Ok(shown)
+}
+
+/// Writes `text` to `path`.
+pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| path.display().to_string())
+}

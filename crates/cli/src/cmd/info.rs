@@ -1,0 +1,120 @@
+//! `pheye info`: what a model is made of, and what it costs to run.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use pheye::model::{Config, Counts, PRESETS};
+use serde::Serialize;
+
+/// Tell what a model is made of: parameters by part, memory, image tokens
+///
+/// Nothing is downloaded or computed: the figures follow from the configuration. Example: `pheye info x2-672`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A preset (nano, x2-224, x2-448, x2-672, x4-224, x4-448, x4-672) or the folder of a model
+    #[arg(value_name = "PRESET|DIR")]
+    model: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Info<'a> {
+    model: &'a str,
+    parameters: Counts,
+    trained: u64,
+    frozen: u64,
+    image_tokens: usize,
+    tiles: usize,
+    tokens_per_tile: usize,
+    picture_pixels: usize,
+    cross_attention_blocks: usize,
+    context: usize,
+    memory: Memory,
+}
+
+/// Bytes that the weights and their training state take; activations come on top.
+#[derive(Serialize)]
+struct Memory {
+    run_f32: u64,
+    run_bf16_frozen: u64,
+    train_bf16_frozen: u64,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let dir = PathBuf::from(&args.model);
+    let config = match Config::preset(&args.model) {
+        Some(config) => config,
+        None if dir.is_dir() => Config::load(&dir)?,
+        None => bail!("`{}` is neither a folder nor a preset; presets are {}", args.model, PRESETS.join(", ")),
+    };
+    let counts = config.counts()?;
+    let (trained, frozen) = (counts.trained(), counts.frozen());
+    let info = Info {
+        model: &args.model,
+        parameters: counts,
+        trained,
+        frozen,
+        image_tokens: config.media_tokens(),
+        tiles: 1 + config.connector.local_tiles(),
+        tokens_per_tile: config.vision.tokens(),
+        picture_pixels: config.vision.image_size * config.connector.level,
+        cross_attention_blocks: (0..config.text.num_hidden_layers).filter(|&i| config.connector.has_block(i)).count(),
+        context: config.text.max_position_embeddings,
+        memory: Memory {
+            run_f32: 4 * (trained + frozen),
+            run_bf16_frozen: 4 * trained + 2 * frozen,
+            // f32 value, gradient and two moments of what is trained.
+            train_bf16_frozen: 16 * trained + 2 * frozen,
+        },
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&info)?);
+    } else {
+        print(&info);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(info: &Info) {
+    let p = &info.parameters;
+    println!("Pheye {}", info.model);
+    println!();
+    println!("parameters");
+    for (part, count, state) in [
+        ("vision tower", p.vision, "frozen"),
+        ("language model", p.text, "frozen"),
+        ("cross-attention", p.cross_attention, "trained"),
+        ("LoRA, both sets", p.lora, "trained"),
+        ("connector", p.connector, "trained"),
+    ] {
+        println!("  {part:<17}{:>15}  {state}", grouped(count));
+    }
+    println!("  {:<17}{:>15}", "frozen", grouped(info.frozen));
+    println!("  {:<17}{:>15}", "trained", grouped(info.trained));
+    println!();
+    println!("picture            {0} x {0} pixels, {1} tiles of {2} tokens", info.picture_pixels, info.tiles, info.tokens_per_tile);
+    println!("image tokens       {}", info.image_tokens);
+    println!("cross-attention    {} blocks", info.cross_attention_blocks);
+    println!("context            {} tokens", info.context);
+    println!();
+    println!("memory for weights (activations come on top)");
+    println!("  to run           {} in f32, {} with frozen weights in bf16", bytes(info.memory.run_f32), bytes(info.memory.run_bf16_frozen));
+    println!("  to train         {} with frozen weights in bf16, AdamW in f32", bytes(info.memory.train_bf16_frozen));
+}
+
+/// 295136192 as 295,136,192.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    groups.join(",")
+}
+
+fn bytes(n: u64) -> String {
+    match n {
+        n if n >= 1_000_000_000 => format!("{:.1} GB", n as f64 / 1e9),
+        n => format!("{:.1} MB", n as f64 / 1e6),
+    }
+}

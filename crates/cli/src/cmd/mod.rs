@@ -1,0 +1,40 @@
+//! One file a subcommand.
+
+pub mod ask;
+pub mod convert;
+pub mod eval;
+pub mod info;
+pub mod train;
+pub mod verify;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use pheye::ops::Cx;
+use pheye::tensor::Device;
+
+/// Where to compute.
+#[derive(clap::Args)]
+pub struct DeviceArg {
+    /// Where to compute: `cpu`, `cuda`, `cuda:1`, or `auto` for the fastest there is
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+}
+
+impl DeviceArg {
+    /// A context on that device.
+    pub fn open(&self) -> anyhow::Result<Cx> {
+        let device: Device = self.device.parse().context("--device")?;
+        Ok(Cx::new(device))
+    }
+}
+
+/// The folder of the nano model that comes with the source: below the working folder or one above it, or where this
+/// program was built.
+pub fn shipped_model() -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir().unwrap_or_default();
+    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let candidates = here.ancestors().chain(built.ancestors()).map(|dir| dir.join("models/nano"));
+    let found = candidates.into_iter().find(|dir| dir.join(pheye::model::CONFIG_FILE).exists());
+    found.context("the nano model was not found (models/nano in the source); name a model folder with --model")
+}

@@ -1,0 +1,100 @@
+//! `pheye train`: a run from its config, then its accuracy and a few answered pictures.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use pheye::model::{Assistant, Options};
+use pheye::train::{Config, Interrupt, Start, Task, train};
+
+use super::DeviceArg;
+use super::eval::{measure, pick, sentence, write};
+use crate::progress::Progress;
+use crate::{plot, show};
+
+/// Train a model as a config file says
+///
+/// Shows progress, saves checkpoints and metrics (JSON lines and TensorBoard events) in the run's folder, and ends with
+/// the accuracy on the test questions and a few answered pictures. Ctrl-C saves and stops; `--resume` goes on with the
+/// same bits as if nothing had happened. Example: `pheye train configs/nano.toml`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The run, a TOML file
+    #[arg(value_name = "CONFIG")]
+    config: PathBuf,
+    /// Go on from the last checkpoint of the run
+    #[arg(long, conflicts_with = "over")]
+    resume: bool,
+    /// Start again, replacing an earlier run in the same folder
+    #[arg(long)]
+    over: bool,
+    /// Take N steps instead of what the config says
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Ask only the first N test questions at the end
+    #[arg(long, value_name = "N")]
+    questions: Option<usize>,
+    /// Folder of the run, instead of the config's
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut config = Config::load(&args.config)?;
+    if let Some(steps) = args.steps {
+        (config.train.steps, config.train.epochs) = (Some(steps), None);
+    }
+    if let Some(out) = &args.out {
+        config.train.out = std::path::absolute(out)?;
+    }
+    let start = match (args.resume, args.over) {
+        (true, _) => Start::Resume,
+        (_, true) => Start::Over,
+        _ => Start::New,
+    };
+    let cx = args.device.open()?;
+    let stop = Interrupt::default();
+    let handler = stop.clone();
+    ctrlc::set_handler(move || {
+        // A second signal does not wait for the step to end.
+        if handler.stopped() {
+            std::process::exit(130);
+        }
+        handler.stop();
+        eprintln!("saving, then stopping; once more to stop at once");
+    })?;
+
+    let began = Instant::now();
+    let mut progress = Progress::new(0, "steps");
+    let outcome = train(&cx, &config, start, &stop, |event| progress.event(event))?;
+    progress.finish();
+    if !outcome.finished {
+        println!("stopped after step {}; go on with --resume", outcome.step);
+        return Ok(ExitCode::from(130));
+    }
+    println!("trained {} steps in {:.0} s", outcome.step, began.elapsed().as_secs_f64());
+    let out = config.resolve(&config.train.out);
+    plot::losses(&out)?;
+    if let Some(model) = &outcome.model {
+        println!("model: {}", model.display());
+        if config.task == Task::Pheye && !config.data.test.is_empty() {
+            report(&args, &config, &cx, &out, model)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(args: &Args, config: &Config, cx: &pheye::ops::Cx, out: &Path, model: &Path) -> anyhow::Result<()> {
+    let assistant = Assistant::load(model, Options::default())?;
+    let (accuracy, sets) = measure(cx, config, &args.config, &assistant, args.questions)?;
+    let shown = pick(&sets, config.eval.show)?;
+    show::print(&shown, std::io::stdout().is_terminal());
+    let sheet = out.join("answers.svg");
+    write(&sheet, &show::svg(&shown))?;
+    println!("pictures: {}", sheet.display());
+    println!("{}", sentence(&accuracy));
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! A model with its tokenizer and its eyes: a picture and a question in, an answer out.
+
+use std::path::{Path, PathBuf};
+
+use pheye_image::{Preprocess, Rgb8, Tiles};
+use pheye_ops::Cx;
+use pheye_tensor::Tensor;
+use pheye_text::Tokenizer;
+
+use crate::{Config, Error, Generation, Options, Pheye, Result};
+
+/// A model ready to be asked.
+#[derive(Debug)]
+pub struct Assistant {
+    /// The model.
+    pub model: Pheye,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+}
+
+/// An answer and the tokens it is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The text, without the end token, trimmed.
+    pub text: String,
+    /// The tokens as generated.
+    pub ids: Vec<u32>,
+}
+
+/// The tokenizer file of the model in `folder`, in either layout.
+fn tokenizer_file(folder: &Path) -> PathBuf {
+    let named = || {
+        let text = std::fs::read(folder.join("config.json")).ok()?;
+        let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        let file = folder.join(config.get("tokenizer")?.as_str()?).join("tokenizer.json");
+        file.exists().then_some(file)
+    };
+    named().unwrap_or_else(|| folder.join("tokenizer.json"))
+}
+
+impl Assistant {
+    /// The model in `folder`, in either layout, with its tokenizer.
+    ///
+    /// # Errors
+    /// A folder without a model, weights or a tokenizer that do not fit.
+    pub fn load(folder: &Path, options: Options) -> Result<Assistant> {
+        let tokenizer = Tokenizer::from_file(tokenizer_file(folder), None)?;
+        tokenizer.check_fits(Config::load(folder)?.text.vocab_size)?;
+        Ok(Assistant { model: Pheye::load(folder, options)?, tokenizer })
+    }
+
+    /// How this model sees pictures.
+    pub fn preprocess(&self) -> Preprocess {
+        let c = self.model.config();
+        Preprocess::new(c.vision.image_size, c.connector.level)
+    }
+
+    /// The tokens of a question in this model's prompt.
+    ///
+    /// # Errors
+    /// An empty question, or one too long for the context.
+    pub fn prompt(&self, question: &str) -> Result<Vec<u32>> {
+        let c = self.model.config();
+        Ok(c.prompt.encode_prompt(&self.tokenizer, question, c.text.max_position_embeddings)?)
+    }
+
+    /// Answers questions about pictures, greedily: `questions[i]` is about picture `about[i]`, ascending. A picture
+    /// is encoded once, however many questions there are. `on_text(i, piece)` sees each answer grow.
+    ///
+    /// # Errors
+    /// An empty question, one too long for the context, and those of the operations.
+    pub fn ask(
+        &self,
+        cx: &Cx,
+        pictures: &[&Tiles],
+        questions: &[&str],
+        about: &[usize],
+        max_new_tokens: usize,
+        mut on_text: impl FnMut(usize, &str),
+    ) -> Result<Vec<Answer>> {
+        let prompts = questions.iter().map(|q| self.prompt(q)).collect::<Result<Vec<_>>>()?;
+        let media = self.model.encode(cx, &stack(pictures)?, pictures.len())?;
+        let kvs = self.model.cross_kv(cx, &media)?;
+        let end = self.tokenizer.end_token();
+        let how = Generation { max_new_tokens, end: Some(end) };
+        let mut streams: Vec<_> = questions.iter().map(|_| self.tokenizer.stream()).collect();
+        let mut failed = None;
+        let ids = self.model.generate(cx, &kvs, &prompts, about, how, |i, id| {
+            if id != end && failed.is_none() {
+                match streams[i].push(id) {
+                    Ok(Some(piece)) => on_text(i, &piece),
+                    Ok(None) => {}
+                    Err(e) => failed = Some(e),
+                }
+            }
+        })?;
+        if let Some(e) = failed {
+            return Err(e.into());
+        }
+        ids.into_iter()
+            .map(|ids| {
+                let text: Vec<u32> = ids.iter().copied().filter(|&id| id != end).collect();
+                Ok(Answer { text: self.tokenizer.decode(&text)?.trim().to_owned(), ids })
+            })
+            .collect()
+    }
+
+    /// Answers one question about one picture.
+    ///
+    /// # Errors
+    /// As [`Assistant::ask`].
+    pub fn answer(&self, cx: &Cx, picture: &Rgb8, question: &str, max_new_tokens: usize) -> Result<Answer> {
+        let tiles = self.preprocess().pixels(picture);
+        Ok(self.ask(cx, &[&tiles], &[question], &[0], max_new_tokens, |_, _| ())?.swap_remove(0))
+    }
+}
+
+/// Pixels of several pictures as [`Pheye::encode`] takes them: [pictures·(1 + L²), 3, s, s], all global tiles first.
+pub fn stack(pictures: &[&Tiles]) -> Result<Tensor> {
+    let size = pictures.first().map_or(0, |p| p.size);
+    let tiles: usize = pictures.iter().map(|p| 1 + p.count).sum();
+    let mut pixels = Tensor::zeros([tiles, 3, size, size], pheye_tensor::DType::F32);
+    let mut rest = pixels.f32_mut().map_err(Error::from)?;
+    for part in pictures.iter().map(|p| &p.global).chain(pictures.iter().map(|p| &p.local)) {
+        let (head, tail) = rest.split_at_mut(part.len());
+        head.copy_from_slice(part);
+        rest = tail;
+    }
+    Ok(pixels)
+}
