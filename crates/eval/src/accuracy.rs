@@ -1,9 +1,7 @@
 //! The share of questions answered right: greedy answers, compared word for word.
 
 use pheye_data::{Content, Manifest};
-use pheye_image::DecodeOptions;
-use pheye_model::Assistant;
-use pheye_ops::Cx;
+use pheye_image::{DecodeOptions, Rgb8};
 use serde::Serialize;
 
 use crate::{Error, Result};
@@ -15,13 +13,11 @@ pub struct AccuracyOptions {
     pub pictures: usize,
     /// At most so many questions; all when absent.
     pub questions: Option<usize>,
-    /// Longest answer in tokens.
-    pub max_new_tokens: usize,
 }
 
 impl Default for AccuracyOptions {
     fn default() -> AccuracyOptions {
-        AccuracyOptions { pictures: 16, questions: None, max_new_tokens: 16 }
+        AccuracyOptions { pictures: 16, questions: None }
     }
 }
 
@@ -56,53 +52,68 @@ impl Judged {
     }
 }
 
-/// Asks every question of `manifest` about its picture; `on(done, total)` is told how far it is.
+/// Questions that are asked together, each about one of a few pictures.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The pictures.
+    pub pictures: Vec<Rgb8>,
+    /// The questions.
+    pub questions: Vec<&'a str>,
+    /// The picture that each question is about, ascending.
+    pub about: Vec<usize>,
+}
+
+/// Asks every question of `manifest` about its picture: `answer` gives the answers to those asked together, and
+/// `on(done, total)` is told how far it is.
 ///
 /// # Errors
-/// A manifest without questions, a picture that cannot be read, a question too long for the context.
-pub fn accuracy(
-    cx: &Cx,
-    assistant: &Assistant,
+/// A manifest without questions, a picture that cannot be read, and whatever `answer` says.
+pub fn accuracy<E: From<Error>>(
     manifest: &Manifest,
     options: AccuracyOptions,
+    mut answer: impl FnMut(&Asked) -> Result<Vec<String>, E>,
     mut on: impl FnMut(usize, usize),
-) -> Result<(Accuracy, Vec<Judged>)> {
+) -> Result<(Accuracy, Vec<Judged>), E> {
     let items: Vec<_> = manifest.items.iter().filter(|i| i.has(Content::Questions)).collect();
     let all: usize = items.iter().map(|i| i.qa.len()).sum();
     let total = options.questions.map_or(all, |n| n.min(all));
     if total == 0 {
-        return Err(Error::NoQuestions(manifest.path.display().to_string()));
+        return Err(Error::NoQuestions(manifest.path.display().to_string()).into());
     }
-    let preprocess = assistant.preprocess();
     let mut judged: Vec<Judged> = Vec::with_capacity(total);
     for items in items.chunks(options.pictures.max(1)) {
-        let (mut tiles, mut asked) = (Vec::new(), Vec::new());
-        let mut left = total - judged.len();
-        for item in items.iter().take_while(|_| judged.len() < total) {
-            let Some(image) = &item.image else { continue };
-            let store = &manifest.store;
-            let bytes = store.read(image)?;
-            let picture = pheye_image::decode(&bytes, &store.name(image), &DecodeOptions::default())?;
-            tiles.push(preprocess.pixels(&picture));
-            asked.extend(item.qa.iter().take(left).map(|(q, a)| (tiles.len() - 1, image, q.as_str(), a)));
-            left -= item.qa.len().min(left);
+        let mut asked = Asked { pictures: Vec::new(), questions: Vec::new(), about: Vec::new() };
+        let mut expected = Vec::new();
+        for item in items {
+            let left = total - judged.len() - expected.len();
+            let (Some(image), true) = (&item.image, left > 0) else { continue };
+            asked.pictures.push(open(manifest, image)?);
+            for (question, answer) in item.qa.iter().take(left) {
+                asked.questions.push(question);
+                asked.about.push(asked.pictures.len() - 1);
+                expected.push((image, answer));
+            }
         }
-        if asked.is_empty() {
+        if expected.is_empty() {
             break;
         }
-        let tiles: Vec<_> = tiles.iter().collect();
-        let questions: Vec<&str> = asked.iter().map(|(_, _, q, _)| *q).collect();
-        let about: Vec<usize> = asked.iter().map(|(p, ..)| *p).collect();
-        let answers = assistant.ask(cx, &tiles, &questions, &about, options.max_new_tokens, |_, _| ())?;
-        judged.extend(asked.into_iter().zip(answers).map(|((_, image, question, expected), answer)| Judged {
-            picture: image.clone(),
-            question: question.to_owned(),
-            answer: answer.text,
-            expected: expected.clone(),
-        }));
+        let answers = answer(&asked)?;
+        judged.extend(expected.into_iter().zip(&asked.questions).zip(answers).map(
+            |(((image, expected), question), answer)| Judged {
+                picture: image.clone(),
+                question: (*question).to_owned(),
+                answer,
+                expected: expected.clone(),
+            },
+        ));
         on(judged.len(), total);
     }
     let right = judged.iter().filter(|j| j.right()).count();
     let questions = judged.len();
     Ok((Accuracy { accuracy: right as f64 / questions as f64, right, questions }, judged))
+}
+
+fn open(manifest: &Manifest, image: &str) -> Result<Rgb8> {
+    let store = &manifest.store;
+    Ok(pheye_image::decode(&store.read(image)?, &store.name(image), &DecodeOptions::default())?)
 }

@@ -40,9 +40,6 @@ pub enum Error {
     /// A picture could not be read.
     #[error(transparent)]
     Image(#[from] pheye_image::Error),
-    /// The tokenizer refused a text.
-    #[error(transparent)]
-    Text(#[from] pheye_text::Error),
     /// An optimizer step failed.
     #[error(transparent)]
     Optim(#[from] pheye_optim::Error),

@@ -5,6 +5,6 @@ mod error;
 mod golden;
 mod verify;
 
-pub use accuracy::{Accuracy, AccuracyOptions, Judged, accuracy};
+pub use accuracy::{Accuracy, AccuracyOptions, Asked, Judged, accuracy};
 pub use error::{Error, Result};
 pub use verify::{Report, Stage, verify};

@@ -1,7 +1,7 @@
 //! AdamW (arXiv 1711.05101) with its state: gradients, moments and the number of steps taken.
 
-use pheye_ops::adamw::{AdamW, Moments, global_norm, step};
 use pheye_ops::Cx;
+use pheye_ops::adamw::{AdamW, Moments, global_norm, step};
 use pheye_tensor::{Grads, Param, ParamTable};
 use serde::{Deserialize, Serialize};
 
@@ -13,11 +13,11 @@ use crate::{Error, Result};
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWConfig {
     /// Decay of the first and second moment.
-    pub betas: [f32; 2],
+    pub betas: [f64; 2],
     /// Added to the root of the second moment.
-    pub eps: f32,
+    pub eps: f64,
     /// Decoupled decay: every step takes lr·weight_decay of each value away.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
 }
 
 impl Default for AdamWConfig {
@@ -33,11 +33,11 @@ impl AdamWConfig {
     /// [`Error::Option`] that names the first that does not.
     pub fn check(&self) -> Result<()> {
         for beta in self.betas {
-            check("betas", beta.into(), (0.0..1.0).contains(&beta), "two numbers from 0 to below 1")?;
+            check("betas", beta, (0.0..1.0).contains(&beta), "two numbers from 0 to below 1")?;
         }
-        check("eps", self.eps.into(), self.eps > 0.0, "a number above 0")?;
+        check("eps", self.eps, self.eps > 0.0, "a number above 0")?;
         let decay = self.weight_decay;
-        check("weight_decay", decay.into(), decay >= 0.0 && decay.is_finite(), "a finite number from 0")
+        check("weight_decay", decay, decay >= 0.0 && decay.is_finite(), "a finite number from 0")
     }
 }
 
@@ -110,7 +110,7 @@ impl Optimizer {
             scale *= clip / norm;
         }
         let AdamWConfig { betas: [beta1, beta2], eps, weight_decay } = self.config;
-        let hp = AdamW { lr: lr as f32, beta1, beta2, eps, weight_decay };
+        let hp = AdamW { lr, beta1, beta2, eps, weight_decay };
         step(cx, params, &self.grads, &mut self.moments, &hp, self.step + 1, scale as f32)?;
         self.step += 1;
         self.grads.clear()?;
