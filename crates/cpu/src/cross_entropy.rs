@@ -1,1 +1,38 @@
-//! To be written.
+//! Softmax cross entropy of rows of logits: loss and gradient of the logits in one visit to each row.
+
+use crate::math::{exp, max, sums, vectorised};
+use crate::par;
+
+/// losses[i] = ln Σ exp(zᵢ) - zᵢ[targets[i]] for the rows zᵢ of `logits` [rows, v], which become their gradient
+/// softmax(zᵢ) - onehot(targets[i]) when `want_gradient`.
+pub fn rows(logits: &mut [f32], losses: &mut [f32], targets: &[u32], want_gradient: bool) {
+    if losses.is_empty() {
+        return;
+    }
+    let v = logits.len() / losses.len();
+    let rows = (8192 / v.max(1)).max(1);
+    let pieces = logits.chunks_mut(rows * v).zip(losses.chunks_mut(rows)).zip(targets.chunks(rows));
+    let work = 8 * targets.len() * v;
+    par::pieces(pieces, work, |_, ((logits, losses), targets)| {
+        piece(logits, losses, targets, want_gradient);
+    });
+}
+
+vectorised! {
+    fn piece(logits: &mut [f32], losses: &mut [f32], targets: &[u32], want_gradient: bool) {
+        let v = logits.len() / losses.len();
+        for ((z, loss), &target) in logits.chunks_exact_mut(v).zip(losses).zip(targets) {
+            let (top, hit) = (max(z), z[target as usize]);
+            if !want_gradient {
+                *loss = sums([z], |[z]| [exp(z - top)])[0].ln() + (top - hit);
+                continue;
+            }
+            z.iter_mut().for_each(|z| *z = exp(*z - top));
+            let sum = sums([z], |z| z)[0];
+            *loss = sum.ln() + (top - hit);
+            let scale = 1.0 / sum;
+            z.iter_mut().for_each(|z| *z *= scale);
+            z[target as usize] -= 1.0;
+        }
+    }
+}

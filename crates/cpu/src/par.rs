@@ -41,3 +41,22 @@ pub fn each(n: usize, work: usize, f: impl Fn(usize) + Sync + Send) {
         (0..n).into_par_iter().for_each(|i| simd(|| f(i)));
     }
 }
+
+/// Calls `f` on each of `pieces`, in parallel when the whole is worth `work` steps.
+pub fn all<T: Send>(pieces: Vec<T>, work: usize, f: impl Fn(T) + Sync + Send) {
+    if work < SERIAL_BELOW || pieces.len() <= 1 {
+        pieces.into_iter().for_each(|p| simd(|| f(p)));
+    } else {
+        pieces.into_par_iter().for_each(|p| simd(|| f(p)));
+    }
+}
+
+/// Calls `f(i, piece)` for piece i of `pieces`, in parallel when the whole is worth `work` steps: for outputs that are
+/// cut together, as in `a.chunks_mut(n).zip(b.chunks_mut(m))`.
+pub fn pieces<T: Send>(pieces: impl Iterator<Item = T>, work: usize, f: impl Fn(usize, T) + Sync + Send) {
+    if work < SERIAL_BELOW {
+        pieces.enumerate().for_each(|(i, p)| f(i, p));
+    } else {
+        pieces.collect::<Vec<_>>().into_par_iter().enumerate().for_each(|(i, p)| f(i, p));
+    }
+}

@@ -80,7 +80,7 @@ impl Config {
             ..Default::default()
         };
         let connector = pheye_xattn::Config { level: 2, cross_interval: 1, ..Default::default() };
-        let prompt = PromptTemplate { system: String::new(), template: "Q: {instruction}\nA:".to_owned() };
+        let prompt = PromptTemplate { system: String::new(), template: "Q: {instruction}\nA:".to_owned(), ..Default::default() };
         Config { vision, text, connector, prompt, ..Config::default() }
     }
 

@@ -47,12 +47,6 @@ pub enum Error {
     /// A checkpoint could not be read or written, or does not fit.
     #[error(transparent)]
     Weights(#[from] pheye_weights::Error),
-    /// A picture could not be read.
-    #[error(transparent)]
-    Image(#[from] pheye_image::Error),
-    /// A tokenizer could not be read, or a prompt is no prompt.
-    #[error(transparent)]
-    Text(#[from] pheye_text::Error),
     /// A prompt and its answer do not fit the context.
     #[error("a prompt of {prompt} tokens leaves no room in a context of {context}")]
     Context {

@@ -1,7 +1,6 @@
 //! Pheye assembled: the vision tower over a picture and its tiles, the connector, and the language model with
 //! cross-attention blocks between its own (arXiv 2501.02584).
 
-mod ask;
 mod config;
 mod error;
 mod generate;
@@ -9,10 +8,9 @@ mod load;
 mod loss;
 mod pheye;
 
-pub use ask::{Answer, Assistant, stack};
 pub use config::{Config, Counts, LoraSpec, PRESETS};
 pub use error::{Error, Result};
 pub use generate::{Generated, Generation};
 pub use load::{CONFIG_FILE, WEIGHTS_FILE};
-pub use loss::{Batch, Loss};
+pub use loss::{Batch, Loss, stack};
 pub use pheye::{Options, Pheye};

@@ -2,7 +2,6 @@
 //! released one (`config.json`, `checkpoint.pt`, backbones' configurations).
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use pheye_ops::RandomInit;

@@ -27,6 +27,18 @@ pub struct Batch {
     pub picture: Vec<usize>,
 }
 
+/// Pixels of several pictures as a batch holds them, [pictures·(1 + L²), 3, s, s] with all global tiles first; each
+/// picture is its global tile [3, s, s] and its local tiles [L², 3, s, s].
+///
+/// # Errors
+/// Pixels that do not make whole tiles of side `size`.
+pub fn stack(size: usize, pictures: &[(&[f32], &[f32])]) -> Result<Tensor> {
+    let parts = || pictures.iter().map(|p| p.0).chain(pictures.iter().map(|p| p.1));
+    let tiles = parts().map(<[f32]>::len).sum::<usize>() / (3 * size * size).max(1);
+    let pixels: Vec<f32> = parts().flatten().copied().collect();
+    Ok(Tensor::from_f32([tiles, 3, size, size], &pixels)?)
+}
+
 /// A loss summed over tokens, and their number: dividing once, after all micro-batches of a step, weighs every token
 /// the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -1,4 +1,4 @@
-//! Sum of two tensors: the residual connections, and gradients that meet.
+//! Sum of two tensors: the residual connections, and gradients that meet. And a tensor times a number.
 //!
 //! y = a + b, elementwise. Saves nothing: the gradient of both sides is dy. Reads 8 bytes and writes 4 an element.
 
@@ -46,4 +46,21 @@ pub fn accumulate(cx: &Cx, sum: &mut Option<Tensor>, b: Tensor) -> Result<()> {
         None => b,
     });
     Ok(())
+}
+
+/// s·a, in the memory of `a` when nothing else views it.
+///
+/// # Errors
+/// Those of the tensor.
+pub fn scale(cx: &Cx, mut a: Tensor, s: f32) -> Result<Tensor> {
+    match cx.device {
+        Device::Cpu => {
+            if a.f32_mut().is_err() {
+                a = Tensor::from_f32(a.shape(), a.f32()?)?;
+            }
+            a.f32_mut()?.iter_mut().for_each(|v| *v *= s);
+            Ok(a)
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
 }

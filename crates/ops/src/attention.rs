@@ -1,1 +1,157 @@
-//! To be written.
+//! Attention of rows of queries to rows of keys: o = softmax(scale·q kᵀ) v for each span and head.
+//!
+//! q [rows, heads·head_dim], o as q. A span names the rows of its queries and of its keys, which covers batches, padding
+//! (spans that skip it), a cache (fewer queries than keys) and cross-attention alike.
+//!
+//! Saves q, k, v, o and the logarithm of each softmax's denominator, [heads, rows]; backward computes the scores again.
+//! No matrix of all queries by all keys exists: scores live in tiles. 4·lq·lk·heads·head_dim FLOPs forward,
+//! 10 backward; reads q, k, v and writes o once, keys and values again for each block of queries.
+
+use pheye_cpu::attention::{self as cpu, Output, Qkv, Rows, RowsMut};
+pub use pheye_cpu::attention::{Heads, Kv, Span};
+use pheye_tensor::{Device, Shape, Tensor};
+
+use crate::{Cx, Error, Result};
+
+/// What the backward of attention needs.
+#[derive(Debug)]
+pub struct Saved {
+    q: Tensor,
+    kv: Kv<Tensor>,
+    out: Tensor,
+    lse: Tensor,
+}
+
+/// FLOPs of forward.
+pub fn flops(spans: &[Span], heads: &Heads) -> u64 {
+    let pairs: u64 = spans.iter().map(|s| s.q.len() as u64 * s.k.len() as u64).sum();
+    let all = 4 * pairs * heads.width() as u64;
+    if heads.causal { all / 2 } else { all }
+}
+
+fn check(q: Shape, kv: Kv<Shape>, spans: &[Span], heads: &Heads) -> Result<()> {
+    let shapes = |left_name, left, right_name, right| {
+        Err(Error::Shapes { op: "attention", left_name, left, right_name, right })
+    };
+    let range =
+        |what, value: String, allowed: String| Err(Error::Range { op: "attention", what, value, allowed });
+    let width = heads.width();
+    if q.cols() != width || width == 0 {
+        return range(
+            "columns of q",
+            q.cols().to_string(),
+            format!("{} heads of {}", heads.heads, heads.head_dim),
+        );
+    }
+    let keys = match kv {
+        Kv::Split { k, v } if k.rows() != v.rows() => return shapes("k", k, "v", v),
+        Kv::Split { k, .. } if k.cols() < width => return shapes("k", k, "q", q),
+        Kv::Split { v, .. } if v.cols() < width => return shapes("v", v, "q", q),
+        Kv::Fused(kv) if kv.cols() != 2 * width => return shapes("kv", kv, "q", q),
+        Kv::Split { k, .. } => k.rows(),
+        Kv::Fused(kv) => kv.rows(),
+    };
+    for (what, rows, of) in [
+        ("span of queries", q.rows(), (|s: &Span| s.q.clone()) as fn(&Span) -> _),
+        ("span of keys", keys, |s| s.k.clone()),
+    ] {
+        if let Some(r) = spans.iter().map(of).find(|r| r.start > r.end || r.end > rows) {
+            return range(what, format!("{r:?}"), format!("0..{rows}"));
+        }
+    }
+    Ok(())
+}
+
+fn apart(what: &'static str, spans: &[Span], of: impl Fn(&Span) -> std::ops::Range<usize>) -> Result<()> {
+    if cpu::disjoint(spans.iter().map(of)) {
+        return Ok(());
+    }
+    Err(Error::Range {
+        op: "attention",
+        what,
+        value: "shared by two spans".to_owned(),
+        allowed: "one span".to_owned(),
+    })
+}
+
+fn rows(t: &Tensor) -> Result<Rows<'_>> {
+    Ok(Rows { data: t.f32()?, stride: t.shape().cols() })
+}
+
+fn operands<'a>(q: &'a Tensor, kv: Kv<&'a Tensor>, width: usize) -> Result<Qkv<'a>> {
+    let (k, v) = match kv {
+        Kv::Split { k, v } => Kv::Split { k: rows(k)?, v: rows(v)? },
+        Kv::Fused(kv) => Kv::Fused(rows(kv)?),
+    }
+    .parts(width);
+    Ok(Qkv { q: rows(q)?, k, v })
+}
+
+/// o of q's shape; rows outside all spans, and queries that see no key, are 0. Spans may share keys.
+///
+/// # Errors
+/// [`Error::Shapes`] for columns that do not fit, [`Error::Range`] for spans that leave their matrix or share queries.
+pub fn forward(
+    cx: &Cx,
+    q: &Tensor,
+    kv: Kv<&Tensor>,
+    spans: &[Span],
+    heads: &Heads,
+) -> Result<(Tensor, Saved)> {
+    check(q.shape(), kv.map(Tensor::shape), spans, heads)?;
+    apart("a query", spans, |s| s.q.clone())?;
+    let mut out = cx.empty(q.shape());
+    let mut lse = cx.empty([heads.heads, q.shape().rows()]);
+    match cx.device {
+        Device::Cpu => {
+            cpu::forward(out.f32_mut()?, lse.f32_mut()?, operands(q, kv, heads.width())?, spans, heads);
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+    let saved = Saved { q: q.clone(), kv: kv.map(Tensor::clone), out: out.clone(), lse };
+    Ok((out, saved))
+}
+
+/// dq of q's shape, and dk, dv in the layout of k and v; 0 in rows and columns that took no part.
+///
+/// # Errors
+/// As [`forward`]; [`Error::Range`] also for spans that share keys, [`Error::Shapes`] for dout unlike q.
+pub fn backward(
+    cx: &Cx,
+    saved: &Saved,
+    dout: &Tensor,
+    spans: &[Span],
+    heads: &Heads,
+) -> Result<(Tensor, Kv<Tensor>)> {
+    let Saved { q, kv, out, lse } = saved;
+    let kv = match kv {
+        Kv::Split { k, v } => Kv::Split { k, v },
+        Kv::Fused(kv) => Kv::Fused(kv),
+    };
+    check(q.shape(), kv.map(Tensor::shape), spans, heads)?;
+    apart("a query", spans, |s| s.q.clone())?;
+    apart("a key", spans, |s| s.k.clone())?;
+    if dout.shape().rows() != q.shape().rows() || dout.shape().cols() != q.shape().cols() {
+        let (left, right) = (dout.shape(), q.shape());
+        return Err(Error::Shapes { op: "attention", left_name: "dout", left, right_name: "q", right });
+    }
+    let mut dq = cx.empty(q.shape());
+    let mut dkv = kv.map(|t| cx.empty(t.shape()));
+    match cx.device {
+        Device::Cpu => {
+            let to = match &mut dkv {
+                Kv::Split { k, v } => Kv::Split { k: rows_mut(k)?, v: rows_mut(v)? },
+                Kv::Fused(kv) => Kv::Fused(rows_mut(kv)?),
+            };
+            let y = Output { out: out.f32()?, lse: lse.f32()?, dout: dout.f32()? };
+            cpu::backward(dq.f32_mut()?, to, operands(q, kv, heads.width())?, y, spans, heads);
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+    Ok((dq, dkv))
+}
+
+fn rows_mut(t: &mut Tensor) -> Result<RowsMut<'_>> {
+    let stride = t.shape().cols();
+    Ok(RowsMut { data: t.f32_mut()?, stride })
+}

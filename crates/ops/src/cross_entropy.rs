@@ -1,1 +1,132 @@
-//! To be written.
+//! Softmax cross entropy fused with the output head, summed over tokens.
+//!
+//! z = x·Wᵀ + b, loss = Σ ln Σ exp zᵢ - zᵢ[targetᵢ]; dz = softmax(z) - onehot, dx = dz·W, dW += dzᵀ·x, db += Σ dz. Rows whose
+//! target is [`IGNORE`] are left out before the product. Logits exist for a chunk of rows at a time, at most 8 MiB of
+//! them, and nothing is saved: the gradients are made in the same visit. 2·n·d·v FLOPs, 4 with dx, 6 with a trained W.
+
+use pheye_cpu::cross_entropy as cpu;
+use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm};
+use pheye_tensor::{Device, Grads, Param, Slice, Tensor};
+
+use crate::linear::Linear;
+use crate::{Cx, Error, Result};
+
+/// The target of a row that takes no part.
+pub const IGNORE: i64 = -100;
+
+/// Logits of a chunk of rows.
+const LOGITS: usize = 1 << 21;
+
+/// Loss of a batch.
+#[derive(Debug)]
+pub struct Loss {
+    /// Sum over the tokens.
+    pub sum: f64,
+    /// How many tokens there are.
+    pub tokens: usize,
+    /// Gradient of the sum, of the shape of x, zero in ignored rows.
+    pub dx: Option<Tensor>,
+}
+
+/// The loss of x [n, d] under `head` [v, d] and the gradients of its sum: dx if wanted, those of the head if trained.
+///
+/// # Errors
+/// [`Error::Shapes`] when x, head and targets do not fit, [`Error::Range`] for a target that is neither in 0..v nor
+/// [`IGNORE`].
+pub fn run(
+    cx: &Cx,
+    x: &Tensor,
+    head: &Linear,
+    targets: &[i64],
+    want_dx: bool,
+    grads: Option<&mut Grads>,
+) -> Result<Loss> {
+    let (shape, weight) = (x.shape(), head.weight.shape());
+    let (v, d) = (weight.rows(), weight.cols());
+    let fault = |right_name, right| Error::Shapes { op: "cross_entropy", left_name: "x", left: shape, right_name, right };
+    if shape.cols() != d {
+        return Err(fault("head", weight));
+    }
+    if shape.rows() != targets.len() {
+        return Err(fault("targets", [targets.len()].into()));
+    }
+    if let Some(b) = head.bias.as_ref().filter(|b| b.shape().elements() != v) {
+        return Err(fault("bias", b.shape()));
+    }
+    let kept = kept(targets, v)?;
+    match cx.device {
+        Device::Cpu => run_cpu(cx, x, head, &kept, want_dx, grads),
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+}
+
+/// Rows with a target, and it.
+fn kept(targets: &[i64], v: usize) -> Result<Vec<(usize, u32)>> {
+    let mut kept = Vec::new();
+    for (row, &target) in targets.iter().enumerate().filter(|&(_, &t)| t != IGNORE) {
+        match u32::try_from(target) {
+            Ok(t) if (t as usize) < v => kept.push((row, t)),
+            _ => {
+                let (value, allowed) = (target.to_string(), format!("0..{v} and {IGNORE}"));
+                return Err(Error::Range { op: "cross_entropy", what: "target", value, allowed });
+            }
+        }
+    }
+    Ok(kept)
+}
+
+fn run_cpu(
+    cx: &Cx,
+    x: &Tensor,
+    head: &Linear,
+    kept: &[(usize, u32)],
+    want_dx: bool,
+    mut grads: Option<&mut Grads>,
+) -> Result<Loss> {
+    let (v, d) = (head.weight.shape().rows(), head.weight.shape().cols());
+    let trained = head.weight.is_trained() || head.bias.as_ref().is_some_and(Param::is_trained);
+    let want_dz = want_dx || (grads.is_some() && trained);
+    let weight = match head.weight.value.slice() {
+        Slice::F32(w) => MatRef::f32(w, v, d),
+        Slice::Bf16(w) => MatRef::bf16(w, v, d),
+    };
+    let bias = head.bias.as_ref().map(|b| b.value.to_dtype(pheye_tensor::DType::F32)).transpose()?;
+    let bias = bias.as_ref().map(Tensor::f32).transpose()?;
+    let mut dx = want_dx.then(|| cx.zeros(x.shape())).transpose()?;
+    let (x, mut sum) = (x.f32()?, 0.0);
+
+    let chunk = (LOGITS / v.max(1)).clamp(1, kept.len().max(1));
+    let (mut z, mut rows, mut drows) = (cx.empty([chunk, v]), cx.empty([chunk, d]), cx.empty([chunk, d]));
+    let mut losses = vec![0.0; chunk];
+    for kept in kept.chunks(chunk) {
+        let n = kept.len();
+        let (z, rows, drows) = (&mut z.f32_mut()?[..n * v], &mut rows.f32_mut()?[..n * d], drows.f32_mut()?);
+        for (to, &(row, _)) in rows.chunks_exact_mut(d.max(1)).zip(kept) {
+            to.copy_from_slice(&x[row * d..][..d]);
+        }
+        let rows = MatRef::f32(rows, n, d);
+        gemm(z, v, bias.map_or(Start::Zero, Start::Bias), 1.0, rows, weight.t());
+        let targets: Vec<u32> = kept.iter().map(|&(_, target)| target).collect();
+        cpu::rows(z, &mut losses[..n], &targets, want_dz);
+        sum += losses[..n].iter().map(|&l| l as f64).sum::<f64>();
+        let dz = MatRef::f32(z, n, v);
+        if let Some(dx) = &mut dx {
+            gemm(&mut drows[..n * d], d, Start::Zero, 1.0, dz, weight);
+            let dx = dx.f32_mut()?;
+            for (from, &(row, _)) in drows.chunks_exact(d.max(1)).zip(kept) {
+                dx[row * d..][..d].copy_from_slice(from);
+            }
+        }
+        if let Some(grads) = grads.as_deref_mut() {
+            if let Some(dw) = grads.of(&head.weight)? {
+                gemm(dw, d, Start::Keep, 1.0, dz.t(), rows);
+            }
+            if let Some(b) = &head.bias
+                && let Some(db) = grads.of(b)?
+            {
+                add_column_sums(db, z);
+            }
+        }
+    }
+    Ok(Loss { sum, tokens: kept.len(), dx })
+}

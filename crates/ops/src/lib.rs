@@ -20,6 +20,7 @@ pub mod layernorm;
 pub mod linear;
 pub mod lora;
 pub mod patch_embed;
+pub mod pool;
 pub mod rotary;
 pub mod rows;
 pub mod tile_embed;

@@ -1,1 +1,188 @@
-//! To be written.
+//! Affine map y = x Wᵀ + b, for x [rows, k], W [n, k] in f32 or bf16, b [n].
+//!
+//! dx = dy W, dW += dyᵀ x, db += Σ dy. Saves x when W is trained, nothing else. Each product takes 2·rows·k·n FLOPs and
+//! moves x, W and y once; the bias is added in the product's first write.
+
+use half::slice::HalfFloatSliceExt;
+use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm};
+use pheye_tensor::{Device, Grads, Init, Param, Scope, Shape, Slice, Tensor};
+
+use crate::{Cx, Error, Result};
+
+/// The parameters of an affine map.
+#[derive(Debug)]
+pub struct Linear {
+    /// W [n, k], or any shape whose first dimension is n.
+    pub weight: Param,
+    /// b [n].
+    pub bias: Option<Param>,
+}
+
+/// What the backward of a linear needs.
+#[derive(Debug)]
+pub struct Saved {
+    x: Option<Tensor>,
+}
+
+impl Linear {
+    /// `weight` [n, k] and, if wanted, `bias` [n] of zeros, at `scope`.
+    pub fn new(scope: &mut Scope, k: usize, n: usize, bias: bool, init: Init) -> Linear {
+        let weight = scope.param("weight", [n, k], init);
+        Linear { weight, bias: bias.then(|| scope.param("bias", [n], Init::Zeros)) }
+    }
+
+    /// The parameters, weight first.
+    pub fn params(&self) -> impl Iterator<Item = &Param> {
+        std::iter::once(&self.weight).chain(&self.bias)
+    }
+
+    /// The parameters, weight first.
+    pub fn params_mut(&mut self) -> Vec<&mut Param> {
+        std::iter::once(&mut self.weight).chain(&mut self.bias).collect()
+    }
+
+    /// Columns of y.
+    pub fn n(&self) -> usize {
+        self.weight.shape().dims().first().copied().unwrap_or(1)
+    }
+
+    /// Columns of x.
+    pub fn k(&self) -> usize {
+        self.weight.shape().elements() / self.n().max(1)
+    }
+
+    /// FLOPs of forward for `rows` rows; each of dx and dW takes as many.
+    pub fn flops(&self, rows: usize) -> u64 {
+        2 * rows as u64 * self.weight.shape().elements() as u64
+    }
+}
+
+/// `t` as a row-major matrix.
+pub(crate) fn matrix(t: &Tensor, rows: usize, cols: usize) -> MatRef<'_> {
+    match t.slice() {
+        Slice::F32(x) => MatRef::f32(x, rows, cols),
+        Slice::Bf16(x) => MatRef::bf16(x, rows, cols),
+    }
+}
+
+/// `t` in f32, shared or in arena memory.
+pub(crate) fn wide(cx: &Cx, t: &Tensor) -> Result<Tensor> {
+    match t.slice() {
+        Slice::F32(_) => Ok(t.clone()),
+        Slice::Bf16(x) => {
+            let mut out = cx.empty(t.shape());
+            x.convert_to_f32_slice(out.f32_mut()?);
+            Ok(out)
+        }
+    }
+}
+
+fn shapes(left_name: &'static str, left: Shape, right_name: &'static str, right: Shape) -> Error {
+    Error::Shapes { op: "linear", left_name, left, right_name, right }
+}
+
+/// x [rows, k] → y [rows, n], of x's shape but for the columns.
+///
+/// # Errors
+/// [`Error::Shapes`] when x does not have k columns, or the bias not n elements.
+pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
+    let (m, k, n) = (x.shape().rows(), p.k(), p.n());
+    if x.shape().cols() != k {
+        return Err(shapes("x", x.shape(), "weight", p.weight.shape()));
+    }
+    if let Some(b) = p.bias.as_ref().filter(|b| b.shape().elements() != n) {
+        return Err(shapes("bias", b.shape(), "weight", p.weight.shape()));
+    }
+    let mut y = cx.empty(x.shape().with_cols(n));
+    match cx.device {
+        Device::Cpu => {
+            let bias = p.bias.as_ref().map(|b| wide(cx, &b.value)).transpose()?;
+            let start = bias.as_ref().map(Tensor::f32).transpose()?.map_or(Start::Zero, Start::Bias);
+            gemm(y.f32_mut()?, n, start, 1.0, MatRef::f32(x.f32()?, m, k), matrix(&p.weight.value, n, k).t());
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+    Ok((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }))
+}
+
+/// dx of dy [rows, n]; the gradients of trained parameters are added to `grads`.
+///
+/// # Errors
+/// [`Error::Shapes`] when dy does not fit the weight, or x as it was saved.
+pub fn backward(
+    cx: &Cx,
+    saved: &Saved,
+    dy: &Tensor,
+    p: &Linear,
+    grads: Option<&mut Grads>,
+) -> Result<Tensor> {
+    backward_params(cx, saved, dy, p, grads)?;
+    input_grad(cx, dy, p)
+}
+
+/// dy W.
+pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
+    let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
+    if dy.shape().cols() != n {
+        return Err(shapes("dy", dy.shape(), "weight", p.weight.shape()));
+    }
+    let mut dx = cx.empty(dy.shape().with_cols(k));
+    match cx.device {
+        Device::Cpu => {
+            gemm(
+                dx.f32_mut()?,
+                k,
+                Start::Zero,
+                1.0,
+                MatRef::f32(dy.f32()?, m, n),
+                matrix(&p.weight.value, n, k),
+            );
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+    Ok(dx)
+}
+
+/// [`backward`] without dx, where nobody asks for it.
+///
+/// # Errors
+/// As [`backward`].
+pub fn backward_params(
+    cx: &Cx,
+    saved: &Saved,
+    dy: &Tensor,
+    p: &Linear,
+    grads: Option<&mut Grads>,
+) -> Result<()> {
+    add_grads(cx, saved.x.as_ref(), dy, p, grads)
+}
+
+/// dW and db, with x at hand when W is trained.
+pub(crate) fn add_grads(
+    cx: &Cx,
+    x: Option<&Tensor>,
+    dy: &Tensor,
+    p: &Linear,
+    grads: Option<&mut Grads>,
+) -> Result<()> {
+    let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
+    if dy.shape().cols() != n {
+        return Err(shapes("dy", dy.shape(), "weight", p.weight.shape()));
+    }
+    if let Some(x) = x.filter(|x| x.shape().rows() != m) {
+        return Err(shapes("dy", dy.shape(), "x", x.shape()));
+    }
+    let Some(grads) = grads else { return Ok(()) };
+    match cx.device {
+        Device::Cpu => {
+            if let (Some(x), Some(dw)) = (x, grads.of(&p.weight)?) {
+                gemm(dw, k, Start::Keep, 1.0, MatRef::f32(dy.f32()?, m, n).t(), MatRef::f32(x.f32()?, m, k));
+            }
+            if let Some(db) = p.bias.as_ref().map(|b| grads.of(b)).transpose()?.flatten() {
+                add_column_sums(db, dy.f32()?);
+            }
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+    Ok(())
+}

@@ -1,1 +1,263 @@
-//! To be written.
+//! A linear with low-rank adapters, each for some of the rows: y = x Wᵀ + b + s·(drop(x) Aᵀ) Bᵀ (Hu et al., arXiv 2106.09685).
+//!
+//! x [rows, k], W [n, k], A [r, k], B [n, r], s = α / r; `drop` zeroes an element with chance p and scales the others
+//! by 1 / (1 − p). With S = drop(x) Aᵀ and dS = s·dy B: dB += s·dyᵀ S, dA += dSᵀ drop(x), dx = dy W + drop'(dS A).
+//!
+//! Saves x when W or an A is trained, and S [rows, r] when a B is. The mask is drawn again in backward, never kept. The
+//! adapters add 2·rows·r·(k + n) FLOPs to the 2·rows·k·n of the linear, and twice that in backward.
+
+use std::ops::Range;
+
+use pheye_cpu::dropout::{self, Mask};
+use pheye_cpu::gemm::{MatRef, Start, gemm};
+use pheye_tensor::{Device, Grads, Param, Tensor};
+
+use crate::linear::{self, Linear, matrix};
+use crate::{Cx, Error, Result};
+
+/// One low-rank addition.
+#[derive(Debug)]
+pub struct Adapter {
+    /// A [r, k], or any shape whose first dimension is r.
+    pub a: Param,
+    /// B [n, r], or any shape of as many elements.
+    pub b: Param,
+    /// s = α / r.
+    pub scale: f32,
+}
+
+/// A linear and its adapters.
+#[derive(Debug)]
+pub struct LoraLinear {
+    /// The linear.
+    pub base: Linear,
+    /// The adapters that a route chooses from; `None` adds nothing.
+    pub adapters: Vec<Option<Adapter>>,
+    /// Number of this module in its network; gives each a mask of its own.
+    pub module: u32,
+}
+
+/// Dropout before the adapters, while training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dropout {
+    /// Chance of a zero, in 0..1.
+    pub p: f32,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Distinct for each step and micro-batch.
+    pub stream: u64,
+}
+
+/// Which rows take which adapter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Route {
+    /// Disjoint and ascending; rows in none of them take no adapter.
+    pub ranges: Vec<RowRange>,
+    /// Dropout, or none.
+    pub dropout: Option<Dropout>,
+}
+
+/// Rows of one adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowRange {
+    /// The rows.
+    pub rows: Range<usize>,
+    /// Index of the adapter.
+    pub adapter: Option<usize>,
+}
+
+/// What the backward of a LoRA linear needs.
+#[derive(Debug)]
+pub struct Saved {
+    x: Option<Tensor>,
+    /// S of each range of the route.
+    s: Vec<Option<Tensor>>,
+}
+
+impl LoraLinear {
+    /// The parameters: the linear's, then A and B of each adapter.
+    pub fn params(&self) -> impl Iterator<Item = &Param> {
+        self.base.params().chain(self.adapters.iter().flatten().flat_map(|a| [&a.a, &a.b]))
+    }
+
+    /// The parameters: the linear's, then A and B of each adapter.
+    pub fn params_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = self.base.params_mut();
+        all.extend(self.adapters.iter_mut().flatten().flat_map(|a| [&mut a.a, &mut a.b]));
+        all
+    }
+
+    fn mask(&self, route: &Route) -> Option<Mask> {
+        let Dropout { p, seed, stream } = route.dropout.filter(|d| d.p > 0.0)?;
+        Some(Mask { p, seed, stream, module: self.module })
+    }
+
+    /// The adapter of each range, after a look at ranges, ranks and p.
+    fn chosen(&self, route: &Route, rows: usize) -> Result<Vec<Option<&Adapter>>> {
+        let fault = |what, value: String, allowed| Error::Range { op: "lora", what, value, allowed };
+        if let Some(d) = route.dropout.filter(|d| !(0.0..1.0).contains(&d.p)) {
+            return Err(fault("dropout", d.p.to_string(), "0..1".to_owned()));
+        }
+        let mut from = 0;
+        route
+            .ranges
+            .iter()
+            .map(|r| {
+                if r.rows.start < from || r.rows.start > r.rows.end || r.rows.end > rows {
+                    return Err(fault("range of rows", format!("{:?}", r.rows), format!("{from}..{rows}")));
+                }
+                from = r.rows.end;
+                let Some(i) = r.adapter else { return Ok(None) };
+                let Some(adapter) = self.adapters.get(i) else {
+                    return Err(fault("adapter", i.to_string(), format!("0..{}", self.adapters.len())));
+                };
+                let Some(Adapter { a, b, .. }) = adapter else { return Ok(None) };
+                let (weight, r) = (self.base.weight.shape(), rank(a));
+                for (name, p, len) in [("A", a, r * self.base.k()), ("B", b, r * self.base.n())] {
+                    if p.shape().elements() != len {
+                        let (left, right) = (p.shape(), weight);
+                        return Err(Error::Shapes {
+                            op: "lora",
+                            left_name: name,
+                            left,
+                            right_name: "weight",
+                            right,
+                        });
+                    }
+                }
+                Ok(adapter.as_ref())
+            })
+            .collect()
+    }
+}
+
+fn rank(a: &Param) -> usize {
+    a.shape().dims().first().copied().unwrap_or(1)
+}
+
+/// x [rows, k] → y [rows, n], of x's shape but for the columns.
+///
+/// # Errors
+/// Those of [`linear::forward`]; [`Error::Range`] for a route that leaves x or names no adapter, or a p outside 0..1;
+/// [`Error::Shapes`] for an adapter that does not fit the weight.
+pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Tensor, Saved)> {
+    let (k, n) = (p.base.k(), p.base.n());
+    let chosen = p.chosen(route, x.shape().rows())?;
+    let (mut y, _) = linear::forward(cx, x, &p.base)?;
+    let mut keep_x = p.base.weight.is_trained();
+    let mut saved = Vec::with_capacity(chosen.len());
+    match cx.device {
+        Device::Cpu => {
+            let out = y.f32_mut()?;
+            for (range, adapter) in route.ranges.iter().zip(&chosen) {
+                let Some(Adapter { a, b, scale }) = *adapter else {
+                    saved.push(None);
+                    continue;
+                };
+                let (m, r) = (range.rows.len(), rank(a));
+                let dropped = dropped(cx, &x.rows(range.rows.clone())?, range.rows.start * k, p.mask(route))?;
+                let mut s = cx.empty([m, r]);
+                let a_t = matrix(&a.value, r, k).t();
+                gemm(s.f32_mut()?, r, Start::Zero, 1.0, MatRef::f32(dropped.f32()?, m, k), a_t);
+                let y = &mut out[range.rows.start * n..range.rows.end * n];
+                gemm(y, n, Start::Keep, *scale, MatRef::f32(s.f32()?, m, r), matrix(&b.value, n, r).t());
+                keep_x |= a.is_trained();
+                saved.push(b.is_trained().then_some(s));
+            }
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+    Ok((y, Saved { x: keep_x.then(|| x.clone()), s: saved }))
+}
+
+/// drop(x), or x itself without dropout; `first` is the index of its first element in the whole input.
+fn dropped(cx: &Cx, x: &Tensor, first: usize, mask: Option<Mask>) -> Result<Tensor> {
+    let Some(mask) = mask else { return Ok(x.clone()) };
+    let mut out = cx.empty(x.shape());
+    dropout::apply(out.f32_mut()?, x.f32()?, first, mask);
+    Ok(out)
+}
+
+/// dx of dy [rows, n]; the gradients of trained parameters are added to `grads`.
+///
+/// # Errors
+/// As [`forward`], with dy in place of x; [`Error::Shapes`] also when `saved` came from another input.
+pub fn backward(
+    cx: &Cx,
+    saved: &Saved,
+    dy: &Tensor,
+    p: &LoraLinear,
+    route: &Route,
+    grads: Option<&mut Grads>,
+) -> Result<Tensor> {
+    let mut dx = linear::input_grad(cx, dy, &p.base)?;
+    adapters(cx, saved, dy, p, route, grads, Some(&mut dx))?;
+    Ok(dx)
+}
+
+/// [`backward`] without dx, where nobody asks for it.
+///
+/// # Errors
+/// As [`backward`].
+pub fn backward_params(
+    cx: &Cx,
+    saved: &Saved,
+    dy: &Tensor,
+    p: &LoraLinear,
+    route: &Route,
+    grads: Option<&mut Grads>,
+) -> Result<()> {
+    adapters(cx, saved, dy, p, route, grads, None)
+}
+
+/// All gradients but dy W.
+fn adapters(
+    cx: &Cx,
+    saved: &Saved,
+    dy: &Tensor,
+    p: &LoraLinear,
+    route: &Route,
+    mut grads: Option<&mut Grads>,
+    mut dx: Option<&mut Tensor>,
+) -> Result<()> {
+    let (k, n) = (p.base.k(), p.base.n());
+    linear::add_grads(cx, saved.x.as_ref(), dy, &p.base, grads.as_deref_mut())?;
+    let chosen = p.chosen(route, dy.shape().rows())?;
+    match cx.device {
+        Device::Cpu => {
+            for ((range, adapter), s) in route.ranges.iter().zip(&chosen).zip(&saved.s) {
+                let Some(Adapter { a, b, scale }) = *adapter else { continue };
+                let (rows, m, r) = (range.rows.clone(), range.rows.len(), rank(a));
+                let dy = dy.rows(rows.clone())?;
+                let dy = MatRef::f32(dy.f32()?, m, n);
+                let db = grads.as_deref_mut().map(|g| g.of(b)).transpose()?.flatten();
+                if let (Some(s), Some(db)) = (s, db) {
+                    gemm(db, r, Start::Keep, *scale, dy.t(), MatRef::f32(s.f32()?, m, r));
+                }
+                let mut ds = cx.empty([m, r]);
+                gemm(ds.f32_mut()?, r, Start::Zero, *scale, dy, matrix(&b.value, n, r));
+                let ds = MatRef::f32(ds.f32()?, m, r);
+                let first = rows.start * k;
+                let da = grads.as_deref_mut().map(|g| g.of(a)).transpose()?.flatten();
+                if let (Some(x), Some(da)) = (&saved.x, da) {
+                    let x = dropped(cx, &x.rows(rows.clone())?, first, p.mask(route))?;
+                    gemm(da, k, Start::Keep, 1.0, ds.t(), MatRef::f32(x.f32()?, m, k));
+                }
+                if let Some(dx) = dx.as_deref_mut() {
+                    let dx = &mut dx.f32_mut()?[rows.start * k..rows.end * k];
+                    let a = matrix(&a.value, r, k);
+                    match p.mask(route) {
+                        None => gemm(dx, k, Start::Keep, 1.0, ds, a),
+                        Some(mask) => {
+                            let mut t = cx.empty([m, k]);
+                            gemm(t.f32_mut()?, k, Start::Zero, 1.0, ds, a);
+                            dropout::add(dx, t.f32()?, first, mask);
+                        }
+                    }
+                }
+            }
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+    Ok(())
+}

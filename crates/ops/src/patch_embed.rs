@@ -1,1 +1,151 @@
-//! To be written.
+//! Pixels to tokens: a convolution that covers the tile without overlap, a class token, a position for each.
+//!
+//! pixels [t, 3, s, s] are cut into g·g patches of p·p, g = s / p, each a row (channel, y, x) of 3·p·p: as a convolution's
+//! weights lie. x[tile] = [class, lora(patches)] + position: x [t, 1 + g·g, d], position [1 + g·g, d], class [d].
+//!
+//! Saves what the linear saves (the rows of patches, when something of the convolution is trained). There is no gradient
+//! of the pixels. 2·t·g²·3p²·d FLOPs; the patches are copied once.
+
+use pheye_cpu::gemm::add_column_sums;
+use pheye_cpu::par;
+use pheye_tensor::{Device, Grads, Param, Tensor};
+
+use crate::linear::wide;
+use crate::lora::{self, LoraLinear, Route, RowRange};
+use crate::{Cx, Error, Result};
+
+/// The parameters of the embedding.
+#[derive(Debug)]
+pub struct PatchEmbed {
+    /// The convolution, its weight [d, 3, p, p] or [d, 3·p·p], without bias.
+    pub conv: LoraLinear,
+    /// The class token [d].
+    pub class: Param,
+    /// Positions [1 + patches, d].
+    pub position: Param,
+    /// Side p of a patch in pixels.
+    pub patch: usize,
+}
+
+/// What the backward of the embedding needs.
+#[derive(Debug)]
+pub struct Saved {
+    conv: lora::Saved,
+}
+
+impl PatchEmbed {
+    /// The parameters: the convolution's, class, position.
+    pub fn params_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = self.conv.params_mut();
+        all.extend([&mut self.class, &mut self.position]);
+        all
+    }
+}
+
+/// A route over tiles as one over their patches.
+fn over_patches(route: &Route, patches: usize) -> Route {
+    let ranges = route.ranges.iter();
+    let ranges =
+        ranges.map(|r| RowRange { rows: r.rows.start * patches..r.rows.end * patches, adapter: r.adapter });
+    Route { ranges: ranges.collect(), dropout: route.dropout }
+}
+
+fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, right: &Param) -> Error {
+    Error::Shapes { op: "patch_embed", left_name, left: left.shape(), right_name, right: right.shape() }
+}
+
+/// x [t, 1 + patches, d] of pixels [t, 3, s, s]; `route` gives tiles their adapters.
+///
+/// # Errors
+/// [`Error::Shapes`] when pixels, weight, class and position do not fit each other; those of [`lora::forward`].
+pub fn forward(cx: &Cx, pixels: &Tensor, p: &PatchEmbed, route: &Route) -> Result<(Tensor, Saved)> {
+    let (d, k, side) = (p.conv.base.n(), p.conv.base.k(), p.patch);
+    let (t, g) = match *pixels.shape().dims() {
+        [t, c, h, w] if h == w && side > 0 && h % side == 0 && c * side * side == k => (t, h / side),
+        _ => return Err(shapes("pixels", pixels, "weight", &p.conv.base.weight)),
+    };
+    let n = 1 + g * g;
+    if p.position.shape().elements() != n * d {
+        return Err(shapes("pixels", pixels, "position", &p.position));
+    }
+    if p.class.shape().elements() != d {
+        return Err(shapes("class", &p.class.value, "weight", &p.conv.base.weight));
+    }
+    let mut patches = cx.empty([t * g * g, k]);
+    let mut x = cx.empty([t, n, d]);
+    let conv = match cx.device {
+        Device::Cpu => {
+            let from = pixels.f32()?;
+            par::rows(patches.f32_mut()?, k, g, from.len(), |first, out| {
+                // One row of a tile's patches: each of its lines of pixels is read once.
+                let (tile, y) = (first / (g * g), first / g % g);
+                for (at, line) in out.chunks_exact_mut(side).enumerate() {
+                    let (px, c, dy) = (at * side / k, at * side % k / (side * side), at % side);
+                    let row = (tile * k / (side * side) + c) * g * side + y * side + dy;
+                    line.copy_from_slice(&from[row * g * side + px * side..][..side]);
+                }
+            });
+            let (rows, conv) = lora::forward(cx, &patches, &p.conv, &over_patches(route, g * g))?;
+            let (class, position) = (wide(cx, &p.class.value)?, wide(cx, &p.position.value)?);
+            let (rows, class, position) = (rows.f32()?, class.f32()?, position.f32()?);
+            par::rows(x.f32_mut()?, d, n, rows.len(), |first, out| {
+                let tile = &rows[first / n * g * g * d..][..g * g * d];
+                out.iter_mut().zip(class.iter().chain(tile)).zip(position).for_each(|((o, x), e)| *o = x + e);
+            });
+            conv
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    };
+    Ok((x, Saved { conv }))
+}
+
+/// Adds the gradients of trained parameters to `grads`, given that of x.
+///
+/// # Errors
+/// [`Error::Shapes`] when dx does not fit the positions; those of [`lora::backward_params`].
+pub fn backward(
+    cx: &Cx,
+    saved: &Saved,
+    dx: &Tensor,
+    p: &PatchEmbed,
+    route: &Route,
+    grads: Option<&mut Grads>,
+) -> Result<()> {
+    let d = p.conv.base.n();
+    let n = p.position.shape().elements() / d.max(1);
+    let t = dx.shape().rows() / n.max(1);
+    if dx.shape().cols() != d || t * n != dx.shape().rows() {
+        return Err(shapes("dx", dx, "position", &p.position));
+    }
+    let Some(grads) = grads else { return Ok(()) };
+    match cx.device {
+        Device::Cpu => {
+            let from = dx.f32()?;
+            if let Some(dclass) = grads.of(&p.class)? {
+                for tile in from.chunks_exact(n * d) {
+                    dclass.iter_mut().zip(tile).for_each(|(c, x)| *c += x);
+                }
+            }
+            if let Some(dposition) = grads.of(&p.position)? {
+                add_column_sums(dposition, from);
+            }
+            if p.conv.params().any(Param::is_trained) {
+                let mut rows = cx.empty([t * (n - 1), d]);
+                par::rows(rows.f32_mut()?, d, n - 1, from.len(), |first, out| {
+                    let tile = first / (n - 1);
+                    out.copy_from_slice(&from[(tile * n + 1) * d..][..out.len()]);
+                });
+                lora::backward_params(
+                    cx,
+                    &saved.conv,
+                    &rows,
+                    &p.conv,
+                    &over_patches(route, n - 1),
+                    Some(grads),
+                )?;
+            }
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+    Ok(())
+}

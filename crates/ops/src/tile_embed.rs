@@ -1,1 +1,103 @@
-//! To be written.
+//! The media sequence: the tokens of each picture, then those of its tiles, each plus its tile's row of a table.
+//!
+//! media[b] = [global[b] + table[0], local[b·t] + table[1], …]: media [b, (1 + t)·n, d], global [b, n, d], local [b·t, n, d],
+//! table [at least 1 + t, d] in f32 or bf16. dglobal and dlocal are dmedia's rows, dtable[j] += Σ over pictures and tokens.
+//! Saves nothing. One addition and 8 bytes an element, each way.
+
+use pheye_cpu::gemm::add_column_sums;
+use pheye_cpu::par;
+use pheye_tensor::{Device, Grads, Param, Tensor};
+
+use crate::linear::wide;
+use crate::{Cx, Error, Result};
+
+fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, right: &Tensor) -> Error {
+    Error::Shapes { op: "tile_embed", left_name, left: left.shape(), right_name, right: right.shape() }
+}
+
+/// media [b, (1 + t)·n, d].
+///
+/// # Errors
+/// [`Error::Shapes`] when the widths differ, local is not whole tiles of global's size, or the table is too short.
+pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) -> Result<Tensor> {
+    let shape = global.shape();
+    let d = shape.cols();
+    let (b, n) = match *shape.dims() {
+        [b, n, _] => (b, n),
+        _ => return Err(shapes("global", global, "table", &table.value)),
+    };
+    let t = match local {
+        Some(local) => {
+            let tiles = local.shape().rows() / n.max(1);
+            if local.shape().cols() != d || tiles * n != local.shape().rows() || tiles % b.max(1) != 0 {
+                return Err(shapes("local", local, "global", global));
+            }
+            tiles / b.max(1)
+        }
+        None => 0,
+    };
+    if table.shape().cols() != d || table.shape().rows() < 1 + t {
+        return Err(shapes("table", &table.value, "global", global));
+    }
+    let mut media = cx.empty([b, (1 + t) * n, d]);
+    match cx.device {
+        Device::Cpu => {
+            let table = wide(cx, &table.value)?;
+            let (global, table) = (global.f32()?, table.f32()?);
+            let local = local.map_or(Ok(&[][..]), Tensor::f32)?;
+            let out = media.f32_mut()?;
+            let len = out.len();
+            par::rows(out, d, n, len, |first, out| {
+                let (i, j) = (first / n / (1 + t), first / n % (1 + t));
+                let from = if j == 0 { &global[i * n * d..] } else { &local[(i * t + j - 1) * n * d..] };
+                for (out, x) in out.chunks_exact_mut(d).zip(from.chunks_exact(d)) {
+                    out.iter_mut().zip(x).zip(&table[j * d..]).for_each(|((o, x), e)| *o = x + e);
+                }
+            });
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+    Ok(media)
+}
+
+/// dglobal [b, n, d] and, when t > 0, dlocal [b·t, n, d] of dmedia for `b` pictures of `t` tiles each.
+///
+/// # Errors
+/// [`Error::Shapes`] when dmedia is not that many tiles of the table's width.
+pub fn backward(
+    cx: &Cx,
+    dmedia: &Tensor,
+    b: usize,
+    t: usize,
+    table: &Param,
+    grads: Option<&mut Grads>,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (rows, d) = (dmedia.shape().rows(), dmedia.shape().cols());
+    let n = rows / (b * (1 + t)).max(1);
+    if n * b * (1 + t) != rows || table.shape().cols() != d || table.shape().rows() < 1 + t {
+        return Err(shapes("dmedia", dmedia, "table", &table.value));
+    }
+    let mut global = cx.empty([b, n, d]);
+    let mut local = (t > 0).then(|| cx.empty([b * t, n, d]));
+    match cx.device {
+        Device::Cpu => {
+            let (from, tile) = (dmedia.f32()?, n * d);
+            par::rows(global.f32_mut()?, d, n, b * tile, |first, out| {
+                out.copy_from_slice(&from[first / n.max(1) * (1 + t) * tile..][..tile]);
+            });
+            if let Some(local) = &mut local {
+                par::rows(local.f32_mut()?, d, n, b * t * tile, |first, out| {
+                    let (i, j) = (first / n / t, first / n % t);
+                    out.copy_from_slice(&from[(i * (1 + t) + 1 + j) * tile..][..tile]);
+                });
+            }
+            if let Some(dtable) = grads.map(|g| g.of(table)).transpose()?.flatten() {
+                for (tile, from) in from.chunks_exact(tile.max(1)).enumerate() {
+                    add_column_sums(&mut dtable[tile % (1 + t) * d..][..d], from);
+                }
+            }
+        }
+        Device::Gpu(ref gpu) => match *gpu {},
+    }
+    Ok((global, local))
+}

@@ -1,9 +1,11 @@
 //! Pheye in one crate: run and train a small vision-language model that reads fine detail (arXiv 2501.02584).
 //!
-//! Each module is a crate of its own and can be used alone; this one puts them under one name.
+//! Each module is a crate of its own and can be used alone; this one puts them under one name, and joins model,
+//! tokenizer and pixels to an [`Assistant`].
 //!
 //! ```no_run
-//! use pheye::model::{Assistant, Options};
+//! use pheye::Assistant;
+//! use pheye::model::Options;
 //! use pheye::ops::Cx;
 //!
 //! let model = Assistant::load("models/nano".as_ref(), Options::default())?;
@@ -13,6 +15,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ask;
+mod encode;
+mod error;
+
+pub use ask::{Answer, Assistant};
+pub use encode::encoder;
+pub use error::{Error, Result};
 pub use pheye_data as data;
 pub use pheye_eval as eval;
 pub use pheye_image as image;

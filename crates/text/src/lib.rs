@@ -5,11 +5,19 @@
 #![forbid(unsafe_code)]
 
 mod error;
+#[cfg(feature = "tokenizer")]
+mod example;
 mod prompt;
+#[cfg(feature = "tokenizer")]
 mod stream;
+#[cfg(feature = "tokenizer")]
 mod tokenizer;
 
 pub use error::{Error, Result};
-pub use prompt::{Example, IGNORED, PromptTemplate};
+#[cfg(feature = "tokenizer")]
+pub use example::{Example, IGNORED};
+pub use prompt::PromptTemplate;
+#[cfg(feature = "tokenizer")]
 pub use stream::TextStream;
+#[cfg(feature = "tokenizer")]
 pub use tokenizer::Tokenizer;

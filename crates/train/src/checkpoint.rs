@@ -94,7 +94,7 @@ impl Checkpoints {
             let _ = fs::remove_dir_all(&partial);
         }
         let path = saved?;
-        self.prune()?;
+        self.prune(state.step)?;
         Ok(path)
     }
 
@@ -178,14 +178,27 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    fn prune(&self) -> Result<()> {
-        let steps = self.steps()?;
-        for (_, path) in &steps[..steps.len().saturating_sub(self.keep)] {
-            // Under the other name first: a removal cut short must not leave half a checkpoint.
-            let partial = self.dir.join(format!("{PARTIAL}old"));
-            fs::rename(path, &partial).and_then(|()| fs::remove_dir_all(&partial)).map_err(|e| Error::io(path, e))?;
+    /// Only checkpoints up to the one just saved count: a later one is damaged, or the run would have gone on from it.
+    fn prune(&self, saved: u64) -> Result<()> {
+        let steps: Vec<_> = self.steps()?.into_iter().filter(|(step, _)| *step <= saved).collect();
+        for (step, path) in &steps[..steps.len().saturating_sub(self.keep)] {
+            self.remove(*step, path)?;
         }
         Ok(())
+    }
+
+    /// Removes all checkpoints.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn clear(&self) -> Result<()> {
+        self.steps()?.iter().try_for_each(|(step, path)| self.remove(*step, path))
+    }
+
+    fn remove(&self, step: u64, path: &Path) -> Result<()> {
+        // Under the other name first: a removal cut short must not leave half a checkpoint.
+        let partial = self.dir.join(format!("{PARTIAL}step-{step:06}"));
+        fs::rename(path, &partial).and_then(|()| fs::remove_dir_all(&partial)).map_err(|e| Error::io(path, e))
     }
 
     fn names(&self) -> Result<Vec<String>> {

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pheye_data::{Content, OnBroken};
 use pheye_optim::{AdamWConfig, Schedule, ScheduleKind};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,17 @@ pub enum Task {
     Contrastive,
     /// A language model alone, by predicting the next token.
     NextToken,
+}
+
+impl Task {
+    /// Its name in a config.
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::Pheye => "pheye",
+            Task::Contrastive => "contrastive",
+            Task::NextToken => "next-token",
+        }
+    }
 }
 
 /// A training run.
@@ -53,41 +65,18 @@ pub struct ModelConfig {
     /// Parts of the network that differ from the preset, or all of it: `[model.config]` in the words of the
     /// network's own config file.
     pub config: toml::Table,
-    /// Folder of the frozen vision encoder.
+    /// Weights of the frozen vision tower, named as in a Pheye checkpoint.
     pub encoder: Option<PathBuf>,
-    /// Folder of the frozen language model.
+    /// Weights of the frozen language model, named as in a Pheye checkpoint.
     pub decoder: Option<PathBuf>,
-    /// Folder or `tokenizer.json` of the tokenizer; the decoder's when absent.
+    /// The `tokenizer.json`.
     pub tokenizer: Option<PathBuf>,
-    /// Folder of a Pheye model to go on from.
+    /// Folder of a Pheye model to go on from, instead of backbones.
     pub init: Option<PathBuf>,
-    /// System prompt, when it is not Pheye's own.
-    pub system_prompt: Option<String>,
+    /// Whether frozen weights are kept in bf16 instead of f32.
+    pub frozen_bf16: bool,
     /// Folder the finished model is written to.
     pub out: Option<PathBuf>,
-}
-
-/// What of the data is learnt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Content {
-    /// Questions with their answers.
-    Questions,
-    /// Captions of pictures.
-    Captions,
-    /// Text, and captions and questions as text.
-    Text,
-}
-
-/// What to do about a picture that cannot be read in the middle of a run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnBroken {
-    /// Stop with an error that names it.
-    #[default]
-    Stop,
-    /// Leave it out.
-    Skip,
 }
 
 /// `[data]`: manifests, and how they become batches.
@@ -146,11 +135,11 @@ pub struct OptimConfig {
     /// Steps over which the learning rate rises from 0.
     pub warmup: u64,
     /// Decay of AdamW's moments.
-    pub betas: [f32; 2],
+    pub betas: [f64; 2],
     /// AdamW's epsilon.
-    pub eps: f32,
+    pub eps: f64,
     /// Decoupled weight decay.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Largest norm of the gradient; not clipped when absent.
     pub clip: Option<f64>,
 }
@@ -190,7 +179,7 @@ pub struct TrainConfig {
     /// Where all randomness comes from.
     pub seed: u64,
     /// Share of LoRA inputs dropped.
-    pub lora_dropout: f32,
+    pub lora_dropout: f64,
     /// Names of the trained parameters, with `*` and `?`; by default what the task trains.
     pub trainable: Vec<String>,
     /// Steps between checkpoints; 0 saves at the end only.
@@ -279,6 +268,32 @@ impl Config {
         self.base.join(path)
     }
 
+    /// `path`, seen from the config file; it is the value of `key`, without which the task cannot start.
+    ///
+    /// # Errors
+    /// [`Error::Needed`] without a path.
+    pub fn needed(&self, key: &'static str, path: &Option<PathBuf>) -> Result<PathBuf> {
+        path.as_ref().map(|path| self.resolve(path)).ok_or(Error::Needed { key, task: self.task })
+    }
+
+    /// The shape of the network: that of the model to go on from, else the preset with `model.config` laid over it.
+    ///
+    /// # Errors
+    /// A preset or key that does not exist, a value of the wrong type, a model that cannot be read.
+    pub fn network(&self) -> Result<pheye_model::Config> {
+        let m = &self.model;
+        if let Some(init) = &m.init {
+            return Ok(pheye_model::Config::load(&self.resolve(init))?);
+        }
+        let preset = match &m.preset {
+            None => pheye_model::Config::default(),
+            Some(name) => pheye_model::Config::preset(name).ok_or_else(|| Error::Preset { name: name.clone() })?,
+        };
+        let mut value = serde_json::to_value(preset)?;
+        overlay(&mut value, serde_json::to_value(&m.config)?);
+        serde_json::from_value(value).map_err(|e| Error::Network { message: e.to_string() })
+    }
+
     /// The config as recorded in checkpoints.
     ///
     /// # Errors
@@ -332,6 +347,18 @@ impl Config {
         }
         let optim = self.optim.schedule().check().and_then(|()| self.optim.adamw().check());
         optim.err().map(|e| ("optim", e.to_string()))
+    }
+}
+
+/// Lays `over` on `under`, key by key.
+fn overlay(under: &mut serde_json::Value, over: serde_json::Value) {
+    match (under, over) {
+        (serde_json::Value::Object(under), serde_json::Value::Object(over)) => {
+            for (key, value) in over {
+                overlay(under.entry(key).or_insert(serde_json::Value::Null), value);
+            }
+        }
+        (under, over) => *under = over,
     }
 }
 

@@ -70,6 +70,71 @@ pub enum Error {
         /// The keys that differ, with both values.
         differences: Vec<String>,
     },
+    /// A key that the task cannot do without.
+    #[error("`{key}` is missing: task `{}` needs it", task.name())]
+    Needed {
+        /// The key.
+        key: &'static str,
+        /// The task.
+        task: crate::Task,
+    },
+    /// A preset that does not exist.
+    #[error("`model.preset`: there is no preset `{name}`; there are {}", pheye_model::PRESETS.join(", "))]
+    Preset {
+        /// The name asked for.
+        name: String,
+    },
+    /// A network that `[model.config]` does not describe right.
+    #[error("[model.config]: {message}")]
+    Network {
+        /// What is wrong.
+        message: String,
+    },
+    /// No parameter matches.
+    #[error("nothing to train: no parameter matches train.trainable = {patterns:?}")]
+    NothingTrained {
+        /// The patterns of the config.
+        patterns: Vec<String>,
+    },
+    /// A run would overwrite another.
+    #[error("{} holds an earlier run: go on with --resume, start again with --over, or choose another `train.out`", path.display())]
+    RunExists {
+        /// The folder of the run.
+        path: PathBuf,
+    },
+    /// A loss or gradient that is infinite or not a number.
+    #[error(
+        "the {what} of step {step} is {value}, with {}; nothing was changed by this step, the last checkpoint is {}",
+        pictures.join(", "),
+        last.as_ref().map_or("none".to_owned(), |p| p.display().to_string())
+    )]
+    NotFinite {
+        /// Loss or norm of the gradient.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// The step.
+        step: u64,
+        /// The pictures of its batches, or the place of their texts.
+        pictures: Vec<String>,
+        /// The last whole checkpoint.
+        last: Option<PathBuf>,
+    },
+    /// The network could not be made or run.
+    #[error(transparent)]
+    Model(#[from] pheye_model::Error),
+    /// A batch could not be made.
+    #[error(transparent)]
+    Data(#[from] pheye_data::Error),
+    /// Weights could not be read or written.
+    #[error(transparent)]
+    Weights(#[from] pheye_weights::Error),
+    /// An operation failed.
+    #[error(transparent)]
+    Op(#[from] pheye_ops::Error),
+    /// A tensor is not what was expected.
+    #[error(transparent)]
+    Tensor(#[from] pheye_tensor::Error),
     /// JSON of ours that cannot be made.
     #[error(transparent)]
     Json(#[from] serde_json::Error),

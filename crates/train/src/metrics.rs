@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::tensorboard::EventWriter;
 use crate::{Error, Result};
@@ -45,10 +45,11 @@ impl Metrics {
     /// # Errors
     /// [`Error::Io`].
     pub fn log(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
-        let mut line = Map::from_iter([("step".to_string(), Value::from(step))]);
-        line.extend(values.iter().map(|(name, value)| (name.to_string(), Value::from(*value))));
-        let mut text = serde_json::to_string(&line)?;
-        text.push('\n');
+        let mut text = format!("{{\"step\":{step}");
+        for (name, value) in values {
+            text += &format!(",{}:{}", Value::from(*name), Value::from(*value));
+        }
+        text += "}\n";
         // One write: a run killed in it leaves at most one partial line, which the next `open` drops.
         self.file.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path, e))?;
         match &mut self.events {

@@ -4,8 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use pheye::Assistant;
 use pheye::image::DecodeOptions;
-use pheye::model::{Assistant, Options};
+use pheye::model::Options;
 
 use super::{DeviceArg, shipped_model};
 

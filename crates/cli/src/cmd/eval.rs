@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use pheye::data::Manifest;
-use pheye::eval::{Accuracy, AccuracyOptions, Judged};
+use pheye::Assistant;
+use pheye::eval::{Accuracy, AccuracyOptions, Asked, Judged};
 use pheye::image::DecodeOptions;
-use pheye::model::{Assistant, Options};
+use pheye::model::Options;
 use pheye::ops::Cx;
 use pheye::train::Config;
 
@@ -55,6 +56,9 @@ pub fn sentence(a: &Accuracy) -> String {
     format!("{:.2} % of {} test questions answered right ({})", 100.0 * a.accuracy, a.questions, a.right)
 }
 
+/// Longest answer to a test question, in tokens.
+const LONGEST: usize = 16;
+
 /// Asks the test questions of `config`, with a progress bar.
 pub fn measure(
     cx: &Cx,
@@ -70,9 +74,16 @@ pub fn measure(
         let manifest = Manifest::open(config.resolve(test))?;
         let pictures = config.eval.batch.unwrap_or(config.train.batch);
         let questions = questions.or(config.eval.questions);
-        let options = AccuracyOptions { pictures, questions, ..Default::default() };
+        let options = AccuracyOptions { pictures, questions };
+        let preprocess = assistant.preprocess();
+        let answer = |asked: &Asked| -> pheye::Result<Vec<String>> {
+            let tiles: Vec<_> = asked.pictures.iter().map(|p| preprocess.pixels(p)).collect();
+            let tiles: Vec<_> = tiles.iter().collect();
+            let answers = assistant.ask(cx, &tiles, &asked.questions, &asked.about, LONGEST, |_, _| ())?;
+            Ok(answers.into_iter().map(|a| a.text).collect())
+        };
         let mut bar: Option<Progress> = None;
-        let (a, judged) = pheye::eval::accuracy(cx, assistant, &manifest, options, |done, all| {
+        let (a, judged) = pheye::eval::accuracy(&manifest, options, answer, |done, all| {
             bar.get_or_insert_with(|| Progress::new(all as u64, "questions")).at(done as u64);
         })?;
         bar.into_iter().for_each(Progress::finish);

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use pheye::model::{Assistant, Options};
+use pheye::Assistant;
+use pheye::model::Options;
 use pheye::train::{Config, Interrupt, Start, Task, train};
 
 use super::DeviceArg;
@@ -69,7 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
     let began = Instant::now();
     let mut progress = Progress::new(0, "steps");
-    let outcome = train(&cx, &config, start, &stop, |event| progress.event(event))?;
+    let outcome = train(&cx, &config, pheye::encoder(&config)?, start, &stop, |event| progress.event(event))?;
     progress.finish();
     if !outcome.finished {
         println!("stopped after step {}; go on with --resume", outcome.step);

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use bytemuck::{Pod, Zeroable};
 use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 
@@ -47,23 +48,44 @@ pub(super) struct Mat<'a, E> {
     pub col_stride: usize,
 }
 
+/// Where tasks write parts of one slice that do not overlap.
+#[derive(Clone, Copy)]
+pub(crate) struct Pointer(pub *mut f32);
+
+// SAFETY: the slice is lent exclusively for as long as the tasks run, and each writes its own part.
+unsafe impl Send for Pointer {}
+// SAFETY: as above.
+unsafe impl Sync for Pointer {}
+
+impl Pointer {
+    pub(crate) fn at(self, i: usize) -> Pointer {
+        Pointer(self.0.wrapping_add(i))
+    }
+}
+
 /// A product but for B. The strides and lengths have been checked.
 pub(super) struct Job<'a> {
-    pub c: *mut f32,
+    pub c: Pointer,
     pub c_stride: usize,
     pub start: Start<'a>,
     pub alpha: f32,
     pub m: usize,
-    pub k: usize,
+    pub ks: Range<usize>,
     pub n: usize,
     pub a: Mat<'a, f32>,
 }
 
-// SAFETY: `c` points into a slice that the caller of `gemm` lends exclusively, and tasks write disjoint parts of it.
-unsafe impl Sync for Job<'_> {}
+/// Panels start on a cache line, so that no load of a vector crosses one.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+impl Line {
+    const LEN: usize = 16;
+}
 
 thread_local! {
-    static PANEL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Job<'_> {
@@ -72,35 +94,43 @@ impl Job<'_> {
     /// # Safety
     /// The ranges lie inside C, the matrices inside their slices, and nobody else touches this part of C.
     pub(super) unsafe fn block<E: Element>(&self, b: Mat<'_, E>, rows: Range<usize>, cols: Range<usize>) {
-        PANEL.with_borrow_mut(|panel| Arch::new().dispatch(Block { job: self, b, rows, cols, panel }));
+        SCRATCH.with_borrow_mut(|scratch| Arch::new().dispatch(Block { job: self, b, rows, cols, scratch }));
     }
 
     /// Columns `cols` of C by dot products, for A and Bᵀ with contiguous rows.
     ///
     /// # Safety
     /// As [`Job::block`].
-    #[inline(always)]
     pub(super) unsafe fn dots<E: Element>(&self, b: Mat<'_, E>, cols: Range<usize>) {
-        for j in cols {
-            let w = &b.x[j * b.col_stride..][..self.k];
-            for i in 0..self.m {
-                let sum = dot(&self.a.x[i * self.a.row_stride..][..self.k], w);
-                // SAFETY: (i, j) lies inside C.
-                unsafe {
-                    let c = self.c.add(i * self.c_stride + j);
-                    *c = self.base(j, c) + self.alpha * sum;
-                }
-            }
-        }
+        Arch::new().dispatch(Dots { job: self, b, cols });
     }
+}
+
+struct Dots<'a, 'b, E> {
+    job: &'a Job<'b>,
+    b: Mat<'a, E>,
+    cols: Range<usize>,
+}
+
+impl<E: Element> WithSimd for Dots<'_, '_, E> {
+    type Output = ();
 
     #[inline(always)]
-    unsafe fn base(&self, j: usize, c: *const f32) -> f32 {
-        match self.start {
-            Start::Zero => 0.0,
-            // SAFETY: the caller's `c` points at an element of C.
-            Start::Keep => unsafe { *c },
-            Start::Bias(b) => b[j],
+    fn with_simd<S: Simd>(self, _: S) {
+        let Dots { job, b, cols } = self;
+        for j in cols {
+            let w = &b.x[j * b.col_stride..][job.ks.clone()];
+            for i in 0..job.m {
+                let sum = dot(&job.a.x[i * job.a.row_stride..][job.ks.clone()], w);
+                // SAFETY: (i, j) lies inside C by the contract of `dots`.
+                let c = unsafe { &mut *job.c.at(i * job.c_stride + j).0 };
+                let from = match job.start {
+                    Start::Zero => 0.0,
+                    Start::Keep => *c,
+                    Start::Bias(bias) => bias[j],
+                };
+                *c = from + job.alpha * sum;
+            }
         }
     }
 }
@@ -131,7 +161,7 @@ struct Block<'a, 'b, E> {
     b: Mat<'a, E>,
     rows: Range<usize>,
     cols: Range<usize>,
-    panel: &'a mut Vec<f32>,
+    scratch: &'a mut Vec<Line>,
 }
 
 impl<E: Element> WithSimd for Block<'_, '_, E> {
@@ -139,11 +169,20 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Block { job, b, rows, cols, panel } = self;
+        let Block { job, b, rows, cols, scratch } = self;
         let wide = 2 * S::F32_LANES;
-        panel.resize(DEPTH * wide, 0.0);
-        for k0 in (0..job.k.max(1)).step_by(DEPTH) {
-            let depth = DEPTH.min(job.k - k0);
+        let pack_a = job.a.col_stride != 1;
+        let len = DEPTH * (wide + if pack_a { rows.len() } else { 0 });
+        if scratch.len() * Line::LEN < len {
+            scratch.resize(len.div_ceil(Line::LEN), Line::zeroed());
+        }
+        let (panel, packed) = bytemuck::cast_slice_mut(scratch).split_at_mut(DEPTH * wide);
+        let ks = job.ks.clone();
+        for k0 in ks.clone().step_by(DEPTH) {
+            let depth = DEPTH.min(ks.end - k0);
+            if pack_a {
+                pack_tiles(packed, job.a, rows.clone(), k0..k0 + depth);
+            }
             for j in cols.clone().step_by(wide) {
                 let n = wide.min(cols.end - j);
                 let vectors = if n <= S::F32_LANES { 1 } else { 2 };
@@ -158,13 +197,30 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
                         (panel.as_ptr(), vectors * S::F32_LANES)
                     }
                 };
-                let tiles = rows.len().div_ceil(TILE);
-                for t in 0..tiles {
-                    let (i, end) = (rows.start + rows.len() * t / tiles, rows.start + rows.len() * (t + 1) / tiles);
-                    let tile = Tile { job, simd, i, j, n, k0, depth, b: panel, b_step };
+                for i in rows.clone().step_by(TILE) {
+                    let m = TILE.min(rows.end - i);
+                    let (a, a_row, a_step) = if pack_a {
+                        (packed[(i - rows.start) * depth..].as_ptr(), 1, m)
+                    } else {
+                        (job.a.x.as_ptr().wrapping_add(i * job.a.row_stride + k0), job.a.row_stride, 1)
+                    };
+                    let tile = Tile {
+                        job,
+                        simd,
+                        i,
+                        j,
+                        n,
+                        first: k0 == ks.start,
+                        depth,
+                        a,
+                        a_row,
+                        a_step,
+                        b: panel,
+                        b_step,
+                    };
                     // SAFETY: the tile lies inside C by the contract of `block`; the panel holds `depth` steps.
                     unsafe {
-                        match (vectors, end - i) {
+                        match (vectors, m) {
                             (2, 6) => tile.run::<6, 2>(),
                             (2, 5) => tile.run::<5, 2>(),
                             (2, 4) => tile.run::<4, 2>(),
@@ -197,10 +253,11 @@ fn pack<E: Element>(panel: &mut [f32], wide: usize, b: Mat<'_, E>, ks: Range<usi
             let from = &b.x[k * b.row_stride..][js.clone()];
             row.iter_mut().zip(from).for_each(|(p, x)| *p = x.wide());
         }
-    } else if b.row_stride == 1 && js.len() == wide && wide.is_multiple_of(8) {
-        for l in (0..wide).step_by(8) {
-            let from: [&[E]; 8] = std::array::from_fn(|r| &b.x[(js.start + l + r) * b.col_stride..][ks.clone()]);
-            transpose(panel, wide, l, from);
+    } else if b.row_stride == 1 && js.len() == wide && wide.is_multiple_of(4) {
+        for l in (0..wide).step_by(4) {
+            let from: [&[E]; 4] =
+                std::array::from_fn(|r| &b.x[(js.start + l + r) * b.col_stride..][ks.clone()]);
+            transpose(&mut panel[l..], wide, from);
         }
     } else {
         for (l, j) in js.enumerate() {
@@ -211,29 +268,73 @@ fn pack<E: Element>(panel: &mut [f32], wide: usize, b: Mat<'_, E>, ks: Range<usi
     }
 }
 
-/// panel[k, l..l + 8] = from[..][k], in blocks that fit the registers.
+/// Rows `rows` of A, whose rows are not contiguous, a tile after the other, each as [k, rows of the tile].
 #[inline(always)]
-fn transpose<E: Element>(panel: &mut [f32], wide: usize, l: usize, from: [&[E]; 8]) {
-    let depth = from[0].len();
-    let whole = depth - depth % 8;
-    for k in (0..whole).step_by(8) {
-        let mut block = [[0.0; 8]; 8];
-        for (row, from) in block.iter_mut().zip(from) {
-            let from: &[E; 8] = from[k..k + 8].try_into().unwrap_or_else(|_| unreachable!());
-            *row = from.map(E::wide);
-        }
-        for c in 0..8 {
-            let to = &mut panel[(k + c) * wide + l..][..8];
-            for r in 0..8 {
-                to[r] = block[r][c];
+fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>, ks: Range<usize>) {
+    let depth = ks.len();
+    if a.row_stride != 1 {
+        for i in rows.clone().step_by(TILE) {
+            let m = TILE.min(rows.end - i);
+            let to = packed[(i - rows.start) * depth..][..m * depth].chunks_exact_mut(m);
+            for (k, to) in ks.clone().zip(to) {
+                for (r, to) in to.iter_mut().enumerate() {
+                    *to = a.x[(i + r) * a.row_stride + k * a.col_stride];
+                }
             }
         }
+        return;
     }
-    for k in whole..depth {
-        for r in 0..8 {
-            panel[k * wide + l + r] = from[r][k].wide();
+    for (step, k) in ks.enumerate() {
+        let (tiles, rest) = a.x[k * a.col_stride..][rows.clone()].as_chunks::<TILE>();
+        for (t, tile) in tiles.iter().enumerate() {
+            packed[(t * depth + step) * TILE..][..TILE].copy_from_slice(tile);
+        }
+        let at = tiles.len() * TILE * depth + step * rest.len();
+        packed[at..at + rest.len()].copy_from_slice(rest);
+    }
+}
+
+/// panel[k, 0..4] = from[..][k].
+#[inline(always)]
+fn transpose<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 4]) {
+    let depth = from[0].len();
+    let blocks = from.map(|x| x.as_chunks::<4>().0);
+    for (i, panel) in panel.chunks_mut(4 * wide).enumerate().take(depth / 4) {
+        let block = transpose4(std::array::from_fn(|r| blocks[r][i].map(E::wide)));
+        for (k, row) in block.iter().enumerate() {
+            panel[k * wide..][..4].copy_from_slice(row);
         }
     }
+    for k in depth / 4 * 4..depth {
+        for (r, from) in from.iter().enumerate() {
+            panel[k * wide + r] = from[k].wide();
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn transpose4(x: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    use std::arch::x86_64::*;
+    let [a, b, c, d]: [__m128; 4] = bytemuck::cast(x);
+    // SAFETY: SSE is part of every x86-64 processor.
+    let t = unsafe {
+        let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+        let (ab_hi, cd_hi) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+        [
+            _mm_movelh_ps(ab, cd),
+            _mm_movehl_ps(cd, ab),
+            _mm_movelh_ps(ab_hi, cd_hi),
+            _mm_movehl_ps(cd_hi, ab_hi),
+        ]
+    };
+    bytemuck::cast(t)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn transpose4(x: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    std::array::from_fn(|k| std::array::from_fn(|r| x[r][k]))
 }
 
 struct Tile<'a, 'b, S> {
@@ -242,8 +343,11 @@ struct Tile<'a, 'b, S> {
     i: usize,
     j: usize,
     n: usize,
-    k0: usize,
+    first: bool,
     depth: usize,
+    a: *const f32,
+    a_row: usize,
+    a_step: usize,
     b: *const f32,
     b_step: usize,
 }
@@ -256,10 +360,12 @@ impl<S: Simd> Tile<'_, '_, S> {
     #[inline(always)]
     unsafe fn run<const M: usize, const V: usize>(self) {
         let Tile { job, simd, .. } = self;
-        let (a_row, a_step) = (job.a.row_stride, job.a.col_stride);
+        let (a_row, a_step) = (self.a_row, self.a_step);
         let mut acc = [[simd.splat_f32s(0.0); V]; M];
-        let mut a = job.a.x.as_ptr().wrapping_add(self.i * a_row + self.k0 * a_step);
-        let mut b = self.b;
+        // One pointer a row: sums of the stride, which the compiler would prefer, make the loop wait for addresses.
+        let a: [*const f32; M] =
+            std::array::from_fn(|r| std::hint::black_box(self.a.wrapping_add(r * a_row)));
+        let (mut at, mut b) = (0, self.b);
         for _ in 0..self.depth {
             // SAFETY: A holds rows i..i + M and columns k0..k0 + depth; of B see above.
             unsafe {
@@ -268,18 +374,18 @@ impl<S: Simd> Tile<'_, '_, S> {
                     *x = b.add(v * S::F32_LANES).cast::<S::f32s>().read_unaligned();
                 }
                 for (r, acc) in acc.iter_mut().enumerate() {
-                    let x = simd.splat_f32s(*a.add(r * a_row));
+                    let x = simd.splat_f32s(*a[r].add(at));
                     for (acc, b) in acc.iter_mut().zip(bs) {
                         *acc = simd.mul_add_e_f32s(x, b, *acc);
                     }
                 }
             }
-            (a, b) = (a.wrapping_add(a_step), b.wrapping_add(self.b_step));
+            (at, b) = (at + a_step, b.wrapping_add(self.b_step));
         }
-        let start = if self.k0 == 0 { job.start } else { Start::Keep };
+        let start = if self.first { job.start } else { Start::Keep };
         let alpha = simd.splat_f32s(job.alpha);
         for (r, acc) in acc.iter().enumerate() {
-            let c = job.c.wrapping_add((self.i + r) * job.c_stride + self.j);
+            let c = job.c.0.wrapping_add((self.i + r) * job.c_stride + self.j);
             if self.n == V * S::F32_LANES {
                 for (v, &x) in acc.iter().enumerate() {
                     // SAFETY: all n columns lie inside C, and inside the bias, whose length is C's width.

@@ -2,10 +2,14 @@
 
 mod kernel;
 
+use std::cell::Cell;
+
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
+use crate::math::vectorised;
 use crate::par;
+pub(crate) use kernel::Pointer;
 use kernel::{Element, Job, Mat};
 
 /// The elements of a matrix operand.
@@ -85,11 +89,18 @@ pub enum Start<'a> {
 /// Largest piece of C that one task computes, rows and columns: its slice of A stays in the L2 cache.
 const PIECE: (usize, usize) = (240, 512);
 /// Pieces are halved until there are this many, enough for the threads of a large machine,
-const PIECES: usize = 64;
+const PIECES: usize = 32;
 /// or until the next halving would leave one with fewer multiply-adds than this.
-const PIECE_WORK: usize = 1 << 18;
+const PIECE_WORK: usize = 1 << 19;
+/// Up to this many elements of C, a long k is what is split, into stretches of at least this many steps.
+const SMALL: usize = 1 << 15;
+const MIN_DEPTH: usize = 192;
 /// Up to this many rows of A, dot products with the rows of Bᵀ beat packing B.
 const FEW_ROWS: usize = 3;
+
+thread_local! {
+    static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
 
 /// C = start + α·A·B with A [m, k], B [k, n] and C [m, n], rows `c_stride` elements apart and contiguous.
 ///
@@ -99,6 +110,18 @@ const FEW_ROWS: usize = 3;
 /// # Panics
 /// When the shapes do not fit each other or the slices are too short.
 pub fn gemm(c: &mut [f32], c_stride: usize, start: Start<'_>, alpha: f32, a: MatRef<'_>, b: MatRef<'_>) {
+    product(c, c_stride, start, alpha, a, b, true)
+}
+
+/// [`gemm`] on the calling thread alone: a product inside of a task.
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_here(c: &mut [f32], c_stride: usize, start: Start<'_>, alpha: f32, a: MatRef<'_>, b: MatRef<'_>) {
+    product(c, c_stride, start, alpha, a, b, false)
+}
+
+fn product(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, b: MatRef, many: bool) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(b.rows, k, "rows of B");
     if m == 0 || n == 0 {
@@ -108,6 +131,9 @@ pub fn gemm(c: &mut [f32], c_stride: usize, start: Start<'_>, alpha: f32, a: Mat
     if let Start::Bias(bias) = start {
         assert_eq!(bias.len(), n, "length of the bias");
     }
+    if k == 0 {
+        return (0..m).for_each(|i| begin(&mut c[i * c_stride..][..n], start));
+    }
     let wide;
     let a = match a.checked().data {
         Elements::F32(x) => Mat { x, row_stride: a.row_stride, col_stride: a.col_stride },
@@ -116,10 +142,19 @@ pub fn gemm(c: &mut [f32], c_stride: usize, start: Start<'_>, alpha: f32, a: Mat
             Mat { x: &wide[..], row_stride: a.row_stride, col_stride: a.col_stride }
         }
     };
-    let job = Job { c: c.as_mut_ptr(), c_stride, start, alpha, m, k, n, a };
+    let job = Job { c: Pointer(c.as_mut_ptr()), c_stride, start, alpha, m, ks: 0..k, n, a };
     match b.checked().data {
-        Elements::F32(x) => job.run(Mat { x, row_stride: b.row_stride, col_stride: b.col_stride }),
-        Elements::Bf16(x) => job.run(Mat { x, row_stride: b.row_stride, col_stride: b.col_stride }),
+        Elements::F32(x) => job.run(Mat { x, row_stride: b.row_stride, col_stride: b.col_stride }, many),
+        Elements::Bf16(x) => job.run(Mat { x, row_stride: b.row_stride, col_stride: b.col_stride }, many),
+    }
+}
+
+/// A row of C before anything is added.
+fn begin(c: &mut [f32], start: Start) {
+    match start {
+        Start::Zero => c.fill(0.0),
+        Start::Keep => (),
+        Start::Bias(bias) => c.copy_from_slice(bias),
     }
 }
 
@@ -141,30 +176,80 @@ fn piece(m: usize, k: usize, n: usize) -> (usize, usize) {
 }
 
 impl Job<'_> {
-    fn run<E: Element>(&self, b: Mat<'_, E>) {
-        let work = self.m * self.k * self.n;
-        if self.m <= FEW_ROWS && b.row_stride == 1 && self.a.col_stride == 1 {
-            let cols = (PIECE_WORK / (self.m * self.k).max(1)).clamp(16, 512);
-            return par::each(self.n.div_ceil(cols), work, |i| {
-                // SAFETY: the pieces are disjoint columns of C, `gemm` checked all bounds.
-                unsafe { self.dots(b, i * cols..self.n.min((i + 1) * cols)) }
+    fn run<E: Element>(&self, b: Mat<'_, E>, many: bool) {
+        let (m, k, n) = (self.m, self.ks.len(), self.n);
+        let work = m * k * n;
+        let few = m <= FEW_ROWS && b.row_stride == 1 && self.a.col_stride == 1;
+        if !many || work < PIECE_WORK {
+            // SAFETY: `product` checked all bounds.
+            return unsafe { if few { self.dots(b, 0..n) } else { self.block(b, 0..m, 0..n) } };
+        }
+        if few {
+            let cols = (PIECE_WORK / (m * k).max(1)).clamp(16, 512);
+            return par::each(n.div_ceil(cols), work, |i| {
+                // SAFETY: the pieces are disjoint columns of C, `product` checked all bounds.
+                unsafe { self.dots(b, i * cols..n.min((i + 1) * cols)) }
             });
         }
-        let (rows, cols) = piece(self.m, self.k, self.n);
-        let across = self.n.div_ceil(cols);
-        par::each(self.m.div_ceil(rows) * across, work, |i| {
+        if m * n <= SMALL && work >= 2 * PIECE_WORK {
+            let depth = k.div_ceil(PIECES).max(MIN_DEPTH).max(PIECE_WORK / (m * n));
+            if depth < k {
+                return self.split(b, depth);
+            }
+        }
+        let (rows, cols) = piece(m, k, n);
+        let across = n.div_ceil(cols);
+        par::each(m.div_ceil(rows) * across, work, |i| {
             let (i, j) = (i / across * rows, i % across * cols);
-            // SAFETY: the pieces are disjoint parts of C, `gemm` checked all bounds.
-            unsafe { self.block(b, i..self.m.min(i + rows), j..self.n.min(j + cols)) }
+            // SAFETY: the pieces are disjoint parts of C, `product` checked all bounds.
+            unsafe { self.block(b, i..m.min(i + rows), j..n.min(j + cols)) }
         });
+    }
+
+    /// A small C over a long k: stretches of k apart, then their sum in order.
+    fn split<E: Element>(&self, b: Mat<'_, E>, depth: usize) {
+        let (m, n) = (self.m, self.n);
+        let pieces = self.ks.len().div_ceil(depth);
+        // Taken, not borrowed: while it waits, this thread may be given another product to compute.
+        let mut sums = SUMS.take();
+        if sums.len() < pieces * m * n {
+            sums.resize(pieces * m * n, 0.0);
+        }
+        let all = Pointer(sums.as_mut_ptr());
+        par::each(pieces, m * n * self.ks.len(), |i| {
+            let ks = i * depth..self.ks.end.min((i + 1) * depth);
+            let c = all.at(i * m * n);
+            let job = Job { c, c_stride: n, start: Start::Zero, alpha: 1.0, ks, ..*self };
+            // SAFETY: each stretch has a matrix of its own in `sums`.
+            unsafe { job.block(b, 0..m, 0..n) }
+        });
+        par::each(m, pieces * m * n, |i| {
+            // SAFETY: each row of C is written once.
+            let c = unsafe { std::slice::from_raw_parts_mut(self.c.at(i * self.c_stride).0, n) };
+            begin(c, self.start);
+            for sum in sums.chunks_exact(m * n).take(pieces) {
+                c.iter_mut().zip(&sum[i * n..]).for_each(|(c, s)| *c += self.alpha * s);
+            }
+        });
+        SUMS.set(sums);
     }
 }
 
+/// Columns that one task sums.
+const WIDE: usize = 32;
+
 /// out[j] += Σ_i x[i, j] for x [rows, cols]: the gradient of a bias. Rows are summed in blocks, in order.
+///
+/// # Panics
+/// When x is not whole rows.
 pub fn add_column_sums(out: &mut [f32], x: &[f32]) {
-    const WIDE: usize = 32;
     let cols = out.len();
-    par::rows(out, 1, WIDE, x.len(), |first, out| {
+    assert!(x.len().is_multiple_of(cols.max(1)), "x is not whole rows of {cols}");
+    par::rows(out, 1, WIDE, x.len(), |first, out| add_sums(out, x, cols, first));
+}
+
+vectorised! {
+    fn add_sums(out: &mut [f32], x: &[f32], cols: usize, first: usize) {
         for block in x.chunks(cols * 256) {
             let mut sums = [0.0; WIDE];
             for row in block.chunks_exact(cols) {
@@ -176,5 +261,5 @@ pub fn add_column_sums(out: &mut [f32], x: &[f32]) {
             }
             out.iter_mut().zip(&sums).for_each(|(o, s)| *o += s);
         }
-    });
+    }
 }

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use pheye_image::{Preprocess, Rgb8, Tiles};
+use pheye_model::{Config, Generation, Options, Pheye, stack};
 use pheye_ops::Cx;
-use pheye_tensor::Tensor;
 use pheye_text::Tokenizer;
 
-use crate::{Config, Error, Generation, Options, Pheye, Result};
+use crate::Result;
 
 /// A model ready to be asked.
 #[derive(Debug)]
@@ -79,7 +79,9 @@ impl Assistant {
         mut on_text: impl FnMut(usize, &str),
     ) -> Result<Vec<Answer>> {
         let prompts = questions.iter().map(|q| self.prompt(q)).collect::<Result<Vec<_>>>()?;
-        let media = self.model.encode(cx, &stack(pictures)?, pictures.len())?;
+        let parts: Vec<_> = pictures.iter().map(|p| (&p.global[..], &p.local[..])).collect();
+        let pixels = stack(self.model.config().vision.image_size, &parts)?;
+        let media = self.model.encode(cx, &pixels, pictures.len())?;
         let kvs = self.model.cross_kv(cx, &media)?;
         let end = self.tokenizer.end_token();
         let how = Generation { max_new_tokens, end: Some(end) };
@@ -113,18 +115,4 @@ impl Assistant {
         let tiles = self.preprocess().pixels(picture);
         Ok(self.ask(cx, &[&tiles], &[question], &[0], max_new_tokens, |_, _| ())?.swap_remove(0))
     }
-}
-
-/// Pixels of several pictures as [`Pheye::encode`] takes them: [pictures·(1 + L²), 3, s, s], all global tiles first.
-pub fn stack(pictures: &[&Tiles]) -> Result<Tensor> {
-    let size = pictures.first().map_or(0, |p| p.size);
-    let tiles: usize = pictures.iter().map(|p| 1 + p.count).sum();
-    let mut pixels = Tensor::zeros([tiles, 3, size, size], pheye_tensor::DType::F32);
-    let mut rest = pixels.f32_mut().map_err(Error::from)?;
-    for part in pictures.iter().map(|p| &p.global).chain(pictures.iter().map(|p| &p.local)) {
-        let (head, tail) = rest.split_at_mut(part.len());
-        head.copy_from_slice(part);
-        rest = tail;
-    }
-    Ok(pixels)
 }

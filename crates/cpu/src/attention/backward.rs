@@ -1,0 +1,169 @@
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::{Heads, KEYS, Kv, QUERIES, Qkv, Rows, RowsMut, Scores, Span, disjoint};
+use crate::gemm::{MatRef, Pointer, Start, gemm_here};
+use crate::math::{exp, vectorised};
+use crate::par;
+
+#[derive(Default)]
+struct Scratch {
+    scores: Scores,
+    /// dp, then ds, laid out as the scores.
+    ds: Vec<f32>,
+    /// Σ dout·out of each query.
+    delta: Vec<f32>,
+    dq: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What backward reads besides q, k and v: what forward wrote, and the gradient of `out`.
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a> {
+    /// Output of forward.
+    pub out: &'a [f32],
+    /// Its logarithms [heads, rows].
+    pub lse: &'a [f32],
+    /// Gradient of the output.
+    pub dout: &'a [f32],
+}
+
+/// Gradients of q, k and v, 0 in rows outside all spans; `dq` is laid out as q without gaps.
+///
+/// With p = e^(scale·q·kᵀ − lse), computed again a tile at a time, and Δ = Σ dout·out: dv = pᵀ·dout,
+/// ds = p∘(dout·vᵀ − Δ), dq = scale·ds·k, dk = scale·dsᵀ·q.
+///
+/// # Panics
+/// When two spans share queries or keys, or a span or a length does not fit its matrix.
+pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>, spans: &[Span], h: &Heads) {
+    let width = h.width();
+    let rows = dq.len() / width.max(1);
+    assert!(disjoint(spans.iter().map(|s| s.q.clone())), "spans share queries");
+    assert!(disjoint(spans.iter().map(|s| s.k.clone())), "spans share keys");
+    assert!(
+        y.lse.len() == rows * h.heads && spans.iter().all(|s| s.q.end <= rows),
+        "spans do not fit the rows"
+    );
+    dq.fill(0.0);
+    let fits = |m: &RowsMut<'_>, width: usize| {
+        m.stride >= width
+            && spans.iter().all(|s| s.k.is_empty() || (s.k.end - 1) * m.stride + width <= m.data.len())
+    };
+    let part = |m: RowsMut<'_>| {
+        m.data.fill(0.0);
+        (Pointer(m.data.as_mut_ptr()), m.stride)
+    };
+    let ((dk, k_stride), (dv, v_stride)) = match dkv {
+        Kv::Split { k, v } => {
+            assert!(fits(&k, width) && fits(&v, width), "spans do not fit the keys");
+            (part(k), part(v))
+        }
+        Kv::Fused(kv) => {
+            assert!(fits(&kv, 2 * width), "spans do not fit the keys");
+            let (all, stride) = part(kv);
+            ((all, stride), (all.at(width), stride))
+        }
+    };
+    let dq = Pointer(dq.as_mut_ptr());
+    let work = spans.iter().map(|s| s.q.len() * s.k.len() * width * 5).sum();
+    par::each(spans.len() * h.heads, work, |i| {
+        let (span, head) = (&spans[i / h.heads], i % h.heads);
+        if span.q.is_empty() || span.k.is_empty() {
+            return;
+        }
+        SCRATCH.with_borrow_mut(|s| {
+            let lse = &y.lse[head * rows..][span.q.clone()];
+            one(s, x, (y, lse), span, head, h, |s, ks| {
+                // SAFETY: these keys, and this head of them, belong to this task alone; they fit by the assertions.
+                unsafe {
+                    copy(&s.dk, dk.at(head * h.head_dim), k_stride, ks.clone(), h.head_dim);
+                    copy(&s.dv, dv.at(head * h.head_dim), v_stride, ks, h.head_dim);
+                }
+            });
+            // SAFETY: so do these queries.
+            unsafe { copy(&s.dq, dq.at(head * h.head_dim), width, span.q.clone(), h.head_dim) };
+        });
+    });
+}
+
+/// One span and head: `write` is given the gradients of the keys of each tile, `s.dq` is left with those of the queries.
+#[inline(always)]
+fn one(
+    s: &mut Scratch,
+    x: Qkv<'_>,
+    (y, lse): (Output<'_>, &[f32]),
+    span: &Span,
+    head: usize,
+    h: &Heads,
+    write: impl Fn(&Scratch, Range<usize>),
+) {
+    let (lq, lk, d) = (span.q.len(), span.k.len(), h.head_dim);
+    let dout = Rows { data: y.dout, stride: h.width() };
+    s.delta.clear();
+    s.delta.extend(span.q.clone().map(|i| {
+        let at = i * h.width() + head * d;
+        y.out[at..][..d].iter().zip(&y.dout[at..][..d]).map(|(o, g)| o * g).sum::<f32>()
+    }));
+    zero(&mut s.dq, lq * d);
+    for k0 in (0..lk).step_by(KEYS) {
+        let n = KEYS.min(lk - k0);
+        let ks = span.k.start + k0..span.k.start + k0 + n;
+        let (k, v) = (x.k.head(ks.clone(), head, h), x.v.head(ks.clone(), head, h));
+        zero(&mut s.dk, n * d);
+        zero(&mut s.dv, n * d);
+        // The first query that sees a key of this tile.
+        let first = if h.causal { (k0 + lq).saturating_sub(lk) } else { 0 };
+        for q0 in (first..lq).step_by(QUERIES) {
+            let m = QUERIES.min(lq - q0);
+            let qs = span.q.start + q0..span.q.start + q0 + m;
+            let (q, g) = (x.q.head(qs.clone(), head, h), dout.head(qs, head, h));
+            s.scores.compute(q, k, h.scale, |i| h.visible(span, q0 + i).saturating_sub(k0));
+            let stride = s.scores.stride;
+            zero(&mut s.ds, m * stride);
+            gemm_here(&mut s.ds, stride, Start::Zero, 1.0, g, v.t());
+            differentiate(&mut s.scores.p[..m * stride], &mut s.ds, stride, &lse[q0..], &s.delta[q0..]);
+            let (p, ds) =
+                (MatRef::f32(&s.scores.p, m, n).stride(stride), MatRef::f32(&s.ds, m, n).stride(stride));
+            gemm_here(&mut s.dv, d, Start::Keep, 1.0, p.t(), g);
+            gemm_here(&mut s.dk, d, Start::Keep, h.scale, ds.t(), q);
+            gemm_here(&mut s.dq[q0 * d..], d, Start::Keep, h.scale, ds, k);
+        }
+        write(s, ks);
+    }
+}
+
+vectorised! {
+    /// Scores to p = e^(score − lse), and dp to ds = p·(dp − Δ).
+    fn differentiate(p: &mut [f32], ds: &mut [f32], stride: usize, lse: &[f32], delta: &[f32]) {
+        let rows = p.chunks_exact_mut(stride).zip(ds.chunks_exact_mut(stride));
+        for ((p, ds), (lse, delta)) in rows.zip(lse.iter().zip(delta)) {
+            for (p, ds) in p.iter_mut().zip(ds) {
+                *p = exp(*p - lse);
+                *ds = *p * (*ds - delta);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn zero(x: &mut Vec<f32>, len: usize) {
+    x.clear();
+    x.resize(len, 0.0);
+}
+
+/// Writes the rows of `from`, `cols` wide, to `rows` of `to`.
+///
+/// # Safety
+/// `to` holds the rows, and nobody else touches these columns of them.
+#[inline(always)]
+unsafe fn copy(from: &[f32], to: Pointer, stride: usize, rows: Range<usize>, cols: usize) {
+    for (i, from) in rows.zip(from.chunks_exact(cols)) {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts_mut(to.at(i * stride).0, cols) }.copy_from_slice(from);
+    }
+}

@@ -1,0 +1,116 @@
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::{Heads, KEYS, LANES, QUERIES, Qkv, Scores, Span, disjoint};
+use crate::gemm::{MatRef, Pointer, Start, gemm_here};
+use crate::math::{exp, vectorised};
+use crate::par;
+
+#[derive(Default)]
+struct Scratch {
+    scores: Scores,
+    /// Σ p·v of the block, [queries, head_dim].
+    out: Vec<f32>,
+    /// Largest score so far and Σ p, of each query.
+    top: Vec<f32>,
+    sum: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// out = softmax(scale·q·kᵀ)·v for each span and head, 0 in rows outside all spans; lse [heads, rows] gets the
+/// logarithm of each softmax's denominator, +∞ where a query sees no key.
+///
+/// # Panics
+/// When two spans share queries, or a span or a length does not fit its matrix.
+pub fn forward(out: &mut [f32], lse: &mut [f32], x: Qkv<'_>, spans: &[Span], h: &Heads) {
+    assert!(disjoint(spans.iter().map(|s| s.q.clone())), "spans share queries");
+    let (rows, width) = (out.len() / h.width().max(1), h.width());
+    assert!(
+        lse.len() == rows * h.heads && spans.iter().all(|s| s.q.end <= rows),
+        "spans do not fit the rows"
+    );
+    out.fill(0.0);
+    lse.fill(f32::INFINITY);
+    let blocks: Vec<_> = spans
+        .iter()
+        .flat_map(|s| s.q.clone().step_by(QUERIES).map(move |i| (s, i..s.q.end.min(i + QUERIES))))
+        .collect();
+    let work = spans.iter().map(|s| s.q.len() * s.k.len() * width * 2).sum();
+    let (out, lse) = (Pointer(out.as_mut_ptr()), Pointer(lse.as_mut_ptr()));
+    par::each(blocks.len() * h.heads, work, |i| {
+        let ((span, qs), head) = (&blocks[i / h.heads], i % h.heads);
+        SCRATCH.with_borrow_mut(|s| {
+            block(s, x, span, qs.clone(), head, h);
+            for ((i, o), (top, sum)) in
+                qs.clone().zip(s.out.chunks_exact(h.head_dim)).zip(s.top.iter().zip(&s.sum))
+            {
+                if *sum == 0.0 {
+                    continue;
+                }
+                // SAFETY: query i and this head belong to this task alone, by the assertions above.
+                let (to, lse) = unsafe {
+                    let to = out.at(i * width + head * h.head_dim).0;
+                    (std::slice::from_raw_parts_mut(to, h.head_dim), &mut *lse.at(head * rows + i).0)
+                };
+                to.iter_mut().zip(o).for_each(|(to, o)| *to = o / sum);
+                *lse = top + sum.ln();
+            }
+        });
+    });
+}
+
+/// Queries `qs` of one span and head.
+#[inline(always)]
+fn block(s: &mut Scratch, x: Qkv<'_>, span: &Span, qs: Range<usize>, head: usize, h: &Heads) {
+    let (m, d, first) = (qs.len(), h.head_dim, qs.start - span.q.start);
+    s.out.clear();
+    s.out.resize(m * d, 0.0);
+    s.top.clear();
+    s.top.resize(m, f32::NEG_INFINITY);
+    s.sum.clear();
+    s.sum.resize(m, 0.0);
+    let last = h.visible(span, first + m - 1);
+    let q = x.q.head(qs, head, h);
+    for k0 in (0..last).step_by(KEYS) {
+        let n = KEYS.min(last - k0);
+        let ks = span.k.start + k0..span.k.start + k0 + n;
+        let (k, v) = (x.k.head(ks.clone(), head, h), x.v.head(ks, head, h));
+        s.scores.compute(q, k, h.scale, |i| h.visible(span, first + i).saturating_sub(k0));
+        let stride = s.scores.stride;
+        let p = &mut s.scores.p[..m * stride];
+        softmax(p, stride, &mut s.top, &mut s.sum, &mut s.out, if k0 == 0 { 0 } else { d });
+        let p = MatRef::f32(&s.scores.p, m, n).stride(stride);
+        gemm_here(&mut s.out, d, if k0 == 0 { Start::Zero } else { Start::Keep }, 1.0, p, v);
+    }
+}
+
+vectorised! {
+    /// Scores to e^(score − top) with each row's new top; sums, and d columns of out, follow the change of top.
+    fn softmax(p: &mut [f32], stride: usize, top: &mut [f32], sum: &mut [f32], out: &mut [f32], d: usize) {
+        for (i, row) in p.chunks_exact_mut(stride).enumerate() {
+            let new = fold(row, top[i], f32::max);
+            // A row that sees no key yet: e^(−∞ − 0) = 0 where −∞ − −∞ would be NaN.
+            let base = if new == f32::NEG_INFINITY { 0.0 } else { new };
+            row.iter_mut().for_each(|x| *x = exp(*x - base));
+            let fade = exp(top[i] - base);
+            sum[i] = sum[i] * fade + fold(row, 0.0, |a, b| a + b);
+            out[i * d..(i + 1) * d].iter_mut().for_each(|o| *o *= fade);
+            top[i] = new;
+        }
+    }
+}
+
+/// A row, whole lanes long, folded lane by lane and then across.
+#[inline(always)]
+fn fold(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    for x in row.as_chunks::<LANES>().0 {
+        for l in 0..LANES {
+            lanes[l] = f(lanes[l], x[l]);
+        }
+    }
+    lanes.into_iter().fold(start, f)
+}

@@ -1,0 +1,157 @@
+//! Attention over spans of rows, tile by tile with a running softmax: no matrix of all queries by all keys.
+//!
+//! A task holds QUERIES × KEYS scores at a time (Dao et al., FlashAttention-2, arXiv 2307.08691, on one core's cache).
+
+mod backward;
+mod forward;
+
+use std::ops::Range;
+
+use crate::gemm::{MatRef, Start, gemm_here};
+
+pub use backward::{Output, backward};
+pub use forward::forward;
+
+/// Rows of queries that attend to rows of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Rows of the queries.
+    pub q: Range<usize>,
+    /// Rows of the keys and values.
+    pub k: Range<usize>,
+}
+
+/// How the columns are cut into heads, and what each query sees.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heads {
+    /// Number of heads.
+    pub heads: usize,
+    /// Columns of one head.
+    pub head_dim: usize,
+    /// Factor of the scores q·k.
+    pub scale: f32,
+    /// Query i of a span of lq queries and lk keys sees its keys 0..=lk − lq + i only.
+    pub causal: bool,
+}
+
+impl Heads {
+    /// Columns of all heads.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// How many keys of `span` its query `i` sees: the first ones.
+    #[inline(always)]
+    fn visible(&self, span: &Span, i: usize) -> usize {
+        if self.causal { (span.k.len() + i + 1).saturating_sub(span.q.len()) } else { span.k.len() }
+    }
+}
+
+/// Keys and values, or their gradients.
+#[derive(Debug, Clone, Copy)]
+pub enum Kv<T> {
+    /// Two matrices [rows, at least heads·head_dim].
+    Split {
+        /// Keys.
+        k: T,
+        /// Values.
+        v: T,
+    },
+    /// One matrix [rows, 2·heads·head_dim], keys first.
+    Fused(T),
+}
+
+impl<T> Kv<T> {
+    /// The same layout of something else.
+    pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> Kv<U> {
+        match self {
+            Kv::Split { k, v } => Kv::Split { k: f(k), v: f(v) },
+            Kv::Fused(kv) => Kv::Fused(f(kv)),
+        }
+    }
+}
+
+impl<'a> Kv<Rows<'a>> {
+    /// Keys and values, each `width` columns.
+    pub fn parts(self, width: usize) -> (Rows<'a>, Rows<'a>) {
+        match self {
+            Kv::Split { k, v } => (k, v),
+            Kv::Fused(kv) => (kv, Rows { data: kv.data.get(width..).unwrap_or(&[]), stride: kv.stride }),
+        }
+    }
+}
+
+/// Rows of f32, `stride` elements apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// The elements from the first row's first on.
+    pub data: &'a [f32],
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+/// Rows of f32 to write, `stride` elements apart.
+#[derive(Debug)]
+pub struct RowsMut<'a> {
+    /// The elements from the first row's first on.
+    pub data: &'a mut [f32],
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+/// The matrices that attention reads: q [rows, heads·head_dim], k and v [keys, at least heads·head_dim].
+#[derive(Debug, Clone, Copy)]
+pub struct Qkv<'a> {
+    /// Queries.
+    pub q: Rows<'a>,
+    /// Keys.
+    pub k: Rows<'a>,
+    /// Values.
+    pub v: Rows<'a>,
+}
+
+/// Whether no row lies in two of the ranges.
+pub fn disjoint(ranges: impl Iterator<Item = Range<usize>>) -> bool {
+    let mut all: Vec<_> = ranges.filter(|r| !r.is_empty()).collect();
+    all.sort_by_key(|r| r.start);
+    all.windows(2).all(|w| w[0].end <= w[1].start)
+}
+
+/// Queries of one block.
+const QUERIES: usize = 64;
+/// Keys of one tile.
+const KEYS: usize = 128;
+/// Lanes in which the sum and the maximum of a row of scores run.
+const LANES: usize = 8;
+
+/// The scores of one block and one tile, rows padded to whole lanes.
+#[derive(Default)]
+struct Scores {
+    p: Vec<f32>,
+    stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows `rows` of head `head`.
+    #[inline(always)]
+    fn head(self, rows: Range<usize>, head: usize, h: &Heads) -> MatRef<'a> {
+        let from = rows.start * self.stride + head * h.head_dim;
+        MatRef::f32(&self.data[from..], rows.len(), h.head_dim).stride(self.stride)
+    }
+}
+
+impl Scores {
+    /// p = scale·q·kᵀ, −∞ beyond the first `visible(i)` keys of row i and in the padding.
+    #[inline(always)]
+    fn compute(&mut self, q: MatRef<'_>, k: MatRef<'_>, scale: f32, visible: impl Fn(usize) -> usize) {
+        self.stride = k.rows.next_multiple_of(LANES);
+        let len = q.rows * self.stride;
+        if self.p.len() < len {
+            self.p.resize(len, 0.0);
+        }
+        gemm_here(&mut self.p[..len], self.stride, Start::Zero, scale, q, k.t());
+        for (i, row) in self.p[..len].chunks_exact_mut(self.stride).enumerate() {
+            row[visible(i).min(k.rows)..].fill(f32::NEG_INFINITY);
+        }
+    }
+}

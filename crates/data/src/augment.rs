@@ -1,0 +1,50 @@
+//! Which changes to pictures are drawn while training.
+
+use pheye_image::Augment;
+
+use crate::random::{Purpose, below, draw};
+use crate::{Error, Result};
+
+/// The changes that may happen to a picture, each time it is seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Augmentation {
+    hflip: bool,
+    vflip: bool,
+    rot90: bool,
+    shift: u16,
+}
+
+impl Augmentation {
+    /// From their names: `hflip` and `vflip` (half of the time), `rot90` (any of the four turns), `shift:N` (up to N
+    /// pixels of the picture each way).
+    ///
+    /// # Errors
+    /// [`Error::Augmentation`] for any other name.
+    pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<Augmentation> {
+        let mut out = Augmentation::default();
+        for name in names.iter().map(S::as_ref) {
+            match (name, name.strip_prefix("shift:").map(str::parse)) {
+                ("hflip", _) => out.hflip = true,
+                ("vflip", _) => out.vflip = true,
+                ("rot90", _) => out.rot90 = true,
+                (_, Some(Ok(n))) => out.shift = n,
+                _ => return Err(Error::Augmentation(name.into())),
+            }
+        }
+        Ok(out)
+    }
+
+    /// The draw for item `id` in pass `pass`.
+    pub(crate) fn draw(&self, seed: u64, id: u32, pass: u64) -> Augment {
+        let [bits, dx, dy, _] = draw(seed, Purpose::Augment, id, pass);
+        let n = u32::from(self.shift);
+        let by = |word| below(word, 2 * n + 1) as isize - n as isize;
+        Augment {
+            flip_horizontal: self.hflip && bits & 1 == 1,
+            flip_vertical: self.vflip && bits >> 1 & 1 == 1,
+            turns: if self.rot90 { (bits >> 2 & 3) as u8 } else { 0 },
+            dx: by(dx),
+            dy: by(dy),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Any stretch of a mixture's order as a batch.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use pheye_image::{DecodeOptions, Preprocess, Rgb8, Tiles};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::random::{Permutation, Purpose};
+use crate::{Augmentation, Content, Draw, Error, Mixture, Result};
+
+/// A text to encode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Example<'a> {
+    /// A question (instruction) and its answer (output), to be put into the prompt.
+    Question(&'a str, &'a str),
+    /// A caption or text as it is.
+    Text(&'a str),
+}
+
+/// A text in tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The tokens, end token included.
+    pub ids: Vec<u32>,
+    /// The first token that is learnt, an index into `ids`.
+    pub loss_from: usize,
+}
+
+/// Turns texts into tokens: the tokenizer and the prompt template, as one function.
+pub type Encode =
+    dyn Fn(Example<'_>) -> Result<Encoded, Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
+
+/// What to do about a picture or text that cannot be used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBroken {
+    /// An error that names it.
+    #[default]
+    Stop,
+    /// Leave it out and name it in [`Batch::skipped`].
+    Skip,
+}
+
+/// How batches are built.
+#[derive(Debug, Clone)]
+pub struct LoaderOptions {
+    /// Samples (pictures or texts) of a batch.
+    pub batch: usize,
+    /// What is learnt.
+    pub content: Content,
+    /// Questions taken of a picture each time it is seen, all when absent. Over the passes every question gets its turn.
+    pub questions: Option<usize>,
+    /// Random changes to pictures.
+    pub augmentation: Augmentation,
+    /// The most tokens of a sequence.
+    pub max_tokens: usize,
+    /// Bytes of decoded pictures kept in memory.
+    pub cache_bytes: usize,
+    /// How pictures are decoded.
+    pub decode: DecodeOptions,
+    /// What to do about broken ones.
+    pub on_broken: OnBroken,
+}
+
+/// A picture of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picture {
+    /// Its file.
+    pub name: String,
+    /// Its pixels.
+    pub tiles: Tiles,
+}
+
+/// A text of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// The picture it is about, an index into [`Batch::pictures`]; without pictures, the number of the sample.
+    pub picture: usize,
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// The first token that is learnt, an index into `ids`.
+    pub loss_from: usize,
+}
+
+/// What one forward pass learns from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Position of its first sample in the order of the mixture.
+    pub position: u64,
+    /// Its pictures; none with [`Content::Text`].
+    pub pictures: Vec<Picture>,
+    /// Its texts, those of one picture side by side.
+    pub sequences: Vec<Sequence>,
+    /// Why samples were left out, one line each.
+    pub skipped: Vec<String>,
+}
+
+/// Builds batches.
+pub struct Loader {
+    mixture: Mixture,
+    preprocess: Preprocess,
+    encode: Box<Encode>,
+    options: LoaderOptions,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    pictures: HashMap<u32, Arc<Rgb8>>,
+    bytes: usize,
+}
+
+struct Sample {
+    picture: Option<Picture>,
+    texts: Vec<Encoded>,
+    skipped: Vec<String>,
+}
+
+impl Loader {
+    /// Batches of `mixture`.
+    ///
+    /// # Errors
+    /// [`Error::Zero`].
+    pub fn new(
+        mixture: Mixture,
+        preprocess: Preprocess,
+        encode: Box<Encode>,
+        options: LoaderOptions,
+    ) -> Result<Loader> {
+        for (option, value) in [("batch", options.batch), ("questions", options.questions.unwrap_or(1))] {
+            if value == 0 {
+                return Err(Error::Zero { option });
+            }
+        }
+        Ok(Loader { mixture, preprocess, encode, options, cache: Mutex::default() })
+    }
+
+    /// The data and its order.
+    pub fn mixture(&self) -> &Mixture {
+        &self.mixture
+    }
+
+    /// Samples of a batch: how far the position moves from one to the next.
+    pub fn batch_len(&self) -> u64 {
+        self.options.batch as u64
+    }
+
+    /// The batch whose first sample stands at `position`. It goes on into the next epoch when one ends.
+    ///
+    /// # Errors
+    /// The first fault in the order of the samples. With [`OnBroken::Skip`] none; a batch may then be empty.
+    pub fn batch(&self, position: u64) -> Result<Batch> {
+        let positions = (0..self.batch_len()).into_par_iter().map(|i| position + i);
+        let samples: Vec<Result<Sample>> = positions.map(|p| self.sample(&self.mixture.draw(p))).collect();
+        let mut batch = Batch { position, pictures: Vec::new(), sequences: Vec::new(), skipped: Vec::new() };
+        for (i, sample) in samples.into_iter().enumerate() {
+            let sample = match (sample, self.options.on_broken) {
+                (Ok(sample), _) => sample,
+                (Err(error), OnBroken::Stop) => return Err(error),
+                (Err(error), OnBroken::Skip) => {
+                    batch.skipped.push(error.to_string());
+                    continue;
+                }
+            };
+            batch.skipped.extend(sample.skipped);
+            // A picture without a text left would be computed for nothing.
+            if sample.texts.is_empty() {
+                continue;
+            }
+            let picture = if sample.picture.is_some() { batch.pictures.len() } else { i };
+            batch.pictures.extend(sample.picture);
+            let sequence = |Encoded { ids, loss_from }| Sequence { picture, ids, loss_from };
+            batch.sequences.extend(sample.texts.into_iter().map(sequence));
+        }
+        Ok(batch)
+    }
+
+    fn sample(&self, draw: &Draw) -> Result<Sample> {
+        let name = self.mixture.manifest(draw).name(draw.item);
+        let (mut texts, mut skipped) = (Vec::new(), Vec::new());
+        for text in self.texts(draw) {
+            match (self.encode(text, &name), self.options.on_broken) {
+                (Ok(encoded), _) => texts.push(encoded),
+                (Err(error), OnBroken::Stop) => return Err(error),
+                (Err(error), OnBroken::Skip) => skipped.push(error.to_string()),
+            }
+        }
+        let picture = match &self.mixture.item(draw).image {
+            Some(image) if self.options.content != Content::Text => {
+                let augment = self.options.augmentation.draw(self.mixture.seed(), draw.id, draw.pass);
+                let tiles = self.preprocess.augmented(&*self.picture(draw, image)?, &augment);
+                Some(Picture { name, tiles })
+            }
+            _ => None,
+        };
+        Ok(Sample { picture, texts, skipped })
+    }
+
+    fn texts(&self, draw: &Draw) -> Vec<Example<'_>> {
+        let item = self.mixture.item(draw);
+        let texts = [&item.text, &item.caption].into_iter().flatten().map(|t| Example::Text(t));
+        let questions = self.questions(draw).into_iter().map(|q| &item.qa[q]);
+        let questions = questions.map(|(question, answer)| Example::Question(question, answer));
+        match self.options.content {
+            Content::Questions => questions.collect(),
+            Content::Captions => item.caption.iter().map(|c| Example::Text(c)).collect(),
+            Content::Text => texts.chain(questions).collect(),
+        }
+    }
+
+    /// The questions of this turn. All passes together go round an order of their own for each picture.
+    fn questions(&self, draw: &Draw) -> Vec<usize> {
+        let n = self.mixture.item(draw).qa.len();
+        match self.options.questions {
+            Some(q) if q < n => {
+                let seed = self.mixture.seed();
+                let order = Permutation::new(n, seed, Purpose::Questions, draw.id as usize, 0);
+                let start = (draw.pass % n as u64) as usize * q;
+                (0..q).map(|i| order.at((start + i) % n)).collect()
+            }
+            _ => (0..n).collect(),
+        }
+    }
+
+    fn encode(&self, text: Example<'_>, name: &str) -> Result<Encoded> {
+        let encoded =
+            (self.encode)(text).map_err(|source| Error::Encode { name: name.to_string(), source })?;
+        let (tokens, limit) = (encoded.ids.len(), self.options.max_tokens);
+        if tokens > limit {
+            return Err(Error::TooLong { name: name.to_string(), tokens, limit });
+        }
+        Ok(encoded)
+    }
+
+    fn picture(&self, draw: &Draw, image: &str) -> Result<Arc<Rgb8>> {
+        // The lock is held only to look up and to insert, never while decoding.
+        let cached = || self.cache.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(picture) = cached().pictures.get(&draw.id) {
+            return Ok(picture.clone());
+        }
+        let store = &self.mixture.manifest(draw).store;
+        let picture =
+            Arc::new(pheye_image::decode(&store.read(image)?, &store.name(image), &self.options.decode)?);
+        let mut cache = cached();
+        let bytes = cache.bytes + picture.pixels.len();
+        if bytes <= self.options.cache_bytes && cache.pictures.insert(draw.id, picture.clone()).is_none() {
+            cache.bytes = bytes;
+        }
+        Ok(picture)
+    }
+}

@@ -1,0 +1,35 @@
+//! How a run's texts become tokens: its tokenizer and its prompt, as the one function that the trainer takes.
+
+use pheye_data::{Encode, Encoded, Example};
+use pheye_text::Tokenizer;
+use pheye_train::{Config, Task};
+
+use crate::Result;
+
+/// The encoder for `config`: answers are learnt after their prompt, texts from their second token on.
+///
+/// # Errors
+/// A tokenizer that cannot be read, or has ids outside the model's vocabulary.
+pub fn encoder(config: &Config) -> Result<Box<Encode>> {
+    let network = config.network()?;
+    let file = config.needed("model.tokenizer", &config.model.tokenizer)?;
+    let tokenizer = Tokenizer::from_file(file, None)?;
+    tokenizer.check_fits(network.text.vocab_size)?;
+    let (task, prompt) = (config.task, network.prompt);
+    Ok(Box::new(move |example| {
+        Ok(match example {
+            Example::Question(question, answer) => {
+                let example = prompt.encode_example(&tokenizer, question, answer)?;
+                let loss_from = if task == Task::NextToken { 1 } else { example.loss_from };
+                Encoded { ids: example.ids, loss_from }
+            }
+            Example::Text(text) => {
+                let mut ids = tokenizer.encode(text)?;
+                if task != Task::Contrastive {
+                    ids.push(tokenizer.end_token());
+                }
+                Encoded { ids, loss_from: 1 }
+            }
+        })
+    }))
+}

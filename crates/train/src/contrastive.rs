@@ -1,0 +1,114 @@
+//! A vision tower learns from captions (CLIP, arXiv 2103.00020): the picture's embedding should be nearest to that of
+//! its own caption.
+//!
+//! The picture is seen as Pheye will see it, the global view and every tile in one pass; its embedding is the mean of
+//! all tokens, normalised and projected. The text side is as small as can be, the mean of trained token embeddings,
+//! projected: it serves the training alone and is thrown away.
+
+use pheye_data::Batch;
+use pheye_model::{Config, Loss};
+use pheye_ops::layernorm::{self, LayerNorm};
+use pheye_ops::linear::{self, Linear};
+use pheye_ops::lora::Route;
+use pheye_ops::{Cx, RandomInit, add, contrastive, embedding, pool};
+use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
+use pheye_vit::Vit;
+
+use crate::Result;
+
+/// Where the tower's weights stand in a Pheye checkpoint, so that training Pheye can start from this file.
+const PREFIX: &str = "vision_encoder.vision_model.base_model.model";
+
+/// A tower, and the two small heads that its embeddings are compared through.
+pub(crate) struct Contrastive {
+    pub(crate) vit: Vit,
+    norm: LayerNorm,
+    project: Linear,
+    words: Param,
+    words_project: Linear,
+    /// ln of the temperature's inverse.
+    log_scale: Param,
+}
+
+impl Contrastive {
+    pub(crate) fn new(config: &Config, seed: u64) -> Result<Contrastive> {
+        let mut random = RandomInit::new(seed);
+        let vit = Vit::new(&mut Scope::new(&mut random, PREFIX), &config.vision, &[])
+            .map_err(pheye_model::Error::from)?;
+        let d = config.vision.hidden_size;
+        let start = Init::Normal(0.7 / (d as f32).sqrt());
+        let mut scope = Scope::new(&mut random, "contrastive");
+        let norm = LayerNorm::new(&mut scope.at("norm"), d, config.vision.layer_norm_eps);
+        let project = Linear::new(&mut scope.at("project"), d, d, false, start);
+        let words = scope.param("words", [config.text.vocab_size, d], Init::Normal(1.0));
+        let words_project = Linear::new(&mut scope.at("words_project"), d, d, false, start);
+        let mut log_scale = scope.param("log_scale", [1], Init::Zeros);
+        log_scale.value = Tensor::from_f32([1], &[(1.0f32 / 0.07).ln()])?;
+        Ok(Contrastive { vit, norm, project, words, words_project, log_scale })
+    }
+
+    pub(crate) fn params_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = self.vit.params_mut();
+        all.extend(self.norm.params_mut());
+        all.extend(self.project.params_mut());
+        all.push(&mut self.words);
+        all.extend(self.words_project.params_mut());
+        all.push(&mut self.log_scale);
+        all
+    }
+
+    /// The loss over the batch's pictures, times their number, and its gradients.
+    pub(crate) fn loss_and_grads(&self, cx: &Cx, batch: &Batch, grads: &mut Grads) -> Result<Loss> {
+        let (captions, labels) = unique(batch);
+        let lengths: Vec<usize> = captions.iter().map(|c| c.len()).collect();
+        let ids = captions.concat();
+        let words = embedding::forward(cx, &ids, &self.words)?;
+        let (texts, text_saved) = linear::forward(cx, &pool::forward(cx, &words, &lengths)?, &self.words_project)?;
+
+        let route = Route { ranges: Vec::new(), dropout: None };
+        let pictures = batch.pictures.len();
+        let pixels = by_picture(batch)?;
+        let (x, vit) = self.vit.forward(cx, &pixels, &route)?;
+        let tokens = vec![x.shape().rows() / pictures; pictures];
+        let (pooled, norm) = layernorm::forward(cx, &pool::forward(cx, &x, &tokens)?, &self.norm)?;
+        let (images, image_saved) = linear::forward(cx, &pooled, &self.project)?;
+
+        let log_scale = self.log_scale.value.f32()?[0];
+        let loss = contrastive::forward_backward(cx, &images, &texts, &labels, log_scale)?;
+        // The mean over pictures comes back; the trainer divides by their number itself.
+        let n = pictures as f32;
+        if let Some(g) = grads.of(&self.log_scale)? {
+            g[0] += n * loss.dlog_scale;
+        }
+        let scaled = |t: Tensor| add::scale(cx, t, n);
+        let dpooled = linear::backward(cx, &image_saved, &scaled(loss.dimages)?, &self.project, Some(&mut *grads))?;
+        let dmean = layernorm::backward(cx, &norm, &dpooled, &self.norm, Some(&mut *grads))?;
+        self.vit.backward(cx, vit, pool::backward(cx, &dmean, &tokens)?, grads)?;
+        let dtext = linear::backward(cx, &text_saved, &scaled(loss.dtexts)?, &self.words_project, Some(&mut *grads))?;
+        embedding::backward(cx, &ids, &pool::backward(cx, &dtext, &lengths)?, &self.words, Some(grads))?;
+        Ok(Loss { sum: loss.loss * f64::from(n), tokens: pictures })
+    }
+}
+
+/// The different captions of a batch, in tokens, and which of them each picture has.
+fn unique(batch: &Batch) -> (Vec<&[u32]>, Vec<usize>) {
+    let mut captions: Vec<&[u32]> = Vec::new();
+    let mut labels = vec![0; batch.pictures.len()];
+    for s in &batch.sequences {
+        let known = captions.iter().position(|c| *c == s.ids);
+        labels[s.picture] = known.unwrap_or(captions.len());
+        if known.is_none() {
+            captions.push(&s.ids);
+        }
+    }
+    (captions, labels)
+}
+
+/// Pixels [pictures·(1 + L²), 3, s, s], all views of a picture together.
+fn by_picture(batch: &Batch) -> Result<Tensor> {
+    let views: usize = batch.pictures.iter().map(|p| 1 + p.tiles.count).sum();
+    let size = batch.pictures.first().map_or(0, |p| p.tiles.size);
+    let pixels: Vec<f32> =
+        batch.pictures.iter().flat_map(|p| p.tiles.global.iter().chain(&p.tiles.local).copied()).collect();
+    Ok(Tensor::from_f32([views, 3, size, size], &pixels)?)
+}

@@ -1,0 +1,141 @@
+//! What a run trains: all of Pheye, a vision tower alone, or a language model alone, behind the few things that the
+//! loop asks of each.
+
+use std::path::Path;
+
+use pheye_data::Batch;
+use pheye_model::{Loss, Options, Pheye};
+use pheye_ops::lora::Dropout;
+use pheye_ops::{Cx, RandomInit};
+use pheye_phi::{Layout, Phi};
+use pheye_tensor::{Grads, Param, ParamTable, Scope};
+use pheye_weights::save_safetensors;
+
+use crate::contrastive::Contrastive;
+use crate::{Config, Error, Result, Task, matches};
+
+/// A network with its loss.
+pub(crate) enum Learner {
+    /// Answers about pictures.
+    Pheye(Box<Pheye>),
+    /// Pictures against captions.
+    Contrastive(Box<Contrastive>),
+    /// The next token.
+    NextToken(Box<Phi>),
+}
+
+/// The tower's weights, as [`Learner::export`] writes them and `model.encoder` names them.
+pub(crate) const VISION_FILE: &str = "vision.safetensors";
+/// The language model's weights.
+const TEXT_FILE: &str = "text.safetensors";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+
+impl Learner {
+    /// The network of `config`, of the shape `model`, at the start of a run.
+    pub(crate) fn new(config: &Config, model: &pheye_model::Config) -> Result<Learner> {
+        let m = &config.model;
+        let seed = config.train.seed;
+        match config.task {
+            Task::Pheye => {
+                let options = Options { frozen_bf16: m.frozen_bf16 };
+                if let Some(init) = &m.init {
+                    return Ok(Learner::Pheye(Box::new(Pheye::load(&config.resolve(init), options)?)));
+                }
+                let vision = config.needed("model.encoder", &m.encoder)?;
+                let text = config.needed("model.decoder", &m.decoder)?;
+                let model = Pheye::from_backbones(model, &vision, &text, seed, options)?;
+                Ok(Learner::Pheye(Box::new(model)))
+            }
+            Task::Contrastive => Ok(Learner::Contrastive(Box::new(Contrastive::new(model, seed)?))),
+            Task::NextToken => {
+                let mut random = RandomInit::new(seed);
+                let phi = Phi::new(&mut Scope::new(&mut random, "lang_encoder"), &model.text)
+                    .map_err(pheye_model::Error::from)?;
+                Ok(Learner::NextToken(Box::new(phi)))
+            }
+        }
+    }
+
+    pub(crate) fn params_mut(&mut self) -> Vec<&mut Param> {
+        match self {
+            Learner::Pheye(model) => model.params_mut(),
+            Learner::Contrastive(c) => c.params_mut(),
+            Learner::NextToken(phi) => phi.params_mut(),
+        }
+    }
+
+    /// Trains the parameters that `patterns` pick; without patterns those that the task trains.
+    pub(crate) fn choose(&mut self, patterns: &[String]) -> Result<ParamTable> {
+        let picked = |name: &str| patterns.iter().any(|p| matches(p, name));
+        match self {
+            Learner::Pheye(model) if patterns.is_empty() => Ok(model.train(Pheye::is_pheye_param)?),
+            Learner::Pheye(model) => Ok(model.train(picked)?),
+            other => {
+                let all = patterns.is_empty();
+                Ok(ParamTable::assign(other.params_mut(), |p| all || picked(&p.name))?)
+            }
+        }
+    }
+
+    /// The loss of a batch; the gradients of its sum are added to `grads`.
+    pub(crate) fn loss_and_grads(
+        &self,
+        cx: &Cx,
+        batch: &Batch,
+        dropout: Option<Dropout>,
+        grads: &mut Grads,
+    ) -> Result<Loss> {
+        match self {
+            Learner::Pheye(model) => {
+                let (ids, targets, lengths) = pack(batch);
+                let picture = batch.sequences.iter().map(|s| s.picture).collect();
+                let tiles: Vec<_> = batch.pictures.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
+                let pixels = pheye_model::stack(model.config().vision.image_size, &tiles)?;
+                let batch = pheye_model::Batch { pixels, pictures: tiles.len(), ids, targets, lengths, picture };
+                Ok(model.loss_and_grads(cx, &batch, dropout, grads)?)
+            }
+            Learner::Contrastive(c) => c.loss_and_grads(cx, batch, grads),
+            Learner::NextToken(phi) => {
+                let (ids, targets, lengths) = pack(batch);
+                let layout = Layout::packed(&lengths);
+                let (sum, tokens) = phi.next_token_loss(cx, &ids, &targets, &layout, Some(grads))?;
+                Ok(Loss { sum, tokens })
+            }
+        }
+    }
+
+    /// Writes what was trained, with its tokenizer: a model folder, or the backbone that other runs start from.
+    pub(crate) fn export(&mut self, folder: &Path, tokenizer: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        let none = Default::default();
+        match self {
+            Learner::Pheye(model) => model.save(folder)?,
+            Learner::Contrastive(c) => {
+                let params = c.vit.params_mut();
+                let tensors = params.iter().map(|p| (p.name.as_str(), &p.value));
+                save_safetensors(folder.join(VISION_FILE), tensors, &none)?;
+            }
+            Learner::NextToken(phi) => {
+                let params = phi.params_mut();
+                let tensors = params.iter().map(|p| (p.name.as_str(), &p.value));
+                save_safetensors(folder.join(TEXT_FILE), tensors, &none)?;
+            }
+        }
+        let copy = folder.join(TOKENIZER_FILE);
+        std::fs::copy(tokenizer, &copy).map_err(|e| Error::io(&copy, e))?;
+        Ok(())
+    }
+}
+
+/// All sequences of a batch, one after another: tokens, what should follow each, lengths.
+fn pack(batch: &Batch) -> (Vec<u32>, Vec<i64>, Vec<usize>) {
+    let (mut ids, mut targets) = (Vec::new(), Vec::new());
+    for s in &batch.sequences {
+        ids.extend(&s.ids);
+        targets.extend((1..=s.ids.len()).map(|next| match s.ids.get(next) {
+            Some(&id) if next >= s.loss_from => i64::from(id),
+            _ => -100,
+        }));
+    }
+    (ids, targets, batch.sequences.iter().map(|s| s.ids.len()).collect())
+}

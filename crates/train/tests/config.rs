@@ -1,0 +1,87 @@
+//! Configs: what a faulty one says, and which differences forbid a resume.
+
+use std::path::{Path, PathBuf};
+
+use pheye_train::{Config, Error, Task};
+
+const GOOD: &str = "\
+task = \"pheye\"
+
+[model]
+preset = \"nano\"
+config = { level = 2 }
+
+[data]
+train = [\"data/train.zip\"]
+augment = [\"hflip\"]
+
+[optim]
+lr = 1e-3
+
+[train]
+steps = 100
+";
+
+fn parse(text: &str) -> Result<Config, Error> {
+    Config::parse(text, Path::new("run.toml"), PathBuf::from("configs"))
+}
+
+fn fault(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from));
+    parse(&GOOD.replace(from, to)).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_fill_what_is_absent() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!(config.task, Task::Pheye);
+    assert_eq!(config.resolve(Path::new("data/train.zip")), Path::new("configs/data/train.zip"));
+    assert_eq!((config.optim.lr, config.optim.weight_decay, config.train.batch), (1e-3, 0.01, 16));
+    assert_eq!(config.optim.schedule().lr(0, 100), 1e-3);
+    assert_eq!(config.model.config["level"].as_integer(), Some(2));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_table_and_the_nearest() {
+    let error = fault("lr = 1e-3", "xyz = 1");
+    assert_eq!(error, "run.toml, line 12: unknown key `xyz` in [optim]; valid are lr, final_lr, schedule, warmup, betas, eps, weight_decay, clip");
+    let error = fault("lr = 1e-3", "lr = 1\nwarmpu = 3");
+    assert_eq!(error, "run.toml, line 13: unknown key `warmpu` in [optim]; did you mean `warmup`?");
+    let error = fault("[optim]", "[optimm]");
+    assert_eq!(error, "run.toml, line 11: unknown key `optimm`; did you mean `optim`?");
+    let error = fault("[model]", "[eval]\nevrey = 3\n[model]");
+    assert_eq!(error, "run.toml, line 4: unknown key `evrey` in [eval]; did you mean `every`?");
+}
+
+#[test]
+fn faults_of_type_and_range_name_line_and_key() {
+    let error = fault("1e-3", "\"fast\"");
+    assert_eq!(error, "run.toml, line 12, `optim.lr`: invalid type: string \"fast\", expected f64");
+    let error = fault("\"pheye\"", "\"pheyes\"");
+    assert!(error.starts_with("run.toml, line 1, `task`: unknown variant `pheyes`"), "{error}");
+    assert!(fault("steps = 100", "steps = -1").starts_with("run.toml, line 15, `train.steps`: "));
+    assert!(fault("steps = 100", "batch = 0").starts_with("run.toml, line 14, `train.steps`: give either"));
+    assert!(fault("steps = 100", "steps = 1\nbatch = 0").starts_with("run.toml, line 16, `train.batch`: must"));
+    assert!(fault("task = \"pheye\"", "").contains("missing field `task`"));
+    assert!(fault("lr = 1e-3", "lr = ").starts_with("run.toml, line 12"));
+    assert!(fault("1e-3", "-1").contains("lr = -1"));
+    assert!(fault("lr = 1e-3", "betas = [0.9, 1.0]").contains("betas = 1"));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Config::load("nowhere/run.toml").unwrap_err();
+    assert!(matches!(&error, Error::Io { path, .. } if path == Path::new("nowhere/run.toml")));
+}
+
+#[test]
+fn differences_are_listed_unless_they_change_nothing() {
+    let echo = parse(GOOD).unwrap().echo().unwrap();
+    let same = parse(&(GOOD.to_string() + "keep = 7\nout = \"elsewhere\"\n[eval]\nevery = 9\n")).unwrap();
+    assert!(same.differences(&echo).unwrap().is_empty());
+    let other = GOOD.replace("1e-3", "2e-3").replace("level = 2", "level = 3").replace("steps = 100", "epochs = 1.5");
+    let differences = parse(&other).unwrap().differences(&echo).unwrap();
+    let expected =
+        ["model.config.level: 2 → 3", "optim.lr: 0.001 → 0.002", "train.epochs: absent → 1.5", "train.steps: 100 → absent"];
+    assert_eq!(differences, expected);
+}
