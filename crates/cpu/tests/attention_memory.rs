@@ -1,0 +1,51 @@
+//! Long attention takes no memory that grows with queries times keys.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use pheye_cpu::attention::{Heads, Kv, Output, Qkv, Rows, RowsMut, Span, backward, forward};
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: all calls go to the system's allocator as they come.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = IN_USE.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(now, Relaxed);
+        // SAFETY: the caller's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn four_thousand_tokens_fit_a_few_tiles() {
+    let (n, d) = (4096, 16);
+    let x: Vec<f32> = (0..n * d).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
+    let rows = Rows { data: &x, stride: d };
+    let h = Heads { heads: 1, head_dim: d, scale: 0.25, causal: true };
+    let spans = [Span { q: 0..n, k: 0..n }];
+    let qkv = Qkv { q: rows, k: rows, v: rows };
+    let (mut out, mut lse) = (vec![0.0; n * d], vec![0.0; n]);
+    let (mut dq, mut dk, mut dv) = (vec![0.0; n * d], vec![0.0; n * d], vec![0.0; n * d]);
+    let before = IN_USE.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    forward(&mut out, &mut lse, qkv, &spans, &h);
+    let [k, v] = [&mut dk, &mut dv].map(|data| RowsMut { data, stride: d });
+    backward(&mut dq, Kv::Split { k, v }, qkv, Output { out: &out, lse: &lse, dout: &x }, &spans, &h);
+    let more = PEAK.load(Relaxed) - before;
+    let square = 4 * n * n;
+    assert!(more < square / 16, "{more} bytes more, {square} would be a matrix of all scores");
+    assert!(dq.iter().chain(&dk).chain(&dv).all(|x| x.is_finite()));
+}

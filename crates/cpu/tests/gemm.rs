@@ -1,0 +1,136 @@
+//! Products of every layout and path against sums in f64.
+
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm, gemm_here};
+use proptest::prelude::*;
+
+fn random(seed: usize, len: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i + seed) * 7919 % 1009) as f32 / 504.5 - 1.0).collect()
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    m: usize,
+    k: usize,
+    n: usize,
+    a_transposed: bool,
+    b_transposed: bool,
+    half: bool,
+    gap: usize,
+    start: usize,
+    here: bool,
+}
+
+fn turn(x: MatRef<'_>, transposed: bool) -> MatRef<'_> {
+    if transposed { x.t() } else { x }
+}
+
+fn check(case: &Case) {
+    let &Case { m, k, n, gap, .. } = case;
+    let dims = |rows, cols, transposed| if transposed { (cols, rows) } else { (rows, cols) };
+    let ((ar, ac), (br, bc)) = (dims(m, k, case.a_transposed), dims(k, n, case.b_transposed));
+    let (a, mut b) = (random(1, ar * (ac + gap)), random(2, br * (bc + gap)));
+    let half: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+    if case.half {
+        half.convert_to_f32_slice(&mut b);
+    }
+    let (a_data, b_data) = (&a, &b);
+    let a = turn(MatRef::f32(a_data, ar, ac).stride(ac + gap), case.a_transposed);
+    let b = if case.half { MatRef::bf16(&half, br, bc) } else { MatRef::f32(b_data, br, bc) };
+    let b = turn(b.stride(bc + gap), case.b_transposed);
+    let (bias, c_stride) = (random(3, n), n + gap);
+    let before = random(4, m * c_stride);
+    let mut c = before.clone();
+    let start = [Start::Zero, Start::Keep, Start::Bias(&bias)][case.start];
+    let alpha = -0.75;
+    (if case.here { gemm_here } else { gemm })(&mut c, c_stride, start, alpha, a, b);
+    let at = |x: &[f32], r: MatRef, i: usize, j: usize| x[i * r.row_stride + j * r.col_stride] as f64;
+    let (mut worst, mut allowed) = (0.0f64, 0.0f64);
+    for i in 0..m {
+        for j in 0..n {
+            let terms = (0..k).map(|l| at(a_data, a, i, l) * at(b_data, b, l, j));
+            let (sum, size) = terms.fold((0.0, 1.0), |(s, z), t| (s + t, z + t.abs()));
+            let from = [0.0, before[i * c_stride + j], bias[j]][case.start] as f64;
+            worst = worst.max((c[i * c_stride + j] as f64 - from - alpha as f64 * sum).abs());
+            // A sum of f32 in any order errs by half a unit for each addition, and mostly by its square root.
+            allowed = allowed.max(size * f32::EPSILON as f64 * (1.0 + (k as f64).sqrt()));
+        }
+        let gap = i * c_stride + n..(i + 1) * c_stride;
+        assert_eq!(c[gap.clone()], before[gap], "between the rows of C");
+    }
+    assert!(worst <= allowed, "{case:?}: error {worst:.2e}, allowed {allowed:.2e}");
+}
+
+#[test]
+fn every_path() {
+    // Pieces of C, stretches of k, several depths, packed and direct operands, dot products.
+    for (m, k, n) in [
+        (500, 70, 90),
+        (40, 3000, 50),
+        (30, 300, 700),
+        (3, 900, 300),
+        (7, 520, 48),
+        (1, 40, 1),
+        (300, 5, 600),
+    ] {
+        for bits in 0..16 {
+            let on = |bit: usize| bits >> bit & 1 == 1;
+            let (a_transposed, b_transposed, half, here) = (on(0), on(1), on(2), on(3));
+            check(&Case { m, k, n, a_transposed, b_transposed, half, here, gap: bits % 3, start: bits % 3 });
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_show() {
+    for (m, k, n) in [(700, 64, 70), (64, 2720, 64), (2, 2048, 900), (100, 800, 1100)] {
+        let (a, b) = (random(1, m * k), random(2, n * k));
+        let run = |threads| {
+            let mut c = vec![0.0; m * n];
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                gemm(&mut c, n, Start::Zero, 1.0, MatRef::f32(&a, m, k), MatRef::f32(&b, n, k).t())
+            });
+            c
+        };
+        assert!(run(1) == run(3), "{m} {k} {n}");
+    }
+}
+
+#[test]
+fn an_empty_sum_writes_the_start() {
+    let (a, b) = (MatRef::f32(&[], 2, 0), MatRef::f32(&[], 0, 3));
+    let mut c = vec![5.0; 6];
+    gemm(&mut c, 3, Start::Bias(&[1.0, 2.0, 3.0]), 1.0, a, b);
+    assert_eq!(c, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+    gemm(&mut c, 3, Start::Zero, 1.0, a, b);
+    assert_eq!(c, [0.0; 6]);
+}
+
+#[test]
+fn column_sums() {
+    for (rows, cols) in [(0, 5), (1, 1), (600, 7), (300, 64), (257, 70)] {
+        let x = random(1, rows * cols);
+        let mut out = vec![1.0; cols];
+        add_column_sums(&mut out, &x);
+        for (j, out) in out.iter().enumerate() {
+            let sum: f64 = x.iter().skip(j).step_by(cols).map(|&x| x as f64).sum();
+            assert!((*out as f64 - 1.0 - sum).abs() < 1e-5 * (rows as f64 + 1.0).sqrt(), "{rows} {cols}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_shape(
+        (m, k, n) in (0usize..60, 0usize..400, 0usize..60),
+        (a_transposed, b_transposed, half, here) in any::<(bool, bool, bool, bool)>(),
+        gap in 0usize..9,
+        start in 0usize..3,
+    ) {
+        check(&Case { m, k, n, a_transposed, b_transposed, half, here, gap, start });
+    }
+}
