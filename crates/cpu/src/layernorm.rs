@@ -48,7 +48,8 @@ pub fn backward(dx: &mut [f32], partial: &mut [f32], from: Backward) {
     let rows = piece_rows(d);
     let run = |i: usize, dx: &mut [f32], partial: &mut [f32]| {
         let at = i * rows;
-        let piece = Backward { dy: &from.dy[at * d..], x: &from.x[at * d..], stats: &from.stats[at * 2..], ..from };
+        let piece =
+            Backward { dy: &from.dy[at * d..], x: &from.x[at * d..], stats: &from.stats[at * 2..], ..from };
         backward_rows(dx, partial, piece);
     };
     let work = 3 * dx.len();

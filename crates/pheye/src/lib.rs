@@ -1,9 +1,12 @@
 //! Pheye in one crate: run and train a small vision-language model that reads fine detail (arXiv 2501.02584).
 //!
 //! Each module is a crate of its own and can be used alone; this one puts them under one name, and joins model,
-//! tokenizer and pixels to an [`Assistant`].
+//! tokenizer and pixels to an `Assistant`.
+//!
+//! With feature `ask`:
 //!
 //! ```no_run
+//! # #[cfg(feature = "ask")] {
 //! use pheye::Assistant;
 //! use pheye::model::Options;
 //! use pheye::ops::Cx;
@@ -12,14 +15,19 @@
 //! let picture = pheye::image::open("picture.png", &Default::default())?;
 //! let answer = model.answer(&Cx::cpu(), &picture, "what color is the shape?", 16)?;
 //! println!("{}", answer.text);
+//! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "ask")]
 mod ask;
+#[cfg(feature = "ask")]
 mod encode;
 mod error;
 
+#[cfg(feature = "ask")]
 pub use ask::{Answer, Assistant};
+#[cfg(feature = "ask")]
 pub use encode::encoder;
 pub use error::{Error, Result};
 pub use pheye_data as data;

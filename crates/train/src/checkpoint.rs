@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is a folder `step-000123` of tensors and `state.json`. It is written under another name, made durable,
 //! and then renamed: a run killed at any moment, or a disk that fills up, leaves the earlier ones as they were.
-//! `state.json` holds the length and CRC-32C of every other file, so that damage is seen before anything is loaded.
+//! `state.json` holds the length and CRC-32 of every other file, so that damage is seen before anything is loaded.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -37,7 +37,7 @@ pub struct State {
 struct Record {
     #[serde(flatten)]
     state: State,
-    /// Length and CRC-32C of every other file.
+    /// Length and CRC-32 of every other file.
     files: BTreeMap<String, (u64, u32)>,
 }
 
@@ -217,22 +217,25 @@ fn load(path: &Path) -> Result<State> {
             Ok((found, _)) if found != len => {
                 return Err(damaged(format!("{name} has {found} bytes instead of {len}")));
             }
-            Ok(_) => return Err(damaged(format!("the contents of {name} have changed (CRC-32C)"))),
+            Ok(_) => return Err(damaged(format!("the contents of {name} have changed (CRC-32)"))),
             Err(e) => return Err(damaged(format!("{name}: {e}"))),
         }
     }
     Ok(record.state)
 }
 
-/// Length and CRC-32C of a file.
+/// Length and CRC-32 of a file.
 fn checksum(path: &Path) -> std::io::Result<(u64, u32)> {
     use std::io::Read;
     let (mut file, mut buffer) = (File::open(path)?, vec![0; 1 << 20]);
-    let (mut len, mut crc) = (0, 0);
+    let (mut len, mut crc) = (0, crc32fast::Hasher::new());
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok((len, crc)),
-            n => (len, crc) = (len + n as u64, crc32c::crc32c_append(crc, &buffer[..n])),
+            0 => return Ok((len, crc.finalize())),
+            n => {
+                len += n as u64;
+                crc.update(&buffer[..n]);
+            }
         }
     }
 }

@@ -77,7 +77,14 @@ fn frame(data: &[u8]) -> Vec<u8> {
 
 /// TFRecord's CRC: rotated and offset, so that data which holds CRCs does not fool it.
 fn masked_crc(data: &[u8]) -> u32 {
-    crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
+    crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// CRC-32C (Castagnoli), bit by bit: events are a hundred bytes.
+fn crc32c(data: &[u8]) -> u32 {
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let bit = |crc: u32, _| (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg());
+    !data.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), bit))
 }
 
 /// A field's number and wire type: 0 varint, 1 eight bytes, 2 bytes of a given length, 5 four bytes.
@@ -102,4 +109,12 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
 /// Seconds since 1970.
 fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn crc_of_the_check_string() {
+        assert_eq!(super::crc32c(b"123456789"), 0xe306_9283);
+    }
 }

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Heads, KEYS, Kv, QUERIES, Qkv, Rows, RowsMut, Scores, Span, disjoint};
+use super::{Head, Heads, KEYS, Kv, LANES, QUERIES, Qkv, Rows, RowsMut, Scores, Span, disjoint};
 use crate::gemm::{MatRef, Pointer, Start, gemm_here};
 use crate::math::{exp, vectorised};
 use crate::par;
@@ -9,6 +9,10 @@ use crate::par;
 #[derive(Default)]
 struct Scratch {
     scores: Scores,
+    q: Head,
+    k: Head,
+    v: Head,
+    dout: Head,
     /// dp, then ds, laid out as the scores.
     ds: Vec<f32>,
     /// Σ dout·out of each query.
@@ -104,16 +108,15 @@ fn one(
 ) {
     let (lq, lk, d) = (span.q.len(), span.k.len(), h.head_dim);
     let dout = Rows { data: y.dout, stride: h.width() };
-    s.delta.clear();
-    s.delta.extend(span.q.clone().map(|i| {
-        let at = i * h.width() + head * d;
-        y.out[at..][..d].iter().zip(&y.dout[at..][..d]).map(|(o, g)| o * g).sum::<f32>()
-    }));
+    let from = span.q.start * h.width() + head * d;
+    s.delta.resize(lq, 0.0);
+    deltas(&mut s.delta, &y.out[from..], &y.dout[from..], h.width(), d);
     zero(&mut s.dq, lq * d);
     for k0 in (0..lk).step_by(KEYS) {
         let n = KEYS.min(lk - k0);
         let ks = span.k.start + k0..span.k.start + k0 + n;
-        let (k, v) = (x.k.head(ks.clone(), head, h), x.v.head(ks.clone(), head, h));
+        s.k.load(x.k, ks.clone(), head, h);
+        s.v.load(x.v, ks.clone(), head, h);
         zero(&mut s.dk, n * d);
         zero(&mut s.dv, n * d);
         // The first query that sees a key of this tile.
@@ -121,10 +124,12 @@ fn one(
         for q0 in (first..lq).step_by(QUERIES) {
             let m = QUERIES.min(lq - q0);
             let qs = span.q.start + q0..span.q.start + q0 + m;
-            let (q, g) = (x.q.head(qs.clone(), head, h), dout.head(qs, head, h));
+            s.q.load(x.q, qs.clone(), head, h);
+            s.dout.load(dout, qs, head, h);
+            let (q, k, v, g) = (s.q.mat(h), s.k.mat(h), s.v.mat(h), s.dout.mat(h));
             s.scores.compute(q, k, h.scale, |i| h.visible(span, q0 + i).saturating_sub(k0));
             let stride = s.scores.stride;
-            zero(&mut s.ds, m * stride);
+            s.ds.resize(m * stride, 0.0);
             gemm_here(&mut s.ds, stride, Start::Zero, 1.0, g, v.t());
             differentiate(&mut s.scores.p[..m * stride], &mut s.ds, stride, &lse[q0..], &s.delta[q0..]);
             let (p, ds) =
@@ -138,6 +143,18 @@ fn one(
 }
 
 vectorised! {
+    /// delta[i] = Σ out·dout over d columns of row i.
+    fn deltas(delta: &mut [f32], out: &[f32], dout: &[f32], stride: usize, d: usize) {
+        for (i, delta) in delta.iter_mut().enumerate() {
+            let (out, dout) = (&out[i * stride..][..d], &dout[i * stride..][..d]);
+            let mut lanes = [0.0; LANES];
+            for (o, g) in out.chunks(LANES).zip(dout.chunks(LANES)) {
+                lanes.iter_mut().zip(o).zip(g).for_each(|((s, o), g)| *s += o * g);
+            }
+            *delta = lanes.iter().sum();
+        }
+    }
+
     /// Scores to p = e^(score − lse), and dp to ds = p·(dp − Δ).
     fn differentiate(p: &mut [f32], ds: &mut [f32], stride: usize, lse: &[f32], delta: &[f32]) {
         let rows = p.chunks_exact_mut(stride).zip(ds.chunks_exact_mut(stride));

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Heads, KEYS, LANES, QUERIES, Qkv, Scores, Span, disjoint};
+use super::{Head, Heads, KEYS, LANES, QUERIES, Qkv, Scores, Span, disjoint};
 use crate::gemm::{MatRef, Pointer, Start, gemm_here};
 use crate::math::{exp, vectorised};
 use crate::par;
@@ -9,6 +9,9 @@ use crate::par;
 #[derive(Default)]
 struct Scratch {
     scores: Scores,
+    q: Head,
+    k: Head,
+    v: Head,
     /// Σ p·v of the block, [queries, head_dim].
     out: Vec<f32>,
     /// Largest score so far and Σ p, of each query.
@@ -73,31 +76,38 @@ fn block(s: &mut Scratch, x: Qkv<'_>, span: &Span, qs: Range<usize>, head: usize
     s.sum.clear();
     s.sum.resize(m, 0.0);
     let last = h.visible(span, first + m - 1);
-    let q = x.q.head(qs, head, h);
+    s.q.load(x.q, qs, head, h);
     for k0 in (0..last).step_by(KEYS) {
         let n = KEYS.min(last - k0);
         let ks = span.k.start + k0..span.k.start + k0 + n;
-        let (k, v) = (x.k.head(ks.clone(), head, h), x.v.head(ks, head, h));
-        s.scores.compute(q, k, h.scale, |i| h.visible(span, first + i).saturating_sub(k0));
+        s.k.load(x.k, ks.clone(), head, h);
+        s.v.load(x.v, ks, head, h);
+        s.scores.compute(s.q.mat(h), s.k.mat(h), h.scale, |i| h.visible(span, first + i).saturating_sub(k0));
         let stride = s.scores.stride;
         let p = &mut s.scores.p[..m * stride];
         softmax(p, stride, &mut s.top, &mut s.sum, &mut s.out, if k0 == 0 { 0 } else { d });
         let p = MatRef::f32(&s.scores.p, m, n).stride(stride);
-        gemm_here(&mut s.out, d, if k0 == 0 { Start::Zero } else { Start::Keep }, 1.0, p, v);
+        gemm_here(&mut s.out, d, if k0 == 0 { Start::Zero } else { Start::Keep }, 1.0, p, s.v.mat(h));
     }
 }
 
 vectorised! {
-    /// Scores to e^(score − top) with each row's new top; sums, and d columns of out, follow the change of top.
+    /// Scores to e^(score − top) with each row's new top. Sums and d columns of out follow the change of top; d is 0
+    /// for the first tile, when there is nothing yet.
     fn softmax(p: &mut [f32], stride: usize, top: &mut [f32], sum: &mut [f32], out: &mut [f32], d: usize) {
         for (i, row) in p.chunks_exact_mut(stride).enumerate() {
             let new = fold(row, top[i], f32::max);
             // A row that sees no key yet: e^(−∞ − 0) = 0 where −∞ − −∞ would be NaN.
             let base = if new == f32::NEG_INFINITY { 0.0 } else { new };
             row.iter_mut().for_each(|x| *x = exp(*x - base));
-            let fade = exp(top[i] - base);
-            sum[i] = sum[i] * fade + fold(row, 0.0, |a, b| a + b);
-            out[i * d..(i + 1) * d].iter_mut().for_each(|o| *o *= fade);
+            let total = fold(row, 0.0, |a, b| a + b);
+            if d == 0 {
+                sum[i] = total;
+            } else {
+                let fade = exp(top[i] - base);
+                sum[i] = sum[i] * fade + total;
+                out[i * d..(i + 1) * d].iter_mut().for_each(|o| *o *= fade);
+            }
             top[i] = new;
         }
     }

@@ -131,12 +131,23 @@ struct Scores {
     stride: usize,
 }
 
-impl<'a> Rows<'a> {
-    /// Rows `rows` of head `head`.
+/// Rows of one head without the gap between them: a stride of kilobytes would map them to a few sets of the cache.
+#[derive(Default)]
+struct Head(Vec<f32>);
+
+impl Head {
     #[inline(always)]
-    fn head(self, rows: Range<usize>, head: usize, h: &Heads) -> MatRef<'a> {
-        let from = rows.start * self.stride + head * h.head_dim;
-        MatRef::f32(&self.data[from..], rows.len(), h.head_dim).stride(self.stride)
+    fn load(&mut self, from: Rows<'_>, rows: Range<usize>, head: usize, h: &Heads) {
+        let d = h.head_dim;
+        self.0.resize(rows.len() * d, 0.0);
+        for (to, i) in self.0.chunks_exact_mut(d).zip(rows) {
+            to.copy_from_slice(&from.data[i * from.stride + head * d..][..d]);
+        }
+    }
+
+    #[inline(always)]
+    fn mat(&self, h: &Heads) -> MatRef<'_> {
+        MatRef::f32(&self.0, self.0.len() / h.head_dim, h.head_dim)
     }
 }
 

@@ -13,6 +13,9 @@ use super::Start;
 const TILE: usize = 6;
 /// Steps along k for which a panel of B, 16 columns on AVX2, takes half of the L1 cache.
 const DEPTH: usize = 256;
+/// Elements of B packed at once, a part of the L2 cache, and of A that stay in the L1 cache while B passes by.
+const PACKED: usize = 48 << 10;
+const SLICE: usize = 3 << 10;
 
 /// A storage type of B.
 pub(super) trait Element: Copy + Sync + 'static {
@@ -170,75 +173,69 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Block { job, b, rows, cols, scratch } = self;
-        let wide = 2 * S::F32_LANES;
+        let (wide, ks) = (2 * S::F32_LANES, job.ks.clone());
+        let deepest = DEPTH.min(ks.len());
+        let chunk = (PACKED / deepest / wide).max(1) * wide;
         let pack_a = job.a.col_stride != 1;
-        let len = DEPTH * (wide + if pack_a { rows.len() } else { 0 });
+        let of_b = chunk.min(cols.len().next_multiple_of(wide)) * deepest;
+        let len = of_b + if pack_a { rows.len() * deepest } else { 0 };
         if scratch.len() * Line::LEN < len {
             scratch.resize(len.div_ceil(Line::LEN), Line::zeroed());
         }
-        let (panel, packed) = bytemuck::cast_slice_mut(scratch).split_at_mut(DEPTH * wide);
-        let ks = job.ks.clone();
+        let (packed_b, packed_a) = bytemuck::cast_slice_mut(scratch).split_at_mut(of_b);
+        // Rows of B that are used once or twice are not worth a copy.
+        let plain = if b.col_stride == 1 && rows.len() <= 2 * TILE { E::plain(b.x) } else { None };
         for k0 in ks.clone().step_by(DEPTH) {
             let depth = DEPTH.min(ks.end - k0);
             if pack_a {
-                pack_tiles(packed, job.a, rows.clone(), k0..k0 + depth);
+                pack_tiles(packed_a, job.a, rows.clone(), k0..k0 + depth);
             }
-            for j in cols.clone().step_by(wide) {
-                let n = wide.min(cols.end - j);
-                let vectors = if n <= S::F32_LANES { 1 } else { 2 };
-                // Rows of B that are used once or twice are not worth a copy.
-                let direct = (n == vectors * S::F32_LANES && b.col_stride == 1 && rows.len() <= 2 * TILE)
-                    .then(|| E::plain(b.x))
-                    .flatten();
-                let (panel, b_step) = match direct {
-                    Some(x) => (x[k0 * b.row_stride + j..].as_ptr(), b.row_stride),
-                    None => {
+            let slice = (SLICE / depth / TILE).max(1) * TILE;
+            for j0 in cols.clone().step_by(chunk) {
+                let js = j0..cols.end.min(j0 + chunk);
+                for j in js.clone().step_by(wide) {
+                    let (n, vectors) = extent::<S>(j, &js);
+                    if plain.is_none() || n < vectors * S::F32_LANES {
+                        let panel = &mut packed_b[(j - j0) * depth..];
                         pack(panel, vectors * S::F32_LANES, b, k0..k0 + depth, j..j + n);
-                        (panel.as_ptr(), vectors * S::F32_LANES)
                     }
-                };
-                for i in rows.clone().step_by(TILE) {
-                    let m = TILE.min(rows.end - i);
-                    let (a, a_row, a_step) = if pack_a {
-                        (packed[(i - rows.start) * depth..].as_ptr(), 1, m)
-                    } else {
-                        (job.a.x.as_ptr().wrapping_add(i * job.a.row_stride + k0), job.a.row_stride, 1)
-                    };
-                    let tile = Tile {
-                        job,
-                        simd,
-                        i,
-                        j,
-                        n,
-                        first: k0 == ks.start,
-                        depth,
-                        a,
-                        a_row,
-                        a_step,
-                        b: panel,
-                        b_step,
-                    };
-                    // SAFETY: the tile lies inside C by the contract of `block`; the panel holds `depth` steps.
-                    unsafe {
-                        match (vectors, m) {
-                            (2, 6) => tile.run::<6, 2>(),
-                            (2, 5) => tile.run::<5, 2>(),
-                            (2, 4) => tile.run::<4, 2>(),
-                            (2, 3) => tile.run::<3, 2>(),
-                            (2, 2) => tile.run::<2, 2>(),
-                            (2, _) => tile.run::<1, 2>(),
-                            (_, 6) => tile.run::<6, 1>(),
-                            (_, 5) => tile.run::<5, 1>(),
-                            (_, 4) => tile.run::<4, 1>(),
-                            (_, 3) => tile.run::<3, 1>(),
-                            (_, 2) => tile.run::<2, 1>(),
-                            (_, _) => tile.run::<1, 1>(),
+                }
+                for i0 in rows.clone().step_by(slice) {
+                    for j in js.clone().step_by(wide) {
+                        let (n, vectors) = extent::<S>(j, &js);
+                        let (b, b_step) = match plain.filter(|_| n == vectors * S::F32_LANES) {
+                            Some(x) => (x[k0 * b.row_stride + j..].as_ptr(), b.row_stride),
+                            None => (packed_b[(j - j0) * depth..].as_ptr(), vectors * S::F32_LANES),
+                        };
+                        for i in (i0..rows.end.min(i0 + slice)).step_by(TILE) {
+                            let m = TILE.min(rows.end - i);
+                            let (a, a_row, a_step) = if pack_a {
+                                (packed_a[(i - rows.start) * depth..].as_ptr(), 1, m)
+                            } else {
+                                (
+                                    job.a.x.as_ptr().wrapping_add(i * job.a.row_stride + k0),
+                                    job.a.row_stride,
+                                    1,
+                                )
+                            };
+                            let first = k0 == ks.start;
+                            let tile = Tile { job, simd, i, j, n, first, depth, a, a_row, a_step, b, b_step };
+                            // SAFETY: the tile lies inside C by the contract of `block`; A and B are there for
+                            // `depth` steps.
+                            unsafe { tile.run_of(m, vectors) };
                         }
                     }
                 }
             }
         }
     }
+}
+
+/// Columns of the panel at `j`, and vectors that hold them.
+#[inline(always)]
+fn extent<S: Simd>(j: usize, js: &Range<usize>) -> (usize, usize) {
+    let n = (2 * S::F32_LANES).min(js.end - j);
+    (n, n.div_ceil(S::F32_LANES))
 }
 
 /// panel[k, 0..wide] = B[ks.start + k, js], zeros beyond js.
@@ -253,14 +250,15 @@ fn pack<E: Element>(panel: &mut [f32], wide: usize, b: Mat<'_, E>, ks: Range<usi
             let from = &b.x[k * b.row_stride..][js.clone()];
             row.iter_mut().zip(from).for_each(|(p, x)| *p = x.wide());
         }
-    } else if b.row_stride == 1 && js.len() == wide && wide.is_multiple_of(4) {
-        for l in (0..wide).step_by(4) {
-            let from: [&[E]; 4] =
-                std::array::from_fn(|r| &b.x[(js.start + l + r) * b.col_stride..][ks.clone()]);
-            transpose(&mut panel[l..], wide, from);
-        }
     } else {
-        for (l, j) in js.enumerate() {
+        let mut fast = 0;
+        while b.row_stride == 1 && fast + 4 <= js.len() {
+            let from: [&[E]; 4] =
+                std::array::from_fn(|r| &b.x[(js.start + fast + r) * b.col_stride..][ks.clone()]);
+            transpose(&mut panel[fast..], wide, from);
+            fast += 4;
+        }
+        for (l, j) in js.enumerate().skip(fast) {
             for (k, row) in ks.clone().zip(panel.chunks_exact_mut(wide)) {
                 row[l] = b.x[k * b.row_stride + j * b.col_stride].wide();
             }
@@ -353,6 +351,31 @@ struct Tile<'a, 'b, S> {
 }
 
 impl<S: Simd> Tile<'_, '_, S> {
+    /// `m` rows and `vectors` vectors of columns of C.
+    ///
+    /// # Safety
+    /// As [`Tile::run`].
+    #[inline(always)]
+    unsafe fn run_of(self, m: usize, vectors: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            match (vectors, m) {
+                (2, 6) => self.run::<6, 2>(),
+                (2, 5) => self.run::<5, 2>(),
+                (2, 4) => self.run::<4, 2>(),
+                (2, 3) => self.run::<3, 2>(),
+                (2, 2) => self.run::<2, 2>(),
+                (2, _) => self.run::<1, 2>(),
+                (_, 6) => self.run::<6, 1>(),
+                (_, 5) => self.run::<5, 1>(),
+                (_, 4) => self.run::<4, 1>(),
+                (_, 3) => self.run::<3, 1>(),
+                (_, 2) => self.run::<2, 1>(),
+                (_, _) => self.run::<1, 1>(),
+            }
+        }
+    }
+
     /// M rows and V vectors of columns of C.
     ///
     /// # Safety
