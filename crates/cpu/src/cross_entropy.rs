@@ -3,8 +3,8 @@
 use crate::math::{exp, max, sums, vectorised};
 use crate::par;
 
-/// losses[i] = ln Σ exp(zᵢ) - zᵢ[targets[i]] for the rows zᵢ of `logits` [rows, v], which become their gradient
-/// softmax(zᵢ) - onehot(targets[i]) when `want_gradient`.
+/// `losses[i]` = ln Σ exp(zᵢ) - `zᵢ[targetᵢ]` for the rows zᵢ of `logits`, rows by v, which become their gradient
+/// softmax(zᵢ) - onehot(targetᵢ) when `want_gradient`.
 pub fn rows(logits: &mut [f32], losses: &mut [f32], targets: &[u32], want_gradient: bool) {
     if losses.is_empty() {
         return;

@@ -5,12 +5,12 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::par;
 
-/// y[i] = table[ids[i]] for y [n, d].
+/// `y[i] = table[ids[i]]` for y [n, d].
 pub fn forward(y: &mut [f32], d: usize, ids: &[u32], table: &[f32]) {
     gather(y, d, ids, |row, at| row.copy_from_slice(&table[at..at + d]));
 }
 
-/// y[i] = table[ids[i]], widened.
+/// `y[i] = table[ids[i]]`, widened.
 pub fn forward_bf16(y: &mut [f32], d: usize, ids: &[u32], table: &[bf16]) {
     gather(y, d, ids, |row, at| table[at..at + d].convert_to_f32_slice(row));
 }
@@ -24,7 +24,7 @@ fn gather(y: &mut [f32], d: usize, ids: &[u32], copy: impl Fn(&mut [f32], usize)
     });
 }
 
-/// dtable[ids[i]] += dy[i], in the order of i. One thread: ids repeat, and there are few.
+/// `dtable[ids[i]] += dy[i]`, in the order of i. One thread: ids repeat, and there are few.
 pub fn backward(dtable: &mut [f32], d: usize, ids: &[u32], dy: &[f32]) {
     for (dy, &id) in dy.chunks_exact(d).zip(ids) {
         dtable[id as usize * d..][..d].iter_mut().zip(dy).for_each(|(t, dy)| *t += dy);

@@ -32,7 +32,7 @@ pub struct Backward<'a> {
     pub x: &'a [f32],
     /// Mean and rstd of each row, [rows, 2].
     pub stats: &'a [f32],
-    /// The weight, [d].
+    /// The weight, of d elements.
     pub weight: &'a [f32],
 }
 

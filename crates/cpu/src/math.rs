@@ -89,7 +89,7 @@ fn horner<const N: usize>(x: f32, c: [f32; N]) -> f32 {
     y
 }
 
-/// Σᵢ f(x₁[i], x₂[i], …) for each of the K values of f, over slices of one length. The order is fixed.
+/// Σᵢ f(x₁ᵢ, x₂ᵢ, …) for each of the K values of f, over slices of one length. The order is fixed.
 #[inline(always)]
 pub fn sums<const N: usize, const K: usize>(x: [&[f32]; N], f: impl Fn([f32; N]) -> [f32; K]) -> [f32; K] {
     let mut lanes = [[0.0; LANES]; K];

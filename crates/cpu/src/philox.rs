@@ -6,13 +6,27 @@
 /// The four random words at `counter` of the stream `key`.
 #[inline(always)]
 pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    let ([mut c0, mut c1, mut c2, mut c3], [mut k0, mut k1]) = (counter, key);
-    for _ in 0..10 {
-        let (p0, p1) = (0xD251_1F53 * c0 as u64, 0xCD9E_8D57 * c2 as u64);
-        (c0, c1, c2, c3) = ((p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32);
-        (k0, k1) = (k0.wrapping_add(0x9E37_79B9), k1.wrapping_add(0xBB67_AE85));
+    let (mut counter, mut key) = (counter.map(u64::from), key);
+    for _ in 0..ROUNDS {
+        (counter, key) = (round(counter, key), next_key(key));
     }
-    [c0, c1, c2, c3]
+    counter.map(|w| w as u32)
+}
+
+/// Rounds of a number.
+pub(crate) const ROUNDS: usize = 10;
+
+/// One round, on words of 32 bits in 64.
+#[inline(always)]
+pub(crate) fn round([c0, c1, c2, c3]: [u64; 4], [k0, k1]: [u32; 2]) -> [u64; 4] {
+    let (p0, p1) = (0xD251_1F53 * c0, 0xCD9E_8D57 * c2);
+    let low = u64::from(u32::MAX);
+    [(p1 >> 32) ^ c1 ^ u64::from(k0), p1 & low, (p0 >> 32) ^ c3 ^ u64::from(k1), p0 & low]
+}
+
+#[inline(always)]
+pub(crate) fn next_key([k0, k1]: [u32; 2]) -> [u32; 2] {
+    [k0.wrapping_add(0x9E37_79B9), k1.wrapping_add(0xBB67_AE85)]
 }
 
 /// The low and the high word of `x`, as counters and keys take them.

@@ -1,14 +1,14 @@
 //! Softmax cross entropy fused with the output head, summed over tokens.
 //!
-//! z = x·Wᵀ + b, loss = Σ ln Σ exp zᵢ - zᵢ[targetᵢ]; dz = softmax(z) - onehot, dx = dz·W, dW += dzᵀ·x, db += Σ dz. Rows whose
+//! z = x·Wᵀ + b, loss = Σ ln Σ exp zᵢ - `zᵢ[targetᵢ]`; dz = softmax(z) - onehot, dx = dz·W, dW += dzᵀ·x, db += Σ dz. Rows whose
 //! target is [`IGNORE`] are left out before the product. Logits exist for a chunk of rows at a time, at most 8 MiB of
 //! them, and nothing is saved: the gradients are made in the same visit. 2·n·d·v FLOPs, 4 with dx, 6 with a trained W.
 
 use pheye_cpu::cross_entropy as cpu;
 use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm};
-use pheye_tensor::{Device, Grads, Param, Slice, Tensor};
+use pheye_tensor::{Device, Grads, Param, Tensor};
 
-use crate::linear::Linear;
+use crate::linear::{Linear, matrix, wide};
 use crate::{Cx, Error, Result};
 
 /// The target of a row that takes no part.
@@ -43,7 +43,13 @@ pub fn run(
 ) -> Result<Loss> {
     let (shape, weight) = (x.shape(), head.weight.shape());
     let (v, d) = (weight.rows(), weight.cols());
-    let fault = |right_name, right| Error::Shapes { op: "cross_entropy", left_name: "x", left: shape, right_name, right };
+    let fault = |right_name, right| Error::Shapes {
+        op: "cross_entropy",
+        left_name: "x",
+        left: shape,
+        right_name,
+        right,
+    };
     if shape.cols() != d {
         return Err(fault("head", weight));
     }
@@ -86,11 +92,8 @@ fn run_cpu(
     let (v, d) = (head.weight.shape().rows(), head.weight.shape().cols());
     let trained = head.weight.is_trained() || head.bias.as_ref().is_some_and(Param::is_trained);
     let want_dz = want_dx || (grads.is_some() && trained);
-    let weight = match head.weight.value.slice() {
-        Slice::F32(w) => MatRef::f32(w, v, d),
-        Slice::Bf16(w) => MatRef::bf16(w, v, d),
-    };
-    let bias = head.bias.as_ref().map(|b| b.value.to_dtype(pheye_tensor::DType::F32)).transpose()?;
+    let weight = matrix(&head.weight.value, v, d);
+    let bias = head.bias.as_ref().map(|b| wide(cx, &b.value)).transpose()?;
     let bias = bias.as_ref().map(Tensor::f32).transpose()?;
     let mut dx = want_dx.then(|| cx.zeros(x.shape())).transpose()?;
     let (x, mut sum) = (x.f32()?, 0.0);

@@ -1,4 +1,4 @@
-//! Rows of a table, by number: y[i] = table[ids[i]], dtable[ids[i]] += dy[i].
+//! Rows of a table, by number: `y[i] = table[ids[i]]`, `dtable[ids[i]] += dy[i]`.
 //!
 //! y [n, d] of table [v, d] in f32 or bf16. Saves nothing but the numbers, which the caller has. Reads and writes 4 bytes
 //! an element of y, no FLOPs; backward adds, in the order of i.

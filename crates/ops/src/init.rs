@@ -78,7 +78,9 @@ mod tests {
     fn values_follow_seed_name_and_position_alone() {
         let long = values(1, "a.weight", 9001, Init::Normal(0.02));
         assert_eq!(values(1, "a.weight", 70, Init::Normal(0.02)), long[..70]);
-        for other in [values(2, "a.weight", 70, Init::Normal(0.02)), values(1, "b.weight", 70, Init::Normal(0.02))] {
+        for other in
+            [values(2, "a.weight", 70, Init::Normal(0.02)), values(1, "b.weight", 70, Init::Normal(0.02))]
+        {
             assert!(other.iter().zip(&long).all(|(a, b)| a != b));
         }
     }

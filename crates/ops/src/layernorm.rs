@@ -6,20 +6,18 @@
 //!
 //! dx = rstd·(g - mean(g) - x̂·mean(g·x̂)) with g = dy·weight; dweight += Σ dy·x̂, dbias += Σ dy over the rows.
 
-use std::borrow::Cow;
-
-use half::slice::HalfFloatSliceExt;
 use pheye_cpu::layernorm as cpu;
-use pheye_tensor::{Device, Grads, Init, Param, Scope, Slice, Tensor};
+use pheye_tensor::{Device, Grads, Init, Param, Scope, Tensor};
 
+use crate::linear::wide;
 use crate::{Cx, Error, Result};
 
 /// Parameters of a LayerNorm.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    /// Scale, [d].
+    /// Scale, of d elements.
     pub weight: Param,
-    /// Shift, [d].
+    /// Shift, of d elements.
     pub bias: Param,
     /// Added to the variance.
     pub eps: f32,
@@ -28,7 +26,11 @@ pub struct LayerNorm {
 impl LayerNorm {
     /// The parameters `weight` and `bias` of width `d` at `scope`.
     pub fn new(scope: &mut Scope, d: usize, eps: f32) -> LayerNorm {
-        LayerNorm { weight: scope.param("weight", [d], Init::Ones), bias: scope.param("bias", [d], Init::Zeros), eps }
+        LayerNorm {
+            weight: scope.param("weight", [d], Init::Ones),
+            bias: scope.param("bias", [d], Init::Zeros),
+            eps,
+        }
     }
 
     /// Weight and bias.
@@ -56,8 +58,8 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
     match cx.device {
         Device::Cpu => {
             let (mut y, mut stats) = (cx.empty(x.shape()), cx.empty([x.shape().rows(), 2]));
-            let (weight, bias) = (wide(&p.weight), wide(&p.bias));
-            cpu::forward(y.f32_mut()?, stats.f32_mut()?, x.f32()?, &weight, &bias, p.eps);
+            let (weight, bias) = (wide(cx, &p.weight.value)?, wide(cx, &p.bias.value)?);
+            cpu::forward(y.f32_mut()?, stats.f32_mut()?, x.f32()?, weight.f32()?, bias.f32()?, p.eps);
             Ok((y, Saved { x: x.clone(), stats }))
         }
         Device::Gpu(ref gpu) => match *gpu {},
@@ -68,7 +70,13 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
 ///
 /// # Errors
 /// [`Error::Shapes`] when dy is not of the shape of y.
-pub fn backward(cx: &Cx, saved: &Saved, dy: &Tensor, p: &LayerNorm, grads: Option<&mut Grads>) -> Result<Tensor> {
+pub fn backward(
+    cx: &Cx,
+    saved: &Saved,
+    dy: &Tensor,
+    p: &LayerNorm,
+    grads: Option<&mut Grads>,
+) -> Result<Tensor> {
     let (rows, d) = (dy.shape().rows(), dy.shape().cols());
     check("dy", dy, "x", &saved.x, (rows, d) == (saved.x.shape().rows(), saved.x.shape().cols()))?;
     let grads = grads.filter(|_| p.weight.is_trained() || p.bias.is_trained());
@@ -77,9 +85,13 @@ pub fn backward(cx: &Cx, saved: &Saved, dy: &Tensor, p: &LayerNorm, grads: Optio
             let mut dx = cx.empty(dy.shape());
             let pieces = if grads.is_some() { rows.div_ceil(cpu::piece_rows(d)) } else { 0 };
             let mut partial = cx.empty([pieces, 2 * d]);
-            let weight = wide(&p.weight);
-            let from =
-                cpu::Backward { dy: dy.f32()?, x: saved.x.f32()?, stats: saved.stats.f32()?, weight: &weight };
+            let weight = wide(cx, &p.weight.value)?;
+            let from = cpu::Backward {
+                dy: dy.f32()?,
+                x: saved.x.f32()?,
+                stats: saved.stats.f32()?,
+                weight: weight.f32()?,
+            };
             cpu::backward(dx.f32_mut()?, partial.f32_mut()?, from);
             if let Some(grads) = grads {
                 for (i, param) in [&p.weight, &p.bias].into_iter().enumerate() {
@@ -95,18 +107,21 @@ pub fn backward(cx: &Cx, saved: &Saved, dy: &Tensor, p: &LayerNorm, grads: Optio
     }
 }
 
-fn wide(p: &Param) -> Cow<'_, [f32]> {
-    match p.value.slice() {
-        Slice::F32(x) => Cow::Borrowed(x),
-        Slice::Bf16(x) => Cow::Owned(x.to_f32_vec()),
-    }
-}
-
-fn check(left_name: &'static str, left: &Tensor, right_name: &'static str, right: &Tensor, fits: bool) -> Result<()> {
+fn check(
+    left_name: &'static str,
+    left: &Tensor,
+    right_name: &'static str,
+    right: &Tensor,
+    fits: bool,
+) -> Result<()> {
     match fits {
         true => Ok(()),
-        false => {
-            Err(Error::Shapes { op: "layernorm", left_name, left: left.shape(), right_name, right: right.shape() })
-        }
+        false => Err(Error::Shapes {
+            op: "layernorm",
+            left_name,
+            left: left.shape(),
+            right_name,
+            right: right.shape(),
+        }),
     }
 }

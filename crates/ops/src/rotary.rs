@@ -63,7 +63,13 @@ fn turn(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Res
     let (left, cols) = (x.shape(), p.heads * p.head_dim);
     if left.cols() != cols || left.rows() != positions.len() {
         let right = Shape::from([positions.len(), cols]);
-        return Err(Error::Shapes { op: "rotary", left_name: "x", left, right_name: "[positions, heads·head_dim]", right });
+        return Err(Error::Shapes {
+            op: "rotary",
+            left_name: "x",
+            left,
+            right_name: "[positions, heads·head_dim]",
+            right,
+        });
     }
     let known = p.tables.shape().rows();
     if let Some(last) = positions.iter().max().filter(|&&last| last as usize >= known) {

@@ -1,0 +1,101 @@
+//! Tensors recorded from another implementation, in a safetensors file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+
+/// The elements of a recorded tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// Single precision.
+    F32(Vec<f32>),
+    /// Double precision.
+    F64(Vec<f64>),
+    /// Integers.
+    I64(Vec<i64>),
+}
+
+/// A file of recorded tensors.
+#[derive(Debug, Clone)]
+pub struct Golden {
+    path: PathBuf,
+    tensors: BTreeMap<String, (Vec<usize>, Values)>,
+}
+
+impl Golden {
+    /// Reads all tensors of a file.
+    ///
+    /// # Panics
+    /// When the file cannot be read or holds another type than f32, f64 and i64.
+    pub fn open(path: impl AsRef<Path>) -> Golden {
+        let path = path.as_ref();
+        let at = path.display();
+        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{at}: {e}"));
+        let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{at}: {e}"));
+        let mut tensors = BTreeMap::new();
+        for (name, view) in file.iter() {
+            let values = match view.dtype() {
+                Dtype::F32 => Values::F32(words(view.data(), f32::from_le_bytes)),
+                Dtype::F64 => Values::F64(words(view.data(), f64::from_le_bytes)),
+                Dtype::I64 => Values::I64(words(view.data(), i64::from_le_bytes)),
+                other => panic!("{at}: `{name}` holds {other:?}"),
+            };
+            tensors.insert(name.to_owned(), (view.shape().to_vec(), values));
+        }
+        Golden { path: path.to_owned(), tensors }
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Shape and elements of a tensor.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub fn get(&self, name: &str) -> (&[usize], &Values) {
+        let found = self.tensors.get(name);
+        let (shape, values) = found.unwrap_or_else(|| panic!("{}: no `{name}`", self.path.display()));
+        (shape, values)
+    }
+
+    /// The elements of an f32 tensor.
+    ///
+    /// # Panics
+    /// When there is none of this name and type.
+    pub fn f32(&self, name: &str) -> &[f32] {
+        match self.get(name).1 {
+            Values::F32(x) => x,
+            _ => panic!("{}: `{name}` is not f32", self.path.display()),
+        }
+    }
+
+    /// The elements of a tensor of integers.
+    ///
+    /// # Panics
+    /// When there is none of this name and type.
+    pub fn i64(&self, name: &str) -> &[i64] {
+        match self.get(name).1 {
+            Values::I64(x) => x,
+            _ => panic!("{}: `{name}` is not i64", self.path.display()),
+        }
+    }
+
+    /// The elements of an f32 or f64 tensor, in f64.
+    ///
+    /// # Panics
+    /// When there is none of this name and type.
+    pub fn f64(&self, name: &str) -> Vec<f64> {
+        match self.get(name).1 {
+            Values::F64(x) => x.clone(),
+            Values::F32(x) => x.iter().map(|&x| x.into()).collect(),
+            Values::I64(_) => panic!("{}: `{name}` holds integers", self.path.display()),
+        }
+    }
+}
+
+fn words<const N: usize, T>(bytes: &[u8], f: fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks::<N>().0.iter().map(|&w| f(w)).collect()
+}
