@@ -2,6 +2,7 @@
 
 mod caption;
 mod easy_vqa;
+mod nano_tokenizer;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,12 +12,15 @@ use anyhow::Result;
 /// Name, arguments, what it does, how.
 type Chore = (&'static str, &'static str, &'static str, fn(&[String]) -> Result<()>);
 
-const CHORES: &[Chore] = &[(
-    "pack-easy-vqa",
-    "DIR",
-    "pack the data of an unzipped easy-vqa Python package into data/easy-vqa",
-    easy_vqa::pack,
-)];
+const CHORES: &[Chore] = &[
+    (
+        "pack-easy-vqa",
+        "DIR",
+        "pack the data of an unzipped easy-vqa Python package into data/easy-vqa",
+        easy_vqa::pack,
+    ),
+    ("nano-tokenizer", "", "make models/nano/tokenizer.json from the packed texts", nano_tokenizer::make),
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -60,7 +60,7 @@ pub fn print(shown: &[Shown], colour: bool) {
     }
 }
 
-const CARD: (usize, usize) = (220, 230);
+const CARD: (usize, usize) = (250, 230);
 const ACROSS: usize = 4;
 
 /// All pictures with their questions and answers on one sheet.
