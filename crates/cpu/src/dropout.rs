@@ -3,9 +3,10 @@
 //! Element i of module m in stream s takes word i mod 4 of Philox(counter = (i / 4, m, s low, s high), key = seed). It is
 //! kept when that word, as a number in [0, 1), is at least p, and then multiplied by 1 / (1 − p).
 
+use crate::gemm::transpose4;
 use crate::math::vectorised;
 use crate::par;
-use crate::philox::{philox4x32_10, uniform, words};
+use crate::philox::{ROUNDS, next_key, round, words};
 
 /// Which random numbers a mask takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,18 +21,18 @@ pub struct Mask {
     pub module: u32,
 }
 
-/// Blocks of four elements drawn side by side, as many as a vector has lanes.
+/// Blocks of four elements drawn side by side, one in each lane of a vector.
 const WIDE: usize = 8;
 const PIECE: usize = 1 << 12;
 /// Steps of work that one element is worth.
 const COST: usize = 8;
 
-/// out[i] = x[i] times the factor of element `first + i`.
+/// `out[i] = x[i]` times the factor of element `first + i`.
 pub fn apply(out: &mut [f32], x: &[f32], first: usize, mask: Mask) {
     par::rows(out, 1, PIECE, x.len() * COST, |i, out| apply_piece(out, &x[i..], first + i, mask));
 }
 
-/// out[i] += x[i] times the factor of element `first + i`.
+/// `out[i] += x[i]` times the factor of element `first + i`.
 pub fn add(out: &mut [f32], x: &[f32], first: usize, mask: Mask) {
     par::rows(out, 1, PIECE, x.len() * COST, |i, out| add_piece(out, &x[i..], first + i, mask));
 }
@@ -48,25 +49,52 @@ vectorised! {
 
 #[inline(always)]
 fn draw(out: &mut [f32], x: &[f32], first: usize, mask: Mask, put: impl Fn(&mut f32, f32, f32)) {
-    const CHUNK: usize = 4 * WIDE;
-    let keep = 1.0 / (1.0 - mask.p);
-    let ([low, high], key) = (words(mask.stream), words(mask.seed));
-    let factors = |block: usize| {
-        std::array::from_fn::<_, WIDE, _>(|lane| {
-            let words = philox4x32_10([(block + lane) as u32, mask.module, low, high], key);
-            words.map(|w| if uniform(w) >= mask.p { keep } else { 0.0 })
-        })
-    };
-    let (mut block, skip) = (first / 4, first % 4);
+    let (mut block, mut skip) = (first / 4, first % 4);
     let mut at = 0;
     while at < out.len() {
-        let f = factors(block);
-        let f = f.as_flattened();
-        let from = if at == 0 { skip } else { 0 };
-        let len = (CHUNK - from).min(out.len() - at);
-        for ((out, &x), &f) in out[at..at + len].iter_mut().zip(&x[at..at + len]).zip(&f[from..from + len]) {
+        let factors = factors(block as u32, mask);
+        let f = &factors.as_flattened()[skip..];
+        let len = f.len().min(out.len() - at);
+        for ((out, &x), &f) in out[at..at + len].iter_mut().zip(&x[at..at + len]).zip(f) {
             put(out, x, f);
         }
-        (at, block) = (at + len, block + WIDE);
+        (at, block, skip) = (at + len, block + WIDE, 0);
     }
+}
+
+/// The factors of blocks `block`, `block + 1`, …: Philox with a block in each lane, its words in lanes of 64 bits, as the
+/// products of two words need them.
+#[inline(always)]
+fn factors(block: u32, mask: Mask) -> [[f32; 4]; WIDE] {
+    let ([low, high], mut key) = (words(mask.stream), words(mask.seed));
+    let mut c = [[0; WIDE], [mask.module.into(); WIDE], [low.into(); WIDE], [high.into(); WIDE]];
+    for (l, c) in c[0].iter_mut().enumerate() {
+        *c = u64::from(block.wrapping_add(l as u32));
+    }
+    for _ in 0..ROUNDS {
+        let [c0, c1, c2, c3] = &mut c;
+        for (((c0, c1), c2), c3) in c0.iter_mut().zip(c1).zip(c2).zip(c3) {
+            [*c0, *c1, *c2, *c3] = round([*c0, *c1, *c2, *c3], key);
+        }
+        key = next_key(key);
+    }
+    let keep = (1.0 / (1.0 - mask.p)).to_bits();
+    // A word counts as word / 256 · 2⁻²⁴. Compared as integers, the sign of a difference for a mask and hidden from what
+    // follows, or the compiler makes 32 branches of it.
+    let from = (mask.p * (1 << 24) as f32).ceil() as i32;
+    let mut bits = [[0; WIDE]; 4];
+    for (f, &c) in bits.as_flattened_mut().iter_mut().zip(c.as_flattened()) {
+        let kept = (from - 1 - (c as u32 >> 8) as i32) >> 31;
+        *f = keep & kept as u32;
+    }
+    let f: [[f32; WIDE]; 4] = bytemuck::cast(std::hint::black_box(bits));
+    let mut out = [[0.0; 4]; WIDE];
+    for l in (0..WIDE).step_by(4) {
+        let mut block = [[0.0; 4]; 4];
+        for w in 0..4 {
+            block[w].copy_from_slice(&f[w][l..l + 4]);
+        }
+        out[l..l + 4].copy_from_slice(&transpose4(block));
+    }
+    out
 }

@@ -19,8 +19,9 @@ pub(crate) const ROUNDS: usize = 10;
 /// One round, on words of 32 bits in 64.
 #[inline(always)]
 pub(crate) fn round([c0, c1, c2, c3]: [u64; 4], [k0, k1]: [u32; 2]) -> [u64; 4] {
-    let (p0, p1) = (0xD251_1F53 * c0, 0xCD9E_8D57 * c2);
+    // Masked though it changes nothing: a product of 32 by 32 bits is one instruction, of 64 by 64 it is six.
     let low = u64::from(u32::MAX);
+    let (p0, p1) = (0xD251_1F53 * (c0 & low), 0xCD9E_8D57 * (c2 & low));
     [(p1 >> 32) ^ c1 ^ u64::from(k0), p1 & low, (p0 >> 32) ^ c3 ^ u64::from(k1), p0 & low]
 }
 

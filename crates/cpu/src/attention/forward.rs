@@ -47,19 +47,15 @@ pub fn forward(out: &mut [f32], lse: &mut [f32], x: Qkv<'_>, spans: &[Span], h: 
         let ((span, qs), head) = (&blocks[i / h.heads], i % h.heads);
         SCRATCH.with_borrow_mut(|s| {
             block(s, x, span, qs.clone(), head, h);
-            for ((i, o), (top, sum)) in
-                qs.clone().zip(s.out.chunks_exact(h.head_dim)).zip(s.top.iter().zip(&s.sum))
-            {
-                if *sum == 0.0 {
-                    continue;
-                }
+            finish(&mut s.out, &mut s.top, &s.sum, h.head_dim);
+            for (at, i) in qs.clone().enumerate().filter(|(at, _)| s.sum[*at] != 0.0) {
                 // SAFETY: query i and this head belong to this task alone, by the assertions above.
-                let (to, lse) = unsafe {
-                    let to = out.at(i * width + head * h.head_dim).0;
-                    (std::slice::from_raw_parts_mut(to, h.head_dim), &mut *lse.at(head * rows + i).0)
-                };
-                to.iter_mut().zip(o).for_each(|(to, o)| *to = o / sum);
-                *lse = top + sum.ln();
+                unsafe {
+                    let to =
+                        std::slice::from_raw_parts_mut(out.at(i * width + head * h.head_dim).0, h.head_dim);
+                    to.copy_from_slice(&s.out[at * h.head_dim..][..h.head_dim]);
+                    *lse.at(head * rows + i).0 = s.top[at];
+                }
             }
         });
     });
@@ -92,11 +88,20 @@ fn block(s: &mut Scratch, x: Qkv<'_>, span: &Span, qs: Range<usize>, head: usize
 }
 
 vectorised! {
+    /// Σ p·v over Σ p, and the logarithm of Σ e^score in place of its top.
+    fn finish(out: &mut [f32], top: &mut [f32], sum: &[f32], d: usize) {
+        for ((o, top), sum) in out.chunks_exact_mut(d).zip(top).zip(sum) {
+            o.iter_mut().for_each(|o| *o /= sum);
+            *top += sum.ln();
+        }
+    }
+
     /// Scores to e^(score − top) with each row's new top. Sums and d columns of out follow the change of top; d is 0
     /// for the first tile, when there is nothing yet.
     fn softmax(p: &mut [f32], stride: usize, top: &mut [f32], sum: &mut [f32], out: &mut [f32], d: usize) {
         for (i, row) in p.chunks_exact_mut(stride).enumerate() {
-            let new = fold(row, top[i], f32::max);
+            // NaN need not win: it comes back in the sum.
+            let new = fold(row, top[i], |a, b| if a > b { a } else { b });
             // A row that sees no key yet: e^(−∞ − 0) = 0 where −∞ − −∞ would be NaN.
             let base = if new == f32::NEG_INFINITY { 0.0 } else { new };
             row.iter_mut().for_each(|x| *x = exp(*x - base));
@@ -122,5 +127,12 @@ fn fold(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
             lanes[l] = f(lanes[l], x[l]);
         }
     }
-    lanes.into_iter().fold(start, f)
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for l in 0..width {
+            lanes[l] = f(lanes[l], lanes[l + width]);
+        }
+    }
+    lanes[0]
 }

@@ -8,9 +8,10 @@ use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::Start;
+use super::pack::{pack, pack_tiles};
 
 /// Rows of a tile: with two vectors of columns, 12 of 16 registers accumulate.
-const TILE: usize = 6;
+pub(super) const TILE: usize = 6;
 /// Steps along k for which a panel of B, 16 columns on AVX2, takes half of the L1 cache.
 const DEPTH: usize = 256;
 /// Elements of B packed at once, a part of the L2 cache, and of A that stay in the L1 cache while B passes by.
@@ -238,103 +239,6 @@ fn extent<S: Simd>(j: usize, js: &Range<usize>) -> (usize, usize) {
     (n, n.div_ceil(S::F32_LANES))
 }
 
-/// panel[k, 0..wide] = B[ks.start + k, js], zeros beyond js.
-#[inline(always)]
-fn pack<E: Element>(panel: &mut [f32], wide: usize, b: Mat<'_, E>, ks: Range<usize>, js: Range<usize>) {
-    let panel = &mut panel[..ks.len() * wide];
-    if js.len() < wide {
-        panel.fill(0.0);
-    }
-    if b.col_stride == 1 {
-        for (k, row) in ks.zip(panel.chunks_exact_mut(wide)) {
-            let from = &b.x[k * b.row_stride..][js.clone()];
-            row.iter_mut().zip(from).for_each(|(p, x)| *p = x.wide());
-        }
-    } else {
-        let mut fast = 0;
-        while b.row_stride == 1 && fast + 4 <= js.len() {
-            let from: [&[E]; 4] =
-                std::array::from_fn(|r| &b.x[(js.start + fast + r) * b.col_stride..][ks.clone()]);
-            transpose(&mut panel[fast..], wide, from);
-            fast += 4;
-        }
-        for (l, j) in js.enumerate().skip(fast) {
-            for (k, row) in ks.clone().zip(panel.chunks_exact_mut(wide)) {
-                row[l] = b.x[k * b.row_stride + j * b.col_stride].wide();
-            }
-        }
-    }
-}
-
-/// Rows `rows` of A, whose rows are not contiguous, a tile after the other, each as [k, rows of the tile].
-#[inline(always)]
-fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>, ks: Range<usize>) {
-    let depth = ks.len();
-    if a.row_stride != 1 {
-        for i in rows.clone().step_by(TILE) {
-            let m = TILE.min(rows.end - i);
-            let to = packed[(i - rows.start) * depth..][..m * depth].chunks_exact_mut(m);
-            for (k, to) in ks.clone().zip(to) {
-                for (r, to) in to.iter_mut().enumerate() {
-                    *to = a.x[(i + r) * a.row_stride + k * a.col_stride];
-                }
-            }
-        }
-        return;
-    }
-    for (step, k) in ks.enumerate() {
-        let (tiles, rest) = a.x[k * a.col_stride..][rows.clone()].as_chunks::<TILE>();
-        for (t, tile) in tiles.iter().enumerate() {
-            packed[(t * depth + step) * TILE..][..TILE].copy_from_slice(tile);
-        }
-        let at = tiles.len() * TILE * depth + step * rest.len();
-        packed[at..at + rest.len()].copy_from_slice(rest);
-    }
-}
-
-/// panel[k, 0..4] = from[..][k].
-#[inline(always)]
-fn transpose<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 4]) {
-    let depth = from[0].len();
-    let blocks = from.map(|x| x.as_chunks::<4>().0);
-    for (i, panel) in panel.chunks_mut(4 * wide).enumerate().take(depth / 4) {
-        let block = transpose4(std::array::from_fn(|r| blocks[r][i].map(E::wide)));
-        for (k, row) in block.iter().enumerate() {
-            panel[k * wide..][..4].copy_from_slice(row);
-        }
-    }
-    for k in depth / 4 * 4..depth {
-        for (r, from) in from.iter().enumerate() {
-            panel[k * wide + r] = from[k].wide();
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn transpose4(x: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    use std::arch::x86_64::*;
-    let [a, b, c, d]: [__m128; 4] = bytemuck::cast(x);
-    // SAFETY: SSE is part of every x86-64 processor.
-    let t = unsafe {
-        let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
-        let (ab_hi, cd_hi) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
-        [
-            _mm_movelh_ps(ab, cd),
-            _mm_movehl_ps(cd, ab),
-            _mm_movelh_ps(ab_hi, cd_hi),
-            _mm_movehl_ps(cd_hi, ab_hi),
-        ]
-    };
-    bytemuck::cast(t)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-fn transpose4(x: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    std::array::from_fn(|k| std::array::from_fn(|r| x[r][k]))
-}
-
 struct Tile<'a, 'b, S> {
     job: &'a Job<'b>,
     simd: S,
@@ -405,38 +309,42 @@ impl<S: Simd> Tile<'_, '_, S> {
             }
             (at, b) = (at + a_step, b.wrapping_add(self.b_step));
         }
-        let start = if self.first { job.start } else { Start::Keep };
+        let c = job.c.at(self.i * job.c_stride + self.j).0;
+        // What the first row is added to, and the way to the next row of it.
+        let (base, base_row) = match job.start {
+            Start::Zero if self.first => (None, 0),
+            Start::Bias(b) if self.first => (Some(b.as_ptr().wrapping_add(self.j)), 0),
+            _ => (Some(c.cast_const()), job.c_stride),
+        };
         let alpha = simd.splat_f32s(job.alpha);
-        for (r, acc) in acc.iter().enumerate() {
-            let c = job.c.0.wrapping_add((self.i + r) * job.c_stride + self.j);
-            if self.n == V * S::F32_LANES {
-                for (v, &x) in acc.iter().enumerate() {
+        // Loops short enough to be unrolled, or the sums would go through memory.
+        if self.n == V * S::F32_LANES {
+            for (r, acc) in acc.into_iter().enumerate() {
+                for (v, x) in acc.into_iter().enumerate() {
+                    let at = v * S::F32_LANES;
                     // SAFETY: all n columns lie inside C, and inside the bias, whose length is C's width.
                     unsafe {
-                        let c = c.add(v * S::F32_LANES).cast::<S::f32s>();
-                        let x = simd.mul_f32s(alpha, x);
-                        c.write_unaligned(match start {
-                            Start::Zero => x,
-                            Start::Keep => simd.add_f32s(c.read_unaligned(), x),
-                            Start::Bias(b) => {
-                                let b = b.as_ptr().add(self.j + v * S::F32_LANES).cast::<S::f32s>();
-                                simd.add_f32s(b.read_unaligned(), x)
+                        let x = match base {
+                            None => simd.mul_f32s(alpha, x),
+                            Some(base) => {
+                                let from = base.add(r * base_row + at).cast::<S::f32s>().read_unaligned();
+                                simd.mul_add_e_f32s(alpha, x, from)
                             }
-                        });
+                        };
+                        c.add(r * job.c_stride + at).cast::<S::f32s>().write_unaligned(x);
                     }
                 }
-            } else {
-                let acc: &[f32] = bytemuck::cast_slice(acc);
-                for (l, x) in acc.iter().take(self.n).enumerate() {
-                    // SAFETY: column j + l lies inside C.
-                    unsafe {
-                        let c = c.add(l);
-                        *c = match start {
-                            Start::Zero => 0.0,
-                            Start::Keep => *c,
-                            Start::Bias(b) => b[self.j + l],
-                        } + job.alpha * x;
-                    }
+            }
+            return;
+        }
+        let acc = std::hint::black_box(acc);
+        for (r, acc) in acc.iter().enumerate() {
+            let acc: &[f32] = bytemuck::cast_slice(acc);
+            for (l, x) in acc.iter().take(self.n).enumerate() {
+                // SAFETY: column j + l lies inside C.
+                unsafe {
+                    let from = base.map_or(0.0, |base| *base.add(r * base_row + l));
+                    *c.add(r * job.c_stride + l) = from + job.alpha * x;
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Matrix products: C = start + α·A·B, for every shape and every layout of A and B.
 
 mod kernel;
+mod pack;
 
 use std::cell::Cell;
 
@@ -11,6 +12,7 @@ use crate::math::vectorised;
 use crate::par;
 pub(crate) use kernel::Pointer;
 use kernel::{Element, Job, Mat};
+pub(crate) use pack::transpose4;
 
 /// The elements of a matrix operand.
 #[derive(Debug, Clone, Copy)]
