@@ -15,8 +15,8 @@ use pheye_optim::{AdamWConfig, Optimizer, Schedule};
 use pheye_tensor::{Grads, Tensor};
 use serde::Serialize;
 
-use crate::golden::Golden;
 use crate::Result;
+use crate::golden::Golden;
 
 /// One comparison.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -116,7 +116,10 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 fn compare(golden: &Golden, ours: &Observed, moved: &Observed) -> Result<Stage> {
     let pick = |values: Vec<f64>| match ours.elements.is_empty() {
         true => values,
-        false => ours.elements.iter().flat_map(|r| values[r.clone()].iter().copied()).collect(),
+        false => {
+            let part = |r: &Range<usize>| values.get(r.clone()).unwrap_or_default().to_vec();
+            ours.elements.iter().flat_map(part).collect()
+        }
     };
     let name = &ours.name;
     let naive = pick(golden.get(name)?);
@@ -175,39 +178,51 @@ const TRAIN_STEPS: u64 = 5;
 
 impl Case {
     fn read(golden: &Golden) -> Result<Case> {
-        let global = golden.tensor("global_pixels")?;
-        let prompt = golden.rows("greedy_prompt")?.swap_remove(0);
-        Ok(Case {
-            prompt: prompt.into_iter().map(|id| id as u32).collect(),
-            greedy_len: golden.rows("greedy")?.swap_remove(0).len(),
-            global: global.ok_or_else(|| golden.fault("global_pixels", "is missing"))?,
-            local: golden.tensor("local_pixels")?,
-            ids: golden.rows("ids")?,
-            mask: golden.rows("attention_mask")?,
-            labels: golden.rows("labels")?,
-        })
+        let one = |name: &str| match golden.rows(name)?.into_iter().next() {
+            Some(row) if !row.is_empty() => Ok(row),
+            _ => Err(golden.fault(name, "is empty")),
+        };
+        let prompt: Vec<u32> = one("greedy_prompt")?.into_iter().map(|id| id as u32).collect();
+        let greedy_len = one("greedy")?.len();
+        if greedy_len < prompt.len() {
+            return Err(golden.fault("greedy", "is shorter than its prompt"));
+        }
+        let global =
+            golden.tensor("global_pixels")?.ok_or_else(|| golden.fault("global_pixels", "is missing"))?;
+        let local = golden.tensor("local_pixels")?;
+        let [ids, mask, labels] = ["ids", "attention_mask", "labels"].map(|name| golden.rows(name));
+        let (ids, mask, labels) = (ids?, mask?, labels?);
+        one("ids")?;
+        for (name, other) in [("attention_mask", &mask), ("labels", &labels)] {
+            if other.len() != ids.len() || other.iter().zip(&ids).any(|(a, b)| a.len() != b.len()) {
+                return Err(golden.fault(name, "has another shape than ids"));
+            }
+        }
+        for (name, pixels) in [("global_pixels", Some(&global)), ("local_pixels", local.as_ref())] {
+            let fits = |p: &Tensor| matches!(p.shape().dims(), [tiles, 3, _, _] if tiles % ids.len() == 0);
+            if !pixels.is_none_or(fits) {
+                return Err(golden
+                    .fault(name, format!("is not [pictures · tiles, 3, s, s] for {} pictures", ids.len())));
+            }
+        }
+        Ok(Case { global, local, ids, mask, labels, prompt, greedy_len })
     }
 
     /// The batch of `pictures`, padding left out; one sequence about each.
     fn batch(&self, cx: &Cx, pictures: Range<usize>) -> Result<Batch> {
-        let part = |t: &Tensor| -> Result<Tensor> {
-            let dims = t.shape();
-            let rows = dims.rows() / self.ids.len();
-            let [_, c, h, w] = dims.dims()[..] else { return Ok(t.clone()) };
-            let part = t.rows(pictures.start * rows..pictures.end * rows)?;
-            Ok(part.reshape([part.shape().elements() / (c * h * w), c, h, w])?)
+        // Rows of a tile are rows of pixels: [tiles, 3, s, s] is a matrix of width s.
+        let part = |t: &Tensor| {
+            let rows = t.shape().rows() / self.ids.len();
+            t.rows(pictures.start * rows..pictures.end * rows)
         };
-        let global = part(&self.global)?;
-        let [tiles, c, h, w] = global.shape().dims()[..] else { unreachable!("part gives four dimensions") };
+        let side = self.global.shape().cols();
         let pixels = match &self.local {
-            None => global,
-            Some(local) => {
-                let local = part(local)?;
-                let all = pheye_ops::rows::concat(cx, &[&global, &local])?;
-                all.reshape([tiles + local.shape().dims()[0], c, h, w])?
-            }
+            None => part(&self.global)?,
+            Some(local) => pheye_ops::rows::concat(cx, &[&part(&self.global)?, &part(local)?])?,
         };
-        let (mut ids, mut targets, mut lengths, mut picture) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let pixels = pixels.reshape([pixels.shape().elements() / (3 * side * side).max(1), 3, side, side])?;
+        let (mut ids, mut targets, mut lengths, mut picture) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (p, row) in pictures.clone().enumerate() {
             let kept: Vec<usize> = (0..self.ids[row].len()).filter(|&i| self.mask[row][i] != 0).collect();
             ids.extend(kept.iter().map(|&i| self.ids[row][i] as u32));
@@ -234,7 +249,12 @@ impl Case {
         let elements = self.mask.iter().enumerate().flat_map(real).collect();
         let mut all = vec![
             Observed::all("media", wide(media.f32()?), Kind::Activation),
-            Observed { name: "logits".to_owned(), values: wide(logits.f32()?), elements, kind: Kind::Activation },
+            Observed {
+                name: "logits".to_owned(),
+                values: wide(logits.f32()?),
+                elements,
+                kind: Kind::Activation,
+            },
             Observed::all("greedy", self.greedy(cx, model)?, Kind::Ids),
         ];
         let table = model.train(Pheye::is_pheye_param)?;
@@ -242,11 +262,19 @@ impl Case {
         let (loss, dmedia) = model.language(cx, &batch, &media, &mut grads)?;
         let mean = |v: &[f32]| v.iter().map(|&v| f64::from(v) / loss.tokens as f64).collect::<Vec<_>>();
         all.push(Observed::all("loss_sum", vec![loss.sum], Kind::Activation));
-        all.extend(dmedia.map(|d| d.f32().map(|d| Observed::all("media_grad", mean(d), Kind::Gradient))).transpose()?);
+        all.extend(
+            dmedia
+                .map(|d| d.f32().map(|d| Observed::all("media_grad", mean(d), Kind::Gradient)))
+                .transpose()?,
+        );
         grads.clear()?;
         model.loss_and_grads(cx, &batch, None, &mut grads)?;
         for (name, range) in table.entries() {
-            all.push(Observed::all(format!("grad.{name}"), mean(&grads.flat.f32()?[range.clone()]), Kind::Gradient));
+            all.push(Observed::all(
+                format!("grad.{name}"),
+                mean(&grads.flat.f32()?[range.clone()]),
+                Kind::Gradient,
+            ));
         }
 
         let losses = self.train(cx, model, Optimizer::new(table, AdamWConfig::default())?)?;
