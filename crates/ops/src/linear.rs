@@ -1,4 +1,4 @@
-//! Affine map y = x Wᵀ + b, for x [rows, k], W [n, k] in f32 or bf16, b [n].
+//! Affine map y = x Wᵀ + b, for x [rows, k], W [n, k] in f32 or bf16, b `[n]`.
 //!
 //! dx = dy W, dW += dyᵀ x, db += Σ dy. Saves x when W is trained, nothing else. Each product takes 2·rows·k·n FLOPs and
 //! moves x, W and y once; the bias is added in the product's first write.
@@ -14,7 +14,7 @@ use crate::{Cx, Error, Result};
 pub struct Linear {
     /// W [n, k], or any shape whose first dimension is n.
     pub weight: Param,
-    /// b [n].
+    /// b `[n]`.
     pub bias: Option<Param>,
 }
 
@@ -25,7 +25,7 @@ pub struct Saved {
 }
 
 impl Linear {
-    /// `weight` [n, k] and, if wanted, `bias` [n] of zeros, at `scope`.
+    /// `weight` [n, k] and, if wanted, `bias` `[n]` of zeros, at `scope`.
     pub fn new(scope: &mut Scope, k: usize, n: usize, bias: bool, init: Init) -> Linear {
         let weight = scope.param("weight", [n, k], init);
         Linear { weight, bias: bias.then(|| scope.param("bias", [n], Init::Zeros)) }

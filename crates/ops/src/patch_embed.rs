@@ -1,7 +1,7 @@
 //! Pixels to tokens: a convolution that covers the tile without overlap, a class token, a position for each.
 //!
 //! pixels [t, 3, s, s] are cut into g·g patches of p·p, g = s / p, each a row (channel, y, x) of 3·p·p: as a convolution's
-//! weights lie. x[tile] = [class, lora(patches)] + position: x [t, 1 + g·g, d], position [1 + g·g, d], class [d].
+//! weights lie. `x[tile] = [class, lora(patches)] + position`: x [t, 1 + g·g, d], position [1 + g·g, d], class `[d]`.
 //!
 //! Saves what the linear saves (the rows of patches, when something of the convolution is trained). There is no gradient
 //! of the pixels. 2·t·g²·3p²·d FLOPs; the patches are copied once.
@@ -19,7 +19,7 @@ use crate::{Cx, Error, Result};
 pub struct PatchEmbed {
     /// The convolution, its weight [d, 3, p, p] or [d, 3·p·p], without bias.
     pub conv: LoraLinear,
-    /// The class token [d].
+    /// The class token `[d]`.
     pub class: Param,
     /// Positions [1 + patches, d].
     pub position: Param,

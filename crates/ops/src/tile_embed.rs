@@ -1,7 +1,7 @@
 //! The media sequence: the tokens of each picture, then those of its tiles, each plus its tile's row of a table.
 //!
-//! media[b] = [global[b] + table[0], local[b·t] + table[1], …]: media [b, (1 + t)·n, d], global [b, n, d], local [b·t, n, d],
-//! table [at least 1 + t, d] in f32 or bf16. dglobal and dlocal are dmedia's rows, dtable[j] += Σ over pictures and tokens.
+//! `media[b] = [global[b] + table[0], local[b·t] + table[1], …]`: media [b, (1 + t)·n, d], global [b, n, d], local [b·t, n, d],
+//! table [at least 1 + t, d] in f32 or bf16. dglobal and dlocal are dmedia's rows, `dtable[j]` += Σ over pictures and tokens.
 //! Saves nothing. One addition and 8 bytes an element, each way.
 
 use pheye_cpu::gemm::add_column_sums;

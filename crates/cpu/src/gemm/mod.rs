@@ -97,8 +97,9 @@ const PIECE_WORK: usize = 1 << 19;
 /// Up to this many elements of C, a long k is what is split, into stretches of at least this many steps.
 const SMALL: usize = 1 << 15;
 const MIN_DEPTH: usize = 192;
-/// Up to this many rows of A, dot products with the rows of Bᵀ beat packing B.
-const FEW_ROWS: usize = 3;
+/// Up to this many rows of A, and with this many steps at least, dot products with the rows of Bᵀ beat packing B.
+const FEW_ROWS: usize = 6;
+const FEW_DEPTH: usize = 32;
 
 thread_local! {
     static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -181,7 +182,7 @@ impl Job<'_> {
     fn run<E: Element>(&self, b: Mat<'_, E>, many: bool) {
         let (m, k, n) = (self.m, self.ks.len(), self.n);
         let work = m * k * n;
-        let few = m <= FEW_ROWS && b.row_stride == 1 && self.a.col_stride == 1;
+        let few = m <= FEW_ROWS && k >= FEW_DEPTH && b.row_stride == 1 && self.a.col_stride == 1;
         if !many || work < PIECE_WORK {
             // SAFETY: `product` checked all bounds.
             return unsafe { if few { self.dots(b, 0..n) } else { self.block(b, 0..m, 0..n) } };
@@ -240,7 +241,7 @@ impl Job<'_> {
 /// Columns that one task sums.
 const WIDE: usize = 32;
 
-/// out[j] += Σ_i x[i, j] for x [rows, cols]: the gradient of a bias. Rows are summed in blocks, in order.
+/// `out[j] += Σ_i x[i, j]` for x [rows, cols]: the gradient of a bias. Rows are summed in blocks, in order.
 ///
 /// # Panics
 /// When x is not whole rows.
