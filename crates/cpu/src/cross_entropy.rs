@@ -1,6 +1,6 @@
 //! Softmax cross entropy of rows of logits: loss and gradient of the logits in one visit to each row.
 
-use crate::math::{exp, max, sums, vectorised};
+use crate::math::{exp, max, sum, vectorised};
 use crate::par;
 
 /// `losses[i]` = ln Σ exp(zᵢ) - `zᵢ[targetᵢ]` for the rows zᵢ of `logits`, rows by v, which become their gradient
@@ -24,13 +24,13 @@ vectorised! {
         for ((z, loss), &target) in logits.chunks_exact_mut(v).zip(losses).zip(targets) {
             let (top, hit) = (max(z), z[target as usize]);
             if !want_gradient {
-                *loss = sums([z], |[z]| [exp(z - top)])[0].ln() + (top - hit);
+                *loss = sum([z], |[z]| exp(z - top)).ln() + (top - hit);
                 continue;
             }
             z.iter_mut().for_each(|z| *z = exp(*z - top));
-            let sum = sums([z], |z| z)[0];
-            *loss = sum.ln() + (top - hit);
-            let scale = 1.0 / sum;
+            let total = sum([z], |[z]| z);
+            *loss = total.ln() + (top - hit);
+            let scale = 1.0 / total;
             z.iter_mut().for_each(|z| *z *= scale);
             z[target as usize] -= 1.0;
         }

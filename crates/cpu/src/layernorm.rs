@@ -1,6 +1,6 @@
 //! LayerNorm over the rows of a matrix, one pass for each row, two numbers kept of it.
 
-use crate::math::{sums, vectorised};
+use crate::math::{sum, vectorised};
 use crate::par;
 
 /// Elements of a piece: rows of it are summed by one thread for the gradients of weight and bias.
@@ -65,8 +65,8 @@ vectorised! {
     fn forward_rows(y: &mut [f32], stats: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) {
         let d = weight.len();
         for ((y, x), stats) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(stats.chunks_exact_mut(2)) {
-            let mean = sums([x], |x| x)[0] / d as f32;
-            let var = sums([x], |[x]| [(x - mean) * (x - mean)])[0] / d as f32;
+            let mean = sum([x], |[x]| x) / d as f32;
+            let var = sum([x], |[x]| (x - mean) * (x - mean)) / d as f32;
             let rstd = 1.0 / (var + eps).sqrt();
             stats.copy_from_slice(&[mean, rstd]);
             for (((y, x), w), b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
@@ -83,11 +83,8 @@ vectorised! {
         let rows = from.dy.chunks_exact(d).zip(from.x.chunks_exact(d)).zip(from.stats.chunks_exact(2));
         for (dx, ((dy, x), stats)) in dx.chunks_exact_mut(d).zip(rows) {
             let (mean, rstd) = (stats[0], stats[1]);
-            let [g, gx] = sums([dy, x, from.weight], |[dy, x, w]| {
-                let g = dy * w;
-                [g, g * ((x - mean) * rstd)]
-            });
-            let (g, gx) = (g / d as f32, gx / d as f32);
+            let g = sum([dy, from.weight], |[dy, w]| dy * w) / d as f32;
+            let gx = sum([dy, x, from.weight], |[dy, x, w]| dy * w * ((x - mean) * rstd)) / d as f32;
             for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(from.weight) {
                 *dx = rstd * (dy * w - g - (x - mean) * rstd * gx);
             }
