@@ -16,13 +16,21 @@ const PIECE: usize = 1 << 13;
 /// [`Error::Shapes`] when the numbers of elements differ.
 pub fn forward(cx: &Cx, mut a: Tensor, b: &Tensor) -> Result<Tensor> {
     if a.shape().elements() != b.shape().elements() {
-        return Err(Error::Shapes { op: "add", left_name: "a", left: a.shape(), right_name: "b", right: b.shape() });
+        return Err(Error::Shapes {
+            op: "add",
+            left_name: "a",
+            left: a.shape(),
+            right_name: "b",
+            right: b.shape(),
+        });
     }
     match cx.device {
         Device::Cpu => {
             let b = b.f32()?;
             if let Ok(y) = a.f32_mut() {
-                par::rows(y, 1, PIECE, b.len(), |first, y| y.iter_mut().zip(&b[first..]).for_each(|(y, b)| *y += b));
+                par::rows(y, 1, PIECE, b.len(), |first, y| {
+                    y.iter_mut().zip(&b[first..]).for_each(|(y, b)| *y += b)
+                });
                 return Ok(a);
             }
             let mut out = cx.empty(a.shape());

@@ -1,6 +1,6 @@
 //! Mean of groups of consecutive rows: one vector for a picture's tokens, or for a caption's.
 //!
-//! y[g] = (1/nᵍ) Σ x[rows of g]. Saves nothing: dx[row of g] = dy[g] / nᵍ. Reads and writes 4 bytes an element of x.
+//! `y[g] = Σ x[rows of g] / n(g)`. Saves nothing: `dx[row of g] = dy[g] / n(g)`. Reads and writes 4 bytes an element of x.
 
 use pheye_tensor::{Device, Tensor};
 
@@ -62,5 +62,10 @@ fn check(lengths: &[usize], rows: usize) -> Result<()> {
 }
 
 fn fault(value: String, rows: usize) -> Error {
-    Error::Range { op: "pool", what: "lengths", value, allowed: format!("positive lengths that make {rows} rows") }
+    Error::Range {
+        op: "pool",
+        what: "lengths",
+        value,
+        allowed: format!("positive lengths that make {rows} rows"),
+    }
 }

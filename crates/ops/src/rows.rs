@@ -14,7 +14,7 @@ fn check(op: &'static str, row: usize, rows: usize) -> Result<()> {
     Err(Error::Range { op, what: "row", value: row.to_string(), allowed: format!("0..{rows}") })
 }
 
-/// into[at[i]] = x[i] for the rows of x [n, d] and into [m, d].
+/// `into[at[i]] = x[i]` for the rows of x `[n, d]` and into `[m, d]`.
 ///
 /// # Errors
 /// [`Error::Shapes`] when widths or the number of rows differ, [`Error::Range`] for a row that `into` does not have.
@@ -37,7 +37,7 @@ pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<(
     }
 }
 
-/// y[i] = x[from[i]]: y [n, d] of x [m, d].
+/// `y[i] = x[from[i]]`: y `[n, d]` of x `[m, d]`.
 ///
 /// # Errors
 /// [`Error::Range`] for a row that x does not have.
