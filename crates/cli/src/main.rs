@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 /// `pheye train configs/nano.toml` makes one like it in a few minutes.
 #[derive(Parser)]
 #[command(
+    name = "pheye",
     version,
     after_help = "Exit codes: 0 done; 1 could not be done (the reason is on standard error); 2 wrong usage; \
                   3 `verify` found a stage out of bounds; 130 interrupted, with everything saved."

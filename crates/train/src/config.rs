@@ -148,7 +148,7 @@ impl Default for OptimConfig {
     fn default() -> Self {
         let AdamWConfig { betas, eps, weight_decay } = AdamWConfig::default();
         let Schedule { lr, final_lr, warmup, kind } = Schedule::cosine(2e-4);
-        OptimConfig { lr, final_lr, schedule: kind, warmup, betas, eps, weight_decay, clip: Some(1.0) }
+        OptimConfig { lr, final_lr, schedule: kind, warmup, betas, eps, weight_decay, clip: None }
     }
 }
 
@@ -257,10 +257,14 @@ impl Config {
     pub fn parse(text: &str, path: &Path, base: PathBuf) -> Result<Config> {
         let mut config: Config = toml::from_str(text).map_err(|e| config_error::explain(e, text, path))?;
         config.base = base;
-        match config.fault() {
-            None => Ok(config),
-            Some((key, message)) => Err(config_error::fault(key, message, text, path)),
+        if let Some((key, message)) = config.fault() {
+            return Err(config_error::fault(key, message, text, path));
         }
+        if config.model.init.is_none() {
+            let network = config.network();
+            network.map_err(|e| config_error::network(e, &config.model.config, text, path))?;
+        }
+        Ok(config)
     }
 
     /// `path`, seen from the config file.
@@ -287,7 +291,9 @@ impl Config {
         }
         let preset = match &m.preset {
             None => pheye_model::Config::default(),
-            Some(name) => pheye_model::Config::preset(name).ok_or_else(|| Error::Preset { name: name.clone() })?,
+            Some(name) => {
+                pheye_model::Config::preset(name).ok_or_else(|| Error::Preset { name: name.clone() })?
+            }
         };
         let mut value = serde_json::to_value(preset)?;
         overlay(&mut value, serde_json::to_value(&m.config)?);
@@ -318,7 +324,8 @@ impl Config {
         keys.dedup();
         let matters = |key: &&String| !FREE.iter().any(|free| crate::matches(free, key));
         let both = |key: &String| (value(&then, key), value(&now, key));
-        let differs = |key: &String| Some(both(key)).filter(|(a, b)| a != b).map(|(a, b)| format!("{key}: {a} → {b}"));
+        let differs =
+            |key: &String| Some(both(key)).filter(|(a, b)| a != b).map(|(a, b)| format!("{key}: {a} → {b}"));
         Ok(keys.into_iter().filter(matters).filter_map(differs).collect())
     }
 
@@ -335,6 +342,7 @@ impl Config {
             ("data.weights", data.weights.iter().all(|w| w.is_finite() && *w > 0.0), "must be above 0"),
             ("data.questions", data.questions != Some(0), "must be at least 1"),
             ("train.steps", train.steps.is_some() != train.epochs.is_some(), "give either steps or epochs"),
+            ("train.steps", train.steps != Some(0), "must be at least 1"),
             ("train.epochs", train.epochs.is_none_or(|e| e.is_finite() && e > 0.0), "must be above 0"),
             ("train.batch", train.batch > 0, "must be at least 1"),
             ("train.accumulation", train.accumulation > 0, "must be at least 1"),

@@ -12,15 +12,50 @@ pub(crate) fn explain(mut error: toml::de::Error, text: &str, path: &Path) -> Er
     let shown = error.to_string();
     let keys = shown.rsplit_once("\nin `").map_or("", |(_, keys)| keys.trim_end().trim_end_matches('`'));
     let message = error.message();
-    if let Some(rest) = message.strip_prefix("unknown field `") {
-        let mut quoted = rest.split('`').step_by(2);
-        let key = quoted.next().unwrap_or_default().to_string();
-        let valid: Vec<String> = quoted.map(str::to_string).filter(|k| !k.is_empty()).collect();
+    if let Some((key, valid)) = unknown(message) {
         let table = keys.strip_suffix(key.as_str()).unwrap_or(keys).trim_end_matches('.').to_string();
         let nearest = nearest(&key, &valid).cloned();
         return Error::UnknownKey { path: path.into(), line, table, key, nearest, valid };
     }
     Error::Config { path: path.into(), line, key: keys.into(), message: message.to_string() }
+}
+
+/// What is wrong with the network, said with its place in the config; `config` is the table `[model.config]`.
+pub(crate) fn network(error: Error, config: &toml::Table, text: &str, path: &Path) -> Error {
+    match error {
+        Error::Preset { name } => {
+            let message =
+                format!("there is no preset `{name}`; there are {}", pheye_model::PRESETS.join(", "));
+            fault("model.preset", message, text, path)
+        }
+        Error::Network { message } => match unknown(&message) {
+            Some((key, valid)) => {
+                let known = serde_json::to_value(pheye_model::Config::default()).unwrap_or_default();
+                let table =
+                    table_of("model.config", config, &known, &key).unwrap_or_else(|| "model.config".into());
+                let line = find(text, &format!("{table}.{key}"));
+                let nearest = nearest(&key, &valid).cloned();
+                Error::UnknownKey { path: path.into(), line, table, key, nearest, valid }
+            }
+            None => fault("model.config", message, text, path),
+        },
+        other => other,
+    }
+}
+
+/// The key and the valid ones out of the message about an unknown key.
+fn unknown(message: &str) -> Option<(String, Vec<String>)> {
+    let mut quoted = message.strip_prefix("unknown field `")?.split('`').step_by(2).map(str::to_string);
+    let key = quoted.next()?;
+    Some((key, quoted.filter(|k| !k.is_empty()).collect()))
+}
+
+/// The table in `table`, called `name`, that sets `key` where the network's own config, `known`, has no such key.
+fn table_of(name: &str, table: &toml::Table, known: &serde_json::Value, key: &str) -> Option<String> {
+    if table.contains_key(key) && known.get(key).is_none() {
+        return Some(name.to_string());
+    }
+    table.iter().find_map(|(k, v)| table_of(&format!("{name}.{k}"), v.as_table()?, known.get(k)?, key))
 }
 
 /// A value that was read but makes no sense.
@@ -40,7 +75,7 @@ fn line_of(text: &str, at: usize) -> usize {
 
 /// The line that sets `key`, or else its table's, or 0.
 fn find(text: &str, key: &str) -> usize {
-    let (table, name) = key.split_once('.').unwrap_or((key, ""));
+    let (table, name) = key.rsplit_once('.').unwrap_or((key, ""));
     let (mut inside, mut header) = (false, 0);
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();

@@ -16,11 +16,11 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A key that no config has.
-    #[error("{}, line {line}: unknown key `{key}`{}{}", path.display(), place(table), hint(nearest, valid))]
+    #[error("{}{}: unknown key `{key}`{}{}", path.display(), at(*line), place(table), hint(nearest, valid))]
     UnknownKey {
         /// The config.
         path: PathBuf,
-        /// Line, from 1.
+        /// Line, from 1; 0 when it could not be told.
         line: usize,
         /// The table it stands in, empty at the top.
         table: String,

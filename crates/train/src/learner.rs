@@ -9,7 +9,7 @@ use pheye_ops::lora::Dropout;
 use pheye_ops::{Cx, RandomInit};
 use pheye_phi::{Layout, Phi};
 use pheye_tensor::{Grads, Param, ParamTable, Scope};
-use pheye_weights::save_safetensors;
+use pheye_weights::{atomic_write, save_safetensors};
 
 use crate::contrastive::Contrastive;
 use crate::{Config, Error, Result, Task, matches};
@@ -89,9 +89,11 @@ impl Learner {
             Learner::Pheye(model) => {
                 let (ids, targets, lengths) = pack(batch);
                 let picture = batch.sequences.iter().map(|s| s.picture).collect();
-                let tiles: Vec<_> = batch.pictures.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
+                let tiles: Vec<_> =
+                    batch.pictures.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
                 let pixels = pheye_model::stack(model.config().vision.image_size, &tiles)?;
-                let batch = pheye_model::Batch { pixels, pictures: tiles.len(), ids, targets, lengths, picture };
+                let batch =
+                    pheye_model::Batch { pixels, pictures: tiles.len(), ids, targets, lengths, picture };
                 Ok(model.loss_and_grads(cx, &batch, dropout, grads)?)
             }
             Learner::Contrastive(c) => c.loss_and_grads(cx, batch, grads),
@@ -122,8 +124,9 @@ impl Learner {
             }
         }
         let copy = folder.join(TOKENIZER_FILE);
-        std::fs::copy(tokenizer, &copy).map_err(|e| Error::io(&copy, e))?;
-        Ok(())
+        // Read before anything is written: it may be the very file that is to be replaced.
+        let bytes = std::fs::read(tokenizer).map_err(|e| Error::io(tokenizer, e))?;
+        Ok(atomic_write(&copy, |file| file.write_all(&bytes))?)
     }
 }
 

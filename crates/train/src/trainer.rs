@@ -26,7 +26,7 @@ pub enum Start {
     New,
     /// Goes on from the last whole checkpoint; starts at the beginning when there is none.
     Resume,
-    /// Starts at the beginning; the earlier run's checkpoints are removed once the first new one is saved.
+    /// Starts at the beginning; the earlier run's checkpoints are removed.
     Over,
 }
 

@@ -9,7 +9,7 @@ task = \"pheye\"
 
 [model]
 preset = \"nano\"
-config = { level = 2 }
+config = { connector = { level = 2 } }
 
 [data]
 train = [\"data/train.zip\"]
@@ -38,7 +38,7 @@ fn defaults_fill_what_is_absent() {
     assert_eq!(config.resolve(Path::new("data/train.zip")), Path::new("configs/data/train.zip"));
     assert_eq!((config.optim.lr, config.optim.weight_decay, config.train.batch), (1e-3, 0.01, 16));
     assert_eq!(config.optim.schedule().lr(0, 100), 1e-3);
-    assert_eq!(config.model.config["level"].as_integer(), Some(2));
+    assert_eq!(config.model.config["connector"]["level"].as_integer(), Some(2));
 }
 
 #[test]
@@ -82,6 +82,6 @@ fn differences_are_listed_unless_they_change_nothing() {
     let other = GOOD.replace("1e-3", "2e-3").replace("level = 2", "level = 3").replace("steps = 100", "epochs = 1.5");
     let differences = parse(&other).unwrap().differences(&echo).unwrap();
     let expected =
-        ["model.config.level: 2 → 3", "optim.lr: 0.001 → 0.002", "train.epochs: absent → 1.5", "train.steps: 100 → absent"];
+        ["model.config.connector.level: 2 → 3", "optim.lr: 0.001 → 0.002", "train.epochs: absent → 1.5", "train.steps: 100 → absent"];
     assert_eq!(differences, expected);
 }

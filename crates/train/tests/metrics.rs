@@ -72,7 +72,7 @@ fn tensorboard_files_read_back() {
 fn records(mut file: &[u8]) -> Vec<Vec<u8>> {
     let masked = |data: &[u8]| {
         let crc = crc32c(data);
-        (crc >> 15 | crc << 17).wrapping_add(0xa282ead8).to_le_bytes()
+        crc.rotate_right(15).wrapping_add(0xa282ead8).to_le_bytes()
     };
     let mut out = Vec::new();
     while !file.is_empty() {

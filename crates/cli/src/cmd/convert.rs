@@ -23,19 +23,26 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let target = args.to.join(pheye::model::WEIGHTS_FILE);
-    ensure!(!target.exists(), "{} exists; choose another folder", target.display());
+    for name in FILES {
+        let file = args.to.join(name);
+        ensure!(!file.exists(), "{} exists; choose another folder", file.display());
+    }
     let config = Config::load(&args.from)?;
     let mut model = Pheye::load(&args.from, Options { frozen_bf16: args.bf16 })?;
     model.save(&args.to)?;
     if let Some(tokenizer) = tokenizer(&args.from) {
         let to = args.to.join("tokenizer.json");
-        std::fs::copy(&tokenizer, &to).with_context(|| format!("{} to {}", tokenizer.display(), to.display()))?;
+        std::fs::copy(&tokenizer, &to)
+            .with_context(|| format!("{} to {}", tokenizer.display(), to.display()))?;
     }
     let counts = config.counts()?;
     println!("{}: {} parameters", args.to.display(), counts.trained() + counts.frozen());
     Ok(ExitCode::SUCCESS)
 }
+
+/// Files of a model in either layout, none of which is ever overwritten.
+const FILES: [&str; 5] =
+    [pheye::model::CONFIG_FILE, pheye::model::WEIGHTS_FILE, "tokenizer.json", "config.json", "checkpoint.pt"];
 
 /// The tokenizer of a folder in either layout.
 fn tokenizer(dir: &Path) -> Option<PathBuf> {

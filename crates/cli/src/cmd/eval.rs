@@ -59,6 +59,9 @@ pub fn sentence(a: &Accuracy) -> String {
 /// Longest answer to a test question, in tokens.
 const LONGEST: usize = 16;
 
+/// A question set with its answers.
+type Answered = (Manifest, Vec<Judged>);
+
 /// Asks the test questions of `config`, with a progress bar.
 pub fn measure(
     cx: &Cx,
@@ -66,7 +69,7 @@ pub fn measure(
     path: &Path,
     assistant: &Assistant,
     questions: Option<usize>,
-) -> anyhow::Result<(Accuracy, Vec<(Manifest, Vec<Judged>)>)> {
+) -> anyhow::Result<(Accuracy, Vec<Answered>)> {
     ensure!(!config.data.test.is_empty(), "{}: data.test names no question set", path.display());
     let mut total = Accuracy { accuracy: 0.0, right: 0, questions: 0 };
     let mut sets = Vec::new();
@@ -96,7 +99,7 @@ pub fn measure(
 }
 
 /// A few answered pictures from all over the set, each with another of its questions.
-pub fn pick(sets: &[(Manifest, Vec<Judged>)], count: usize) -> anyhow::Result<Vec<Shown>> {
+pub fn pick(sets: &[Answered], count: usize) -> anyhow::Result<Vec<Shown>> {
     let Some((manifest, judged)) = sets.first() else { return Ok(Vec::new()) };
     // A step of no round number, so that the kinds of question vary.
     let step = (judged.len() / count.max(1)).max(1) | 1;

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long)]
     over: bool,
     /// Take N steps instead of what the config says
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// Ask only the first N test questions at the end
     #[arg(long, value_name = "N")]

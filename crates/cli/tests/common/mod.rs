@@ -1,0 +1,256 @@
+//! What the tests of the command share: running it, a run small enough to take a second, and files to damage.
+#![allow(dead_code)] // each test program uses its part
+
+pub mod tensors;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The top of the source.
+pub fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+pub fn golden(case: &str) -> PathBuf {
+    top().join("tests/golden").join(case)
+}
+
+/// The command, on one thread: the tests themselves run side by side.
+pub fn pheye<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pheye"));
+    command.args(args).env("RAYON_NUM_THREADS", "1");
+    command
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(o: Output) -> Ended {
+        let text = |bytes| String::from_utf8(bytes).expect("output is text");
+        let ended = Ended { code: o.status.code(), out: text(o.stdout), err: text(o.stderr) };
+        assert!(!ended.err.contains("panicked"), "{ended:#?}");
+        ended
+    }
+}
+
+pub fn run(mut command: Command) -> Ended {
+    command.output().expect("the command starts").into()
+}
+
+/// Runs the command, which must end with `code`.
+#[track_caller]
+pub fn ends<S: AsRef<std::ffi::OsStr>>(code: i32, args: impl IntoIterator<Item = S>) -> Ended {
+    let ended = run(pheye(args));
+    assert_eq!(ended.code, Some(code), "{ended:#?}");
+    ended
+}
+
+/// Runs the command, which must fail with an error that has all of `parts` in it.
+#[track_caller]
+pub fn refuses<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>, parts: &[&str]) -> String {
+    let ended = ends(1, args);
+    assert!(ended.err.contains("error: "), "{ended:#?}");
+    for part in parts {
+        assert!(ended.err.contains(part), "no `{part}` in:\n{}", ended.err);
+    }
+    ended.err
+}
+
+pub fn s(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Every file below `dir` by its path in it.
+pub fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    fn walk(top: &Path, dir: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(top, &path, files);
+            } else {
+                files.insert(path.strip_prefix(top).unwrap().display().to_string(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    let mut files = BTreeMap::new();
+    walk(dir, dir, &mut files);
+    files
+}
+
+pub fn copy_tree(from: &Path, to: &Path) {
+    for (name, bytes) in tree(from) {
+        let path = to.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+/// Pictures with questions and captions, as a data set in `dir`.
+pub fn data_set(dir: &Path, pictures: usize) {
+    fs::create_dir_all(dir).unwrap();
+    let colors =
+        [("red", [220, 30, 30]), ("blue", [30, 40, 220]), ("green", [20, 160, 60]), ("black", [10, 10, 10])];
+    let mut manifest = String::new();
+    for i in 0..pictures {
+        let (color, rgb) = colors[i % colors.len()];
+        let (left, size) = (2 + i as u32 % 5, 8 + i as u32);
+        let picture = image::RgbImage::from_fn(32, 32, |x, y| {
+            let inside = (left..left + size).contains(&x) && (4..4 + size).contains(&y);
+            image::Rgb(if inside { rgb } else { [240, 240, 230] })
+        });
+        picture.save(dir.join(format!("{i}.png"))).unwrap();
+        let line = serde_json::json!({
+            "image": format!("{i}.png"),
+            "qa": [["what color is the shape?", color], ["is there a circle?", "no"], ["is a red shape present?", "yes"]],
+            "caption": format!("a {color} rectangle"),
+        });
+        manifest += &format!("{line}\n");
+    }
+    fs::write(dir.join("manifest.jsonl"), manifest).unwrap();
+}
+
+/// The network of the runs below: every part of Pheye, of the smallest size.
+pub const NETWORK: &str = "
+[model.config.vision]
+hidden_size = 16
+intermediate_size = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+image_size = 16
+[model.config.text]
+hidden_size = 64
+intermediate_size = 64
+num_hidden_layers = 1
+num_attention_heads = 4
+max_position_embeddings = 64
+";
+
+/// The text of a config; `extra` are lines by table, such as `("train", "keep = 3")`.
+pub fn config(task: &str, extra: &[(&str, &str)]) -> String {
+    let lines = |table: &str| {
+        let lines: Vec<_> = extra.iter().filter(|(t, _)| *t == table).map(|(_, line)| *line).collect();
+        lines.join("\n")
+    };
+    let backbones = match task {
+        "pheye" => "encoder = \"vision/model/vision.safetensors\"\ndecoder = \"text/model/text.safetensors\"",
+        _ => "",
+    };
+    format!(
+        "task = \"{task}\"\n[model]\npreset = \"nano\"\ntokenizer = \"tokenizer.json\"\n{backbones}\n{}\n{NETWORK}\n\
+         [data]\ntrain = [\"data\"]\n{}\n[optim]\nlr = 1e-3\n{}\n[train]\n{}\n",
+        lines("model"),
+        lines("data"),
+        lines("optim"),
+        lines("train"),
+    )
+}
+
+/// A folder with data, a tokenizer and backbones, which `pheye train` made.
+pub struct Bench {
+    dir: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Bench {
+    fn empty() -> Bench {
+        let temporary = tempfile::tempdir().unwrap();
+        Bench { dir: temporary.path().to_owned(), _temporary: Some(temporary) }
+    }
+
+    pub fn new() -> Bench {
+        Bench::empty().filled()
+    }
+
+    /// In the folder `dir`, whatever was there before.
+    pub fn at(dir: PathBuf) -> Bench {
+        if dir.exists() {
+            fs::remove_dir_all(&dir).unwrap();
+        }
+        Bench { dir, _temporary: None }.filled()
+    }
+
+    fn filled(self) -> Bench {
+        let bench = self;
+        data_set(&bench.path("data"), 8);
+        fs::copy(top().join("models/nano/tokenizer.json"), bench.path("tokenizer.json")).unwrap();
+        for (name, task) in [("vision", "contrastive"), ("text", "next-token")] {
+            let lines = format!("steps = 4\nbatch = 4\ncheckpoint_every = 2\nout = \"{name}\"");
+            let file = bench.write(&format!("{name}.toml"), config(task, &[("train", &lines)]));
+            ends(0, ["train", s(&file)]);
+        }
+        bench
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// A config of all of Pheye with everything random in use: order, questions, augmentation, dropout.
+    pub fn pheye(&self, name: &str, steps: usize, extra: &[(&str, &str)]) -> PathBuf {
+        let lines = format!("steps = {steps}\nbatch = 2\naccumulation = 2\nseed = 7");
+        let mut all =
+            vec![("train", lines.as_str()), ("data", "questions = 2\naugment = [\"hflip\", \"shift:3\"]")];
+        all.extend(extra);
+        self.write(name, config("pheye", &all))
+    }
+
+    /// The same folder elsewhere, for a run whose files can be compared with this one's: the paths in both are equal.
+    pub fn twin(&self) -> Bench {
+        let twin = Bench::empty();
+        copy_tree(&self.dir, &twin.dir);
+        twin
+    }
+
+    /// What a run in the folder `run` leaves that must not depend on how often it was cut off: model, checkpoints,
+    /// metrics.
+    pub fn left(&self, run: &str) -> BTreeMap<String, Vec<u8>> {
+        let mut files = tree(&self.path(run));
+        files.retain(|name, _| !name.starts_with("tensorboard"));
+        files
+    }
+
+    /// Names of the checkpoints in the folder `run`, oldest first.
+    pub fn checkpoints(&self, run: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.path(run).join("checkpoints")) else { return Vec::new() };
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Steps logged so far by the run in the folder `run`.
+    pub fn steps(&self, run: &str) -> usize {
+        let text = fs::read(self.path(run).join("metrics.jsonl")).unwrap_or_default();
+        text.iter().filter(|b| **b == b'\n').count()
+    }
+
+    /// A run of four steps in the folder `run`, ended; returns its model.
+    pub fn trained(&self) -> PathBuf {
+        let file = self.pheye("run.toml", 4, &[("train", "out = \"run\"")]);
+        ends(0, ["train", s(&file)]);
+        self.path("run/model")
+    }
+}
+
+/// Says which of the files differ, without printing them.
+#[track_caller]
+pub fn same(a: &BTreeMap<String, Vec<u8>>, b: &BTreeMap<String, Vec<u8>>) {
+    let names: Vec<_> = a.keys().collect();
+    assert_eq!(names, b.keys().collect::<Vec<_>>());
+    let differ: Vec<_> = names.iter().filter(|n| a[**n] != b[**n]).collect();
+    assert!(differ.is_empty(), "{differ:?} differ");
+}

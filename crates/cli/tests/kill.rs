@@ -1,0 +1,126 @@
+//! A run that is cut off, whenever and however, ends with the same bits as one that is not.
+#![cfg(unix)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use common::{Bench, Ended, config, ends, pheye, s, same};
+
+const STEPS: usize = 120;
+const RUN: (&str, &str) = ("train", "checkpoint_every = 2\nkeep = 3\nout = \"run\"");
+
+/// Numbers that look random (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+}
+
+/// Starts a run and waits until it has logged `step` steps.
+fn until(bench: &Bench, args: &[&str], step: usize) -> Child {
+    let mut child = pheye(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let patience = Instant::now() + Duration::from_secs(120);
+    while bench.steps("run") < step {
+        assert!(child.try_wait().unwrap().is_none(), "ended before step {step}");
+        assert!(Instant::now() < patience, "step {step} is not reached");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+#[test]
+fn killed_five_times() {
+    let whole = Bench::new();
+    let killed = whole.twin();
+    let file = whole.pheye("run.toml", STEPS, &[RUN]);
+    ends(0, ["train", s(&file)]);
+
+    let file = killed.pheye("run.toml", STEPS, &[RUN]);
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = std::env::var("PHEYE_KILL_SEED").map_or(seed, |text| text.parse().unwrap());
+    println!("PHEYE_KILL_SEED={seed} asks for the same moments again");
+    let mut random = Random(seed);
+    // The moments: while some step before the middle of the run, or the save after it, is under way.
+    let mut steps: Vec<usize> = (0..5).map(|_| random.below(STEPS as u64 / 2) as usize).collect();
+    steps.sort();
+    for (i, step) in steps.into_iter().enumerate() {
+        let flags: &[&str] = if i == 0 { &["train", s(&file)] } else { &["train", s(&file), "--resume"] };
+        let mut child = until(&killed, flags, step);
+        std::thread::sleep(Duration::from_micros(random.below(20_000)));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "kill {i} after step {step} came too late");
+    }
+    let ended = ends(0, ["train", s(&file), "--resume"]);
+    assert!(!ended.err.contains("passed over"), "{ended:#?}");
+    let left = killed.left("run");
+    assert_eq!(left.keys().filter(|n| n.starts_with("checkpoints/")).count(), 3 * 3, "{:?}", left.keys());
+    same(&left, &whole.left("run"));
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn asked_to_stop() {
+    let bench = Bench::new();
+    // Long between checkpoints, so that only stopping saves.
+    let lines = [("train", "checkpoint_every = 1000\nout = \"run\"")];
+    for task in ["pheye", "contrastive", "next-token"] {
+        let (whole, stopped) = (bench.twin(), bench.twin());
+        let write = |b: &Bench| match task {
+            "pheye" => b.pheye("run.toml", STEPS, &lines),
+            task => {
+                let train = format!("steps = {STEPS}\nbatch = 4\n{}", lines[0].1);
+                b.write("run.toml", config(task, &[("train", &train), ("data", "augment = [\"hflip\"]")]))
+            }
+        };
+        ends(0, ["train", s(&write(&whole))]);
+        let file = write(&stopped);
+        for (i, name) in ["TERM", "INT"].into_iter().enumerate() {
+            let flags: &[&str] = if i == 0 { &["train", s(&file)] } else { &["train", s(&file), "--resume"] };
+            let child = until(&stopped, flags, 5 + 30 * i);
+            signal(&child, name);
+            let ended = Ended::from(child.wait_with_output().unwrap());
+            assert_eq!(ended.code, Some(130), "{task} {name} {ended:#?}");
+            let step = stopped.steps("run");
+            assert!(step < STEPS, "{task} {name} came too late");
+            assert!(
+                ended.out.contains(&format!("stopped after step {step}; go on with --resume")),
+                "{ended:#?}"
+            );
+            assert_eq!(stopped.checkpoints("run").last().unwrap(), &format!("step-{step:06}"));
+        }
+        ends(0, ["train", s(&file), "--resume"]);
+        // Where it was stopped there are checkpoints that the unbroken run did not save.
+        let (mut left, whole) = (stopped.left("run"), whole.left("run"));
+        left.retain(|name, _| whole.contains_key(name));
+        same(&left, &whole);
+    }
+}
+
+#[test]
+fn any_number_of_threads() {
+    let bench = Bench::new();
+    let runs = ["1", "3"].map(|threads| {
+        let bench = bench.twin();
+        let file = bench.pheye("run.toml", 20, &[RUN]);
+        let mut command = pheye(["train", s(&file)]);
+        command.env("RAYON_NUM_THREADS", threads);
+        assert!(command.output().unwrap().status.success());
+        bench.left("run")
+    });
+    same(&runs[0], &runs[1]);
+    assert!(fs::metadata(bench.path("vision/model/vision.safetensors")).unwrap().len() > 1000);
+}
