@@ -36,7 +36,10 @@ pub fn losses(dir: &Path) -> anyhow::Result<()> {
             .build_cartesian_2d(0.0..last.max(1.0), 0.0..highest * 1.05)?;
         chart.configure_mesh().x_desc("step").light_line_style(WHITE).draw()?;
         chart.draw_series(LineSeries::new(points.iter().copied(), RGBColor(0xc8, 0xd6, 0xe5)))?;
-        chart.draw_series(LineSeries::new(smoothed.iter().copied(), RGBColor(0x0a, 0x5d, 0xc2).stroke_width(2)))?;
+        chart.draw_series(LineSeries::new(
+            smoothed.iter().copied(),
+            RGBColor(0x0a, 0x5d, 0xc2).stroke_width(2),
+        ))?;
         root.present()?;
         Ok(())
     };

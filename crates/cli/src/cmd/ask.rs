@@ -45,7 +45,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut decode = DecodeOptions { apply_orientation: !args.ignore_orientation, ..DecodeOptions::default() };
+    let mut decode =
+        DecodeOptions { apply_orientation: !args.ignore_orientation, ..DecodeOptions::default() };
     if let Some(megapixels) = args.max_megapixels {
         decode.max_pixels = megapixels.saturating_mul(1_000_000);
     }
@@ -68,9 +69,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let question = args.question.as_str();
-    let answer = assistant.ask(&cx, &[&tiles], &[question], &[0], args.max_new_tokens, on_text)?.swap_remove(0);
+    let answer =
+        assistant.ask(&cx, &[&tiles], &[question], &[0], args.max_new_tokens, on_text)?.swap_remove(0);
     if args.json {
-        let json = serde_json::json!({"question": question, "answer": answer.text, "tokens": answer.ids.len()});
+        let json =
+            serde_json::json!({"question": question, "answer": answer.text, "tokens": answer.ids.len()});
         println!("{json}");
     } else if live {
         println!();

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
-use pheye::data::Manifest;
 use pheye::Assistant;
+use pheye::data::Manifest;
 use pheye::eval::{Accuracy, AccuracyOptions, Asked, Judged};
 use pheye::image::DecodeOptions;
 use pheye::model::Options;
@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Ask only the first N questions
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::at_least_one)]
     questions: Option<usize>,
     /// Print JSON
     #[arg(long)]

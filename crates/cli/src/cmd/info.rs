@@ -48,7 +48,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = match Config::preset(&args.model) {
         Some(config) => config,
         None if dir.is_dir() => Config::load(&dir)?,
-        None => bail!("`{}` is neither a folder nor a preset; presets are {}", args.model, PRESETS.join(", ")),
+        None => {
+            bail!("`{}` is neither a folder nor a preset; presets are {}", args.model, PRESETS.join(", "))
+        }
     };
     let counts = config.counts()?;
     let (trained, frozen) = (counts.trained(), counts.frozen());
@@ -61,7 +63,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         tiles: 1 + config.connector.local_tiles(),
         tokens_per_tile: config.vision.tokens(),
         picture_pixels: config.vision.image_size * config.connector.level,
-        cross_attention_blocks: (0..config.text.num_hidden_layers).filter(|&i| config.connector.has_block(i)).count(),
+        cross_attention_blocks: (0..config.text.num_hidden_layers)
+            .filter(|&i| config.connector.has_block(i))
+            .count(),
         context: config.text.max_position_embeddings,
         memory: Memory {
             run_f32: 4 * (trained + frozen),
@@ -95,20 +99,31 @@ fn print(info: &Info) {
     println!("  {:<17}{:>15}", "frozen", grouped(info.frozen));
     println!("  {:<17}{:>15}", "trained", grouped(info.trained));
     println!();
-    println!("picture            {0} x {0} pixels, {1} tiles of {2} tokens", info.picture_pixels, info.tiles, info.tokens_per_tile);
+    println!(
+        "picture            {0} x {0} pixels, {1} tiles of {2} tokens",
+        info.picture_pixels, info.tiles, info.tokens_per_tile
+    );
     println!("image tokens       {}", info.image_tokens);
     println!("cross-attention    {} blocks", info.cross_attention_blocks);
     println!("context            {} tokens", info.context);
     println!();
     println!("memory for weights (activations come on top)");
-    println!("  to run           {} in f32, {} with frozen weights in bf16", bytes(info.memory.run_f32), bytes(info.memory.run_bf16_frozen));
-    println!("  to train         {} with frozen weights in bf16, AdamW in f32", bytes(info.memory.train_bf16_frozen));
+    println!(
+        "  to run           {} in f32, {} with frozen weights in bf16",
+        bytes(info.memory.run_f32),
+        bytes(info.memory.run_bf16_frozen)
+    );
+    println!(
+        "  to train         {} with frozen weights in bf16, AdamW in f32",
+        bytes(info.memory.train_bf16_frozen)
+    );
 }
 
 /// 295136192 as 295,136,192.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
     groups.join(",")
 }
 

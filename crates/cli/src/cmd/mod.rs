@@ -7,7 +7,8 @@ pub mod info;
 pub mod train;
 pub mod verify;
 
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 use pheye::ops::Cx;
@@ -36,5 +37,22 @@ pub fn shipped_model() -> anyhow::Result<PathBuf> {
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let candidates = here.ancestors().chain(built.ancestors()).map(|dir| dir.join("models/nano"));
     let found = candidates.into_iter().find(|dir| dir.join(pheye::model::CONFIG_FILE).exists());
-    found.context("the nano model was not found (models/nano in the source); name a model folder with --model")
+    found
+        .context("the nano model was not found (models/nano in the source); name a model folder with --model")
+}
+
+/// A count for an option: a whole number from 1.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().map(NonZeroUsize::get).map_err(|_| "a whole number from 1 is needed".to_owned())
+}
+
+/// `configs/../runs/nano` as `runs/nano`, for a person to read.
+pub fn tidy(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut tidy, part| {
+        match (part, tidy.components().next_back()) {
+            (Component::ParentDir, Some(Component::Normal(_))) => _ = tidy.pop(),
+            _ => tidy.push(part),
+        }
+        tidy
+    })
 }

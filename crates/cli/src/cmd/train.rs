@@ -3,14 +3,16 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use pheye::Assistant;
 use pheye::model::Options;
 use pheye::train::{Config, Interrupt, Start, Task, train};
 
-use super::DeviceArg;
 use super::eval::{measure, pick, sentence, write};
+use super::{DeviceArg, tidy};
 use crate::progress::Progress;
 use crate::{plot, show};
 
@@ -34,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// Ask only the first N test questions at the end
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::at_least_one)]
     questions: Option<usize>,
     /// Folder of the run, instead of the config's
     #[arg(long, value_name = "DIR")]
@@ -58,10 +60,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let cx = args.device.open()?;
     let stop = Interrupt::default();
-    let handler = stop.clone();
+    let training = Arc::new(AtomicBool::new(true));
+    let (handler, saving) = (stop.clone(), training.clone());
     ctrlc::set_handler(move || {
-        // A second signal does not wait for the step to end.
-        if handler.stopped() {
+        // A second signal does not wait for the step to end, and after the last step all is saved.
+        if handler.stopped() || !saving.load(Ordering::SeqCst) {
             std::process::exit(130);
         }
         handler.stop();
@@ -71,6 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let mut progress = Progress::new(0, "steps");
     let outcome = train(&cx, &config, pheye::encoder(&config)?, start, &stop, |event| progress.event(event))?;
+    training.store(false, Ordering::SeqCst);
     progress.finish();
     if !outcome.finished {
         println!("stopped after step {}; go on with --resume", outcome.step);
@@ -80,7 +84,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let out = config.resolve(&config.train.out);
     plot::losses(&out)?;
     if let Some(model) = &outcome.model {
-        println!("model: {}", model.display());
+        println!("model: {}", tidy(model).display());
         if config.task == Task::Pheye && !config.data.test.is_empty() {
             report(&args, &config, &cx, &out, model)?;
         }
@@ -95,7 +99,7 @@ fn report(args: &Args, config: &Config, cx: &pheye::ops::Cx, out: &Path, model: 
     show::print(&shown, std::io::stdout().is_terminal());
     let sheet = out.join("answers.svg");
     write(&sheet, &show::svg(&shown))?;
-    println!("pictures: {}", sheet.display());
+    println!("pictures: {}", tidy(&sheet).display());
     println!("{}", sentence(&accuracy));
     Ok(())
 }

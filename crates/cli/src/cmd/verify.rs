@@ -31,11 +31,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let report = pheye::eval::verify(&args.device.open()?, &args.dir)?;
     let code = if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(3) };
     if args.json {
-        println!("{}", serde_json::to_string(&serde_json::json!({"passed": report.passed(), "stages": report.stages}))?);
+        println!(
+            "{}",
+            serde_json::to_string(&serde_json::json!({"passed": report.passed(), "stages": report.stages}))?
+        );
         return Ok(code);
     }
     println!("{:<14} {:>10} {:>10}", "stage", "error", "allowed");
-    let (grads, stages): (Vec<&Stage>, Vec<&Stage>) = report.stages.iter().partition(|s| s.name.starts_with("grad."));
+    let (grads, stages): (Vec<&Stage>, Vec<&Stage>) =
+        report.stages.iter().partition(|s| s.name.starts_with("grad."));
     stages.iter().for_each(|s| line(&s.name, s));
     let worst = grads.iter().max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
     for s in &grads {
