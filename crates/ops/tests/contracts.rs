@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{grad_of, linear, param, rounded, tensor, train_all, values};
+use common::{grad_of, linear, param, rounded, same_on_any_threads, tensor, train_all, values};
 use pheye_ops::adamw::{AdamW, Moments, global_norm, step};
 use pheye_ops::gelu::Gelu;
 use pheye_ops::layernorm::LayerNorm;
@@ -72,17 +72,7 @@ fn everything() -> Vec<Vec<f32>> {
 
 #[test]
 fn threads_do_not_show() {
-    let on = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(everything)
-            .into_iter()
-            .map(|x| x.into_iter().map(f32::to_bits).collect())
-            .collect::<Vec<Vec<u32>>>()
-    };
-    let one = on(1);
-    for (i, (a, b)) in one.iter().zip(&on(3)).enumerate() {
-        assert!(a == b, "result {i}");
-    }
+    same_on_any_threads(everything);
 }
 
 #[test]

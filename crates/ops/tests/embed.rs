@@ -1,14 +1,14 @@
 //! Patch and tile embeddings against their formulas.
 
-mod reference;
+mod common;
 
+use common::{grad_of, param, product, same_on_any_threads, tensor, train_all, values};
 use pheye_ops::linear::Linear;
 use pheye_ops::lora::{Adapter, LoraLinear, Route, RowRange};
 use pheye_ops::patch_embed::{self, PatchEmbed};
 use pheye_ops::{Cx, Error, tile_embed};
-use pheye_tensor::{Grads, ParamTable, Tensor};
+use pheye_testkit::{Formula, Ran, Real, gradcheck, normal};
 use proptest::prelude::*;
-use reference::*;
 
 /// Pixels, W, class, position, then A and B for the tiles from `lora` on.
 struct Patches {
@@ -19,7 +19,7 @@ struct Patches {
 }
 
 impl Formula for Patches {
-    fn y<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
+    fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
         let Patches { side, patch: p, d, lora } = *self;
         let (g, k) = (side / p, 3 * p * p);
         let tiles = x[0].len() / (3 * side * side);
@@ -60,34 +60,32 @@ fn patches(f: &Patches, x: &[Vec<f32>], dy: &[f32]) -> Vec<Vec<f32>> {
         position: param("position", [n, d], &x[3]),
         patch,
     };
-    let mut grads = Grads::new(ParamTable::assign(p.params_mut(), |_| true).unwrap());
+    let mut grads = train_all(p.params_mut());
     let ranges = [(0..lora, Some(0)), (lora..t, Some(1))].map(|(rows, adapter)| RowRange { rows, adapter });
     let route = Route { ranges: ranges.into(), dropout: None };
     let (y, saved) = patch_embed::forward(&cx, &tensor([t, 3, side, side], &x[0]), &p, &route).unwrap();
     assert_eq!(y.shape().dims(), [t, n, d]);
     patch_embed::backward(&cx, &saved, &tensor(y.shape(), dy), &p, &route, Some(&mut grads)).unwrap();
-    let mut all = vec![y.f32().unwrap().to_vec()];
+    let mut all = vec![values(&y)];
     let adapter = p.conv.adapters[1].as_ref().unwrap();
-    for p in [&p.conv.base.weight, &p.class, &p.position, &adapter.a, &adapter.b] {
-        all.push(grads.of(p).unwrap().unwrap().to_vec());
-    }
+    let params = [&p.conv.base.weight, &p.class, &p.position, &adapter.a, &adapter.b];
+    all.extend(params.map(|p| grad_of(&mut grads, p)));
     all
 }
 
-fn patch_inputs(f: &Patches, tiles: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
+fn patch_inputs(f: &Patches, tiles: usize) -> Vec<Vec<f32>> {
     let (g, k, r) = (f.side / f.patch, 3 * f.patch * f.patch, 2);
-    let n = 1 + g * g;
-    let lens = [tiles * 3 * f.side * f.side, f.d * k, f.d, n * f.d, r * k, f.d * r];
-    (lens.iter().zip(1..).map(|(&len, seed)| random(seed, len)).collect(), random(9, tiles * n * f.d))
+    let lens = [tiles * 3 * f.side * f.side, f.d * k, f.d, (1 + g * g) * f.d, r * k, f.d * r];
+    lens.iter().zip(1..).map(|(&len, seed)| normal(seed, len)).collect()
 }
 
 fn check_patches(f: Patches, tiles: usize) {
-    let (x, dy) = patch_inputs(&f, tiles);
-    let all = patches(&f, &x, &dy);
-    check_forward(&f, &x, &all[0]);
-    for (i, got) in all.iter().enumerate().skip(1) {
-        check_grads(&f, &x, &dy, &[(i, got)]);
-    }
+    let names = ["pixels", "weight", "class", "position", "A", "B"];
+    let inputs: Vec<_> = names.into_iter().zip(patch_inputs(&f, tiles)).collect();
+    gradcheck("patch_embed", &f, &inputs, |x, dy| {
+        let mut all = patches(&f, x, dy).into_iter();
+        Ran { y: all.next().unwrap(), grads: names.into_iter().skip(1).zip(all).collect() }
+    });
 }
 
 #[test]
@@ -98,7 +96,7 @@ fn patches_with_an_adapter() {
 #[test]
 fn patches_on_any_threads() {
     let f = Patches { side: 32, patch: 8, d: 64, lora: 3 };
-    let (x, dy) = patch_inputs(&f, 20);
+    let (x, dy) = (patch_inputs(&f, 20), normal(9, 20 * 17 * f.d));
     same_on_any_threads(|| patches(&f, &x, &dy));
 }
 
@@ -130,7 +128,7 @@ struct Tiles {
 }
 
 impl Formula for Tiles {
-    fn y<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
+    fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
         let tile = self.n * self.d;
         let mut y = Vec::new();
         for b in 0..x[0].len() / tile {
@@ -147,27 +145,28 @@ impl Formula for Tiles {
 fn tiles(f: &Tiles, b: usize, x: &[Vec<f32>], dy: &[f32]) -> Vec<Vec<f32>> {
     let (cx, &Tiles { n, t, d }) = (Cx::cpu(), f);
     let mut table = param("table", [x[2].len() / d, d], &x[2]);
-    let mut grads = Grads::new(ParamTable::assign([&mut table], |_| true).unwrap());
+    let mut grads = train_all(vec![&mut table]);
     let local = (t > 0).then(|| tensor([b * t, n, d], &x[1]));
     let media = tile_embed::forward(&cx, &tensor([b, n, d], &x[0]), local.as_ref(), &table).unwrap();
     assert_eq!(media.shape().dims(), [b, (1 + t) * n, d]);
     let (global, local) =
         tile_embed::backward(&cx, &tensor(media.shape(), dy), b, t, &table, Some(&mut grads)).unwrap();
-    let flat = |t: &Tensor| t.f32().unwrap().to_vec();
-    let dtable = grads.of(&table).unwrap().unwrap().to_vec();
-    vec![flat(&media), flat(&global), local.as_ref().map_or(Vec::new(), flat), dtable]
+    let local = local.as_ref().map_or(Vec::new(), values);
+    vec![values(&media), values(&global), local, grad_of(&mut grads, &table)]
 }
 
-fn tile_inputs(f: &Tiles, b: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
+fn tile_inputs(f: &Tiles, b: usize) -> [Vec<f32>; 3] {
     let tile = b * f.n * f.d;
-    (vec![random(1, tile), random(2, f.t * tile), random(3, 5 * f.d)], random(4, (1 + f.t) * tile))
+    [normal(1, tile), normal(2, f.t * tile), normal(3, 5 * f.d)]
 }
 
 fn check_tiles(f: Tiles, b: usize) {
-    let (x, dy) = tile_inputs(&f, b);
-    let all = tiles(&f, b, &x, &dy);
-    check_forward(&f, &x, &all[0]);
-    check_grads(&f, &x, &dy, &[(0, &all[1]), (1, &all[2]), (2, &all[3])]);
+    let names = ["global", "local", "table"];
+    let inputs: Vec<_> = names.into_iter().zip(tile_inputs(&f, b)).collect();
+    gradcheck("tile_embed", &f, &inputs, |x, dy| {
+        let mut all = tiles(&f, b, x, dy).into_iter();
+        Ran { y: all.next().unwrap(), grads: names.into_iter().zip(all).collect() }
+    });
 }
 
 #[test]
@@ -179,7 +178,7 @@ fn tiles_with_and_without_local_ones() {
 #[test]
 fn tiles_on_any_threads() {
     let f = Tiles { n: 50, t: 4, d: 64 };
-    let (x, dy) = tile_inputs(&f, 7);
+    let (x, dy) = (tile_inputs(&f, 7), normal(4, 7 * 5 * f.n * f.d));
     same_on_any_threads(|| tiles(&f, 7, &x, &dy));
 }
 

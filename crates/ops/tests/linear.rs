@@ -1,60 +1,52 @@
 //! Linear and LoRA against their formulas.
 
-mod reference;
+mod common;
 
+use common::{
+    grad_of, linear as affine, param, product, rounded, same_on_any_threads, tensor, train_all, values,
+};
 use pheye_cpu::philox::{philox4x32_10, uniform, words};
-use pheye_ops::linear::{self, Linear};
+use pheye_ops::linear;
 use pheye_ops::lora::{self, Adapter, Dropout, LoraLinear, Route, RowRange};
 use pheye_ops::{Cx, Error};
-use pheye_tensor::{Grads, Param, ParamTable};
+use pheye_testkit::{Formula, Ran, Real, gradcheck, normal};
 use proptest::prelude::*;
-use reference::*;
 
 struct Affine {
     k: usize,
 }
 
 impl Formula for Affine {
-    fn y<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
+    fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
         let n = x[2].len();
         product(&x[0], &x[1], self.k).into_iter().enumerate().map(|(i, y)| y + x[2][i % n]).collect()
     }
 }
 
-fn train(params: Vec<&mut Param>) -> Grads {
-    Grads::new(ParamTable::assign(params, |_| true).unwrap())
-}
-
-fn grad(grads: &mut Grads, p: &Param) -> Vec<f32> {
-    grads.of(p).unwrap().unwrap().to_vec()
-}
-
 /// Forward, and backward where the weight is trained, of x [m, k] and W [n, k].
 fn check_linear(m: usize, k: usize, n: usize, half: bool) {
-    let cx = Cx::cpu();
-    let (x, mut w, b, dy) = (random(1, m * k), random(2, n * k), random(3, n), random(4, m * n));
-    let mut p = Linear { weight: param("w", [n, k], &w), bias: Some(param("b", [n], &b)) };
-    let grads = if half {
-        to_bf16(&mut p.weight);
-        w = rounded(&w);
-        None
-    } else {
-        Some(train(p.params_mut()))
-    };
-    let (y, saved) = linear::forward(&cx, &tensor([m, k], &x), &p).unwrap();
-    let x = [x, w, b];
-    let f = Affine { k };
-    check_forward(&f, &x, y.f32().unwrap());
-    let mut grads = grads;
-    let dx = linear::backward(&cx, &saved, &tensor([m, n], &dy), &p, grads.as_mut()).unwrap();
-    check_grads(&f, &x, &dy, &[(0, dx.f32().unwrap())]);
-    if let Some(mut grads) = grads {
-        let (dw, db) = (grad(&mut grads, &p.weight), grad(&mut grads, p.bias.as_ref().unwrap()));
-        check_grads(&f, &x, &dy, &[(1, &dw), (2, &db)]);
-        linear::backward_params(&cx, &saved, &tensor([m, n], &dy), &p, Some(&mut grads)).unwrap();
-        let twice: Vec<f32> = dw.iter().map(|d| 2.0 * d).collect();
-        assert!(grad(&mut grads, &p.weight).iter().zip(&twice).all(|(a, b)| (a - b).abs() < 1e-4), "adds");
+    let mut p = affine(n, k, &normal(2, n * k), Some(&normal(3, n)));
+    let mut w = values(&p.weight.value);
+    if half {
+        let (narrow, wide) = rounded(&p.weight);
+        (p.weight, w) = (narrow, values(&wide.value));
     }
+    let inputs = [("x", normal(1, m * k)), ("weight", w), ("bias", normal(3, n))];
+    gradcheck("linear", &Affine { k }, &inputs, |i, dy| {
+        let (cx, dy) = (Cx::cpu(), tensor([m, n], dy));
+        let mut grads = (!half).then(|| train_all(p.params_mut()));
+        let (y, saved) = linear::forward(&cx, &tensor([m, k], &i[0]), &p).unwrap();
+        let dx = linear::backward(&cx, &saved, &dy, &p, grads.as_mut()).unwrap();
+        let mut all = vec![("x", values(&dx))];
+        if let Some(mut grads) = grads {
+            let (dw, db) = (grad_of(&mut grads, &p.weight), grad_of(&mut grads, p.bias.as_ref().unwrap()));
+            linear::backward_params(&cx, &saved, &dy, &p, Some(&mut grads)).unwrap();
+            let twice = grad_of(&mut grads, &p.weight);
+            assert!(twice.iter().zip(&dw).all(|(a, b)| (a - 2.0 * b).abs() < 1e-4), "adds");
+            all.extend([("weight", dw), ("bias", db)]);
+        }
+        Ran { y: values(&y), grads: all }
+    });
 }
 
 #[test]
@@ -71,8 +63,7 @@ fn linear_bf16() {
 fn empty_matrices() {
     let cx = Cx::cpu();
     for (m, k, n) in [(0, 3, 2), (2, 0, 3), (3, 2, 0)] {
-        let mut p = Linear { weight: param("w", [n, k], &random(1, n * k)), bias: None };
-        p.bias = Some(param("b", [n], &vec![0.5; n]));
+        let p = affine(n, k, &normal(1, n * k), Some(&vec![0.5; n]));
         if n * k > 0 {
             let (y, saved) = linear::forward(&cx, &tensor([m, k], &[]), &p).unwrap();
             assert_eq!(y.shape().dims(), [0, n]);
@@ -87,7 +78,7 @@ fn empty_matrices() {
 #[test]
 fn wrong_shapes_are_errors() {
     let cx = Cx::cpu();
-    let p = Linear { weight: param("w", [2, 3], &[0.0; 6]), bias: None };
+    let p = affine(2, 3, &[0.0; 6], None);
     let x = tensor([4, 3], &[0.0; 12]);
     let is_shapes = |e| matches!(e, Error::Shapes { op: "linear", .. });
     assert!(is_shapes(linear::forward(&cx, &tensor([3, 4], &[0.0; 12]), &p).unwrap_err()));
@@ -124,9 +115,9 @@ impl Lora {
 }
 
 impl Formula for Lora {
-    fn y<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
+    fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
         let (k, n) = (self.k, self.n);
-        let mut y = Affine { k }.y(&x[..3]);
+        let mut y = Affine { k }.eval(&x[..3]);
         for RowRange { rows, adapter } in &self.route.ranges {
             let Some(i) = *adapter else { continue };
             let (a, b) = (&x[3 + 2 * i], &x[4 + 2 * i]);
@@ -135,7 +126,7 @@ impl Formula for Lora {
                 x[0][at.clone()].iter().zip(at).map(|(&x, i)| x * T::of(self.factor(i))).collect();
             let more = product(&product(&dropped, a, k), b, a.len() / k);
             for (y, more) in y[rows.start * n..].iter_mut().zip(more) {
-                *y = *y + more * T::of(self.scale[i] as f64);
+                *y += more * T::of(self.scale[i] as f64);
             }
         }
         y
@@ -148,10 +139,10 @@ fn ranges(all: &[(usize, usize, Option<usize>)]) -> Vec<RowRange> {
 
 /// A linear k → n with adapters of the ranks, and its values as [`Lora`] takes them after x.
 fn lora_linear(k: usize, n: usize, ranks: &[usize]) -> (LoraLinear, Vec<Vec<f32>>) {
-    let mut x = vec![random(2, n * k), random(3, n)];
-    let base = Linear { weight: param("w", [n, k], &x[0]), bias: Some(param("b", [n], &x[1])) };
+    let mut x = vec![normal(2, n * k), normal(3, n)];
+    let base = affine(n, k, &x[0], Some(&x[1]));
     let adapters = ranks.iter().enumerate().map(|(i, &r)| {
-        let (a, b) = (random(10 + i as u32, r * k), random(20 + i as u32, n * r));
+        let (a, b) = (normal(10 + i as u64, r * k), normal(20 + i as u64, n * r));
         let adapter =
             Adapter { a: param("a", [r, k], &a), b: param("b", [n, r], &b), scale: 2.0 / (1 + i) as f32 };
         x.extend([a, b]);
@@ -162,21 +153,23 @@ fn lora_linear(k: usize, n: usize, ranks: &[usize]) -> (LoraLinear, Vec<Vec<f32>
 }
 
 fn check_lora(m: usize, k: usize, n: usize, ranks: &[usize], route: Route) {
-    let cx = Cx::cpu();
     let (mut p, weights) = lora_linear(k, n, ranks);
     let scale = p.adapters.iter().flatten().map(|a| a.scale).collect();
     let f = Lora { k, n, scale, route: route.clone(), module: p.module };
-    let mut x = vec![random(1, m * k)];
-    x.extend(weights);
-    let dy = random(4, m * n);
-    let mut grads = train(p.params_mut());
-    let (y, saved) = lora::forward(&cx, &tensor([m, k], &x[0]), &p, &route).unwrap();
-    check_forward(&f, &x, y.f32().unwrap());
-    let dx = lora::backward(&cx, &saved, &tensor([m, n], &dy), &p, &route, Some(&mut grads)).unwrap();
-    check_grads(&f, &x, &dy, &[(0, dx.f32().unwrap())]);
-    for (i, p) in p.params().enumerate() {
-        check_grads(&f, &x, &dy, &[(1 + i, &grad(&mut grads, p))]);
-    }
+    let names = ["weight", "bias", "A of 0", "B of 0", "A of 1", "B of 1"];
+    assert!(weights.len() <= names.len());
+    let mut inputs = vec![("x", normal(1, m * k))];
+    inputs.extend(names.into_iter().zip(weights));
+    gradcheck("lora", &f, &inputs, |i, dy| {
+        let cx = Cx::cpu();
+        let mut grads = train_all(p.params_mut());
+        let (y, saved) = lora::forward(&cx, &tensor([m, k], &i[0]), &p, &route).unwrap();
+        let dx = lora::backward(&cx, &saved, &tensor([m, n], dy), &p, &route, Some(&mut grads)).unwrap();
+        let mut all = vec![("x", values(&dx))];
+        all.extend(names.into_iter().zip(p.params().map(|p| grad_of(&mut grads, p))));
+        assert_eq!(all.len(), i.len());
+        Ran { y: values(&y), grads: all }
+    });
 }
 
 #[test]
@@ -191,13 +184,13 @@ fn lora_with_two_adapters_and_dropout() {
 fn frozen_bf16_weights_give_the_same_dx_and_no_gradients() {
     let cx = Cx::cpu();
     let (mut p, _) = lora_linear(24, 16, &[4]);
-    p.params_mut().into_iter().for_each(to_bf16);
+    p.params_mut().into_iter().for_each(|p| *p = rounded(p).0);
     let route = Route { ranges: ranges(&[(0, 6, Some(0))]), dropout: None };
-    let (x, dy) = (tensor([6, 24], &random(1, 144)), tensor([6, 16], &random(2, 96)));
+    let (x, dy) = (tensor([6, 24], &normal(1, 144)), tensor([6, 16], &normal(2, 96)));
     let run = |p: &LoraLinear| {
         let (y, saved) = lora::forward(&cx, &x, p, &route).unwrap();
         let dx = lora::backward(&cx, &saved, &dy, p, &route, None).unwrap();
-        [y.f32().unwrap().to_vec(), dx.f32().unwrap().to_vec()]
+        [values(&y), values(&dx)]
     };
     let half = run(&p);
     for p in p.params_mut() {
@@ -210,11 +203,11 @@ fn frozen_bf16_weights_give_the_same_dx_and_no_gradients() {
 fn everything(route: &Route, m: usize) -> Vec<Vec<f32>> {
     let cx = Cx::cpu();
     let (mut p, _) = lora_linear(64, 48, &[8]);
-    let mut grads = train(p.params_mut());
-    let (x, dy) = (tensor([m, 64], &random(1, m * 64)), tensor([m, 48], &random(2, m * 48)));
+    let mut grads = train_all(p.params_mut());
+    let (x, dy) = (tensor([m, 64], &normal(1, m * 64)), tensor([m, 48], &normal(2, m * 48)));
     let (y, saved) = lora::forward(&cx, &x, &p, route).unwrap();
     let dx = lora::backward(&cx, &saved, &dy, &p, route, Some(&mut grads)).unwrap();
-    vec![y.f32().unwrap().to_vec(), dx.f32().unwrap().to_vec(), grads.flat.f32().unwrap().to_vec()]
+    vec![values(&y), values(&dx), values(&grads.flat)]
 }
 
 #[test]
@@ -248,7 +241,7 @@ fn masks_drop_the_right_share() {
     let cx = Cx::cpu();
     // With A = B = I, W = 0 and s = 1, y is drop(x) itself.
     let eye: Vec<f32> = (0..64 * 64).map(|i| if i % 65 == 0 { 1.0 } else { 0.0 }).collect();
-    let base = Linear { weight: param("w", [64, 64], &[0.0; 64 * 64]), bias: None };
+    let base = affine(64, 64, &[0.0; 64 * 64], None);
     let adapter = Adapter { a: param("a", [64, 64], &eye), b: param("b", [64, 64], &eye), scale: 1.0 };
     let mut p = LoraLinear { base, adapters: vec![Some(adapter)], module: 0 };
     let x = tensor([500, 64], &[1.0; 500 * 64]);
@@ -259,7 +252,7 @@ fn masks_drop_the_right_share() {
         let (y, saved) = lora::forward(&cx, &x, &p, &route).unwrap();
         let dx = lora::backward(&cx, &saved, &x, &p, &route, None).unwrap();
         assert_eq!(y.f32().unwrap(), dx.f32().unwrap(), "forward and backward use one mask");
-        let y = y.f32().unwrap().to_vec();
+        let y = values(&y);
         assert!(y.iter().all(|&y| y == 0.0 || y == 1.0 / (1.0 - 0.05)));
         let dropped = y.iter().filter(|&&y| y == 0.0).count() as f64 / y.len() as f64;
         // Five standard deviations of the mean of 32000 draws.

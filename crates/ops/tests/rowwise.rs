@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{grad_of, linear, param, tensor, train_all, values};
+use common::{dot, grad_of, linear, param, sum, tensor, train_all, values};
 use pheye_ops::gelu::Gelu;
 use pheye_ops::layernorm::LayerNorm;
 use pheye_ops::rotary::Rotary;
@@ -26,12 +26,6 @@ impl Formula for LayerNormFormula {
         };
         x.chunks(self.0).flat_map(row).collect()
     }
-}
-
-fn sum<T: Real>(x: impl Iterator<Item = T>) -> T {
-    let mut sum = T::of(0.0);
-    x.for_each(|x| sum += x);
-    sum
 }
 
 /// `dx` is costly to check for large inputs, the gradients of the parameters are not.
@@ -134,10 +128,6 @@ fn check_embedding(ids: &[u32], v: usize, d: usize) {
 fn log_sum_exp<T: Real>(z: &[T]) -> T {
     let top = z.iter().copied().fold(z[0], max);
     sum(z.iter().map(|&z| (z - top).exp())).ln() + top
-}
-
-fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    sum(a.iter().zip(b).map(|(&a, &b)| a * b))
 }
 
 struct CrossEntropyFormula<'a>(&'a [i64], usize);

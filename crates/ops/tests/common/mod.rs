@@ -1,9 +1,10 @@
-//! Tensors and trained parameters from plain numbers.
+//! Tensors and trained parameters from plain numbers, and what formulas and tests have in common.
 
 #![allow(dead_code)] // each test file uses some of it
 
 use pheye_ops::linear::Linear;
 use pheye_tensor::{DType, Grads, Param, ParamTable, Shape, Tensor};
+use pheye_testkit::Real;
 
 /// A tensor of these values.
 pub fn tensor(shape: impl Into<Shape>, values: &[f32]) -> Tensor {
@@ -40,4 +41,35 @@ pub fn rounded(p: &Param) -> (Param, Param) {
     let narrow = p.value.to_dtype(DType::Bf16).unwrap();
     let wide = narrow.to_dtype(DType::F32).unwrap();
     (Param::frozen(p.name.clone(), narrow), Param::frozen(p.name.clone(), wide))
+}
+
+/// Runs `f` with 1 and with 3 threads and compares what it returns, bit by bit.
+pub fn same_on_any_threads(f: impl Fn() -> Vec<Vec<f32>> + Sync) {
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect();
+        pool.install(&f).into_iter().map(bits).collect::<Vec<Vec<u32>>>()
+    };
+    let (one, three) = (on(1), on(3));
+    assert_eq!(one.len(), three.len());
+    for (i, (a, b)) in one.iter().zip(&three).enumerate() {
+        assert!(a == b, "result {i} differs between 1 and 3 threads");
+    }
+}
+
+/// Σ x.
+pub fn sum<T: Real>(x: impl Iterator<Item = T>) -> T {
+    let mut sum = T::of(0.0);
+    x.for_each(|x| sum += x);
+    sum
+}
+
+/// Σ aᵢbᵢ.
+pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    sum(a.iter().zip(b).map(|(&a, &b)| a * b))
+}
+
+/// x [m, k] times wᵀ, w [n, k].
+pub fn product<T: Real>(x: &[T], w: &[T], k: usize) -> Vec<T> {
+    x.chunks(k).flat_map(|x| w.chunks(k).map(move |w| dot(x, w))).collect()
 }
