@@ -3,7 +3,7 @@ use pheye_text::PromptTemplate;
 use pheye_vit::AdapterSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::{Pheye, Result};
+use crate::{Error, Pheye, Result};
 
 /// Rank and scale of one LoRA set.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -80,7 +80,11 @@ impl Config {
             ..Default::default()
         };
         let connector = pheye_xattn::Config { level: 2, cross_interval: 1, ..Default::default() };
-        let prompt = PromptTemplate { system: String::new(), template: "Q: {instruction}\nA:".to_owned(), ..Default::default() };
+        let prompt = PromptTemplate {
+            system: String::new(),
+            template: "Q: {instruction}\nA:".to_owned(),
+            ..Default::default()
+        };
         Config { vision, text, connector, prompt, ..Config::default() }
     }
 
@@ -91,11 +95,35 @@ impl Config {
 
     /// The LoRA sets: of the global picture, of the tiles.
     pub fn adapters(&self) -> [Option<AdapterSpec>; 2] {
-        let spec = |name: &str, s: LoraSpec| AdapterSpec { name: name.to_owned(), rank: s.rank, alpha: s.alpha };
+        let spec =
+            |name: &str, s: LoraSpec| AdapterSpec { name: name.to_owned(), rank: s.rank, alpha: s.alpha };
         [
             self.connector.first_level.then(|| spec("first", self.lora_global)),
             (self.connector.level > 1).then(|| spec("second", self.lora_local)),
         ]
+    }
+
+    /// Checks that the sizes fit each other.
+    ///
+    /// # Errors
+    /// The first option that does not.
+    pub fn validate(&self) -> Result<()> {
+        self.vision.validate()?;
+        self.text.validate()?;
+        self.connector.validate(self.text.hidden_size, self.vision.hidden_size)?;
+        for (rank, alpha, lora) in [
+            ("lora_global.rank", "lora_global.alpha", self.lora_global),
+            ("lora_local.rank", "lora_local.alpha", self.lora_local),
+        ] {
+            let fault = |option, value, rule| Err(Error::Lora { option, value, rule });
+            if lora.rank == 0 {
+                return fault(rank, "0".to_owned(), "it must be positive");
+            }
+            if let Some(a) = lora.alpha.filter(|a| !a.is_finite()) {
+                return fault(alpha, a.to_string(), "it must be a finite number");
+            }
+        }
+        Ok(())
     }
 
     /// Parameters by part, without making the model.

@@ -24,7 +24,9 @@ pub enum Error {
         why: String,
     },
     /// A folder that holds no model.
-    #[error("{path} holds no model: neither `pheye.json` (this project's layout) nor `config.json` (the released one)")]
+    #[error(
+        "{path} holds no model: neither `pheye.json` (this project's layout) nor `config.json` (the released one)"
+    )]
     NoModel {
         /// The folder.
         path: PathBuf,
@@ -38,6 +40,34 @@ pub enum Error {
     /// The connector configuration is impossible.
     #[error(transparent)]
     Connector(#[from] pheye_xattn::Error),
+    /// A LoRA set is impossible.
+    #[error("{option} is {value}, but {rule}")]
+    Lora {
+        /// The option at fault.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must satisfy.
+        rule: &'static str,
+    },
+    /// The parts of a batch, or of what is asked, do not fit each other.
+    #[error("{what}: {found} given, {expected} needed")]
+    Batch {
+        /// What there is the wrong number of.
+        what: &'static str,
+        /// Their number.
+        found: usize,
+        /// The number that fits.
+        expected: usize,
+    },
+    /// A sequence names its picture wrongly.
+    #[error("sequences are about pictures {found:?}, but the numbers must ascend and stay below {pictures}")]
+    Pictures {
+        /// The pictures as named.
+        found: Vec<usize>,
+        /// How many there are.
+        pictures: usize,
+    },
     /// An operation failed.
     #[error(transparent)]
     Op(#[from] pheye_ops::Error),
@@ -47,6 +77,12 @@ pub enum Error {
     /// A checkpoint could not be read or written, or does not fit.
     #[error(transparent)]
     Weights(#[from] pheye_weights::Error),
+    /// A prompt without tokens.
+    #[error("prompt {index} has no tokens")]
+    EmptyPrompt {
+        /// Its number.
+        index: usize,
+    },
     /// A prompt and its answer do not fit the context.
     #[error("a prompt of {prompt} tokens leaves no room in a context of {context}")]
     Context {
@@ -55,4 +91,9 @@ pub enum Error {
         /// Tokens of the context.
         context: usize,
     },
+}
+
+/// An error unless there are as many as needed.
+pub(crate) fn count(what: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(Error::Batch { what, found, expected }) }
 }

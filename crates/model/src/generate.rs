@@ -4,7 +4,8 @@ use pheye_ops::{Cx, argmax, embedding, layernorm, linear, rows};
 use pheye_phi::{Cache, Layout};
 use pheye_tensor::Tensor;
 
-use crate::loss::cross_spans;
+use crate::error::count;
+use crate::loss::{check_pictures, cross_spans};
 use crate::{Error, Pheye, Result};
 
 /// How an answer is generated.
@@ -25,10 +26,7 @@ impl Pheye {
     /// # Errors
     /// Those of the operations.
     pub fn cross_kv(&self, cx: &Cx, media: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        self.cross
-            .iter()
-            .map(|block| block.as_ref().map(|b| Ok(b.kv(cx, media)?.0)).transpose())
-            .collect()
+        self.cross.iter().map(|block| block.as_ref().map(|b| Ok(b.kv(cx, media)?.0)).transpose()).collect()
     }
 
     /// The most probable continuation of each prompt about its picture, token by token. Prompts may differ in length;
@@ -51,10 +49,13 @@ impl Pheye {
         if longest >= context {
             return Err(Error::Context { prompt: longest, context });
         }
-        if prompts.iter().any(Vec::is_empty) {
-            return Err(Error::Context { prompt: 0, context });
+        if let Some(index) = prompts.iter().position(Vec::is_empty) {
+            return Err(Error::EmptyPrompt { index });
         }
-        let capacity = context.min(longest + how.max_new_tokens);
+        count("layers of keys and values", kvs.len(), self.cross.len())?;
+        let media = kvs.iter().flatten().map(|kv| kv.shape().rows() / self.config.media_tokens()).min();
+        check_pictures(picture, prompts.len(), media.unwrap_or(usize::MAX))?;
+        let capacity = context.min(longest.saturating_add(how.max_new_tokens));
         let mut caches = (0..self.phi.blocks.len())
             .map(|_| Cache::new(cx, &self.config.text, prompts.len(), capacity))
             .collect::<Result<Vec<_>, _>>()?;

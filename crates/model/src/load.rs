@@ -37,7 +37,11 @@ impl Config {
             return parse(&own, read_json(&own)?);
         }
         let released = folder.join(RELEASED_CONFIG);
-        if released.exists() { read_released(folder, &released) } else { Err(Error::NoModel { path: folder.into() }) }
+        if released.exists() {
+            read_released(folder, &released)
+        } else {
+            Err(Error::NoModel { path: folder.into() })
+        }
     }
 }
 
@@ -61,10 +65,17 @@ impl Pheye {
     ///
     /// # Errors
     /// Weights that do not fit the configuration: all mismatches of a file at once.
-    pub fn from_backbones(config: &Config, vision: &Path, text: &Path, seed: u64, options: Options) -> Result<Pheye> {
+    pub fn from_backbones(
+        config: &Config,
+        vision: &Path,
+        text: &Path,
+        seed: u64,
+        options: Options,
+    ) -> Result<Pheye> {
         let (vision, text) = (Checkpoint::open(vision)?, Checkpoint::open(text)?);
         let mut random = RandomInit::new(seed);
-        let mut text = CheckpointSource::new(&text, dtype(options)).fallback(Pheye::is_pheye_param, &mut random);
+        let mut text =
+            CheckpointSource::new(&text, dtype(options)).fallback(Pheye::is_pheye_param, &mut random);
         let not_tower = |name: &str| !name.starts_with(VIT_PREFIX) || Pheye::is_pheye_param(name);
         let mut vision = CheckpointSource::new(&vision, dtype(options)).fallback(not_tower, &mut text);
         let model = Pheye::build(config, &mut Scope::new(&mut vision, ""))?;

@@ -7,7 +7,8 @@ use pheye_ops::{Cx, add, cross_entropy, embedding, layernorm, linear};
 use pheye_phi::Layout;
 use pheye_tensor::{Grads, Tensor};
 
-use crate::{Pheye, Result};
+use crate::error::count;
+use crate::{Error, Pheye, Result};
 
 /// Pictures, and packed sequences of tokens about them. Several sequences can be about one picture, which is then
 /// encoded once; sequences come in the order of their pictures.
@@ -49,6 +50,15 @@ pub struct Loss {
     pub tokens: usize,
 }
 
+/// Whether each of `sequences` names one of `pictures`, in ascending order.
+pub(crate) fn check_pictures(picture: &[usize], sequences: usize, pictures: usize) -> Result<()> {
+    count("pictures named by sequences", picture.len(), sequences)?;
+    if picture.is_sorted() && picture.last().is_none_or(|&last| last < pictures) {
+        return Ok(());
+    }
+    Err(Error::Pictures { found: picture.to_vec(), pictures })
+}
+
 /// Spans of cross-attention: the rows of all sequences about one picture see that picture's rows.
 pub(crate) fn cross_spans(lengths: &[usize], picture: &[usize], media_tokens: usize) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
@@ -77,9 +87,12 @@ struct Sight {
 }
 
 impl Pheye {
-    fn sight(&self, batch: &Batch) -> Sight {
+    fn sight(&self, batch: &Batch) -> Result<Sight> {
+        count("tokens of all sequences", batch.ids.len(), batch.lengths.iter().sum())?;
+        count("targets", batch.targets.len(), batch.ids.len())?;
+        check_pictures(&batch.picture, batch.lengths.len(), batch.pictures)?;
         let spans = cross_spans(&batch.lengths, &batch.picture, self.config.media_tokens());
-        Sight { layout: Layout::packed(&batch.lengths), spans }
+        Ok(Sight { layout: Layout::packed(&batch.lengths), spans })
     }
 
     /// The decoder up to its final LayerNorm; `keep(i, saved)` is given what each part of layer i saved.
@@ -111,7 +124,7 @@ impl Pheye {
     /// # Errors
     /// Those of the operations.
     pub fn logits(&self, cx: &Cx, media: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let x = self.hidden(cx, &batch.ids, media, &self.sight(batch), |_, _| ())?;
+        let x = self.hidden(cx, &batch.ids, media, &self.sight(batch)?, |_, _| ())?;
         let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
         Ok(linear::forward(cx, &x, &self.phi.head)?.0)
     }
@@ -122,7 +135,7 @@ impl Pheye {
     /// Those of the operations.
     pub fn loss(&self, cx: &Cx, batch: &Batch) -> Result<Loss> {
         let media = self.encode(cx, &batch.pixels, batch.pictures)?;
-        let x = self.hidden(cx, &batch.ids, &media, &self.sight(batch), |_, _| ())?;
+        let x = self.hidden(cx, &batch.ids, &media, &self.sight(batch)?, |_, _| ())?;
         let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
         let loss = cross_entropy::run(cx, &x, &self.phi.head, &batch.targets, false, None)?;
         Ok(Loss { sum: loss.sum, tokens: loss.tokens })
@@ -140,6 +153,7 @@ impl Pheye {
         dropout: Option<Dropout>,
         grads: &mut Grads,
     ) -> Result<Loss> {
+        self.check_pixels(&batch.pixels, batch.pictures)?;
         let route = self.route(batch.pictures, dropout);
         let (x, vit) = match self.trains.vit {
             true => self.vit.forward(cx, &batch.pixels, &route).map(|(x, s)| (x, Some(s)))?,
@@ -168,7 +182,7 @@ impl Pheye {
         media: &Tensor,
         grads: &mut Grads,
     ) -> Result<(Loss, Option<Tensor>)> {
-        let sight = self.sight(batch);
+        let sight = self.sight(batch)?;
         let mut tape = Vec::new();
         let x = self.hidden(cx, &batch.ids, media, &sight, |i, saved| {
             if i >= self.trains.first_layer {
@@ -186,7 +200,8 @@ impl Pheye {
             match (taped, &self.cross[i]) {
                 (Taped::Block(saved), _) => {
                     let block = &self.phi.blocks[i];
-                    dx = block.backward(cx, &saved, dx, &sight.layout, &self.phi.rotary, Some(&mut *grads))?;
+                    dx =
+                        block.backward(cx, &saved, dx, &sight.layout, &self.phi.rotary, Some(&mut *grads))?;
                 }
                 (Taped::Cross(saved, kv), Some(cross)) => {
                     let (d, dkv) = cross.backward(cx, &saved, dx, &sight.spans, grads)?;

@@ -1,12 +1,13 @@
 //! The model's parts, where they stand in a checkpoint, and the pass over a picture.
 
-use pheye_ops::lora::{Dropout, Route, RowRange};
 use pheye_ops::Cx;
+use pheye_ops::lora::{Dropout, Route, RowRange};
 use pheye_phi::Phi;
 use pheye_tensor::{Param, ParamTable, Scope, Tensor};
 use pheye_vit::Vit;
 use pheye_xattn::{Block, Connector};
 
+use crate::error::count;
 use crate::{Config, Result};
 
 /// Choices that change how a model runs, not what it computes.
@@ -48,14 +49,21 @@ pub(crate) const CONNECTOR_PREFIX: &str = "vision_encoder";
 pub(crate) const TEXT_PREFIX: &str = "lang_encoder";
 
 impl Pheye {
-    /// A model of the given shape with parameters from the root `scope`, all of them frozen.
+    /// A model of the given shape with parameters from the root `scope`, all of them frozen. Ranks that the scope's
+    /// source decides become those of the model's configuration.
     ///
     /// # Errors
     /// A configuration that no model can have. Faults of the scope's source stay with the source.
     pub fn build(config: &Config, scope: &mut Scope) -> Result<Pheye> {
+        config.validate()?;
         let (text, vision) = (config.text.hidden_size, config.vision.hidden_size);
-        config.connector.validate(text, vision)?;
-        let vit = Vit::new(&mut scope.at(VIT_PREFIX), &config.vision, &config.adapters())?;
+        let mut tower = scope.at(VIT_PREFIX);
+        let mut config = config.clone();
+        for (spec, name) in [(&mut config.lora_global, "first"), (&mut config.lora_local, "second")] {
+            let stored = tower.shape_of(&format!("embeddings.patch_embedding.lora_A.{name}.weight"));
+            spec.rank = stored.and_then(|s| s.dims().first().copied()).unwrap_or(spec.rank);
+        }
+        let vit = Vit::new(&mut tower, &config.vision, &config.adapters())?;
         let connector = Connector::new(&mut scope.at(CONNECTOR_PREFIX), &config.connector, vision);
         let mut lang = scope.at(TEXT_PREFIX);
         let phi = Phi::new(&mut lang, &config.text)?;
@@ -67,7 +75,7 @@ impl Pheye {
                 has.then(|| Block::new(&mut blocks.at(i), &config.connector, text, vision, layers))
             })
             .collect();
-        Ok(Pheye { config: config.clone(), vit, connector, phi, cross, trains: Trains::default() })
+        Ok(Pheye { config, vit, connector, phi, cross, trains: Trains::default() })
     }
 
     /// The configuration.
@@ -128,11 +136,19 @@ impl Pheye {
         Route { ranges: if tiles > pictures { vec![global, local] } else { vec![global] }, dropout }
     }
 
+    /// Whether there are pictures, and as many tiles as they need.
+    pub(crate) fn check_pixels(&self, pixels: &Tensor, pictures: usize) -> Result<()> {
+        let tiles = pixels.shape().dims().first().copied().unwrap_or(0);
+        let needed = pictures.saturating_mul(1 + self.config.connector.local_tiles());
+        if pictures == 0 { count("pictures", 0, 1) } else { count("tiles of all pictures", tiles, needed) }
+    }
+
     /// Media [pictures, media_tokens, d] of pixels [pictures·(1 + L²), 3, s, s], global tiles of all pictures first.
     ///
     /// # Errors
-    /// Pixels of another size, and those of the operations.
+    /// Another number of tiles, pixels of another size, and those of the operations.
     pub fn encode(&self, cx: &Cx, pixels: &Tensor, pictures: usize) -> Result<Tensor> {
+        self.check_pixels(pixels, pictures)?;
         let x = self.vit.infer(cx, pixels, &self.route(pictures, None))?;
         Ok(self.connector.forward(cx, &x, pictures)?.0)
     }

@@ -62,8 +62,8 @@ impl Block {
     pub(crate) fn new(scope: &mut Scope, c: &Config) -> Block {
         let (d, inner) = (c.hidden_size, c.intermediate_size);
         let mut attn = scope.at("self_attn");
-        let [q, k, v, dense] =
-            ["q_proj", "k_proj", "v_proj", "dense"].map(|name| Linear::new(&mut attn.at(name), d, d, true, start(d)));
+        let [q, k, v, dense] = ["q_proj", "k_proj", "v_proj", "dense"]
+            .map(|name| Linear::new(&mut attn.at(name), d, d, true, start(d)));
         let mut mlp = scope.at("mlp");
         let fc1 = Linear::new(&mut mlp.at("fc1"), d, inner, true, start(d));
         let fc2 = Linear::new(&mut mlp.at("fc2"), inner, d, true, start(inner));

@@ -81,14 +81,20 @@ impl Config {
                 return Err(Error { option, value: "0".to_owned(), rule: "it must be positive".to_owned() });
             }
         }
-        if self.hidden_size % self.num_attention_heads != 0 || self.head_dim() % 8 != 0 {
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) || !self.head_dim().is_multiple_of(8) {
             let rule = format!("each of {} heads needs a multiple of 8", self.num_attention_heads);
             return Err(Error { option: "hidden_size", value: self.hidden_size.to_string(), rule });
         }
         let f = self.partial_rotary_factor;
-        if !(0.0..=1.0).contains(&f) || self.rotary_dim() % 2 != 0 {
+        if !(0.0..=1.0).contains(&f) || !self.rotary_dim().is_multiple_of(2) {
             let rule = format!("it must leave an even part of a head of {}", self.head_dim());
             return Err(Error { option: "partial_rotary_factor", value: f.to_string(), rule });
+        }
+        for (option, value) in [("rope_theta", self.rope_theta), ("layer_norm_eps", self.layer_norm_eps)] {
+            if !(value > 0.0 && value.is_finite()) {
+                let rule = "it must be a positive number".to_owned();
+                return Err(Error { option, value: value.to_string(), rule });
+            }
         }
         Ok(())
     }

@@ -60,7 +60,13 @@ impl Phi {
     ///
     /// # Errors
     /// An id outside the vocabulary, and those of the operations.
-    pub fn logits(&self, cx: &Cx, ids: &[u32], layout: &Layout, mut cache: Option<&mut [Cache]>) -> Result<Tensor> {
+    pub fn logits(
+        &self,
+        cx: &Cx,
+        ids: &[u32],
+        layout: &Layout,
+        mut cache: Option<&mut [Cache]>,
+    ) -> Result<Tensor> {
         let mut x = embedding::forward(cx, ids, &self.embed)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let cache = cache.as_deref_mut().and_then(|c| c.get_mut(i));

@@ -8,12 +8,15 @@
 
 mod golden;
 mod gradcheck;
+mod network;
+pub mod plain;
 mod random;
 mod real;
 mod tolerance;
 
 pub use golden::{Golden, Values};
 pub use gradcheck::{Formula, Ran, gradcheck, reports};
+pub use network::{Inputs, Named, gradients, randomize};
 pub use random::{normal, uniform};
 pub use real::{Dual, Real, max};
 pub use tolerance::{Report, Rule};

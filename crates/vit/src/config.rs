@@ -7,7 +7,7 @@ pub struct Error {
     /// The option at fault.
     pub option: &'static str,
     /// Its value.
-    pub value: usize,
+    pub value: String,
     /// What it must satisfy.
     pub rule: String,
 }
@@ -99,16 +99,21 @@ impl Config {
         ];
         for (option, value) in positive {
             if value == 0 {
-                return Err(Error { option, value, rule: "it must be positive".to_owned() });
+                return Err(Error { option, value: "0".to_owned(), rule: "it must be positive".to_owned() });
             }
         }
-        if self.hidden_size % self.num_attention_heads != 0 || self.head_dim() % 8 != 0 {
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) || !self.head_dim().is_multiple_of(8) {
             let rule = format!("each of {} heads needs a multiple of 8", self.num_attention_heads);
-            return Err(Error { option: "hidden_size", value: self.hidden_size, rule });
+            return Err(Error { option: "hidden_size", value: self.hidden_size.to_string(), rule });
         }
-        if self.image_size % self.patch_size != 0 {
+        if !self.image_size.is_multiple_of(self.patch_size) {
             let rule = format!("it must be a multiple of the patch size {}", self.patch_size);
-            return Err(Error { option: "image_size", value: self.image_size, rule });
+            return Err(Error { option: "image_size", value: self.image_size.to_string(), rule });
+        }
+        let eps = self.layer_norm_eps;
+        if !(eps > 0.0 && eps.is_finite()) {
+            let rule = "it must be a positive number".to_owned();
+            return Err(Error { option: "layer_norm_eps", value: eps.to_string(), rule });
         }
         Ok(())
     }

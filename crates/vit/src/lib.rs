@@ -1,7 +1,7 @@
 //! CLIP's vision transformer up to its last hidden state, every linear with up to two LoRA adapters.
 //!
-//! One pass serves the global picture and its tiles: rows of a batch choose their adapter (DESIGN: one batch instead of
-//! the released code's two). `post_layernorm` is carried for its weights and not applied.
+//! One pass serves the global picture and its tiles, where the released code makes two: rows of a batch choose their
+//! adapter. `post_layernorm` is carried for its weights and not applied.
 
 mod block;
 mod config;

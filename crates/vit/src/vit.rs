@@ -57,7 +57,8 @@ impl Modules<'_> {
     ) -> LoraLinear {
         let mut adapter = |spec: &AdapterSpec| {
             let (a, b) = (format!("lora_A.{}.weight", spec.name), format!("lora_B.{}.weight", spec.name));
-            let rank = scope.shape_of(&a).map_or(spec.rank, |s| s.dims()[0]).max(1);
+            let stored = scope.shape_of(&a).and_then(|s| s.dims().first().copied());
+            let rank = stored.unwrap_or(spec.rank).max(1);
             // Kaiming-uniform with a = √5: bound √(6 / (1 + 5) / fan_in).
             let fan_in = a_shape(rank).elements() / rank;
             let a = scope.param(&a, a_shape(rank), Init::Uniform((fan_in as f32).sqrt().recip()));
@@ -94,8 +95,9 @@ impl Vit {
         let pre_norm = LayerNorm::new(&mut scope.at("pre_layrnorm"), d, config.layer_norm_eps);
         let mut layers = scope.at("encoder");
         let mut layers = layers.at("layers");
-        let blocks =
-            (0..config.num_hidden_layers).map(|i| Block::new(&mut layers.at(i), config, &mut modules)).collect();
+        let blocks = (0..config.num_hidden_layers)
+            .map(|i| Block::new(&mut layers.at(i), config, &mut modules))
+            .collect();
         let post_norm = LayerNorm::new(&mut scope.at("post_layernorm"), d, config.layer_norm_eps);
         Ok(Vit { config: config.clone(), embed, pre_norm, blocks, post_norm })
     }
@@ -144,7 +146,8 @@ impl Vit {
         let tiles = x.shape().rows() / n;
         let spans: Vec<Span> =
             (0..tiles).map(|t| Span { q: t * n..(t + 1) * n, k: t * n..(t + 1) * n }).collect();
-        let ranges = route.ranges.iter().map(|r| RowRange { rows: r.rows.start * n..r.rows.end * n, ..r.clone() });
+        let ranges =
+            route.ranges.iter().map(|r| RowRange { rows: r.rows.start * n..r.rows.end * n, ..r.clone() });
         let tokens = Route { ranges: ranges.collect(), dropout: route.dropout };
         let (mut x, pre_norm) = layernorm::forward(cx, &x, &self.pre_norm)?;
         for block in &self.blocks {

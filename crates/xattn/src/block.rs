@@ -81,7 +81,13 @@ impl Block {
     ///
     /// # Errors
     /// Those of the operation.
-    pub fn kv_backward(&self, cx: &Cx, saved: &linear::Saved, dkv: &Tensor, grads: &mut Grads) -> Result<Tensor> {
+    pub fn kv_backward(
+        &self,
+        cx: &Cx,
+        saved: &linear::Saved,
+        dkv: &Tensor,
+        grads: &mut Grads,
+    ) -> Result<Tensor> {
         linear::backward(cx, saved, dkv, &self.to_kv, Some(grads))
     }
 
@@ -89,7 +95,13 @@ impl Block {
     ///
     /// # Errors
     /// Those of the operation.
-    pub fn kv_backward_params(&self, cx: &Cx, saved: &linear::Saved, dkv: &Tensor, grads: &mut Grads) -> Result<()> {
+    pub fn kv_backward_params(
+        &self,
+        cx: &Cx,
+        saved: &linear::Saved,
+        dkv: &Tensor,
+        grads: &mut Grads,
+    ) -> Result<()> {
         linear::backward_params(cx, saved, dkv, &self.to_kv, Some(grads))
     }
 

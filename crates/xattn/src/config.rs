@@ -45,7 +45,7 @@ impl Config {
 
     /// Whether decoder layer `i` has a cross-attention block before it.
     pub fn has_block(&self, i: usize) -> bool {
-        (i + 1) % self.cross_interval == 0 && i >= self.from_layer
+        (i + 1).is_multiple_of(self.cross_interval) && i >= self.from_layer
     }
 
     /// Heads of cross-attention: max(text, vision) / 64.
@@ -65,16 +65,16 @@ impl Config {
     pub fn validate(&self, text: usize, vision: usize) -> Result<(), Error> {
         let fault = |option, value, rule: &str| Err(Error { option, value, rule: rule.to_owned() });
         let widest = text.max(vision);
-        if self.level == 0 || 1 + self.local_tiles() > TILE_ROWS {
+        if !(1..=4).contains(&self.level) {
             return fault("level", self.level, "it must be 1 to 4");
         }
         if self.cross_interval == 0 {
             return fault("cross_interval", 0, "it must be positive");
         }
-        if widest % 64 != 0 {
+        if widest == 0 || !widest.is_multiple_of(64) {
             return fault("hidden_size", widest, "the wider of text and vision must be a multiple of 64");
         }
-        if self.reduce == 0 || widest % (self.reduce * self.heads(text, vision)) != 0 || (64 / self.reduce) % 8 != 0 {
+        if ![1, 2, 4, 8].contains(&self.reduce) {
             return fault("reduce", self.reduce, "it must be 1, 2, 4 or 8");
         }
         Ok(())

@@ -47,7 +47,8 @@ impl Connector {
     pub fn forward(&self, cx: &Cx, x: &Tensor, pictures: usize) -> Result<(Tensor, Saved)> {
         let (n, d) = (x.shape().rows() / (pictures * (1 + self.local)), x.shape().cols());
         let rows = pictures * n;
-        let (global, sg) = layernorm::forward(cx, &x.rows(0..rows)?.reshape([pictures, n, d])?, &self.norms[0])?;
+        let (global, sg) =
+            layernorm::forward(cx, &x.rows(0..rows)?.reshape([pictures, n, d])?, &self.norms[0])?;
         let (local, sl) = match self.local {
             0 => (None, None),
             tiles => {

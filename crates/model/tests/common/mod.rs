@@ -1,0 +1,76 @@
+//! A small model in which no part is idle, and batches for it.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use pheye_model::{Batch, Config, LoraSpec, Pheye};
+use pheye_tensor::{Grads, ParamTable, Tensor};
+use pheye_testkit::{normal, randomize};
+
+pub const VOCAB: usize = 23;
+
+/// Level 2, cross-attention before layers 1 and 3 of four.
+pub fn config() -> Config {
+    let mut c = Config::default();
+    (c.vision.hidden_size, c.vision.intermediate_size, c.vision.num_hidden_layers) = (16, 24, 2);
+    (c.vision.num_attention_heads, c.vision.image_size, c.vision.patch_size) = (2, 8, 4);
+    (c.text.hidden_size, c.text.intermediate_size, c.text.num_hidden_layers) = (64, 48, 4);
+    (c.text.num_attention_heads, c.text.vocab_size, c.text.max_position_embeddings) = (4, VOCAB, 32);
+    (c.connector.level, c.connector.cross_interval, c.connector.reduce) = (2, 2, 2);
+    (c.lora_global, c.lora_local) =
+        (LoraSpec { rank: 2, alpha: Some(1.0) }, LoraSpec { rank: 3, alpha: Some(1.0) });
+    c
+}
+
+/// A model of this shape with parameters far from their start: its answers depend on picture and prompt.
+pub fn lively(config: &Config) -> Pheye {
+    let mut model = Pheye::random(config, 1).unwrap();
+    randomize(model.params_mut(), 3);
+    model
+}
+
+pub fn pixels(config: &Config, pictures: usize, seed: u64) -> Tensor {
+    let (tiles, s) = (pictures * (1 + config.connector.local_tiles()), config.vision.image_size);
+    Tensor::from_f32([tiles, 3, s, s], &normal(seed, tiles * 3 * s * s)).unwrap()
+}
+
+pub fn ids(seed: usize, len: usize, vocab: usize) -> Vec<u32> {
+    (0..len).map(|i| ((seed * 31 + i * 7 + i * i * 3) % vocab) as u32).collect()
+}
+
+/// Sequences of these lengths, one about each picture; nothing is learnt from the first two tokens of each.
+pub fn batch(config: &Config, lengths: &[usize]) -> Batch {
+    let parts: Vec<_> =
+        lengths.iter().enumerate().map(|(i, &len)| ids(i + 1, len, config.text.vocab_size)).collect();
+    let targets = parts.iter().flat_map(|ids| {
+        let next = ids.iter().skip(1).map(|&id| i64::from(id)).chain([-100]);
+        next.enumerate().map(|(i, t)| if i < 2 { -100 } else { t })
+    });
+    Batch {
+        pixels: pixels(config, lengths.len(), 4),
+        pictures: lengths.len(),
+        targets: targets.collect(),
+        ids: parts.concat(),
+        lengths: lengths.to_vec(),
+        picture: (0..lengths.len()).collect(),
+    }
+}
+
+pub fn values(t: &Tensor) -> Vec<f32> {
+    t.f32().unwrap().to_vec()
+}
+
+/// A parameter's gradient.
+pub fn of<'a>(grads: &'a Grads, name: &str) -> &'a [f32] {
+    let at = grads.table.entries().iter().find(|(n, _)| n == name).unwrap().1.clone();
+    &grads.flat.f32().unwrap()[at]
+}
+
+pub fn names(table: &ParamTable) -> Vec<&str> {
+    table.entries().iter().map(|(n, _)| n.as_str()).collect()
+}
+
+/// |a - b| / |b|, of vectors.
+pub fn relative(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let apart = norm(&mut a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b)));
+    apart / norm(&mut b.iter().map(|&b| f64::from(b)))
+}

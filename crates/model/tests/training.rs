@@ -1,0 +1,227 @@
+//! Which parameters get gradients, how far backward goes for them, and that nothing else shows in the numbers.
+
+mod common;
+
+use common::{batch, config, lively, names, of, relative, values};
+use pheye_model::{Batch, Config, Error, Loss, Pheye};
+use pheye_ops::Cx;
+use pheye_ops::lora::Dropout;
+use pheye_tensor::{Grads, Tensor};
+
+fn run(model: &mut Pheye, batch: &Batch, choose: impl FnMut(&str) -> bool) -> (Loss, Grads) {
+    let mut grads = Grads::new(model.train(choose).unwrap());
+    let loss = model.loss_and_grads(&Cx::cpu(), batch, None, &mut grads).unwrap();
+    (loss, grads)
+}
+
+#[test]
+fn patterns_choose_what_is_trained() {
+    let config = config();
+    let mut model = lively(&config);
+    let batch = batch(&config, &[7, 4]);
+    let (loss, all) = run(&mut model, &batch, |_| true);
+    let unused = |name: &str| name.contains("norm_lvl_3") || name.contains("post_layernorm");
+    let trainable = model.params_mut().iter().filter(|p| !unused(&p.name)).count();
+    assert_eq!(all.table.entries().len(), trainable);
+    for (name, _) in all.table.entries() {
+        assert!(of(&all, name).iter().any(|g| *g != 0.0), "{name} gets no gradient");
+    }
+    // A parameter's gradient does not depend on what else is trained, and the frozen have none.
+    let patterns: [fn(&str) -> bool; 8] = [
+        Pheye::is_pheye_param,
+        |n| !Pheye::is_pheye_param(n),
+        |n| n.contains(".lora_A.first"),
+        |n| n.contains("cross_attn_layers.3."),
+        |n| n.contains("old_decoder_blocks.2.") && n.ends_with("bias"),
+        |n| n.contains("embed_tokens"),
+        |n| n.contains("lm_head") || n.contains("norm_lvl_2"),
+        |n| n.contains("encoder.layers.0."),
+    ];
+    for choose in patterns {
+        let (same, some) = run(&mut model, &batch, choose);
+        assert_eq!(same, loss);
+        let expected: Vec<&str> = names(&all.table).into_iter().filter(|n| choose(n)).collect();
+        assert_eq!(names(&some.table), expected);
+        for name in expected {
+            assert_eq!(of(&some, name), of(&all, name), "{name}");
+        }
+        for p in model.params_mut() {
+            assert_eq!(some.table.range(p).is_some(), p.is_trained());
+        }
+    }
+    assert_eq!(model.loss(&Cx::cpu(), &batch).unwrap(), loss);
+    let (_, none) = run(&mut model, &batch, |_| false);
+    assert!(none.table.is_empty());
+}
+
+#[test]
+fn at_level_1_the_norm_of_tiles_stays() {
+    let mut config = config();
+    config.connector.level = 1;
+    let mut model = lively(&config);
+    let (_, grads) =
+        run(&mut model, &batch(&config, &[5]), |n| n.contains("norm_lvl_") || n.contains(".lora_"));
+    assert!(names(&grads.table).iter().all(|n| !n.contains("norm_lvl_2") && !n.contains("second")));
+    for (name, _) in grads.table.entries() {
+        assert!(of(&grads, name).iter().any(|g| *g != 0.0), "{name} gets no gradient");
+    }
+}
+
+#[test]
+fn a_trained_tower_needs_every_cross_attention_block() {
+    // Gradients reach the tower through blocks that are frozen themselves: those of both, or of the second alone.
+    let config = config();
+    let mut model = lively(&config);
+    let batch = batch(&config, &[7]);
+    let norm = |n: &str| n.contains("norm_lvl_1");
+    let (_, both) = run(&mut model, &batch, norm);
+    let only_last = run(&mut model, &batch, |n| norm(n) || n.contains("cross_attn_layers.3.")).1;
+    assert_eq!(
+        of(&both, "vision_encoder.norm_lvl_1.weight"),
+        of(&only_last, "vision_encoder.norm_lvl_1.weight")
+    );
+}
+
+/// Bytes that a step with this many decoder layers holds at most, with one cross-attention block before the last.
+fn peak(layers: usize, choose: impl FnMut(&str) -> bool) -> usize {
+    let mut config = config();
+    config.text.num_hidden_layers = layers;
+    (config.connector.cross_interval, config.connector.from_layer) = (1, layers - 1);
+    let (mut model, cx) = (lively(&config), Cx::cpu());
+    let mut grads = Grads::new(model.train(choose).unwrap());
+    model.loss_and_grads(&cx, &batch(&config, &[30; 8]), None, &mut grads).unwrap();
+    assert_eq!(cx.arena.stats().in_use, 0);
+    cx.arena.stats().peak
+}
+
+#[test]
+fn layers_below_the_first_cross_attention_save_nothing() {
+    assert_eq!(peak(2, Pheye::is_pheye_param), peak(7, Pheye::is_pheye_param));
+    // As soon as backward must reach the embedding, each layer adds what it saved.
+    let embedding = |n: &str| Pheye::is_pheye_param(n) || n.contains("embed_tokens");
+    assert!(peak(7, embedding) > peak(2, embedding) + 5 * (8 * 30 * 64 * 4) * 4);
+}
+
+#[test]
+fn several_questions_about_one_picture_equal_one_each() {
+    let config = config();
+    let mut model = lively(&config);
+    let apart = batch(&config, &[7, 12, 5]);
+    let tile = |t: usize| {
+        let x = values(&apart.pixels);
+        let len = x.len() / 15;
+        x[t * len..(t + 1) * len].to_vec()
+    };
+    // Questions 0 and 1 about picture 0, question 2 about picture 1; global tiles come first.
+    let stacked = |tiles: &[usize]| {
+        let x: Vec<f32> = tiles.iter().flat_map(|&t| tile(t)).collect();
+        Tensor::from_f32([tiles.len(), 3, 8, 8], &x).unwrap()
+    };
+    let shared = Batch {
+        pixels: stacked(&[0, 1, 3, 4, 5, 6, 7, 8, 9, 10]),
+        pictures: 2,
+        picture: vec![0, 0, 1],
+        ..apart.clone()
+    };
+    let apart = Batch { pixels: stacked(&[0, 0, 1, 3, 4, 5, 6, 3, 4, 5, 6, 7, 8, 9, 10]), ..apart };
+    let (loss, grads) = run(&mut model, &shared, |_| true);
+    let (loss1, grads1) = run(&mut model, &apart, |_| true);
+    assert_eq!(loss.tokens, loss1.tokens);
+    assert!((loss.sum / loss1.sum - 1.0).abs() < 1e-6);
+    for (name, _) in grads.table.entries().iter().filter(|(n, _)| !n.contains("k_proj.base_layer.bias")) {
+        // Only the order of sums differs.
+        let off = relative(of(&grads, name), of(&grads1, name));
+        assert!(off < 1e-5, "{name}: {off}");
+    }
+}
+
+#[test]
+fn micro_batches_add_up() {
+    let config = config();
+    let mut model = lively(&config);
+    let whole = batch(&config, &[7, 12]);
+    let (loss, grads) = run(&mut model, &whole, Pheye::is_pheye_param);
+    let mut sum = Grads::new(grads.table.clone());
+    let mut total = Loss::default();
+    for i in 0..2 {
+        let tiles: Vec<usize> = std::iter::once(i).chain(2 + 4 * i..6 + 4 * i).collect();
+        let x = values(&whole.pixels);
+        let pixels: Vec<f32> = tiles.iter().flat_map(|t| x[t * 192..(t + 1) * 192].to_vec()).collect();
+        let at = [0..7, 7..19][i].clone();
+        let part = Batch {
+            pixels: Tensor::from_f32([5, 3, 8, 8], &pixels).unwrap(),
+            pictures: 1,
+            ids: whole.ids[at.clone()].to_vec(),
+            targets: whole.targets[at.clone()].to_vec(),
+            lengths: vec![at.len()],
+            picture: vec![0],
+        };
+        let loss = model.loss_and_grads(&Cx::cpu(), &part, None, &mut sum).unwrap();
+        (total.sum, total.tokens) = (total.sum + loss.sum, total.tokens + loss.tokens);
+    }
+    assert_eq!(total.tokens, loss.tokens);
+    assert!((total.sum / loss.sum - 1.0).abs() < 1e-6);
+    let all = |g: &Grads| values(&g.flat);
+    assert!(relative(&all(&sum), &all(&grads)) < 1e-5);
+}
+
+#[test]
+fn a_warm_step_allocates_nothing() {
+    let config = config();
+    let (mut model, cx) = (lively(&config), Cx::cpu());
+    let mut grads = Grads::new(model.train(Pheye::is_pheye_param).unwrap());
+    let batch = batch(&config, &[7, 12, 5]);
+    let mut step = |stream| {
+        let dropout = Some(Dropout { p: 0.05, seed: 1, stream });
+        model.loss_and_grads(&cx, &batch, dropout, &mut grads).unwrap();
+        cx.arena.stats()
+    };
+    let first = step(0);
+    assert!(first.allocations > 0 && first.in_use == 0);
+    for stream in 1..4 {
+        assert_eq!(step(stream), first);
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_show() {
+    let config = Config::preset("nano").unwrap();
+    let batch = batch(&config, &[40, 17, 90]);
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let (loss, grads) = run(&mut lively(&config), &batch, |_| true);
+            (loss.sum.to_bits(), values(&grads.flat).into_iter().map(f32::to_bits).collect::<Vec<_>>())
+        })
+    };
+    assert!(on(1) == on(3));
+}
+
+/// A message and what brings it about.
+type Fault = (&'static str, fn(&mut Batch));
+
+#[test]
+fn batches_that_do_not_fit_are_refused() {
+    let config = config();
+    let mut model = lively(&config);
+    let mut grads = Grads::new(model.train(Pheye::is_pheye_param).unwrap());
+    let faults: [Fault; 8] = [
+        ("tokens of all sequences: 8 given, 9 needed", |b| b.ids.truncate(8)),
+        ("targets: 10 given, 9 needed", |b| b.targets.push(1)),
+        ("pictures named by sequences: 1 given, 2 needed", |b| b.picture = vec![0]),
+        ("pictures [1, 0]", |b| b.picture = vec![1, 0]),
+        ("stay below 2", |b| b.picture = vec![0, 2]),
+        ("tiles of all pictures: 10 given, 15 needed", |b| b.pictures = 3),
+        ("pictures: 0 given", |b| b.pictures = 0),
+        ("target", |b| b.targets[3] = 23),
+    ];
+    for (message, spoil) in faults {
+        let mut batch = batch(&config, &[5, 4]);
+        spoil(&mut batch);
+        let errors = [
+            model.loss(&Cx::cpu(), &batch).unwrap_err(),
+            model.loss_and_grads(&Cx::cpu(), &batch, None, &mut grads).unwrap_err(),
+        ];
+        assert!(errors.iter().all(|e: &Error| e.to_string().contains(message)), "{errors:?}");
+    }
+}
