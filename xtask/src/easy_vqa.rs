@@ -94,7 +94,9 @@ struct Text {
 /// Every question as text in the nano model's prompt: after the picture's caption, and every third alone too.
 fn texts(lines: &[Line]) -> Vec<Text> {
     let mut out = Vec::new();
-    for (i, (line, (question, answer))) in lines.iter().flat_map(|l| l.qa.iter().map(move |qa| (l, qa))).enumerate() {
+    for (i, (line, (question, answer))) in
+        lines.iter().flat_map(|l| l.qa.iter().map(move |qa| (l, qa))).enumerate()
+    {
         let alone = format!("Q: {question}\nA: {answer}");
         out.extend(line.caption.iter().map(|caption| Text { text: format!("{caption}.\n{alone}") }));
         if i % 3 == 0 || line.caption.is_none() {

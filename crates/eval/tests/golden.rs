@@ -17,7 +17,9 @@ fn golden_folders_pass() {
     for case in CASES {
         let report = verify(&Cx::cpu(), &golden(case)).unwrap();
         for s in &report.stages {
-            if std::env::var_os("SHOW").is_some() { println!("{case} {} {:.2e} {:.2e} {}", s.name, s.error, s.allowed, s.passed()); }
+            if std::env::var_os("SHOW").is_some() {
+                println!("{case} {} {:.2e} {:.2e} {}", s.name, s.error, s.allowed, s.passed());
+            }
         }
         let failed: Vec<_> = report.stages.iter().filter(|s| !s.passed()).collect();
         assert!(failed.is_empty(), "{case}: {failed:#?}");

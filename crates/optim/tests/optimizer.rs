@@ -102,6 +102,8 @@ fn wrong_moments_and_options_are_refused() {
         (AdamWConfig { eps: 0.0, ..Default::default() }, "eps"),
         (AdamWConfig { weight_decay: f64::NAN, ..Default::default() }, "weight_decay"),
     ] {
-        assert!(matches!(Optimizer::new(table(), config), Err(Error::Option { option, .. }) if option == name));
+        assert!(
+            matches!(Optimizer::new(table(), config), Err(Error::Option { option, .. }) if option == name)
+        );
     }
 }

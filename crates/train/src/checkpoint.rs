@@ -251,5 +251,9 @@ fn list(dir: &Path) -> Result<Vec<String>> {
 
 /// Makes the names in a folder durable; only Unix can, and elsewhere a rename is durable soon enough.
 fn sync_dir(dir: &Path) -> Result<()> {
-    if cfg!(unix) { File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::io(dir, e)) } else { Ok(()) }
+    if cfg!(unix) {
+        File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::io(dir, e))
+    } else {
+        Ok(())
+    }
 }

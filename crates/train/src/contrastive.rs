@@ -63,7 +63,8 @@ impl Contrastive {
         let lengths: Vec<usize> = captions.iter().map(|c| c.len()).collect();
         let ids = captions.concat();
         let words = embedding::forward(cx, &ids, &self.words)?;
-        let (texts, text_saved) = linear::forward(cx, &pool::forward(cx, &words, &lengths)?, &self.words_project)?;
+        let (texts, text_saved) =
+            linear::forward(cx, &pool::forward(cx, &words, &lengths)?, &self.words_project)?;
 
         let route = Route { ranges: Vec::new(), dropout: None };
         let pictures = batch.pictures.len();
@@ -81,10 +82,12 @@ impl Contrastive {
             g[0] += n * loss.dlog_scale;
         }
         let scaled = |t: Tensor| add::scale(cx, t, n);
-        let dpooled = linear::backward(cx, &image_saved, &scaled(loss.dimages)?, &self.project, Some(&mut *grads))?;
+        let dpooled =
+            linear::backward(cx, &image_saved, &scaled(loss.dimages)?, &self.project, Some(&mut *grads))?;
         let dmean = layernorm::backward(cx, &norm, &dpooled, &self.norm, Some(&mut *grads))?;
         self.vit.backward(cx, vit, pool::backward(cx, &dmean, &tokens)?, grads)?;
-        let dtext = linear::backward(cx, &text_saved, &scaled(loss.dtexts)?, &self.words_project, Some(&mut *grads))?;
+        let dtext =
+            linear::backward(cx, &text_saved, &scaled(loss.dtexts)?, &self.words_project, Some(&mut *grads))?;
         embedding::backward(cx, &ids, &pool::backward(cx, &dtext, &lengths)?, &self.words, Some(grads))?;
         Ok(Loss { sum: loss.loss * f64::from(n), tokens: pictures })
     }

@@ -8,7 +8,11 @@ use pheye_image::{DecodeOptions, Preprocess};
 use crate::{Config, Result, Task};
 
 /// The training data of `config`, for a network of the shape `network`.
-pub(crate) fn loader(config: &Config, network: &pheye_model::Config, encode: Box<Encode>) -> Result<Arc<Loader>> {
+pub(crate) fn loader(
+    config: &Config,
+    network: &pheye_model::Config,
+    encode: Box<Encode>,
+) -> Result<Arc<Loader>> {
     let data = &config.data;
     let content = data.content.unwrap_or(match config.task {
         Task::Pheye => Content::Questions,

@@ -39,7 +39,13 @@ mod tests {
             ("*a*ab", "aaab"),
             ("norm_lvl_*", "norm_lvl_1"),
         ];
-        let no = [("*lora*", "cross.to_q.weight"), ("", "a"), ("*.bias", "a.bias2"), ("a.?.b", "a.12.b"), ("abc", "ab")];
+        let no = [
+            ("*lora*", "cross.to_q.weight"),
+            ("", "a"),
+            ("*.bias", "a.bias2"),
+            ("a.?.b", "a.12.b"),
+            ("abc", "ab"),
+        ];
         yes.iter().for_each(|(p, n)| assert!(matches(p, n), "{p} {n}"));
         no.iter().for_each(|(p, n)| assert!(!matches(p, n), "{p} {n}"));
     }

@@ -117,7 +117,8 @@ pub fn train(
     if start == Start::Over {
         run.checkpoints.clear()?;
     }
-    let mut metrics = Metrics::open(&out, resumed.as_ref().map(|_| run.state.step), config.train.tensorboard)?;
+    let mut metrics =
+        Metrics::open(&out, resumed.as_ref().map(|_| run.state.step), config.train.tensorboard)?;
     let per_step = (config.train.batch * config.train.accumulation) as u64;
     let total = config.train.steps.unwrap_or_else(|| {
         let samples = loader.mixture().epoch_len() as f64 * config.train.epochs.unwrap_or(1.0);
@@ -141,6 +142,9 @@ pub fn train(
             loss.tokens += part.tokens;
             names.extend(batch.pictures.into_iter().map(|p| p.name));
         }
+        if names.is_empty() {
+            names.push(format!("texts {} to {} of the order", run.state.samples, batches.position()));
+        }
         let step = run.state.step + 1;
         let lr = schedule.lr(run.state.step, total);
         if !loss.sum.is_finite() {
@@ -157,7 +161,10 @@ pub fn train(
         run.state.tokens += loss.tokens as u64;
         let mean = loss.sum / loss.tokens as f64;
         let seconds = began.elapsed().as_secs_f64();
-        metrics.log(step, &[("loss", mean), ("lr", lr), ("grad_norm", grad_norm), ("tokens", loss.tokens as f64)])?;
+        metrics.log(
+            step,
+            &[("loss", mean), ("lr", lr), ("grad_norm", grad_norm), ("tokens", loss.tokens as f64)],
+        )?;
         on(Event::Step(StepReport { step, loss: mean, lr, grad_norm, tokens: loss.tokens as u64, seconds }));
 
         let every = config.train.checkpoint_every;

@@ -49,7 +49,10 @@ fn damage_of_any_kind_is_skipped_with_its_reason() {
     type Harm = fn(&Path);
     let harms: [(Harm, &str); 5] = [
         (|p| fs::write(p.join("trained.safetensors"), [1; 999]).unwrap(), "999 bytes instead of 1000"),
-        (|p| fs::write(p.join("moments.safetensors"), [3; 2000]).unwrap(), "moments.safetensors have changed"),
+        (
+            |p| fs::write(p.join("moments.safetensors"), [3; 2000]).unwrap(),
+            "moments.safetensors have changed",
+        ),
         (|p| fs::remove_file(p.join("trained.safetensors")).unwrap(), "trained.safetensors: "),
         (|p| fs::remove_file(p.join("state.json")).unwrap(), "state.json: "),
         (|p| fs::write(p.join("state.json"), "{").unwrap(), "state.json: "),
@@ -59,7 +62,11 @@ fn damage_of_any_kind_is_skipped_with_its_reason() {
         harm(&paths[1]);
         let latest = checkpoints.latest().unwrap().unwrap();
         assert_eq!((latest.state.step, latest.skipped.len()), (1, 1));
-        assert!(latest.skipped[0].contains(reason) && latest.skipped[0].contains("step-000002"), "{:?}", latest.skipped);
+        assert!(
+            latest.skipped[0].contains(reason) && latest.skipped[0].contains("step-000002"),
+            "{:?}",
+            latest.skipped
+        );
         harm(&paths[0]);
         assert!(matches!(checkpoints.latest(), Err(Error::AllDamaged { reasons, .. }) if reasons.len() == 2));
     }
@@ -115,6 +122,8 @@ fn another_config_is_refused_with_the_keys_that_differ() {
     checkpoints.save(&State { config: config.echo().unwrap(), ..state(3) }, write).unwrap();
     assert_eq!(checkpoints.resume(&config).unwrap().unwrap().state.step, 3);
     let error = checkpoints.resume(&parse(&(text.to_string() + "seed = 4\n"))).unwrap_err();
-    assert!(matches!(&error, Error::OtherConfig { differences, .. } if differences == &["train.seed: 0 → 4"]));
+    assert!(
+        matches!(&error, Error::OtherConfig { differences, .. } if differences == &["train.seed: 0 → 4"])
+    );
     assert!(error.to_string().contains("train.seed: 0 → 4"));
 }

@@ -44,7 +44,10 @@ fn defaults_fill_what_is_absent() {
 #[test]
 fn an_unknown_key_is_named_with_its_table_and_the_nearest() {
     let error = fault("lr = 1e-3", "xyz = 1");
-    assert_eq!(error, "run.toml, line 12: unknown key `xyz` in [optim]; valid are lr, final_lr, schedule, warmup, betas, eps, weight_decay, clip");
+    assert_eq!(
+        error,
+        "run.toml, line 12: unknown key `xyz` in [optim]; valid are lr, final_lr, schedule, warmup, betas, eps, weight_decay, clip"
+    );
     let error = fault("lr = 1e-3", "lr = 1\nwarmpu = 3");
     assert_eq!(error, "run.toml, line 13: unknown key `warmpu` in [optim]; did you mean `warmup`?");
     let error = fault("[optim]", "[optimm]");
@@ -61,7 +64,9 @@ fn faults_of_type_and_range_name_line_and_key() {
     assert!(error.starts_with("run.toml, line 1, `task`: unknown variant `pheyes`"), "{error}");
     assert!(fault("steps = 100", "steps = -1").starts_with("run.toml, line 15, `train.steps`: "));
     assert!(fault("steps = 100", "batch = 0").starts_with("run.toml, line 14, `train.steps`: give either"));
-    assert!(fault("steps = 100", "steps = 1\nbatch = 0").starts_with("run.toml, line 16, `train.batch`: must"));
+    assert!(
+        fault("steps = 100", "steps = 1\nbatch = 0").starts_with("run.toml, line 16, `train.batch`: must")
+    );
     assert!(fault("task = \"pheye\"", "").contains("missing field `task`"));
     assert!(fault("lr = 1e-3", "lr = ").starts_with("run.toml, line 12"));
     assert!(fault("1e-3", "-1").contains("lr = -1"));
@@ -79,9 +84,14 @@ fn differences_are_listed_unless_they_change_nothing() {
     let echo = parse(GOOD).unwrap().echo().unwrap();
     let same = parse(&(GOOD.to_string() + "keep = 7\nout = \"elsewhere\"\n[eval]\nevery = 9\n")).unwrap();
     assert!(same.differences(&echo).unwrap().is_empty());
-    let other = GOOD.replace("1e-3", "2e-3").replace("level = 2", "level = 3").replace("steps = 100", "epochs = 1.5");
+    let other =
+        GOOD.replace("1e-3", "2e-3").replace("level = 2", "level = 3").replace("steps = 100", "epochs = 1.5");
     let differences = parse(&other).unwrap().differences(&echo).unwrap();
-    let expected =
-        ["model.config.connector.level: 2 → 3", "optim.lr: 0.001 → 0.002", "train.epochs: absent → 1.5", "train.steps: 100 → absent"];
+    let expected = [
+        "model.config.connector.level: 2 → 3",
+        "optim.lr: 0.001 → 0.002",
+        "train.epochs: absent → 1.5",
+        "train.steps: 100 → absent",
+    ];
     assert_eq!(differences, expected);
 }
