@@ -27,21 +27,31 @@ fn dtype(options: Options) -> impl Fn(&str) -> DType {
 }
 
 impl Config {
-    /// The configuration of the model in `folder`, in either layout.
+    /// The configuration of the model in `folder`, in either layout. A released one does not say the ranks of its
+    /// adapters: they are read from the header of its checkpoint, where that is there.
     ///
     /// # Errors
-    /// A folder without a model, or a configuration that cannot be understood.
+    /// A folder without a model, a configuration that cannot be understood, a checkpoint that is none.
     pub fn load(folder: &Path) -> Result<Config> {
         let own = folder.join(CONFIG_FILE);
         if own.exists() {
             return parse(&own, read_json(&own)?);
         }
         let released = folder.join(RELEASED_CONFIG);
-        if released.exists() {
-            read_released(folder, &released)
-        } else {
-            Err(Error::NoModel { path: folder.into() })
+        if !released.exists() {
+            return Err(Error::NoModel { path: folder.into() });
         }
+        let mut config = read_released(folder, &released)?;
+        let weights = folder.join(RELEASED_WEIGHTS);
+        if weights.exists() {
+            let checkpoint = Checkpoint::open(weights)?;
+            for (lora, name) in [(&mut config.lora_global, "first"), (&mut config.lora_local, "second")] {
+                let a = format!("{VIT_PREFIX}.embeddings.patch_embedding.lora_A.{name}.weight");
+                let stored = checkpoint.info(&a).and_then(|(shape, _)| shape.dims().first().copied());
+                lora.rank = stored.unwrap_or(lora.rank);
+            }
+        }
+        Ok(config)
     }
 }
 

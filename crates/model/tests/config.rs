@@ -71,3 +71,10 @@ fn counts_are_those_of_the_model() {
     };
     assert_eq!((elements(true), elements(false)), (counts.trained(), counts.frozen()));
 }
+
+#[test]
+fn a_released_folder_says_its_ranks_by_its_tensors() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/x2-level2");
+    let config = Config::load(&folder).unwrap();
+    assert_eq!((config.lora_global.rank, config.lora_local.rank), (8, 16));
+}
