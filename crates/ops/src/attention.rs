@@ -3,7 +3,7 @@
 //! q [rows, heads·head_dim], o as q. A span names the rows of its queries and of its keys, which covers batches, padding
 //! (spans that skip it), a cache (fewer queries than keys) and cross-attention alike.
 //!
-//! Saves q, k, v, o and the logarithm of each softmax's denominator, [heads, rows]; backward computes the scores again.
+//! Saves q, k, v, o and each softmax's largest score and denominator, [heads, rows, 2]; backward computes the scores again.
 //! No matrix of all queries by all keys exists: scores live in tiles. 4·lq·lk·heads·head_dim FLOPs forward,
 //! 10 backward; reads q, k, v and writes o once, keys and values again for each block of queries.
 
@@ -19,7 +19,7 @@ pub struct Saved {
     q: Tensor,
     kv: Kv<Tensor>,
     out: Tensor,
-    lse: Tensor,
+    norms: Tensor,
 }
 
 /// FLOPs of forward.
@@ -101,14 +101,15 @@ pub fn forward(
     check(q.shape(), kv.map(Tensor::shape), spans, heads)?;
     apart("a query", spans, |s| s.q.clone())?;
     let mut out = cx.empty(q.shape());
-    let mut lse = cx.empty([heads.heads, q.shape().rows()]);
+    let mut norms = cx.empty([heads.heads, q.shape().rows(), 2]);
     match cx.device {
         Device::Cpu => {
-            cpu::forward(out.f32_mut()?, lse.f32_mut()?, operands(q, kv, heads.width())?, spans, heads);
+            let pairs = norms.f32_mut()?.as_chunks_mut().0;
+            cpu::forward(out.f32_mut()?, pairs, operands(q, kv, heads.width())?, spans, heads);
         }
         Device::Gpu(ref gpu) => match *gpu {},
     }
-    let saved = Saved { q: q.clone(), kv: kv.map(Tensor::clone), out: out.clone(), lse };
+    let saved = Saved { q: q.clone(), kv: kv.map(Tensor::clone), out: out.clone(), norms };
     Ok((out, saved))
 }
 
@@ -123,7 +124,7 @@ pub fn backward(
     spans: &[Span],
     heads: &Heads,
 ) -> Result<(Tensor, Kv<Tensor>)> {
-    let Saved { q, kv, out, lse } = saved;
+    let Saved { q, kv, out, norms } = saved;
     let kv = match kv {
         Kv::Split { k, v } => Kv::Split { k, v },
         Kv::Fused(kv) => Kv::Fused(kv),
@@ -143,7 +144,7 @@ pub fn backward(
                 Kv::Split { k, v } => Kv::Split { k: rows_mut(k)?, v: rows_mut(v)? },
                 Kv::Fused(kv) => Kv::Fused(rows_mut(kv)?),
             };
-            let y = Output { out: out.f32()?, lse: lse.f32()?, dout: dout.f32()? };
+            let y = Output { out: out.f32()?, norms: norms.f32()?.as_chunks().0, dout: dout.f32()? };
             cpu::backward(dq.f32_mut()?, to, operands(q, kv, heads.width())?, y, spans, heads);
         }
         Device::Gpu(ref gpu) => match *gpu {},

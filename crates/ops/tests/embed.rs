@@ -195,7 +195,7 @@ fn tiles_that_do_not_fit_are_errors() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(common::repeatable(24))]
 
     #[test]
     fn patches_of_any_shape(tiles in 1usize..3, g in 1usize..4, patch in 1usize..4, d in 1usize..5, lora in 0usize..3) {

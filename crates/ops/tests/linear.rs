@@ -265,7 +265,7 @@ fn masks_drop_the_right_share() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(common::repeatable(24))]
 
     #[test]
     fn linears_of_any_shape(m in 1usize..20, k in 1usize..40, n in 1usize..40, half: bool) {

@@ -10,7 +10,6 @@ use pheye_ops::{Cx, contrastive, cross_entropy, embedding, gelu, layernorm, rota
 use pheye_tensor::Tensor;
 use pheye_testkit::{Formula, Ran, Real, gradcheck, max, normal, uniform};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 struct LayerNormFormula(usize);
 
@@ -236,13 +235,8 @@ fn gelu_has_its_limits() {
     }
 }
 
-/// The same cases in every run.
-fn config() -> ProptestConfig {
-    ProptestConfig { cases: 32, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Default::default() }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(common::repeatable(32))]
 
     #[test]
     fn layernorm_of_any_shape(rows in 0..12usize, d in 1..70usize) {

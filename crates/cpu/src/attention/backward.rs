@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, KEYS, Kv, LANES, QUERIES, Qkv, Rows, RowsMut, Scores, Span, disjoint};
+use super::{Head, Heads, KEYS, Kv, Norm, QUERIES, Qkv, Rows, RowsMut, Scores, Span, disjoint};
 use crate::gemm::{MatRef, Pointer, Start, gemm_here};
 use crate::math::{exp, vectorised};
 use crate::par;
@@ -31,15 +31,15 @@ thread_local! {
 pub struct Output<'a> {
     /// Output of forward.
     pub out: &'a [f32],
-    /// Its logarithms [heads, rows].
-    pub lse: &'a [f32],
+    /// Its softmaxes' tops and denominators [heads, rows].
+    pub norms: &'a [Norm],
     /// Gradient of the output.
     pub dout: &'a [f32],
 }
 
 /// Gradients of q, k and v, 0 in rows outside all spans; `dq` is laid out as q without gaps.
 ///
-/// With p = e^(scale·q·kᵀ − lse), computed again a tile at a time, and Δ = Σ dout·out: dv = pᵀ·dout,
+/// With p = e^(scale·q·kᵀ − top) / Σ, computed again a tile at a time, and Δ = Σ dout·out: dv = pᵀ·dout,
 /// ds = p∘(dout·vᵀ − Δ), dq = scale·ds·k, dk = scale·dsᵀ·q.
 ///
 /// # Panics
@@ -50,7 +50,7 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
     assert!(disjoint(spans.iter().map(|s| s.q.clone())), "spans share queries");
     assert!(disjoint(spans.iter().map(|s| s.k.clone())), "spans share keys");
     assert!(
-        y.lse.len() == rows * h.heads && spans.iter().all(|s| s.q.end <= rows),
+        y.norms.len() == rows * h.heads && spans.iter().all(|s| s.q.end <= rows),
         "spans do not fit the rows"
     );
     dq.fill(0.0);
@@ -81,8 +81,8 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
             return;
         }
         SCRATCH.with_borrow_mut(|s| {
-            let lse = &y.lse[head * rows..][span.q.clone()];
-            one(s, x, (y, lse), span, head, h, |s, ks| {
+            let norms = &y.norms[head * rows..][span.q.clone()];
+            one(s, x, (y, norms), span, head, h, |s, ks| {
                 // SAFETY: these keys, and this head of them, belong to this task alone; they fit by the assertions.
                 unsafe {
                     copy(&s.dk, dk.at(head * h.head_dim), k_stride, ks.clone(), h.head_dim);
@@ -100,7 +100,7 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
 fn one(
     s: &mut Scratch,
     x: Qkv<'_>,
-    (y, lse): (Output<'_>, &[f32]),
+    (y, norms): (Output<'_>, &[Norm]),
     span: &Span,
     head: usize,
     h: &Heads,
@@ -131,7 +131,7 @@ fn one(
             let stride = s.scores.stride;
             s.ds.resize(m * stride, 0.0);
             gemm_here(&mut s.ds, stride, Start::Zero, 1.0, g, v.t());
-            differentiate(&mut s.scores.p[..m * stride], &mut s.ds, stride, &lse[q0..], &s.delta[q0..]);
+            differentiate(&mut s.scores.p[..m * stride], &mut s.ds, stride, &norms[q0..], &s.delta[q0..]);
             let (p, ds) =
                 (MatRef::f32(&s.scores.p, m, n).stride(stride), MatRef::f32(&s.ds, m, n).stride(stride));
             gemm_here(&mut s.dv, d, Start::Keep, 1.0, p.t(), g);
@@ -143,24 +143,21 @@ fn one(
 }
 
 vectorised! {
-    /// delta[i] = Σ out·dout over d columns of row i.
+    /// delta[i] = Σ out·dout over d columns of row i, one after another as a product sums them: where a query sees one
+    /// key, out is that key's value, and dp - delta is 0 only if both sums round alike.
     fn deltas(delta: &mut [f32], out: &[f32], dout: &[f32], stride: usize, d: usize) {
         for (i, delta) in delta.iter_mut().enumerate() {
             let (out, dout) = (&out[i * stride..][..d], &dout[i * stride..][..d]);
-            let mut lanes = [0.0; LANES];
-            for (o, g) in out.chunks(LANES).zip(dout.chunks(LANES)) {
-                lanes.iter_mut().zip(o).zip(g).for_each(|((s, o), g)| *s += o * g);
-            }
-            *delta = lanes.iter().sum();
+            *delta = out.iter().zip(dout).fold(0.0, |sum, (o, g)| g.mul_add(*o, sum));
         }
     }
 
-    /// Scores to p = e^(score − lse), and dp to ds = p·(dp − Δ).
-    fn differentiate(p: &mut [f32], ds: &mut [f32], stride: usize, lse: &[f32], delta: &[f32]) {
+    /// Scores to p = e^(score − top) / Σ, and dp to ds = p·(dp − Δ).
+    fn differentiate(p: &mut [f32], ds: &mut [f32], stride: usize, norms: &[Norm], delta: &[f32]) {
         let rows = p.chunks_exact_mut(stride).zip(ds.chunks_exact_mut(stride));
-        for ((p, ds), (lse, delta)) in rows.zip(lse.iter().zip(delta)) {
+        for ((p, ds), ([top, sum], delta)) in rows.zip(norms.iter().zip(delta)) {
             for (p, ds) in p.iter_mut().zip(ds) {
-                *p = exp(*p - lse);
+                *p = exp(*p - top) / sum;
                 *ds = *p * (*ds - delta);
             }
         }

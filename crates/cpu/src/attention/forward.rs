@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, KEYS, LANES, QUERIES, Qkv, Scores, Span, disjoint};
+use super::{Head, Heads, KEYS, LANES, Norm, QUERIES, Qkv, Scores, Span, UNSEEING, disjoint};
 use crate::gemm::{MatRef, Pointer, Start, gemm_here};
 use crate::math::{exp, vectorised};
 use crate::par;
@@ -23,38 +23,38 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// out = softmax(scale·q·kᵀ)·v for each span and head, 0 in rows outside all spans; lse [heads, rows] gets the
-/// logarithm of each softmax's denominator, +∞ where a query sees no key.
+/// out = softmax(scale·q·kᵀ)·v for each span and head, 0 in rows outside all spans; `norms` [heads, rows] gets what
+/// backward makes each softmax of again.
 ///
 /// # Panics
 /// When two spans share queries, or a span or a length does not fit its matrix.
-pub fn forward(out: &mut [f32], lse: &mut [f32], x: Qkv<'_>, spans: &[Span], h: &Heads) {
+pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], h: &Heads) {
     assert!(disjoint(spans.iter().map(|s| s.q.clone())), "spans share queries");
     let (rows, width) = (out.len() / h.width().max(1), h.width());
     assert!(
-        lse.len() == rows * h.heads && spans.iter().all(|s| s.q.end <= rows),
+        norms.len() == rows * h.heads && spans.iter().all(|s| s.q.end <= rows),
         "spans do not fit the rows"
     );
     out.fill(0.0);
-    lse.fill(f32::INFINITY);
+    norms.fill(UNSEEING);
     let blocks: Vec<_> = spans
         .iter()
         .flat_map(|s| s.q.clone().step_by(QUERIES).map(move |i| (s, i..s.q.end.min(i + QUERIES))))
         .collect();
     let work = spans.iter().map(|s| s.q.len() * s.k.len() * width * 2).sum();
-    let (out, lse) = (Pointer(out.as_mut_ptr()), Pointer(lse.as_mut_ptr()));
+    let (out, norms) = (Pointer(out.as_mut_ptr()), Pointer(norms.as_flattened_mut().as_mut_ptr()));
     par::each(blocks.len() * h.heads, work, |i| {
         let ((span, qs), head) = (&blocks[i / h.heads], i % h.heads);
         SCRATCH.with_borrow_mut(|s| {
             block(s, x, span, qs.clone(), head, h);
-            finish(&mut s.out, &mut s.top, &s.sum, h.head_dim);
+            finish(&mut s.out, &s.sum, h.head_dim);
             for (at, i) in qs.clone().enumerate().filter(|(at, _)| s.sum[*at] != 0.0) {
                 // SAFETY: query i and this head belong to this task alone, by the assertions above.
                 unsafe {
                     let to =
                         std::slice::from_raw_parts_mut(out.at(i * width + head * h.head_dim).0, h.head_dim);
                     to.copy_from_slice(&s.out[at * h.head_dim..][..h.head_dim]);
-                    *lse.at(head * rows + i).0 = s.top[at];
+                    *norms.at(2 * (head * rows + i)).0.cast::<Norm>() = [s.top[at], s.sum[at]];
                 }
             }
         });
@@ -88,11 +88,10 @@ fn block(s: &mut Scratch, x: Qkv<'_>, span: &Span, qs: Range<usize>, head: usize
 }
 
 vectorised! {
-    /// Σ p·v over Σ p, and the logarithm of Σ e^score in place of its top.
-    fn finish(out: &mut [f32], top: &mut [f32], sum: &[f32], d: usize) {
-        for ((o, top), sum) in out.chunks_exact_mut(d).zip(top).zip(sum) {
+    /// Σ p·v over Σ p.
+    fn finish(out: &mut [f32], sum: &[f32], d: usize) {
+        for (o, sum) in out.chunks_exact_mut(d).zip(sum) {
             o.iter_mut().for_each(|o| *o /= sum);
-            *top += sum.ln();
         }
     }
 

@@ -47,6 +47,15 @@ impl Heads {
     }
 }
 
+/// What backward makes a query's softmax of again: its largest score, and the sum of e^(score − largest).
+///
+/// One number, the logarithm of the denominator, would do; but rounding it moves every weight, and gradients of sharp
+/// softmaxes show it.
+pub type Norm = [f32; 2];
+
+/// Of a query that sees no key: every weight is 0.
+const UNSEEING: Norm = [f32::INFINITY, 1.0];
+
 /// Keys and values, or their gradients.
 #[derive(Debug, Clone, Copy)]
 pub enum Kv<T> {

@@ -73,3 +73,10 @@ pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 pub fn product<T: Real>(x: &[T], w: &[T], k: usize) -> Vec<T> {
     x.chunks(k).flat_map(|x| w.chunks(k).map(move |w| dot(x, w))).collect()
 }
+
+/// So many cases, the same ones in every run: by the rule a bound is twice the error of the plain formula, and one random
+/// case in several hundred has a plain formula that is exact by luck.
+pub fn repeatable(cases: u32) -> proptest::test_runner::Config {
+    let rng_seed = proptest::test_runner::RngSeed::Fixed(1);
+    proptest::test_runner::Config { cases, rng_seed, failure_persistence: None, ..Default::default() }
+}
