@@ -7,6 +7,7 @@ use pheye_ops::adamw::{AdamW, Moments, global_norm, step};
 use pheye_ops::{Cx, Error};
 use pheye_tensor::{DType, Grads, Param, ParamTable, Tensor};
 use pheye_testkit::{Real, Rule, normal};
+use proptest::prelude::*;
 
 const HP: AdamW = AdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
 
@@ -24,18 +25,20 @@ fn reference<T: Real>(state: &mut [Vec<T>; 3], g: &[f32], t: i32, scale: f64) {
     }
 }
 
-#[test]
-fn follows_the_formula_for_twenty_steps() {
+/// Steps of parameters of these sizes, with a frozen one among them.
+fn check(sizes: &[usize], steps: u64) {
     let cx = Cx::cpu();
-    let sizes = [5000, 33, 1];
-    let mut all: Vec<Param> = sizes.map(|n| param(&n.to_string(), [n], &normal(n as u64, n))).into();
+    let start = |n: usize| normal(n as u64, n);
+    let mut all: Vec<Param> = sizes.iter().map(|&n| param(&n.to_string(), [n], &start(n))).collect();
     let mut frozen = param("frozen", [7], &normal(9, 7));
-    let mut truth = sizes.map(|n| [lift::<f64>(&normal(n as u64, n)), vec![0.0; n], vec![0.0; n]]);
-    let mut naive = sizes.map(|n| [normal(n as u64, n), vec![0.0; n], vec![0.0; n]]);
+    let mut truth: Vec<[Vec<f64>; 3]> =
+        sizes.iter().map(|&n| [lift(&start(n)), vec![0.0; n], vec![0.0; n]]).collect();
+    let mut naive: Vec<[Vec<f32>; 3]> =
+        sizes.iter().map(|&n| [start(n), vec![0.0; n], vec![0.0; n]]).collect();
     let table = ParamTable::assign(all.iter_mut(), |_| true).unwrap();
     let mut grads = Grads::new(table);
     let mut moments = Moments { m: grads.table.zeros(), v: grads.table.zeros() };
-    for t in 1..=20 {
+    for t in 1..=steps {
         for (i, p) in all.iter().enumerate() {
             let g = normal(t * 10 + i as u64, sizes[i]);
             grads.of(p).unwrap().unwrap().copy_from_slice(&g);
@@ -55,6 +58,20 @@ fn follows_the_formula_for_twenty_steps() {
         }
     }
     assert_eq!(values(&frozen.value), normal(9, 7));
+}
+
+#[test]
+fn follows_the_formula_for_twenty_steps() {
+    check(&[5000, 33, 1], 20);
+}
+
+proptest! {
+    #![proptest_config(common::repeatable(16))]
+
+    #[test]
+    fn any_sizes(sizes in prop::collection::vec(1..200usize, 1..5), steps in 1..4u64) {
+        check(&sizes, steps);
+    }
 }
 
 fn lift<T: Real>(x: &[f32]) -> Vec<T> {

@@ -6,7 +6,7 @@ use common::{dot, grad_of, linear, param, sum, tensor, train_all, values};
 use pheye_ops::gelu::Gelu;
 use pheye_ops::layernorm::LayerNorm;
 use pheye_ops::rotary::Rotary;
-use pheye_ops::{Cx, contrastive, cross_entropy, embedding, gelu, layernorm, rotary};
+use pheye_ops::{Cx, contrastive, cross_entropy, embedding, gelu, layernorm, pool, rotary};
 use pheye_tensor::Tensor;
 use pheye_testkit::{Formula, Ran, Real, gradcheck, max, normal, uniform};
 use proptest::prelude::*;
@@ -68,6 +68,38 @@ fn check_gelu(kind: Gelu, x: Vec<f32>) {
         let dx = gelu::backward(&cx, &saved, &tensor([1, n], dy), kind).unwrap();
         Ran { y: values(&y), grads: vec![("x", values(&dx))] }
     });
+}
+
+/// Means of groups of rows: width, rows of each group.
+struct PoolFormula<'a>(usize, &'a [usize]);
+
+impl Formula for PoolFormula<'_> {
+    fn eval<T: Real>(&self, inputs: &[Vec<T>]) -> Vec<T> {
+        let mut rows = inputs[0].chunks(self.0);
+        let mean = |&n: &usize| {
+            let group: Vec<&[T]> = rows.by_ref().take(n).collect();
+            (0..self.0).map(|j| sum(group.iter().map(|row| row[j])) / T::of(n as f64)).collect::<Vec<T>>()
+        };
+        self.1.iter().flat_map(mean).collect()
+    }
+}
+
+fn check_pool(d: usize, lengths: &[usize]) {
+    let rows: usize = lengths.iter().sum();
+    gradcheck("pool", &PoolFormula(d, lengths), &[("x", normal(1, rows * d))], |i, dy| {
+        let cx = Cx::cpu();
+        let y = pool::forward(&cx, &tensor([rows, d], &i[0]), lengths).unwrap();
+        let dx = pool::backward(&cx, &tensor([lengths.len(), d], dy), lengths).unwrap();
+        Ran { y: values(&y), grads: vec![("x", values(&dx))] }
+    });
+}
+
+#[test]
+fn pool_faults_are_errors() {
+    let (cx, x) = (Cx::cpu(), tensor([3, 2], &[0.0; 6]));
+    for lengths in [&[1, 1][..], &[3, 0], &[4]] {
+        assert!(pool::forward(&cx, &x, lengths).unwrap_err().to_string().contains("lengths"));
+    }
 }
 
 struct RotaryFormula<'a> {
@@ -241,6 +273,11 @@ proptest! {
     #[test]
     fn layernorm_of_any_shape(rows in 0..12usize, d in 1..70usize) {
         check_layernorm(rows, d, true);
+    }
+
+    #[test]
+    fn pool_of_any_groups(d in 1..20usize, lengths in prop::collection::vec(1..7usize, 1..6)) {
+        check_pool(d, &lengths);
     }
 
     #[test]
