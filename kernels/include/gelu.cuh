@@ -1,0 +1,29 @@
+// The three GELUs and their derivatives.
+//   exact  x Phi(x)        tanh  x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) = x sigma(2u)        quick  x sigma(1.702 x)
+#pragma once
+#include "launch.cuh"
+
+enum Gelu : int { GELU_NONE = 0, GELU_EXACT = 1, GELU_TANH = 2, GELU_QUICK = 3 };
+
+__device__ inline float sigmoid(float z) { return 1.f / (1.f + expf(-z)); }
+
+__device__ inline float gelu(float x, int kind) {
+    if (kind == GELU_EXACT) return x * (0.5f + 0.5f * erff(x * 0.70710678118654752f));
+    if (kind == GELU_TANH) return x * sigmoid(x * fmaf(0.0713548162726f, x * x, 1.5957691216057f));
+    if (kind == GELU_QUICK) return x * sigmoid(1.702f * x);
+    return x;
+}
+__device__ inline float gelu_slope(float x, int kind) {
+    if (kind == GELU_EXACT) {
+        return fmaf(x * 0.39894228040143268f, expf(-0.5f * x * x), 0.5f + 0.5f * erff(x * 0.70710678118654752f));
+    }
+    if (kind == GELU_TANH) {
+        const float s = sigmoid(x * fmaf(0.0713548162726f, x * x, 1.5957691216057f));
+        return fmaf(x * fmaf(3.f * 0.0713548162726f, x * x, 1.5957691216057f), s * (1.f - s), s);
+    }
+    if (kind == GELU_QUICK) {
+        const float s = sigmoid(1.702f * x);
+        return fmaf(1.702f * x, s * (1.f - s), s);
+    }
+    return 1.f;
+}
