@@ -1,0 +1,169 @@
+//! nvcc: where it is, how it is called, what it reports.
+//!
+//! Each `.cu` is compiled for each architecture on its own: two cores have work at once, and an edit costs only the files
+//! that include it. The results are joined to one fatbin for each `.cu`. No GPU is asked anything.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::jobs::{self, Source};
+
+/// What a build compiles for: machine code for the chips in use, and PTX that a driver compiles for later ones.
+pub const ARCHS: &str = "80,86,89,90a,100a,120a,compute_80";
+
+/// `-lineinfo` lets a profiler show source lines, and changes no code. No fast-math flag: a kernel that wants an
+/// approximate division says so, and the others stay exact.
+const FLAGS: [&str; 5] = ["-O3", "-std=c++17", "-lineinfo", "-Xptxas", "-v"];
+
+/// A compiler that runs.
+pub struct Nvcc {
+    path: PathBuf,
+    version: String,
+}
+
+/// One `.cu` compiled for one architecture.
+pub struct Object {
+    /// The source, such as `fused/norm_linear`.
+    pub name: String,
+    /// `90a` for machine code, `compute_80` for PTX.
+    pub arch: String,
+    pub file: PathBuf,
+    /// All the compiler said.
+    pub report: String,
+}
+
+impl Nvcc {
+    /// The first of `$NVCC`, `$CUDA_HOME/bin`, `$CUDA_PATH/bin`, `PATH` and `root/target/cuda/bin`, or a sentence on what is
+    /// missing. `$NVCC` is taken at its word: if it cannot be run, nothing else is tried.
+    pub fn find(root: &Path) -> Result<Nvcc, String> {
+        let program = format!("nvcc{}", env::consts::EXE_SUFFIX);
+        if let Some(path) = set("NVCC") {
+            return Nvcc::at(PathBuf::from(&path)).map_err(|error| format!("NVCC is set, but {error}"));
+        }
+        let toolkits =
+            ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(set).map(|dir| PathBuf::from(dir).join("bin"));
+        let path = set("PATH").unwrap_or_default();
+        let places = toolkits.chain(env::split_paths(&path)).chain([root.join("target/cuda/bin")]);
+        let found = places.map(|dir| dir.join(&program)).find(|file| file.is_file());
+        Nvcc::at(found.ok_or("there is no nvcc in $NVCC, $CUDA_HOME, $CUDA_PATH, PATH or target/cuda")?)
+    }
+
+    fn at(path: PathBuf) -> Result<Nvcc, String> {
+        let version = jobs::run(Command::new(&path).arg("--version"))?;
+        Ok(Nvcc { path, version })
+    }
+
+    /// The architectures of a list such as `80,90a,compute_80`; without one, those of [`ARCHS`] that this nvcc knows.
+    pub fn archs(&self, list: Option<&str>) -> Result<Vec<String>, String> {
+        let codes = jobs::run(Command::new(&self.path).arg("--list-gpu-code"))?;
+        let known: BTreeSet<&str> =
+            codes.split_whitespace().filter_map(|code| code.strip_prefix("sm_")).collect();
+        let knows = |arch: &str| {
+            let number =
+                arch.trim_start_matches("compute_").trim_end_matches(|c: char| c.is_ascii_lowercase());
+            known.contains(number)
+        };
+        let mut archs = Vec::new();
+        for arch in list.unwrap_or(ARCHS).split([',', ' ']).filter(|arch| !arch.is_empty()) {
+            let arch = arch.trim_start_matches("sm_");
+            if knows(arch) {
+                archs.push(arch.to_owned());
+            } else if list.is_some() {
+                return Err(format!(
+                    "`{}` does not compile for the architecture `{arch}`",
+                    self.path.display()
+                ));
+            }
+        }
+        if archs.is_empty() { Err("the list of architectures is empty".to_owned()) } else { Ok(archs) }
+    }
+
+    /// Compiles each of `sources` for each of `archs`, with the headers in `include`. Results are kept in `cache` by the
+    /// content of everything that went into them, so what is unchanged is not compiled again. Ordered by source, then by `archs`.
+    pub fn compile(
+        &self,
+        sources: &[Source],
+        archs: &[String],
+        include: &Path,
+        cache: &Path,
+    ) -> Result<Vec<Object>, String> {
+        let items: Vec<_> =
+            sources.iter().flat_map(|source| archs.iter().map(move |arch| (source, arch))).collect();
+        jobs::each(jobs::parallel(), &items, |(source, arch)| self.object(source, arch, include, cache))
+    }
+
+    fn object(&self, source: &Source, arch: &str, include: &Path, cache: &Path) -> Result<Object, String> {
+        let closure = jobs::closure(&source.path, &[include])?;
+        let mut texts = vec![self.version.as_str(), arch];
+        texts.extend(FLAGS);
+        texts.extend(closure.iter().map(|(_, text)| text.as_str()));
+        let (kind, target) = if arch.starts_with("compute_") {
+            ("ptx", arch.to_owned())
+        } else {
+            ("cubin", format!("sm_{arch}"))
+        };
+        let file = cache.join(format!("{}.{target}.{}.{kind}", source.name, jobs::key(&texts)));
+        let report = file.with_extension(format!("{kind}.txt"));
+        jobs::once(&file, |part| {
+            let mut command = Command::new(&self.path);
+            command.arg(format!("-{kind}")).arg(format!("-arch={target}")).args(FLAGS);
+            let said = jobs::run(command.arg("-I").arg(include).arg(&source.path).arg("-o").arg(part))?;
+            // Before the object gets its name: an object without a report would pass every check.
+            let failed = |error| format!("cannot write {}: {error}", report.display());
+            jobs::once(&report, |part| fs::write(part, said).map_err(failed))
+        })?;
+        let said = fs::read_to_string(&report)
+            .map_err(|error| format!("cannot read {}: {error}", report.display()))?;
+        Ok(Object { name: source.name.clone(), arch: arch.to_owned(), file, report: said })
+    }
+
+    /// Joins what was compiled from one source into the fatbin `file`.
+    pub fn join(&self, objects: &[Object], file: &Path) -> Result<(), String> {
+        let dir = file.parent().unwrap_or(Path::new(""));
+        fs::create_dir_all(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+        let mut create = OsString::from("--create=");
+        create.push(file);
+        let fatbinary = self.path.with_file_name(format!("fatbinary{}", env::consts::EXE_SUFFIX));
+        let mut command = Command::new(if fatbinary.is_file() { fatbinary } else { "fatbinary".into() });
+        command.arg(create).arg("-64");
+        for object in objects {
+            let (kind, sm) = match object.arch.strip_prefix("compute_") {
+                Some(number) => ("ptx", number),
+                None => ("elf", object.arch.as_str()),
+            };
+            let mut image = OsString::from(format!("--image3=kind={kind},sm={sm},file="));
+            image.push(&object.file);
+            command.arg(image);
+        }
+        jobs::run(&mut command).map(drop)
+    }
+}
+
+impl Object {
+    /// The kernels it holds, by name.
+    pub fn kernels(&self) -> Result<BTreeSet<String>, String> {
+        let name = |line: &str, before: &str, after: char| {
+            let (_, rest) = line.split_once(before)?;
+            Some(rest.split_once(after)?.0.to_owned())
+        };
+        if !self.arch.starts_with("compute_") {
+            return Ok(self
+                .report
+                .lines()
+                .filter_map(|line| name(line, "Compiling entry function '", '\''))
+                .collect());
+        }
+        let ptx = fs::read_to_string(&self.file)
+            .map_err(|error| format!("cannot read {}: {error}", self.file.display()))?;
+        Ok(ptx.lines().filter_map(|line| name(line, ".entry ", '(')).collect())
+    }
+}
+
+/// A variable that is set, and to something.
+pub fn set(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
