@@ -9,8 +9,8 @@ use std::process::Command;
 use super::jobs::{self, Source};
 use super::{Places, nvcc, write};
 
-/// `-fsanitize=thread` makes the compiler announce each load and store by a call; the emulator answers those calls, and no
-/// sanitizer is linked. Contraction to fused multiply-adds is off, so that results do not depend on the host's compiler.
+/// `-fsanitize=thread` makes the compiler announce each load and store by a call, `alignment` each address that its type does not
+/// allow; the emulator answers those calls, and no sanitizer is linked. Contraction to fused multiply-adds is off, so that results do not depend on the host's compiler.
 /// Strict aliasing is off as nvcc's is: shared memory is seen as floats and as 16-byte vectors in turn.
 const FLAGS: [&str; 12] = [
     "-std=c++17",
@@ -22,7 +22,7 @@ const FLAGS: [&str; 12] = [
     "-fno-threadsafe-statics",
     "-fno-strict-aliasing",
     "-ffp-contract=off",
-    "-fsanitize=thread",
+    "-fsanitize=thread,alignment",
     "-DPHEYE_EMULATOR",
     "-w",
 ];
@@ -149,7 +149,7 @@ fn table<'a>(kernels: impl Iterator<Item = &'a String> + Clone) -> Result<String
         let item = format!("    fn {name}(params: *const u8);\n    static {name}_spec: [u32; 6];");
         writeln!(text, "{item}").map_err(|error| error.to_string())?;
         let safety = "// SAFETY: a record that lives as long as the program, and that nothing writes.";
-        let record = format!("unsafe {{ &*(&raw const {name}_spec) }}");
+        let record = format!("unsafe {{ &{name}_spec }}");
         writeln!(rows, "    {safety}\n    ({name:?}, {name}, {record}),")
             .map_err(|error| error.to_string())?;
     }

@@ -1,30 +1,22 @@
 //! The GPU behind Pheye: the kernels, how they are launched, and what can go wrong.
 //!
-//! This build holds no kernels yet, so [`Gpu`] has no values: code that matches on
-//! `Device::Gpu(gpu)` compiles, and can never run.
+//! A [`Gpu`] is one of two launchers of the same kernels: feature `cuda` runs them on an NVIDIA GPU, feature `emulator` on a CPU
+//! emulator that checks every access. With neither, the type has no values. Memory is raw: [`Memory`] owns it, a [`Region`] names
+//! a part of it, and a [`Launch`] says which kernel reads and writes which regions. Work runs in the order it was given.
 
-/// Why a GPU could not be opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The program was built without GPU kernels.
-    #[error("device `{device}` was asked for, but this build has no GPU kernels; use `--device cpu`")]
-    NoKernels {
-        /// The device as named by the caller.
-        device: String,
-    },
-}
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(feature = "emulator")]
+mod emulated;
+mod error;
+mod gpu;
+mod launch;
+mod memory;
 
-/// An open GPU: a launcher for the kernels, and the memory they work on.
-#[derive(Debug, Clone)]
-pub enum Gpu {}
+#[cfg(feature = "cuda")]
+pub mod image;
 
-impl Gpu {
-    /// Opens the GPU named `device`, such as `cuda` or `cuda:1`.
-    ///
-    /// # Errors
-    /// [`Error::NoKernels`] when the program holds no kernels.
-    pub fn open(device: &str) -> Result<Gpu, Error> {
-        Err(Error::NoKernels { device: device.to_owned() })
-    }
-}
+pub use error::{Error, Result};
+pub use gpu::{Gpu, Graph};
+pub use launch::{Access, Launch, Spec};
+pub use memory::{Memory, Region};

@@ -1,7 +1,7 @@
 // CUDA's words for a host compiler: what a .cu file of this project may use, with the meaning that the emulator gives it.
 //
-// Built with -fsanitize=thread, so that every load and store of a kernel calls __tsan_readN / __tsan_writeN, which the emulator
-// defines to check addresses, races and unwritten memory. No sanitizer runtime is linked.
+// Built with -fsanitize=thread,alignment, so that every load and store of a kernel calls __tsan_readN / __tsan_writeN, which the emulator
+// defines to check addresses, races and unwritten memory; `alignment` likewise for vectors. No sanitizer runtime is linked.
 #pragma once
 #include <math.h>
 #include <stdint.h>

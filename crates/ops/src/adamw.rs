@@ -73,7 +73,7 @@ pub fn step(
             }
             Ok(())
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "adamw" }),
     }
 }
 
@@ -84,6 +84,6 @@ pub fn step(
 pub fn global_norm(cx: &Cx, grads: &Grads) -> Result<f64> {
     match cx.device {
         Device::Cpu => Ok(cpu::sum_of_squares(grads.flat.f32()?).sqrt()),
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "adamw" }),
     }
 }

@@ -100,14 +100,14 @@ pub fn forward(
 ) -> Result<(Tensor, Saved)> {
     check(q.shape(), kv.map(Tensor::shape), spans, heads)?;
     apart("a query", spans, |s| s.q.clone())?;
-    let mut out = cx.empty(q.shape());
-    let mut norms = cx.empty([heads.heads, q.shape().rows(), 2]);
+    let mut out = cx.empty(q.shape())?;
+    let mut norms = cx.empty([heads.heads, q.shape().rows(), 2])?;
     match cx.device {
         Device::Cpu => {
             let pairs = norms.f32_mut()?.as_chunks_mut().0;
             cpu::forward(out.f32_mut()?, pairs, operands(q, kv, heads.width())?, spans, heads);
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "attention" }),
     }
     let saved = Saved { q: q.clone(), kv: kv.map(Tensor::clone), out: out.clone(), norms };
     Ok((out, saved))
@@ -136,8 +136,11 @@ pub fn backward(
         let (left, right) = (dout.shape(), q.shape());
         return Err(Error::Shapes { op: "attention", left_name: "dout", left, right_name: "q", right });
     }
-    let mut dq = cx.empty(q.shape());
-    let mut dkv = kv.map(|t| cx.empty(t.shape()));
+    let mut dq = cx.empty(q.shape())?;
+    let mut dkv = match kv {
+        Kv::Split { k, v } => Kv::Split { k: cx.empty(k.shape())?, v: cx.empty(v.shape())? },
+        Kv::Fused(kv) => Kv::Fused(cx.empty(kv.shape())?),
+    };
     match cx.device {
         Device::Cpu => {
             let to = match &mut dkv {
@@ -147,7 +150,7 @@ pub fn backward(
             let y = Output { out: out.f32()?, norms: norms.f32()?.as_chunks().0, dout: dout.f32()? };
             cpu::backward(dq.f32_mut()?, to, operands(q, kv, heads.width())?, y, spans, heads);
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "attention" }),
     }
     Ok((dq, dkv))
 }

@@ -51,7 +51,7 @@ pub fn forward_backward(
     }
     match cx.device {
         Device::Cpu => run_cpu(cx, images, texts, labels, log_scale),
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "contrastive" }),
     }
 }
 
@@ -60,7 +60,7 @@ fn run_cpu(cx: &Cx, images: &Tensor, texts: &Tensor, labels: &[usize], log_scale
     let (images, texts) = (Unit::new(images.f32()?, d), Unit::new(texts.f32()?, d));
     let (i, t) = (MatRef::f32(&images.rows, b, d), MatRef::f32(&texts.rows, c, d));
     let scale = log_scale.exp();
-    let (mut z, mut dz) = (cx.empty([b, c]), cx.zeros([b, c])?);
+    let (mut z, mut dz) = (cx.empty([b, c])?, cx.zeros([b, c])?);
     let (z, dz) = (z.f32_mut()?, dz.f32_mut()?);
     gemm(z, c, Start::Zero, scale, i, t.t());
 
@@ -79,7 +79,7 @@ fn run_cpu(cx: &Cx, images: &Tensor, texts: &Tensor, labels: &[usize], log_scale
 
     let dlog_scale = z.iter().zip(&*dz).map(|(&z, &dz)| f64::from(z) * f64::from(dz)).sum::<f64>() as f32;
     let dz = MatRef::f32(dz, b, c);
-    let (mut dimages, mut dtexts) = (cx.empty([b, d]), cx.empty([c, d]));
+    let (mut dimages, mut dtexts) = (cx.empty([b, d])?, cx.empty([c, d])?);
     gemm(dimages.f32_mut()?, d, Start::Zero, scale, dz, t);
     gemm(dtexts.f32_mut()?, d, Start::Zero, scale, dz.t(), i);
     images.backward(dimages.f32_mut()?);

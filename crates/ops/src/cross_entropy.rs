@@ -62,7 +62,7 @@ pub fn run(
     let kept = kept(targets, v)?;
     match cx.device {
         Device::Cpu => run_cpu(cx, x, head, &kept, want_dx, grads),
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "cross_entropy" }),
     }
 }
 
@@ -92,14 +92,14 @@ fn run_cpu(
     let (v, d) = (head.weight.shape().rows(), head.weight.shape().cols());
     let trained = head.weight.is_trained() || head.bias.as_ref().is_some_and(Param::is_trained);
     let want_dz = want_dx || (grads.is_some() && trained);
-    let weight = matrix(&head.weight.value, v, d);
+    let weight = matrix(&head.weight.value, v, d)?;
     let bias = head.bias.as_ref().map(|b| wide(cx, &b.value)).transpose()?;
     let bias = bias.as_ref().map(Tensor::f32).transpose()?;
     let mut dx = want_dx.then(|| cx.zeros(x.shape())).transpose()?;
     let (x, mut sum) = (x.f32()?, 0.0);
 
     let chunk = (LOGITS / v.max(1)).clamp(1, kept.len().max(1));
-    let (mut z, mut rows, mut drows) = (cx.empty([chunk, v]), cx.empty([chunk, d]), cx.empty([chunk, d]));
+    let (mut z, mut rows, mut drows) = (cx.empty([chunk, v])?, cx.empty([chunk, d])?, cx.empty([chunk, d])?);
     let mut losses = vec![0.0; chunk];
     for kept in kept.chunks(chunk) {
         let n = kept.len();

@@ -17,14 +17,14 @@ pub fn forward(cx: &Cx, ids: &[u32], table: &Param) -> Result<Tensor> {
     let d = table.shape().cols();
     match cx.device {
         Device::Cpu => {
-            let mut y = cx.empty([ids.len(), d]);
-            match table.value.slice() {
+            let mut y = cx.empty([ids.len(), d])?;
+            match table.value.slice()? {
                 Slice::F32(t) => cpu::forward(y.f32_mut()?, d, ids, t),
                 Slice::Bf16(t) => cpu::forward_bf16(y.f32_mut()?, d, ids, t),
             }
             Ok(y)
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "embedding" }),
     }
 }
 
@@ -49,7 +49,7 @@ pub fn backward(cx: &Cx, ids: &[u32], dy: &Tensor, table: &Param, grads: Option<
             }
             Ok(())
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "embedding" }),
     }
 }
 

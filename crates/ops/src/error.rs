@@ -33,7 +33,19 @@ pub enum Error {
         /// The values allowed.
         allowed: String,
     },
+    /// There is no kernel for it.
+    #[error("{op} runs on the CPU only")]
+    CpuOnly {
+        /// The operation.
+        op: &'static str,
+    },
     /// A tensor is not what was expected.
     #[error(transparent)]
     Tensor(#[from] pheye_tensor::Error),
+}
+
+impl From<pheye_tensor::GpuError> for Error {
+    fn from(error: pheye_tensor::GpuError) -> Error {
+        Error::Tensor(error.into())
+    }
 }

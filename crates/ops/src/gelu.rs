@@ -23,11 +23,11 @@ pub struct Saved {
 pub fn forward(cx: &Cx, x: &Tensor, kind: Gelu) -> Result<(Tensor, Saved)> {
     match cx.device {
         Device::Cpu => {
-            let mut y = cx.empty(x.shape());
+            let mut y = cx.empty(x.shape())?;
             cpu::forward(y.f32_mut()?, x.f32()?, kind);
             Ok((y, Saved { x: x.clone() }))
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "gelu" }),
     }
 }
 
@@ -42,10 +42,10 @@ pub fn backward(cx: &Cx, saved: &Saved, dy: &Tensor, kind: Gelu) -> Result<Tenso
     }
     match cx.device {
         Device::Cpu => {
-            let mut dx = cx.empty(left);
+            let mut dx = cx.empty(left)?;
             cpu::backward(dx.f32_mut()?, dy.f32()?, saved.x.f32()?, kind);
             Ok(dx)
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "gelu" }),
     }
 }

@@ -57,12 +57,12 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
     }
     match cx.device {
         Device::Cpu => {
-            let (mut y, mut stats) = (cx.empty(x.shape()), cx.empty([x.shape().rows(), 2]));
+            let (mut y, mut stats) = (cx.empty(x.shape())?, cx.empty([x.shape().rows(), 2])?);
             let (weight, bias) = (wide(cx, &p.weight.value)?, wide(cx, &p.bias.value)?);
             cpu::forward(y.f32_mut()?, stats.f32_mut()?, x.f32()?, weight.f32()?, bias.f32()?, p.eps);
             Ok((y, Saved { x: x.clone(), stats }))
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "layernorm" }),
     }
 }
 
@@ -82,9 +82,9 @@ pub fn backward(
     let grads = grads.filter(|_| p.weight.is_trained() || p.bias.is_trained());
     match cx.device {
         Device::Cpu => {
-            let mut dx = cx.empty(dy.shape());
+            let mut dx = cx.empty(dy.shape())?;
             let pieces = if grads.is_some() { rows.div_ceil(cpu::piece_rows(d)) } else { 0 };
-            let mut partial = cx.empty([pieces, 2 * d]);
+            let mut partial = cx.empty([pieces, 2 * d])?;
             let weight = wide(cx, &p.weight.value)?;
             let from = cpu::Backward {
                 dy: dy.f32()?,
@@ -103,7 +103,7 @@ pub fn backward(
             }
             Ok(dx)
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "layernorm" }),
     }
 }
 

@@ -58,19 +58,19 @@ impl Linear {
 }
 
 /// `t` as a row-major matrix.
-pub(crate) fn matrix(t: &Tensor, rows: usize, cols: usize) -> MatRef<'_> {
-    match t.slice() {
+pub(crate) fn matrix(t: &Tensor, rows: usize, cols: usize) -> Result<MatRef<'_>> {
+    Ok(match t.slice()? {
         Slice::F32(x) => MatRef::f32(x, rows, cols),
         Slice::Bf16(x) => MatRef::bf16(x, rows, cols),
-    }
+    })
 }
 
 /// `t` in f32, shared or in arena memory.
 pub(crate) fn wide(cx: &Cx, t: &Tensor) -> Result<Tensor> {
-    match t.slice() {
+    match t.slice()? {
         Slice::F32(_) => Ok(t.clone()),
         Slice::Bf16(x) => {
-            let mut out = cx.empty(t.shape());
+            let mut out = cx.empty(t.shape())?;
             x.convert_to_f32_slice(out.f32_mut()?);
             Ok(out)
         }
@@ -93,14 +93,21 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
     if let Some(b) = p.bias.as_ref().filter(|b| b.shape().elements() != n) {
         return Err(shapes("bias", b.shape(), "weight", p.weight.shape()));
     }
-    let mut y = cx.empty(x.shape().with_cols(n));
+    let mut y = cx.empty(x.shape().with_cols(n))?;
     match cx.device {
         Device::Cpu => {
             let bias = p.bias.as_ref().map(|b| wide(cx, &b.value)).transpose()?;
             let start = bias.as_ref().map(Tensor::f32).transpose()?.map_or(Start::Zero, Start::Bias);
-            gemm(y.f32_mut()?, n, start, 1.0, MatRef::f32(x.f32()?, m, k), matrix(&p.weight.value, n, k).t());
+            gemm(
+                y.f32_mut()?,
+                n,
+                start,
+                1.0,
+                MatRef::f32(x.f32()?, m, k),
+                matrix(&p.weight.value, n, k)?.t(),
+            );
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "linear" }),
     }
     Ok((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }))
 }
@@ -126,7 +133,7 @@ pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
     if dy.shape().cols() != n {
         return Err(shapes("dy", dy.shape(), "weight", p.weight.shape()));
     }
-    let mut dx = cx.empty(dy.shape().with_cols(k));
+    let mut dx = cx.empty(dy.shape().with_cols(k))?;
     match cx.device {
         Device::Cpu => {
             gemm(
@@ -135,10 +142,10 @@ pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
                 Start::Zero,
                 1.0,
                 MatRef::f32(dy.f32()?, m, n),
-                matrix(&p.weight.value, n, k),
+                matrix(&p.weight.value, n, k)?,
             );
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "linear" }),
     }
     Ok(dx)
 }
@@ -182,7 +189,7 @@ pub(crate) fn add_grads(
                 add_column_sums(db, dy.f32()?);
             }
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "linear" }),
     }
     Ok(())
 }

@@ -156,16 +156,16 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Te
                 };
                 let (m, r) = (range.rows.len(), rank(a));
                 let dropped = dropped(cx, &x.rows(range.rows.clone())?, range.rows.start * k, p.mask(route))?;
-                let mut s = cx.empty([m, r]);
-                let a_t = matrix(&a.value, r, k).t();
+                let mut s = cx.empty([m, r])?;
+                let a_t = matrix(&a.value, r, k)?.t();
                 gemm(s.f32_mut()?, r, Start::Zero, 1.0, MatRef::f32(dropped.f32()?, m, k), a_t);
                 let y = &mut out[range.rows.start * n..range.rows.end * n];
-                gemm(y, n, Start::Keep, *scale, MatRef::f32(s.f32()?, m, r), matrix(&b.value, n, r).t());
+                gemm(y, n, Start::Keep, *scale, MatRef::f32(s.f32()?, m, r), matrix(&b.value, n, r)?.t());
                 keep_x |= a.is_trained();
                 saved.push(b.is_trained().then_some(s));
             }
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "lora" }),
     }
     Ok((y, Saved { x: keep_x.then(|| x.clone()), s: saved }))
 }
@@ -173,7 +173,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Te
 /// drop(x), or x itself without dropout; `first` is the index of its first element in the whole input.
 fn dropped(cx: &Cx, x: &Tensor, first: usize, mask: Option<Mask>) -> Result<Tensor> {
     let Some(mask) = mask else { return Ok(x.clone()) };
-    let mut out = cx.empty(x.shape());
+    let mut out = cx.empty(x.shape())?;
     dropout::apply(out.f32_mut()?, x.f32()?, first, mask);
     Ok(out)
 }
@@ -234,8 +234,8 @@ fn adapters(
                 if let (Some(s), Some(db)) = (s, db) {
                     gemm(db, r, Start::Keep, *scale, dy.t(), MatRef::f32(s.f32()?, m, r));
                 }
-                let mut ds = cx.empty([m, r]);
-                gemm(ds.f32_mut()?, r, Start::Zero, *scale, dy, matrix(&b.value, n, r));
+                let mut ds = cx.empty([m, r])?;
+                gemm(ds.f32_mut()?, r, Start::Zero, *scale, dy, matrix(&b.value, n, r)?);
                 let ds = MatRef::f32(ds.f32()?, m, r);
                 let first = rows.start * k;
                 let da = grads.as_deref_mut().map(|g| g.of(a)).transpose()?.flatten();
@@ -245,11 +245,11 @@ fn adapters(
                 }
                 if let Some(dx) = dx.as_deref_mut() {
                     let dx = &mut dx.f32_mut()?[rows.start * k..rows.end * k];
-                    let a = matrix(&a.value, r, k);
+                    let a = matrix(&a.value, r, k)?;
                     match p.mask(route) {
                         None => gemm(dx, k, Start::Keep, 1.0, ds, a),
                         Some(mask) => {
-                            let mut t = cx.empty([m, k]);
+                            let mut t = cx.empty([m, k])?;
                             gemm(t.f32_mut()?, k, Start::Zero, 1.0, ds, a);
                             dropout::add(dx, t.f32()?, first, mask);
                         }
@@ -257,7 +257,7 @@ fn adapters(
                 }
             }
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "lora" }),
     }
     Ok(())
 }

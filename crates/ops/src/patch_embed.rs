@@ -71,8 +71,8 @@ pub fn forward(cx: &Cx, pixels: &Tensor, p: &PatchEmbed, route: &Route) -> Resul
     if p.class.shape().elements() != d {
         return Err(shapes("class", &p.class.value, "weight", &p.conv.base.weight));
     }
-    let mut patches = cx.empty([t * g * g, k]);
-    let mut x = cx.empty([t, n, d]);
+    let mut patches = cx.empty([t * g * g, k])?;
+    let mut x = cx.empty([t, n, d])?;
     let conv = match cx.device {
         Device::Cpu => {
             let from = pixels.f32()?;
@@ -94,7 +94,7 @@ pub fn forward(cx: &Cx, pixels: &Tensor, p: &PatchEmbed, route: &Route) -> Resul
             });
             conv
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "patch_embed" }),
     };
     Ok((x, Saved { conv }))
 }
@@ -130,7 +130,7 @@ pub fn backward(
                 add_column_sums(dposition, from);
             }
             if p.conv.params().any(Param::is_trained) {
-                let mut rows = cx.empty([t * (n - 1), d]);
+                let mut rows = cx.empty([t * (n - 1), d])?;
                 par::rows(rows.f32_mut()?, d, n - 1, from.len(), |first, out| {
                     let tile = first / (n - 1);
                     out.copy_from_slice(&from[(tile * n + 1) * d..][..out.len()]);
@@ -145,7 +145,7 @@ pub fn backward(
                 )?;
             }
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "patch_embed" }),
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ pub fn forward(cx: &Cx, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
             }
             Ok(y)
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "pool" }),
     }
 }
 
@@ -40,7 +40,7 @@ pub fn backward(cx: &Cx, dy: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     let d = dy.shape().cols();
     match cx.device {
         Device::Cpu => {
-            let mut dx = cx.empty([lengths.iter().sum(), d]);
+            let mut dx = cx.empty([lengths.iter().sum(), d])?;
             let mut rows = dx.f32_mut()?.chunks_exact_mut(d);
             for (dy, &n) in dy.f32()?.chunks_exact(d).zip(lengths) {
                 for row in rows.by_ref().take(n) {
@@ -49,7 +49,7 @@ pub fn backward(cx: &Cx, dy: &Tensor, lengths: &[usize]) -> Result<Tensor> {
             }
             Ok(dx)
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "pool" }),
     }
 }
 

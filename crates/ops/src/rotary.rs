@@ -79,7 +79,7 @@ fn turn(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Res
     match cx.device {
         Device::Cpu => {
             if x.f32_mut().is_err() {
-                let mut copy = cx.empty(left);
+                let mut copy = cx.empty(left)?;
                 copy.f32_mut()?.copy_from_slice(x.f32()?);
                 x = copy;
             }
@@ -87,6 +87,6 @@ fn turn(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Res
             cpu::rotate(x.f32_mut()?, cols, positions, rotation);
             Ok(x)
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "rotary" }),
     }
 }

@@ -33,7 +33,7 @@ pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<(
             }
             Ok(())
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "rows" }),
     }
 }
 
@@ -46,14 +46,14 @@ pub fn gather(cx: &Cx, x: &Tensor, from: &[usize]) -> Result<Tensor> {
     from.iter().try_for_each(|&row| check("gather", row, m))?;
     match cx.device {
         Device::Cpu => {
-            let mut y = cx.empty([from.len(), d]);
+            let mut y = cx.empty([from.len(), d])?;
             let x = x.f32()?;
             for (row, &from) in y.f32_mut()?.chunks_exact_mut(d).zip(from) {
                 row.copy_from_slice(&x[from * d..(from + 1) * d]);
             }
             Ok(y)
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "rows" }),
     }
 }
 
@@ -62,7 +62,7 @@ pub fn gather(cx: &Cx, x: &Tensor, from: &[usize]) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shapes`] when widths differ.
 pub fn concat(cx: &Cx, parts: &[&Tensor]) -> Result<Tensor> {
-    let Some(first) = parts.first() else { return Ok(cx.empty([0, 0])) };
+    let Some(first) = parts.first() else { return Ok(cx.empty([0, 0])?) };
     let d = first.shape().cols();
     if let Some(other) = parts.iter().find(|p| p.shape().cols() != d) {
         let (left, right) = (first.shape(), other.shape());
@@ -70,7 +70,7 @@ pub fn concat(cx: &Cx, parts: &[&Tensor]) -> Result<Tensor> {
     }
     match cx.device {
         Device::Cpu => {
-            let mut y = cx.empty([parts.iter().map(|p| p.shape().rows()).sum(), d]);
+            let mut y = cx.empty([parts.iter().map(|p| p.shape().rows()).sum(), d])?;
             let mut rest = y.f32_mut()?;
             for part in parts {
                 let (head, tail) = rest.split_at_mut(part.shape().elements());
@@ -79,6 +79,6 @@ pub fn concat(cx: &Cx, parts: &[&Tensor]) -> Result<Tensor> {
             }
             Ok(y)
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "rows" }),
     }
 }

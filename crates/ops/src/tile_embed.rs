@@ -39,7 +39,7 @@ pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) 
     if table.shape().cols() != d || table.shape().rows() < 1 + t {
         return Err(shapes("table", &table.value, "global", global));
     }
-    let mut media = cx.empty([b, (1 + t) * n, d]);
+    let mut media = cx.empty([b, (1 + t) * n, d])?;
     match cx.device {
         Device::Cpu => {
             let table = wide(cx, &table.value)?;
@@ -55,7 +55,7 @@ pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) 
                 }
             });
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "tile_embed" }),
     }
     Ok(media)
 }
@@ -77,8 +77,8 @@ pub fn backward(
     if n * b * (1 + t) != rows || table.shape().cols() != d || table.shape().rows() < 1 + t {
         return Err(shapes("dmedia", dmedia, "table", &table.value));
     }
-    let mut global = cx.empty([b, n, d]);
-    let mut local = (t > 0).then(|| cx.empty([b * t, n, d]));
+    let mut global = cx.empty([b, n, d])?;
+    let mut local = (t > 0).then(|| cx.empty([b * t, n, d])).transpose()?;
     match cx.device {
         Device::Cpu => {
             let (from, tile) = (dmedia.f32()?, n * d);
@@ -97,7 +97,7 @@ pub fn backward(
                 }
             }
         }
-        Device::Gpu(ref gpu) => match *gpu {},
+        Device::Gpu(_) => return Err(Error::CpuOnly { op: "tile_embed" }),
     }
     Ok((global, local))
 }

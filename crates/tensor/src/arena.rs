@@ -1,7 +1,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::buffer::{Buffer, CpuBuffer, Line};
+use pheye_kernels::{Gpu, Memory};
+
+use crate::buffer::{Buffer, CpuBuffer, GpuBuffer, Line};
+use crate::{Device, Result};
 
 /// Where an operation's outputs come from: buffers used before, by size, or new ones while it warms up.
 ///
@@ -23,6 +26,9 @@ pub struct ArenaStats {
 #[derive(Default)]
 pub(crate) struct Pool {
     free: HashMap<usize, Vec<Vec<Line>>>,
+    /// Where the memory is, when it is not the host's.
+    gpu: Option<Gpu>,
+    free_gpu: HashMap<usize, Vec<Memory>>,
     stats: ArenaStats,
 }
 
@@ -40,13 +46,35 @@ fn size_class(lines: usize) -> usize {
 
 impl Pool {
     fn take(&mut self, lines: usize) -> Vec<Line> {
-        let class = size_class(lines.max(1));
-        self.stats.in_use += class * size_of::<Line>();
-        self.stats.peak = self.stats.peak.max(self.stats.in_use);
+        let class = self.count(lines);
         self.free.get_mut(&class).and_then(Vec::pop).unwrap_or_else(|| {
             self.stats.allocations += 1;
             bytemuck::zeroed_vec(class)
         })
+    }
+
+    fn count(&mut self, lines: usize) -> usize {
+        let class = size_class(lines.max(1));
+        self.stats.in_use += class * size_of::<Line>();
+        self.stats.peak = self.stats.peak.max(self.stats.in_use);
+        class
+    }
+
+    fn take_gpu(&mut self, gpu: &Gpu, lines: usize) -> Result<Memory> {
+        let class = self.count(lines);
+        if let Some(memory) = self.free_gpu.get_mut(&class).and_then(Vec::pop) {
+            return Ok(memory);
+        }
+        let memory = gpu.alloc(class * size_of::<Line>()).inspect_err(|_| {
+            self.stats.in_use -= class * size_of::<Line>();
+        })?;
+        self.stats.allocations += 1;
+        Ok(memory)
+    }
+
+    pub(crate) fn put_gpu(&mut self, memory: Memory) {
+        self.stats.in_use -= memory.bytes();
+        self.free_gpu.entry(memory.bytes() / size_of::<Line>()).or_default().push(memory);
     }
 
     pub(crate) fn put(&mut self, lines: Vec<Line>) {
@@ -56,19 +84,41 @@ impl Pool {
 }
 
 impl Arena {
+    /// An arena of `device`'s memory; [`Arena::default`] is one of the host's.
+    pub fn of(device: &Device) -> Arena {
+        let gpu = match device {
+            Device::Cpu => None,
+            Device::Gpu(gpu) => Some(gpu.clone()),
+        };
+        Arena(Arc::new(Mutex::new(Pool { gpu, ..Pool::default() })))
+    }
+
     /// A buffer of at least `bytes`, its contents left from earlier use (NaN in debug builds, so that a test
     /// sees an element that nobody wrote).
-    pub fn take(&self, bytes: usize) -> Arc<Buffer> {
-        let mut lines = self.lock().take(bytes.div_ceil(size_of::<Line>()));
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] when a GPU has no memory left.
+    pub fn take(&self, bytes: usize) -> Result<Arc<Buffer>> {
+        let count = bytes.div_ceil(size_of::<Line>());
+        let home = Arc::downgrade(&self.0);
+        let mut pool = self.lock();
+        if let Some(gpu) = pool.gpu.clone() {
+            let memory = Some(pool.take_gpu(&gpu, count)?);
+            return Ok(Arc::new(Buffer::Gpu(GpuBuffer { memory, home })));
+        }
+        let mut lines = pool.take(count);
+        drop(pool);
         if cfg!(debug_assertions) {
             bytemuck::cast_slice_mut::<Line, u32>(&mut lines).fill(u32::MAX);
         }
-        Arc::new(Buffer::Cpu(CpuBuffer { lines, home: Arc::downgrade(&self.0) }))
+        Ok(Arc::new(Buffer::Cpu(CpuBuffer { lines, home })))
     }
 
     /// Gives the buffers that nobody uses back to the system.
     pub fn trim(&self) {
-        self.lock().free.clear();
+        let mut pool = self.lock();
+        pool.free.clear();
+        pool.free_gpu.clear();
     }
 
     /// What the arena has done so far.

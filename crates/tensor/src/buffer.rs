@@ -1,7 +1,9 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use bytemuck::{Pod, Zeroable};
+use pheye_kernels::{Gpu, Memory};
 
+use crate::Result;
 use crate::arena::Pool;
 
 /// 64 bytes on a 64-byte boundary: a cache line, and a multiple of every SIMD width.
@@ -14,6 +16,24 @@ pub(crate) struct Line([u8; 64]);
 pub enum Buffer {
     /// Host memory.
     Cpu(CpuBuffer),
+    /// Memory of a GPU.
+    Gpu(GpuBuffer),
+}
+
+/// Memory of a GPU.
+#[derive(Debug)]
+pub struct GpuBuffer {
+    /// Gone only while the buffer is dropped.
+    pub(crate) memory: Option<Memory>,
+    pub(crate) home: Weak<Mutex<Pool>>,
+}
+
+impl Drop for GpuBuffer {
+    fn drop(&mut self) {
+        if let (Some(pool), Some(memory)) = (self.home.upgrade(), self.memory.take()) {
+            pool.lock().unwrap_or_else(|e| e.into_inner()).put_gpu(memory);
+        }
+    }
 }
 
 /// Host memory, aligned to 64 bytes.
@@ -48,7 +68,12 @@ impl Drop for CpuBuffer {
     }
 }
 
-/// A buffer of its own, outside any arena.
+/// Memory of `gpu` of its own, outside any arena.
+pub(crate) fn detached_gpu(gpu: &Gpu, bytes: usize) -> Result<Arc<Buffer>> {
+    Ok(Arc::new(Buffer::Gpu(GpuBuffer { memory: Some(gpu.alloc(bytes)?), home: Weak::new() })))
+}
+
+/// Host memory of its own, outside any arena.
 pub(crate) fn detached(bytes: usize) -> Arc<Buffer> {
     let lines = bytemuck::zeroed_vec(bytes.div_ceil(size_of::<Line>()));
     Arc::new(Buffer::Cpu(CpuBuffer { lines, home: Weak::new() }))

@@ -28,8 +28,10 @@ impl FromStr for Device {
         match name {
             "cpu" => Ok(Device::Cpu),
             "auto" => Ok(Device::best()),
-            _ if name == "cuda" || name.starts_with("cuda:") => Ok(Device::Gpu(Gpu::open(name)?)),
-            _ => Err(Error::UnknownDevice(name.to_owned())),
+            _ => match name.split(':').next() {
+                Some("cuda" | "emulator") => Ok(Device::Gpu(Gpu::open(name)?)),
+                _ => Err(Error::UnknownDevice(name.to_owned())),
+            },
         }
     }
 }
@@ -38,7 +40,7 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
-            Device::Gpu(gpu) => match *gpu {},
+            Device::Gpu(gpu) => gpu.fmt(f),
         }
     }
 }

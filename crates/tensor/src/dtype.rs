@@ -19,14 +19,19 @@ impl DType {
             DType::Bf16 => 2,
         }
     }
+
+    /// Its name: `f32`, `bf16`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::Bf16 => "bf16",
+        }
+    }
 }
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DType::F32 => "f32",
-            DType::Bf16 => "bf16",
-        })
+        f.write_str(self.name())
     }
 }
 

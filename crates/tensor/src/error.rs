@@ -41,10 +41,20 @@ pub enum Error {
         /// Values given.
         len: usize,
     },
-    /// A GPU could not be opened.
+    /// A tensor is on another device than the caller works on.
+    #[error("tensor {shape} is on the {found}, it is needed on the {expected}")]
+    Device {
+        /// Shape of the tensor.
+        shape: Shape,
+        /// Where it is.
+        found: &'static str,
+        /// Where it is needed.
+        expected: &'static str,
+    },
+    /// A GPU could not be opened, or what it was asked for failed.
     #[error(transparent)]
     Gpu(#[from] pheye_kernels::Error),
     /// A device name that means nothing.
-    #[error("unknown device `{0}`; known are `cpu`, `cuda` and `cuda:N`")]
+    #[error("unknown device `{0}`; known are `cpu`, `auto`, `cuda`, `cuda:N` and `emulator`")]
     UnknownDevice(String),
 }

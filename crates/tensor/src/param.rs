@@ -1,6 +1,8 @@
 use std::ops::Range;
 
-use crate::{DType, Result, Shape, Tensor};
+use half::slice::HalfFloatSliceExt;
+
+use crate::{DType, Device, Result, Shape, Tensor};
 
 /// A weight of a network: its name in a checkpoint, its value, and whether it is trained.
 #[derive(Debug, Clone)]
@@ -9,18 +11,25 @@ pub struct Param {
     pub name: String,
     /// The value: f32 when trained, f32 or bf16 when frozen.
     pub value: Tensor,
+    /// On a GPU, the bf16 copy of a trained matrix that products take.
+    pub half: Option<Tensor>,
     slot: Option<usize>,
 }
 
 impl Param {
     /// A parameter that gets no gradient.
     pub fn frozen(name: impl Into<String>, value: Tensor) -> Param {
-        Param { name: name.into(), value, slot: None }
+        Param { name: name.into(), value, half: None, slot: None }
     }
 
     /// Whether gradients are computed for this parameter.
     pub fn is_trained(&self) -> bool {
         self.slot.is_some()
+    }
+
+    /// The matrix that products take: the bf16 copy of a trained one on a GPU, else the value.
+    pub fn matrix(&self) -> &Tensor {
+        self.half.as_ref().unwrap_or(&self.value)
     }
 
     /// The shape of the value.
@@ -86,6 +95,50 @@ impl ParamTable {
     pub fn zeros(&self) -> Tensor {
         Tensor::zeros([self.len()], DType::F32)
     }
+
+    /// Moves `params` to a GPU: vectors in f32, frozen matrices in bf16, each in memory of its own; the trained ones as
+    /// views of one flat f32 array laid out by this table, with a flat bf16 copy of the same layout.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] when it has no memory left.
+    pub fn upload<'a>(
+        &self,
+        params: impl IntoIterator<Item = &'a mut Param>,
+        device: &Device,
+    ) -> Result<Masters> {
+        let (mut values, mut halves) = (self.zeros(), Tensor::zeros([self.len()], DType::Bf16));
+        let mut trained = Vec::new();
+        for p in params {
+            match self.range(p) {
+                Some(range) => {
+                    values.f32_mut()?[range.clone()].copy_from_slice(p.value.to_device(&Device::Cpu)?.f32()?);
+                    trained.push((p, range.start));
+                }
+                None => {
+                    let dtype = if p.shape().dims().len() < 2 { DType::F32 } else { DType::Bf16 };
+                    p.value = p.value.to_device(&Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
+                    p.half = None;
+                }
+            }
+        }
+        halves.bf16_mut()?.convert_from_f32_slice(values.f32()?);
+        let masters = Masters { values: values.to_device(device)?, halves: halves.to_device(device)? };
+        for (p, start) in trained {
+            let shape = p.shape();
+            p.value = masters.values.view(start, shape)?;
+            p.half = (shape.dims().len() > 1).then(|| masters.halves.view(start, shape)).transpose()?;
+        }
+        Ok(masters)
+    }
+}
+
+/// The trained parameters of a model on a GPU, flat.
+#[derive(Debug, Clone)]
+pub struct Masters {
+    /// f32, by the table.
+    pub values: Tensor,
+    /// The same in bf16.
+    pub halves: Tensor,
 }
 
 /// The gradients of all trained parameters, in one flat array.
@@ -103,6 +156,22 @@ impl Grads {
         Grads { flat: table.zeros(), table }
     }
 
+    /// Gradients of zero on `device`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] when it has no memory left.
+    pub fn on(device: &Device, table: ParamTable) -> Result<Grads> {
+        Ok(Grads { flat: Tensor::zeros_on(device, [table.len()], DType::F32)?, table })
+    }
+
+    /// The gradient of `param` as a tensor of its shape that shares memory with [`Grads::flat`], or `None` when it is frozen.
+    ///
+    /// # Errors
+    /// None for parameters of this table.
+    pub fn view(&self, param: &Param) -> Result<Option<Tensor>> {
+        self.table.range(param).map(|range| self.flat.view(range.start, param.shape())).transpose()
+    }
+
     /// The gradient of `param` to add to, or `None` when it is frozen.
     pub fn of(&mut self, param: &Param) -> Result<Option<&mut [f32]>> {
         match self.table.range(param) {
@@ -113,6 +182,9 @@ impl Grads {
 
     /// Sets all gradients to zero.
     pub fn clear(&mut self) -> Result<()> {
+        if let Some(gpu) = self.flat.gpu() {
+            return Ok(gpu.clear(self.flat.region()?)?);
+        }
         self.flat.f32_mut()?.fill(0.0);
         Ok(())
     }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::buffer::{Buffer, detached};
-use crate::{Arena, DType, Error, Result, Shape, Slice};
+use pheye_kernels::{Gpu, Region};
+
+use crate::buffer::{Buffer, detached, detached_gpu};
+use crate::{Arena, DType, Device, Error, Result, Shape, Slice};
 
 /// A contiguous, row-major view of a shared buffer.
 #[derive(Clone)]
@@ -18,9 +20,94 @@ pub struct Tensor {
 
 impl Tensor {
     /// A tensor in arena memory, its contents unspecified: the caller writes every element.
-    pub fn empty(arena: &Arena, shape: impl Into<Shape>, dtype: DType) -> Tensor {
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] when a GPU has no memory left.
+    pub fn empty(arena: &Arena, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let shape = shape.into();
-        Tensor { buffer: arena.take(shape.elements() * dtype.size()), start: 0, shape, dtype }
+        Ok(Tensor { buffer: arena.take(shape.elements() * dtype.size())?, start: 0, shape, dtype })
+    }
+
+    /// A tensor of zeros in memory of its own on `device`.
+    ///
+    /// # Errors
+    /// As [`Tensor::empty`].
+    pub fn zeros_on(device: &Device, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        let Device::Gpu(gpu) = device else { return Ok(Tensor::zeros(shape, dtype)) };
+        let shape = shape.into();
+        let buffer = detached_gpu(gpu, shape.elements() * dtype.size())?;
+        let t = Tensor { buffer, start: 0, shape, dtype };
+        gpu.clear(t.region()?)?;
+        Ok(t)
+    }
+
+    /// The same values on `device`, in memory of their own; shares memory when they are on it already.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] when a GPU has no memory left or fails.
+    pub fn to_device(&self, device: &Device) -> Result<Tensor> {
+        let buffer = match (&*self.buffer, device) {
+            (Buffer::Cpu(_), Device::Cpu) | (Buffer::Gpu(_), Device::Gpu(_)) => return Ok(self.clone()),
+            (Buffer::Cpu(_), Device::Gpu(gpu)) => detached_gpu(gpu, self.bytes())?,
+            (Buffer::Gpu(_), Device::Cpu) => detached(self.bytes()),
+        };
+        let mut out = Tensor { buffer, start: 0, shape: self.shape, dtype: self.dtype };
+        match device {
+            Device::Gpu(gpu) => gpu.upload(self.host_bytes()?, out.region()?)?,
+            Device::Cpu => match &*self.buffer {
+                Buffer::Gpu(from) => {
+                    let Some(memory) = &from.memory else { return Err(self.misplaced("a GPU")) };
+                    let to: &mut [u8] = match self.dtype {
+                        DType::F32 => bytemuck::cast_slice_mut(out.typed_mut::<f32>(self.dtype)?),
+                        DType::Bf16 => bytemuck::cast_slice_mut(out.typed_mut::<bf16>(self.dtype)?),
+                    };
+                    memory.gpu().download(self.region()?, to)?;
+                }
+                Buffer::Cpu(_) => {}
+            },
+        }
+        Ok(out)
+    }
+
+    /// The values as f32, from wherever they are.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] when the device fails, now or in what was queued before.
+    pub fn to_vec_f32(&self) -> Result<Vec<f32>> {
+        Ok(self.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.f32()?.to_vec())
+    }
+
+    /// The memory of this tensor on its GPU, for a launch.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a tensor on the CPU.
+    pub fn region(&self) -> Result<Region> {
+        let Buffer::Gpu(buffer) = &*self.buffer else { return Err(self.misplaced("GPU")) };
+        let Some(memory) = &buffer.memory else { return Err(self.misplaced("GPU")) };
+        let (name, size) = (self.dtype.name(), self.dtype.size());
+        Ok(memory.region(self.start * size, name, size, self.shape.dims())?)
+    }
+
+    /// The GPU it is on, if it is on one.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        match &*self.buffer {
+            Buffer::Gpu(buffer) => buffer.memory.as_ref().map(|m| m.gpu()),
+            Buffer::Cpu(_) => None,
+        }
+    }
+
+    fn misplaced(&self, expected: &'static str) -> Error {
+        let found = match &*self.buffer {
+            Buffer::Cpu(_) => "CPU",
+            Buffer::Gpu(_) => "GPU",
+        };
+        Error::Device { shape: self.shape, found, expected }
+    }
+
+    fn host_bytes(&self) -> Result<&[u8]> {
+        let Buffer::Cpu(buffer) = &*self.buffer else { return Err(self.misplaced("CPU")) };
+        let size = self.dtype.size();
+        Ok(&buffer.bytes()[self.start * size..(self.start + self.shape.elements()) * size])
     }
 
     /// A tensor of zeros in memory of its own.
@@ -44,12 +131,15 @@ impl Tensor {
     }
 
     /// The same values in another element type; rounds to nearest even. Shares memory when nothing changes.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a tensor on a GPU that would change.
     pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
         let mut out = match dtype {
             _ if dtype == self.dtype => return Ok(self.clone()),
             _ => Tensor::zeros(self.shape, dtype),
         };
-        match self.slice() {
+        match self.slice()? {
             Slice::F32(x) => out.bf16_mut()?.convert_from_f32_slice(x),
             Slice::Bf16(x) => x.convert_to_f32_slice(out.f32_mut()?),
         }
@@ -96,14 +186,28 @@ impl Tensor {
         Ok(Tensor { start: self.start + rows.start * cols, shape: view, ..self.clone() })
     }
 
-    /// The elements, by type.
-    pub fn slice(&self) -> Slice<'_> {
-        let Buffer::Cpu(buffer) = &*self.buffer;
-        let range = self.start..self.start + self.shape.elements();
-        match self.dtype {
-            DType::F32 => Slice::F32(&bytemuck::cast_slice(buffer.bytes())[range]),
-            DType::Bf16 => Slice::Bf16(&bytemuck::cast_slice(buffer.bytes())[range]),
+    /// The elements from element `start` on as a tensor of shape `shape`, sharing memory.
+    ///
+    /// # Errors
+    /// [`Error::View`] when there are fewer.
+    pub fn view(&self, start: usize, shape: impl Into<Shape>) -> Result<Tensor> {
+        let view = shape.into();
+        if start + view.elements() > self.shape.elements() {
+            return Err(Error::View { shape: self.shape, view, start });
         }
+        Ok(Tensor { start: self.start + start, shape: view, ..self.clone() })
+    }
+
+    /// The elements of a tensor on the CPU, by type.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a tensor on a GPU.
+    pub fn slice(&self) -> Result<Slice<'_>> {
+        let bytes = self.host_bytes()?;
+        Ok(match self.dtype {
+            DType::F32 => Slice::F32(bytemuck::cast_slice(bytes)),
+            DType::Bf16 => Slice::Bf16(bytemuck::cast_slice(bytes)),
+        })
     }
 
     /// The elements of an f32 tensor.
@@ -111,7 +215,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::DType`] for any other.
     pub fn f32(&self) -> Result<&[f32]> {
-        match self.slice() {
+        match self.slice()? {
             Slice::F32(x) => Ok(x),
             Slice::Bf16(_) => Err(self.wrong_type(DType::F32)),
         }
@@ -145,6 +249,7 @@ impl Tensor {
         let range = self.start..self.start + self.shape.elements();
         match Arc::get_mut(&mut self.buffer) {
             Some(Buffer::Cpu(buffer)) => Ok(&mut bytemuck::cast_slice_mut(buffer.bytes_mut())[range]),
+            Some(Buffer::Gpu(_)) => Err(Error::Device { shape: self.shape, found: "GPU", expected: "CPU" }),
             None => Err(Error::Shared { shape: self.shape }),
         }
     }

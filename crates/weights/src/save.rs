@@ -61,7 +61,7 @@ fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
         bytes.clear();
         Ok(())
     };
-    match tensor.slice() {
+    match tensor.slice().map_err(io::Error::other)? {
         Slice::F32(values) => values.chunks(PIECE).try_for_each(|piece| {
             bytes.extend(piece.iter().flat_map(|v| v.to_le_bytes()));
             flush(&mut bytes)

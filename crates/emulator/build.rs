@@ -1,0 +1,6 @@
+//! Hands the folder of `emulator.h` to the build scripts of crates that compile kernels for the emulator.
+
+fn main() {
+    println!("cargo::rerun-if-changed=include");
+    println!("cargo::metadata=include={}/include", env!("CARGO_MANIFEST_DIR"));
+}

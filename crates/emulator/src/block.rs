@@ -1,0 +1,438 @@
+//! One block: its threads as fibers, taking turns until all have returned or one is at fault.
+
+use std::cell::{Cell, RefCell};
+
+use corosensei::stack::{DefaultStack, Stack};
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+
+use crate::global::Globals;
+use crate::shared::Shared;
+use crate::warp::{Operands, Operation, Pending, Warp};
+use crate::{Fault, Kind, Launch, matrix};
+
+/// Bytes of stack of a thread, with a guard page below.
+const STACK: usize = 64 << 10;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ready,
+    /// At barrier `id`, of this many threads; 0 is `__syncthreads`.
+    Barrier(u32, u32),
+    Warp,
+    Done,
+}
+
+struct Thread {
+    state: State,
+    yielder: *const Yielder<(), ()>,
+    /// Lowest and one past the highest address of its stack.
+    stack: [usize; 2],
+    copies: Copies,
+}
+
+/// The asynchronous copies of a thread that have yet to land.
+#[derive(Default)]
+struct Copies {
+    open: Vec<Copy>,
+    committed: Vec<Vec<Copy>>,
+}
+
+#[derive(Clone, Copy)]
+struct Copy {
+    to: usize,
+    from: usize,
+    bytes: usize,
+    valid: usize,
+}
+
+pub(crate) struct Block<'a> {
+    launch: &'a Launch<'a>,
+    globals: &'a Globals<'a>,
+    pub at: [u32; 3],
+    pub current: usize,
+    threads: Vec<Thread>,
+    warps: Vec<Warp>,
+    shared: Shared,
+    fault: Option<Fault>,
+}
+
+thread_local! {
+    static BLOCK: Cell<*mut Block<'static>> = const { Cell::new(std::ptr::null_mut()) };
+    /// Stacks and shared memory of earlier blocks on this thread.
+    static KEPT: RefCell<(Vec<DefaultStack>, Shared)> = RefCell::default();
+}
+
+/// The block that this thread of the machine is running.
+///
+/// # Safety
+/// Only from a fiber of a block, and `f` does not switch fibers.
+pub(crate) unsafe fn with<R>(f: impl FnOnce(&mut Block) -> R) -> R {
+    // SAFETY: inside a fiber the pointer is that of the block being run, which lives in `run`'s frame on this same thread and to
+    // which nobody holds a reference while a fiber runs.
+    f(unsafe { &mut *BLOCK.get() })
+}
+
+/// Lets other threads run until this one is ready again.
+pub(crate) fn suspend() {
+    // SAFETY: called from a fiber; the yielder lives as long as the fiber.
+    unsafe {
+        let yielder = with(|b| b.threads[b.current].yielder);
+        (*yielder).suspend(());
+    }
+}
+
+/// Does `f`; on a fault the thread stops for good.
+pub(crate) fn checked<R>(f: impl FnOnce(&mut Block) -> Result<R, Kind>) -> R {
+    // SAFETY: called from a fiber; the closure ends before any switch.
+    match unsafe { with(|b| f(b).map_err(|kind| b.fail(kind))) } {
+        Ok(value) => value,
+        Err(()) => loop {
+            suspend();
+        },
+    }
+}
+
+/// Runs block `at`.
+///
+/// # Safety
+/// As [`crate::run`].
+pub(crate) unsafe fn run(launch: &Launch, globals: &Globals, at: [u32; 3]) -> Result<(), Fault> {
+    let count = launch.threads as usize;
+    let (mut stacks, mut shared) = KEPT.take();
+    while stacks.len() < count {
+        stacks.push(DefaultStack::new(STACK).expect("address space for the stacks of a block"));
+    }
+    shared.reset(launch.shared);
+    let thread = |stack: &DefaultStack| Thread {
+        state: State::Ready,
+        yielder: std::ptr::null(),
+        stack: [stack.limit().get(), stack.base().get()],
+        copies: Copies::default(),
+    };
+    let threads = stacks[..count].iter().map(thread).collect();
+    let warps = (0..count / 32).map(|_| Warp::default()).collect();
+    let mut block = Block { launch, globals, at, current: 0, threads, warps, shared, fault: None };
+    let block_ptr: *mut Block = &raw mut block;
+    let (entry, params) = (launch.entry, launch.params.as_ptr());
+    let mut fibers: Vec<_> = stacks
+        .drain(..count)
+        .map(|stack| {
+            Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
+                // SAFETY: in a fiber of this block; `run`'s caller vouches for the entry and its parameters.
+                unsafe {
+                    with(|b| b.threads[b.current].yielder = yielder);
+                    entry(params);
+                }
+                checked(|b| b.exit());
+            })
+        })
+        .collect();
+    BLOCK.set(block_ptr.cast());
+    let salt = u64::from(at[0]) | u64::from(at[1]) << 24 | u64::from(at[2]) << 48;
+    let warp_order = launch.order.of(count / 32, salt);
+    let lane_orders: Vec<_> =
+        (0..count / 32).map(|w| launch.order.of(32, salt ^ (w as u64 + 1) << 17)).collect();
+    // SAFETY: `block` is reached through this pointer alone until the loop ends; references made of it end before `resume`.
+    unsafe {
+        loop {
+            let mut progressed = false;
+            for &w in &warp_order {
+                let mut again = true;
+                while again && (*block_ptr).fault.is_none() {
+                    again = false;
+                    for &lane in &lane_orders[w] {
+                        let t = 32 * w + lane;
+                        if (&(*block_ptr).threads)[t].state != State::Ready {
+                            continue;
+                        }
+                        (*block_ptr).current = t;
+                        if let CoroutineResult::Return(()) = fibers[t].resume(()) {
+                            (&mut (*block_ptr).threads)[t].state = State::Done;
+                        }
+                        again = true;
+                        if (*block_ptr).fault.is_some() {
+                            break;
+                        }
+                    }
+                    progressed |= again;
+                }
+            }
+            let block = &mut *block_ptr;
+            if block.fault.is_some() || (!progressed && !block.release()) {
+                break;
+            }
+        }
+    }
+    BLOCK.set(std::ptr::null_mut());
+    let Block { fault, shared, .. } = block;
+    for mut fiber in fibers {
+        if !fiber.done() {
+            // SAFETY: the frames on the stack are the kernel's (no destructors: C++ without exceptions, plain data) and those of
+            // `checked` and `suspend`, which own nothing.
+            unsafe { fiber.force_reset() };
+        }
+        stacks.push(fiber.into_stack());
+    }
+    KEPT.set((stacks, shared));
+    fault.map_or(Ok(()), Err)
+}
+
+impl Block<'_> {
+    fn fail(&mut self, kind: Kind) {
+        let (launch, at, thread) = (self.launch, self.at, self.current);
+        self.fault.get_or_insert_with(|| Fault::new(launch.kernel, at, thread, kind));
+    }
+
+    pub fn launch(&self) -> &Launch<'_> {
+        self.launch
+    }
+
+    /// When nobody can run: opens the barrier that all wait at. False when the block is over, by return or by fault.
+    fn release(&mut self) -> bool {
+        let waiting = self.threads.iter().filter(|t| matches!(t.state, State::Barrier(..))).count();
+        if self.threads.iter().all(|t| t.state == State::Done) {
+            return false;
+        }
+        if self.threads.iter().all(|t| matches!(t.state, State::Barrier(0, _))) {
+            self.threads.iter_mut().for_each(|t| t.state = State::Ready);
+            self.shared.meet_all();
+            return true;
+        }
+        let stuck = self.threads.iter().position(|t| !matches!(t.state, State::Barrier(0, _))).unwrap_or(0);
+        self.current = self.threads.iter().position(|t| t.state != State::Done).unwrap_or(0);
+        let state = match self.threads[stuck].state {
+            State::Done => "has returned",
+            State::Warp => "waits for lanes of its warp",
+            _ => "waits at another barrier",
+        };
+        self.fail(Kind::Barrier { waiting, missing: stuck as u32, state });
+        false
+    }
+
+    fn exit(&mut self) -> Result<(), Kind> {
+        let (w, lane) = (self.current / 32, self.current % 32);
+        let warp = &mut self.warps[w];
+        warp.exited |= 1 << lane;
+        match warp.pending.iter().find(|p| p.mask & warp.exited != 0) {
+            Some(p) => Err(Kind::ExitedLanes {
+                operation: p.operation.name(),
+                mask: p.mask,
+                exited: p.mask & warp.exited,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Start of the block's shared memory, for a kernel that uses `wanted` bytes of it.
+    pub fn shared_base(&mut self, wanted: usize) -> Result<*mut u8, Kind> {
+        let given = self.shared.size();
+        if wanted > given { Err(Kind::SharedSize { wanted, given }) } else { Ok(self.shared.base()) }
+    }
+
+    /// A load or store of the kernel.
+    pub fn access(&mut self, addr: usize, bytes: usize, write: bool, aligned: bool) -> Result<(), Kind> {
+        let [low, high] = self.threads[self.current].stack;
+        if addr >= low && addr < high {
+            return Ok(());
+        }
+        let what = if write { "write" } else { "read" };
+        if aligned && !addr.is_multiple_of(bytes) {
+            return Err(Kind::Misaligned { what, addr, bytes });
+        }
+        if let Some(offset) = self.shared.offset(addr) {
+            return match write {
+                true => self.shared.write(offset, bytes, self.current),
+                false => self.shared.read(offset, bytes, self.current),
+            };
+        }
+        let params = self.launch.params.as_ptr_range();
+        if !write && addr >= params.start as usize && addr + bytes <= params.end as usize {
+            return Ok(());
+        }
+        self.globals.access(addr, bytes, write, self.linear())
+    }
+
+    /// An atomic read and write of a word.
+    pub fn atomic(&mut self, addr: usize) -> Result<(), Kind> {
+        if !addr.is_multiple_of(4) {
+            return Err(Kind::Misaligned { what: "atomic", addr, bytes: 4 });
+        }
+        match self.shared.offset(addr) {
+            Some(offset) => self.shared.atomic(offset, self.current),
+            None => self.globals.access(addr, 4, false, self.linear()),
+        }
+    }
+
+    fn linear(&self) -> u32 {
+        let [x, y, _] = self.launch.grid;
+        self.at[0] + x * (self.at[1] + y * self.at[2])
+    }
+
+    /// Arrives at a barrier; true when the thread has to wait.
+    pub fn barrier(&mut self, id: u32, threads: u32) -> bool {
+        self.threads[self.current].state = State::Barrier(id, threads);
+        if id == 0 {
+            return true;
+        }
+        let here: Vec<usize> = (0..self.threads.len())
+            .filter(|&t| self.threads[t].state == State::Barrier(id, threads))
+            .collect();
+        if here.len() < threads as usize {
+            return true;
+        }
+        let mut warps: Vec<usize> = here.iter().map(|t| t / 32).collect();
+        warps.dedup();
+        self.shared.meet(&warps);
+        here.iter().for_each(|&t| self.threads[t].state = State::Ready);
+        false
+    }
+
+    /// Arrives at an operation of the warp; true when the lane has to wait for others.
+    pub fn together(&mut self, operation: Operation, mask: u32, operands: Operands) -> Result<bool, Kind> {
+        let (w, lane) = (self.current / 32, self.current % 32);
+        let (bit, name) = (1u32 << lane, operation.name());
+        let warp = &mut self.warps[w];
+        if mask & bit == 0 {
+            return Err(Kind::OutsideMask { operation: name, mask, lane: lane as u32 });
+        }
+        if operation == Operation::Shuffle && mask >> operands.lane & 1 == 0 {
+            return Err(Kind::OutsideMask { operation: name, mask, lane: operands.lane });
+        }
+        if mask & warp.exited != 0 {
+            return Err(Kind::ExitedLanes { operation: name, mask, exited: mask & warp.exited });
+        }
+        let i = match warp.pending.iter().position(|p| p.mask & mask != 0) {
+            Some(i) if (warp.pending[i].operation, warp.pending[i].mask) == (operation, mask) => i,
+            Some(i) => {
+                return Err(Kind::Diverged { operation: name, other: warp.pending[i].operation.name() });
+            }
+            None => {
+                let operands = [Operands::default(); 32];
+                warp.pending.push(Pending { operation, mask, arrived: 0, operands });
+                warp.pending.len() - 1
+            }
+        };
+        let pending = &mut warp.pending[i];
+        pending.operands[lane] = operands;
+        pending.arrived |= bit;
+        if pending.arrived != mask {
+            self.threads[self.current].state = State::Warp;
+            return Ok(true);
+        }
+        let done = warp.pending.swap_remove(i);
+        self.complete(w, &done)?;
+        for lane in (0..32).filter(|lane| mask >> lane & 1 == 1) {
+            self.threads[32 * w + lane].state = State::Ready;
+        }
+        Ok(false)
+    }
+
+    /// What the last operation of its warp gave the current lane.
+    pub fn result(&self) -> u32 {
+        self.warps[self.current / 32].results[self.current % 32]
+    }
+
+    fn complete(&mut self, w: usize, done: &Pending) -> Result<(), Kind> {
+        let of = &done.operands;
+        match done.operation {
+            Operation::Barrier => self.shared.meet_warp(w),
+            Operation::Shuffle => {
+                for lane in (0..32).filter(|lane| done.mask >> lane & 1 == 1) {
+                    self.warps[w].results[lane] = of[of[lane].lane as usize].value;
+                }
+            }
+            Operation::Ballot => {
+                let votes =
+                    (0..32).fold(0, |votes, l| votes | (u32::from(of[l].value != 0) << l) & done.mask);
+                for lane in (0..32).filter(|lane| done.mask >> lane & 1 == 1) {
+                    self.warps[w].results[lane] = votes;
+                }
+            }
+            Operation::LoadMatrix { count, transpose } => self.load_matrix(w, of, count, transpose)?,
+            Operation::MultiplyMatrix => {
+                // SAFETY: each lane, suspended, passed addresses of its own arrays of 4, 4 and 2 words.
+                unsafe {
+                    let a = of.map(|o| *(o.address[1] as *const [u32; 4]));
+                    let b = of.map(|o| *(o.address[2] as *const [u32; 2]));
+                    let mut d = of.map(|o| *(o.address[0] as *const [f32; 4]));
+                    matrix::multiply(&mut d, &a, &b);
+                    of.iter().zip(d).for_each(|(o, d)| *(o.address[0] as *mut [f32; 4]) = d);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load_matrix(
+        &mut self,
+        w: usize,
+        of: &[Operands; 32],
+        count: usize,
+        transpose: bool,
+    ) -> Result<(), Kind> {
+        let caller = self.current;
+        for m in 0..count {
+            let mut rows = [[0u16; 8]; 8];
+            for (i, row) in rows.iter_mut().enumerate() {
+                let addr = of[8 * m + i].address[1];
+                // The row is read on behalf of the lane that gave its address.
+                self.current = 32 * w + 8 * m + i;
+                if self.shared.offset(addr).is_none() {
+                    let near = "which is not shared memory".to_owned();
+                    return Err(Kind::OutOfBounds { what: "ldmatrix", addr, bytes: 16, near });
+                }
+                self.access(addr, 16, false, true)?;
+                // SAFETY: just found to be 16 aligned bytes of shared memory.
+                *row = unsafe { *(addr as *const [u16; 8]) };
+            }
+            for (o, word) in of.iter().zip(matrix::distribute(&rows, transpose)) {
+                // SAFETY: each lane, suspended, passed the address of its own array of `count` words.
+                unsafe { *(o.address[0] as *mut u32).add(m) = word };
+            }
+        }
+        self.current = caller;
+        Ok(())
+    }
+
+    /// Issues a cp.async.
+    pub fn copy(&mut self, to: usize, from: usize, bytes: usize, valid: usize) -> Result<(), Kind> {
+        let Some(offset) = self.shared.offset(to) else {
+            let near = "which is not shared memory".to_owned();
+            return Err(Kind::OutOfBounds { what: "cp.async", addr: to, bytes, near });
+        };
+        for addr in [to, from] {
+            if (addr == to || valid > 0) && !addr.is_multiple_of(bytes) {
+                return Err(Kind::Misaligned { what: "cp.async", addr, bytes });
+            }
+        }
+        if valid > 0 {
+            self.globals.access(from, valid, false, self.linear())?;
+        }
+        self.shared.depart(offset, bytes, self.current)?;
+        self.threads[self.current].copies.open.push(Copy { to, from, bytes, valid });
+        Ok(())
+    }
+
+    /// Closes a group of copies.
+    pub fn commit(&mut self) {
+        let copies = &mut self.threads[self.current].copies;
+        let group = std::mem::take(&mut copies.open);
+        copies.committed.push(group);
+    }
+
+    /// Lands all but the latest `pending` groups.
+    pub fn wait(&mut self, pending: usize) {
+        let committed = &mut self.threads[self.current].copies.committed;
+        let landing = committed.len().saturating_sub(pending);
+        let landed: Vec<Copy> = committed.drain(..landing).flatten().collect();
+        for Copy { to, from, bytes, valid } in landed {
+            let offset = to as isize - self.shared.base() as isize;
+            // SAFETY: both ends were checked when the copy was issued: `bytes` of shared memory, `valid` of a buffer of the launch.
+            unsafe {
+                std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, valid);
+                std::ptr::write_bytes((to + valid) as *mut u8, 0, bytes - valid);
+            }
+            self.shared.land(offset, bytes, self.current);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The buffers of a launch: bounds, access rights, and which output elements were written.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::Kind;
+
+/// How a kernel uses a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It is read.
+    Read,
+    /// Every element is written, by one block, and none is read.
+    Write,
+    /// It is read and written, perhaps in part.
+    Update,
+}
+
+/// A buffer given to a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// Address of its first byte.
+    pub addr: usize,
+    /// Its size.
+    pub bytes: usize,
+    /// How it is used.
+    pub access: Access,
+    /// Its name in reports.
+    pub label: String,
+}
+
+/// Outputs are watched by pieces of this many bytes, the smallest element.
+const GRAIN: usize = 2;
+
+/// The buffers of a launch, and for each output who wrote which element (0 for nobody, else the block's index + 1).
+pub(crate) struct Globals<'a> {
+    ranges: &'a [Range],
+    writers: Vec<Vec<AtomicU32>>,
+}
+
+impl<'a> Globals<'a> {
+    pub fn new(ranges: &'a [Range]) -> Globals<'a> {
+        let writers = |r: &Range| match r.access {
+            Access::Write => (0..r.bytes.div_ceil(GRAIN)).map(|_| AtomicU32::new(0)).collect(),
+            _ => Vec::new(),
+        };
+        Globals { ranges, writers: ranges.iter().map(writers).collect() }
+    }
+
+    pub fn access(&self, addr: usize, bytes: usize, write: bool, block: u32) -> Result<(), Kind> {
+        let what = if write { "write" } else { "read" };
+        let mut forbidden = None;
+        for (range, writers) in self.ranges.iter().zip(&self.writers) {
+            if addr < range.addr || addr + bytes > range.addr + range.bytes {
+                continue;
+            }
+            match (range.access, write) {
+                (Access::Read, true) => forbidden = Some((range, "read-only")),
+                (Access::Write, false) => forbidden = Some((range, "write-only")),
+                (Access::Write, true) => {
+                    let offset = addr - range.addr;
+                    for w in &writers[offset / GRAIN..(offset + bytes).div_ceil(GRAIN)] {
+                        let other = w.swap(block + 1, Ordering::Relaxed);
+                        if other != 0 && other != block + 1 {
+                            let buffer = range.label.clone();
+                            return Err(Kind::WrittenTwice { buffer, offset, other: other - 1 });
+                        }
+                    }
+                    return Ok(());
+                }
+                _ => return Ok(()),
+            }
+        }
+        match forbidden {
+            Some((range, access)) => Err(Kind::Access { what, buffer: range.label.clone(), access }),
+            None => Err(Kind::OutOfBounds { what, addr, bytes, near: self.near(addr) }),
+        }
+    }
+
+    fn near(&self, addr: usize) -> String {
+        let distance = |r: &&Range| {
+            if addr < r.addr { r.addr - addr } else { addr.saturating_sub(r.addr + r.bytes) }
+        };
+        match self.ranges.iter().min_by_key(distance) {
+            None => "and the launch names no buffer".to_owned(),
+            Some(r) if addr < r.addr => format!("{} bytes before `{}`", r.addr - addr, r.label),
+            Some(r) => format!("at byte {} of `{}`, which has {}", addr - r.addr, r.label, r.bytes),
+        }
+    }
+
+    /// Whether every output is whole.
+    pub fn all_written(&self) -> Result<(), Kind> {
+        for (range, writers) in self.ranges.iter().zip(&self.writers) {
+            if let Some(i) = writers.iter().position(|w| w.load(Ordering::Relaxed) == 0) {
+                return Err(Kind::NeverWritten { buffer: range.label.clone(), offset: i * GRAIN });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+use bytemuck::{NoUninit, bytes_of};
+
+use crate::{Error, Gpu, Region, Result};
+
+/// How a kernel uses a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It is read.
+    Read,
+    /// Every element is written, and none is read.
+    Write,
+    /// It is read and written, perhaps in part.
+    Update,
+}
+
+/// What a kernel's source says of it (`KERNEL` in `kernels/include/launch.cuh`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// Threads of a block.
+    pub threads: usize,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared: usize,
+    /// Size of the parameter struct.
+    pub params: usize,
+    /// Sizes of what a block works on, in the kernel's own terms.
+    pub tile: [usize; 3],
+}
+
+impl From<[u32; 6]> for Spec {
+    fn from(words: [u32; 6]) -> Spec {
+        let [threads, shared, params, x, y, z] = words.map(|w| w as usize);
+        Spec { threads, shared, params, tile: [x, y, z] }
+    }
+}
+
+/// A kernel about to run: name its regions, then [`Launch::run`] it.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    pub(crate) gpu: &'a Gpu,
+    pub(crate) kernel: &'static str,
+    pub(crate) spec: Spec,
+    pub(crate) regions: Vec<(Access, Region)>,
+}
+
+impl Launch<'_> {
+    /// What the kernel's source says of it.
+    pub fn spec(&self) -> Spec {
+        self.spec
+    }
+
+    /// The address of a region that the kernel reads.
+    pub fn read(&mut self, region: Region) -> u64 {
+        self.name(Access::Read, region)
+    }
+
+    /// The address of a region of which the kernel writes every element and reads none.
+    pub fn write(&mut self, region: Region) -> u64 {
+        self.name(Access::Write, region)
+    }
+
+    /// The address of a region that the kernel reads and writes.
+    pub fn update(&mut self, region: Region) -> u64 {
+        self.name(Access::Update, region)
+    }
+
+    fn name(&mut self, access: Access, region: Region) -> u64 {
+        self.regions.push((access, region));
+        region.addr
+    }
+
+    /// Runs the kernel on a grid of blocks. On CUDA this only queues it; a fault shows at the next synchronization.
+    ///
+    /// # Errors
+    /// [`Error::Params`] when `params` is not what the kernel takes, [`Error::Launch`] when the device refuses.
+    pub fn run<P: NoUninit>(self, grid: [usize; 3], params: &P) -> Result<()> {
+        let Spec { params: expected, .. } = self.spec;
+        let found = size_of::<P>();
+        if expected != found {
+            return Err(Error::Params { kernel: self.kernel, expected, found });
+        }
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        self.gpu.run(&self, grid, bytes_of(params)).map_err(|cause| match cause {
+            Error::Driver { cause, .. } => self.failed(grid, cause),
+            other => other,
+        })
+    }
+
+    pub(crate) fn failed(&self, grid: [usize; 3], cause: String) -> Error {
+        let regions: Vec<String> = self.regions.iter().map(|(_, r)| r.to_string()).collect();
+        Error::Launch { kernel: self.kernel, grid, regions: regions.join(", "), cause }
+    }
+}

@@ -1,0 +1,156 @@
+//! The emulator finds the faults planted in `tests/planted/planted.cu`, and passes the same kernels without them.
+#![cfg(feature = "emulator")]
+
+use bytemuck::{Pod, Zeroable};
+use pheye_kernels::{Gpu, Result};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Planted {
+    x: u64,
+    y: u64,
+    n: i32,
+    fault: i32,
+}
+
+const DEVICES: [&str; 4] = ["emulator", "emulator:reversed", "emulator:shuffled=7", "emulator:shuffled=8"];
+
+/// Runs `kernel` on n = blocks·threads elements, or on a few fewer; what it wrote.
+fn run(device: &str, kernel: &'static str, fault: i32) -> Result<Vec<f32>> {
+    let gpu = Gpu::open(device)?;
+    let mut launch = gpu.launch(kernel)?;
+    let (threads, blocks) = (launch.spec().threads, 3);
+    let n = threads * blocks - if kernel == "planted_global" { 3 } else { 0 };
+    let (x, y) = (gpu.alloc(4 * n)?, gpu.alloc(4 * n)?);
+    let values: Vec<f32> = (0..n).map(|i| 1.0 + i as f32).collect();
+    let (x, y) = (x.region(0, "f32", 4, &[n])?, y.region(0, "f32", 4, &[n])?);
+    gpu.upload(bytemuck::cast_slice(&values), x)?;
+    let params = Planted { x: launch.read(x), y: launch.write(y), n: n as i32, fault };
+    launch.run([blocks, 1, 1], &params)?;
+    let mut out = vec![0.0; n];
+    gpu.download(y, bytemuck::cast_slice_mut(&mut out))?;
+    Ok(out)
+}
+
+#[test]
+fn right_kernels_pass_and_agree_in_every_order() {
+    for kernel in [
+        "planted_barrier",
+        "planted_warp_barrier",
+        "planted_reuse",
+        "planted_copy",
+        "planted_global",
+        "planted_shared",
+        "planted_shuffle",
+        "planted_reach",
+        "planted_race",
+        "planted_named",
+        "planted_output",
+    ] {
+        let first = run(DEVICES[0], kernel, 0).unwrap();
+        assert!(first.iter().all(|y| *y >= 1.0), "{kernel}: {first:?}");
+        for device in DEVICES {
+            assert_eq!(run(device, kernel, 0).unwrap(), first, "{kernel} on {device}");
+        }
+    }
+    assert_eq!(run("emulator", "planted_barrier", 0).unwrap()[..2], [64.0, 63.0]);
+    assert_eq!(run("emulator", "planted_shuffle", 0).unwrap()[0], 528.0);
+}
+
+/// The fault is found in every order of the threads, and the message names the kernel and says `text`.
+fn caught(kernel: &'static str, fault: i32, text: &str) {
+    for device in DEVICES {
+        let error = run(device, kernel, fault).expect_err(kernel).to_string();
+        assert!(error.contains(text) && error.contains(kernel), "{kernel} on {device}: {error}");
+    }
+}
+
+#[test]
+fn a_missing_barrier() {
+    // Either order of the two accesses is a fault: a race, or a read of what nobody wrote yet.
+    for device in DEVICES {
+        let error = run(device, "planted_barrier", 1).expect_err(device).to_string();
+        assert!(error.contains("race on shared memory") || error.contains("nobody wrote"), "{error}");
+    }
+    caught("planted_reuse", 1, "race on shared memory");
+    caught("planted_named", 1, "shared memory");
+}
+
+#[test]
+fn a_shuffle_is_no_barrier() {
+    caught("planted_warp_barrier", 1, "race on shared memory");
+}
+
+#[test]
+fn a_missing_wait_for_a_copy() {
+    caught("planted_copy", 1, "a wait is missing");
+    caught("planted_copy", 2, "a wait is missing");
+}
+
+#[test]
+fn a_copy_of_another_thread_without_a_barrier() {
+    for device in DEVICES {
+        let error = run(device, "planted_copy", 3).expect_err(device).to_string();
+        assert!(
+            ["race on shared memory", "in flight", "nobody wrote"].iter().any(|s| error.contains(s)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn out_of_bounds_in_global_memory() {
+    caught("planted_global", 1, "read of 4 bytes out of bounds");
+    caught("planted_global", 2, "write of 4 bytes out of bounds");
+}
+
+#[test]
+fn an_input_written_and_a_misaligned_access() {
+    caught("planted_global", 3, "write of `f32 [93]`, which the launch gave as read-only");
+    caught("planted_global", 4, "not aligned");
+}
+
+#[test]
+fn out_of_bounds_in_shared_memory() {
+    caught("planted_shared", 1, "read of 4 bytes at byte 1040 of shared memory, which has 1040");
+    caught("planted_shared", 2, "write of 4 bytes at byte -4 of shared memory");
+}
+
+#[test]
+fn a_read_of_shared_memory_that_nobody_wrote() {
+    caught("planted_shared", 3, "nobody wrote");
+}
+
+#[test]
+fn a_shuffle_among_exited_lanes() {
+    caught("planted_shuffle", 1, "have exited");
+    caught("planted_shuffle", 2, "other lanes of its mask wait in");
+}
+
+#[test]
+fn a_barrier_that_not_all_threads_reach() {
+    caught("planted_reach", 1, "wait at a barrier that thread");
+    caught("planted_reach", 2, "wait at a barrier that thread");
+}
+
+#[test]
+fn two_threads_writing_one_word() {
+    caught("planted_race", 1, "race on shared memory at byte 0: write here, write by thread");
+}
+
+#[test]
+fn an_output_that_nobody_wrote_and_one_written_twice() {
+    caught("planted_output", 1, "nobody wrote the element at byte 380 of the output");
+    caught("planted_output", 2, "writes too");
+}
+
+#[test]
+fn unknown_kernels_options_and_parameters_are_errors() {
+    let gpu = Gpu::open("emulator").unwrap();
+    assert!(gpu.launch("no_such_kernel").unwrap_err().to_string().contains("no_such_kernel"));
+    assert!(Gpu::open("emulator:sideways").unwrap_err().to_string().contains("emulator:sideways"));
+    let launch = gpu.launch("planted_barrier").unwrap();
+    let error = launch.run([1, 1, 1], &0u64).unwrap_err().to_string();
+    assert!(error.contains("takes 24 bytes") && error.contains("gives 8"), "{error}");
+    assert!(gpu.alloc(usize::MAX).is_err());
+}
