@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
-use nvcc::Nvcc;
+use nvcc::{Nvcc, Object};
 
 /// Where things are.
 struct Places {
@@ -94,11 +94,26 @@ fn embed(places: &Places, nvcc: &Nvcc) -> Result<Vec<Image>, String> {
         // A kernel for one architecture alone is missing from the others.
         let mut kernels = BTreeSet::new();
         for object in objects {
-            kernels.extend(object.kernels()?);
+            kernels.extend(kernels_of(object)?);
         }
         images.push((name.clone(), fatbin, kernels));
     }
     Ok(images)
+}
+
+/// The names of the kernels in an object: from the report on machine code, from the text of PTX.
+fn kernels_of(object: &Object) -> Result<BTreeSet<String>, String> {
+    let name = |line: &str, before: &str, after: char| {
+        let (_, rest) = line.split_once(before)?;
+        Some(rest.split_once(after)?.0.to_owned())
+    };
+    if !object.arch.starts_with("compute_") {
+        let lines = object.report.lines();
+        return Ok(lines.filter_map(|line| name(line, "Compiling entry function '", '\'')).collect());
+    }
+    let unreadable = |error| format!("cannot read {}: {error}", object.file.display());
+    let ptx = fs::read_to_string(&object.file).map_err(unreadable)?;
+    Ok(ptx.lines().filter_map(|line| name(line, ".entry ", '(')).collect())
 }
 
 fn write_images(places: &Places, images: &[Image], missing: &str) -> Result<(), String> {

@@ -143,26 +143,6 @@ impl Nvcc {
     }
 }
 
-impl Object {
-    /// The kernels it holds, by name.
-    pub fn kernels(&self) -> Result<BTreeSet<String>, String> {
-        let name = |line: &str, before: &str, after: char| {
-            let (_, rest) = line.split_once(before)?;
-            Some(rest.split_once(after)?.0.to_owned())
-        };
-        if !self.arch.starts_with("compute_") {
-            return Ok(self
-                .report
-                .lines()
-                .filter_map(|line| name(line, "Compiling entry function '", '\''))
-                .collect());
-        }
-        let ptx = fs::read_to_string(&self.file)
-            .map_err(|error| format!("cannot read {}: {error}", self.file.display()))?;
-        Ok(ptx.lines().filter_map(|line| name(line, ".entry ", '(')).collect())
-    }
-}
-
 /// A variable that is set, and to something.
 pub fn set(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())

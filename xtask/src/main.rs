@@ -2,6 +2,7 @@
 
 mod caption;
 mod easy_vqa;
+mod kernels;
 mod nano_tokenizer;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use anyhow::Result;
 type Chore = (&'static str, &'static str, &'static str, fn(&[String]) -> Result<()>);
 
 const CHORES: &[Chore] = &[
+    ("kernels", "[--check] [ARCHS]", "compile the CUDA kernels and print what each uses", kernels::run),
     (
         "pack-easy-vqa",
         "DIR",
