@@ -81,7 +81,7 @@ __device__ inline bool inside(int i, int at, int cols) {
     return WIDE ? at < cols : at + i < cols;
 }
 
-template <int THREADS, bool WIDE, class T>
+template <int THREADS, bool WIDE, bool RESIDUAL, class T>
 __device__ inline void forward_rows(const LayerNormFwd<T>& p) {
     using team = Team<THREADS>;
     const float n = 1.f / (float)p.cols;
@@ -93,7 +93,7 @@ __device__ inline void forward_rows(const LayerNormFwd<T>& p) {
             const int at = team::column(k);
             load_up_to8<WIDE>(h[k], p.x + start + at, p.cols - at);
         }
-        if (p.r) {
+        if constexpr (RESIDUAL) {
 #pragma unroll
             for (int k = 0; k < EIGHTS; k++) {
                 const int at = team::column(k);
@@ -119,7 +119,7 @@ __device__ inline void forward_rows(const LayerNormFwd<T>& p) {
                 squares = fmaf(d, d, squares);
             }
         }
-        const float rstd = 1.f / sqrtf(team::sum(squares) * n + p.eps);
+        const float rstd = rsqrtf(team::sum(squares) * n + p.eps);
         if (team::thread() == 0) {
             p.stats[2 * (uint64_t)row] = mean;
             p.stats[2 * (uint64_t)row + 1] = rstd;
@@ -204,7 +204,7 @@ __device__ inline void forward_any(const LayerNormFwd<T>& p) {
         for (int at = threadIdx.x; at < p.cols; at += 32 * WARPS) sum += h(at);
         const float mean = team::sum(sum) * n;
         for (int at = threadIdx.x; at < p.cols; at += 32 * WARPS) squares = fmaf(h(at) - mean, h(at) - mean, squares);
-        const float rstd = 1.f / sqrtf(team::sum(squares) * n + p.eps);
+        const float rstd = rsqrtf(team::sum(squares) * n + p.eps);
         if (threadIdx.x == 0) {
             p.stats[2 * (uint64_t)row] = mean;
             p.stats[2 * (uint64_t)row + 1] = rstd;
@@ -267,13 +267,21 @@ __device__ inline void affine(const LayerNormAffine<T>& p) {
     }
 }
 
+template <int THREADS, bool WIDE, class T>
+__device__ inline void forward_wide(const LayerNormFwd<T>& p) {
+    if (p.r) {
+        forward_rows<THREADS, WIDE, true>(p);
+    } else {
+        forward_rows<THREADS, WIDE, false>(p);
+    }
+}
 template <int THREADS, class T>
 __device__ inline void forward(const LayerNormFwd<T>& p) {
     const bool inputs = p.cols % 8 == 0 && aligned16(p.x) && aligned16(p.r) && aligned16(p.weight) && aligned16(p.bias);
     if (inputs && aligned16(p.h) && aligned16(p.y)) {
-        forward_rows<THREADS, true>(p);
+        forward_wide<THREADS, true>(p);
     } else {
-        forward_rows<THREADS, false>(p);
+        forward_wide<THREADS, false>(p);
     }
 }
 template <int THREADS, class T>
