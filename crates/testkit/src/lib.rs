@@ -7,6 +7,7 @@
 //! For tests only: everything here panics with a message that names the tensor.
 
 mod golden;
+pub mod gpu;
 mod gradcheck;
 mod network;
 pub mod plain;
