@@ -205,7 +205,7 @@ impl Emulated {
         Err(Error::Unsupported("timing"))
     }
 
-    pub(crate) fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Recording> {
+    pub(crate) fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Recording> {
         *self.open.lock().unwrap_or_else(|e| e.into_inner()) = Some(Vec::new());
         let outcome = work();
         let steps = self.open.lock().unwrap_or_else(|e| e.into_inner()).take();

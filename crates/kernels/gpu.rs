@@ -2,12 +2,12 @@
 #![cfg_attr(
     not(any(feature = "cuda", feature = "emulator")),
     // Without a launcher `Gpu` has no values, and what follows one never runs.
-    allow(unreachable_code, unused_variables, dead_code)
+    allow(unreachable_code, unused_variables, unused_mut, dead_code)
 )]
 
 use std::fmt;
-#[cfg(any(feature = "cuda", feature = "emulator"))]
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[cfg(feature = "cuda")]
@@ -18,7 +18,18 @@ use crate::{Error, Launch, Memory, Region, Result, Spec};
 
 /// An open GPU: a launcher for the kernels, and the memory they work on. Cloning shares it.
 #[derive(Clone)]
-pub struct Gpu(Launcher);
+pub struct Gpu {
+    launcher: Launcher,
+    /// While rehearsing or recording, what the work so far amounts to.
+    rehearsal: Arc<Mutex<Option<Rehearsal>>>,
+}
+
+#[derive(Default)]
+struct Rehearsal {
+    hash: DefaultHasher,
+    /// Whether the work is also passed on, to be recorded.
+    recording: bool,
+}
 
 #[derive(Clone)]
 enum Launcher {
@@ -33,7 +44,7 @@ enum Launcher {
 /// Does the same on either launcher.
 macro_rules! either {
     ($gpu:expr, $launcher:ident => $does:expr) => {
-        match $gpu.0 {
+        match $gpu.launcher {
             #[cfg(feature = "cuda")]
             Launcher::Cuda(ref $launcher) => $does,
             #[cfg(feature = "emulator")]
@@ -51,9 +62,9 @@ impl Gpu {
         let (name, option) = device.split_once(':').unwrap_or((device, ""));
         match name {
             #[cfg(feature = "cuda")]
-            "cuda" => Cuda::open(device, option).map(|c| Gpu(Launcher::Cuda(Arc::new(c)))),
+            "cuda" => Cuda::open(device, option).map(|c| Gpu::new(Launcher::Cuda(Arc::new(c)))),
             #[cfg(feature = "emulator")]
-            "emulator" => Emulated::open(device, option).map(|e| Gpu(Launcher::Emulator(Arc::new(e)))),
+            "emulator" => Emulated::open(device, option).map(|e| Gpu::new(Launcher::Emulator(Arc::new(e)))),
             #[allow(unreachable_patterns)] // with both features
             "cuda" | "emulator" => Err(Error::NoKernels {
                 device: device.to_owned(),
@@ -61,6 +72,49 @@ impl Gpu {
             }),
             _ => Err(Error::Name(device.to_owned())),
         }
+    }
+
+    fn new(launcher: Launcher) -> Gpu {
+        Gpu { launcher, rehearsal: Arc::default() }
+    }
+
+    /// Notes a piece of work when rehearsing; whether it is also to be done.
+    fn note(&self, work: impl Hash) -> bool {
+        let mut rehearsal = self.rehearsal.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(r) = &mut *rehearsal else { return true };
+        work.hash(&mut r.hash);
+        r.recording
+    }
+
+    fn not_recorded(&self, what: &'static str) -> Result<()> {
+        match *self.rehearsal.lock().unwrap_or_else(|e| e.into_inner()) {
+            Some(_) => Err(Error::Unsupported(what)),
+            None => Ok(()),
+        }
+    }
+
+    /// Does `work` with all launches, copies and clears left out, and gives a fingerprint of them: work of the same fingerprint
+    /// is the same, to the addresses and values of its parameters. Uploads and downloads are errors meanwhile.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn rehearse<T, E>(
+        &self,
+        work: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<(T, u64), E> {
+        self.noting(false, work)
+    }
+
+    fn noting<T, E>(
+        &self,
+        recording: bool,
+        work: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<(T, u64), E> {
+        let lock = || self.rehearsal.lock().unwrap_or_else(|e| e.into_inner());
+        *lock() = Some(Rehearsal { recording, ..Rehearsal::default() });
+        let outcome = work();
+        let noted = lock().take().unwrap_or_default();
+        outcome.map(|value| (value, noted.hash.finish()))
     }
 
     /// Its multiprocessors.
@@ -95,6 +149,7 @@ impl Gpu {
     /// [`Error::Size`] when it does not fit, [`Error::Driver`] when the device fails.
     pub fn upload(&self, from: &[u8], to: Region) -> Result<()> {
         fits("an upload", from.len(), to.bytes)?;
+        self.not_recorded("an upload within recorded work")?;
         either!(self, g => g.upload(from, to.addr))
     }
 
@@ -104,6 +159,7 @@ impl Gpu {
     /// As [`Gpu::upload`]; also those of work queued earlier.
     pub fn download(&self, from: Region, to: &mut [u8]) -> Result<()> {
         fits("a download", to.len(), from.bytes)?;
+        self.not_recorded("a download within recorded work")?;
         either!(self, g => g.download(from.addr, to))
     }
 
@@ -113,6 +169,9 @@ impl Gpu {
     /// As [`Gpu::upload`].
     pub fn copy(&self, from: Region, to: Region) -> Result<()> {
         fits("a copy", from.bytes, to.bytes)?;
+        if !self.note(("copy", from.addr, to.addr, from.bytes)) {
+            return Ok(());
+        }
         either!(self, g => g.copy(from.addr, to.addr, from.bytes))
     }
 
@@ -121,6 +180,9 @@ impl Gpu {
     /// # Errors
     /// [`Error::Driver`].
     pub fn clear(&self, region: Region) -> Result<()> {
+        if !self.note(("clear", region.addr, region.bytes)) {
+            return Ok(());
+        }
         either!(self, g => g.clear(region.addr, region.bytes))
     }
 
@@ -134,6 +196,9 @@ impl Gpu {
     }
 
     pub(crate) fn run(&self, launch: &Launch, grid: [usize; 3], params: &[u8]) -> Result<()> {
+        if !self.note((launch.kernel, grid, params)) {
+            return Ok(());
+        }
         either!(self, g => g.run(launch, grid, params))
     }
 
@@ -142,6 +207,7 @@ impl Gpu {
     /// # Errors
     /// What any of it ran into.
     pub fn synchronize(&self) -> Result<()> {
+        self.not_recorded("a synchronization within recorded work")?;
         either!(self, g => g.synchronize())
     }
 
@@ -153,18 +219,31 @@ impl Gpu {
         either!(self, g => g.time(work))
     }
 
-    /// Records the launches and copies on the device that `work` makes, without running them.
+    /// Records the launches, copies and clears that `work` makes, without running them, and fingerprints them as
+    /// [`Gpu::rehearse`] does.
     ///
     /// # Errors
     /// Those of `work`; [`Error::Driver`] when it does what cannot be recorded, such as an allocation.
-    pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
-        let recording = match self.0 {
-            #[cfg(feature = "cuda")]
-            Launcher::Cuda(ref g) => Recording::Cuda(g.record(work)?),
-            #[cfg(feature = "emulator")]
-            Launcher::Emulator(ref g) => Recording::Emulator(g.record(work)?),
+    pub fn record<T, E: From<Error>>(
+        &self,
+        work: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<(T, Graph), E> {
+        let (mut work, mut outcome) = (Some(work), None);
+        let mut noted = || -> Result<()> {
+            outcome = work.take().map(|work| self.noting(true, work));
+            Ok(())
         };
-        Ok(Graph { gpu: self.clone(), recording })
+        let recording: Result<Recording> = match self.launcher {
+            #[cfg(feature = "cuda")]
+            Launcher::Cuda(ref g) => g.record(&mut noted).map(Recording::Cuda),
+            #[cfg(feature = "emulator")]
+            Launcher::Emulator(ref g) => g.record(&mut noted).map(Recording::Emulator),
+        };
+        let (value, fingerprint) = match outcome {
+            Some(outcome) => outcome?,
+            None => return Err(recording.err().unwrap_or(Error::Unsupported("recording")).into()),
+        };
+        Ok((value, Graph { gpu: self.clone(), recording: recording?, fingerprint }))
     }
 }
 
@@ -190,6 +269,7 @@ impl fmt::Debug for Gpu {
 pub struct Graph {
     gpu: Gpu,
     recording: Recording,
+    fingerprint: u64,
 }
 
 enum Recording {
@@ -200,6 +280,11 @@ enum Recording {
 }
 
 impl Graph {
+    /// The fingerprint of the recorded work.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
     /// Queues all of it.
     ///
     /// # Errors
@@ -209,7 +294,7 @@ impl Graph {
             #[cfg(feature = "cuda")]
             Recording::Cuda(ref r) => r.launch(),
             #[cfg(feature = "emulator")]
-            Recording::Emulator(ref r) => match self.gpu.0 {
+            Recording::Emulator(ref r) => match self.gpu.launcher {
                 Launcher::Emulator(ref g) => g.replay(r),
                 #[cfg(feature = "cuda")]
                 Launcher::Cuda(_) => Err(Error::Unsupported("a recording of another device")),

@@ -3,7 +3,7 @@
 use pheye_ops::Cx;
 use pheye_ops::lora::{Dropout, Route, RowRange};
 use pheye_phi::Phi;
-use pheye_tensor::{Param, ParamTable, Scope, Tensor};
+use pheye_tensor::{Device, Masters, Param, ParamTable, Scope, Tensor};
 use pheye_vit::Vit;
 use pheye_xattn::{Block, Connector};
 
@@ -126,6 +126,18 @@ impl Pheye {
         }
         self.trains = Trains { vit, vision, embed, first_layer };
         Ok(table)
+    }
+
+    /// Moves all parameters to `device`, the trained ones, as `table` lays them out, into the flat arrays returned.
+    /// Frozen matrices become bf16 there. On the CPU nothing changes, and there are no such arrays.
+    ///
+    /// # Errors
+    /// [`pheye_tensor::Error::Gpu`] when its memory does not suffice.
+    pub fn to_device(&mut self, device: &Device, table: &ParamTable) -> Result<Option<Masters>> {
+        match device {
+            Device::Cpu => Ok(None),
+            Device::Gpu(_) => Ok(Some(table.upload(self.params_mut(), device)?)),
+        }
     }
 
     /// Which tiles take which adapter: the global tiles of all pictures come first, then the local ones.

@@ -1,9 +1,9 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use pheye_tensor::{Arena, DType, Device, Region, Shape, Tensor};
+use pheye_tensor::{Arena, DType, Device, GpuError, Graph, Region, Shape, Tensor};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// What every operation is given: the device it runs on and the arena its outputs come from.
 #[derive(Debug, Clone)]
@@ -22,6 +22,43 @@ struct Tables {
     /// The dropout stream: its memory, and what is in it.
     stream: Option<(Tensor, u64)>,
     clock: u64,
+    /// While work is rehearsed or recorded: its tables by their order, since their contents change from one replay to the next.
+    slots: Option<Slots>,
+}
+
+/// Tables of recorded work: memory that stays, and what is to be in it.
+#[derive(Debug, Default)]
+struct Slots {
+    memory: Vec<Tensor>,
+    words: Vec<Vec<u32>>,
+}
+
+/// Recorded work, by fingerprint, and the memory of its tables.
+#[derive(Default)]
+pub struct Graphs {
+    recorded: HashMap<u64, Graph>,
+    memory: Vec<Tensor>,
+}
+
+/// Recordings kept; beyond, shapes change too much for recording to pay.
+const RECORDINGS: usize = 64;
+
+impl Graphs {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.recorded.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.recorded.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Graphs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Graphs({})", self.len())
+    }
 }
 
 /// Tables kept for the next use; a step of training takes a few dozen.
@@ -76,12 +113,30 @@ impl Cx {
         Ok(t)
     }
 
+    /// `t` on this context's device: itself when it is there, else a copy in arena memory.
+    ///
+    /// # Errors
+    /// When a GPU has no memory left or fails, or `t` is on a GPU and the context is not.
+    pub fn upload(&self, t: &Tensor) -> Result<Tensor> {
+        match &self.device {
+            Device::Gpu(gpu) if t.gpu().is_none() => {
+                let out = Tensor::empty(&self.arena, t.shape(), t.dtype())?;
+                gpu.upload(t.host_bytes()?, out.region()?)?;
+                Ok(out)
+            }
+            _ => Ok(t.to_device(&self.device)?),
+        }
+    }
+
     /// `words` on the GPU, for a kernel to read. Kept by content, so that the same rows cost one upload.
     ///
     /// # Errors
     /// When the context is not on a GPU, or it has no memory left.
     pub fn table(&self, words: &[u32]) -> Result<Region> {
-        let mut tables = self.tables.lock().unwrap_or_else(|e| e.into_inner());
+        let mut tables = self.lock();
+        if let Some(slots) = &mut tables.slots {
+            return self.slot(slots, words);
+        }
         tables.clock += 1;
         let now = tables.clock;
         if let Some((tensor, used)) = tables.by_content.get_mut(words) {
@@ -106,8 +161,11 @@ impl Cx {
     /// # Errors
     /// As [`Cx::table`].
     pub fn stream(&self, stream: u64) -> Result<Region> {
-        let mut tables = self.tables.lock().unwrap_or_else(|e| e.into_inner());
+        let mut tables = self.lock();
         let words = [stream as u32, (stream >> 32) as u32];
+        if let Some(slots) = &mut tables.slots {
+            return self.slot(slots, &words);
+        }
         match &mut tables.stream {
             Some((tensor, held)) => {
                 if *held != stream {
@@ -125,6 +183,74 @@ impl Cx {
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The next table of the work, or an earlier one of the same content.
+    fn slot(&self, slots: &mut Slots, words: &[u32]) -> Result<Region> {
+        let at = match slots.words.iter().position(|w| w == words) {
+            Some(at) => at,
+            None => {
+                slots.words.push(words.to_vec());
+                slots.words.len() - 1
+            }
+        };
+        let large_enough = slots.memory.get(at).is_some_and(|t| t.shape().elements() >= words.len());
+        if !large_enough {
+            let memory = Tensor::empty(&self.arena, [words.len().next_power_of_two()], DType::F32)?;
+            if at < slots.memory.len() { slots.memory[at] = memory } else { slots.memory.push(memory) }
+        }
+        Ok(slots.memory[at].region()?)
+    }
+
+    /// Does `work`, on a GPU by a recording where there is one of the same launches on the same memory: then a single call
+    /// queues all of them. Tables may differ in content from one time to the next. `work` may run several times over, and
+    /// must not read results; on the CPU it simply runs.
+    ///
+    /// # Errors
+    /// Those of `work`, which are [`pheye_tensor::GpuError::Unsupported`] when it uploads or downloads.
+    pub fn replay<T, E: From<Error>>(
+        &self,
+        graphs: &mut Graphs,
+        mut work: impl FnMut(&Cx) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let Device::Gpu(gpu) = &self.device else { return work(self) };
+        let begin = |memory| self.lock().slots = Some(Slots { memory, words: Vec::new() });
+        let end = || self.lock().slots.take().unwrap_or_default();
+        begin(std::mem::take(&mut graphs.memory));
+        let rehearsed = gpu.rehearse(|| work(self));
+        let slots = end();
+        let (value, fingerprint) = rehearsed?;
+        for (words, memory) in slots.words.iter().zip(&slots.memory) {
+            self.write_words(words, memory)?;
+        }
+        let value = match graphs.recorded.get(&fingerprint) {
+            Some(graph) => {
+                graph.launch().map_err(Error::from)?;
+                graphs.memory = slots.memory;
+                value
+            }
+            None => {
+                drop(value);
+                if graphs.recorded.len() >= RECORDINGS {
+                    graphs.recorded.clear();
+                }
+                begin(slots.memory);
+                let recorded = gpu.record(|| work(self).map_err(Attempt::Work));
+                graphs.memory = end().memory;
+                let (value, graph) = recorded.map_err(|e| match e {
+                    Attempt::Work(e) => e,
+                    Attempt::Gpu(e) => E::from(e.into()),
+                })?;
+                graph.launch().map_err(Error::from)?;
+                graphs.recorded.insert(graph.fingerprint(), graph);
+                value
+            }
+        };
+        Ok(value)
+    }
+
     fn words(&self, words: &[u32]) -> Result<Tensor> {
         let tensor = Tensor::empty(&self.arena, [words.len().max(1)], DType::F32)?;
         self.write_words(words, &tensor)?;
@@ -138,5 +264,17 @@ impl Cx {
             gpu.upload(&bytes, region)?;
         }
         Ok(())
+    }
+}
+
+/// Why a recording failed.
+enum Attempt<E> {
+    Work(E),
+    Gpu(GpuError),
+}
+
+impl<E> From<GpuError> for Attempt<E> {
+    fn from(error: GpuError) -> Attempt<E> {
+        Attempt::Gpu(error)
     }
 }

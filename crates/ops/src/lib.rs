@@ -25,6 +25,6 @@ pub mod rotary;
 pub mod rows;
 pub mod tile_embed;
 
-pub use cx::Cx;
+pub use cx::{Cx, Graphs};
 pub use error::{Error, Result};
 pub use init::RandomInit;

@@ -104,7 +104,11 @@ impl Tensor {
         Error::Device { shape: self.shape, found, expected }
     }
 
-    fn host_bytes(&self) -> Result<&[u8]> {
+    /// The memory of a tensor on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a tensor on a GPU.
+    pub fn host_bytes(&self) -> Result<&[u8]> {
         let Buffer::Cpu(buffer) = &*self.buffer else { return Err(self.misplaced("CPU")) };
         let size = self.dtype.size();
         Ok(&buffer.bytes()[self.start * size..(self.start + self.shape.elements()) * size])

@@ -142,7 +142,8 @@ impl Vit {
         mut keep: impl FnMut(block::Saved),
     ) -> Result<(Tensor, Saved)> {
         let n = self.config.tokens();
-        let (x, embed) = patch_embed::forward(cx, pixels, &self.embed, route)?;
+        let pixels = cx.upload(pixels)?;
+        let (x, embed) = patch_embed::forward(cx, &pixels, &self.embed, route)?;
         let tiles = x.shape().rows() / n;
         let spans: Vec<Span> =
             (0..tiles).map(|t| Span { q: t * n..(t + 1) * n, k: t * n..(t + 1) * n }).collect();

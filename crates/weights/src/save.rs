@@ -3,7 +3,7 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use pheye_tensor::{DType, Slice, Tensor};
+use pheye_tensor::{DType, Device, Slice, Tensor};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, Result};
@@ -61,6 +61,7 @@ fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
         bytes.clear();
         Ok(())
     };
+    let tensor = tensor.to_device(&Device::Cpu).map_err(io::Error::other)?;
     match tensor.slice().map_err(io::Error::other)? {
         Slice::F32(values) => values.chunks(PIECE).try_for_each(|piece| {
             bytes.extend(piece.iter().flat_map(|v| v.to_le_bytes()));
