@@ -21,7 +21,7 @@ const FLAGS: [&str; 5] = ["-O3", "-std=c++17", "-lineinfo", "-Xptxas", "-v"];
 
 /// A compiler that runs.
 pub struct Nvcc {
-    path: PathBuf,
+    pub path: PathBuf,
     version: String,
 }
 
