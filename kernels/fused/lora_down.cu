@@ -1,0 +1,55 @@
+// The low-rank side of a linear with adapters (Hu et al., arXiv 2106.09685), each for some of the rows:
+//
+//   S[i, j] = factor[j] sum_k drop(x)[i, k] A[j, k] if a range has row i and column j, else 0
+//
+// x [rows, k] bf16, A [rank, k] bf16 (all adapters' rows one after another), S [rows, rank] bf16 =. With dy for x and B^T for A it is
+// dS = s dy B. Dropout zeroes element (i, k) by the factor of number i k_total + k; its 1 / (1 - p) is applied to S. Reads
+// 2 rows k bytes, 2 rows k rank FLOPs. Grid: [rows / 32, rank / 32 or / 16, 1].
+//
+// `ranges` holds six words each: rows from, to, columns from, to, the bits of the factor (f32), 0.
+#include "gemm_thin.cuh"
+
+struct LoraDown {
+    const bf16* x;
+    const bf16* a;
+    bf16* s;
+    const uint32_t* ranges;
+    DropoutMask mask;
+    int rows, k, rank, count;
+    int ld_x, ld_a;
+};
+
+template <bool ALIGNED, int NT>
+__device__ inline void lora_down(const LoraDown& p) {
+    constexpr int MT = 2;
+    auto& s = shared<ThinShared<MT, NT>>();
+    const int row0 = (int)blockIdx.x * MT * 16, col0 = (int)blockIdx.y * NT * 8;
+    const ThinOperands operands = {p.x, p.a, p.rows, p.rank, p.k, p.ld_x, p.ld_a};
+    const bool dropout = p.mask.p > 0.f;
+    const uint64_t stream = dropout ? *p.mask.stream : 0;
+    thin_product<ALIGNED, MT, NT>(s, operands, row0, col0, [&](uint4& x, int row, int col) {
+        if (!dropout) return;
+        const uint32_t bits = kept_bits8(p.mask, stream, (uint64_t)row * p.k + col);
+        unsigned* const words[4] = {&x.x, &x.y, &x.z, &x.w};
+#pragma unroll
+        for (int w = 0; w < 4; w++) {
+            *words[w] &= (bits >> 2 * w & 1 ? 0xffffu : 0u) | (bits >> 2 * w & 2 ? 0xffff0000u : 0u);
+        }
+    });
+    const float keep = 1.f / (1.f - p.mask.p);
+    for (int i = (int)threadIdx.x; i < MT * 16 * NT * 8; i += THIN_WARPS * 32) {
+        const int r = i / (NT * 8), c = i % (NT * 8), row = row0 + r, col = col0 + c;
+        if (row >= p.rows || col >= p.rank) continue;
+        float factor = 0.f;
+        for (int j = 0; j < p.count; j++) {
+            const uint32_t* const range = p.ranges + j * 6;
+            const bool here = row >= (int)range[0] && row < (int)range[1] && col >= (int)range[2] && col < (int)range[3];
+            factor = here ? __uint_as_float(range[4]) : factor;
+        }
+        p.s[(int64_t)row * p.rank + col] = to_bf16(factor != 0.f ? s.sum[0][r][c] * (factor * keep) : 0.f);
+    }
+}
+
+KERNEL(lora_down_bf16_16, LoraDown, 256, sizeof(ThinShared<2, 2>), 32, 16) { lora_down<true, 2>(p); }
+KERNEL(lora_down_bf16_32, LoraDown, 256, sizeof(ThinShared<2, 4>), 32, 32) { lora_down<true, 4>(p); }
+KERNEL(lora_down_bf16_32_any, LoraDown, 256, sizeof(ThinShared<2, 4>), 32, 32) { lora_down<false, 4>(p); }

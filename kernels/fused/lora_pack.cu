@@ -1,0 +1,46 @@
+// The adapters of a linear side by side, as the products want them: each adapter's rank padded with zeros to a multiple of 8.
+//
+//   a [total, ka] bf16, rows first .. of an adapter its A [rank, k] (columns from k on 0)
+//   b [n, total] and bt [total, nt] bf16, columns (rows) first .. its B [n, rank] and B^T (columns of bt from n on 0)
+//
+// for up to four adapters a launch. Writes 2 total (ka + n + nt) bytes. Grid: [total (ka + n + nt) / 256 of one adapter, adapters, 1].
+#include "bf16.cuh"
+
+constexpr int LORA_PACKED = 4;
+struct LoraAdapter {
+    const bf16* a;
+    const bf16* b;
+    int rank, first;
+};
+struct LoraPack {
+    LoraAdapter of[LORA_PACKED];
+    bf16* a;
+    bf16* b;
+    bf16* bt;
+    int k, n, total;
+    int ka, nt, pad;
+};
+
+KERNEL(lora_pack_bf16, LoraPack, 256, 0, 256, LORA_PACKED) {
+    const LoraAdapter& o = p.of[blockIdx.y];
+    const int padded = (o.rank + 7) / 8 * 8;
+    const int64_t as = (int64_t)padded * p.ka, bs = (int64_t)padded * p.n, bts = (int64_t)padded * p.nt;
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    const bf16 zero = {0};
+    if (i < as) {
+        const int r = (int)(i / p.ka), c = (int)(i % p.ka);
+        p.a[(int64_t)o.first * p.ka + i] = r < o.rank && c < p.k ? o.a[(int64_t)r * p.k + c] : zero;
+        return;
+    }
+    i -= as;
+    if (i < bs) {
+        const int row = (int)(i / padded), r = (int)(i % padded);
+        p.b[(int64_t)row * p.total + o.first + r] = r < o.rank ? o.b[(int64_t)row * o.rank + r] : zero;
+        return;
+    }
+    i -= bs;
+    if (i < bts) {
+        const int r = (int)(i / p.nt), c = (int)(i % p.nt);
+        p.bt[(int64_t)o.first * p.nt + i] = r < o.rank && c < p.n ? o.b[(int64_t)c * o.rank + r] : zero;
+    }
+}

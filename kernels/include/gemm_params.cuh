@@ -1,0 +1,167 @@
+// What a matrix product takes, and what it does to a result before storing it.
+//
+//   c = f(alpha (a b + a2 b2) + bias) * gelu'(slope) + residual (+ c)        a [m, k], b [k, n], a2 [m, k2], b2 [k2, n]
+//
+// with f a GELU or nothing. How a and b lie in memory is the kernel's: NT takes b as [n, k], NN as [k, n], and TN a as [k, m].
+#pragma once
+#include "bf16.cuh"
+#include "gelu.cuh"
+#include "philox.cuh"
+
+enum GemmFlags : int {
+    GEMM_F32 = 1,         // c is f32, else bf16
+    GEMM_ADD = 2,         // c is added to
+    GEMM_VECTORS = 4,     // c, residual, slope and pre allow 16-byte accesses: aligned, ldc a multiple of 8
+};
+
+struct Gemm {
+    const bf16* a;
+    const bf16* b;
+    const bf16* a2;  // the low-rank operands, or null with k2 = 0
+    const bf16* b2;
+    void* c;
+    float* partial;       // with splits > 1: [splits, batch, m, n], which gemm_reduce makes c of
+    const float* bias;    // [n], or null
+    const bf16* residual; // these three of c's shape and leading dimension, or null
+    const bf16* slope;
+    bf16* pre;            // takes what f is applied to
+    DropoutMask mask;     // of a2 b2, with p > 0: element (i, j) is number i n + j
+    int64_t stride_a, stride_b, stride_c;  // from one product of a batch to the next, in elements
+    int m, n, k, k2;
+    int lda, ldb, lda2, ldb2;
+    int ldc, splits, batch, flags;
+    int activation, slope_kind;
+    float alpha;
+    int pad;
+};
+
+// Which of eight elements have a factor other than zero: bit i for element `first` + i. Blocks of four need not be aligned to them.
+__device__ inline uint32_t kept_bits(const DropoutMask& mask, uint64_t stream, uint64_t block) {
+    float f[4];
+    dropout_factors(f, mask, stream, (uint32_t)block);
+    uint32_t bits = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) bits |= f[i] != 0.f ? 1u << i : 0u;
+    return bits;
+}
+__device__ inline uint32_t kept_bits8(const DropoutMask& mask, uint64_t stream, uint64_t first) {
+    const uint64_t block = first >> 2;
+    const int skip = (int)(first & 3);
+    uint32_t bits = kept_bits(mask, stream, block) | kept_bits(mask, stream, block + 1) << 4;
+    if (skip != 0) bits |= kept_bits(mask, stream, block + 2) << 8;
+    return bits >> skip;
+}
+__device__ inline uint32_t kept_bits4(const DropoutMask& mask, uint64_t stream, uint64_t first) {
+    const uint64_t block = first >> 2;
+    const int skip = (int)(first & 3);
+    uint32_t bits = kept_bits(mask, stream, block);
+    if (skip != 0) bits |= kept_bits(mask, stream, block + 1) << 4;
+    return bits >> skip;
+}
+
+struct Floats8 {
+    float v[8];
+};
+
+__device__ inline Floats8 widen(const bf16x8& x) {
+    Floats8 y;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        y.v[2 * i] = to_f32(x.pair[i].lo);
+        y.v[2 * i + 1] = to_f32(x.pair[i].hi);
+    }
+    return y;
+}
+__device__ inline bf16x8 narrow(const Floats8& x) {
+    bf16x8 y;
+#pragma unroll
+    for (int i = 0; i < 4; i++) y.pair[i] = to_bf16x2(x.v[2 * i], x.v[2 * i + 1]);
+    return y;
+}
+
+// `count` <= 8 elements from `from`; the others are 0.
+__device__ inline Floats8 load8(const bf16* from, int count, bool vectors) {
+    if (vectors && count == 8) return widen(*reinterpret_cast<const bf16x8*>(from));
+    Floats8 x;
+#pragma unroll
+    for (int i = 0; i < 8; i++) x.v[i] = i < count ? to_f32(from[i]) : 0.f;
+    return x;
+}
+__device__ inline void store8(bf16* to, const Floats8& x, int count, bool vectors) {
+    if (vectors && count == 8) {
+        *reinterpret_cast<bf16x8*>(to) = narrow(x);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (i < count) to[i] = to_bf16(x.v[i]);
+}
+__device__ inline Floats8 load8(const float* from, int count, bool vectors) {
+    Floats8 x;
+    if (vectors && count == 8) {
+        const f32x4 lo = *reinterpret_cast<const f32x4*>(from), hi = *reinterpret_cast<const f32x4*>(from + 4);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            x.v[i] = lo.v[i];
+            x.v[4 + i] = hi.v[i];
+        }
+        return x;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) x.v[i] = i < count ? from[i] : 0.f;
+    return x;
+}
+__device__ inline void store8(float* to, const Floats8& x, int count, bool vectors) {
+    if (vectors && count == 8) {
+        f32x4 lo, hi;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            lo.v[i] = x.v[i];
+            hi.v[i] = x.v[4 + i];
+        }
+        *reinterpret_cast<f32x4*>(to) = lo;
+        *reinterpret_cast<f32x4*>(to + 4) = hi;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (i < count) to[i] = x.v[i];
+}
+
+// Finishes `count` elements of row `row` from column `col` on, whose products are x, and stores them.
+__device__ inline void gemm_finish(const Gemm& p, int batch, int row, int col, int count, Floats8 x) {
+    const bool vectors = (p.flags & GEMM_VECTORS) != 0;
+    const int64_t at = batch * p.stride_c + (int64_t)row * p.ldc + col;
+#pragma unroll
+    for (int i = 0; i < 8; i++) x.v[i] *= p.alpha;
+    if (p.bias != nullptr) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) x.v[i] += i < count ? p.bias[col + i] : 0.f;
+    }
+    if (p.pre != nullptr) store8(p.pre + at, x, count, vectors);
+    if (p.activation != GELU_NONE) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) x.v[i] = gelu(x.v[i], p.activation);
+    }
+    if (p.slope != nullptr) {
+        const Floats8 u = load8(p.slope + at, count, vectors);
+#pragma unroll
+        for (int i = 0; i < 8; i++) x.v[i] *= gelu_slope(u.v[i], p.slope_kind);
+    }
+    if (p.residual != nullptr) {
+        const Floats8 r = load8(p.residual + at, count, vectors);
+#pragma unroll
+        for (int i = 0; i < 8; i++) x.v[i] += r.v[i];
+    }
+    if ((p.flags & GEMM_F32) != 0) {
+        float* const c = static_cast<float*>(p.c) + at;
+        if ((p.flags & GEMM_ADD) != 0) {
+            const Floats8 old = load8(c, count, vectors);
+#pragma unroll
+            for (int i = 0; i < 8; i++) x.v[i] += old.v[i];
+        }
+        store8(c, x, count, vectors);
+    } else {
+        store8(static_cast<bf16*>(p.c) + at, x, count, vectors);
+    }
+}

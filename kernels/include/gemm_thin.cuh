@@ -1,0 +1,99 @@
+// The product of a tall matrix with a thin one, [rows, k] [thin, k]^T, k contiguous in both: memory's speed is all that counts.
+//
+// A block makes 16 MT rows by 8 NT thin rows. Its eight warps take a share of k each, straight from global memory into
+// fragments, 16 bytes a lane: a fragment's columns of k may be permuted at will when both operands' are, so lane t of four takes
+// columns 8 t .. 8 t + 8 of 32 and no shuffle or shared memory is needed. The warps' sums meet in shared memory, in order.
+#pragma once
+#include "gemm_params.cuh"
+#include "ptx.cuh"
+
+constexpr int THIN_WARPS = 8;
+
+template <int MT, int NT>
+struct ThinShared {
+    float sum[THIN_WARPS][MT * 16][NT * 8 + 4];
+};
+
+struct ThinOperands {
+    const bf16* tall;
+    const bf16* thin;
+    int rows, thin_rows, k, ld_tall, ld_thin;
+};
+
+// Eight elements from `from`, zero from the `valid`th on.
+template <bool ALIGNED>
+__device__ inline uint4 thin_load(const bf16* from, int valid) {
+    if constexpr (ALIGNED) {
+        if (valid >= 8) return *reinterpret_cast<const uint4*>(from);
+    }
+    unsigned w[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const unsigned lo = 2 * i < valid ? from[2 * i].bits : 0;
+        const unsigned hi = 2 * i + 1 < valid ? from[2 * i + 1].bits : 0;
+        w[i] = lo | hi << 16;
+    }
+    return make_uint4(w[0], w[1], w[2], w[3]);
+}
+
+// Leaves in s.sum[0] the products of rows row0 .. and thin rows thin0 ..; `drop(words, row, col)` may change eight elements of
+// the tall operand on their way. All threads are past a barrier when it returns.
+template <bool ALIGNED, int MT, int NT, class Drop>
+__device__ inline void thin_product(ThinShared<MT, NT>& s, const ThinOperands& o, int row0, int thin0, Drop drop) {
+    const int l = lane_id(), g = l / 4, t = l % 4, w = warp_id();
+    const int units = (o.k + 31) / 32, first = units * w / THIN_WARPS, last = units * (w + 1) / THIN_WARPS;
+    float acc[MT][NT][4];
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+        for (int j = 0; j < NT; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) acc[i][j][e] = 0.f;
+
+    // Small tiles need more loads in flight than one step has.
+#pragma unroll(MT * NT >= 8 ? 1 : 4)
+    for (int u = first; u < last; u++) {
+        const int col = u * 32 + t * 8, valid = min(max(o.k - col, 0), 8);
+        uint4 tall[MT][2], thin[NT];
+#pragma unroll
+        for (int i = 0; i < MT; i++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const int row = row0 + i * 16 + h * 8 + g;
+                tall[i][h] = thin_load<ALIGNED>(o.tall + (int64_t)row * o.ld_tall + col, row < o.rows ? valid : 0);
+            }
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+            const int row = thin0 + j * 8 + g;
+            thin[j] = thin_load<ALIGNED>(o.thin + (int64_t)row * o.ld_thin + col, row < o.thin_rows ? valid : 0);
+        }
+#pragma unroll
+        for (int i = 0; i < MT; i++) {
+#pragma unroll
+            for (int h = 0; h < 2; h++) drop(tall[i][h], row0 + i * 16 + h * 8 + g, col);
+            const uint32_t a0[4] = {tall[i][0].x, tall[i][1].x, tall[i][0].y, tall[i][1].y};
+            const uint32_t a1[4] = {tall[i][0].z, tall[i][1].z, tall[i][0].w, tall[i][1].w};
+#pragma unroll
+            for (int j = 0; j < NT; j++) {
+                const uint32_t b0[2] = {thin[j].x, thin[j].y}, b1[2] = {thin[j].z, thin[j].w};
+                mma_bf16(acc[i][j], a0, b0);
+                mma_bf16(acc[i][j], a1, b1);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+        for (int j = 0; j < NT; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) s.sum[w][i * 16 + e / 2 * 8 + g][j * 8 + t * 2 + e % 2] = acc[i][j][e];
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < MT * 16 * NT * 8; i += THIN_WARPS * 32) {
+        const int r = i / (NT * 8), c = i % (NT * 8);
+        float sum = 0.f;
+#pragma unroll
+        for (int v = 0; v < THIN_WARPS; v++) sum += s.sum[v][r][c];
+        s.sum[0][r][c] = sum;
+    }
+    __syncthreads();
+}
