@@ -229,6 +229,12 @@ impl Block<'_> {
         if wanted > given { Err(Kind::SharedSize { wanted, given }) } else { Ok(self.shared.base()) }
     }
 
+    /// The offset of `addr` in shared memory, or just outside of it where no buffer of the launch lies.
+    fn shared_offset(&mut self, addr: usize, bytes: usize) -> Option<isize> {
+        let (size, globals) = (self.shared.size() as isize, self.globals);
+        self.shared.offset(addr).filter(|o| (0..size).contains(o) || !globals.contains(addr, bytes))
+    }
+
     /// A load or store of the kernel.
     pub fn access(&mut self, addr: usize, bytes: usize, write: bool, aligned: bool) -> Result<(), Kind> {
         let [low, high] = self.threads[self.current].stack;
@@ -239,15 +245,15 @@ impl Block<'_> {
         if aligned && !addr.is_multiple_of(bytes) {
             return Err(Kind::Misaligned { what, addr, bytes });
         }
-        if let Some(offset) = self.shared.offset(addr) {
+        let params = self.launch.params.as_ptr_range();
+        if !write && addr >= params.start as usize && addr + bytes <= params.end as usize {
+            return Ok(());
+        }
+        if let Some(offset) = self.shared_offset(addr, bytes) {
             return match write {
                 true => self.shared.write(offset, bytes, self.current),
                 false => self.shared.read(offset, bytes, self.current),
             };
-        }
-        let params = self.launch.params.as_ptr_range();
-        if !write && addr >= params.start as usize && addr + bytes <= params.end as usize {
-            return Ok(());
         }
         self.globals.access(addr, bytes, write, self.linear())
     }
@@ -257,7 +263,7 @@ impl Block<'_> {
         if !addr.is_multiple_of(4) {
             return Err(Kind::Misaligned { what: "atomic", addr, bytes: 4 });
         }
-        match self.shared.offset(addr) {
+        match self.shared_offset(addr, 4) {
             Some(offset) => self.shared.atomic(offset, self.current),
             None => self.globals.access(addr, 4, false, self.linear()),
         }

@@ -46,6 +46,11 @@ impl<'a> Globals<'a> {
         Globals { ranges, writers: ranges.iter().map(writers).collect() }
     }
 
+    /// Whether these bytes are in a buffer.
+    pub fn contains(&self, addr: usize, bytes: usize) -> bool {
+        self.ranges.iter().any(|r| addr >= r.addr && addr + bytes <= r.addr + r.bytes)
+    }
+
     pub fn access(&self, addr: usize, bytes: usize, write: bool, block: u32) -> Result<(), Kind> {
         let what = if write { "write" } else { "read" };
         let mut forbidden = None;

@@ -4,10 +4,15 @@
 //! moves x, W and y once; the bias is added in the product's first write.
 
 use half::slice::HalfFloatSliceExt;
-use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm};
+use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm as multiply};
 use pheye_tensor::{Device, Grads, Init, Param, Scope, Shape, Slice, Tensor};
 
 use crate::{Cx, Error, Result};
+
+pub(crate) mod gemm;
+pub(crate) mod gpu;
+
+use gemm::Epilogue;
 
 /// The parameters of an affine map.
 #[derive(Debug)]
@@ -98,7 +103,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
         Device::Cpu => {
             let bias = p.bias.as_ref().map(|b| wide(cx, &b.value)).transpose()?;
             let start = bias.as_ref().map(Tensor::f32).transpose()?.map_or(Start::Zero, Start::Bias);
-            gemm(
+            multiply(
                 y.f32_mut()?,
                 n,
                 start,
@@ -107,7 +112,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
                 matrix(&p.weight.value, n, k)?.t(),
             );
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "linear" }),
+        Device::Gpu(ref gpu) => gpu::forward(cx, gpu, x, p, &y, Epilogue::default())?,
     }
     Ok((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }))
 }
@@ -136,7 +141,7 @@ pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
     let mut dx = cx.empty(dy.shape().with_cols(k))?;
     match cx.device {
         Device::Cpu => {
-            gemm(
+            multiply(
                 dx.f32_mut()?,
                 k,
                 Start::Zero,
@@ -145,7 +150,7 @@ pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
                 matrix(&p.weight.value, n, k)?,
             );
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "linear" }),
+        Device::Gpu(ref gpu) => gpu::input_grad(cx, gpu, dy, p, &dx, Epilogue::default())?,
     }
     Ok(dx)
 }
@@ -183,13 +188,20 @@ pub(crate) fn add_grads(
     match cx.device {
         Device::Cpu => {
             if let (Some(x), Some(dw)) = (x, grads.of(&p.weight)?) {
-                gemm(dw, k, Start::Keep, 1.0, MatRef::f32(dy.f32()?, m, n).t(), MatRef::f32(x.f32()?, m, k));
+                multiply(
+                    dw,
+                    k,
+                    Start::Keep,
+                    1.0,
+                    MatRef::f32(dy.f32()?, m, n).t(),
+                    MatRef::f32(x.f32()?, m, k),
+                );
             }
             if let Some(db) = p.bias.as_ref().map(|b| grads.of(b)).transpose()?.flatten() {
                 add_column_sums(db, dy.f32()?);
             }
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "linear" }),
+        Device::Gpu(ref gpu) => gpu::add_grads(cx, gpu, x, dy, p, grads)?,
     }
     Ok(())
 }

@@ -1,0 +1,386 @@
+//! Matrix products on a GPU: which kernel, how many blocks, and how k is cut (`kernels/gemm*.cu`).
+//!
+//! c = f(α(a b + a2 b2) + bias)·gelu′(slope) + residual, or c += of it. A product that would leave multiprocessors idle is cut
+//! along k, its parts added in order; the cut is a function of shape and device alone, so results repeat to the bit.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{DType, Gpu, Launch, Region, Tensor};
+
+use crate::gelu::Gelu;
+use crate::{Cx, Result};
+
+/// How the operands of a product lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// a [m, k], b [n, k].
+    Nt,
+    /// a [m, k], b [k, n].
+    Nn,
+    /// a [k, m], b [k, n].
+    Tn,
+}
+
+/// A row-major bf16 matrix whose rows are `ld` elements apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mat {
+    pub region: Region,
+    pub ld: usize,
+}
+
+impl Mat {
+    /// `t` as a matrix of rows of its last dimension.
+    ///
+    /// # Errors
+    /// When `t` is not in bf16, or not on a GPU.
+    pub fn of(t: &Tensor) -> Result<Mat> {
+        Mat::with(t, t.shape().cols())
+    }
+
+    /// `t` as a matrix of rows of `ld` elements.
+    ///
+    /// # Errors
+    /// As [`Mat::of`].
+    pub fn with(t: &Tensor, ld: usize) -> Result<Mat> {
+        Ok(Mat { region: region(t, DType::Bf16)?, ld })
+    }
+
+    /// Whether rows start on 16-byte boundaries.
+    pub fn is_aligned(&self) -> bool {
+        aligned(self.region) && self.ld.is_multiple_of(8)
+    }
+}
+
+/// The memory of `t`, which has to be of type `dtype`.
+pub(crate) fn region(t: &Tensor, dtype: DType) -> Result<Region> {
+    if t.dtype() != dtype {
+        let (shape, found) = (t.shape(), t.dtype());
+        return Err(pheye_tensor::Error::DType { shape, found, expected: dtype }.into());
+    }
+    Ok(t.region()?)
+}
+
+fn aligned(region: Region) -> bool {
+    region.addr.is_multiple_of(16)
+}
+
+/// Dropout as kernels take it, `DropoutMask` of `kernels/include/philox.cuh`.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct MaskParams {
+    pub stream: u64,
+    pub seed: u64,
+    pub module: u32,
+    pub p: f32,
+}
+
+/// Dropout of a product's operand or result: the region holds the stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mask {
+    pub stream: Region,
+    pub seed: u64,
+    pub module: u32,
+    pub p: f32,
+}
+
+impl Mask {
+    pub fn params(mask: Option<Mask>, launch: &mut Launch) -> MaskParams {
+        match mask {
+            Some(Mask { stream, seed, module, p }) => {
+                MaskParams { stream: launch.read(stream), seed, module, p }
+            }
+            None => MaskParams::zeroed(),
+        }
+    }
+}
+
+/// a2 [m, k2] and b2, laid out as a and b are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LowRank {
+    pub a: Mat,
+    pub b: Mat,
+    pub k: usize,
+    /// Of the product a2 b2, in layout [`Layout::Nn`].
+    pub mask: Option<Mask>,
+}
+
+/// What happens to a product before it is stored. The regions are of c's shape, the bias f32, the others bf16.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Epilogue {
+    pub bias: Option<Region>,
+    pub activation: Option<Gelu>,
+    /// Takes what the activation is applied to.
+    pub pre: Option<Region>,
+    /// Multiplies by the slope of a GELU at these values.
+    pub slope: Option<(Region, Gelu)>,
+    pub residual: Option<Region>,
+}
+
+/// The result.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Out {
+    pub region: Region,
+    pub ld: usize,
+    pub dtype: DType,
+    /// `+=` in place of `=`, for f32.
+    pub add: bool,
+}
+
+/// Products of one shape whose operands and results lie at fixed distances, in elements.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch {
+    pub count: usize,
+    pub strides: [usize; 3],
+}
+
+/// One matrix product, or a batch of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gemm {
+    pub layout: Layout,
+    /// m, n, k.
+    pub dims: [usize; 3],
+    pub a: Mat,
+    pub b: Mat,
+    pub low_rank: Option<LowRank>,
+    pub alpha: f32,
+    pub epilogue: Epilogue,
+    pub c: Out,
+    pub batch: Option<Batch>,
+}
+
+impl Gemm {
+    /// c = a b of these layouts and m, n, k.
+    pub fn new(layout: Layout, dims: [usize; 3], a: Mat, b: Mat, c: Out) -> Gemm {
+        Gemm { layout, dims, a, b, low_rank: None, alpha: 1.0, epilogue: Epilogue::default(), c, batch: None }
+    }
+}
+
+/// `struct Gemm` of `kernels/include/gemm_params.cuh`.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct GemmParams {
+    pub a: u64,
+    pub b: u64,
+    pub a2: u64,
+    pub b2: u64,
+    pub c: u64,
+    pub partial: u64,
+    pub bias: u64,
+    pub residual: u64,
+    pub slope: u64,
+    pub pre: u64,
+    pub mask: MaskParams,
+    pub strides: [i64; 3],
+    pub m: i32,
+    pub n: i32,
+    pub k: i32,
+    pub k2: i32,
+    pub lda: i32,
+    pub ldb: i32,
+    pub lda2: i32,
+    pub ldb2: i32,
+    pub ldc: i32,
+    pub splits: i32,
+    pub batch: i32,
+    pub flags: i32,
+    pub activation: i32,
+    pub slope_kind: i32,
+    pub alpha: f32,
+    pub pad: i32,
+}
+
+const F32: i32 = 1;
+const ADD: i32 = 2;
+const VECTORS: i32 = 4;
+
+fn gelu(kind: Option<Gelu>) -> i32 {
+    match kind {
+        None => 0,
+        Some(Gelu::Exact) => 1,
+        Some(Gelu::Tanh) => 2,
+        Some(Gelu::Quick) => 3,
+    }
+}
+
+/// The kernels of a layout: for products that fill the device, for smaller ones, and without alignment.
+fn kernels(layout: Layout) -> [&'static str; 3] {
+    match layout {
+        Layout::Nt => ["gemm_nt_bf16_128x128", "gemm_nt_bf16_64x64", "gemm_nt_bf16_64x64_any"],
+        Layout::Nn => ["gemm_nn_bf16_128x128", "gemm_nn_bf16_64x64", "gemm_nn_bf16_64x64_any"],
+        Layout::Tn => ["gemm_tn_bf16_128x128", "gemm_tn_bf16_64x64", "gemm_tn_bf16_64x64_any"],
+    }
+}
+
+/// k is taken in tiles of so many.
+pub(crate) const TILE_K: usize = 32;
+/// Rows of x up to which a product is a matter of reading the weights.
+const THIN: usize = 32;
+
+/// In how many parts to cut k when it has `tiles_k` tiles, c has `tiles`, and a part takes `least` of them: so many that each
+/// multiprocessor has two blocks.
+pub(crate) fn splits(sms: usize, tiles: usize, tiles_k: usize, least: usize) -> usize {
+    if tiles >= sms { 1 } else { (2 * sms / tiles.max(1)).clamp(1, (tiles_k / least).max(1)) }
+}
+
+impl Gemm {
+    fn is_aligned(&self) -> bool {
+        let strides = self.batch.is_none_or(|b| b.strides[..2].iter().all(|s| s.is_multiple_of(8)));
+        let low = self.low_rank.is_none_or(|l| l.a.is_aligned() && l.b.is_aligned());
+        self.a.is_aligned() && self.b.is_aligned() && strides && low
+    }
+
+    fn has_vectors(&self) -> bool {
+        let e = &self.epilogue;
+        let regions = [Some(self.c.region), e.pre, e.residual, e.slope.map(|(r, _)| r)];
+        let stride = self.batch.map_or(0, |b| b.strides[2]);
+        let [ld, stride] = [self.c.ld, stride].map(|x| x.is_multiple_of(8));
+        ld && stride && regions.into_iter().flatten().all(aligned)
+    }
+
+    fn count(&self) -> usize {
+        self.batch.map_or(1, |b| b.count)
+    }
+
+    /// Sizes and switches; no addresses.
+    fn params(&self, splits: usize) -> GemmParams {
+        let ([m, n, k], [sa, sb, sc]) = (self.dims, self.batch.map_or([0; 3], |b| b.strides));
+        let low = self.low_rank;
+        let flag = |on, bit| if on { bit } else { 0 };
+        GemmParams {
+            strides: [sa as i64, sb as i64, sc as i64],
+            m: m as i32,
+            n: n as i32,
+            k: k as i32,
+            k2: low.map_or(0, |l| l.k as i32),
+            lda: self.a.ld as i32,
+            ldb: self.b.ld as i32,
+            lda2: low.map_or(0, |l| l.a.ld as i32),
+            ldb2: low.map_or(0, |l| l.b.ld as i32),
+            ldc: self.c.ld as i32,
+            splits: splits as i32,
+            batch: self.count() as i32,
+            flags: flag(self.c.dtype == DType::F32, F32)
+                | flag(self.c.add, ADD)
+                | flag(self.has_vectors(), VECTORS),
+            activation: gelu(self.epilogue.activation),
+            slope_kind: gelu(self.epilogue.slope.map(|(_, kind)| kind)),
+            alpha: self.alpha,
+            ..GemmParams::zeroed()
+        }
+    }
+
+    fn name_operands(&self, p: &mut GemmParams, launch: &mut Launch) {
+        p.a = launch.read(self.a.region);
+        p.b = launch.read(self.b.region);
+        if let Some(low) = &self.low_rank {
+            p.a2 = launch.read(low.a.region);
+            p.b2 = launch.read(low.b.region);
+            p.mask = Mask::params(low.mask, launch);
+        }
+    }
+
+    fn name_results(&self, p: &mut GemmParams, launch: &mut Launch) {
+        let ([m, n, _], e) = (self.dims, &self.epilogue);
+        let whole = self.c.ld == n && self.batch.is_none_or(|b| b.strides[2] == m * n);
+        p.c = if self.c.add || !whole { launch.update(self.c.region) } else { launch.write(self.c.region) };
+        p.pre = e.pre.map_or(0, |r| launch.write(r));
+        p.bias = e.bias.map_or(0, |r| launch.read(r));
+        p.residual = e.residual.map_or(0, |r| launch.read(r));
+        p.slope = e.slope.map_or(0, |(r, _)| launch.read(r));
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Those of the launch; when there is no memory for partial sums.
+    pub fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<()> {
+        let ([m, n, k], batch) = (self.dims, self.count());
+        if m * n * batch == 0 {
+            return Ok(());
+        }
+        let (is_aligned, sms) = (self.is_aligned(), gpu.sms());
+        let plain = self.low_rank.is_none() && self.batch.is_none();
+        if self.layout == Layout::Nt && m <= THIN && is_aligned && plain {
+            return self.run_thin(gpu);
+        }
+        let [large, small, any] = kernels(self.layout);
+        let (tiles_k, tiles) = (k.div_ceil(TILE_K), |t: usize| m.div_ceil(t) * n.div_ceil(t) * batch);
+        let fills = tiles(128) >= sms || tiles(128) * tiles_k >= 32 * sms;
+        let (name, splits) = match is_aligned {
+            true if m > 64 && n > 64 && fills => (large, splits(sms, tiles(128), tiles_k, 8)),
+            true => (small, splits(sms, tiles(64), tiles_k, 4)),
+            false => (any, splits(sms, tiles(64), tiles_k, 4)),
+        };
+        let mut launch = gpu.launch(name)?;
+        let [tile_m, tile_n, _] = launch.spec().tile;
+        let grid = [m.div_ceil(tile_m) * n.div_ceil(tile_n), splits, batch];
+        let mut p = self.params(splits);
+        self.name_operands(&mut p, &mut launch);
+        if splits == 1 {
+            self.name_results(&mut p, &mut launch);
+            return Ok(launch.run(grid, &p)?);
+        }
+        let partial = cx.empty_f32([splits, batch, m, n])?;
+        p.partial = launch.write(partial.region()?);
+        launch.run(grid, &p)?;
+        self.reduce(gpu, &partial, splits)
+    }
+
+    /// c of the sums of its parts.
+    fn reduce(&self, gpu: &Gpu, partial: &Tensor, splits: usize) -> Result<()> {
+        let mut launch = gpu.launch("gemm_reduce_f32")?;
+        let [threads, width, _] = launch.spec().tile;
+        let mut p = self.params(splits);
+        p.partial = launch.read(partial.region()?);
+        self.name_results(&mut p, &mut launch);
+        let blocks = (self.dims[0] * self.dims[1].div_ceil(width)).div_ceil(threads);
+        Ok(launch.run([blocks, 1, self.count()], &p)?)
+    }
+
+    fn run_thin(&self, gpu: &Gpu) -> Result<()> {
+        let [m, n, _] = self.dims;
+        let mut launch = gpu.launch(if m <= 8 { "gemm_thin_bf16_8" } else { "gemm_thin_bf16_32" })?;
+        let [tile_n, tile_m, _] = launch.spec().tile;
+        let mut p = self.params(1);
+        self.name_operands(&mut p, &mut launch);
+        self.name_results(&mut p, &mut launch);
+        Ok(launch.run([n.div_ceil(tile_n), m.div_ceil(tile_m), 1], &p)?)
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ColumnSums {
+    x: u64,
+    partial: u64,
+    rows: i32,
+    n: i32,
+    splits: i32,
+    pad: i32,
+}
+
+/// `sums[j]` += Σ of column j of x [rows, n], bf16.
+///
+/// # Errors
+/// Those of the launch; when there is no memory for partial sums.
+pub(crate) fn add_column_sums(cx: &Cx, gpu: &Gpu, sums: Region, x: &Tensor) -> Result<()> {
+    let (rows, n) = (x.shape().rows(), x.shape().cols());
+    if rows * n == 0 {
+        return Ok(());
+    }
+    let mut launch = gpu.launch("column_sums_bf16")?;
+    let tiles = n.div_ceil(launch.spec().tile[0]);
+    let splits = (4 * gpu.sms() / tiles).clamp(1, rows.div_ceil(64));
+    let partial = cx.empty_f32([splits, n])?;
+    let x = Mat::of(x)?;
+    let p = ColumnSums {
+        x: launch.read(x.region),
+        partial: launch.write(partial.region()?),
+        rows: rows as i32,
+        n: n as i32,
+        splits: splits as i32,
+        pad: 0,
+    };
+    launch.run([tiles, splits, 1], &p)?;
+    let c = Out { region: sums, ld: n, dtype: DType::F32, add: true };
+    Gemm::new(Layout::Tn, [1, n, rows], x, x, c).reduce(gpu, &partial, splits)
+}

@@ -1,0 +1,72 @@
+//! The GPU arm: each product one launch (or two, where k is cut), the bias and what follows in the product's epilogue.
+
+use pheye_tensor::{DType, Gpu, Grads, Region, Tensor};
+
+use super::Linear;
+use super::gemm::{Epilogue, Gemm, Layout, Mat, Out, add_column_sums, region};
+use crate::{Cx, Result};
+
+/// All of a bf16 activation, written.
+pub(crate) fn activation(t: &Tensor) -> Result<Out> {
+    let dtype = DType::Bf16;
+    Ok(Out { region: region(t, dtype)?, ld: t.shape().cols(), dtype, add: false })
+}
+
+/// The bias of a linear, f32.
+pub(crate) fn bias(p: &Linear) -> Result<Option<Region>> {
+    p.bias.as_ref().map(|b| region(&b.value, DType::F32)).transpose()
+}
+
+/// y = f(x Wᵀ + b), all else of `epilogue` as the caller says.
+pub(crate) fn forward(
+    cx: &Cx,
+    gpu: &Gpu,
+    x: &Tensor,
+    p: &Linear,
+    y: &Tensor,
+    epilogue: Epilogue,
+) -> Result<()> {
+    let (k, n) = (p.k(), p.n());
+    let dims = [x.shape().rows(), n, k];
+    let w = Mat::with(p.weight.matrix(), k)?;
+    let mut call = Gemm::new(Layout::Nt, dims, Mat::with(x, k)?, w, activation(y)?);
+    call.epilogue = Epilogue { bias: bias(p)?, ..epilogue };
+    call.run(cx, gpu)
+}
+
+/// dx = (dy W)·slope.
+pub(crate) fn input_grad(
+    cx: &Cx,
+    gpu: &Gpu,
+    dy: &Tensor,
+    p: &Linear,
+    dx: &Tensor,
+    epilogue: Epilogue,
+) -> Result<()> {
+    let (k, n) = (p.k(), p.n());
+    let dims = [dy.shape().rows(), k, n];
+    let w = Mat::with(p.weight.matrix(), k)?;
+    let mut call = Gemm::new(Layout::Nn, dims, Mat::with(dy, n)?, w, activation(dx)?);
+    call.epilogue = epilogue;
+    call.run(cx, gpu)
+}
+
+/// dW += dyᵀ x and db += Σ dy, of what is trained.
+pub(super) fn add_grads(
+    cx: &Cx,
+    gpu: &Gpu,
+    x: Option<&Tensor>,
+    dy: &Tensor,
+    p: &Linear,
+    grads: &Grads,
+) -> Result<()> {
+    let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
+    if let (Some(x), Some(dw)) = (x, grads.view(&p.weight)?) {
+        let c = Out { region: dw.region()?, ld: k, dtype: DType::F32, add: true };
+        Gemm::new(Layout::Tn, [n, k, m], Mat::with(dy, n)?, Mat::with(x, k)?, c).run(cx, gpu)?;
+    }
+    if let Some(db) = p.bias.as_ref().map(|b| grads.view(b)).transpose()?.flatten() {
+        add_column_sums(cx, gpu, db.region()?, dy)?;
+    }
+    Ok(())
+}
