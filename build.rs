@@ -56,7 +56,9 @@ fn build() -> Result<(), String> {
 
 /// One fatbin for each `.cu`, and `images.rs` with a table of them; an empty table and the reason when there is no nvcc.
 fn cuda(places: &Places) -> Result<(), String> {
-    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "PHEYE_CUDA", "PHEYE_CUDA_ARCHS"] {
+    for name in
+        ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "PHEYE_CUDA", "PHEYE_CUDA_ARCHS", "PHEYE_CUDA_FLAGS"]
+    {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let mode = env::var("PHEYE_CUDA").unwrap_or_default();

@@ -15,14 +15,15 @@ use super::jobs::{self, Source};
 /// What a build compiles for: machine code for the chips in use, and PTX that a driver compiles for later ones.
 pub const ARCHS: &str = "80,86,89,90a,100a,120a,compute_80";
 
-/// `-lineinfo` lets a profiler show source lines, and changes no code. No fast-math flag: a kernel that wants an
-/// approximate division says so, and the others stay exact.
-const FLAGS: [&str; 5] = ["-O3", "-std=c++17", "-lineinfo", "-Xptxas", "-v"];
+/// No fast-math flag: a kernel that wants an approximate division says so, and the others stay exact. No `-lineinfo` either, since
+/// it trebles what is embedded; who profiles adds it by `PHEYE_CUDA_FLAGS`.
+const FLAGS: [&str; 4] = ["-O3", "-std=c++17", "-Xptxas", "-v"];
 
 /// A compiler that runs.
 pub struct Nvcc {
     pub path: PathBuf,
     version: String,
+    flags: Vec<String>,
 }
 
 /// One `.cu` compiled for one architecture.
@@ -54,7 +55,9 @@ impl Nvcc {
 
     fn at(path: PathBuf) -> Result<Nvcc, String> {
         let version = jobs::run(Command::new(&path).arg("--version"))?;
-        Ok(Nvcc { path, version })
+        let more = env::var("PHEYE_CUDA_FLAGS").unwrap_or_default();
+        let flags = FLAGS.into_iter().chain(more.split_whitespace()).map(str::to_owned).collect();
+        Ok(Nvcc { path, version, flags })
     }
 
     /// The architectures of a list such as `80,90a,compute_80`; without one, those of [`ARCHS`] that this nvcc knows.
@@ -99,7 +102,7 @@ impl Nvcc {
     fn object(&self, source: &Source, arch: &str, include: &Path, cache: &Path) -> Result<Object, String> {
         let closure = jobs::closure(&source.path, &[include])?;
         let mut texts = vec![self.version.as_str(), arch];
-        texts.extend(FLAGS);
+        texts.extend(self.flags.iter().map(String::as_str));
         texts.extend(closure.iter().map(|(_, text)| text.as_str()));
         let (kind, target) = if arch.starts_with("compute_") {
             ("ptx", arch.to_owned())
@@ -110,7 +113,7 @@ impl Nvcc {
         let report = file.with_extension(format!("{kind}.txt"));
         jobs::once(&file, |part| {
             let mut command = Command::new(&self.path);
-            command.arg(format!("-{kind}")).arg(format!("-arch={target}")).args(FLAGS);
+            command.arg(format!("-{kind}")).arg(format!("-arch={target}")).args(&self.flags);
             let said = jobs::run(command.arg("-I").arg(include).arg(&source.path).arg("-o").arg(part))?;
             // Before the object gets its name: an object without a report would pass every check.
             let failed = |error| format!("cannot write {}: {error}", report.display());
@@ -129,7 +132,8 @@ impl Nvcc {
         create.push(file);
         let fatbinary = self.path.with_file_name(format!("fatbinary{}", env::consts::EXE_SUFFIX));
         let mut command = Command::new(if fatbinary.is_file() { fatbinary } else { "fatbinary".into() });
-        command.arg(create).arg("-64");
+        // Machine code too, not only PTX: a quarter of its size is left.
+        command.arg(create).args(["-64", "--compress-all"]);
         for object in objects {
             let (kind, sm) = match object.arch.strip_prefix("compute_") {
                 Some(number) => ("ptx", number),
