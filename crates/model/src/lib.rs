@@ -13,4 +13,4 @@ pub use error::{Error, Result};
 pub use generate::{Generated, Generation};
 pub use load::{CONFIG_FILE, WEIGHTS_FILE};
 pub use loss::{Batch, Loss, stack};
-pub use pheye::{Options, Pheye};
+pub use pheye::{Options, Pheye, Recompute};

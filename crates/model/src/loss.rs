@@ -78,7 +78,11 @@ pub(crate) fn cross_spans(lengths: &[usize], picture: &[usize], media_tokens: us
 enum Taped {
     Cross(pheye_xattn::Saved, linear::Saved),
     Block(pheye_phi::Saved),
+    /// The input of a layer that is computed again in backward.
+    Input(Tensor),
 }
+
+type Tape = Vec<(usize, Taped)>;
 
 /// Who sees whom in a batch.
 struct Sight {
@@ -95,26 +99,48 @@ impl Pheye {
         Ok(Sight { layout: Layout::packed(&batch.lengths), spans })
     }
 
-    /// The decoder up to its final LayerNorm; `keep(i, saved)` is given what each part of layer i saved.
+    /// Layer i of the decoder, with the cross-attention block before it; what they save goes on the tape.
+    fn layer(
+        &self,
+        cx: &Cx,
+        i: usize,
+        mut x: Tensor,
+        media: &Tensor,
+        sight: &Sight,
+        tape: &mut Tape,
+    ) -> Result<Tensor> {
+        if let Some(cross) = &self.cross[i] {
+            let (kv, kv_saved) = cross.kv(cx, media)?;
+            let (y, saved) = cross.forward(cx, &x, &kv, &sight.spans)?;
+            x = y;
+            tape.push((i, Taped::Cross(saved, kv_saved)));
+        }
+        let (y, saved) = self.phi.blocks[i].forward(cx, &x, &sight.layout, &self.phi.rotary, None)?;
+        tape.push((i, Taped::Block(saved)));
+        Ok(y)
+    }
+
+    /// The decoder up to its final LayerNorm. With a tape, the layers that backward reaches leave on it what they saved.
     fn hidden(
         &self,
         cx: &Cx,
         ids: &[u32],
         media: &Tensor,
         sight: &Sight,
-        mut keep: impl FnMut(usize, Taped),
+        mut tape: Option<&mut Tape>,
     ) -> Result<Tensor> {
         let mut x = embedding::forward(cx, ids, &self.phi.embed)?;
-        for (i, (cross, block)) in self.cross.iter().zip(&self.phi.blocks).enumerate() {
-            if let Some(cross) = cross {
-                let (kv, kv_saved) = cross.kv(cx, media)?;
-                let (y, saved) = cross.forward(cx, &x, &kv, &sight.spans)?;
-                x = y;
-                keep(i, Taped::Cross(saved, kv_saved));
+        let first = self.trains.first_layer;
+        for i in 0..self.cross.len() {
+            let mut saved = Tape::new();
+            let y = self.layer(cx, i, x.clone(), media, sight, &mut saved)?;
+            if let Some(tape) = tape.as_deref_mut().filter(|_| i >= first) {
+                match i - first < self.recompute.text {
+                    true => tape.push((i, Taped::Input(x))),
+                    false => tape.extend(saved),
+                }
             }
-            let (y, saved) = block.forward(cx, &x, &sight.layout, &self.phi.rotary, None)?;
             x = y;
-            keep(i, Taped::Block(saved));
         }
         Ok(x)
     }
@@ -124,7 +150,7 @@ impl Pheye {
     /// # Errors
     /// Those of the operations.
     pub fn logits(&self, cx: &Cx, media: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let x = self.hidden(cx, &batch.ids, media, &self.sight(batch)?, |_, _| ())?;
+        let x = self.hidden(cx, &batch.ids, media, &self.sight(batch)?, None)?;
         let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
         Ok(linear::forward(cx, &x, &self.phi.head)?.0)
     }
@@ -135,7 +161,7 @@ impl Pheye {
     /// Those of the operations.
     pub fn loss(&self, cx: &Cx, batch: &Batch) -> Result<Loss> {
         let media = self.encode(cx, &batch.pixels, batch.pictures)?;
-        let x = self.hidden(cx, &batch.ids, &media, &self.sight(batch)?, |_, _| ())?;
+        let x = self.hidden(cx, &batch.ids, &media, &self.sight(batch)?, None)?;
         let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
         let loss = cross_entropy::run(cx, &x, &self.phi.head, &batch.targets, false, None)?;
         Ok(Loss { sum: loss.sum, tokens: loss.tokens })
@@ -183,12 +209,8 @@ impl Pheye {
         grads: &mut Grads,
     ) -> Result<(Loss, Option<Tensor>)> {
         let sight = self.sight(batch)?;
-        let mut tape = Vec::new();
-        let x = self.hidden(cx, &batch.ids, media, &sight, |i, saved| {
-            if i >= self.trains.first_layer {
-                tape.push((i, saved));
-            }
-        })?;
+        let mut tape = Tape::new();
+        let x = self.hidden(cx, &batch.ids, media, &sight, Some(&mut tape))?;
         let (x, norm) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
         let loss = cross_entropy::run(cx, &x, &self.phi.head, &batch.targets, true, Some(&mut *grads))?;
         let result = Loss { sum: loss.sum, tokens: loss.tokens };
@@ -198,6 +220,9 @@ impl Pheye {
         let mut dmedia = None;
         while let Some((i, taped)) = tape.pop() {
             match (taped, &self.cross[i]) {
+                (Taped::Input(x), _) => {
+                    self.layer(cx, i, x, media, &sight, &mut tape)?;
+                }
                 (Taped::Block(saved), _) => {
                     let block = &self.phi.blocks[i];
                     dx =

@@ -6,6 +6,7 @@ use pheye_phi::Phi;
 use pheye_tensor::{Device, Masters, Param, ParamTable, Scope, Tensor};
 use pheye_vit::Vit;
 use pheye_xattn::{Block, Connector};
+use serde::{Deserialize, Serialize};
 
 use crate::error::count;
 use crate::{Config, Result};
@@ -17,6 +18,17 @@ pub struct Options {
     pub frozen_bf16: bool,
 }
 
+/// How many layers keep only their input for backward and are computed again there: less memory, about a third more time for each,
+/// the same gradients to the last bit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recompute {
+    /// Blocks of the vision tower, from the first.
+    pub vision: usize,
+    /// Decoder layers with their cross-attention blocks, from the first that backward reaches.
+    pub text: usize,
+}
+
 /// A Pheye model.
 #[derive(Debug)]
 pub struct Pheye {
@@ -26,6 +38,7 @@ pub struct Pheye {
     pub(crate) phi: Phi,
     pub(crate) cross: Vec<Option<Block>>,
     pub(crate) trains: Trains,
+    pub(crate) recompute: Recompute,
 }
 
 /// Which parts have trained parameters, and so how far backward has to go.
@@ -75,12 +88,18 @@ impl Pheye {
                 has.then(|| Block::new(&mut blocks.at(i), &config.connector, text, vision, layers))
             })
             .collect();
-        Ok(Pheye { config, vit, connector, phi, cross, trains: Trains::default() })
+        Ok(Pheye { config, vit, connector, phi, cross, trains: Trains::default(), recompute: Recompute::default() })
     }
 
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Chooses which layers backward computes again. More than there are is all of them.
+    pub fn set_recompute(&mut self, recompute: Recompute) {
+        self.recompute = recompute;
+        self.vit.recompute = recompute.vision;
     }
 
     /// All parameters, in the order of the network.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{batch, config, lively, names, of, relative, values};
-use pheye_model::{Batch, Config, Error, Loss, Pheye};
+use pheye_model::{Batch, Config, Error, Loss, Pheye, Recompute};
 use pheye_ops::Cx;
 use pheye_ops::lora::Dropout;
 use pheye_tensor::{Grads, Tensor};
@@ -223,5 +223,31 @@ fn batches_that_do_not_fit_are_refused() {
             model.loss_and_grads(&Cx::cpu(), &batch, None, &mut grads).unwrap_err(),
         ];
         assert!(errors.iter().all(|e: &Error| e.to_string().contains(message)), "{errors:?}");
+    }
+}
+
+#[test]
+fn recomputed_layers_give_the_same_bits_in_less_memory() {
+    let config = config();
+    let mut model = lively(&config);
+    let batch = batch(&config, &[30; 4]);
+    let dropout = Some(Dropout { p: 0.1, seed: 5, stream: 3 });
+    let mut step = |recompute| {
+        model.set_recompute(recompute);
+        let (cx, table) = (Cx::cpu(), model.train(Pheye::is_pheye_param).unwrap());
+        let mut grads = Grads::new(table);
+        let loss = model.loss_and_grads(&cx, &batch, dropout, &mut grads).unwrap();
+        (loss, grads.flat.f32().unwrap().to_vec(), cx.arena.stats().peak)
+    };
+    let (loss, grads, most) = step(Recompute::default());
+    for recompute in [
+        Recompute { vision: 1, text: 0 },
+        Recompute { vision: 0, text: 2 },
+        Recompute { vision: usize::MAX, text: usize::MAX },
+    ] {
+        let (same, again, peak) = step(recompute);
+        assert_eq!(same, loss);
+        assert!(again == grads, "{recompute:?}");
+        assert!(peak < most, "{recompute:?}: {peak} of {most}");
     }
 }

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use pheye_data::{Content, OnBroken};
+use pheye_model::Recompute;
 use pheye_optim::{AdamWConfig, Schedule, ScheduleKind};
 use serde::{Deserialize, Serialize};
 
@@ -182,6 +183,8 @@ pub struct TrainConfig {
     pub lora_dropout: f64,
     /// Names of the trained parameters, with `*` and `?`; by default what the task trains.
     pub trainable: Vec<String>,
+    /// Layers that backward computes again instead of keeping what they saved: `{ vision = 32, text = 24 }` is all.
+    pub recompute: Recompute,
     /// Steps between checkpoints; 0 saves at the end only.
     pub checkpoint_every: u64,
     /// Checkpoints kept.
@@ -202,6 +205,7 @@ impl Default for TrainConfig {
             seed: 0,
             lora_dropout: 0.05,
             trainable: Vec::new(),
+            recompute: Recompute::default(),
             checkpoint_every: 500,
             keep: 2,
             out: PathBuf::from("run"),

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use pheye_data::Batch;
-use pheye_model::{Loss, Options, Pheye};
+use pheye_model::{Loss, Options, Pheye, Recompute};
 use pheye_ops::lora::Dropout;
 use pheye_ops::{Cx, RandomInit};
 use pheye_phi::{Layout, Phi};
@@ -53,6 +53,15 @@ impl Learner {
                     .map_err(pheye_model::Error::from)?;
                 Ok(Learner::NextToken(Box::new(phi)))
             }
+        }
+    }
+
+    /// Chooses which layers backward computes again; those of the vision tower where there is one.
+    pub(crate) fn set_recompute(&mut self, recompute: Recompute) {
+        match self {
+            Learner::Pheye(model) => model.set_recompute(recompute),
+            Learner::Contrastive(c) => c.vit.recompute = recompute.vision,
+            Learner::NextToken(_) => {}
         }
     }
 

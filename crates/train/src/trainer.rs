@@ -187,6 +187,7 @@ impl<'a> Run<'a> {
     fn new(config: &'a Config, network: &pheye_model::Config, out: &Path) -> Result<Run<'a>> {
         let mut learner = Learner::new(config, network)?;
         let table = learner.choose(&config.train.trainable)?;
+        learner.set_recompute(config.train.recompute);
         if table.is_empty() {
             return Err(Error::NothingTrained { patterns: config.train.trainable.clone() });
         }

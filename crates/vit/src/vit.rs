@@ -18,6 +18,9 @@ pub struct Vit {
     pre_norm: LayerNorm,
     blocks: Vec<Block>,
     post_norm: LayerNorm,
+    /// So many blocks, the first ones, keep only their input for backward and are computed again there: less memory, more time,
+    /// the same gradients.
+    pub recompute: usize,
 }
 
 /// What the backward of the tower needs.
@@ -25,10 +28,17 @@ pub struct Vit {
 pub struct Saved {
     embed: patch_embed::Saved,
     pre_norm: layernorm::Saved,
-    blocks: Vec<block::Saved>,
+    blocks: Vec<Kept>,
     spans: Vec<Span>,
     tiles: Route,
     tokens: Route,
+}
+
+/// What a block keeps for backward.
+#[derive(Debug)]
+enum Kept {
+    All(block::Saved),
+    Input(Tensor),
 }
 
 /// Builds the LoRA linears of a tower and numbers them; the number keys a module's dropout.
@@ -99,7 +109,7 @@ impl Vit {
             .map(|i| Block::new(&mut layers.at(i), config, &mut modules))
             .collect();
         let post_norm = LayerNorm::new(&mut scope.at("post_layernorm"), d, config.layer_norm_eps);
-        Ok(Vit { config: config.clone(), embed, pre_norm, blocks, post_norm })
+        Ok(Vit { config: config.clone(), embed, pre_norm, blocks, post_norm, recompute: 0 })
     }
 
     /// The sizes.
@@ -122,7 +132,10 @@ impl Vit {
     /// Pixels of another size, and those of the operations.
     pub fn forward(&self, cx: &Cx, pixels: &Tensor, route: &Route) -> Result<(Tensor, Saved)> {
         let mut blocks = Vec::with_capacity(self.blocks.len());
-        let (x, saved) = self.run(cx, pixels, route, |b| blocks.push(b))?;
+        let (x, saved) = self.run(cx, pixels, route, |x, b| {
+            let again = blocks.len() < self.recompute;
+            blocks.push(if again { Kept::Input(x.clone()) } else { Kept::All(b) });
+        })?;
         Ok((x, Saved { blocks, ..saved }))
     }
 
@@ -131,7 +144,7 @@ impl Vit {
     /// # Errors
     /// As [`Vit::forward`].
     pub fn infer(&self, cx: &Cx, pixels: &Tensor, route: &Route) -> Result<Tensor> {
-        self.run(cx, pixels, route, drop).map(|(x, _)| x)
+        self.run(cx, pixels, route, |_, _| ()).map(|(x, _)| x)
     }
 
     fn run(
@@ -139,7 +152,7 @@ impl Vit {
         cx: &Cx,
         pixels: &Tensor,
         route: &Route,
-        mut keep: impl FnMut(block::Saved),
+        mut keep: impl FnMut(&Tensor, block::Saved),
     ) -> Result<(Tensor, Saved)> {
         let n = self.config.tokens();
         let pixels = cx.upload(pixels)?;
@@ -153,8 +166,8 @@ impl Vit {
         let (mut x, pre_norm) = layernorm::forward(cx, &x, &self.pre_norm)?;
         for block in &self.blocks {
             let (y, saved) = block.forward(cx, &x, &spans, &tokens)?;
+            keep(&x, saved);
             x = y;
-            keep(saved);
         }
         Ok((x, Saved { embed, pre_norm, blocks: Vec::new(), spans, tiles: route.clone(), tokens }))
     }
@@ -166,7 +179,11 @@ impl Vit {
     pub fn backward(&self, cx: &Cx, mut saved: Saved, dx: Tensor, grads: &mut Grads) -> Result<()> {
         let mut dx = dx;
         for block in self.blocks.iter().rev() {
-            let Some(s) = saved.blocks.pop() else { break };
+            let s = match saved.blocks.pop() {
+                None => break,
+                Some(Kept::All(s)) => s,
+                Some(Kept::Input(x)) => block.forward(cx, &x, &saved.spans, &saved.tokens)?.1,
+            };
             dx = block.backward(cx, &s, dx, &saved.spans, &saved.tokens, Some(&mut *grads))?;
         }
         let dx = layernorm::backward(cx, &saved.pre_norm, &dx, &self.pre_norm, Some(&mut *grads))?;
