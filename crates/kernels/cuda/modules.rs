@@ -1,0 +1,192 @@
+//! From a kernel's name to what a launch needs: the image that holds it is loaded when one of its kernels is first asked for.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::{Mutex, RwLock};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUresult};
+
+use super::card::Card;
+use super::driver::{Called, Stream, failed, text};
+use super::file;
+use crate::{Error, Result, Spec, image};
+
+/// Dynamic shared memory that a block may have without asking.
+const SHARED: usize = 48 << 10;
+
+/// A kernel of a loaded module.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    pub(super) function: sys::CUfunction,
+    pub(super) spec: Spec,
+}
+
+/// The modules of one context.
+pub(super) struct Modules {
+    card: Card,
+    replacement: Option<Module>,
+    /// By source.
+    embedded: Mutex<HashMap<&'static str, Module>>,
+    kernels: RwLock<HashMap<&'static str, Kernel>>,
+}
+
+impl Modules {
+    /// Those of the current context, which is `card`'s. The first is loaded now, so that a driver that cannot load what was
+    /// compiled is found when the GPU is opened.
+    pub(super) fn new(device: &str, card: &Card) -> Result<Modules> {
+        let replacement = replacement()?;
+        let images = image::images();
+        let mut embedded = HashMap::new();
+        if replacement.is_none() {
+            let none = || Error::NoKernels {
+                device: device.to_owned(),
+                reason: image::missing().unwrap_or("it was built without a .cu file").to_owned(),
+            };
+            let first = images.first().ok_or_else(none)?;
+            embedded.insert(first.source, Module::embedded(first, card)?);
+        }
+        let (embedded, kernels) = (Mutex::new(embedded), RwLock::default());
+        Ok(Modules { card: card.clone(), replacement, embedded, kernels })
+    }
+
+    /// A kernel that was found before.
+    pub(super) fn known(&self, name: &str) -> Option<Kernel> {
+        self.kernels.read().unwrap_or_else(|e| e.into_inner()).get(name).copied()
+    }
+
+    /// Finds a kernel, in the replacement first; the context is current. Its record is read over `stream`, which is not
+    /// recorded from.
+    pub(super) fn find(&self, name: &'static str, stream: &Stream) -> Result<Kernel> {
+        let mut embedded = self.embedded.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(kernel) = self.known(name) {
+            return Ok(kernel); // by another thread
+        }
+        let replaced = match &self.replacement {
+            Some(module) => module.kernel(name, &self.card, stream)?,
+            None => None,
+        };
+        let kernel = match replaced {
+            Some(kernel) => kernel,
+            None => self.in_image(name, &mut embedded, stream)?,
+        };
+        self.kernels.write().unwrap_or_else(|e| e.into_inner()).insert(name, kernel);
+        Ok(kernel)
+    }
+
+    fn in_image(
+        &self,
+        name: &'static str,
+        embedded: &mut HashMap<&'static str, Module>,
+        stream: &Stream,
+    ) -> Result<Kernel> {
+        let none = || Error::NoKernel(name.to_owned());
+        let image =
+            image::images().iter().find(|i| i.kernels.binary_search(&name).is_ok()).ok_or_else(none)?;
+        if !embedded.contains_key(image.source) {
+            embedded.insert(image.source, Module::embedded(image, &self.card)?);
+        }
+        // The image may hold the kernel for other architectures only.
+        embedded.get(image.source).ok_or_else(none)?.kernel(name, &self.card, stream)?.ok_or_else(none)
+    }
+}
+
+/// A loaded image.
+struct Module(sys::CUmodule);
+
+impl Module {
+    fn embedded(image: &image::Image, card: &Card) -> Result<Module> {
+        // SAFETY: a whole fatbin, as the build script made it, on a boundary of 16 bytes; the driver keeps a copy.
+        let loaded = unsafe { Module::load(image.bytes().as_ptr().cast()) };
+        loaded.map_err(|error| match error.0 {
+            CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
+                Error::OldDriver { found: card.driver.clone(), needed: "a later version".to_owned() }
+            }
+            CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU | CUresult::CUDA_ERROR_INVALID_IMAGE => Error::NoKernels {
+                device: format!("cuda:{}", card.index),
+                reason: format!(
+                    "kernels/{}.cu, on compute capability {} and a driver for CUDA {}: {}; PHEYE_CUDA_ARCHS says \
+                     what is compiled, and an older driver cannot load what a newer nvcc made",
+                    image.source,
+                    card.capability,
+                    card.driver,
+                    text(error)
+                ),
+            },
+            _ => failed("cuModuleLoadData")(error),
+        })
+    }
+
+    /// # Safety
+    /// `image` is a whole fatbin or cubin on a boundary of at least 8 bytes: the driver takes its size from its headers.
+    unsafe fn load(image: *const c_void) -> Called<Module> {
+        // SAFETY: as the caller says.
+        unsafe { result::module::load_data(image) }.map(Module)
+    }
+
+    /// A kernel by its name, with its record `<name>_spec`; none if this module has no such kernel.
+    fn kernel(&self, name: &'static str, card: &Card, stream: &Stream) -> Result<Option<Kernel>> {
+        let Ok(c_name) = CString::new(name) else { return Ok(None) };
+        // SAFETY: the module is loaded.
+        let function = match unsafe { result::module::get_function(self.0, c_name) } {
+            Err(DriverError(CUresult::CUDA_ERROR_NOT_FOUND)) => return Ok(None),
+            found => found.map_err(failed("cuModuleGetFunction"))?,
+        };
+        let spec = self.spec(name, stream)?;
+        if spec.shared > card.shared {
+            let cause = format!(
+                "a block needs {} bytes of shared memory, and may have {} on {}",
+                spec.shared, card.shared, card.name
+            );
+            return Err(Error::Driver { call: name, cause });
+        }
+        if spec.shared > SHARED {
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // Cannot overflow: the card's limit was an i32.
+            let bytes = i32::try_from(spec.shared).unwrap_or(i32::MAX);
+            // SAFETY: the function is of a loaded module.
+            unsafe { result::function::set_function_attribute(function, attribute, bytes) }
+                .map_err(|error| Error::Driver { call: name, cause: text(error) })?;
+        }
+        Ok(Some(Kernel { function, spec }))
+    }
+
+    fn spec(&self, name: &'static str, stream: &Stream) -> Result<Spec> {
+        let wrong = |cause: String| Error::Driver { call: name, cause };
+        let symbol = CString::new(format!("{name}_spec")).map_err(|error| wrong(error.to_string()))?;
+        let mut words = [0u32; 6];
+        // SAFETY: the module is loaded.
+        let (addr, bytes) = unsafe { result::module::get_global(self.0, symbol) }.map_err(|error| {
+            wrong(format!("its record cannot be read, KERNEL declares it: {}", text(error)))
+        })?;
+        if bytes != size_of_val(&words) {
+            return Err(wrong(format!("its record has {bytes} bytes, and not {}", size_of_val(&words))));
+        }
+        // SAFETY: the record has the size of `words`, and kernels do not write it. The host waits before it reads.
+        unsafe { result::memcpy_dtoh_async(&mut words, addr, stream.handle()) }
+            .and_then(|()| stream.wait())
+            .map_err(|error| wrong(text(error)))?;
+        Ok(Spec::from(words))
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: loaded once, unloaded once; `Cuda` has waited for its kernels. A failure only repeats an earlier one.
+        let _ = unsafe { result::module::unload(self.0) };
+    }
+}
+
+/// What `PHEYE_KERNELS` names, loaded.
+fn replacement() -> Result<Option<Module>> {
+    let wrong = |reason: String| {
+        let path = std::env::var_os(image::REPLACEMENT).unwrap_or_default();
+        Error::Replacement { path: path.to_string_lossy().into_owned(), reason }
+    };
+    let Some(bytes) = image::replacement().map_err(|error| wrong(error.why))? else { return Ok(None) };
+    file::check(&bytes).map_err(|reason| wrong(reason.to_owned()))?;
+    let mut aligned = vec![0u128; bytes.len().div_ceil(size_of::<u128>())];
+    bytemuck::cast_slice_mut::<u128, u8>(&mut aligned)[..bytes.len()].copy_from_slice(&bytes);
+    // SAFETY: on a boundary of 16 bytes; the file holds as much as its headers say. The driver keeps a copy.
+    unsafe { Module::load(aligned.as_ptr().cast()) }.map(Some).map_err(|error| wrong(text(error)))
+}
