@@ -6,6 +6,7 @@ mod error;
 mod generate;
 mod load;
 mod loss;
+mod memory;
 mod pheye;
 
 pub use config::{Config, Counts, LoraSpec, PRESETS};
@@ -13,4 +14,5 @@ pub use error::{Error, Result};
 pub use generate::{Generated, Generation};
 pub use load::{CONFIG_FILE, WEIGHTS_FILE};
 pub use loss::{Batch, Loss, stack};
+pub use memory::{Load, Memory};
 pub use pheye::{Options, Pheye, Recompute};

@@ -88,7 +88,15 @@ impl Pheye {
                 has.then(|| Block::new(&mut blocks.at(i), &config.connector, text, vision, layers))
             })
             .collect();
-        Ok(Pheye { config, vit, connector, phi, cross, trains: Trains::default(), recompute: Recompute::default() })
+        Ok(Pheye {
+            config,
+            vit,
+            connector,
+            phi,
+            cross,
+            trains: Trains::default(),
+            recompute: Recompute::default(),
+        })
     }
 
     /// The configuration.

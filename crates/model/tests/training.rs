@@ -3,7 +3,7 @@
 mod common;
 
 use common::{batch, config, lively, names, of, relative, values};
-use pheye_model::{Batch, Config, Error, Loss, Pheye, Recompute};
+use pheye_model::{Batch, Config, Error, Load, Loss, Pheye, Recompute};
 use pheye_ops::Cx;
 use pheye_ops::lora::Dropout;
 use pheye_tensor::{Grads, Tensor};
@@ -250,4 +250,40 @@ fn recomputed_layers_give_the_same_bits_in_less_memory() {
         assert!(again == grads, "{recompute:?}");
         assert!(peak < most, "{recompute:?}: {peak} of {most}");
     }
+}
+
+#[test]
+fn memory_is_estimated_to_a_fifth() {
+    // Wide enough that rounding of buffer sizes does not matter much.
+    let mut config = Config::preset("nano").unwrap();
+    config.connector.reduce = 2;
+    let mut model = lively(&config);
+    for (lengths, recompute) in [
+        (vec![40; 6], Recompute::default()),
+        (vec![100; 2], Recompute::default()),
+        (vec![40; 6], Recompute { vision: 3, text: 0 }),
+        (vec![40; 6], Recompute { vision: 1, text: 3 }),
+    ] {
+        let batch = batch(&config, &lengths);
+        model.set_recompute(recompute);
+        let cx = Cx::cpu();
+        let mut grads = Grads::new(model.train(Pheye::is_pheye_param).unwrap());
+        model.loss_and_grads(&cx, &batch, None, &mut grads).unwrap();
+        let measured = cx.arena.stats().peak as f64;
+        let load = Load { pictures: batch.pictures, tokens: batch.ids.len(), recompute, element: 4 };
+        let estimate = config.activations(load) as f64;
+        let ratio = estimate / measured;
+        assert!((0.8..1.2).contains(&ratio), "{lengths:?} {recompute:?}: {estimate} for {measured}");
+    }
+}
+
+#[test]
+fn settings_that_fit_are_found_when_memory_is_short() {
+    let config = Config::preset("x4-672").unwrap();
+    let load = Load { pictures: 16, tokens: 16 * 128, recompute: Recompute::default(), element: 2 };
+    let whole = config.memory(load).unwrap();
+    assert!(config.fitting(load, whole.total()).unwrap()[0].ends_with("{ vision = 0, text = 0 }"));
+    let some = config.fitting(load, 24 << 30).unwrap();
+    assert!(!some.is_empty() && !some[0].ends_with("{ vision = 0, text = 0 }"), "{some:?}");
+    assert!(config.fitting(load, 1 << 30).unwrap().is_empty());
 }
