@@ -6,6 +6,12 @@
 enum Gelu : int { GELU_NONE = 0, GELU_EXACT = 1, GELU_TANH = 2, GELU_QUICK = 3 };
 
 __device__ inline float sigmoid(float z) { return 1.f / (1.f + expf(-z)); }
+// sigma'(z) = sigma^2 exp(-z), without the difference 1 - sigma. Below -80, where both vanish, exp(-z) would overflow.
+__device__ inline float sigmoid_and_slope(float z, float& slope) {
+    const float e = expf(-fmaxf(z, -80.f)), s = 1.f / (1.f + e);
+    slope = s * s * e;
+    return s;
+}
 
 __device__ inline float gelu(float x, int kind) {
     if (kind == GELU_EXACT) return x * (0.5f + 0.5f * erff(x * 0.70710678118654752f));
@@ -18,12 +24,14 @@ __device__ inline float gelu_slope(float x, int kind) {
         return fmaf(x * 0.39894228040143268f, expf(-0.5f * x * x), 0.5f + 0.5f * erff(x * 0.70710678118654752f));
     }
     if (kind == GELU_TANH) {
-        const float s = sigmoid(x * fmaf(0.0713548162726f, x * x, 1.5957691216057f));
-        return fmaf(x * fmaf(3.f * 0.0713548162726f, x * x, 1.5957691216057f), s * (1.f - s), s);
+        float slope;
+        const float s = sigmoid_and_slope(x * fmaf(0.0713548162726f, x * x, 1.5957691216057f), slope);
+        return fmaf(x * fmaf(3.f * 0.0713548162726f, x * x, 1.5957691216057f), slope, s);
     }
     if (kind == GELU_QUICK) {
-        const float s = sigmoid(1.702f * x);
-        return fmaf(1.702f * x, s * (1.f - s), s);
+        float slope;
+        const float s = sigmoid_and_slope(1.702f * x, slope);
+        return fmaf(1.702f * x, slope, s);
     }
     return 1.f;
 }

@@ -2,9 +2,11 @@
 //!
 //! y = a + b, elementwise. Saves nothing: the gradient of both sides is dy. Reads 8 bytes and writes 4 an element.
 
+use bytemuck::{Pod, Zeroable};
 use pheye_cpu::par;
-use pheye_tensor::{Device, Tensor};
+use pheye_tensor::{Device, Gpu, Tensor};
 
+use crate::gpu::{by_dtype, typed};
 use crate::{Cx, Error, Result};
 
 /// Rows are cut into pieces of this many elements.
@@ -24,7 +26,7 @@ pub fn forward(cx: &Cx, mut a: Tensor, b: &Tensor) -> Result<Tensor> {
             right: b.shape(),
         });
     }
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let b = b.f32()?;
             if let Ok(y) = a.f32_mut() {
@@ -40,7 +42,7 @@ pub fn forward(cx: &Cx, mut a: Tensor, b: &Tensor) -> Result<Tensor> {
             });
             Ok(out)
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "add" }),
+        Device::Gpu(gpu) => add_gpu(cx, gpu, a, b),
     }
 }
 
@@ -61,7 +63,7 @@ pub fn accumulate(cx: &Cx, sum: &mut Option<Tensor>, b: Tensor) -> Result<()> {
 /// # Errors
 /// Those of the tensor.
 pub fn scale(cx: &Cx, mut a: Tensor, s: f32) -> Result<Tensor> {
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             if a.f32_mut().is_err() {
                 a = Tensor::from_f32(a.shape(), a.f32()?)?;
@@ -69,6 +71,56 @@ pub fn scale(cx: &Cx, mut a: Tensor, s: f32) -> Result<Tensor> {
             a.f32_mut()?.iter_mut().for_each(|v| *v *= s);
             Ok(a)
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "add" }),
+        Device::Gpu(gpu) => scale_gpu(cx, gpu, a, s),
     }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Add {
+    a: u64,
+    b: u64,
+    y: u64,
+    n: u64,
+}
+
+fn add_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, b: &Tensor) -> Result<Tensor> {
+    let (dtype, n) = (a.dtype(), a.shape().elements());
+    let mut l = gpu.launch(by_dtype(dtype, "add_fwd_bf16", "add_fwd_f32"))?;
+    let b = l.read(typed(b, dtype)?);
+    let (from, to, y) = if a.is_sole_view() {
+        let both = l.update(a.region()?);
+        (both, both, a)
+    } else {
+        let y = cx.empty_as(a.shape(), dtype)?;
+        (l.read(a.region()?), l.write(y.region()?), y)
+    };
+    let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
+    l.run(grid, &Add { a: from, b, y: to, n: n as u64 })?;
+    Ok(y)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Scale {
+    a: u64,
+    y: u64,
+    n: u64,
+    s: f32,
+    pad: u32,
+}
+
+fn scale_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, s: f32) -> Result<Tensor> {
+    let (dtype, n) = (a.dtype(), a.shape().elements());
+    let mut l = gpu.launch(by_dtype(dtype, "scale_fwd_bf16", "scale_fwd_f32"))?;
+    let (from, to, y) = if a.is_sole_view() {
+        let both = l.update(a.region()?);
+        (both, both, a)
+    } else {
+        let y = cx.empty_as(a.shape(), dtype)?;
+        (l.read(a.region()?), l.write(y.region()?), y)
+    };
+    let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
+    l.run(grid, &Scale { a: from, y: to, n: n as u64, s, pad: 0 })?;
+    Ok(y)
 }

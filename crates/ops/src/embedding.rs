@@ -3,9 +3,12 @@
 //! y [n, d] of table [v, d] in f32 or bf16. Saves nothing but the numbers, which the caller has. Reads and writes 4 bytes
 //! an element of y, no FLOPs; backward adds, in the order of i.
 
+use bytemuck::{Pod, Zeroable};
 use pheye_cpu::embedding as cpu;
-use pheye_tensor::{Device, Grads, Param, Slice, Tensor};
+use pheye_tensor::{DType, Device, Gpu, Grads, Param, Slice, Tensor};
 
+use crate::gpu::{by_dtype, typed};
+use crate::rows::{Move, move_gpu};
 use crate::{Cx, Error, Result};
 
 /// y [n, d].
@@ -15,7 +18,7 @@ use crate::{Cx, Error, Result};
 pub fn forward(cx: &Cx, ids: &[u32], table: &Param) -> Result<Tensor> {
     check(ids, table)?;
     let d = table.shape().cols();
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let mut y = cx.empty([ids.len(), d])?;
             match table.value.slice()? {
@@ -24,7 +27,13 @@ pub fn forward(cx: &Cx, ids: &[u32], table: &Param) -> Result<Tensor> {
             }
             Ok(y)
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "embedding" }),
+        Device::Gpu(gpu) => {
+            let x = table.matrix();
+            let y = cx.empty_as([ids.len(), d], x.dtype())?;
+            let from = Some(cx.table(ids)?);
+            move_gpu(gpu, Move { x, y: &y, from, to: None, rows: ids.len(), whole: true })?;
+            crate::elementwise::cast(cx, &y, cx.dtype())
+        }
     }
 }
 
@@ -39,7 +48,7 @@ pub fn backward(cx: &Cx, ids: &[u32], dy: &Tensor, table: &Param, grads: Option<
         return Err(Error::Shapes { op: "embedding", left_name: "dy", left, right_name: "table", right });
     }
     check(ids, table)?;
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             if let Some(grads) = grads
                 && let Some(dtable) = grads.of(table)?
@@ -49,7 +58,10 @@ pub fn backward(cx: &Cx, ids: &[u32], dy: &Tensor, table: &Param, grads: Option<
             }
             Ok(())
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "embedding" }),
+        Device::Gpu(gpu) => match grads.map(|g| g.view(table)).transpose()?.flatten() {
+            Some(dtable) if d > 0 => backward_gpu(cx, gpu, ids, dy, &dtable),
+            _ => Ok(()),
+        },
     }
 }
 
@@ -62,4 +74,44 @@ fn check(ids: &[u32], table: &Param) -> Result<()> {
             Err(Error::Range { op: "embedding", what: "id", value, allowed })
         }
     }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Add {
+    x: u64,
+    y: u64,
+    id: u64,
+    start: u64,
+    order: u64,
+    cols: u32,
+    pad: u32,
+}
+
+/// Rows of dy that go to the same row of the table are added by one block, in the order of i.
+fn backward_gpu(cx: &Cx, gpu: &Gpu, ids: &[u32], dy: &Tensor, dtable: &Tensor) -> Result<()> {
+    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
+    order.sort_by_key(|&i| ids[i as usize]);
+    let (mut distinct, mut start) = (Vec::new(), Vec::new());
+    for (at, &i) in order.iter().enumerate() {
+        let id = ids[i as usize];
+        if distinct.last() != Some(&id) {
+            distinct.push(id);
+            start.push(at as u32);
+        }
+    }
+    start.push(order.len() as u32);
+    let cols = dtable.shape().cols();
+    let mut l = gpu.launch(by_dtype(dy.dtype(), "rows_add_bwd_bf16", "rows_add_bwd_f32"))?;
+    let p = Add {
+        x: l.read(dy.region()?),
+        y: l.update(typed(dtable, DType::F32)?),
+        id: l.read(cx.table(&distinct)?),
+        start: l.read(cx.table(&start)?),
+        order: l.read(cx.table(&order)?),
+        cols: cols as u32,
+        pad: 0,
+    };
+    let grid = [distinct.len(), cols.div_ceil(l.spec().tile[0]), 1];
+    Ok(l.run(grid, &p)?)
 }

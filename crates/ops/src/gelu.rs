@@ -3,9 +3,11 @@
 //! y = gelu(x), dx = dy·gelu′(x). Saved is x (shared, not copied). Forward reads 4 and writes 4 bytes an element;
 //! backward reads 8 and writes 4. About 20 FLOPs an element each way.
 
+use bytemuck::{Pod, Zeroable};
 use pheye_cpu::gelu as cpu;
-use pheye_tensor::{Device, Tensor};
+use pheye_tensor::{Device, Gpu, Tensor};
 
+use crate::gpu::{by_dtype, typed};
 use crate::{Cx, Error, Result};
 
 pub use pheye_cpu::gelu::Gelu;
@@ -21,13 +23,13 @@ pub struct Saved {
 /// # Errors
 /// Those of the tensor.
 pub fn forward(cx: &Cx, x: &Tensor, kind: Gelu) -> Result<(Tensor, Saved)> {
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let mut y = cx.empty(x.shape())?;
             cpu::forward(y.f32_mut()?, x.f32()?, kind);
             Ok((y, Saved { x: x.clone() }))
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "gelu" }),
+        Device::Gpu(gpu) => Ok((forward_gpu(cx, gpu, x, kind)?, Saved { x: x.clone() })),
     }
 }
 
@@ -40,12 +42,63 @@ pub fn backward(cx: &Cx, saved: &Saved, dy: &Tensor, kind: Gelu) -> Result<Tenso
     if left.elements() != right.elements() {
         return Err(Error::Shapes { op: "gelu", left_name: "dy", left, right_name: "x", right });
     }
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let mut dx = cx.empty(left)?;
             cpu::backward(dx.f32_mut()?, dy.f32()?, saved.x.f32()?, kind);
             Ok(dx)
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "gelu" }),
+        Device::Gpu(gpu) => backward_gpu(cx, gpu, &saved.x, dy, kind),
     }
+}
+
+/// The number of a kind in the kernels (`include/gelu.cuh`).
+pub(crate) fn number(kind: Gelu) -> u32 {
+    match kind {
+        Gelu::Exact => 1,
+        Gelu::Tanh => 2,
+        Gelu::Quick => 3,
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Forward {
+    x: u64,
+    y: u64,
+    n: u64,
+    kind: u32,
+    pad: u32,
+}
+
+fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, kind: Gelu) -> Result<Tensor> {
+    let (dtype, n) = (x.dtype(), x.shape().elements());
+    let y = cx.empty_as(x.shape(), dtype)?;
+    let mut l = gpu.launch(by_dtype(dtype, "gelu_fwd_bf16", "gelu_fwd_f32"))?;
+    let (from, to) = (l.read(x.region()?), l.write(y.region()?));
+    let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
+    l.run(grid, &Forward { x: from, y: to, n: n as u64, kind: number(kind), pad: 0 })?;
+    Ok(y)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Backward {
+    dy: u64,
+    x: u64,
+    dx: u64,
+    n: u64,
+    kind: u32,
+    pad: u32,
+}
+
+fn backward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, dy: &Tensor, kind: Gelu) -> Result<Tensor> {
+    let (dtype, n) = (dy.dtype(), dy.shape().elements());
+    let dx = cx.empty_as(dy.shape(), dtype)?;
+    let mut l = gpu.launch(by_dtype(dtype, "gelu_bwd_bf16", "gelu_bwd_f32"))?;
+    let (dy, x) = (l.read(dy.region()?), l.read(typed(x, dtype)?));
+    let p = Backward { dy, x, dx: l.write(dx.region()?), n: n as u64, kind: number(kind), pad: 0 };
+    let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
+    l.run(grid, &p)?;
+    Ok(dx)
 }

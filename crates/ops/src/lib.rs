@@ -6,6 +6,7 @@
 
 mod cx;
 mod error;
+mod gpu;
 mod init;
 
 pub mod adamw;
@@ -14,6 +15,7 @@ pub mod argmax;
 pub mod attention;
 pub mod contrastive;
 pub mod cross_entropy;
+pub mod elementwise;
 pub mod embedding;
 pub mod gelu;
 pub mod layernorm;

@@ -2,8 +2,10 @@
 //!
 //! `y[g] = Σ x[rows of g] / n(g)`. Saves nothing: `dx[row of g] = dy[g] / n(g)`. Reads and writes 4 bytes an element of x.
 
-use pheye_tensor::{Device, Tensor};
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{Device, Gpu, Tensor};
 
+use crate::gpu::{by_dtype, eights};
 use crate::{Cx, Error, Result};
 
 /// y [groups, d] of x [rows, d]; group g has `lengths[g]` rows, at least one.
@@ -13,7 +15,7 @@ use crate::{Cx, Error, Result};
 pub fn forward(cx: &Cx, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     check(lengths, x.shape().rows())?;
     let d = x.shape().cols();
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let mut y = cx.zeros([lengths.len(), d])?;
             let mut rows = x.f32()?.chunks_exact(d);
@@ -25,7 +27,7 @@ pub fn forward(cx: &Cx, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
             }
             Ok(y)
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "pool" }),
+        Device::Gpu(gpu) => forward_gpu(cx, gpu, x, lengths),
     }
 }
 
@@ -38,7 +40,7 @@ pub fn backward(cx: &Cx, dy: &Tensor, lengths: &[usize]) -> Result<Tensor> {
         return Err(fault(format!("{} groups", lengths.len()), dy.shape().rows()));
     }
     let d = dy.shape().cols();
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let mut dx = cx.empty([lengths.iter().sum(), d])?;
             let mut rows = dx.f32_mut()?.chunks_exact_mut(d);
@@ -49,7 +51,7 @@ pub fn backward(cx: &Cx, dy: &Tensor, lengths: &[usize]) -> Result<Tensor> {
             }
             Ok(dx)
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "pool" }),
+        Device::Gpu(gpu) => backward_gpu(cx, gpu, dy, lengths),
     }
 }
 
@@ -68,4 +70,69 @@ fn fault(value: String, rows: usize) -> Error {
         value,
         allowed: format!("positive lengths that make {rows} rows"),
     }
+}
+
+/// The first row of each group, then the number of rows.
+fn starts(lengths: &[usize]) -> Vec<u32> {
+    let ends = lengths.iter().scan(0, |end, n| {
+        *end += n;
+        Some(*end as u32)
+    });
+    std::iter::once(0).chain(ends).collect()
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Forward {
+    x: u64,
+    y: u64,
+    start: u64,
+    cols: u32,
+    pad: u32,
+}
+
+fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+    let (dtype, cols) = (x.dtype(), x.shape().cols());
+    let y = cx.empty_as([lengths.len(), cols], dtype)?;
+    let mut l = gpu.launch(by_dtype(dtype, "pool_fwd_bf16", "pool_fwd_f32"))?;
+    let p = Forward {
+        x: l.read(x.region()?),
+        y: l.write(y.region()?),
+        start: l.read(cx.table(&starts(lengths))?),
+        cols: cols as u32,
+        pad: 0,
+    };
+    let grid = [lengths.len(), cols.div_ceil(l.spec().tile[0]), 1];
+    l.run(grid, &p)?;
+    Ok(y)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Backward {
+    dy: u64,
+    dx: u64,
+    group: u64,
+    start: u64,
+    rows: u32,
+    cols: u32,
+}
+
+fn backward_gpu(cx: &Cx, gpu: &Gpu, dy: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+    let (dtype, cols) = (dy.dtype(), dy.shape().cols());
+    let group: Vec<u32> =
+        lengths.iter().enumerate().flat_map(|(g, &n)| std::iter::repeat_n(g as u32, n)).collect();
+    let dx = cx.empty_as([group.len(), cols], dtype)?;
+    let mut l = gpu.launch(by_dtype(dtype, "pool_bwd_bf16", "pool_bwd_f32"))?;
+    let p = Backward {
+        dy: l.read(dy.region()?),
+        dx: l.write(dx.region()?),
+        group: l.read(cx.table(&group)?),
+        start: l.read(cx.table(&starts(lengths))?),
+        rows: group.len() as u32,
+        cols: cols as u32,
+    };
+    let grid = [eights(group.len(), cols).div_ceil(l.spec().tile[0]), 1, 1];
+    l.run(grid, &p)?;
+    Ok(dx)
 }

@@ -4,9 +4,13 @@
 //! (u, v) → (u·cos a - v·sin a, v·cos a + u·sin a). The rest of the head stays. In place when nothing else views the
 //! tensor; 8 bytes and 6·rot/head_dim FLOPs an element. Saves nothing: backward turns by -a.
 
-use pheye_cpu::rotary as cpu;
-use pheye_tensor::{Device, Shape, Tensor};
+use std::sync::{Arc, Mutex};
 
+use bytemuck::{Pod, Zeroable};
+use pheye_cpu::rotary as cpu;
+use pheye_tensor::{Device, Gpu, Region, Shape, Tensor};
+
+use crate::gpu::by_dtype;
 use crate::{Cx, Error, Result};
 
 /// The rotation of a model: its layout, and cos and sin of every angle it can meet.
@@ -20,6 +24,8 @@ pub struct Rotary {
     pub rot: usize,
     /// [positions, 2, rot/2], cos first.
     tables: Tensor,
+    /// The same on each GPU that has met them.
+    on_gpus: Arc<Mutex<Vec<(String, Tensor)>>>,
 }
 
 impl Rotary {
@@ -38,7 +44,19 @@ impl Rotary {
                 }
             }
         }
-        Rotary { heads, head_dim, rot, tables }
+        Rotary { heads, head_dim, rot, tables, on_gpus: Arc::default() }
+    }
+
+    fn tables_on(&self, gpu: &Gpu) -> Result<Region> {
+        let name = gpu.to_string();
+        let mut known = self.on_gpus.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((_, tables)) = known.iter().find(|(on, _)| *on == name) {
+            return Ok(tables.region()?);
+        }
+        let tables = self.tables.to_device(&Device::Gpu(gpu.clone()))?;
+        let region = tables.region()?;
+        known.push((name, tables));
+        Ok(region)
     }
 }
 
@@ -76,7 +94,7 @@ fn turn(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Res
         let (value, allowed) = (last.to_string(), format!("0..{known}"));
         return Err(Error::Range { op: "rotary", what: "position", value, allowed });
     }
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             if x.f32_mut().is_err() {
                 let mut copy = cx.empty(left)?;
@@ -87,6 +105,54 @@ fn turn(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Res
             cpu::rotate(x.f32_mut()?, cols, positions, rotation);
             Ok(x)
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "rotary" }),
+        Device::Gpu(gpu) => turn_gpu(cx, gpu, x, positions, p, sign),
     }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    x: u64,
+    y: u64,
+    position: u64,
+    tables: u64,
+    rows: u32,
+    heads: u32,
+    head_dim: u32,
+    rot: u32,
+    sign: f32,
+    pad: u32,
+}
+
+fn turn_gpu(cx: &Cx, gpu: &Gpu, x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Result<Tensor> {
+    if p.rot == 0 || positions.is_empty() {
+        return Ok(x);
+    }
+    let dtype = x.dtype();
+    let mut l = gpu.launch(by_dtype(dtype, "rotary_fwd_bf16", "rotary_fwd_f32"))?;
+    let (position, tables) = (l.read(cx.table(positions)?), l.read(p.tables_on(gpu)?));
+    let (from, to, y) = if x.is_sole_view() {
+        let both = l.update(x.region()?);
+        (both, both, x)
+    } else {
+        let y = cx.empty_as(x.shape(), dtype)?;
+        (l.read(x.region()?), l.write(y.region()?), y)
+    };
+    let params = Params {
+        x: from,
+        y: to,
+        position,
+        tables,
+        rows: positions.len() as u32,
+        heads: p.heads as u32,
+        head_dim: p.head_dim as u32,
+        rot: p.rot as u32,
+        sign,
+        pad: 0,
+    };
+    // As many units as when all of them turn eight pairs; where fewer elements make a unit, a thread has several.
+    let units = (positions.len() * p.heads * p.head_dim).div_ceil(8);
+    let grid = [units.div_ceil(l.spec().tile[0]).max(1), 1, 1];
+    l.run(grid, &params)?;
+    Ok(y)
 }

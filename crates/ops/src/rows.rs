@@ -3,8 +3,12 @@
 //! Pure copies, reading and writing 4 bytes an element. None has a backward: each is used where no gradient flows, or
 //! on gradients themselves.
 
-use pheye_tensor::{Device, Tensor};
+use std::collections::HashSet;
 
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{Device, Gpu, Region, Tensor};
+
+use crate::gpu::{by_dtype, eights, typed};
 use crate::{Cx, Error, Result};
 
 fn check(op: &'static str, row: usize, rows: usize) -> Result<()> {
@@ -25,7 +29,7 @@ pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<(
         return Err(Error::Shapes { op: "scatter", left_name: "x", left, right_name: "into", right });
     }
     at.iter().try_for_each(|&row| check("scatter", row, m))?;
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let into = into.f32_mut()?;
             for (row, &to) in x.f32()?.chunks_exact(d).zip(at) {
@@ -33,7 +37,12 @@ pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<(
             }
             Ok(())
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "rows" }),
+        Device::Gpu(gpu) => {
+            let (from, to) = last_of_each(at);
+            let (rows, from) = (to.len(), from.map(|f| cx.table(&f)).transpose()?);
+            let to = Some(cx.table(&to)?);
+            move_gpu(gpu, Move { x, y: into, from, to, rows, whole: false })
+        }
     }
 }
 
@@ -44,7 +53,7 @@ pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<(
 pub fn gather(cx: &Cx, x: &Tensor, from: &[usize]) -> Result<Tensor> {
     let (d, m) = (x.shape().cols(), x.shape().rows());
     from.iter().try_for_each(|&row| check("gather", row, m))?;
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let mut y = cx.empty([from.len(), d])?;
             let x = x.f32()?;
@@ -53,7 +62,13 @@ pub fn gather(cx: &Cx, x: &Tensor, from: &[usize]) -> Result<Tensor> {
             }
             Ok(y)
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "rows" }),
+        Device::Gpu(gpu) => {
+            let y = cx.empty_as([from.len(), d], x.dtype())?;
+            let rows: Vec<u32> = from.iter().map(|&row| row as u32).collect();
+            let from = Some(cx.table(&rows)?);
+            move_gpu(gpu, Move { x, y: &y, from, to: None, rows: rows.len(), whole: true })?;
+            Ok(y)
+        }
     }
 }
 
@@ -62,13 +77,13 @@ pub fn gather(cx: &Cx, x: &Tensor, from: &[usize]) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shapes`] when widths differ.
 pub fn concat(cx: &Cx, parts: &[&Tensor]) -> Result<Tensor> {
-    let Some(first) = parts.first() else { return Ok(cx.empty([0, 0])?) };
+    let Some(first) = parts.first() else { return cx.empty([0, 0]) };
     let d = first.shape().cols();
     if let Some(other) = parts.iter().find(|p| p.shape().cols() != d) {
         let (left, right) = (first.shape(), other.shape());
         return Err(Error::Shapes { op: "concat", left_name: "first", left, right_name: "other", right });
     }
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let mut y = cx.empty([parts.iter().map(|p| p.shape().rows()).sum(), d])?;
             let mut rest = y.f32_mut()?;
@@ -79,6 +94,64 @@ pub fn concat(cx: &Cx, parts: &[&Tensor]) -> Result<Tensor> {
             }
             Ok(y)
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "rows" }),
+        Device::Gpu(gpu) => {
+            let rows = parts.iter().map(|p| p.shape().rows()).sum();
+            let (y, mut start) = (cx.empty_as([rows, d], first.dtype())?, 0);
+            for part in parts {
+                let len = part.shape().elements();
+                gpu.copy(typed(part, first.dtype())?, y.view(start, [len])?.region()?)?;
+                start += len;
+            }
+            Ok(y)
+        }
     }
+}
+
+/// The rows of x to move and where to. Of several for one place the last counts, as when they are moved in turn.
+fn last_of_each(at: &[usize]) -> (Option<Vec<u32>>, Vec<u32>) {
+    let mut seen = HashSet::with_capacity(at.len());
+    let keep: Vec<usize> = (0..at.len()).rev().filter(|&i| seen.insert(at[i])).collect();
+    if keep.len() == at.len() {
+        return (None, at.iter().map(|&row| row as u32).collect());
+    }
+    (Some(keep.iter().map(|&i| i as u32).collect()), keep.iter().map(|&i| at[i] as u32).collect())
+}
+
+/// `y[to[i]] = x[from[i]]`, where an absent table is i itself.
+pub(crate) struct Move<'a> {
+    pub x: &'a Tensor,
+    pub y: &'a Tensor,
+    pub from: Option<Region>,
+    pub to: Option<Region>,
+    /// Rows moved.
+    pub rows: usize,
+    /// Whether they are all rows of y.
+    pub whole: bool,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct MoveParams {
+    x: u64,
+    y: u64,
+    from: u64,
+    to: u64,
+    rows: u32,
+    cols: u32,
+}
+
+pub(crate) fn move_gpu(gpu: &Gpu, m: Move) -> Result<()> {
+    let (dtype, cols) = (m.x.dtype(), m.x.shape().cols());
+    let mut l = gpu.launch(by_dtype(dtype, "rows_move_bf16", "rows_move_f32"))?;
+    let y = typed(m.y, dtype)?;
+    let p = MoveParams {
+        x: l.read(m.x.region()?),
+        y: if m.whole { l.write(y) } else { l.update(y) },
+        from: m.from.map_or(0, |table| l.read(table)),
+        to: m.to.map_or(0, |table| l.read(table)),
+        rows: m.rows as u32,
+        cols: cols as u32,
+    };
+    let grid = [eights(m.rows, cols).div_ceil(l.spec().tile[0]), 1, 1];
+    Ok(l.run(grid, &p)?)
 }

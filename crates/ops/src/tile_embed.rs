@@ -4,10 +4,12 @@
 //! table [at least 1 + t, d] in f32 or bf16. dglobal and dlocal are dmedia's rows, `dtable[j]` += Σ over pictures and tokens.
 //! Saves nothing. One addition and 8 bytes an element, each way.
 
+use bytemuck::{Pod, Zeroable};
 use pheye_cpu::gemm::add_column_sums;
 use pheye_cpu::par;
-use pheye_tensor::{Device, Grads, Param, Tensor};
+use pheye_tensor::{Device, Gpu, Grads, Param, Tensor};
 
+use crate::gpu::{add_partial_rows, by_dtype, eights, read_optional, typed};
 use crate::linear::wide;
 use crate::{Cx, Error, Result};
 
@@ -40,7 +42,7 @@ pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) 
         return Err(shapes("table", &table.value, "global", global));
     }
     let mut media = cx.empty([b, (1 + t) * n, d])?;
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let table = wide(cx, &table.value)?;
             let (global, table) = (global.f32()?, table.f32()?);
@@ -55,7 +57,7 @@ pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) 
                 }
             });
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "tile_embed" }),
+        Device::Gpu(gpu) => forward_gpu(gpu, global, local, table.matrix(), &media)?,
     }
     Ok(media)
 }
@@ -79,7 +81,7 @@ pub fn backward(
     }
     let mut global = cx.empty([b, n, d])?;
     let mut local = (t > 0).then(|| cx.empty([b * t, n, d])).transpose()?;
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let (from, tile) = (dmedia.f32()?, n * d);
             par::rows(global.f32_mut()?, d, n, b * tile, |first, out| {
@@ -97,7 +99,83 @@ pub fn backward(
                 }
             }
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "tile_embed" }),
+        Device::Gpu(gpu) => {
+            let dtable = grads.map(|g| g.view(table)).transpose()?.flatten();
+            backward_gpu(cx, gpu, dmedia, [&global, local.as_ref().unwrap_or(&global)], t, dtable.as_ref())?;
+        }
     }
     Ok((global, local))
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    /// global, local, table, media; backward's dmedia, dglobal, dlocal, partial.
+    tensors: [u64; 4],
+    pictures: u32,
+    tiles: u32,
+    tokens: u32,
+    cols: u32,
+}
+
+fn forward_gpu(
+    gpu: &Gpu,
+    global: &Tensor,
+    local: Option<&Tensor>,
+    table: &Tensor,
+    media: &Tensor,
+) -> Result<()> {
+    let dtype = global.dtype();
+    let (b, n, d) = (global.shape().dims()[0], global.shape().dims()[1], global.shape().cols());
+    let (rows, tiles) = (media.shape().rows(), local.map_or(0, |l| l.shape().rows() / (b * n).max(1)));
+    let mut l = gpu.launch(by_dtype(dtype, "tile_embed_fwd_bf16", "tile_embed_fwd_f32"))?;
+    let p = Params {
+        tensors: [
+            l.read(global.region()?),
+            read_optional(&mut l, local, dtype)?,
+            l.read(typed(table, dtype)?),
+            l.write(typed(media, dtype)?),
+        ],
+        pictures: b as u32,
+        tiles: tiles as u32,
+        tokens: n as u32,
+        cols: d as u32,
+    };
+    let grid = [eights(rows, d).div_ceil(l.spec().tile[0]), 1, 1];
+    Ok(l.run(grid, &p)?)
+}
+
+/// Writes both of `out`, dglobal and dlocal (dglobal again where there are no tiles); adds to dtable, if there is one.
+fn backward_gpu(
+    cx: &Cx,
+    gpu: &Gpu,
+    dmedia: &Tensor,
+    out: [&Tensor; 2],
+    tiles: usize,
+    dtable: Option<&Tensor>,
+) -> Result<()> {
+    let (dtype, views) = (dmedia.dtype(), 1 + tiles);
+    let (b, n, d) = (out[0].shape().dims()[0], out[0].shape().dims()[1], out[0].shape().cols());
+    let mut l = gpu.launch(by_dtype(dtype, "tile_embed_bwd_bf16", "tile_embed_bwd_f32"))?;
+    let [columns, rows, _] = l.spec().tile;
+    let pieces = n.div_ceil(rows);
+    let partial = dtable.map(|_| cx.empty_f32([b * pieces, views * d])).transpose()?;
+    let [dglobal, dlocal] = out;
+    let p = Params {
+        tensors: [
+            l.read(dmedia.region()?),
+            l.write(typed(dglobal, dtype)?),
+            if tiles > 0 { l.write(typed(dlocal, dtype)?) } else { 0 },
+            partial.as_ref().map_or(Ok(0), |t| Ok::<_, Error>(l.write(t.region()?)))?,
+        ],
+        pictures: b as u32,
+        tiles: tiles as u32,
+        tokens: n as u32,
+        cols: d as u32,
+    };
+    l.run([b * views, pieces, d.div_ceil(columns)], &p)?;
+    match (dtable, partial) {
+        (Some(dtable), Some(partial)) => add_partial_rows(gpu, &dtable.view(0, [views * d])?, &partial, 0),
+        _ => Ok(()),
+    }
 }

@@ -246,6 +246,11 @@ impl Tensor {
         Arc::ptr_eq(&self.buffer, &other.buffer)
     }
 
+    /// Whether no other tensor views the memory, so that an operation may write its result over this one.
+    pub fn is_sole_view(&self) -> bool {
+        Arc::strong_count(&self.buffer) == 1
+    }
+
     fn typed_mut<T: bytemuck::Pod>(&mut self, dtype: DType) -> Result<&mut [T]> {
         if self.dtype != dtype {
             return Err(self.wrong_type(dtype));

@@ -6,11 +6,16 @@
 //!
 //! dx = rstd·(g - mean(g) - x̂·mean(g·x̂)) with g = dy·weight; dweight += Σ dy·x̂, dbias += Σ dy over the rows.
 
+mod gpu;
+mod lora;
+
 use pheye_cpu::layernorm as cpu;
 use pheye_tensor::{Device, Grads, Init, Param, Scope, Tensor};
 
 use crate::linear::wide;
-use crate::{Cx, Error, Result};
+use crate::{Cx, Error, Result, add};
+
+pub use lora::{LoraDown, forward_lora_down};
 
 /// Parameters of a LayerNorm.
 #[derive(Debug, Clone)]
@@ -52,17 +57,35 @@ pub struct Saved {
 /// # Errors
 /// [`Error::Shapes`] when weight or bias are not as wide as x.
 pub fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
-    for (name, param) in [("weight", &p.weight), ("bias", &p.bias)] {
-        check("x", x, name, &param.value, param.shape().elements() == x.shape().cols())?;
-    }
-    match cx.device {
+    check_params(x, p)?;
+    match &cx.device {
         Device::Cpu => {
-            let (mut y, mut stats) = (cx.empty(x.shape())?, cx.empty([x.shape().rows(), 2])?);
+            let (mut y, mut stats) = (cx.empty(x.shape())?, cx.empty_f32([x.shape().rows(), 2])?);
             let (weight, bias) = (wide(cx, &p.weight.value)?, wide(cx, &p.bias.value)?);
             cpu::forward(y.f32_mut()?, stats.f32_mut()?, x.f32()?, weight.f32()?, bias.f32()?, p.eps);
             Ok((y, Saved { x: x.clone(), stats }))
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "layernorm" }),
+        Device::Gpu(gpu) => {
+            let (_, y, saved) = gpu::forward(cx, gpu, x, None, p)?;
+            Ok((y, saved))
+        }
+    }
+}
+
+/// The sum h = x + r, y = LN(h), and what backward needs: a residual connection and the norm behind it, in one pass on a GPU.
+///
+/// # Errors
+/// As [`forward`]; also when r is not of the size of x.
+pub fn forward_residual(cx: &Cx, x: Tensor, r: &Tensor, p: &LayerNorm) -> Result<(Tensor, Tensor, Saved)> {
+    check("x", &x, "r", r, x.shape().elements() == r.shape().elements())?;
+    check_params(&x, p)?;
+    match &cx.device {
+        Device::Cpu => {
+            let h = add::forward(cx, x, r)?;
+            let (y, saved) = forward(cx, &h, p)?;
+            Ok((h, y, saved))
+        }
+        Device::Gpu(gpu) => gpu::forward(cx, gpu, &x, Some(r), p),
     }
 }
 
@@ -77,10 +100,37 @@ pub fn backward(
     p: &LayerNorm,
     grads: Option<&mut Grads>,
 ) -> Result<Tensor> {
+    backward_of(cx, saved, dy, None, p, grads)
+}
+
+/// [`backward`] plus `dres`: the gradient of h = x + r, of which y = LN(h) is one user and `dres` is the gradient of all others.
+///
+/// # Errors
+/// As [`backward`]; also when dres is not of the size of dy.
+pub fn backward_residual(
+    cx: &Cx,
+    saved: &Saved,
+    dy: &Tensor,
+    dres: Tensor,
+    p: &LayerNorm,
+    grads: Option<&mut Grads>,
+) -> Result<Tensor> {
+    check("dres", &dres, "dy", dy, dres.shape().elements() == dy.shape().elements())?;
+    backward_of(cx, saved, dy, Some(dres), p, grads)
+}
+
+fn backward_of(
+    cx: &Cx,
+    saved: &Saved,
+    dy: &Tensor,
+    dres: Option<Tensor>,
+    p: &LayerNorm,
+    grads: Option<&mut Grads>,
+) -> Result<Tensor> {
     let (rows, d) = (dy.shape().rows(), dy.shape().cols());
     check("dy", dy, "x", &saved.x, (rows, d) == (saved.x.shape().rows(), saved.x.shape().cols()))?;
     let grads = grads.filter(|_| p.weight.is_trained() || p.bias.is_trained());
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let mut dx = cx.empty(dy.shape())?;
             let pieces = if grads.is_some() { rows.div_ceil(cpu::piece_rows(d)) } else { 0 };
@@ -101,10 +151,24 @@ pub fn backward(
                     }
                 }
             }
-            Ok(dx)
+            match dres {
+                Some(dres) => add::forward(cx, dres, &dx),
+                None => Ok(dx),
+            }
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "layernorm" }),
+        Device::Gpu(gpu) => {
+            if let Some(grads) = grads {
+                gpu::affine(cx, gpu, saved, dy, p, grads)?;
+            }
+            gpu::backward(cx, gpu, saved, dy, dres, p)
+        }
     }
+}
+
+fn check_params(x: &Tensor, p: &LayerNorm) -> Result<()> {
+    let width = x.shape().cols();
+    check("x", x, "weight", &p.weight.value, p.weight.shape().elements() == width)?;
+    check("x", x, "bias", &p.bias.value, p.bias.shape().elements() == width)
 }
 
 fn check(

@@ -1,0 +1,70 @@
+//! What the GPU arms of operations share: kernels by element type, regions of a known type, partial sums.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{DType, Error as TensorError, Gpu, Launch, Region, Shape, Tensor};
+
+use crate::{Cx, Result};
+
+impl Cx {
+    /// A tensor of type `dtype` whose every element the caller writes.
+    pub(crate) fn empty_as(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        Ok(Tensor::empty(&self.arena, shape, dtype)?)
+    }
+}
+
+/// The kernel for activations of `dtype`.
+pub(crate) fn by_dtype(dtype: DType, bf16: &'static str, f32: &'static str) -> &'static str {
+    match dtype {
+        DType::Bf16 => bf16,
+        DType::F32 => f32,
+    }
+}
+
+/// The memory of `t`, which must be of type `dtype`.
+pub(crate) fn typed(t: &Tensor, dtype: DType) -> Result<Region> {
+    match t.dtype() == dtype {
+        true => Ok(t.region()?),
+        false => Err(TensorError::DType { shape: t.shape(), found: t.dtype(), expected: dtype }.into()),
+    }
+}
+
+/// The address of a tensor that a kernel reads, 0 for none.
+pub(crate) fn read_optional(l: &mut Launch, t: Option<&Tensor>, dtype: DType) -> Result<u64> {
+    t.map_or(Ok(0), |t| Ok(l.read(typed(t, dtype)?)))
+}
+
+/// Threads of a kernel that moves rows of `cols` elements by eights.
+pub(crate) fn eights(rows: usize, cols: usize) -> usize {
+    rows * cols.div_ceil(8)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SumRows {
+    x: u64,
+    y: u64,
+    rows: u32,
+    cols: u32,
+    stride: u32,
+    pad: u32,
+}
+
+/// `y[c] += Σ x[i, first + c]` over the rows of `x`, f32: the second pass of a sum that many blocks share.
+pub(crate) fn add_partial_rows(gpu: &Gpu, y: &Tensor, x: &Tensor, first: usize) -> Result<()> {
+    let (rows, stride, cols) = (x.shape().rows(), x.shape().cols(), y.shape().elements());
+    if rows == 0 {
+        return Ok(());
+    }
+    let mut l = gpu.launch("sum_rows_f32")?;
+    let tail = x.view(first, [(rows - 1) * stride + cols])?;
+    let p = SumRows {
+        x: l.read(typed(&tail, DType::F32)?),
+        y: l.update(typed(y, DType::F32)?),
+        rows: rows as u32,
+        cols: cols as u32,
+        stride: stride as u32,
+        pad: 0,
+    };
+    let grid = [cols.div_ceil(l.spec().tile[0]), 1, 1];
+    Ok(l.run(grid, &p)?)
+}

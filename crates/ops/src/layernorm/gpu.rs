@@ -1,0 +1,191 @@
+//! LayerNorm on a GPU: which kernel for which width, and the launches.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{DType, Gpu, Grads, Tensor};
+
+use super::{LayerNorm, Saved};
+use crate::gpu::{add_partial_rows, by_dtype, read_optional, typed};
+use crate::{Cx, Result};
+
+/// Kernels by width: a warp to a row, a block to a row, and a block that reads the row again for each pass.
+struct Variants {
+    warp: [&'static str; 2],
+    block: [&'static str; 2],
+    any: [&'static str; 2],
+}
+
+const FORWARD: Variants = Variants {
+    warp: ["layernorm_fwd_bf16_warp", "layernorm_fwd_f32_warp"],
+    block: ["layernorm_fwd_bf16_block", "layernorm_fwd_f32_block"],
+    any: ["layernorm_fwd_bf16_any", "layernorm_fwd_f32_any"],
+};
+const BACKWARD: Variants = Variants {
+    warp: ["layernorm_bwd_bf16_warp", "layernorm_bwd_f32_warp"],
+    block: ["layernorm_bwd_bf16_block", "layernorm_bwd_f32_block"],
+    any: ["layernorm_bwd_bf16_any", "layernorm_bwd_f32_any"],
+};
+
+/// The kernel for rows of `cols` elements. Each says in its source how wide a row may be.
+fn choose(gpu: &Gpu, v: &Variants, dtype: DType, cols: usize) -> Result<&'static str> {
+    for [bf16, f32] in [v.warp, v.block] {
+        let name = by_dtype(dtype, bf16, f32);
+        if cols <= gpu.launch(name)?.spec().tile[0] {
+            return Ok(name);
+        }
+    }
+    let [bf16, f32] = v.any;
+    Ok(by_dtype(dtype, bf16, f32))
+}
+
+/// Blocks for `rows` rows, `each` to a block; when there are many, a block takes several in turn.
+fn blocks(gpu: &Gpu, rows: usize, each: usize) -> [usize; 3] {
+    [rows.div_ceil(each).min(32 * gpu.sms()), 1, 1]
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Forward {
+    x: u64,
+    r: u64,
+    h: u64,
+    y: u64,
+    weight: u64,
+    bias: u64,
+    stats: u64,
+    rows: u32,
+    cols: u32,
+    eps: f32,
+    pad: u32,
+}
+
+/// h, y and what backward needs; h is x itself where there is no r.
+pub(super) fn forward(
+    cx: &Cx,
+    gpu: &Gpu,
+    x: &Tensor,
+    r: Option<&Tensor>,
+    p: &LayerNorm,
+) -> Result<(Tensor, Tensor, Saved)> {
+    let (dtype, rows, cols) = (x.dtype(), x.shape().rows(), x.shape().cols());
+    let y = cx.empty_as(x.shape(), dtype)?;
+    let stats = cx.empty_f32([rows, 2])?;
+    let h = r.map(|_| cx.empty_as(x.shape(), dtype)).transpose()?;
+    let mut l = gpu.launch(choose(gpu, &FORWARD, dtype, cols)?)?;
+    let params = Forward {
+        x: l.read(x.region()?),
+        r: read_optional(&mut l, r, dtype)?,
+        h: match &h {
+            Some(h) => l.write(h.region()?),
+            None => 0,
+        },
+        y: l.write(y.region()?),
+        weight: l.read(typed(&p.weight.value, DType::F32)?),
+        bias: l.read(typed(&p.bias.value, DType::F32)?),
+        stats: l.write(stats.region()?),
+        rows: rows as u32,
+        cols: cols as u32,
+        eps: p.eps,
+        pad: 0,
+    };
+    let grid = blocks(gpu, rows, l.spec().tile[1]);
+    l.run(grid, &params)?;
+    let h = h.unwrap_or_else(|| x.clone());
+    Ok((h.clone(), y, Saved { x: h, stats }))
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Backward {
+    dy: u64,
+    x: u64,
+    stats: u64,
+    weight: u64,
+    dres: u64,
+    dx: u64,
+    rows: u32,
+    cols: u32,
+}
+
+/// dx, in the memory of dres where nothing else views it.
+pub(super) fn backward(
+    cx: &Cx,
+    gpu: &Gpu,
+    saved: &Saved,
+    dy: &Tensor,
+    dres: Option<Tensor>,
+    p: &LayerNorm,
+) -> Result<Tensor> {
+    let (dtype, rows, cols) = (dy.dtype(), dy.shape().rows(), dy.shape().cols());
+    let mut l = gpu.launch(choose(gpu, &BACKWARD, dtype, cols)?)?;
+    let (from, to, dx) = match dres {
+        Some(dres) if dres.is_sole_view() => {
+            let both = l.update(typed(&dres, dtype)?);
+            (both, both, dres)
+        }
+        dres => {
+            let dx = cx.empty_as(dy.shape(), dtype)?;
+            (read_optional(&mut l, dres.as_ref(), dtype)?, l.write(dx.region()?), dx)
+        }
+    };
+    let params = Backward {
+        dy: l.read(dy.region()?),
+        x: l.read(typed(&saved.x, dtype)?),
+        stats: l.read(saved.stats.region()?),
+        weight: l.read(typed(&p.weight.value, DType::F32)?),
+        dres: from,
+        dx: to,
+        rows: rows as u32,
+        cols: cols as u32,
+    };
+    let grid = blocks(gpu, rows, l.spec().tile[1]);
+    l.run(grid, &params)?;
+    Ok(dx)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Affine {
+    dy: u64,
+    x: u64,
+    stats: u64,
+    partial: u64,
+    rows: u32,
+    cols: u32,
+}
+
+/// Adds to the gradients of weight and bias, where trained.
+pub(super) fn affine(
+    cx: &Cx,
+    gpu: &Gpu,
+    saved: &Saved,
+    dy: &Tensor,
+    p: &LayerNorm,
+    grads: &Grads,
+) -> Result<()> {
+    let (dtype, rows, cols) = (dy.dtype(), dy.shape().rows(), dy.shape().cols());
+    if rows == 0 {
+        return Ok(());
+    }
+    let name = by_dtype(dtype, "layernorm_bwd_affine_bf16", "layernorm_bwd_affine_f32");
+    let mut l = gpu.launch(name)?;
+    let [width, height, _] = l.spec().tile;
+    let tiles = cols.div_ceil(width);
+    // Two blocks for each multiprocessor, if every one of them has a few rows for each of its warps.
+    let pieces = (2 * gpu.sms()).div_ceil(tiles.max(1)).min(rows.div_ceil(4 * height));
+    let partial = cx.empty_f32([pieces, 2 * cols])?;
+    let params = Affine {
+        dy: l.read(dy.region()?),
+        x: l.read(typed(&saved.x, dtype)?),
+        stats: l.read(saved.stats.region()?),
+        partial: l.write(partial.region()?),
+        rows: rows as u32,
+        cols: cols as u32,
+    };
+    l.run([tiles, pieces, 1], &params)?;
+    for (first, param) in [(0, &p.weight), (cols, &p.bias)] {
+        if let Some(sum) = grads.view(param)? {
+            add_partial_rows(gpu, &sum, &partial, first)?;
+        }
+    }
+    Ok(())
+}

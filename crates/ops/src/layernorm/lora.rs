@@ -1,0 +1,132 @@
+//! LayerNorm with the first half of the LoRA linears behind it: S = LN(x)·Aᵀ.
+//!
+//! Several adapters that take the same y, as q, k and v do, lay their A one below another and share the pass. One pass over x on a GPU
+//! where the kernel has room (at most 1280 columns, 48 rows of A), else the product reads y again.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{DType, Device, Gpu, Param, Tensor};
+
+use super::{LayerNorm, Saved, check, check_params, forward, forward_residual};
+use crate::gpu::{read_optional, typed};
+use crate::linear::{self, Linear};
+use crate::{Cx, Result};
+
+/// What [`forward_lora_down`] returns.
+#[derive(Debug)]
+pub struct LoraDown {
+    /// x + r; x itself without r.
+    pub h: Tensor,
+    /// LN(h).
+    pub y: Tensor,
+    /// y·Aᵀ [rows, n].
+    pub s: Tensor,
+    /// What backward needs.
+    pub saved: Saved,
+}
+
+/// h = x + r or x, y = LN(h) and S = y·Aᵀ for `a` [n, d] of the type of y.
+///
+/// # Errors
+/// As [`forward_residual`]; also when a is not as wide as x.
+pub fn forward_lora_down(
+    cx: &Cx,
+    x: Tensor,
+    r: Option<&Tensor>,
+    p: &LayerNorm,
+    a: &Tensor,
+) -> Result<LoraDown> {
+    check("A", a, "x", &x, a.shape().cols() == x.shape().cols())?;
+    check_params(&x, p)?;
+    if let Some(r) = r {
+        check("x", &x, "r", r, x.shape().elements() == r.shape().elements())?;
+    }
+    if let Device::Gpu(gpu) = &cx.device
+        && let Some(kernel) = choose(gpu, &x, r, a)?
+    {
+        return fused(cx, gpu, kernel, x, r, p, a);
+    }
+    let (h, y, saved) = match r {
+        Some(r) => forward_residual(cx, x, r, p)?,
+        None => {
+            let (y, saved) = forward(cx, &x, p)?;
+            (x, y, saved)
+        }
+    };
+    let down = Linear { weight: Param::frozen("A", a.clone()), bias: None };
+    let (s, _) = linear::forward(cx, &y, &down)?;
+    Ok(LoraDown { h, y, s, saved })
+}
+
+/// The narrowest kernel with room for A, if there is one and everything lies as it takes it.
+fn choose(gpu: &Gpu, x: &Tensor, r: Option<&Tensor>, a: &Tensor) -> Result<Option<&'static str>> {
+    let (cols, n) = (x.shape().cols(), a.shape().rows());
+    for t in [x, a].into_iter().chain(r) {
+        if t.dtype() != DType::Bf16 || cols % 8 != 0 || t.region()?.addr % 16 != 0 {
+            return Ok(None);
+        }
+    }
+    for name in ["layernorm_lora_fwd_bf16_16", "layernorm_lora_fwd_bf16_48"] {
+        let [widest, most, _] = gpu.launch(name)?.spec().tile;
+        if cols <= widest && n <= most {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    x: u64,
+    r: u64,
+    h: u64,
+    y: u64,
+    weight: u64,
+    bias: u64,
+    stats: u64,
+    a: u64,
+    s: u64,
+    rows: u32,
+    cols: u32,
+    n: u32,
+    eps: f32,
+}
+
+fn fused(
+    cx: &Cx,
+    gpu: &Gpu,
+    kernel: &'static str,
+    x: Tensor,
+    r: Option<&Tensor>,
+    p: &LayerNorm,
+    a: &Tensor,
+) -> Result<LoraDown> {
+    let (dtype, rows, cols, n) = (DType::Bf16, x.shape().rows(), x.shape().cols(), a.shape().rows());
+    let y = cx.empty_as(x.shape(), dtype)?;
+    let s = cx.empty_as([rows, n], dtype)?;
+    let stats = cx.empty_f32([rows, 2])?;
+    let h = r.map(|_| cx.empty_as(x.shape(), dtype)).transpose()?;
+    let mut l = gpu.launch(kernel)?;
+    let params = Params {
+        x: l.read(x.region()?),
+        r: read_optional(&mut l, r, dtype)?,
+        h: match &h {
+            Some(h) => l.write(h.region()?),
+            None => 0,
+        },
+        y: l.write(y.region()?),
+        weight: l.read(typed(&p.weight.value, DType::F32)?),
+        bias: l.read(typed(&p.bias.value, DType::F32)?),
+        stats: l.write(stats.region()?),
+        a: l.read(a.region()?),
+        s: l.write(s.region()?),
+        rows: rows as u32,
+        cols: cols as u32,
+        n: n as u32,
+        eps: p.eps,
+    };
+    let grid = [rows.div_ceil(l.spec().tile[2]).min(gpu.sms()), 1, 1];
+    l.run(grid, &params)?;
+    let h = h.unwrap_or(x);
+    Ok(LoraDown { saved: Saved { x: h.clone(), stats }, h, y, s })
+}
