@@ -32,8 +32,6 @@ pub(crate) struct Cuda {
     card: Card,
     /// Bytes of its memory.
     total: u64,
-    /// Whether to wait after each launch (`PHEYE_SYNC`), so that a fault is reported with the kernel that it is of.
-    each: bool,
     queue: Queue,
     /// The device's pool of memory, if it has one.
     pool: Option<sys::CUmemoryPool>,
@@ -63,8 +61,7 @@ impl Cuda {
         let each = std::env::var_os("PHEYE_SYNC").is_some_and(|value| !value.is_empty() && value != "0");
         Ok(Cuda {
             total: total as u64,
-            each,
-            queue: Queue::default(),
+            queue: Queue::new(each),
             pool: if card.pools { Some(pool(&card)?) } else { None },
             modules,
             staging: Staging::new()?,
@@ -255,7 +252,7 @@ impl Cuda {
         }
         .map_err(|error| state.failed("cuLaunchKernel", error))?;
         state.push(launch.kernel);
-        if self.each && state.recorder.is_none() { self.settle(state, "a launch") } else { Ok(()) }
+        if state.each && state.recorder.is_none() { self.settle(state, "a launch") } else { Ok(()) }
     }
 
     /// Waits for all queued work.
@@ -270,7 +267,7 @@ impl Cuda {
         let point = || {
             let state = self.enter()?;
             state.not_recording("a timing within recorded work")?;
-            let event = Event::timing()?;
+            let event = Event::timing().map_err(|error| state.failed("cuEventCreate", error))?;
             event.record(&self.stream).map_err(|error| state.failed("cuEventRecord", error))?;
             Ok(event)
         };
@@ -292,7 +289,7 @@ impl Cuda {
 
     /// The end of what is queued now.
     fn mark(&self, state: &State) -> Result<(Event, u64)> {
-        let event = Event::new()?;
+        let event = Event::new().map_err(|error| state.failed("cuEventCreate", error))?;
         event.record(&self.stream).map_err(|error| state.failed("cuEventRecord", error))?;
         Ok((event, state.queued.mark()))
     }

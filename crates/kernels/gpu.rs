@@ -223,7 +223,7 @@ impl Gpu {
     /// [`Gpu::rehearse`] does.
     ///
     /// # Errors
-    /// Those of `work`; [`Error::Driver`] when it does what cannot be recorded, such as an allocation.
+    /// Those of `work`; [`Error::Unsupported`] when it uploads, downloads or waits.
     pub fn record<T, E: From<Error>>(
         &self,
         work: impl FnOnce() -> std::result::Result<T, E>,

@@ -117,17 +117,17 @@ pub(super) struct Event(sys::CUevent);
 
 impl Event {
     /// One to wait for.
-    pub(super) fn new() -> Result<Event> {
+    pub(super) fn new() -> Called<Event> {
         Event::with(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
     }
 
     /// One that keeps the time.
-    pub(super) fn timing() -> Result<Event> {
+    pub(super) fn timing() -> Called<Event> {
         Event::with(sys::CUevent_flags::CU_EVENT_DEFAULT)
     }
 
-    fn with(flags: sys::CUevent_flags) -> Result<Event> {
-        result::event::create(flags).map(Event).map_err(failed("cuEventCreate"))
+    fn with(flags: sys::CUevent_flags) -> Called<Event> {
+        result::event::create(flags).map(Event)
     }
 
     pub(super) fn record(&self, stream: &Stream) -> Called<()> {

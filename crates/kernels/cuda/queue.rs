@@ -13,7 +13,6 @@ use crate::{Error, Result};
 const KEPT: usize = 8;
 
 /// The gate to the stream. What is queued while a thread records becomes part of its recording, so others wait for its end.
-#[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
     recorded: Condvar,
@@ -22,6 +21,8 @@ pub(super) struct Queue {
 /// What the gate guards.
 #[derive(Default)]
 pub(super) struct State {
+    /// Whether each launch is waited for (`PHEYE_SYNC`), so that a fault is reported with the kernel that it is of.
+    pub(super) each: bool,
     /// The thread that records.
     pub(super) recorder: Option<ThreadId>,
     /// Memory to give back when the recording ends.
@@ -33,6 +34,10 @@ pub(super) struct State {
 }
 
 impl Queue {
+    pub(super) fn new(each: bool) -> Queue {
+        Queue { state: Mutex::new(State { each, ..State::default() }), recorded: Condvar::new() }
+    }
+
     /// Through the gate, once no other thread records.
     pub(super) fn enter(&self) -> MutexGuard<'_, State> {
         let me = thread::current().id();
@@ -69,6 +74,9 @@ impl State {
         let mut cause = text(error);
         if is_late(error) {
             cause = format!("{cause}; {}", self.queued);
+            if !self.each {
+                cause += "; PHEYE_SYNC=1 waits for each kernel and names the one at fault";
+            }
         }
         Error::Driver { call, cause }
     }
@@ -117,14 +125,13 @@ impl std::fmt::Display for Trail {
         let names: Vec<_> = self.names.range(self.names.len() - shown..).copied().collect();
         let names = names.join(", ");
         match open {
-            0 => return write!(f, "no kernel was queued since the last synchronization"),
-            1 => write!(f, "queued since the last synchronization: {names}")?,
+            0 => write!(f, "no kernel was queued since the last synchronization"),
+            1 => write!(f, "queued since the last synchronization: {names}"),
             _ if shown as u64 == open => {
-                write!(f, "queued since the last synchronization, in this order: {names}")?
+                write!(f, "queued since the last synchronization, in this order: {names}")
             }
-            _ => write!(f, "of {open} kernels queued since the last synchronization the last are {names}")?,
+            _ => write!(f, "of {open} kernels queued since the last synchronization the last are {names}"),
         }
-        write!(f, "; PHEYE_SYNC=1 waits for each kernel and names the one at fault")
     }
 }
 
@@ -140,12 +147,12 @@ mod tests {
         let mark = trail.mark();
         trail.push("b");
         trail.push("c");
-        assert!(trail.to_string().contains("in this order: a, b, c;"), "{trail}");
+        assert!(trail.to_string().ends_with("in this order: a, b, c"), "{trail}");
         trail.settle(mark);
-        assert!(trail.to_string().contains("in this order: b, c;"), "{trail}");
+        assert!(trail.to_string().ends_with("in this order: b, c"), "{trail}");
         // A wait that began earlier and ended later takes nothing back.
         trail.settle(0);
-        assert!(trail.to_string().contains("in this order: b, c;"), "{trail}");
+        assert!(trail.to_string().ends_with("in this order: b, c"), "{trail}");
     }
 
     #[test]
@@ -157,7 +164,7 @@ mod tests {
         trail.push("first");
         trail.extend(&graph);
         let text = trail.to_string();
-        assert!(text.contains("of 22 kernels") && text.contains("x, x, y;"), "{text}");
+        assert!(text.contains("of 22 kernels") && text.ends_with("x, x, y"), "{text}");
         trail.settle(trail.mark());
         assert!(trail.to_string().starts_with("no kernel"));
     }

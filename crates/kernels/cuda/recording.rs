@@ -111,7 +111,7 @@ impl Recording {
             return Ok(());
         }
         state.queued.extend(&self.kernels);
-        if self.cuda.each { self.cuda.settle(state, "a recording") } else { Ok(()) }
+        if state.each { self.cuda.settle(state, "a recording") } else { Ok(()) }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use cudarc::driver::result::DriverError;
 
-use super::driver::{Event, Pinned};
+use super::driver::{Event, Pinned, failed};
 use crate::{Error, Result};
 
 /// Bytes of a slot: large enough for the link's full speed, small enough that tables and ids do not fill the ring.
@@ -29,7 +29,8 @@ pub(super) struct Staging {
 impl Staging {
     /// A ring in the current context.
     pub(super) fn new() -> Result<Staging> {
-        let read = (0..SLOTS).map(|_| Event::new()).collect::<Result<_>>()?;
+        let event = |_| Event::new().map_err(failed("cuEventCreate"));
+        let read = (0..SLOTS).map(event).collect::<Result<_>>()?;
         Ok(Staging { memory: Pinned::new(SLOT * SLOTS)?, read, next: Mutex::new(0) })
     }
 
