@@ -86,18 +86,32 @@ fn shapes(left_name: &'static str, left: Shape, right_name: &'static str, right:
     Error::Shapes { op: "linear", left_name, left, right_name, right }
 }
 
+/// Whether x and the bias fit the weight.
+pub(crate) fn check_input(x: &Tensor, p: &Linear) -> Result<()> {
+    if x.shape().cols() != p.k() {
+        return Err(shapes("x", x.shape(), "weight", p.weight.shape()));
+    }
+    match p.bias.as_ref().filter(|b| b.shape().elements() != p.n()) {
+        Some(b) => Err(shapes("bias", b.shape(), "weight", p.weight.shape())),
+        None => Ok(()),
+    }
+}
+
+/// Whether dy fits the weight.
+pub(crate) fn check_output(dy: &Tensor, p: &Linear) -> Result<()> {
+    match dy.shape().cols() == p.n() {
+        true => Ok(()),
+        false => Err(shapes("dy", dy.shape(), "weight", p.weight.shape())),
+    }
+}
+
 /// x [rows, k] → y [rows, n], of x's shape but for the columns.
 ///
 /// # Errors
 /// [`Error::Shapes`] when x does not have k columns, or the bias not n elements.
 pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
+    check_input(x, p)?;
     let (m, k, n) = (x.shape().rows(), p.k(), p.n());
-    if x.shape().cols() != k {
-        return Err(shapes("x", x.shape(), "weight", p.weight.shape()));
-    }
-    if let Some(b) = p.bias.as_ref().filter(|b| b.shape().elements() != n) {
-        return Err(shapes("bias", b.shape(), "weight", p.weight.shape()));
-    }
     let mut y = cx.empty(x.shape().with_cols(n))?;
     match cx.device {
         Device::Cpu => {
@@ -134,10 +148,8 @@ pub fn backward(
 
 /// dy W.
 pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
+    check_output(dy, p)?;
     let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
-    if dy.shape().cols() != n {
-        return Err(shapes("dy", dy.shape(), "weight", p.weight.shape()));
-    }
     let mut dx = cx.empty(dy.shape().with_cols(k))?;
     match cx.device {
         Device::Cpu => {
@@ -177,10 +189,8 @@ pub(crate) fn add_grads(
     p: &Linear,
     grads: Option<&mut Grads>,
 ) -> Result<()> {
+    check_output(dy, p)?;
     let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
-    if dy.shape().cols() != n {
-        return Err(shapes("dy", dy.shape(), "weight", p.weight.shape()));
-    }
     if let Some(x) = x.filter(|x| x.shape().rows() != m) {
         return Err(shapes("dy", dy.shape(), "x", x.shape()));
     }

@@ -10,10 +10,13 @@ use std::ops::Range;
 
 use pheye_cpu::dropout::{self, Mask};
 use pheye_cpu::gemm::{MatRef, Start, gemm};
-use pheye_tensor::{Device, Grads, Param, Tensor};
+use pheye_tensor::{Device, Gpu, Grads, Param, Tensor};
 
+use crate::linear::gemm::Epilogue;
 use crate::linear::{self, Linear, matrix};
 use crate::{Cx, Error, Result};
+
+mod gpu;
 
 /// One low-rank addition.
 #[derive(Debug)]
@@ -70,8 +73,10 @@ pub struct RowRange {
 #[derive(Debug)]
 pub struct Saved {
     x: Option<Tensor>,
-    /// S of each range of the route.
+    /// S of each range of the route, on the CPU.
     s: Vec<Option<Tensor>>,
+    /// What a GPU keeps in its place.
+    gpu: Option<gpu::Saved>,
 }
 
 impl LoraLinear {
@@ -85,6 +90,12 @@ impl LoraLinear {
         let mut all = self.base.params_mut();
         all.extend(self.adapters.iter_mut().flatten().flat_map(|a| [&mut a.a, &mut a.b]));
         all
+    }
+
+    /// Whether backward needs x.
+    fn keeps_x(&self, route: &Route) -> bool {
+        let adapters = || route.ranges.iter().filter_map(|r| self.adapters.get(r.adapter?)?.as_ref());
+        self.base.weight.is_trained() || adapters().any(|a| a.a.is_trained())
     }
 
     fn mask(&self, route: &Route) -> Option<Mask> {
@@ -141,33 +152,57 @@ fn rank(a: &Param) -> usize {
 /// Those of [`linear::forward`]; [`Error::Range`] for a route that leaves x or names no adapter, or a p outside 0..1;
 /// [`Error::Shapes`] for an adapter that does not fit the weight.
 pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Tensor, Saved)> {
-    let (k, n) = (p.base.k(), p.base.n());
+    linear::check_input(x, &p.base)?;
     let chosen = p.chosen(route, x.shape().rows())?;
-    let (mut y, _) = linear::forward(cx, x, &p.base)?;
-    let mut keep_x = p.base.weight.is_trained();
-    let mut saved = Vec::with_capacity(chosen.len());
     match cx.device {
-        Device::Cpu => {
-            let out = y.f32_mut()?;
-            for (range, adapter) in route.ranges.iter().zip(&chosen) {
-                let Some(Adapter { a, b, scale }) = *adapter else {
-                    saved.push(None);
-                    continue;
-                };
-                let (m, r) = (range.rows.len(), rank(a));
-                let dropped = dropped(cx, &x.rows(range.rows.clone())?, range.rows.start * k, p.mask(route))?;
-                let mut s = cx.empty([m, r])?;
-                let a_t = matrix(&a.value, r, k)?.t();
-                gemm(s.f32_mut()?, r, Start::Zero, 1.0, MatRef::f32(dropped.f32()?, m, k), a_t);
-                let y = &mut out[range.rows.start * n..range.rows.end * n];
-                gemm(y, n, Start::Keep, *scale, MatRef::f32(s.f32()?, m, r), matrix(&b.value, n, r)?.t());
-                keep_x |= a.is_trained();
-                saved.push(b.is_trained().then_some(s));
-            }
+        Device::Cpu => forward_cpu(cx, x, p, route, &chosen),
+        Device::Gpu(ref gpu) => {
+            let y = cx.empty(x.shape().with_cols(p.base.n()))?;
+            let saved = forward_gpu(cx, gpu, x, p, route, (&y, Epilogue::default()))?;
+            Ok((y, saved))
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "lora" }),
     }
-    Ok((y, Saved { x: keep_x.then(|| x.clone()), s: saved }))
+}
+
+/// y with all of `epilogue` but the bias as the caller says.
+pub(crate) fn forward_gpu(
+    cx: &Cx,
+    gpu: &Gpu,
+    x: &Tensor,
+    p: &LoraLinear,
+    route: &Route,
+    y: (&Tensor, Epilogue),
+) -> Result<Saved> {
+    let gpu = gpu::forward(cx, gpu, &gpu::Operands::of(x, p)?, p, route, y)?;
+    Ok(Saved { x: p.keeps_x(route).then(|| x.clone()), s: Vec::new(), gpu })
+}
+
+fn forward_cpu(
+    cx: &Cx,
+    x: &Tensor,
+    p: &LoraLinear,
+    route: &Route,
+    chosen: &[Option<&Adapter>],
+) -> Result<(Tensor, Saved)> {
+    let (k, n) = (p.base.k(), p.base.n());
+    let (mut y, _) = linear::forward(cx, x, &p.base)?;
+    let mut saved = Vec::with_capacity(chosen.len());
+    let out = y.f32_mut()?;
+    for (range, adapter) in route.ranges.iter().zip(chosen) {
+        let Some(Adapter { a, b, scale }) = *adapter else {
+            saved.push(None);
+            continue;
+        };
+        let (m, r) = (range.rows.len(), rank(a));
+        let dropped = dropped(cx, &x.rows(range.rows.clone())?, range.rows.start * k, p.mask(route))?;
+        let mut s = cx.empty([m, r])?;
+        let a_t = matrix(&a.value, r, k)?.t();
+        gemm(s.f32_mut()?, r, Start::Zero, 1.0, MatRef::f32(dropped.f32()?, m, k), a_t);
+        let y = &mut out[range.rows.start * n..range.rows.end * n];
+        gemm(y, n, Start::Keep, *scale, MatRef::f32(s.f32()?, m, r), matrix(&b.value, n, r)?.t());
+        saved.push(b.is_trained().then_some(s));
+    }
+    Ok((y, Saved { x: p.keeps_x(route).then(|| x.clone()), s: saved, gpu: None }))
 }
 
 /// drop(x), or x itself without dropout; `first` is the index of its first element in the whole input.
@@ -190,6 +225,13 @@ pub fn backward(
     route: &Route,
     grads: Option<&mut Grads>,
 ) -> Result<Tensor> {
+    if let Device::Gpu(gpu) = &cx.device {
+        linear::check_output(dy, &p.base)?;
+        let dx = cx.empty(dy.shape().with_cols(p.base.k()))?;
+        let from = gpu::Backward::of(saved, dy, p, Some((&dx, Epilogue::default())))?;
+        gpu::backward(cx, gpu, &from, p, route, grads.as_deref())?;
+        return Ok(dx);
+    }
     let mut dx = linear::input_grad(cx, dy, &p.base)?;
     adapters(cx, saved, dy, p, route, grads, Some(&mut dx))?;
     Ok(dx)
@@ -207,10 +249,15 @@ pub fn backward_params(
     route: &Route,
     grads: Option<&mut Grads>,
 ) -> Result<()> {
+    if let Device::Gpu(gpu) = &cx.device {
+        linear::check_output(dy, &p.base)?;
+        let from = gpu::Backward::of(saved, dy, p, None)?;
+        return gpu::backward(cx, gpu, &from, p, route, grads.as_deref());
+    }
     adapters(cx, saved, dy, p, route, grads, None)
 }
 
-/// All gradients but dy W.
+/// All gradients but dy W, on the CPU.
 fn adapters(
     cx: &Cx,
     saved: &Saved,
@@ -223,41 +270,36 @@ fn adapters(
     let (k, n) = (p.base.k(), p.base.n());
     linear::add_grads(cx, saved.x.as_ref(), dy, &p.base, grads.as_deref_mut())?;
     let chosen = p.chosen(route, dy.shape().rows())?;
-    match cx.device {
-        Device::Cpu => {
-            for ((range, adapter), s) in route.ranges.iter().zip(&chosen).zip(&saved.s) {
-                let Some(Adapter { a, b, scale }) = *adapter else { continue };
-                let (rows, m, r) = (range.rows.clone(), range.rows.len(), rank(a));
-                let dy = dy.rows(rows.clone())?;
-                let dy = MatRef::f32(dy.f32()?, m, n);
-                let db = grads.as_deref_mut().map(|g| g.of(b)).transpose()?.flatten();
-                if let (Some(s), Some(db)) = (s, db) {
-                    gemm(db, r, Start::Keep, *scale, dy.t(), MatRef::f32(s.f32()?, m, r));
-                }
-                let mut ds = cx.empty([m, r])?;
-                gemm(ds.f32_mut()?, r, Start::Zero, *scale, dy, matrix(&b.value, n, r)?);
-                let ds = MatRef::f32(ds.f32()?, m, r);
-                let first = rows.start * k;
-                let da = grads.as_deref_mut().map(|g| g.of(a)).transpose()?.flatten();
-                if let (Some(x), Some(da)) = (&saved.x, da) {
-                    let x = dropped(cx, &x.rows(rows.clone())?, first, p.mask(route))?;
-                    gemm(da, k, Start::Keep, 1.0, ds.t(), MatRef::f32(x.f32()?, m, k));
-                }
-                if let Some(dx) = dx.as_deref_mut() {
-                    let dx = &mut dx.f32_mut()?[rows.start * k..rows.end * k];
-                    let a = matrix(&a.value, r, k)?;
-                    match p.mask(route) {
-                        None => gemm(dx, k, Start::Keep, 1.0, ds, a),
-                        Some(mask) => {
-                            let mut t = cx.empty([m, k])?;
-                            gemm(t.f32_mut()?, k, Start::Zero, 1.0, ds, a);
-                            dropout::add(dx, t.f32()?, first, mask);
-                        }
-                    }
+    for ((range, adapter), s) in route.ranges.iter().zip(&chosen).zip(&saved.s) {
+        let Some(Adapter { a, b, scale }) = *adapter else { continue };
+        let (rows, m, r) = (range.rows.clone(), range.rows.len(), rank(a));
+        let dy = dy.rows(rows.clone())?;
+        let dy = MatRef::f32(dy.f32()?, m, n);
+        let db = grads.as_deref_mut().map(|g| g.of(b)).transpose()?.flatten();
+        if let (Some(s), Some(db)) = (s, db) {
+            gemm(db, r, Start::Keep, *scale, dy.t(), MatRef::f32(s.f32()?, m, r));
+        }
+        let mut ds = cx.empty([m, r])?;
+        gemm(ds.f32_mut()?, r, Start::Zero, *scale, dy, matrix(&b.value, n, r)?);
+        let ds = MatRef::f32(ds.f32()?, m, r);
+        let first = rows.start * k;
+        let da = grads.as_deref_mut().map(|g| g.of(a)).transpose()?.flatten();
+        if let (Some(x), Some(da)) = (&saved.x, da) {
+            let x = dropped(cx, &x.rows(rows.clone())?, first, p.mask(route))?;
+            gemm(da, k, Start::Keep, 1.0, ds.t(), MatRef::f32(x.f32()?, m, k));
+        }
+        if let Some(dx) = dx.as_deref_mut() {
+            let dx = &mut dx.f32_mut()?[rows.start * k..rows.end * k];
+            let a = matrix(&a.value, r, k)?;
+            match p.mask(route) {
+                None => gemm(dx, k, Start::Keep, 1.0, ds, a),
+                Some(mask) => {
+                    let mut t = cx.empty([m, k])?;
+                    gemm(t.f32_mut()?, k, Start::Zero, 1.0, ds, a);
+                    dropout::add(dx, t.f32()?, first, mask);
                 }
             }
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "lora" }),
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub(crate) fn forward(
     let (k, n) = (p.k(), p.n());
     let dims = [x.shape().rows(), n, k];
     let w = Mat::with(p.weight.matrix(), k)?;
-    let mut call = Gemm::new(Layout::Nt, dims, Mat::with(x, k)?, w, activation(y)?);
+    let mut call = Gemm::new(Layout::Nt, dims, Mat::of(x)?, w, activation(y)?);
     call.epilogue = Epilogue { bias: bias(p)?, ..epilogue };
     call.run(cx, gpu)
 }
@@ -46,13 +46,13 @@ pub(crate) fn input_grad(
     let (k, n) = (p.k(), p.n());
     let dims = [dy.shape().rows(), k, n];
     let w = Mat::with(p.weight.matrix(), k)?;
-    let mut call = Gemm::new(Layout::Nn, dims, Mat::with(dy, n)?, w, activation(dx)?);
+    let mut call = Gemm::new(Layout::Nn, dims, Mat::of(dy)?, w, activation(dx)?);
     call.epilogue = epilogue;
     call.run(cx, gpu)
 }
 
 /// dW += dyᵀ x and db += Σ dy, of what is trained.
-pub(super) fn add_grads(
+pub(crate) fn add_grads(
     cx: &Cx,
     gpu: &Gpu,
     x: Option<&Tensor>,
@@ -63,7 +63,7 @@ pub(super) fn add_grads(
     let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
     if let (Some(x), Some(dw)) = (x, grads.view(&p.weight)?) {
         let c = Out { region: dw.region()?, ld: k, dtype: DType::F32, add: true };
-        Gemm::new(Layout::Tn, [n, k, m], Mat::with(dy, n)?, Mat::with(x, k)?, c).run(cx, gpu)?;
+        Gemm::new(Layout::Tn, [n, k, m], Mat::of(dy)?, Mat::of(x)?, c).run(cx, gpu)?;
     }
     if let Some(db) = p.bias.as_ref().map(|b| grads.view(b)).transpose()?.flatten() {
         add_column_sums(cx, gpu, db.region()?, dy)?;

@@ -1,0 +1,455 @@
+//! The GPU arm. All adapters of a route go side by side, each rank padded to a multiple of 8, so that one launch serves all
+//! rows: S [rows, total] has zeros where a row does not take a column's adapter, and [x | S] [W | B]ᵀ is one product with a
+//! few more columns of k. s is in S and in dS = s·dy B, so B goes in as it is; 1 / (1 − p) of dropout likewise.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{DType, Gpu, Grads, Region, Tensor};
+
+use super::{Adapter, LoraLinear, Route, rank};
+use crate::linear::gemm::{
+    Epilogue, Gemm, GemmParams, Layout, LowRank, Mask, MaskParams, Mat, region, splits,
+};
+use crate::linear::{self, gpu as base};
+use crate::{Cx, Error, Result};
+
+/// What backward needs beyond x.
+#[derive(Debug)]
+pub(super) struct Saved {
+    packed: Packed,
+    /// S, when a B is trained.
+    s: Option<Tensor>,
+}
+
+/// An adapter of the route and its place among the columns of S.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    adapter: &'a Adapter,
+    first: usize,
+    rank: usize,
+}
+
+/// The adapters of a route side by side.
+#[derive(Debug)]
+struct Packed {
+    /// [total, k padded to a multiple of 8].
+    a: Tensor,
+    /// [n, total].
+    b: Tensor,
+    /// [total, n padded to a multiple of 8].
+    bt: Tensor,
+    total: usize,
+}
+
+/// Adapters, or gradients, that one launch takes.
+const PACKED: usize = 4;
+const GRADS: usize = 8;
+
+/// The adapters that are chosen, each once, and the number of columns they take.
+fn places<'a>(chosen: &[Option<&'a Adapter>]) -> (Vec<Place<'a>>, usize) {
+    let (mut places, mut total) = (Vec::<Place>::new(), 0);
+    for &adapter in chosen.iter().flatten() {
+        if !places.iter().any(|p| std::ptr::eq(p.adapter, adapter)) {
+            let rank = rank(&adapter.a);
+            places.push(Place { adapter, first: total, rank });
+            total += rank.next_multiple_of(8);
+        }
+    }
+    (places, total)
+}
+
+/// Six words for each range: rows, columns, the bits of s, 0 (`kernels/fused/lora_down.cu`).
+fn ranges(route: &Route, chosen: &[Option<&Adapter>], places: &[Place]) -> Vec<u32> {
+    let mut words = Vec::with_capacity(route.ranges.len() * 6);
+    for (range, adapter) in route.ranges.iter().zip(chosen) {
+        let Some(adapter) = adapter else { continue };
+        let Some(place) = places.iter().find(|p| std::ptr::eq(p.adapter, *adapter)) else { continue };
+        let cols = place.first..place.first + place.rank;
+        words.extend([range.rows.start, range.rows.end, cols.start, cols.end].map(|x| x as u32));
+        words.extend([adapter.scale.to_bits(), 0]);
+    }
+    words
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct PackAdapter {
+    a: u64,
+    b: u64,
+    rank: i32,
+    first: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct PackParams {
+    of: [PackAdapter; PACKED],
+    a: u64,
+    b: u64,
+    bt: u64,
+    k: i32,
+    n: i32,
+    total: i32,
+    ka: i32,
+    nt: i32,
+    pad: i32,
+}
+
+impl Packed {
+    fn new(cx: &Cx, gpu: &Gpu, p: &LoraLinear, places: &[Place], total: usize) -> Result<Packed> {
+        let (k, n) = (p.base.k(), p.base.n());
+        let (ka, nt) = (k.next_multiple_of(8), n.next_multiple_of(8));
+        let packed =
+            Packed { a: cx.empty([total, ka])?, b: cx.empty([n, total])?, bt: cx.empty([total, nt])?, total };
+        for group in places.chunks(PACKED) {
+            let mut launch = gpu.launch("lora_pack_bf16")?;
+            let threads = launch.spec().tile[0];
+            let all = places.len() <= PACKED;
+            let mut to = |t: &Tensor| -> Result<u64> {
+                let region = t.region()?;
+                Ok(if all { launch.write(region) } else { launch.update(region) })
+            };
+            let (a, b, bt) = (to(&packed.a)?, to(&packed.b)?, to(&packed.bt)?);
+            let mut of = [PackAdapter::zeroed(); PACKED];
+            for (of, place) in of.iter_mut().zip(group) {
+                let Adapter { a, b, .. } = place.adapter;
+                *of = PackAdapter {
+                    a: launch.read(region(a.matrix(), DType::Bf16)?),
+                    b: launch.read(region(b.matrix(), DType::Bf16)?),
+                    rank: place.rank as i32,
+                    first: place.first as i32,
+                };
+            }
+            let [k, n, total, ka, nt] = [k, n, total, ka, nt].map(|x| x as i32);
+            let params = PackParams { of, a, b, bt, k, n, total, ka, nt, pad: 0 };
+            let widest = group.iter().map(|p| p.rank.next_multiple_of(8)).max().unwrap_or(0);
+            let elements = widest * (ka + n + nt) as usize;
+            launch.run([elements.div_ceil(threads), group.len(), 1], &params)?;
+        }
+        Ok(packed)
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct DownParams {
+    x: u64,
+    a: u64,
+    s: u64,
+    ranges: u64,
+    mask: MaskParams,
+    rows: i32,
+    k: i32,
+    rank: i32,
+    count: i32,
+    ld_x: i32,
+    ld_a: i32,
+}
+
+/// drop(x) Aᵀ by the ranges `words`, for x [rows, k].
+struct Down<'a> {
+    x: Mat,
+    rows: usize,
+    k: usize,
+    a: &'a Tensor,
+    words: &'a [u32],
+    mask: Option<Mask>,
+}
+
+impl Down<'_> {
+    fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
+        let total = self.a.shape().rows();
+        let s = cx.empty([self.rows, total])?;
+        let a = Mat::of(self.a)?;
+        let name = match self.x.is_aligned() {
+            true if total <= 16 => "lora_down_bf16_16",
+            true => "lora_down_bf16_32",
+            false => "lora_down_bf16_32_any",
+        };
+        let mut launch = gpu.launch(name)?;
+        let [tile_rows, tile_cols, _] = launch.spec().tile;
+        let params = DownParams {
+            x: launch.read(self.x.region),
+            a: launch.read(a.region),
+            s: launch.write(s.region()?),
+            ranges: launch.read(cx.table(self.words)?),
+            mask: Mask::params(self.mask, &mut launch),
+            rows: self.rows as i32,
+            k: self.k as i32,
+            rank: total as i32,
+            count: (self.words.len() / 6) as i32,
+            ld_x: self.x.ld as i32,
+            ld_a: a.ld as i32,
+        };
+        launch.run([self.rows.div_ceil(tile_rows), total.div_ceil(tile_cols), 1], &params)?;
+        Ok(s)
+    }
+}
+
+/// A linear with adapters on rows that may be padded: x [rows, k] and W [n, k] as they lie.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Operands {
+    pub x: Mat,
+    pub w: Mat,
+    pub rows: usize,
+}
+
+impl Operands {
+    /// x and W without padding.
+    pub fn of(x: &Tensor, p: &LoraLinear) -> Result<Operands> {
+        let w = Mat::with(p.base.weight.matrix(), p.base.k())?;
+        Ok(Operands { x: Mat::of(x)?, w, rows: x.shape().rows() })
+    }
+}
+
+fn mask(cx: &Cx, p: &LoraLinear, route: &Route) -> Result<Option<Mask>> {
+    let Some(m) = p.mask(route) else { return Ok(None) };
+    Ok(Some(Mask { stream: cx.stream(m.stream)?, seed: m.seed, module: m.module, p: m.p }))
+}
+
+/// y = f(x Wᵀ + b + …); all of `epilogue` but the bias as the caller says.
+pub(super) fn forward(
+    cx: &Cx,
+    gpu: &Gpu,
+    x: &Operands,
+    p: &LoraLinear,
+    route: &Route,
+    (y, epilogue): (&Tensor, Epilogue),
+) -> Result<Option<Saved>> {
+    let (k, n) = (p.base.k(), p.base.n());
+    let chosen = p.chosen(route, x.rows)?;
+    let (places, total) = places(&chosen);
+    let mut call = Gemm::new(Layout::Nt, [x.rows, n, k], x.x, x.w, base::activation(y)?);
+    call.epilogue = Epilogue { bias: base::bias(&p.base)?, ..epilogue };
+    if total == 0 || x.rows == 0 {
+        call.run(cx, gpu)?;
+        return Ok(None);
+    }
+    let packed = Packed::new(cx, gpu, p, &places, total)?;
+    let words = ranges(route, &chosen, &places);
+    let mask = mask(cx, p, route)?;
+    let s = Down { x: x.x, rows: x.rows, k, a: &packed.a, words: &words, mask }.run(cx, gpu)?;
+    call.low_rank = Some(LowRank { a: Mat::of(&s)?, b: Mat::of(&packed.b)?, k: total, mask: None });
+    call.run(cx, gpu)?;
+    let keep = places.iter().any(|p| p.adapter.b.is_trained());
+    Ok(Some(Saved { packed, s: keep.then_some(s) }))
+}
+
+/// What a backward starts from.
+pub(super) struct Backward<'a> {
+    pub saved: &'a super::Saved,
+    pub dy: &'a Tensor,
+    /// W as it lies.
+    pub w: Mat,
+    /// Where dx goes, if it is wanted, and what happens to it.
+    pub dx: Option<(&'a Tensor, Epilogue)>,
+}
+
+impl<'a> Backward<'a> {
+    /// With W without padding.
+    ///
+    /// # Errors
+    /// When W is not in bf16.
+    pub fn of(
+        saved: &'a super::Saved,
+        dy: &'a Tensor,
+        p: &LoraLinear,
+        dx: Option<(&'a Tensor, Epilogue)>,
+    ) -> Result<Self> {
+        let w = Mat::with(p.base.weight.matrix(), p.base.k())?;
+        Ok(Backward { saved, dy, w, dx })
+    }
+
+    /// What forward kept, after a look at whether it is of these rows and these adapters.
+    fn saved(&self, total: usize) -> Result<Option<&'a Saved>> {
+        let (dy, saved) = (self.dy.shape(), self.saved.gpu.as_ref());
+        let fault = |right_name, right| {
+            Err(Error::Shapes { op: "lora", left_name: "dy", left: dy, right_name, right })
+        };
+        if let Some(x) = self.saved.x.as_ref().filter(|x| x.shape().rows() != dy.rows()) {
+            return fault("x", x.shape());
+        }
+        if let Some(s) = saved.and_then(|s| s.s.as_ref()).filter(|s| s.shape().rows() != dy.rows()) {
+            return fault("S", s.shape());
+        }
+        match saved {
+            Some(s) if s.packed.total != total => fault("the adapters of forward", s.packed.b.shape()),
+            None if total > 0 && dy.rows() > 0 => fault("the adapters of forward", [0, 0].into()),
+            saved => Ok(saved.filter(|_| dy.rows() > 0)),
+        }
+    }
+}
+
+/// All gradients: dx if wanted, the others added to `grads`.
+pub(super) fn backward(
+    cx: &Cx,
+    gpu: &Gpu,
+    from: &Backward,
+    p: &LoraLinear,
+    route: &Route,
+    grads: Option<&Grads>,
+) -> Result<()> {
+    let (k, n, rows, dy) = (p.base.k(), p.base.n(), from.dy.shape().rows(), Mat::of(from.dy)?);
+    let call = from.dx.map(|(dx, epilogue)| -> Result<Gemm> {
+        let call = Gemm::new(Layout::Nn, [rows, k, n], dy, from.w, base::activation(dx)?);
+        Ok(Gemm { epilogue, ..call })
+    });
+    let mut call = call.transpose()?;
+    let chosen = p.chosen(route, rows)?;
+    let (places, total) = places(&chosen);
+    if let Some(Saved { packed, s }) = from.saved(total)? {
+        let x = from.saved.x.as_ref();
+        let (da, db) = grads.map_or(Ok((Vec::new(), Vec::new())), |g| targets(g, &places))?;
+        let x = x.filter(|_| !da.is_empty());
+        let mask = mask(cx, p, route)?;
+        let ds = if call.is_some() || x.is_some() {
+            let words = ranges(route, &chosen, &places);
+            Some(Down { x: dy, rows, k: n, a: &packed.bt, words: &words, mask: None }.run(cx, gpu)?)
+        } else {
+            None
+        };
+        let mut sums = Vec::new();
+        if let (Some(x), Some(ds)) = (x, &ds) {
+            let partial = Thin { t: ds, x: Mat::of(x)?, cols: k, mask }.run(cx, gpu)?;
+            sums.extend(da.into_iter().map(|target| Sum {
+                partial: partial.clone(),
+                target,
+                transposed: false,
+                factor: keep(mask),
+            }));
+        }
+        if let Some(s) = s.as_ref().filter(|_| !db.is_empty()) {
+            let partial = Thin { t: s, x: dy, cols: n, mask: None }.run(cx, gpu)?;
+            sums.extend(db.into_iter().map(|target| Sum {
+                partial: partial.clone(),
+                target,
+                transposed: true,
+                factor: 1.0,
+            }));
+        }
+        add_all(gpu, &sums)?;
+        if let (Some(call), Some(ds)) = (&mut call, &ds) {
+            call.low_rank = Some(LowRank { a: Mat::of(ds)?, b: Mat::of(&packed.a)?, k: total, mask });
+            call.run(cx, gpu)?;
+        }
+    } else if let Some(call) = call {
+        call.run(cx, gpu)?;
+    }
+    match grads {
+        Some(grads) => base::add_grads(cx, gpu, from.saved.x.as_ref(), from.dy, &p.base, grads),
+        None => Ok(()),
+    }
+}
+
+fn keep(mask: Option<Mask>) -> f32 {
+    mask.map_or(1.0, |m| 1.0 / (1.0 - m.p))
+}
+
+/// The gradient of a matrix and the rows of the partial sums it takes.
+struct Target {
+    grad: Region,
+    first: usize,
+    rank: usize,
+}
+
+/// Of the trained A, and of the trained B.
+fn targets(grads: &Grads, places: &[Place]) -> Result<(Vec<Target>, Vec<Target>)> {
+    let (mut da, mut db) = (Vec::new(), Vec::new());
+    for &Place { adapter, first, rank } in places {
+        for (param, targets) in [(&adapter.a, &mut da), (&adapter.b, &mut db)] {
+            if let Some(grad) = grads.view(param)? {
+                targets.push(Target { grad: grad.region()?, first, rank });
+            }
+        }
+    }
+    Ok((da, db))
+}
+
+/// tᵀ drop(x) for t [rows, total] and x [rows, cols]: [parts, total, cols] f32, to be added up.
+struct Thin<'a> {
+    t: &'a Tensor,
+    x: Mat,
+    cols: usize,
+    mask: Option<Mask>,
+}
+
+impl Thin<'_> {
+    fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
+        let (rows, total) = (self.t.shape().rows(), self.t.shape().cols());
+        let name = match self.x.is_aligned() {
+            true => "lora_grad_bf16_32x128",
+            false => "lora_grad_bf16_32x128_any",
+        };
+        let mut launch = gpu.launch(name)?;
+        let [tile_m, tile_n, _] = launch.spec().tile;
+        let tiles = total.div_ceil(tile_m) * self.cols.div_ceil(tile_n);
+        let splits = splits(gpu.sms(), tiles, rows.div_ceil(linear::gemm::TILE_K), 4);
+        let partial = cx.empty_f32([splits, total, self.cols])?;
+        let t = Mat::of(self.t)?;
+        let params = GemmParams {
+            a: launch.read(t.region),
+            b: launch.read(self.x.region),
+            partial: launch.write(partial.region()?),
+            mask: Mask::params(self.mask, &mut launch),
+            m: total as i32,
+            n: self.cols as i32,
+            k: rows as i32,
+            lda: t.ld as i32,
+            ldb: self.x.ld as i32,
+            splits: splits as i32,
+            batch: 1,
+            alpha: 1.0,
+            ..GemmParams::zeroed()
+        };
+        launch.run([tiles, splits, 1], &params)?;
+        Ok(partial)
+    }
+}
+
+/// grad += factor·Σ of the parts of its rows.
+struct Sum {
+    partial: Tensor,
+    target: Target,
+    transposed: bool,
+    factor: f32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct GradParams {
+    partial: u64,
+    grad: u64,
+    splits: i32,
+    total: i32,
+    first: i32,
+    rank: i32,
+    n: i32,
+    transposed: i32,
+    factor: f32,
+    pad: i32,
+}
+
+fn add_all(gpu: &Gpu, sums: &[Sum]) -> Result<()> {
+    for group in sums.chunks(GRADS) {
+        let mut launch = gpu.launch("lora_grad_add_f32")?;
+        let threads = launch.spec().tile[0];
+        let (mut params, mut elements) = ([GradParams::zeroed(); GRADS], 0);
+        for (params, sum) in params.iter_mut().zip(group) {
+            let [splits, total, n] = [0, 1, 2].map(|d| sum.partial.shape().dims()[d]);
+            *params = GradParams {
+                partial: launch.read(sum.partial.region()?),
+                grad: launch.update(sum.target.grad),
+                splits: splits as i32,
+                total: total as i32,
+                first: sum.target.first as i32,
+                rank: sum.target.rank as i32,
+                n: n as i32,
+                transposed: sum.transposed.into(),
+                factor: sum.factor,
+                pad: 0,
+            };
+            elements = elements.max(n * sum.target.rank);
+        }
+        launch.run([elements.div_ceil(threads), group.len(), 1], &params)?;
+    }
+    Ok(())
+}
