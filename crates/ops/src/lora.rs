@@ -18,6 +18,8 @@ use crate::{Cx, Error, Result};
 
 mod gpu;
 
+pub(crate) use gpu::Operands;
+
 /// One low-rank addition.
 #[derive(Debug)]
 pub struct Adapter {
@@ -158,7 +160,8 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Te
         Device::Cpu => forward_cpu(cx, x, p, route, &chosen),
         Device::Gpu(ref gpu) => {
             let y = cx.empty(x.shape().with_cols(p.base.n()))?;
-            let saved = forward_gpu(cx, gpu, x, p, route, (&y, Epilogue::default()))?;
+            let from = Operands::of(x, p)?;
+            let saved = forward_gpu(cx, gpu, &from, p, route, (&y, Epilogue::default()))?;
             Ok((y, saved))
         }
     }
@@ -168,13 +171,13 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Te
 pub(crate) fn forward_gpu(
     cx: &Cx,
     gpu: &Gpu,
-    x: &Tensor,
+    from: &Operands,
     p: &LoraLinear,
     route: &Route,
     y: (&Tensor, Epilogue),
 ) -> Result<Saved> {
-    let gpu = gpu::forward(cx, gpu, &gpu::Operands::of(x, p)?, p, route, y)?;
-    Ok(Saved { x: p.keeps_x(route).then(|| x.clone()), s: Vec::new(), gpu })
+    let gpu = gpu::forward(cx, gpu, from, p, route, y)?;
+    Ok(Saved { x: p.keeps_x(route).then(|| from.x.clone()), s: Vec::new(), gpu })
 }
 
 fn forward_cpu(

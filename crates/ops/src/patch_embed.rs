@@ -14,6 +14,8 @@ use crate::linear::wide;
 use crate::lora::{self, LoraLinear, Route, RowRange};
 use crate::{Cx, Error, Result};
 
+mod gpu;
+
 /// The parameters of the embedding.
 #[derive(Debug)]
 pub struct PatchEmbed {
@@ -71,10 +73,12 @@ pub fn forward(cx: &Cx, pixels: &Tensor, p: &PatchEmbed, route: &Route) -> Resul
     if p.class.shape().elements() != d {
         return Err(shapes("class", &p.class.value, "weight", &p.conv.base.weight));
     }
-    let mut patches = cx.empty([t * g * g, k])?;
     let mut x = cx.empty([t, n, d])?;
+    let route = over_patches(route, g * g);
     let conv = match cx.device {
+        Device::Gpu(ref gpu) => gpu::forward(cx, gpu, pixels, p, &route, &x)?,
         Device::Cpu => {
+            let mut patches = cx.empty([t * g * g, k])?;
             let from = pixels.f32()?;
             par::rows(patches.f32_mut()?, k, g, from.len(), |first, out| {
                 // One row of a tile's patches: each of its lines of pixels is read once.
@@ -85,7 +89,7 @@ pub fn forward(cx: &Cx, pixels: &Tensor, p: &PatchEmbed, route: &Route) -> Resul
                     line.copy_from_slice(&from[row * g * side + px * side..][..side]);
                 }
             });
-            let (rows, conv) = lora::forward(cx, &patches, &p.conv, &over_patches(route, g * g))?;
+            let (rows, conv) = lora::forward(cx, &patches, &p.conv, &route)?;
             let (class, position) = (wide(cx, &p.class.value)?, wide(cx, &p.position.value)?);
             let (rows, class, position) = (rows.f32()?, class.f32()?, position.f32()?);
             par::rows(x.f32_mut()?, d, n, rows.len(), |first, out| {
@@ -94,7 +98,6 @@ pub fn forward(cx: &Cx, pixels: &Tensor, p: &PatchEmbed, route: &Route) -> Resul
             });
             conv
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "patch_embed" }),
     };
     Ok((x, Saved { conv }))
 }
@@ -118,7 +121,9 @@ pub fn backward(
         return Err(shapes("dx", dx, "position", &p.position));
     }
     let Some(grads) = grads else { return Ok(()) };
+    let route = over_patches(route, n.saturating_sub(1));
     match cx.device {
+        Device::Gpu(ref gpu) => gpu::backward(cx, gpu, &saved.conv, dx, p, &route, grads)?,
         Device::Cpu => {
             let from = dx.f32()?;
             if let Some(dclass) = grads.of(&p.class)? {
@@ -135,17 +140,9 @@ pub fn backward(
                     let tile = first / (n - 1);
                     out.copy_from_slice(&from[(tile * n + 1) * d..][..out.len()]);
                 });
-                lora::backward_params(
-                    cx,
-                    &saved.conv,
-                    &rows,
-                    &p.conv,
-                    &over_patches(route, n - 1),
-                    Some(grads),
-                )?;
+                lora::backward_params(cx, &saved.conv, &rows, &p.conv, &route, Some(grads))?;
             }
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "patch_embed" }),
     }
     Ok(())
 }

@@ -185,19 +185,20 @@ impl Down<'_> {
     }
 }
 
-/// A linear with adapters on rows that may be padded: x [rows, k] and W [n, k] as they lie.
+/// x [rows, k] and W [n, k], whose rows may be padded.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Operands {
-    pub x: Mat,
+pub(crate) struct Operands<'a> {
+    pub x: &'a Tensor,
     pub w: Mat,
-    pub rows: usize,
 }
 
-impl Operands {
+impl<'a> Operands<'a> {
     /// x and W without padding.
-    pub fn of(x: &Tensor, p: &LoraLinear) -> Result<Operands> {
-        let w = Mat::with(p.base.weight.matrix(), p.base.k())?;
-        Ok(Operands { x: Mat::of(x)?, w, rows: x.shape().rows() })
+    ///
+    /// # Errors
+    /// When W is not in bf16.
+    pub fn of(x: &'a Tensor, p: &LoraLinear) -> Result<Self> {
+        Ok(Operands { x, w: Mat::with(p.base.weight.matrix(), p.base.k())? })
     }
 }
 
@@ -210,24 +211,24 @@ fn mask(cx: &Cx, p: &LoraLinear, route: &Route) -> Result<Option<Mask>> {
 pub(super) fn forward(
     cx: &Cx,
     gpu: &Gpu,
-    x: &Operands,
+    from: &Operands,
     p: &LoraLinear,
     route: &Route,
     (y, epilogue): (&Tensor, Epilogue),
 ) -> Result<Option<Saved>> {
-    let (k, n) = (p.base.k(), p.base.n());
-    let chosen = p.chosen(route, x.rows)?;
+    let (x, rows, k, n) = (Mat::of(from.x)?, from.x.shape().rows(), p.base.k(), p.base.n());
+    let chosen = p.chosen(route, rows)?;
     let (places, total) = places(&chosen);
-    let mut call = Gemm::new(Layout::Nt, [x.rows, n, k], x.x, x.w, base::activation(y)?);
+    let mut call = Gemm::new(Layout::Nt, [rows, n, k], x, from.w, base::activation(y)?);
     call.epilogue = Epilogue { bias: base::bias(&p.base)?, ..epilogue };
-    if total == 0 || x.rows == 0 {
+    if total == 0 || rows == 0 {
         call.run(cx, gpu)?;
         return Ok(None);
     }
     let packed = Packed::new(cx, gpu, p, &places, total)?;
     let words = ranges(route, &chosen, &places);
     let mask = mask(cx, p, route)?;
-    let s = Down { x: x.x, rows: x.rows, k, a: &packed.a, words: &words, mask }.run(cx, gpu)?;
+    let s = Down { x, rows, k, a: &packed.a, words: &words, mask }.run(cx, gpu)?;
     call.low_rank = Some(LowRank { a: Mat::of(&s)?, b: Mat::of(&packed.b)?, k: total, mask: None });
     call.run(cx, gpu)?;
     let keep = places.iter().any(|p| p.adapter.b.is_trained());

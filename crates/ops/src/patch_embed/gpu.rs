@@ -1,0 +1,170 @@
+//! The GPU arm: patches and weights in rows padded to a multiple of 8, so that the product's copies are of 16 bytes.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{DType, Gpu, Grads, Param, Tensor};
+
+use super::PatchEmbed;
+use crate::linear::gemm::{Epilogue, Mat, region};
+use crate::lora::{self, Operands, Route};
+use crate::{Cx, Result};
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct RowsParams {
+    pixels: u64,
+    rows: u64,
+    tiles: i32,
+    channels: i32,
+    g: i32,
+    side: i32,
+    ld: i32,
+    pad: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct PadParams {
+    from: u64,
+    to: u64,
+    rows: i32,
+    cols: i32,
+    ld: i32,
+    pad: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct TokensParams {
+    rows: u64,
+    class: u64,
+    position: u64,
+    tokens: u64,
+    tiles: i32,
+    patches: i32,
+    d: i32,
+    pad: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct TokensBwdParams {
+    dtokens: u64,
+    rows: u64,
+    dclass: u64,
+    dposition: u64,
+    tiles: i32,
+    patches: i32,
+    d: i32,
+    pad: i32,
+}
+
+/// tokens [t, 1 + g·g, d] of pixels [t, c, s, s], f32 or bf16; the route is over patches.
+pub(super) fn forward(
+    cx: &Cx,
+    gpu: &Gpu,
+    pixels: &Tensor,
+    p: &PatchEmbed,
+    route: &Route,
+    tokens: &Tensor,
+) -> Result<lora::Saved> {
+    let [t, channels, size] = [0, 1, 2].map(|i| pixels.shape().dims().get(i).copied().unwrap_or(1));
+    let (d, k, g) = (p.conv.base.n(), p.conv.base.k(), size / p.patch);
+    let (count, ld) = (t * g * g, k.next_multiple_of(8));
+
+    let patches = cx.empty([count, ld])?;
+    let name = match pixels.dtype() {
+        DType::F32 => "patch_rows_f32",
+        DType::Bf16 => "patch_rows_bf16",
+    };
+    let mut launch = gpu.launch(name)?;
+    let per_block = launch.spec().tile[0];
+    let params = RowsParams {
+        pixels: launch.read(pixels.region()?),
+        rows: launch.write(patches.region()?),
+        tiles: t as i32,
+        channels: channels as i32,
+        g: g as i32,
+        side: p.patch as i32,
+        ld: ld as i32,
+        pad: 0,
+    };
+    launch.run([(count * ld).div_ceil(per_block), 1, 1], &params)?;
+
+    let weight = p.conv.base.weight.matrix();
+    let padded = if k == ld { weight.reshape([d, k])? } else { pad(cx, gpu, weight, [d, k, ld])? };
+    let rows = cx.empty([count, d])?;
+    let from = Operands { x: &patches, w: Mat::of(&padded)? };
+    let saved = lora::forward_gpu(cx, gpu, &from, &p.conv, route, (&rows, Epilogue::default()))?;
+
+    let mut launch = gpu.launch("patch_tokens_fwd_bf16")?;
+    let per_block = launch.spec().tile[0];
+    let params = TokensParams {
+        rows: launch.read(rows.region()?),
+        class: launch.read(region(&p.class.value, DType::F32)?),
+        position: launch.read(region(p.position.matrix(), DType::Bf16)?),
+        tokens: launch.write(tokens.region()?),
+        tiles: t as i32,
+        patches: (g * g) as i32,
+        d: d as i32,
+        pad: 0,
+    };
+    // A block takes its elements of all tiles.
+    let blocks = if t == 0 { 0 } else { ((1 + g * g) * d).div_ceil(per_block) };
+    launch.run([blocks, 1, 1], &params)?;
+    Ok(saved)
+}
+
+/// The rows of `from` [rows, cols], padded with zeros to `ld`.
+fn pad(cx: &Cx, gpu: &Gpu, from: &Tensor, [rows, cols, ld]: [usize; 3]) -> Result<Tensor> {
+    let to = cx.empty([rows, ld])?;
+    let mut launch = gpu.launch("pad_rows_bf16")?;
+    let per_block = launch.spec().tile[0];
+    let params = PadParams {
+        from: launch.read(region(from, DType::Bf16)?),
+        to: launch.write(to.region()?),
+        rows: rows as i32,
+        cols: cols as i32,
+        ld: ld as i32,
+        pad: 0,
+    };
+    launch.run([(rows * ld).div_ceil(per_block), 1, 1], &params)?;
+    Ok(to)
+}
+
+/// Adds the gradients of what is trained, given that of the tokens.
+pub(super) fn backward(
+    cx: &Cx,
+    gpu: &Gpu,
+    saved: &lora::Saved,
+    dtokens: &Tensor,
+    p: &PatchEmbed,
+    route: &Route,
+    grads: &mut Grads,
+) -> Result<()> {
+    let d = p.conv.base.n();
+    let n = p.position.shape().elements() / d.max(1);
+    let t = dtokens.shape().rows() / n.max(1);
+    let trained = p.conv.params().any(Param::is_trained);
+    let rows = if trained { Some(cx.empty([t * (n - 1), d])?) } else { None };
+    let (dclass, dposition) = (grads.view(&p.class)?, grads.view(&p.position)?);
+    if t == 0 || (rows.is_none() && dclass.is_none() && dposition.is_none()) {
+        return Ok(());
+    }
+    let mut launch = gpu.launch("patch_tokens_bwd_bf16")?;
+    let per_block = launch.spec().tile[0];
+    let params = TokensBwdParams {
+        dtokens: launch.read(region(dtokens, DType::Bf16)?),
+        rows: rows.as_ref().map_or(Ok(0), |r| r.region().map(|r| launch.write(r)))?,
+        dclass: dclass.map_or(Ok(0), |g| g.region().map(|g| launch.update(g)))?,
+        dposition: dposition.map_or(Ok(0), |g| g.region().map(|g| launch.update(g)))?,
+        tiles: t as i32,
+        patches: (n - 1) as i32,
+        d: d as i32,
+        pad: 0,
+    };
+    launch.run([(n * d).div_ceil(per_block), 1, 1], &params)?;
+    match rows {
+        Some(rows) => lora::backward_params(cx, saved, &rows, &p.conv, route, Some(grads)),
+        None => Ok(()),
+    }
+}
