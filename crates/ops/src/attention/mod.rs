@@ -3,7 +3,8 @@
 //! q [rows, heads·head_dim], o as q. A span names the rows of its queries and of its keys, which covers batches, padding
 //! (spans that skip it), a cache (fewer queries than keys) and cross-attention alike.
 //!
-//! Saves q, k, v, o and each softmax's largest score and denominator, [heads, rows, 2]; backward computes the scores again.
+//! Saves q, k, v, o and each softmax's largest score and denominator, [heads, rows, 2], on a GPU as one number, the logarithm of
+//! the denominator over all, [heads, rows]; backward computes the scores again.
 //! No matrix of all queries by all keys exists: scores live in tiles. 4·lq·lk·heads·head_dim FLOPs forward,
 //! 10 backward; reads q, k, v and writes o once, keys and values again for each block of queries.
 
@@ -12,6 +13,9 @@ pub use pheye_cpu::attention::{Heads, Kv, Span};
 use pheye_tensor::{Device, Shape, Tensor};
 
 use crate::{Cx, Error, Result};
+
+mod gpu;
+mod work;
 
 /// What the backward of attention needs.
 #[derive(Debug)]
@@ -100,15 +104,16 @@ pub fn forward(
 ) -> Result<(Tensor, Saved)> {
     check(q.shape(), kv.map(Tensor::shape), spans, heads)?;
     apart("a query", spans, |s| s.q.clone())?;
-    let mut out = cx.empty(q.shape())?;
-    let mut norms = cx.empty([heads.heads, q.shape().rows(), 2])?;
-    match cx.device {
+    let (out, norms) = match &cx.device {
         Device::Cpu => {
+            let mut out = cx.empty(q.shape())?;
+            let mut norms = cx.empty([heads.heads, q.shape().rows(), 2])?;
             let pairs = norms.f32_mut()?.as_chunks_mut().0;
             cpu::forward(out.f32_mut()?, pairs, operands(q, kv, heads.width())?, spans, heads);
+            (out, norms)
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "attention" }),
-    }
+        Device::Gpu(gpu) => gpu::forward(cx, gpu, q, &kv, spans, heads)?,
+    };
     let saved = Saved { q: q.clone(), kv: kv.map(Tensor::clone), out: out.clone(), norms };
     Ok((out, saved))
 }
@@ -125,10 +130,7 @@ pub fn backward(
     heads: &Heads,
 ) -> Result<(Tensor, Kv<Tensor>)> {
     let Saved { q, kv, out, norms } = saved;
-    let kv = match kv {
-        Kv::Split { k, v } => Kv::Split { k, v },
-        Kv::Fused(kv) => Kv::Fused(kv),
-    };
+    let kv = borrowed(kv);
     check(q.shape(), kv.map(Tensor::shape), spans, heads)?;
     apart("a query", spans, |s| s.q.clone())?;
     apart("a key", spans, |s| s.k.clone())?;
@@ -136,23 +138,30 @@ pub fn backward(
         let (left, right) = (dout.shape(), q.shape());
         return Err(Error::Shapes { op: "attention", left_name: "dout", left, right_name: "q", right });
     }
-    let mut dq = cx.empty(q.shape())?;
-    let mut dkv = match kv {
-        Kv::Split { k, v } => Kv::Split { k: cx.empty(k.shape())?, v: cx.empty(v.shape())? },
-        Kv::Fused(kv) => Kv::Fused(cx.empty(kv.shape())?),
-    };
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
+            let mut dq = cx.empty(q.shape())?;
+            let mut dkv = match kv {
+                Kv::Split { k, v } => Kv::Split { k: cx.empty(k.shape())?, v: cx.empty(v.shape())? },
+                Kv::Fused(kv) => Kv::Fused(cx.empty(kv.shape())?),
+            };
             let to = match &mut dkv {
                 Kv::Split { k, v } => Kv::Split { k: rows_mut(k)?, v: rows_mut(v)? },
                 Kv::Fused(kv) => Kv::Fused(rows_mut(kv)?),
             };
             let y = Output { out: out.f32()?, norms: norms.f32()?.as_chunks().0, dout: dout.f32()? };
             cpu::backward(dq.f32_mut()?, to, operands(q, kv, heads.width())?, y, spans, heads);
+            Ok((dq, dkv))
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "attention" }),
+        Device::Gpu(gpu) => gpu::backward(cx, gpu, saved, dout, spans, heads),
     }
-    Ok((dq, dkv))
+}
+
+fn borrowed(kv: &Kv<Tensor>) -> Kv<&Tensor> {
+    match kv {
+        Kv::Split { k, v } => Kv::Split { k, v },
+        Kv::Fused(kv) => Kv::Fused(kv),
+    }
 }
 
 fn rows_mut(t: &mut Tensor) -> Result<RowsMut<'_>> {

@@ -1,0 +1,301 @@
+//! Attention on a GPU: which kernel for which head size and number of queries, and the launches.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{DType, Gpu, Region, Tensor};
+
+use super::work::{self, Item};
+use super::{Heads, Kv, Saved, Span};
+use crate::{Cx, Error, Result};
+
+/// Kernels by head size, 16 to 128 in steps of 16: a size between takes the next.
+type Sizes = [&'static str; 8];
+
+const FORWARD: Sizes = [
+    "attention_fwd_bf16_d16",
+    "attention_fwd_bf16_d32",
+    "attention_fwd_bf16_d48",
+    "attention_fwd_bf16_d64",
+    "attention_fwd_bf16_d80",
+    "attention_fwd_bf16_d96",
+    "attention_fwd_bf16_d112",
+    "attention_fwd_bf16_d128",
+];
+const BACKWARD_QUERIES: Sizes = [
+    "attention_bwd_dq_bf16_d16",
+    "attention_bwd_dq_bf16_d32",
+    "attention_bwd_dq_bf16_d48",
+    "attention_bwd_dq_bf16_d64",
+    "attention_bwd_dq_bf16_d80",
+    "attention_bwd_dq_bf16_d96",
+    "attention_bwd_dq_bf16_d112",
+    "attention_bwd_dq_bf16_d128",
+];
+const BACKWARD_KEYS: Sizes = [
+    "attention_bwd_dkv_bf16_d16",
+    "attention_bwd_dkv_bf16_d32",
+    "attention_bwd_dkv_bf16_d48",
+    "attention_bwd_dkv_bf16_d64",
+    "attention_bwd_dkv_bf16_d80",
+    "attention_bwd_dkv_bf16_d96",
+    "attention_bwd_dkv_bf16_d112",
+    "attention_bwd_dkv_bf16_d128",
+];
+
+fn range(what: &'static str, value: String, allowed: &str) -> Error {
+    Error::Range { op: "attention", what, value, allowed: allowed.to_owned() }
+}
+
+/// The kernel for the head size, once the rest is found to be what kernels take.
+fn choose(sizes: &Sizes, h: &Heads) -> Result<&'static str> {
+    if !(h.scale > 0.0 && h.scale.is_finite()) {
+        return Err(range("scale", h.scale.to_string(), "a positive number on a GPU"));
+    }
+    match sizes.get(h.head_dim.div_ceil(16).wrapping_sub(1)) {
+        Some(name) if h.head_dim.is_multiple_of(8) => Ok(name),
+        _ => Err(range("head size", h.head_dim.to_string(), "8 to 128 in steps of 8 on a GPU")),
+    }
+}
+
+/// The variant of forward for these spans.
+fn forward_kernel(spans: &[Span], h: &Heads) -> Result<&'static str> {
+    let longest = spans.iter().map(|s| s.q.len()).max().unwrap_or(0);
+    Ok(match (choose(&FORWARD, h)?, h.head_dim) {
+        (_, 64) if (65..=80).contains(&longest) => "attention_fwd_bf16_d64_80",
+        (_, 32) if longest > 128 => "attention_fwd_bf16_d32_long",
+        (_, 64) if longest > 128 => "attention_fwd_bf16_d64_long",
+        (_, 80) if longest > 512 => "attention_fwd_bf16_d80_long",
+        (general, _) => general,
+    })
+}
+
+/// The memory of a bf16 matrix whose rows can be read 16 bytes at a time.
+fn matrix(t: &Tensor) -> Result<Region> {
+    if t.dtype() != DType::Bf16 {
+        let (shape, found, expected) = (t.shape(), t.dtype(), DType::Bf16);
+        return Err(pheye_tensor::Error::DType { shape, found, expected }.into());
+    }
+    let region = t.region()?;
+    if !region.addr.is_multiple_of(16) || !t.shape().cols().is_multiple_of(8) {
+        return Err(range(
+            "place of a matrix",
+            t.shape().to_string(),
+            "rows that begin at multiples of 16 bytes",
+        ));
+    }
+    Ok(region)
+}
+
+/// Addresses of keys and values, and elements from one of their rows to the next.
+struct Operands {
+    k: u64,
+    v: u64,
+    k_stride: u32,
+    v_stride: u32,
+}
+
+/// `declare` tells the launch what it does with the memory.
+fn operands(
+    kv: &Kv<&Tensor>,
+    width: usize,
+    mut declare: impl FnMut(&Tensor) -> Result<u64>,
+) -> Result<Operands> {
+    let stride = |t: &Tensor| t.shape().cols() as u32;
+    Ok(match kv {
+        Kv::Split { k, v } => {
+            Operands { k: declare(k)?, v: declare(v)?, k_stride: stride(k), v_stride: stride(v) }
+        }
+        Kv::Fused(kv) => {
+            let k = declare(kv)?;
+            Operands { k, v: k + 2 * width as u64, k_stride: stride(kv), v_stride: stride(kv) }
+        }
+    })
+}
+
+/// `AttentionFwd` in attention_fwd.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Forward {
+    q: u64,
+    k: u64,
+    v: u64,
+    o: u64,
+    lse: u64,
+    part: u64,
+    stats: u64,
+    items: u64,
+    rows: u32,
+    heads: u32,
+    dim: u32,
+    q_stride: u32,
+    k_stride: u32,
+    v_stride: u32,
+    scale_log2: f32,
+    causal: u32,
+}
+
+/// The factor of scores that are exponents of 2.
+fn scale_log2(h: &Heads) -> f32 {
+    h.scale * std::f32::consts::LOG2_E
+}
+
+fn table(cx: &Cx, items: &[Item]) -> Result<Region> {
+    cx.table(&work::table(items))
+}
+
+/// o and lse [heads, rows].
+pub(super) fn forward(
+    cx: &Cx,
+    gpu: &Gpu,
+    q: &Tensor,
+    kv: &Kv<&Tensor>,
+    spans: &[Span],
+    h: &Heads,
+) -> Result<(Tensor, Tensor)> {
+    let rows = q.shape().rows();
+    let (o, lse) = (cx.empty(q.shape())?, cx.empty_f32([h.heads, rows])?);
+    let mut l = gpu.launch(forward_kernel(spans, h)?)?;
+    let [tile, keys, _] = l.spec().tile;
+    let list = work::of_queries(spans, rows, h.causal, tile);
+    let parts = work::cut(&list, h.heads, gpu.sms(), keys);
+    let Operands { k, v, k_stride, v_stride } = operands(kv, h.width(), |t| Ok(l.read(matrix(t)?)))?;
+    let mut p = Forward {
+        q: l.read(matrix(q)?),
+        k,
+        v,
+        rows: rows as u32,
+        heads: h.heads as u32,
+        dim: h.head_dim as u32,
+        q_stride: h.width() as u32,
+        k_stride,
+        v_stride,
+        scale_log2: scale_log2(h),
+        causal: h.causal.into(),
+        ..Forward::zeroed()
+    };
+    let Some(parts) = parts else {
+        (p.o, p.lse) = (l.write(o.region()?), l.write(lse.region()?));
+        p.items = l.read(table(cx, &list)?);
+        l.run([list.len(), h.heads, 1], &p)?;
+        return Ok((o, lse));
+    };
+    let part = cx.empty_f32([parts.rows, h.heads, h.head_dim])?;
+    let stats = cx.empty_f32([parts.rows, h.heads, 2])?;
+    (p.part, p.stats) = (l.write(part.region()?), l.write(stats.region()?));
+    p.items = l.read(table(cx, &parts.items)?);
+    l.run([parts.items.len(), h.heads, 1], &p)?;
+
+    let mut l = gpu.launch("attention_combine_bf16")?;
+    (p.o, p.lse) = (l.write(o.region()?), l.write(lse.region()?));
+    (p.part, p.stats) = (l.read(part.region()?), l.read(stats.region()?));
+    p.items = l.read(table(cx, &parts.joins)?);
+    l.run([parts.joins.len(), h.heads, 1], &p)?;
+    Ok((o, lse))
+}
+
+/// `AttentionBwd` in attention_bwd.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Backward {
+    q: u64,
+    k: u64,
+    v: u64,
+    o: u64,
+    dout: u64,
+    lse: u64,
+    delta: u64,
+    dq: u64,
+    dk: u64,
+    dv: u64,
+    items: u64,
+    rows: u32,
+    heads: u32,
+    dim: u32,
+    q_stride: u32,
+    k_stride: u32,
+    v_stride: u32,
+    scale: f32,
+    scale_log2: f32,
+    causal: u32,
+    pad: u32,
+}
+
+/// dq, and dk and dv in the layout of k and v.
+pub(super) fn backward(
+    cx: &Cx,
+    gpu: &Gpu,
+    saved: &Saved,
+    dout: &Tensor,
+    spans: &[Span],
+    h: &Heads,
+) -> Result<(Tensor, Kv<Tensor>)> {
+    let Saved { q, kv, out, norms } = saved;
+    let kv = super::borrowed(kv);
+    let (rows, width) = (q.shape().rows(), h.width());
+    let keys = match kv {
+        Kv::Split { k, .. } => k.shape().rows(),
+        Kv::Fused(kv) => kv.shape().rows(),
+    };
+    let dq = cx.empty(q.shape())?;
+    let delta = cx.empty_f32([h.heads, rows])?;
+
+    let mut l = gpu.launch(choose(&BACKWARD_QUERIES, h)?)?;
+    let Operands { k, v, k_stride, v_stride } = operands(&kv, width, |t| Ok(l.read(matrix(t)?)))?;
+    let list = work::of_queries(spans, rows, h.causal, l.spec().tile[0]);
+    let p = Backward {
+        q: l.read(matrix(q)?),
+        k,
+        v,
+        o: l.read(matrix(out)?),
+        dout: l.read(matrix(dout)?),
+        lse: l.read(norms.region()?),
+        delta: l.write(delta.region()?),
+        dq: l.write(dq.region()?),
+        dk: 0,
+        dv: 0,
+        items: l.read(table(cx, &list)?),
+        rows: rows as u32,
+        heads: h.heads as u32,
+        dim: h.head_dim as u32,
+        q_stride: width as u32,
+        k_stride,
+        v_stride,
+        scale: h.scale,
+        scale_log2: scale_log2(h),
+        causal: h.causal.into(),
+        pad: 0,
+    };
+    l.run([list.len(), h.heads, 1], &p)?;
+
+    let mut l = gpu.launch(choose(&BACKWARD_KEYS, h)?)?;
+    let list = work::of_keys(spans, keys, h.causal, l.spec().tile[0]);
+    // Columns beyond the heads belong to no block.
+    let like = |t: &Tensor, own: usize| {
+        if t.shape().cols() == own { cx.empty(t.shape()) } else { cx.zeros(t.shape()) }
+    };
+    let dkv = match kv {
+        Kv::Split { k, v } => Kv::Split { k: like(k, width)?, v: like(v, width)? },
+        Kv::Fused(kv) => Kv::Fused(like(kv, 2 * width)?),
+    };
+    let all = if matches!(kv, Kv::Fused(_)) { 2 * width } else { width };
+    let to = operands(&super::borrowed(&dkv), width, |t| {
+        let region = t.region()?;
+        Ok(if t.shape().cols() == all { l.write(region) } else { l.update(region) })
+    })?;
+    let read = operands(&kv, width, |t| Ok(l.read(matrix(t)?)))?;
+    let p = Backward {
+        q: l.read(matrix(q)?),
+        k: read.k,
+        v: read.v,
+        dout: l.read(matrix(dout)?),
+        lse: l.read(norms.region()?),
+        delta: l.read(delta.region()?),
+        o: 0,
+        dq: 0,
+        dk: to.k,
+        dv: to.v,
+        items: l.read(table(cx, &list)?),
+        ..p
+    };
+    l.run([list.len(), h.heads, 1], &p)?;
+    Ok((dq, dkv))
+}

@@ -1,0 +1,168 @@
+//! The lists of work of the GPU kernels: who owns which rows. The layout of an item is that of `AttentionItem` in `attention.cuh`.
+
+use std::ops::Range;
+
+use super::Span;
+
+/// A block's share of one head, for each head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Item {
+    /// Rows that the block owns.
+    pub own: Range<usize>,
+    /// Rows of the other kind that it goes through.
+    pub other: Range<usize>,
+    /// How many keys, from the item's first, its first query sees; each further query sees one more under a causal mask.
+    pub seen: i64,
+    /// First row of its part, where keys are cut.
+    pub slot: usize,
+}
+
+impl Item {
+    fn words(&self) -> [u32; 8] {
+        let Item { own, other, seen, slot } = self;
+        // Fewer than no keys are none, and more than a tile holds are all.
+        let seen = (*seen).clamp(i64::from(i32::MIN / 2), i64::from(i32::MAX / 2)) as i32 as u32;
+        [own.start as u32, own.len() as u32, other.start as u32, other.len() as u32, seen, *slot as u32, 0, 0]
+    }
+}
+
+/// The table of the items.
+pub(super) fn table(items: &[Item]) -> Vec<u32> {
+    items.iter().flat_map(Item::words).collect()
+}
+
+/// The rows of 0..rows that are in none of the ranges.
+fn gaps(rows: usize, ranges: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
+    let mut taken: Vec<_> = ranges.filter(|r| !r.is_empty()).collect();
+    taken.sort_by_key(|r| r.start);
+    let mut at = 0;
+    let mut free = Vec::new();
+    for r in taken {
+        if r.start > at {
+            free.push(at..r.start);
+        }
+        at = at.max(r.end);
+    }
+    if rows > at {
+        free.push(at..rows);
+    }
+    free
+}
+
+fn tiles(rows: Range<usize>, tile: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = rows.end;
+    rows.step_by(tile).map(move |i| i..end.min(i + tile))
+}
+
+/// Tiles of queries; rows in no span are tiles without keys, for which kernels write zeros.
+pub(super) fn of_queries(spans: &[Span], rows: usize, causal: bool, tile: usize) -> Vec<Item> {
+    let mut items = Vec::new();
+    for Span { q, k } in spans {
+        let (lq, lk) = (q.len() as i64, k.len() as i64);
+        for own in tiles(q.clone(), tile) {
+            let first = (own.start - q.start) as i64;
+            let seen = if causal { lk - lq + 1 + first } else { lk };
+            let most = if causal { seen + own.len() as i64 - 1 } else { lk };
+            let other = k.start..k.start + most.clamp(0, lk) as usize;
+            items.push(Item { own, other, seen, slot: 0 });
+        }
+    }
+    for gap in gaps(rows, spans.iter().map(|s| s.q.clone())) {
+        items.extend(tiles(gap, tile).map(|own| Item { own, other: 0..0, seen: 0, slot: 0 }));
+    }
+    items
+}
+
+/// Tiles of keys, with the queries that see one of them; keys in no span are tiles without queries.
+pub(super) fn of_keys(spans: &[Span], rows: usize, causal: bool, tile: usize) -> Vec<Item> {
+    let mut items = Vec::new();
+    for Span { q, k } in spans {
+        let (lq, lk) = (q.len() as i64, k.len() as i64);
+        for own in tiles(k.clone(), tile) {
+            let at = (own.start - k.start) as i64;
+            let first = if causal { (at + lq - lk).clamp(0, lq) } else { 0 };
+            let seen = if causal { lk - lq + 1 + first - at } else { lk - at };
+            items.push(Item { own, other: q.start + first as usize..q.end, seen, slot: 0 });
+        }
+    }
+    for gap in gaps(rows, spans.iter().map(|s| s.k.clone())) {
+        items.extend(tiles(gap, tile).map(|own| Item { own, other: 0..0, seen: 0, slot: 0 }));
+    }
+    items
+}
+
+/// Items whose keys are cut, and how to put their parts together.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// Each with the first row of its part as `slot`.
+    pub items: Vec<Item>,
+    /// One for each tile of queries: `other.len()` parts of `own.len()` rows each, from row `slot` on.
+    pub joins: Vec<Item>,
+    /// Rows of all parts.
+    pub rows: usize,
+}
+
+/// Keys of the shortest part: below, a part's fixed costs outweigh its share of the keys.
+const PART: usize = 128;
+
+/// Cuts the keys so that the blocks of all heads fill a GPU of `sms` multiprocessors twice, in pieces that are multiples of `tile`;
+/// none where there are blocks enough.
+pub(super) fn cut(items: &[Item], heads: usize, sms: usize, tile: usize) -> Option<Parts> {
+    let (blocks, longest) = (items.len() * heads, items.iter().map(|i| i.other.len()).max()?);
+    if blocks == 0 || blocks >= sms {
+        return None;
+    }
+    let piece = longest.div_ceil((2 * sms).div_ceil(blocks)).max(PART).next_multiple_of(tile);
+    if longest <= piece {
+        return None;
+    }
+    let mut parts = Parts { items: Vec::new(), joins: Vec::new(), rows: 0 };
+    for item in items {
+        let pieces = tiles(item.other.clone(), piece);
+        parts.joins.push(Item {
+            other: 0..item.other.len().div_ceil(piece),
+            slot: parts.rows,
+            ..item.clone()
+        });
+        for other in pieces {
+            let seen = item.seen - (other.start - item.other.start) as i64;
+            parts.items.push(Item { own: item.own.clone(), other, seen, slot: parts.rows });
+            parts.rows += item.own.len();
+        }
+    }
+    Some(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_owned_once() {
+        let spans =
+            [Span { q: 3..70, k: 10..20 }, Span { q: 80..81, k: 40..205 }, Span { q: 2..2, k: 30..33 }];
+        let owned = |items: &[Item]| {
+            let mut rows: Vec<_> = items.iter().flat_map(|i| i.own.clone()).collect();
+            rows.sort_unstable();
+            rows
+        };
+        for causal in [false, true] {
+            assert_eq!(owned(&of_queries(&spans, 90, causal, 64)), (0..90).collect::<Vec<_>>());
+            assert_eq!(owned(&of_keys(&spans, 210, causal, 64)), (0..210).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn parts_hold_each_key_once() {
+        let items = of_queries(&[Span { q: 0..65, k: 7..1000 }, Span { q: 65..67, k: 0..5 }], 70, false, 64);
+        let parts = cut(&items, 2, 40, 64).expect("few blocks");
+        assert_eq!(parts.joins.len(), items.len());
+        for (item, join) in items.iter().zip(&parts.joins) {
+            let of_item = |p: &&Item| p.own == item.own;
+            let keys: Vec<_> = parts.items.iter().filter(of_item).flat_map(|p| p.other.clone()).collect();
+            assert_eq!(keys, item.other.clone().collect::<Vec<_>>());
+            assert_eq!(parts.items.iter().filter(of_item).count(), join.other.len());
+        }
+        assert!(cut(&items, 40, 40, 64).is_none());
+    }
+}

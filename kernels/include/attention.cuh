@@ -1,0 +1,113 @@
+// Parts of the attention kernels: the list of work, tiles in shared memory, and the fragments of m16n8k16 products.
+//
+// DP is the head size rounded up to a multiple of 16; `dim`, a multiple of 8, is the true one. Columns from dim to DP are zeros in
+// registers and shared memory and do not exist in global memory.
+#pragma once
+#include "ptx.cuh"
+
+// One block's share of one head, eight words: `rows` rows from `row` on that the block owns, against `others` rows from `other` on.
+// Owned are queries, and the others their keys; or, for the gradients of keys, the reverse. Key j (from the item's first key) is
+// visible to query i (from its first query) if j < seen + (causal ? i : 0).
+struct AttentionItem {
+    int row, rows, other, others, seen, slot, pad[2];
+};
+__device__ inline AttentionItem attention_item(const int* items) {
+    const int* at = items + 8 * (int64_t)blockIdx.x;
+    AttentionItem item;
+    item.row = at[0], item.rows = at[1], item.other = at[2], item.others = at[3], item.seen = at[4], item.slot = at[5];
+    return item;
+}
+
+// Rows of a tile are 16 bytes longer than their values: then eight consecutive rows start in different banks, since DP / 8 + 1 is
+// odd, and ldmatrix has no conflicts.
+template <int ROWS, int DP>
+struct alignas(16) HeadTile {
+    bf16 at[ROWS][DP + 8];
+};
+
+// Starts copies of `rows` rows, `stride` elements apart; the rest of the tile becomes zeros.
+template <int THREADS, int ROWS, int DP>
+__device__ inline void load_tile(HeadTile<ROWS, DP>& to, const bf16* from, int stride, int rows, int dim) {
+    constexpr int EIGHTS = DP / 8;
+#pragma unroll
+    for (int i = threadIdx.x; i < ROWS * EIGHTS; i += THREADS) {
+        const int r = i / EIGHTS, c = 8 * (i % EIGHTS);
+        const bool inside = r < rows && c < dim;
+        cp_async<16>(&to.at[r][c], inside ? from + (int64_t)r * stride + c : from, inside ? 16 : 0);
+    }
+}
+
+// The 16 rows from `first` on as the left operand of a product over the head's elements; rows from `rows` on are zeros.
+template <int DP>
+__device__ inline void load_left(uint32_t (&a)[DP / 16][4], const bf16* from, int stride, int first, int rows, int dim) {
+    const int g = lane_id() / 4, t = lane_id() % 4;
+#pragma unroll
+    for (int k = 0; k < DP / 16; k++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int r = first + g + 8 * (i % 2), c = 16 * k + 8 * (i / 2) + 2 * t;
+            a[k][i] = r < rows && c < dim ? *reinterpret_cast<const uint32_t*>(from + (int64_t)r * stride + c) : 0u;
+        }
+    }
+}
+
+// Right operands for a product over the head's elements (16 from `k` on): two tiles of eight rows from `row` on.
+template <int ROWS, int DP>
+__device__ inline void rows_as_columns(uint32_t (&b)[4], const HeadTile<ROWS, DP>& s, int row, int k) {
+    const int l = lane_id();
+    ldmatrix_x4(b, &s.at[row + l % 8 + 8 * (l / 16)][k + 8 * (l / 8 % 2)]);
+}
+// Right operands for a product over 16 rows from `row` on: two tiles of eight elements from `c` on.
+template <int ROWS, int DP>
+__device__ inline void rows_as_depth(uint32_t (&b)[4], const HeadTile<ROWS, DP>& s, int row, int c) {
+    const int l = lane_id();
+    ldmatrix_x4_trans(b, &s.at[row + l % 8 + 8 * (l / 8 % 2)][c + 8 * (l / 16)]);
+}
+// The left operand for a product over the head's elements (16 from `k` on): 16 rows from `row` on.
+template <int ROWS, int DP>
+__device__ inline void rows_as_rows(uint32_t (&a)[4], const HeadTile<ROWS, DP>& s, int row, int k) {
+    const int l = lane_id();
+    ldmatrix_x4(a, &s.at[row + l % 8 + 8 * (l / 8 % 2)][k + 8 * (l / 16)]);
+}
+__device__ inline void mma_pair(float (&d0)[4], float (&d1)[4], const uint32_t (&a)[4], const uint32_t (&b)[4]) {
+    const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
+    mma_bf16(d0, a, b0);
+    mma_bf16(d1, a, b1);
+}
+// Two neighbouring tiles of a product as the left operand of the next one, rounded to bf16.
+__device__ inline void as_left(uint32_t (&a)[4], const float (&d0)[4], const float (&d1)[4]) {
+    a[0] = pack_bf16(d0[0], d0[1]), a[1] = pack_bf16(d0[2], d0[3]);
+    a[2] = pack_bf16(d1[0], d1[1]), a[3] = pack_bf16(d1[2], d1[3]);
+}
+
+// Writes the 16 rows of d that begin at row `first` of the item, times a factor for the upper and the lower eight.
+template <int DP>
+__device__ inline void store_rows(bf16* to, int stride, int first, int rows, int dim, const float (&d)[DP / 8][4], float upper,
+                                  float lower) {
+    const int g = lane_id() / 4, t = lane_id() % 4;
+#pragma unroll
+    for (int j = 0; j < DP / 8; j++) {
+        if (8 * j >= dim) continue;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int r = first + g + 8 * i;
+            const float by = i == 0 ? upper : lower;
+            if (r < rows) {
+                *reinterpret_cast<uint32_t*>(to + (int64_t)r * stride + 8 * j + 2 * t) =
+                    pack_bf16(d[j][2 * i] * by, d[j][2 * i + 1] * by);
+            }
+        }
+    }
+}
+
+// Over the four lanes that share a row of a product.
+__device__ inline float quad_sum(float x) {
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+__device__ inline float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+constexpr float MINUS_INFINITY = -__builtin_huge_valf(), PLUS_INFINITY = __builtin_huge_valf();
