@@ -182,16 +182,16 @@ __device__ inline void forward(const AttentionFwd& p) {
 #define ATTENTION_FWD(name, DP, WARPS, MT, KEYS) \
     KERNEL(name, AttentionFwd, 32 * WARPS, sizeof(FwdTiles<DP, KEYS>), 16 * MT * WARPS, KEYS) { forward<DP, WARPS, MT, KEYS>(p); }
 
-ATTENTION_FWD(attention_fwd_bf16_d16, 16, 4, 1, 64)
+ATTENTION_FWD(attention_fwd_bf16_d16, 16, 4, 1, 128)
 ATTENTION_FWD(attention_fwd_bf16_d32, 32, 4, 1, 64)
 ATTENTION_FWD(attention_fwd_bf16_d48, 48, 4, 1, 64)
 ATTENTION_FWD(attention_fwd_bf16_d64, 64, 4, 1, 64)
 ATTENTION_FWD(attention_fwd_bf16_d80, 80, 4, 1, 64)
-ATTENTION_FWD(attention_fwd_bf16_d96, 96, 4, 1, 64)
+ATTENTION_FWD(attention_fwd_bf16_d96, 96, 4, 1, 32)
 ATTENTION_FWD(attention_fwd_bf16_d112, 112, 4, 1, 64)
 ATTENTION_FWD(attention_fwd_bf16_d128, 128, 4, 1, 64)
 // Many queries: 32 rows to a warp, so that each key and value that is loaded from shared memory serves twice as many.
-ATTENTION_FWD(attention_fwd_bf16_d32_long, 32, 4, 2, 64)
+ATTENTION_FWD(attention_fwd_bf16_d32_long, 32, 4, 2, 32)
 ATTENTION_FWD(attention_fwd_bf16_d64_long, 64, 4, 2, 64)
 ATTENTION_FWD(attention_fwd_bf16_d80_long, 80, 4, 2, 32)
 // 65 to 80 queries, a prompt's worth: one tile of five warps instead of two of which the second is empty.
