@@ -9,7 +9,8 @@
 //                      each; `sum_rows_f32` adds the pieces in order. Only where weight or bias are trained. 4 bytes, 4 FLOPs.
 //
 // weight, bias, stats, partial f32; x, r, h, y, dy, dres, dx bf16 or f32. A row lies in registers, shared by a warp up to 1280
-// columns (40 elements a lane), by four warps up to 5120; `_any` reads wider rows again for each pass.
+// columns (40 elements a lane), by four warps up to 5120, and comes and goes in 16-byte pieces: cols is a multiple of 8 and every
+// address of 16 bytes. `_any` takes all other rows, an element at a time, and reads them again for each pass.
 //
 // Grids: rows / tile[1] blocks or fewer (each takes rows in turn); for tile[0] see the largest `cols` of a variant.
 // layernorm_bwd_affine: (cols / tile[0], pieces), piece i has the rows i, i + pieces, ... times tile[1] and the next ones.
@@ -75,13 +76,7 @@ struct Team {
     }
 };
 
-// Of the eight elements from `at` on, those inside the row.
-template <bool WIDE>
-__device__ inline bool inside(int i, int at, int cols) {
-    return WIDE ? at < cols : at + i < cols;
-}
-
-template <int THREADS, bool WIDE, bool RESIDUAL, class T>
+template <int THREADS, bool RESIDUAL, class T>
 __device__ inline void forward_rows(const LayerNormFwd<T>& p) {
     using team = Team<THREADS>;
     const float n = 1.f / (float)p.cols;
@@ -91,17 +86,17 @@ __device__ inline void forward_rows(const LayerNormFwd<T>& p) {
 #pragma unroll
         for (int k = 0; k < EIGHTS; k++) {
             const int at = team::column(k);
-            load_up_to8<WIDE>(h[k], p.x + start + at, p.cols - at);
+            load_up_to8<true>(h[k], p.x + start + at, p.cols - at);
         }
         if constexpr (RESIDUAL) {
 #pragma unroll
             for (int k = 0; k < EIGHTS; k++) {
                 const int at = team::column(k);
                 float r[8];
-                load_up_to8<WIDE>(r, p.r + start + at, p.cols - at);
+                load_up_to8<true>(r, p.r + start + at, p.cols - at);
 #pragma unroll
                 for (int i = 0; i < 8; i++) h[k][i] = rounded(h[k][i] + r[i], p.x);
-                store_up_to8<WIDE>(p.h + start + at, h[k], p.cols - at);
+                store_up_to8<true>(p.h + start + at, h[k], p.cols - at);
             }
         }
         float sum = 0.f, squares = 0.f;
@@ -115,29 +110,26 @@ __device__ inline void forward_rows(const LayerNormFwd<T>& p) {
         for (int k = 0; k < EIGHTS; k++) {
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                const float d = inside<WIDE>(i, team::column(k), p.cols) ? h[k][i] - mean : 0.f;
+                const float d = team::column(k) < p.cols ? h[k][i] - mean : 0.f;
                 squares = fmaf(d, d, squares);
             }
         }
         const float rstd = rsqrtf(team::sum(squares) * n + p.eps);
-        if (team::thread() == 0) {
-            p.stats[2 * (uint64_t)row] = mean;
-            p.stats[2 * (uint64_t)row + 1] = rstd;
-        }
+        if (team::thread() == 0) reinterpret_cast<float2*>(p.stats)[row] = make_float2(mean, rstd);
 #pragma unroll
         for (int k = 0; k < EIGHTS; k++) {
             const int at = team::column(k), left = p.cols - at;
             float w[8], b[8];
-            load_up_to8<WIDE>(w, p.weight + at, left);
-            load_up_to8<WIDE>(b, p.bias + at, left);
+            load_up_to8<true>(w, p.weight + at, left);
+            load_up_to8<true>(b, p.bias + at, left);
 #pragma unroll
             for (int i = 0; i < 8; i++) h[k][i] = fmaf((h[k][i] - mean) * rstd, w[i], b[i]);
-            store_up_to8<WIDE>(p.y + start + at, h[k], left);
+            store_up_to8<true>(p.y + start + at, h[k], left);
         }
     }
 }
 
-template <int THREADS, bool WIDE, class T>
+template <int THREADS, class T>
 __device__ inline void backward_rows(const LayerNormBwd<T>& p) {
     using team = Team<THREADS>;
     const float n = 1.f / (float)p.cols;
@@ -148,14 +140,14 @@ __device__ inline void backward_rows(const LayerNormBwd<T>& p) {
 #pragma unroll
         for (int k = 0; k < EIGHTS; k++) {
             const int at = team::column(k), left = p.cols - at;
-            load_up_to8<WIDE>(g[k], p.dy + start + at, left);
-            load_up_to8<WIDE>(x[k], p.x + start + at, left);
+            load_up_to8<true>(g[k], p.dy + start + at, left);
+            load_up_to8<true>(x[k], p.x + start + at, left);
         }
 #pragma unroll
         for (int k = 0; k < EIGHTS; k++) {
             const int at = team::column(k);
             float w[8];
-            load_up_to8<WIDE>(w, p.weight + at, p.cols - at);
+            load_up_to8<true>(w, p.weight + at, p.cols - at);
 #pragma unroll
             for (int i = 0; i < 8; i++) {  // beyond the row g is 0, and so is its part in both sums
                 g[k][i] *= w[i];
@@ -176,7 +168,7 @@ __device__ inline void backward_rows(const LayerNormBwd<T>& p) {
             for (int k = 0; k < EIGHTS; k++) {
                 const int at = team::column(k);
                 float r[8];
-                load_up_to8<WIDE>(r, p.dres + start + at, p.cols - at);
+                load_up_to8<true>(r, p.dres + start + at, p.cols - at);
 #pragma unroll
                 for (int i = 0; i < 8; i++) g[k][i] += r[i];
             }
@@ -184,12 +176,12 @@ __device__ inline void backward_rows(const LayerNormBwd<T>& p) {
 #pragma unroll
         for (int k = 0; k < EIGHTS; k++) {
             const int at = team::column(k);
-            store_up_to8<WIDE>(p.dx + start + at, g[k], p.cols - at);
+            store_up_to8<true>(p.dx + start + at, g[k], p.cols - at);
         }
     }
 }
 
-// One element at a time, read again for each pass: rows too wide for registers.
+// One element at a time, read again for each pass: rows too wide for registers, or not of whole eights.
 template <class T>
 __device__ inline void forward_any(const LayerNormFwd<T>& p) {
     using team = Team<32 * WARPS>;
@@ -267,30 +259,12 @@ __device__ inline void affine(const LayerNormAffine<T>& p) {
     }
 }
 
-template <int THREADS, bool WIDE, class T>
-__device__ inline void forward_wide(const LayerNormFwd<T>& p) {
-    if (p.r) {
-        forward_rows<THREADS, WIDE, true>(p);
-    } else {
-        forward_rows<THREADS, WIDE, false>(p);
-    }
-}
 template <int THREADS, class T>
 __device__ inline void forward(const LayerNormFwd<T>& p) {
-    const bool inputs = p.cols % 8 == 0 && aligned16(p.x) && aligned16(p.r) && aligned16(p.weight) && aligned16(p.bias);
-    if (inputs && aligned16(p.h) && aligned16(p.y)) {
-        forward_wide<THREADS, true>(p);
+    if (p.r) {
+        forward_rows<THREADS, true>(p);
     } else {
-        forward_wide<THREADS, false>(p);
-    }
-}
-template <int THREADS, class T>
-__device__ inline void backward(const LayerNormBwd<T>& p) {
-    const bool inputs = p.cols % 8 == 0 && aligned16(p.dy) && aligned16(p.x) && aligned16(p.weight);
-    if (inputs && aligned16(p.dres) && aligned16(p.dx)) {
-        backward_rows<THREADS, true>(p);
-    } else {
-        backward_rows<THREADS, false>(p);
+        forward_rows<THREADS, false>(p);
     }
 }
 template <class T>
@@ -311,10 +285,10 @@ KERNEL(layernorm_fwd_f32_block, LayerNormFwd<float>, THREADS, SHARED, OF_BLOCK, 
 KERNEL(layernorm_fwd_bf16_any, LayerNormFwd<bf16>, THREADS, SHARED, 0, 1) { forward_any(p); }
 KERNEL(layernorm_fwd_f32_any, LayerNormFwd<float>, THREADS, SHARED, 0, 1) { forward_any(p); }
 
-KERNEL(layernorm_bwd_bf16_warp, LayerNormBwd<bf16>, THREADS, 0, OF_WARP, WARPS) { backward<32>(p); }
-KERNEL(layernorm_bwd_f32_warp, LayerNormBwd<float>, THREADS, 0, OF_WARP, WARPS) { backward<32>(p); }
-KERNEL(layernorm_bwd_bf16_block, LayerNormBwd<bf16>, THREADS, SHARED, OF_BLOCK, 1) { backward<THREADS>(p); }
-KERNEL(layernorm_bwd_f32_block, LayerNormBwd<float>, THREADS, SHARED, OF_BLOCK, 1) { backward<THREADS>(p); }
+KERNEL(layernorm_bwd_bf16_warp, LayerNormBwd<bf16>, THREADS, 0, OF_WARP, WARPS) { backward_rows<32>(p); }
+KERNEL(layernorm_bwd_f32_warp, LayerNormBwd<float>, THREADS, 0, OF_WARP, WARPS) { backward_rows<32>(p); }
+KERNEL(layernorm_bwd_bf16_block, LayerNormBwd<bf16>, THREADS, SHARED, OF_BLOCK, 1) { backward_rows<THREADS>(p); }
+KERNEL(layernorm_bwd_f32_block, LayerNormBwd<float>, THREADS, SHARED, OF_BLOCK, 1) { backward_rows<THREADS>(p); }
 KERNEL(layernorm_bwd_bf16_any, LayerNormBwd<bf16>, THREADS, SHARED, 0, 1) { backward_any(p); }
 KERNEL(layernorm_bwd_f32_any, LayerNormBwd<float>, THREADS, SHARED, 0, 1) { backward_any(p); }
 

@@ -7,7 +7,7 @@ use super::{LayerNorm, Saved};
 use crate::gpu::{add_partial_rows, by_dtype, read_optional, typed};
 use crate::{Cx, Result};
 
-/// Kernels by width: a warp to a row, a block to a row, and a block that reads the row again for each pass.
+/// Kernels by width: a warp to a row, a block to a row, and a block that takes any row, an element at a time.
 struct Variants {
     warp: [&'static str; 2],
     block: [&'static str; 2],
@@ -25,16 +25,23 @@ const BACKWARD: Variants = Variants {
     any: ["layernorm_bwd_bf16_any", "layernorm_bwd_f32_any"],
 };
 
-/// The kernel for rows of `cols` elements. Each says in its source how wide a row may be.
-fn choose(gpu: &Gpu, v: &Variants, dtype: DType, cols: usize) -> Result<&'static str> {
-    for [bf16, f32] in [v.warp, v.block] {
-        let name = by_dtype(dtype, bf16, f32);
-        if cols <= gpu.launch(name)?.spec().tile[0] {
-            return Ok(name);
+/// The kernel for rows of `cols` elements at these addresses. Each says in its source how wide a row may be.
+fn choose(gpu: &Gpu, v: &Variants, dtype: DType, cols: usize, addresses: &[u64]) -> Result<&'static str> {
+    if cols.is_multiple_of(8) && addresses.iter().all(|a| a.is_multiple_of(16)) {
+        for [bf16, f32] in [v.warp, v.block] {
+            let name = by_dtype(dtype, bf16, f32);
+            if cols <= gpu.launch(name)?.spec().tile[0] {
+                return Ok(name);
+            }
         }
     }
     let [bf16, f32] = v.any;
     Ok(by_dtype(dtype, bf16, f32))
+}
+
+/// Addresses of tensors that are there.
+fn addresses(tensors: &[Option<&Tensor>]) -> Result<Vec<u64>> {
+    tensors.iter().flatten().map(|t| Ok(t.region()?.addr)).collect()
 }
 
 /// Blocks for `rows` rows, `each` to a block; when there are many, a block takes several in turn.
@@ -70,7 +77,9 @@ pub(super) fn forward(
     let y = cx.empty_as(x.shape(), dtype)?;
     let stats = cx.empty_f32([rows, 2])?;
     let h = r.map(|_| cx.empty_as(x.shape(), dtype)).transpose()?;
-    let mut l = gpu.launch(choose(gpu, &FORWARD, dtype, cols)?)?;
+    let (weight, bias) = (&p.weight.value, &p.bias.value);
+    let all = addresses(&[Some(x), r, h.as_ref(), Some(&y), Some(weight), Some(bias)])?;
+    let mut l = gpu.launch(choose(gpu, &FORWARD, dtype, cols, &all)?)?;
     let params = Forward {
         x: l.read(x.region()?),
         r: read_optional(&mut l, r, dtype)?,
@@ -79,8 +88,8 @@ pub(super) fn forward(
             None => 0,
         },
         y: l.write(y.region()?),
-        weight: l.read(typed(&p.weight.value, DType::F32)?),
-        bias: l.read(typed(&p.bias.value, DType::F32)?),
+        weight: l.read(typed(weight, DType::F32)?),
+        bias: l.read(typed(bias, DType::F32)?),
         stats: l.write(stats.region()?),
         rows: rows as u32,
         cols: cols as u32,
@@ -116,22 +125,25 @@ pub(super) fn backward(
     p: &LayerNorm,
 ) -> Result<Tensor> {
     let (dtype, rows, cols) = (dy.dtype(), dy.shape().rows(), dy.shape().cols());
-    let mut l = gpu.launch(choose(gpu, &BACKWARD, dtype, cols)?)?;
-    let (from, to, dx) = match dres {
-        Some(dres) if dres.is_sole_view() => {
-            let both = l.update(typed(&dres, dtype)?);
-            (both, both, dres)
-        }
-        dres => {
-            let dx = cx.empty_as(dy.shape(), dtype)?;
-            (read_optional(&mut l, dres.as_ref(), dtype)?, l.write(dx.region()?), dx)
-        }
+    let in_place = dres.as_ref().is_some_and(Tensor::is_sole_view);
+    let (dres, dx) = match dres {
+        Some(dres) if in_place => (None, dres),
+        dres => (dres, cx.empty_as(dy.shape(), dtype)?),
+    };
+    let weight = &p.weight.value;
+    let all = addresses(&[Some(dy), Some(&saved.x), dres.as_ref(), Some(&dx), Some(weight)])?;
+    let mut l = gpu.launch(choose(gpu, &BACKWARD, dtype, cols, &all)?)?;
+    let (from, to) = if in_place {
+        let both = l.update(typed(&dx, dtype)?);
+        (both, both)
+    } else {
+        (read_optional(&mut l, dres.as_ref(), dtype)?, l.write(dx.region()?))
     };
     let params = Backward {
         dy: l.read(dy.region()?),
         x: l.read(typed(&saved.x, dtype)?),
         stats: l.read(saved.stats.region()?),
-        weight: l.read(typed(&p.weight.value, DType::F32)?),
+        weight: l.read(typed(weight, DType::F32)?),
         dres: from,
         dx: to,
         rows: rows as u32,
