@@ -2,16 +2,18 @@
 //!
 //! The first of equal values wins, as in PyTorch; a NaN is larger than every number, so that it does not pass unseen.
 
-use pheye_tensor::{Device, Tensor};
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{Device, Gpu, Region, Tensor};
 
-use crate::{Cx, Error, Result};
+use crate::gpu::{by_dtype, read_words};
+use crate::{Cx, Result};
 
 /// argmax over the columns of x [n, v]: n column numbers.
 ///
 /// # Errors
 /// Those of the tensor.
 pub fn forward(cx: &Cx, x: &Tensor) -> Result<Vec<u32>> {
-    match cx.device {
+    match &cx.device {
         Device::Cpu => {
             let best = |row: &[f32]| {
                 let mut best = 0;
@@ -24,6 +26,33 @@ pub fn forward(cx: &Cx, x: &Tensor) -> Result<Vec<u32>> {
             };
             Ok(x.f32()?.chunks_exact(x.shape().cols().max(1)).map(best).collect())
         }
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "argmax" }),
+        Device::Gpu(_) if x.shape().elements() == 0 => Ok(vec![0; x.shape().rows()]),
+        Device::Gpu(gpu) => {
+            let ids = cx.empty_f32([x.shape().rows()])?;
+            launch(gpu, x, ids.region()?)?;
+            read_words(gpu, &ids)
+        }
     }
+}
+
+/// Parameters of argmax and top-k.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Choice {
+    pub(crate) x: u64,
+    pub(crate) ids: u64,
+    pub(crate) values: u64,
+    pub(crate) cols: u32,
+    pub(crate) k: u32,
+}
+
+/// Queues argmax of x [n, v], v > 0, with the column numbers left as n words of 32 bits in `ids`.
+///
+/// # Errors
+/// Those of the launch.
+pub fn launch(gpu: &Gpu, x: &Tensor, ids: Region) -> Result<()> {
+    let mut l = gpu.launch(by_dtype(x.dtype(), "argmax_fwd_bf16", "argmax_fwd_f32"))?;
+    let cols = x.shape().cols() as u32;
+    let p = Choice { x: l.read(x.region()?), ids: l.write(ids), values: 0, cols, k: 1 };
+    Ok(l.run([x.shape().rows(), 1, 1], &p)?)
 }

@@ -39,6 +39,12 @@ pub enum Error {
         /// The operation.
         op: &'static str,
     },
+    /// It works on memory of a GPU.
+    #[error("{op} runs on a GPU only")]
+    GpuOnly {
+        /// The operation.
+        op: &'static str,
+    },
     /// A tensor is not what was expected.
     #[error(transparent)]
     Tensor(#[from] pheye_tensor::Error),

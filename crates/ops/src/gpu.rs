@@ -1,4 +1,5 @@
-//! What the GPU arms of operations share: kernels by element type, regions of a known type, partial sums.
+//! What the GPU arms of operations share: kernels by element type, regions of a known type, results
+//! read back, partial sums.
 
 use bytemuck::{Pod, Zeroable};
 use pheye_tensor::{DType, Error as TensorError, Gpu, Launch, Region, Shape, Tensor};
@@ -26,6 +27,13 @@ pub(crate) fn typed(t: &Tensor, dtype: DType) -> Result<Region> {
         true => Ok(t.region()?),
         false => Err(TensorError::DType { shape: t.shape(), found: t.dtype(), expected: dtype }.into()),
     }
+}
+
+/// The words that a kernel left in the memory of an f32 tensor.
+pub(crate) fn read_words(gpu: &Gpu, t: &Tensor) -> Result<Vec<u32>> {
+    let mut words = vec![0u32; t.shape().elements()];
+    gpu.download(typed(t, DType::F32)?, bytemuck::cast_slice_mut(&mut words))?;
+    Ok(words)
 }
 
 /// The address of a tensor that a kernel reads, 0 for none.

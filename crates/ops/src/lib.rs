@@ -25,7 +25,9 @@ pub mod patch_embed;
 pub mod pool;
 pub mod rotary;
 pub mod rows;
+pub mod sampling;
 pub mod tile_embed;
+pub mod topk;
 
 pub use cx::{Cx, Graphs};
 pub use error::{Error, Result};

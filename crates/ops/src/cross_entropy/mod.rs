@@ -2,7 +2,10 @@
 //!
 //! z = x·Wᵀ + b, loss = Σ ln Σ exp zᵢ - `zᵢ[targetᵢ]`; dz = softmax(z) - onehot, dx = dz·W, dW += dzᵀ·x, db += Σ dz. Rows whose
 //! target is [`IGNORE`] are left out before the product. Logits exist for a chunk of rows at a time, at most 8 MiB of
-//! them, and nothing is saved: the gradients are made in the same visit. 2·n·d·v FLOPs, 4 with dx, 6 with a trained W.
+//! them (1024 rows on a GPU), and nothing is saved: the gradients are made in the same visit. 2·n·d·v FLOPs, 4 with dx, 6
+//! with a trained W.
+
+mod gpu;
 
 use pheye_cpu::cross_entropy as cpu;
 use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm};
@@ -28,6 +31,39 @@ pub struct Loss {
     pub dx: Option<Tensor>,
 }
 
+/// A [`Loss`] whose sum is still on the device, so that the work can be recorded.
+#[derive(Debug)]
+pub struct Queued {
+    /// Sum over the tokens.
+    pub sum: Sum,
+    /// How many tokens there are.
+    pub tokens: usize,
+    /// Gradient of the sum, of the shape of x, zero in ignored rows.
+    pub dx: Option<Tensor>,
+}
+
+/// A sum of losses.
+#[derive(Debug)]
+pub enum Sum {
+    /// Known.
+    Host(f64),
+    /// Two f32 on a GPU whose sum it is.
+    Device(Tensor),
+}
+
+impl Sum {
+    /// The number, when the device has it.
+    ///
+    /// # Errors
+    /// What the device ran into.
+    pub fn read(&self) -> Result<f64> {
+        match self {
+            Sum::Host(sum) => Ok(*sum),
+            Sum::Device(parts) => Ok(parts.to_vec_f32()?.into_iter().map(f64::from).sum()),
+        }
+    }
+}
+
 /// The loss of x [n, d] under `head` [v, d] and the gradients of its sum: dx if wanted, those of the head if trained.
 ///
 /// # Errors
@@ -41,6 +77,22 @@ pub fn run(
     want_dx: bool,
     grads: Option<&mut Grads>,
 ) -> Result<Loss> {
+    let Queued { sum, tokens, dx } = queue(cx, x, head, targets, want_dx, grads)?;
+    Ok(Loss { sum: sum.read()?, tokens, dx })
+}
+
+/// [`run`] without waiting for the device.
+///
+/// # Errors
+/// As [`run`].
+pub fn queue(
+    cx: &Cx,
+    x: &Tensor,
+    head: &Linear,
+    targets: &[i64],
+    want_dx: bool,
+    grads: Option<&mut Grads>,
+) -> Result<Queued> {
     let (shape, weight) = (x.shape(), head.weight.shape());
     let (v, d) = (weight.rows(), weight.cols());
     let fault = |right_name, right| Error::Shapes {
@@ -60,9 +112,42 @@ pub fn run(
         return Err(fault("bias", b.shape()));
     }
     let kept = kept(targets, v)?;
-    match cx.device {
+    match &cx.device {
         Device::Cpu => run_cpu(cx, x, head, &kept, want_dx, grads),
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "cross_entropy" }),
+        Device::Gpu(gpu) => gpu::queue(cx, gpu, x, head, &kept, want_dx, grads),
+    }
+}
+
+/// The loss of logits z [n, v] with one target for each row, which become the gradient of the sum if wanted.
+///
+/// # Errors
+/// [`Error::Shapes`] when there is not one target for each row, [`Error::Range`] for one that is not in 0..v.
+pub fn of_logits(cx: &Cx, z: &mut Tensor, targets: &[u32], want_gradient: bool) -> Result<Sum> {
+    let (left, v) = (z.shape(), z.shape().cols());
+    if left.rows() != targets.len() {
+        let right = [targets.len()].into();
+        return Err(Error::Shapes {
+            op: "cross_entropy",
+            left_name: "logits",
+            left,
+            right_name: "targets",
+            right,
+        });
+    }
+    if let Some(t) = targets.iter().find(|&&t| t as usize >= v) {
+        let (value, allowed) = (t.to_string(), format!("0..{v}"));
+        return Err(Error::Range { op: "cross_entropy", what: "target", value, allowed });
+    }
+    let mut losses = cx.empty_f32([targets.len()])?;
+    match &cx.device {
+        Device::Cpu => {
+            cpu::rows(z.f32_mut()?, losses.f32_mut()?, targets, want_gradient);
+            Ok(Sum::Host(losses.f32()?.iter().map(|&l| f64::from(l)).sum()))
+        }
+        Device::Gpu(gpu) => {
+            gpu::losses_of(cx, gpu, z, targets, &losses, want_gradient)?;
+            Ok(Sum::Device(gpu::total(cx, gpu, &losses)?))
+        }
     }
 }
 
@@ -88,7 +173,7 @@ fn run_cpu(
     kept: &[(usize, u32)],
     want_dx: bool,
     mut grads: Option<&mut Grads>,
-) -> Result<Loss> {
+) -> Result<Queued> {
     let (v, d) = (head.weight.shape().rows(), head.weight.shape().cols());
     let trained = head.weight.is_trained() || head.bias.as_ref().is_some_and(Param::is_trained);
     let want_dz = want_dx || (grads.is_some() && trained);
@@ -131,5 +216,5 @@ fn run_cpu(
             }
         }
     }
-    Ok(Loss { sum, tokens: kept.len(), dx })
+    Ok(Queued { sum: Sum::Host(sum), tokens: kept.len(), dx })
 }

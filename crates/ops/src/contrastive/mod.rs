@@ -5,6 +5,8 @@
 //! have a picture, that of a column of z with equal shares for all pictures of the caption. Nothing is saved: gradients
 //! are made in the same call. 6·b·c·d FLOPs; z, [b, c], twice in scratch memory.
 
+mod gpu;
+
 use pheye_cpu::gemm::{MatRef, Start, gemm};
 use pheye_tensor::{Device, Tensor};
 
@@ -49,9 +51,9 @@ pub fn forward_backward(
         let (value, allowed) = (label.to_string(), format!("0..{c}"));
         return Err(Error::Range { op: "contrastive", what: "label", value, allowed });
     }
-    match cx.device {
+    match &cx.device {
         Device::Cpu => run_cpu(cx, images, texts, labels, log_scale),
-        Device::Gpu(_) => return Err(Error::CpuOnly { op: "contrastive" }),
+        Device::Gpu(gpu) => gpu::run(cx, gpu, images, texts, labels, log_scale),
     }
 }
 

@@ -1,0 +1,125 @@
+//! Launches of the update and of the norm.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_cpu::adamw::Step;
+use pheye_tensor::{DType, Gpu, Region, Tensor};
+
+use crate::gpu::{by_dtype, typed};
+use crate::{Cx, Result};
+
+/// Key of the random bits that round bf16 moments; the step and the element make the counter.
+const SEED: [u32; 2] = [0x6D6F_6D65, 0x6E74_7321];
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Control {
+    scale: f32,
+    clip: f32,
+    decay: f32,
+    rate1: f32,
+    beta2: f32,
+    rate2: f32,
+    correction2: f32,
+    eps: f32,
+    lr: f32,
+    step: u32,
+    seed: [u32; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    p: u64,
+    half: u64,
+    m: u64,
+    v: u64,
+    g: u64,
+    control: u64,
+    norm: u64,
+    n: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Norm {
+    g: u64,
+    partials: u64,
+    arrived: u64,
+    control: u64,
+    norm: u64,
+    n: u64,
+}
+
+/// Arrays of one length; `half` is the bf16 copy of p, `norm` what [`norm`] left.
+pub(super) struct Flat<'a> {
+    pub p: &'a Tensor,
+    pub half: Option<&'a Tensor>,
+    pub m: Tensor,
+    pub v: Tensor,
+    pub g: Tensor,
+    pub norm: Option<&'a Tensor>,
+}
+
+/// The numbers of a step, in device memory.
+pub(super) fn control(cx: &Cx, s: &Step, step: u64, clip: Option<f64>) -> Result<Region> {
+    table(
+        cx,
+        &Control {
+            scale: s.grad_scale,
+            clip: clip.map_or(f32::INFINITY, |c| c as f32),
+            decay: s.decay,
+            rate1: s.rate1,
+            beta2: s.beta2,
+            rate2: s.rate2,
+            correction2: s.correction2,
+            eps: s.eps,
+            lr: s.lr,
+            step: step as u32,
+            seed: SEED,
+        },
+    )
+}
+
+fn table(cx: &Cx, control: &Control) -> Result<Region> {
+    cx.table(bytemuck::cast_slice(bytemuck::bytes_of(control)))
+}
+
+pub(super) fn step(gpu: &Gpu, flat: &Flat, control: Region) -> Result<()> {
+    let dtype = flat.m.dtype();
+    let mut l = gpu.launch(by_dtype(dtype, "adamw_bf16", "adamw_f32"))?;
+    let n = flat.p.shape().elements();
+    let p = Params {
+        p: l.update(typed(flat.p, DType::F32)?),
+        half: flat.half.map_or(Ok(0), |half| typed(half, DType::Bf16).map(|r| l.update(r)))?,
+        m: l.update(typed(&flat.m, dtype)?),
+        v: l.update(typed(&flat.v, dtype)?),
+        g: l.read(typed(&flat.g, DType::F32)?),
+        control: l.read(control),
+        norm: flat.norm.map_or(Ok(0), |norm| typed(norm, DType::F32).map(|r| l.read(r)))?,
+        n: n as u64,
+    };
+    let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
+    Ok(l.run(grid, &p)?)
+}
+
+pub(super) fn norm(cx: &Cx, gpu: &Gpu, g: &Tensor, scale: f64, clip: Option<f64>) -> Result<Tensor> {
+    let n = g.shape().elements();
+    let mut l = gpu.launch("grad_norm_f32")?;
+    let [per_block, most, _] = l.spec().tile;
+    let blocks = n.div_ceil(per_block).clamp(1, most);
+    // Two words for each double.
+    let (norm, partials, arrived) = (cx.empty_f32([2])?, cx.empty_f32([2 * blocks])?, cx.empty_f32([1])?);
+    gpu.clear(arrived.region()?)?;
+    let clip = clip.map_or(f32::INFINITY, |c| c as f32);
+    let control = table(cx, &Control { scale: scale as f32, clip, ..Control::zeroed() })?;
+    let p = Norm {
+        g: l.read(typed(g, DType::F32)?),
+        partials: l.update(partials.region()?),
+        arrived: l.update(arrived.region()?),
+        control: l.read(control),
+        norm: l.write(norm.region()?),
+        n: n as u64,
+    };
+    l.run([blocks, 1, 1], &p)?;
+    Ok(norm)
+}

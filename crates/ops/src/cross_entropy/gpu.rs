@@ -1,0 +1,115 @@
+//! The loss on a GPU: the head's products by chunks of rows, and one kernel between them that turns logits into their gradient.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{DType, Gpu, Grads, Tensor};
+
+use super::{Queued, Sum};
+use crate::gpu::typed;
+use crate::linear::gemm::Epilogue;
+use crate::linear::{self, Linear};
+use crate::{Cx, Result, rows};
+
+/// Rows of logits at a time: 100 MiB of them for 51200 tokens.
+const CHUNK: usize = 1024;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Rows {
+    z: u64,
+    targets: u64,
+    losses: u64,
+    vocab: i32,
+    weight: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Total {
+    losses: u64,
+    sum: u64,
+    rows: i32,
+    pad: i32,
+}
+
+/// Losses `[n]` of the rows of z [n, v], which become gradients if wanted.
+pub(super) fn losses_of(
+    cx: &Cx,
+    gpu: &Gpu,
+    z: &Tensor,
+    targets: &[u32],
+    losses: &Tensor,
+    want_gradient: bool,
+) -> Result<()> {
+    let targets_at = cx.table(targets)?;
+    let mut l = gpu.launch(match want_gradient {
+        true => "cross_entropy_fwdbwd_bf16",
+        false => "cross_entropy_fwd_bf16",
+    })?;
+    let z_at = typed(z, DType::Bf16)?;
+    let p = Rows {
+        z: if want_gradient { l.update(z_at) } else { l.read(z_at) },
+        targets: l.read(targets_at),
+        losses: l.write(typed(losses, DType::F32)?),
+        vocab: z.shape().cols() as i32,
+        weight: 1.0,
+    };
+    Ok(l.run([targets.len(), 1, 1], &p)?)
+}
+
+/// The sum of losses `[n]`, as two f32 on the device whose sum it is.
+pub(super) fn total(cx: &Cx, gpu: &Gpu, losses: &Tensor) -> Result<Tensor> {
+    let sum = cx.empty_f32([2])?;
+    let mut l = gpu.launch("cross_entropy_sum_f32")?;
+    let p = Total {
+        losses: l.read(typed(losses, DType::F32)?),
+        sum: l.write(sum.region()?),
+        rows: losses.shape().elements() as i32,
+        pad: 0,
+    };
+    l.run([1, 1, 1], &p)?;
+    Ok(sum)
+}
+
+/// [`super::queue`] for the rows of `kept` and their targets.
+pub(super) fn queue(
+    cx: &Cx,
+    gpu: &Gpu,
+    x: &Tensor,
+    head: &Linear,
+    kept: &[(usize, u32)],
+    want_dx: bool,
+    mut grads: Option<&mut Grads>,
+) -> Result<Queued> {
+    let (n, d, v) = (x.shape().rows(), x.shape().cols(), head.weight.shape().rows());
+    let trained = head.params().any(|p| p.is_trained());
+    let want_dz = want_dx || (grads.is_some() && trained);
+    let (at, targets): (Vec<usize>, Vec<u32>) = kept.iter().copied().unzip();
+    // Rows are kept in order, so as many as there are rows are all of them.
+    let all = at.len() == n;
+    let picked = if all { x.reshape([n, d])? } else { rows::gather(cx, x, &at)? };
+    let dpicked = want_dx.then(|| cx.empty(picked.shape())).transpose()?;
+    let losses = cx.empty_f32([at.len()])?;
+    let z = cx.empty([CHUNK.min(at.len()), v])?;
+    for start in (0..at.len()).step_by(CHUNK) {
+        let part = start..at.len().min(start + CHUNK);
+        let (x, z) = (picked.rows(part.clone())?, z.rows(0..part.len())?);
+        linear::gpu::forward(cx, gpu, &x, head, &z, Epilogue::default())?;
+        losses_of(cx, gpu, &z, &targets[part.clone()], &losses.view(start, [part.len()])?, want_dz)?;
+        if let Some(dx) = &dpicked {
+            linear::gpu::input_grad(cx, gpu, &z, head, &dx.rows(part)?, Epilogue::default())?;
+        }
+        if trained {
+            linear::add_grads(cx, Some(&x), &z, head, grads.as_deref_mut())?;
+        }
+    }
+    let dx = match dpicked {
+        Some(dpicked) if all => Some(dpicked.reshape(x.shape())?),
+        Some(dpicked) => {
+            let mut dx = cx.zeros(x.shape())?;
+            rows::scatter(cx, &mut dx, &dpicked, &at)?;
+            Some(dx)
+        }
+        None => None,
+    };
+    Ok(Queued { sum: Sum::Device(total(cx, gpu, &losses)?), tokens: at.len(), dx })
+}

@@ -1,0 +1,166 @@
+//! A token drawn from each row of logits.
+//!
+//! The weight of a value is exp((x - max x) / temperature). `top_k` keeps the values not below the k-th largest; `top_p`
+//! (arXiv 1904.09751) of these the largest whose weights make up that share, and all that equal the last of them. A row
+//! whose largest value is not finite gives it, as [`crate::argmax`] does, and so does temperature 0.
+//!
+//! Weights are whole numbers, 2³⁰ for the largest: a value of less than 2⁻³⁰ of its probability is never drawn. They come
+//! of fused multiply-adds alone, so that every device has the same sums, and draws the same token, to the bit.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_cpu::philox;
+use pheye_tensor::{Device, Gpu, Tensor};
+
+use crate::gpu::{by_dtype, read_words};
+use crate::topk::order;
+use crate::{Cx, Error, Result, argmax};
+
+/// How a token is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Above 1 more even, below 1 more certain; 0 takes the largest.
+    pub temperature: f32,
+    /// Keep so many; 0 keeps all.
+    pub top_k: usize,
+    /// Keep this share of the probability, above 0; 1 keeps all.
+    pub top_p: f32,
+    /// The random numbers' key.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Sampling {
+        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0 }
+    }
+}
+
+/// A column number for each row of x [n, v]. Row i takes random number `draws[i]`: the token does not depend on the other rows.
+///
+/// # Errors
+/// [`Error::Shapes`] when there is not one draw for each row, [`Error::Range`] for an option out of its range or rows of
+/// no columns.
+pub fn forward(cx: &Cx, x: &Tensor, how: &Sampling, draws: &[u64]) -> Result<Vec<u32>> {
+    let (left, cols) = (x.shape(), x.shape().cols());
+    if left.rows() != draws.len() {
+        let right = [draws.len()].into();
+        return Err(Error::Shapes { op: "sampling", left_name: "logits", left, right_name: "draws", right });
+    }
+    let range = |what, value: String, allowed: &str| {
+        Err(Error::Range { op: "sampling", what, value, allowed: allowed.to_owned() })
+    };
+    if !(how.temperature >= 0.0 && how.temperature.is_finite()) {
+        return range("temperature", how.temperature.to_string(), "a finite number from 0");
+    }
+    if !(how.top_p > 0.0 && how.top_p <= 1.0) {
+        return range("top_p", how.top_p.to_string(), "above 0, up to 1");
+    }
+    if cols == 0 && left.rows() > 0 {
+        return range("columns", cols.to_string(), "1 or more");
+    }
+    let slope = std::f32::consts::LOG2_E / how.temperature;
+    if !slope.is_finite() {
+        return argmax::forward(cx, x);
+    }
+    match &cx.device {
+        Device::Cpu => {
+            let greedy = argmax::forward(cx, x)?;
+            let rows = x.f32()?.chunks_exact(cols.max(1)).zip(draws).zip(greedy);
+            Ok(rows.map(|((row, &draw), best)| choose(row, best, how, slope, draw)).collect())
+        }
+        Device::Gpu(gpu) => forward_gpu(cx, gpu, x, how, slope, draws),
+    }
+}
+
+/// The token of a row whose largest value is at `best`.
+fn choose(row: &[f32], best: u32, how: &Sampling, slope: f32, draw: u64) -> u32 {
+    let top = row[best as usize];
+    if !top.is_finite() {
+        return best;
+    }
+    let weighed: Vec<(u32, u64)> = row.iter().map(|&v| (order(v), weight(v - top, slope))).collect();
+    let mut bound = 0;
+    if (how.top_k > 0 && how.top_k < row.len()) || how.top_p < 1.0 {
+        let mut sorted = weighed.clone();
+        sorted.sort_unstable_by(|a, b| b.cmp(a));
+        if how.top_k > 0 && how.top_k < row.len() {
+            bound = sorted[how.top_k - 1].0;
+        }
+        if how.top_p < 1.0 {
+            let kept = sorted.iter().take_while(|(order, _)| *order >= bound);
+            let total: u64 = kept.map(|(_, weight)| weight).sum();
+            let need = ((total as f64 * f64::from(how.top_p)) as u64).max(1);
+            let mut sum = 0;
+            let last = sorted.iter().find(|(_, weight)| {
+                sum += weight;
+                sum >= need
+            });
+            bound = last.map_or(bound, |(order, _)| *order);
+        }
+    }
+    let kept = || weighed.iter().map(|&(order, weight)| if order >= bound { weight } else { 0 });
+    let [lo, hi] = philox::words(draw);
+    let [random, ..] = philox::philox4x32_10([lo, hi, STREAM, 0], philox::words(how.seed));
+    let mut left = ((u128::from(kept().sum::<u64>()) * u128::from(random)) >> 32) as u64;
+    let found = kept().position(|weight| {
+        let here = left < weight;
+        left = left.wrapping_sub(weight);
+        here
+    });
+    found.map_or(best, |i| i as u32)
+}
+
+/// Third word of the counter, to tell these numbers from those of dropout.
+const STREAM: u32 = 0x5A3C;
+
+/// 2^(difference·slope) in units of 2⁻³⁰: a power of two times the series of 2ʳ for |r| ≤ ½, off by less than 2⁻²².
+fn weight(difference: f32, slope: f32) -> u64 {
+    const SERIES: [f32; 7] =
+        [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, 6.931_472e-1, 1.0];
+    let t = difference * slope;
+    if t.is_nan() || t <= -30.0 {
+        return 0;
+    }
+    let n = t.round_ties_even();
+    let r = difference.mul_add(slope, -n);
+    let y = SERIES[1..].iter().fold(SERIES[0], |y, &c| y.mul_add(r, c));
+    u64::from((y * (1u32 << 30) as f32) as u32 >> (-n) as u32)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    x: u64,
+    draws: u64,
+    ids: u64,
+    seed: u64,
+    slope: f32,
+    top_p: f32,
+    top_k: u32,
+    cols: u32,
+}
+
+fn forward_gpu(
+    cx: &Cx,
+    gpu: &Gpu,
+    x: &Tensor,
+    how: &Sampling,
+    slope: f32,
+    draws: &[u64],
+) -> Result<Vec<u32>> {
+    let ids = cx.empty_f32([draws.len()])?;
+    let words: Vec<u32> = draws.iter().flat_map(|&draw| philox::words(draw)).collect();
+    let words = cx.table(&words)?;
+    let mut l = gpu.launch(by_dtype(x.dtype(), "sampling_fwd_bf16", "sampling_fwd_f32"))?;
+    let p = Params {
+        x: l.read(x.region()?),
+        draws: l.read(words),
+        ids: l.write(ids.region()?),
+        seed: how.seed,
+        slope,
+        top_p: how.top_p,
+        top_k: u32::try_from(how.top_k).unwrap_or(0),
+        cols: x.shape().cols() as u32,
+    };
+    l.run([draws.len(), 1, 1], &p)?;
+    read_words(gpu, &ids)
+}

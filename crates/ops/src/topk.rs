@@ -1,0 +1,77 @@
+//! The k largest values of each row and their columns.
+//!
+//! Descending; the first of equal values comes first, and a NaN is larger than every number, as in [`crate::argmax`].
+
+use pheye_tensor::{Device, Gpu, Tensor};
+
+use crate::argmax::Choice;
+use crate::gpu::{by_dtype, read_words};
+use crate::{Cx, Error, Result};
+
+/// The k largest of n rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopK {
+    /// Column numbers [n, k].
+    pub ids: Vec<u32>,
+    /// Values [n, k].
+    pub values: Vec<f32>,
+}
+
+/// The `k` largest of each row of x [n, v]. On a GPU the time grows with k; it is meant for k up to a hundred.
+///
+/// # Errors
+/// [`Error::Range`] when k is not in 1..=v.
+pub fn forward(cx: &Cx, x: &Tensor, k: usize) -> Result<TopK> {
+    let (rows, cols) = (x.shape().rows(), x.shape().cols());
+    if k == 0 || k > cols {
+        let (value, allowed) = (k.to_string(), format!("1..={cols}"));
+        return Err(Error::Range { op: "topk", what: "k", value, allowed });
+    }
+    match &cx.device {
+        Device::Cpu => {
+            let mut all = TopK { ids: Vec::with_capacity(rows * k), values: Vec::with_capacity(rows * k) };
+            for row in x.f32()?.chunks_exact(cols) {
+                let mut ranks: Vec<u64> = row.iter().enumerate().map(|(i, &v)| rank(v, i as u32)).collect();
+                if k < cols {
+                    ranks.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+                }
+                ranks[..k].sort_unstable_by(|a, b| b.cmp(a));
+                let ids = ranks[..k].iter().map(|&r| !(r as u32));
+                all.values.extend(ids.clone().map(|i| row[i as usize]));
+                all.ids.extend(ids);
+            }
+            Ok(all)
+        }
+        Device::Gpu(gpu) => forward_gpu(cx, gpu, x, k),
+    }
+}
+
+fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, k: usize) -> Result<TopK> {
+    let (rows, cols) = (x.shape().rows(), x.shape().cols());
+    let (ids, values) = (cx.empty_f32([rows, k])?, cx.empty_f32([rows, k])?);
+    let mut l = gpu.launch(by_dtype(x.dtype(), "topk_fwd_bf16", "topk_fwd_f32"))?;
+    let p = Choice {
+        x: l.read(x.region()?),
+        ids: l.write(ids.region()?),
+        values: l.write(values.region()?),
+        cols: cols as u32,
+        k: k as u32,
+    };
+    l.run([rows, 1, 1], &p)?;
+    Ok(TopK { ids: read_words(gpu, &ids)?, values: values.to_vec_f32()? })
+}
+
+/// Ascends with x; both zeros are equal, and NaN is above all.
+pub(crate) fn order(x: f32) -> u32 {
+    let bits = (x + 0.0).to_bits();
+    match x {
+        _ if x.is_nan() => u32::MAX,
+        _ if bits >> 31 == 1 => !bits,
+        _ => bits | 1 << 31,
+    }
+}
+
+/// A value and where it is: of equal values the lower index is above.
+fn rank(x: f32, index: u32) -> u64 {
+    u64::from(order(x)) << 32 | u64::from(!index)
+}
