@@ -15,7 +15,7 @@ pub use pheye_cpu::gelu::Gelu;
 /// What backward needs.
 #[derive(Debug)]
 pub struct Saved {
-    x: Tensor,
+    pub(crate) x: Tensor,
 }
 
 /// y of the shape of x.

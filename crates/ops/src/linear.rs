@@ -9,9 +9,11 @@ use pheye_tensor::{Device, Grads, Init, Param, Scope, Shape, Slice, Tensor};
 
 use crate::{Cx, Error, Result};
 
+mod fused;
 pub(crate) mod gemm;
 pub(crate) mod gpu;
 
+pub use fused::{After, Before, backward_with, forward_with};
 use gemm::Epilogue;
 
 /// The parameters of an affine map.

@@ -16,7 +16,10 @@ use crate::linear::gemm::Epilogue;
 use crate::linear::{self, Linear, matrix};
 use crate::{Cx, Error, Result};
 
+mod fused;
 mod gpu;
+
+pub use fused::{backward_with, forward_with};
 
 pub(crate) use gpu::Operands;
 

@@ -7,9 +7,14 @@ mod emulated;
 
 use common::linear as affine;
 use emulated::{place, product};
-use pheye_ops::{Cx, linear};
+use pheye_ops::gelu::{self, Gelu};
+use pheye_ops::linear::{After, Before};
+use pheye_ops::{Cx, Error, linear};
 use pheye_testkit::Rule;
-use pheye_testkit::gpu::{assert_rule, bf16_values, download, on_all_orders, round_bf16, upload_bf16};
+use pheye_testkit::gpu::{
+    assert_rule, bf16_values, download, on_all_orders, orders, round_bf16, upload_bf16,
+};
+use pheye_testkit::plain::{gelu_exact, gelu_quick, gelu_tanh};
 
 /// y, dx, dW and db of x [m, k] and W [n, k] on all orders, each near the truth.
 fn check(m: usize, k: usize, n: usize, trained: bool, bias: bool) {
@@ -80,4 +85,85 @@ fn more_than_one_tile_of_each_size() {
 fn cut_along_k() {
     check(40, 512, 48, true, true);
     check(520, 16, 24, true, true);
+}
+
+fn activation(kind: Gelu, x: f64) -> f64 {
+    match kind {
+        Gelu::Exact => gelu_exact(x),
+        Gelu::Tanh => gelu_tanh(x),
+        Gelu::Quick => gelu_quick(x),
+    }
+}
+
+/// y = gelu(x W^T + b) + r with u kept, and dx = (dy W) gelu'(v) + r of the linear read the other way.
+fn check_fused(m: usize, k: usize, n: usize, kind: Gelu) {
+    let (x, w, b, r) =
+        (bf16_values(m * k, 1), bf16_values(n * k, 2), bf16_values(n, 3), bf16_values(m * n, 4));
+    let v = bf16_values(m * n, 5);
+    let w_t: Vec<f32> = (0..k * n).map(|i| w[i % n * k + i / n]).collect();
+    let out = on_all_orders(|device| {
+        let cx = &Cx::new(device.clone());
+        let mut p = affine(n, k, &w, Some(&b));
+        let mut back = affine(k, n, &w_t, None);
+        let _ = place(device, p.params_mut(), |_| false, 0.0);
+        let _ = place(device, back.params_mut(), |_| false, 0.0);
+        let (x, r) = (upload_bf16(device, [m, k], &x), upload_bf16(device, [m, n], &r));
+        let after = After { gelu: Some(kind), residual: Some(&r), keep: true };
+        let (y, _, u) = linear::forward_with(cx, &x, &p, after).unwrap();
+        let u =
+            gelu::backward(cx, &u.unwrap(), &upload_bf16(device, [m, n], &vec![1.0; m * n]), kind).unwrap();
+        let (again, _, none) = linear::forward_with(cx, &x, &p, After { keep: false, ..after }).unwrap();
+        assert!(none.is_none() && download(&again) == download(&y));
+        let (_, v) = gelu::forward(cx, &upload_bf16(device, [m, n], &v), kind).unwrap();
+        let (_, saved) = linear::forward(cx, &upload_bf16(device, [m, n], &vec![0.0; m * n]), &back).unwrap();
+        let before = Before { gelu: Some((&v, kind)), sum: Some(&r) };
+        let dx = linear::backward_with(cx, &saved, &x, &back, before, None).unwrap();
+        vec![download(&y), download(&u), download(&dx)]
+    });
+    let half = |x: f64| half::bf16::from_f64(x).to_f64();
+    let (_, xw) = product([m, n, k], |i, l| x[i * k + l], |l, j| w[j * k + l]);
+    let wide = |x: f32| f64::from(x);
+    let slope = |x: f64| (activation(kind, x + 1e-5) - activation(kind, x - 1e-5)) / 2e-5;
+    let formula = |round: &dyn Fn(f64) -> f64| {
+        let each = |f: &dyn Fn(usize) -> f64| -> Vec<f64> { (0..m * n).map(f).collect() };
+        let u = each(&|i| round(xw[i] + wide(b[i % n])));
+        let y = each(&|i| round(round(activation(kind, u[i])) + wide(r[i])));
+        let du = each(&|i| round(slope(u[i])));
+        [y, du, each(&|i| round(round(round(xw[i]) * slope(wide(v[i]))) + wide(r[i])))]
+    };
+    let (truth, naive) = (formula(&|x| x), formula(&half));
+    for (i, name) in ["y", "slope of u", "dx"].into_iter().enumerate() {
+        let naive: Vec<f32> = naive[i].iter().map(|&x| x as f32).collect();
+        let rule = if i == 0 { Rule::OUTPUT } else { Rule::GRADIENT };
+        assert_rule(&out[i], &truth[i], &naive, rule, &format!("{name} of {m} x {k} x {n}"));
+    }
+}
+
+#[test]
+fn what_surrounds_a_linear_in_one_launch() {
+    check_fused(33, 40, 24, Gelu::Exact);
+    check_fused(5, 64, 40, Gelu::Tanh);
+    check_fused(21, 9, 13, Gelu::Quick);
+    check_fused(200, 24, 260, Gelu::Quick);
+    check_fused(40, 256, 48, Gelu::Tanh);
+}
+
+#[test]
+fn a_residual_of_another_shape_is_an_error() {
+    let [device, ..] = orders();
+    for cx in [Cx::cpu(), Cx::new(device)] {
+        let mut p = affine(3, 2, &[1.0; 6], None);
+        let x = common::tensor([4, 2], &[1.0; 8]);
+        let r = common::tensor([4, 2], &[1.0; 8]);
+        let (x, r) = match cx.device {
+            pheye_tensor::Device::Cpu => (x, r),
+            ref device => {
+                let _ = place(device, p.params_mut(), |_| false, 0.0);
+                (upload_bf16(device, [4, 2], &[1.0; 8]), upload_bf16(device, [4, 2], &[1.0; 8]))
+            }
+        };
+        let after = After { residual: Some(&r), ..After::default() };
+        let fault = linear::forward_with(&cx, &x, &p, after).unwrap_err();
+        assert!(matches!(fault, Error::Shapes { op: "linear", left_name: "residual", .. }), "{fault}");
+    }
 }

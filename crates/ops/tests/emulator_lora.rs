@@ -10,10 +10,12 @@ mod lora_formula;
 use emulated::place;
 use half::bf16;
 use lora_formula::{Case, DROPOUT, START};
-use pheye_ops::lora;
-use pheye_ops::{Cx, Error};
+use pheye_ops::gelu::{self, Gelu};
+use pheye_ops::linear::{After, Before};
+use pheye_ops::{Cx, Error, lora};
 use pheye_testkit::Rule;
 use pheye_testkit::gpu::{assert_rule, bf16_values, download, on_all_orders, orders, upload_bf16};
+use pheye_testkit::plain::gelu_quick;
 
 /// y and all gradients in all orders, each near the truth.
 fn check(case: &Case) {
@@ -95,6 +97,44 @@ fn an_adapter_of_two_ranges_and_none() {
     check(&Case { trained: [false, true, false], ..twice.clone() });
     check(&Case { trained: [false, false, true], ..twice.clone() });
     check(&Case { ranges: vec![], trained: [true, true, true], ..twice });
+}
+
+/// y = gelu(u) + r for the result u of forward, with u kept, and dx of backward times a slope and plus x.
+#[test]
+fn what_surrounds_it_in_one_launch() {
+    let case = Case { dropout: DROPOUT, ..Case::of(40, 24, 56, &[8, 16]) };
+    let Case { m, k, n, .. } = case;
+    let (v, r, t) = (case.values(), bf16_values(m * n, 50), bf16_values(m * k, 51));
+    let kind = Gelu::Quick;
+    let out = on_all_orders(|device| {
+        let cx = &Cx::new(device.clone());
+        let (mut p, route) = (case.layer(&v), case.route());
+        let _ = place(device, p.params_mut(), |_| false, 0.0);
+        let (x, dy) = (upload_bf16(device, [m, k], &v.x), upload_bf16(device, [m, n], &v.dy));
+        let (r, t) = (upload_bf16(device, [m, n], &r), upload_bf16(device, [m, k], &t));
+        let after = After { gelu: Some(kind), residual: Some(&r), keep: true };
+        let (y, saved, u) = lora::forward_with(cx, &x, &p, &route, after).unwrap();
+        let (_, t) = gelu::forward(cx, &t, kind).unwrap();
+        let before = Before { gelu: Some((&t, kind)), sum: Some(&x) };
+        let dx = lora::backward_with(cx, &saved, &dy, &p, &route, before, None).unwrap();
+        let ones = upload_bf16(device, [m, n], &vec![1.0; m * n]);
+        vec![download(&y), download(&gelu::backward(cx, &u.unwrap(), &ones, kind).unwrap()), download(&dx)]
+    });
+    let slope = |x: f64| (gelu_quick(x + 1e-5) - gelu_quick(x - 1e-5)) / 2e-5;
+    let formula = |round: fn(f64) -> f64| {
+        let all = case.formula(&v, round);
+        let y = all[0].iter().zip(&r).map(|(&u, &r)| round(round(gelu_quick(u)) + f64::from(r)));
+        let du = all[0].iter().map(|&u| round(slope(u)));
+        let times = all[1].iter().zip(&t).map(|(dx, &t)| round(dx * slope(t.into())));
+        let dx = times.zip(&v.x).map(|(dx, &x)| round(dx + f64::from(x)));
+        [y.collect::<Vec<f64>>(), du.collect(), dx.collect()]
+    };
+    let (truth, naive) = (formula(|x| x), formula(|x| bf16::from_f64(x).to_f64()));
+    for (i, name) in ["y", "slope of u", "dx"].into_iter().enumerate() {
+        let naive: Vec<f32> = naive[i].iter().map(|&x| x as f32).collect();
+        let rule = if i == 0 { Rule::OUTPUT } else { Rule::GRADIENT };
+        assert_rule(&out[i], &truth[i], &naive, rule, name);
+    }
 }
 
 #[test]

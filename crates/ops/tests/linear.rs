@@ -6,9 +6,10 @@ use common::{
     grad_of, linear as affine, param, product, rounded, same_on_any_threads, tensor, train_all, values,
 };
 use pheye_cpu::philox::{philox4x32_10, uniform, words};
-use pheye_ops::linear;
+use pheye_ops::gelu::{self, Gelu};
+use pheye_ops::linear::{self, After, Before};
 use pheye_ops::lora::{self, Adapter, Dropout, LoraLinear, Route, RowRange};
-use pheye_ops::{Cx, Error};
+use pheye_ops::{Cx, Error, add};
 use pheye_testkit::{Formula, Ran, Real, gradcheck, normal};
 use proptest::prelude::*;
 
@@ -278,4 +279,34 @@ proptest! {
         let all = ranges(&[(0, cut, Some(0)), (cut, m, Some(1))]);
         check_lora(m, k, n, &[r, 1], Route { ranges: all, dropout: Some(Dropout { p: 0.2, seed: 1, stream: 2 }) });
     }
+}
+
+/// On the CPU, what surrounds a linear is the operations one after another.
+#[test]
+fn with_what_surrounds_it() {
+    let (cx, kind) = (Cx::cpu(), Gelu::Tanh);
+    let p = affine(5, 3, &normal(1, 15), Some(&normal(2, 5)));
+    let (x, r) = (tensor([4, 3], &normal(3, 12)), tensor([4, 5], &normal(4, 20)));
+    let after = After { gelu: Some(kind), residual: Some(&r), keep: true };
+    let (y, saved, u) = linear::forward_with(&cx, &x, &p, after).unwrap();
+    let (plain, _) = linear::forward(&cx, &x, &p).unwrap();
+    let (g, _) = gelu::forward(&cx, &plain, kind).unwrap();
+    assert_eq!(values(&y), values(&add::forward(&cx, g, &r).unwrap()));
+    let (_, v) = gelu::forward(&cx, &x, kind).unwrap();
+    let before = Before { gelu: Some((&v, kind)), sum: Some(&x) };
+    let dx = linear::backward_with(&cx, &saved, &r, &p, before, None).unwrap();
+    let back = linear::backward(&cx, &saved, &r, &p, None).unwrap();
+    let back = gelu::backward(&cx, &v, &back, kind).unwrap();
+    assert_eq!(values(&dx), values(&add::forward(&cx, back, &x).unwrap()));
+
+    let p = LoraLinear { base: p, adapters: vec![None], module: 0 };
+    let (again, saved, lora_u) = lora::forward_with(&cx, &x, &p, &Route::default(), after).unwrap();
+    assert_eq!(values(&again), values(&y));
+    let slopes = [u, lora_u].map(|u| values(&gelu::backward(&cx, &u.unwrap(), &r, kind).unwrap()));
+    assert_eq!(slopes[0], slopes[1]);
+    let lora_dx = lora::backward_with(&cx, &saved, &r, &p, &Route::default(), before, None).unwrap();
+    assert_eq!(values(&lora_dx), values(&dx));
+    let bare = linear::forward_with(&cx, &x, &p.base, After::default()).unwrap();
+    assert_eq!(values(&bare.0), values(&plain));
+    assert!(bare.2.is_none());
 }

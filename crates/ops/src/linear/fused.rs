@@ -1,0 +1,155 @@
+//! A linear with what surrounds it in a network: GELU and the residual sum behind it, GELU's slope and a sum behind its
+//! gradient. On a GPU all of it happens while the product is in registers, so u = x Wᵀ + b is written once and never read
+//! in forward; on the CPU these are the operations one after another.
+
+use pheye_tensor::{DType, Device, Grads, Tensor};
+
+use super::gemm::{Epilogue, region};
+use super::{Linear, Saved, backward, backward_params, check_input, check_output, forward, gpu};
+use crate::gelu::{self, Gelu};
+use crate::{Cx, Error, Result, add};
+
+/// What follows a linear: y = gelu(u) + residual for its result u.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct After<'a> {
+    /// The activation, if there is one.
+    pub gelu: Option<Gelu>,
+    /// Of the shape of y.
+    pub residual: Option<&'a Tensor>,
+    /// Whether backward will need u.
+    pub keep: bool,
+}
+
+/// What follows the gradient of a linear's input: dx = g·gelu′(u) + sum for g = dy W.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Before<'a> {
+    /// The activation that made x, if one did.
+    pub gelu: Option<(&'a gelu::Saved, Gelu)>,
+    /// Of the shape of x.
+    pub sum: Option<&'a Tensor>,
+}
+
+fn same_size(
+    op: &'static str,
+    left: (&'static str, &Tensor),
+    right: (&'static str, usize, &Tensor),
+) -> Result<()> {
+    let ((left_name, a), (right_name, cols, b)) = (left, right);
+    match a.shape().elements() == b.shape().rows() * cols {
+        true => Ok(()),
+        false => {
+            let right = b.shape().with_cols(cols);
+            Err(Error::Shapes { op, left_name, left: a.shape(), right_name, right })
+        }
+    }
+}
+
+impl<'a> After<'a> {
+    /// Whether the residual is of the shape of y, n columns for each row of x.
+    pub(crate) fn check(&self, op: &'static str, x: &Tensor, n: usize) -> Result<()> {
+        self.residual.map_or(Ok(()), |r| same_size(op, ("residual", r), ("y", n, x)))
+    }
+
+    /// The same on u, one operation after another.
+    pub(crate) fn apply(&self, cx: &Cx, u: Tensor) -> Result<(Tensor, Option<gelu::Saved>)> {
+        let (y, saved) = match self.gelu {
+            Some(kind) => {
+                let (y, saved) = gelu::forward(cx, &u, kind)?;
+                (y, self.keep.then_some(saved))
+            }
+            None => (u, None),
+        };
+        match self.residual {
+            Some(r) => Ok((add::forward(cx, y, r)?, saved)),
+            None => Ok((y, saved)),
+        }
+    }
+
+    /// The same as a product's epilogue, with memory for u when it is to be kept.
+    pub(crate) fn epilogue(&self, cx: &Cx, y: &Tensor) -> Result<(Epilogue, Option<gelu::Saved>)> {
+        let u = match self.gelu {
+            Some(_) if self.keep => Some(cx.empty(y.shape())?),
+            _ => None,
+        };
+        let epilogue = Epilogue {
+            activation: self.gelu,
+            pre: u.as_ref().map(Tensor::region).transpose()?,
+            residual: self.residual.map(|r| region(r, DType::Bf16)).transpose()?,
+            ..Epilogue::default()
+        };
+        Ok((epilogue, u.map(|x| gelu::Saved { x })))
+    }
+}
+
+impl<'a> Before<'a> {
+    /// Whether both are of the shape of x, k columns for each row of dy.
+    pub(crate) fn check(&self, op: &'static str, dy: &Tensor, k: usize) -> Result<()> {
+        self.gelu.map_or(Ok(()), |(u, _)| same_size(op, ("u", &u.x), ("dx", k, dy)))?;
+        self.sum.map_or(Ok(()), |s| same_size(op, ("sum", s), ("dx", k, dy)))
+    }
+
+    /// The same on dy W, one operation after another.
+    pub(crate) fn apply(&self, cx: &Cx, dx: Tensor) -> Result<Tensor> {
+        let dx = match self.gelu {
+            Some((u, kind)) => gelu::backward(cx, u, &dx, kind)?,
+            None => dx,
+        };
+        match self.sum {
+            Some(sum) => add::forward(cx, dx, sum),
+            None => Ok(dx),
+        }
+    }
+
+    /// The same as a product's epilogue.
+    pub(crate) fn epilogue(&self) -> Result<Epilogue> {
+        let slope = self.gelu.map(|(u, kind)| region(&u.x, DType::Bf16).map(|u| (u, kind)));
+        let residual = self.sum.map(|s| region(s, DType::Bf16)).transpose()?;
+        Ok(Epilogue { slope: slope.transpose()?, residual, ..Epilogue::default() })
+    }
+}
+
+/// [`forward`] and what follows it. The activation's saved input is there when it is to be kept.
+///
+/// # Errors
+/// Those of [`forward`]; [`Error::Shapes`] when the residual is not of the shape of y.
+pub fn forward_with(
+    cx: &Cx,
+    x: &Tensor,
+    p: &Linear,
+    after: After,
+) -> Result<(Tensor, Saved, Option<gelu::Saved>)> {
+    check_input(x, p)?;
+    after.check("linear", x, p.n())?;
+    if let Device::Gpu(gpu) = &cx.device {
+        let y = cx.empty(x.shape().with_cols(p.n()))?;
+        let (epilogue, u) = after.epilogue(cx, &y)?;
+        gpu::forward(cx, gpu, x, p, &y, epilogue)?;
+        return Ok((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }, u));
+    }
+    let (u, saved) = forward(cx, x, p)?;
+    let (y, u) = after.apply(cx, u)?;
+    Ok((y, saved, u))
+}
+
+/// [`backward`] and what follows it.
+///
+/// # Errors
+/// Those of [`backward`]; [`Error::Shapes`] when the sum or the activation's input is not of the shape of x.
+pub fn backward_with(
+    cx: &Cx,
+    saved: &Saved,
+    dy: &Tensor,
+    p: &Linear,
+    before: Before,
+    grads: Option<&mut Grads>,
+) -> Result<Tensor> {
+    check_output(dy, p)?;
+    before.check("linear", dy, p.k())?;
+    if let Device::Gpu(gpu) = &cx.device {
+        backward_params(cx, saved, dy, p, grads)?;
+        let dx = cx.empty(dy.shape().with_cols(p.k()))?;
+        gpu::input_grad(cx, gpu, dy, p, &dx, before.epilogue()?)?;
+        return Ok(dx);
+    }
+    before.apply(cx, backward(cx, saved, dy, p, grads)?)
+}
