@@ -7,8 +7,8 @@ mod emulated;
 
 use common::param;
 use emulated::place;
-use pheye_ops::Cx;
 use pheye_ops::layernorm::{self, LayerNorm};
+use pheye_ops::{Cx, add};
 use pheye_tensor::{Device, Grads, Param, Shape, Tensor};
 use pheye_testkit::gpu::{
     assert_rule, bf16_values, download, on_all_orders, round_bf16, upload_bf16, upload_f32,
@@ -135,7 +135,11 @@ fn residuals_are_those_of_the_unfused_form() {
             let (cx, mut p) = (Cx::new(device.clone()), layer(d));
             place(device, p.params_mut(), |_| false, BEFORE);
             let [x, r, dy, dres] = [&x, &r, &dy, &dres].map(|t| upload(device, [rows, d].into(), t));
+            // The norm is taken of h as it is kept: backward knows no other.
+            let sum = add::forward(&cx, x.clone(), &r).unwrap();
+            let (alone, _) = layernorm::forward(&cx, &sum, &p).unwrap();
             let (h, y, saved) = layernorm::forward_residual(&cx, x, &r, &p).unwrap();
+            assert_eq!([download(&h), download(&y)], [download(&sum), download(&alone)]);
             let view = held.then(|| dres.clone());
             let dx = layernorm::backward_residual(&cx, &saved, &dy, dres, &p, None).unwrap();
             (vec![download(&h), download(&y), download(&dx)], view.as_ref().map(download))
