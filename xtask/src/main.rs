@@ -2,6 +2,7 @@
 
 mod caption;
 mod easy_vqa;
+mod golden;
 mod kernels;
 mod nano_tokenizer;
 
@@ -14,6 +15,12 @@ use anyhow::Result;
 type Chore = (&'static str, &'static str, &'static str, fn(&[String]) -> Result<()>);
 
 const CHORES: &[Chore] = &[
+    (
+        "golden",
+        "[-v] [DIR…]",
+        "write what `pheye verify` on a GPU compares with (python3, torch)",
+        golden::bounds,
+    ),
     ("kernels", "[--check] [ARCHS]", "compile the CUDA kernels and print what each uses", kernels::run),
     (
         "pack-easy-vqa",

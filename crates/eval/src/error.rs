@@ -25,6 +25,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Golden data without bounds for a GPU.
+    #[error(
+        "{path} is missing: it says how far bf16 may be off; `cargo xtask golden DIR` writes it (with PyTorch)"
+    )]
+    NoBf16 {
+        /// The file.
+        path: PathBuf,
+    },
     /// A question set without questions.
     #[error("{0} has no question with an answer")]
     NoQuestions(String),

@@ -41,6 +41,15 @@ impl Golden {
         self.find(name)?.ok_or_else(|| self.fault(name, "is missing"))
     }
 
+    /// The `len` values of an entry.
+    pub(crate) fn values(&self, name: &str, len: usize) -> Result<Vec<f64>> {
+        let values = self.get(name)?;
+        match values.len() == len {
+            true => Ok(values),
+            false => Err(self.fault(name, format!("has {} values, not {len}", values.len()))),
+        }
+    }
+
     /// An f32 entry, or `None` when there is none.
     pub(crate) fn tensor(&self, name: &str) -> Result<Option<Tensor>> {
         match self.0.info(name) {

@@ -1,6 +1,7 @@
 //! Is the model right, and how good are its answers: comparison with golden data, accuracy over a question set.
 
 mod accuracy;
+mod case;
 mod error;
 mod golden;
 mod verify;

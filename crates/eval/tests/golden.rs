@@ -20,3 +20,25 @@ fn golden_folders_pass() {
         assert!(report.stages.len() > 30, "{case}: only {} stages", report.stages.len());
     }
 }
+
+/// Kernels run on the CPU here, in bf16, each lane on its own: a minute or more.
+#[cfg(feature = "emulator")]
+#[test]
+fn golden_folders_pass_on_the_emulator() {
+    for case in CASES {
+        let report = verify(&Cx::new("emulator".parse().unwrap()), &golden(case)).unwrap();
+        let failed: Vec<_> = report.stages.iter().filter(|s| !s.passed()).collect();
+        assert!(failed.is_empty(), "{case}: {failed:#?}");
+        assert!(report.stages.len() > 30, "{case}: only {} stages", report.stages.len());
+    }
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn bounds_for_a_gpu_must_be_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = "golden.safetensors";
+    std::fs::copy(golden("level1").join(file), dir.path().join(file)).unwrap();
+    let error = verify(&Cx::new("emulator".parse().unwrap()), dir.path()).unwrap_err().to_string();
+    assert!(error.contains("golden_bf16.safetensors") && error.contains("xtask golden"), "{error}");
+}

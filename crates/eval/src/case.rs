@@ -1,0 +1,210 @@
+//! The inputs of golden data, and what a model makes of them, stage by stage.
+
+use std::ops::Range;
+
+use pheye_model::{Batch, Generation, Loss, Pheye};
+use pheye_ops::Cx;
+use pheye_optim::{AdamWConfig, Optimizer, Schedule};
+use pheye_tensor::{Grads, Tensor};
+
+use crate::Result;
+use crate::golden::Golden;
+
+/// A stage's name in the golden file, our values for it, and which of the golden values they stand for.
+pub(crate) struct Observed {
+    pub(crate) name: String,
+    pub(crate) values: Vec<f64>,
+    /// Elements of the golden tensor that are compared, in order; all when empty.
+    elements: Vec<Range<usize>>,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    Activation,
+    Gradient,
+    /// Token ids: equal or wrong.
+    Ids,
+}
+
+impl Observed {
+    fn all(name: impl Into<String>, values: Vec<f64>, kind: Kind) -> Observed {
+        Observed { name: name.into(), values, elements: Vec::new(), kind }
+    }
+
+    /// Those of the golden tensor's `values` that ours stand for.
+    pub(crate) fn pick(&self, values: Vec<f64>) -> Vec<f64> {
+        if self.elements.is_empty() {
+            return values;
+        }
+        let part = |r: &Range<usize>| values.get(r.clone()).unwrap_or_default().to_vec();
+        self.elements.iter().flat_map(part).collect()
+    }
+}
+
+/// The inputs of golden data, as a model takes them.
+pub(crate) struct Case {
+    global: Tensor,
+    local: Option<Tensor>,
+    ids: Vec<Vec<i64>>,
+    mask: Vec<Vec<i64>>,
+    labels: Vec<Vec<i64>>,
+    /// A prompt about the first picture and its greedy answer, and how many of these ids are the prompt's.
+    greedy: Vec<u32>,
+    prompt: usize,
+    /// Ids of `greedy` that may come out otherwise, ascending: after each, the answer goes on as in golden data.
+    pub(crate) open: Vec<usize>,
+}
+
+const TRAIN_STEPS: u64 = 5;
+
+impl Case {
+    pub(crate) fn read(golden: &Golden) -> Result<Case> {
+        let one = |name: &str| match golden.rows(name)?.into_iter().next() {
+            Some(row) if !row.is_empty() => Ok(row),
+            _ => Err(golden.fault(name, "is empty")),
+        };
+        let prompt = one("greedy_prompt")?;
+        let greedy = one("greedy")?;
+        if !greedy.starts_with(&prompt) {
+            return Err(golden.fault("greedy", "does not begin with its prompt"));
+        }
+        let greedy = greedy.into_iter().map(|id| id as u32).collect();
+        let global =
+            golden.tensor("global_pixels")?.ok_or_else(|| golden.fault("global_pixels", "is missing"))?;
+        let local = golden.tensor("local_pixels")?;
+        let [ids, mask, labels] = ["ids", "attention_mask", "labels"].map(|name| golden.rows(name));
+        let (ids, mask, labels) = (ids?, mask?, labels?);
+        one("ids")?;
+        for (name, other) in [("attention_mask", &mask), ("labels", &labels)] {
+            if other.len() != ids.len() || other.iter().zip(&ids).any(|(a, b)| a.len() != b.len()) {
+                return Err(golden.fault(name, "has another shape than ids"));
+            }
+        }
+        for (name, pixels) in [("global_pixels", Some(&global)), ("local_pixels", local.as_ref())] {
+            let fits = |p: &Tensor| matches!(p.shape().dims(), [tiles, 3, _, _] if tiles % ids.len() == 0);
+            if !pixels.is_none_or(fits) {
+                return Err(golden
+                    .fault(name, format!("is not [pictures · tiles, 3, s, s] for {} pictures", ids.len())));
+            }
+        }
+        Ok(Case { global, local, ids, mask, labels, greedy, prompt: prompt.len(), open: Vec::new() })
+    }
+
+    /// The number of pictures.
+    pub(crate) fn pictures(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The number of greedy ids, the prompt's included.
+    pub(crate) fn greedy_len(&self) -> usize {
+        self.greedy.len()
+    }
+
+    /// The batch of `pictures`, padding left out; one sequence about each.
+    fn batch(&self, pictures: Range<usize>) -> Result<Batch> {
+        // Rows of a tile are rows of pixels: [tiles, 3, s, s] is a matrix of width s.
+        let part = |t: &Tensor| {
+            let rows = t.shape().rows() / self.ids.len();
+            t.rows(pictures.start * rows..pictures.end * rows)
+        };
+        let side = self.global.shape().cols();
+        let pixels = match &self.local {
+            None => part(&self.global)?,
+            // Pixels are on the CPU, whatever the model runs on.
+            Some(local) => pheye_ops::rows::concat(&Cx::cpu(), &[&part(&self.global)?, &part(local)?])?,
+        };
+        let pixels = pixels.reshape([pixels.shape().elements() / (3 * side * side).max(1), 3, side, side])?;
+        let (mut ids, mut targets, mut lengths, mut picture) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (p, row) in pictures.clone().enumerate() {
+            let kept: Vec<usize> = (0..self.ids[row].len()).filter(|&i| self.mask[row][i] != 0).collect();
+            ids.extend(kept.iter().map(|&i| self.ids[row][i] as u32));
+            // A token's target is the label of the one after it.
+            let next = kept.iter().skip(1).map(|&i| self.labels[row][i]).chain([-100]);
+            targets.extend(next);
+            lengths.push(kept.len());
+            picture.push(p);
+        }
+        Ok(Batch { pixels, pictures: pictures.len(), ids, targets, lengths, picture })
+    }
+
+    /// What golden data holds of every stage, computed by `model` on the device of `cx`, where it is trained in the end.
+    pub(crate) fn observe(&self, cx: &Cx, model: &mut Pheye) -> Result<Vec<Observed>> {
+        let table = model.train(Pheye::is_pheye_param)?;
+        model.to_device(&cx.device, &table)?;
+        let batch = self.batch(0..self.ids.len())?;
+        let media = model.encode(cx, &batch.pixels, batch.pictures)?;
+        let logits = model.logits(cx, &media, &batch)?;
+        let vocab = logits.shape().cols();
+        let width = self.ids[0].len();
+        let real = |(row, mask): (usize, &Vec<i64>)| {
+            let kept: Vec<usize> = (0..width).filter(|&i| mask[i] != 0).collect();
+            kept.into_iter().map(move |i| (row * width + i) * vocab..(row * width + i + 1) * vocab)
+        };
+        let elements = self.mask.iter().enumerate().flat_map(real).collect();
+        let mut all = vec![
+            Observed::all("media", wide(&media)?, Kind::Activation),
+            Observed { name: "logits".to_owned(), values: wide(&logits)?, elements, kind: Kind::Activation },
+            Observed::all("greedy", self.greedy(cx, model)?, Kind::Ids),
+        ];
+        let mut grads = Grads::on(&cx.device, table.clone())?;
+        let (loss, dmedia) = model.language(cx, &batch, &media, &mut grads)?;
+        let mean = |v: &[f64]| v.iter().map(|v| v / loss.tokens as f64).collect::<Vec<_>>();
+        all.push(Observed::all("loss_sum", vec![loss.sum], Kind::Activation));
+        if let Some(dmedia) = dmedia {
+            all.push(Observed::all("media_grad", mean(&wide(&dmedia)?), Kind::Gradient));
+        }
+        grads.clear()?;
+        model.loss_and_grads(cx, &batch, None, &mut grads)?;
+        let flat = wide(&grads.flat)?;
+        for (name, range) in table.entries() {
+            all.push(Observed::all(format!("grad.{name}"), mean(&flat[range.clone()]), Kind::Gradient));
+        }
+
+        let mut optimizer = Optimizer::new(table, AdamWConfig::default())?;
+        for t in [&mut optimizer.grads.flat, &mut optimizer.moments.m, &mut optimizer.moments.v] {
+            *t = t.to_device(&cx.device)?;
+        }
+        all.push(Observed::all("train_losses", self.train(cx, model, optimizer)?, Kind::Activation));
+        Ok(all)
+    }
+
+    /// Ids of the prompt and its greedy continuation.
+    fn greedy(&self, cx: &Cx, model: &Pheye) -> Result<Vec<f64>> {
+        let first = self.batch(0..1)?;
+        let kvs = model.cross_kv(cx, &model.encode(cx, &first.pixels, 1)?)?;
+        let mut ids = self.greedy[..self.prompt].to_vec();
+        for end in self.open.iter().copied().chain([self.greedy.len()]) {
+            let how = Generation { max_new_tokens: end.saturating_sub(ids.len()), end: None };
+            let mut new = model.generate(cx, &kvs, std::slice::from_ref(&ids), &[0], how, |_, _| ())?;
+            ids.extend(new.swap_remove(0));
+            ids.extend(self.greedy.get(end));
+        }
+        Ok(ids.into_iter().map(f64::from).collect())
+    }
+
+    /// Mean losses of five AdamW steps, each of one micro-batch a picture.
+    fn train(&self, cx: &Cx, model: &mut Pheye, mut optimizer: Optimizer) -> Result<Vec<f64>> {
+        let batches = (0..self.ids.len()).map(|i| self.batch(i..i + 1)).collect::<Result<Vec<_>>>()?;
+        let schedule = Schedule::cosine(1e-3);
+        (0..TRAIN_STEPS)
+            .map(|step| {
+                let mut total = Loss::default();
+                for batch in &batches {
+                    let loss = model.loss_and_grads(cx, batch, None, &mut optimizer.grads)?;
+                    total.sum += loss.sum;
+                    total.tokens += loss.tokens;
+                }
+                let lr = schedule.lr(step, TRAIN_STEPS);
+                optimizer.apply(cx, &mut model.params_mut(), lr, total.tokens as u64, None)?;
+                Ok(total.sum / total.tokens as f64)
+            })
+            .collect()
+    }
+}
+
+/// The values of a tensor, from wherever it is.
+fn wide(t: &Tensor) -> Result<Vec<f64>> {
+    Ok(t.to_vec_f32()?.into_iter().map(f64::from).collect())
+}
