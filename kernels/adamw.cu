@@ -146,10 +146,18 @@ KERNEL(grad_norm_f32, GradNorm, ADAMW_THREADS, sizeof(GradNormShared), 4 * ADAMW
     double sum = 0.0;
     const uint64_t stride = (uint64_t)gridDim.x * ADAMW_THREADS, first = (uint64_t)blockIdx.x * ADAMW_THREADS + threadIdx.x;
     const uint64_t whole = p.n / 4;
-#pragma unroll 4
-    for (uint64_t i = first; i < whole; i += stride) {
-        const f32x4 g = load_streaming(reinterpret_cast<const f32x4*>(p.g) + i);
-        for (int k = 0; k < 4; k++) sum += (double)g.v[k] * g.v[k];
+    for (uint64_t i = first; i < whole; i += 4 * stride) {
+        // Four loads on their way before the first is used.
+        f32x4 g[4] = {};
+#pragma unroll
+        for (int u = 0; u < 4; u++) {
+            if (i + u * stride < whole) g[u] = load_streaming(reinterpret_cast<const f32x4*>(p.g) + i + u * stride);
+        }
+#pragma unroll
+        for (int u = 0; u < 4; u++) {
+#pragma unroll
+            for (int k = 0; k < 4; k++) sum += (double)g[u].v[k] * g[u].v[k];
+        }
     }
     if (first < p.n % 4) sum += (double)p.g[4 * whole + first] * p.g[4 * whole + first];
     sum = grad_norm_sum(sum, s);

@@ -5,8 +5,8 @@
 //   and z = (softmax(z) - onehot(target)) weight, in place                        cross_entropy_fwdbwd_bf16
 //   sum [2] f32: the sum over the losses is sum[0] + sum[1]                       cross_entropy_sum_f32
 //
-// Nothing is saved. Forward reads 2 bytes an element; with the gradient it reads it again, from L2 while the rows in work (two a
-// multiprocessor) fit there, and writes 2. About 5 and 9 FLOPs an element, one or two of them 2^x.
+// Nothing is saved. Forward reads 2 bytes an element; with the gradient it reads it again, from L2 where the rows in work (three or
+// four a multiprocessor) fit there, and writes 2. About 5 and 9 FLOPs an element, one or two of them 2^x.
 #include "ptx.cuh"
 #include "reduce.cuh"
 #include "row.cuh"

@@ -19,7 +19,8 @@ struct RowPiece<bf16> {
         }
     }
     __device__ void store(bf16* to) const {
-        *reinterpret_cast<uint4*>(to) = make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
+        const uint4 w = {pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
+        *reinterpret_cast<uint4*>(to) = w;
     }
 };
 template <>
@@ -62,21 +63,23 @@ __device__ inline void each_of_row(const T* row, int n, int thread, int threads,
     }
 }
 
-// row[index] = change(row[index], index), by the threads that each_of_row gives the elements to.
+// row[index] = change(row[index], index), by the threads that each_of_row gives the elements to. Backwards: what each_of_row read
+// last is the likeliest to be in a cache still.
 template <class T, class Change>
 __device__ inline void change_row(T* row, int n, int thread, int threads, Change change) {
     constexpr int WIDTH = RowPiece<T>::WIDTH;
     const RowCut<T> cut(row, n);
-    for (int i = thread; i < cut.loose(n); i += threads) {
-        const int at = cut.loose_at(i);
-        store(row[at], change(to_f32(row[at]), at));
-    }
-    for (int i = thread; i < cut.pieces; i += threads) {
+    const int rounds = (cut.pieces - thread + threads - 1) / threads;
+    for (int i = thread + (rounds - 1) * threads; i >= 0; i -= threads) {
         const int at = cut.start + i * WIDTH;
         RowPiece<T> piece;
         piece.load(row + at);
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) piece.x[k] = change(piece.x[k], at + k);
         piece.store(row + at);
+    }
+    for (int i = thread; i < cut.loose(n); i += threads) {
+        const int at = cut.loose_at(i);
+        store(row[at], change(to_f32(row[at]), at));
     }
 }
