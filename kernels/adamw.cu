@@ -34,82 +34,100 @@ struct Adamw {
 };
 constexpr int ADAMW_THREADS = 256;
 
-// The upper or the lower neighbour in bf16, the upper one for so many of 2^16 random numbers as x is above the lower one.
-__device__ inline bf16 adamw_round(float x, uint32_t random) {
+// The bits of the upper or the lower neighbour in bf16, of the upper one for so many of 2^16 random numbers as x is above the lower.
+__device__ inline uint32_t adamw_round(float x, uint32_t random) {
     const uint32_t bits = __float_as_uint(x);
-    if ((bits & 0x7f800000u) == 0x7f800000u) return to_bf16(x);
-    bf16 y;
-    y.bits = (uint16_t)((bits + random) >> 16);
-    return y;
+    if ((bits & 0x7f800000u) == 0x7f800000u) return to_bf16(x).bits;
+    return (bits + random) >> 16;
 }
 
-__device__ inline void adamw_one(float& p, float& m, float& v, float g, const AdamwControl& c) {
-    m += c.rate1 * (g - m);
-    v = c.beta2 * v + c.rate2 * g * g;
-    p = p * c.decay - c.lr * m / (sqrtf(v) / c.correction2 + c.eps);
-}
-
-struct alignas(8) AdamwHalf {
+// Four values of an array, of which the last may be missing.
+struct AdamwFour {
+    float x[4];
+};
+struct alignas(8) AdamwPairs {
     uint32_t pair[2];
 };
+__device__ inline AdamwFour adamw_load(const float* from, int count) {
+    AdamwFour y = {};
+    if (count == 4) {
+        const f32x4 v = load_streaming(reinterpret_cast<const f32x4*>(from));
+#pragma unroll
+        for (int k = 0; k < 4; k++) y.x[k] = v.v[k];
+    } else {
+#pragma unroll
+        for (int k = 0; k < 3; k++) y.x[k] = k < count ? from[k] : 0.f;
+    }
+    return y;
+}
+__device__ inline AdamwFour adamw_load(const bf16* from, int count) {
+    AdamwFour y = {};
+    if (count == 4) {
+        const AdamwPairs w = *reinterpret_cast<const AdamwPairs*>(from);
+#pragma unroll
+        for (int k = 0; k < 4; k++) y.x[k] = __uint_as_float(k % 2 ? w.pair[k / 2] & 0xffff0000u : w.pair[k / 2] << 16);
+    } else {
+#pragma unroll
+        for (int k = 0; k < 3; k++) y.x[k] = k < count ? to_f32(from[k]) : 0.f;
+    }
+    return y;
+}
+__device__ inline void adamw_store(float* to, const AdamwFour& y, int count) {
+    if (count == 4) {
+        store_streaming(reinterpret_cast<f32x4*>(to), {y.x[0], y.x[1], y.x[2], y.x[3]});
+    } else {
+#pragma unroll
+        for (int k = 0; k < 3; k++) {
+            if (k < count) to[k] = y.x[k];
+        }
+    }
+}
+__device__ inline void adamw_store(bf16* to, const uint32_t (&bits)[4], int count) {
+    if (count == 4) {
+        *reinterpret_cast<AdamwPairs*>(to) = {bits[0] | bits[1] << 16, bits[2] | bits[3] << 16};
+    } else {
+#pragma unroll
+        for (int k = 0; k < 3; k++) {
+            if (k < count) to[k].bits = (uint16_t)bits[k];
+        }
+    }
+}
 
 // Four elements a thread.
 template <class M>
 __device__ inline void adamw_step(const Adamw<M>& a) {
-    constexpr bool NARROW = sizeof(M) == 2;
     const AdamwControl c = *a.control;
     const float scale = a.norm ? a.norm[1] : c.scale;
     const uint64_t block = (uint64_t)blockIdx.x * ADAMW_THREADS + threadIdx.x, i = 4 * block;
     if (scale != scale || i >= a.n) return;
+    const int count = a.n - i < 4 ? (int)(a.n - i) : 4;
 
-    uint32_t random[4] = {(uint32_t)block, (uint32_t)(block >> 32), c.step, 0xADA3u};
-    if constexpr (NARROW) philox4x32_10(random, c.seed[0], c.seed[1]);
-    if (i + 4 > a.n) {
-        for (int k = 0; i + k < a.n; k++) {
-            float p = a.p[i + k], m = to_f32(a.m[i + k]), v = to_f32(a.v[i + k]);
-            adamw_one(p, m, v, a.g[i + k] * scale, c);
-            a.p[i + k] = p;
-            if (a.half) a.half[i + k] = to_bf16(p);
-            if constexpr (NARROW) {
-                const uint32_t word = k == 0 ? random[0] : k == 1 ? random[1] : random[2];
-                a.m[i + k] = adamw_round(m, word & 0xffff);
-                a.v[i + k] = adamw_round(v, word >> 16);
-            } else {
-                a.m[i + k] = m;
-                a.v[i + k] = v;
-            }
-        }
-        return;
+    AdamwFour p = adamw_load(a.p + i, count), m = adamw_load(a.m + i, count), v = adamw_load(a.v + i, count);
+    const AdamwFour g = adamw_load(a.g + i, count);
+    uint32_t half[4];
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        const float gk = g.x[k] * scale;
+        m.x[k] += c.rate1 * (gk - m.x[k]);
+        v.x[k] = c.beta2 * v.x[k] + c.rate2 * gk * gk;
+        p.x[k] = p.x[k] * c.decay - c.lr * m.x[k] / (sqrtf(v.x[k]) / c.correction2 + c.eps);
+        half[k] = to_bf16(p.x[k]).bits;
     }
-    f32x4 p = load_streaming(reinterpret_cast<const f32x4*>(a.p + i)), m, v;
-    const f32x4 g = load_streaming(reinterpret_cast<const f32x4*>(a.g + i));
-    if constexpr (NARROW) {
-        const AdamwHalf mm = *reinterpret_cast<const AdamwHalf*>(a.m + i), vv = *reinterpret_cast<const AdamwHalf*>(a.v + i);
+    adamw_store(a.p + i, p, count);
+    if (a.half) adamw_store(a.half + i, half, count);
+    if constexpr (sizeof(M) == 2) {
+        uint32_t random[4] = {(uint32_t)block, (uint32_t)(block >> 32), c.step, 0xADA3u}, narrow_m[4], narrow_v[4];
+        philox4x32_10(random, c.seed[0], c.seed[1]);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            m.v[k] = __uint_as_float(k % 2 ? mm.pair[k / 2] & 0xffff0000u : mm.pair[k / 2] << 16);
-            v.v[k] = __uint_as_float(k % 2 ? vv.pair[k / 2] & 0xffff0000u : vv.pair[k / 2] << 16);
+            narrow_m[k] = adamw_round(m.x[k], random[k] & 0xffffu);
+            narrow_v[k] = adamw_round(v.x[k], random[k] >> 16);
         }
+        adamw_store(a.m + i, narrow_m, count);
+        adamw_store(a.v + i, narrow_v, count);
     } else {
-        m = load_streaming(reinterpret_cast<const f32x4*>(a.m + i));
-        v = load_streaming(reinterpret_cast<const f32x4*>(a.v + i));
-    }
-#pragma unroll
-    for (int k = 0; k < 4; k++) adamw_one(p.v[k], m.v[k], v.v[k], g.v[k] * scale, c);
-    store_streaming(reinterpret_cast<f32x4*>(a.p + i), p);
-    if (a.half) *reinterpret_cast<AdamwHalf*>(a.half + i) = {pack_bf16(p.v[0], p.v[1]), pack_bf16(p.v[2], p.v[3])};
-    if constexpr (NARROW) {
-        uint32_t mm[4], vv[4];
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            mm[k] = adamw_round(m.v[k], random[k] & 0xffff).bits;
-            vv[k] = adamw_round(v.v[k], random[k] >> 16).bits;
-        }
-        *reinterpret_cast<AdamwHalf*>(a.m + i) = {mm[0] | mm[1] << 16, mm[2] | mm[3] << 16};
-        *reinterpret_cast<AdamwHalf*>(a.v + i) = {vv[0] | vv[1] << 16, vv[2] | vv[3] << 16};
-    } else {
-        store_streaming(reinterpret_cast<f32x4*>(a.m + i), m);
-        store_streaming(reinterpret_cast<f32x4*>(a.v + i), v);
+        adamw_store(a.m + i, m, count);
+        adamw_store(a.v + i, v, count);
     }
 }
 

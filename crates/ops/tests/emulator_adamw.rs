@@ -202,6 +202,27 @@ fn recorded_steps_are_those_of_the_formula() {
     assert_eq!(run(true), run(false));
 }
 
+/// A launch for all and one for each parameter differ in the random bits alone.
+#[test]
+fn narrow_moments_one_parameter_at_a_time() {
+    let sizes = [1, 2, 3, 7, 258];
+    let ran = on_all_orders(|device| {
+        let cx = Cx::new(device.clone());
+        let mut model = model(device, &sizes, DType::Bf16);
+        set_gradients(&mut model, device, 1);
+        let Model { params, grads, moments, .. } = &mut model;
+        step(&cx, &mut params.iter_mut().collect::<Vec<_>>(), grads, moments, &HP, 1, 1.0).unwrap();
+        vec![download(&moments.m), download(&moments.v), download(&grads.flat)]
+    });
+    for (i, &g) in ran[2].iter().enumerate() {
+        let g = f64::from(g);
+        for (k, truth) in [(0, 0.1 * g), (1, 0.001 * g * g)] {
+            let off = (f64::from(ran[k][i]) - truth).abs();
+            assert!(off < 2f64.powi(-7) * truth.abs() + 1e-12, "element {i}: {} of {truth}", ran[k][i]);
+        }
+    }
+}
+
 /// bf16 moments are one of the two neighbours, and right on the average.
 #[test]
 fn narrow_moments_are_rounded_without_bias() {
