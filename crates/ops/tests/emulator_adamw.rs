@@ -196,7 +196,8 @@ fn recorded_steps_are_those_of_the_formula() {
             };
             if recorded { cx.replay(&mut graphs, work).unwrap() } else { work(&cx).unwrap() }
         }
-        assert_eq!(graphs.len(), usize::from(recorded));
+        // The memory of the first time need not be the lowest; that of all later times is.
+        assert!(graphs.len() <= 2 && graphs.is_empty() != recorded, "{} recordings", graphs.len());
         download(&masters.values)
     };
     assert_eq!(run(true), run(false));

@@ -7,7 +7,7 @@ mod emulated;
 
 use common::linear;
 use emulated::{place, product};
-use pheye_ops::{Cx, cross_entropy};
+use pheye_ops::{Cx, Graphs, cross_entropy};
 use pheye_tensor::Device;
 use pheye_testkit::gpu::{
     assert_rule, bf16_values, download, on_all_orders, orders, round_bf16, upload_bf16, wide,
@@ -189,6 +189,26 @@ fn a_batch_of_several_chunks_is_its_parts() {
     let (whole, first, last) = (run(0..n), run(0..1024), run(1024..n));
     assert_eq!(whole.1, [first.1, last.1].concat());
     assert!((whole.0 / (first.0 + last.0) - 1.0).abs() < 1e-12);
+}
+
+/// Recorded once, with other targets and other rows of x in the same memory at each replay.
+#[test]
+fn recorded_losses_are_those_of_a_run() {
+    let device: Device = "emulator".parse().unwrap();
+    let (cx, mut graphs) = (Cx::new(device.clone()), Graphs::default());
+    let mut head = linear(9, 8, &bf16_values(72, 1), Some(&bf16_values(9, 2)));
+    place(&device, head.params_mut(), |_| false, 0.0);
+    let x = upload_bf16(&device, [3, 8], &bf16_values(24, 3));
+    let rounds = [[3, 6, -100], [5, 8, -100], [-100, 2, 4]].repeat(4);
+    for targets in &rounds {
+        let queued =
+            cx.replay(&mut graphs, |cx| cross_entropy::queue(cx, &x, &head, targets, true, None)).unwrap();
+        let run = cross_entropy::run(&Cx::new(device.clone()), &x, &head, targets, true, None).unwrap();
+        assert_eq!((queued.sum.read().unwrap(), queued.tokens), (run.sum, 2));
+        assert_eq!(download(&queued.dx.unwrap()), download(&run.dx.unwrap()));
+    }
+    // Until the arena holds all that the work takes, its addresses change.
+    assert!(graphs.len() <= 3, "{} recordings", graphs.len());
 }
 
 #[test]

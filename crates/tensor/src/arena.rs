@@ -62,8 +62,10 @@ impl Pool {
 
     fn take_gpu(&mut self, gpu: &Gpu, lines: usize) -> Result<Memory> {
         let class = self.count(lines);
-        if let Some(memory) = self.free_gpu.get_mut(&class).and_then(Vec::pop) {
-            return Ok(memory);
+        // The lowest address, not the latest freed: the same work then gets the same memory each time, and can be replayed.
+        let free = self.free_gpu.entry(class).or_default();
+        if let Some(lowest) = (0..free.len()).min_by_key(|&i| free[i].all().addr) {
+            return Ok(free.swap_remove(lowest));
         }
         let memory = gpu.alloc(class * size_of::<Line>()).inspect_err(|_| {
             self.stats.in_use -= class * size_of::<Line>();
