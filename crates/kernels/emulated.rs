@@ -3,6 +3,7 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pheye_emulator as emulator;
@@ -19,6 +20,9 @@ const ALIGN: usize = 256;
 pub struct Emulated {
     name: String,
     order: Order,
+    /// Bytes it pretends to have, and how many of them are in use.
+    memory: u64,
+    used: AtomicU64,
     /// While recording, what was asked for.
     open: Mutex<Option<Vec<Step>>>,
 }
@@ -49,13 +53,24 @@ enum Step {
 
 impl Emulated {
     pub(crate) fn open(device: &str, option: &str) -> Result<Emulated> {
+        let mut memory = u64::MAX;
         let order = match option.split_once('=').unwrap_or((option, "")) {
             ("", _) => Order::Forward,
             ("reversed", "") => Order::Reversed,
+            ("memory", bytes) => {
+                memory = bytes.parse().map_err(|_| Error::Name(device.to_owned()))?;
+                Order::Forward
+            }
             ("shuffled", seed) => Order::Shuffled(seed.parse().map_err(|_| Error::Name(device.to_owned()))?),
             _ => return Err(Error::Name(device.to_owned())),
         };
-        Ok(Emulated { name: device.to_owned(), order, open: Mutex::new(None) })
+        Ok(Emulated {
+            name: device.to_owned(),
+            order,
+            memory,
+            used: AtomicU64::new(0),
+            open: Mutex::new(None),
+        })
     }
 
     pub(crate) fn sms(&self) -> usize {
@@ -63,7 +78,7 @@ impl Emulated {
     }
 
     pub(crate) fn memory(&self) -> Result<(u64, u64)> {
-        Ok((u64::MAX, u64::MAX))
+        Ok((self.memory - self.used.load(Ordering::Relaxed).min(self.memory), self.memory))
     }
 
     fn layout(bytes: usize) -> Layout {
@@ -72,8 +87,10 @@ impl Emulated {
     }
 
     pub(crate) fn alloc(&self, bytes: usize) -> Result<u64> {
-        let none = Error::OutOfMemory { wanted: bytes as u64, free: 0, total: 0 };
-        if bytes > isize::MAX as usize - ALIGN {
+        let wanted = bytes as u64;
+        let (free, total) = self.memory()?;
+        let none = Error::OutOfMemory { wanted, free, total };
+        if bytes > isize::MAX as usize - ALIGN || wanted > free {
             return Err(none);
         }
         // SAFETY: the size is not zero.
@@ -83,10 +100,12 @@ impl Emulated {
         }
         // SAFETY: just allocated. NaN, so that a test sees what nobody wrote.
         unsafe { start.write_bytes(0xff, bytes) };
+        self.used.fetch_add(wanted, Ordering::Relaxed);
         Ok(start as u64)
     }
 
     pub(crate) fn free(&self, addr: u64, bytes: usize) {
+        self.used.fetch_sub(bytes as u64, Ordering::Relaxed);
         // SAFETY: `Memory` gives back once what `alloc` gave it.
         unsafe { dealloc(addr as *mut u8, Emulated::layout(bytes)) };
     }

@@ -14,7 +14,7 @@ pub enum Error {
     },
     /// No device has this name.
     #[error(
-        "no GPU is called `{0}`; there are cuda, cuda:N, emulator, emulator:reversed and emulator:shuffled=SEED"
+        "no GPU is called `{0}`; there are cuda, cuda:N, emulator, emulator:reversed, emulator:shuffled=SEED and emulator:memory=BYTES"
     )]
     Name(String),
     /// The driver's library is not there.

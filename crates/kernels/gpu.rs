@@ -54,7 +54,8 @@ macro_rules! either {
 }
 
 impl Gpu {
-    /// Opens the GPU named `device`: `cuda`, `cuda:1`, `emulator`, `emulator:reversed` or `emulator:shuffled=7`.
+    /// Opens the GPU named `device`: `cuda`, `cuda:1`, `emulator`, `emulator:reversed`, `emulator:shuffled=7`, or
+    /// `emulator:memory=1000000`, which has no more bytes than that.
     ///
     /// # Errors
     /// [`Error::NoKernels`] when the program was built without that launcher or its kernels, else what the launcher finds.

@@ -93,6 +93,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The GPU's error in this one, if it is one.
+    pub fn gpu(&self) -> Option<&pheye_tensor::GpuError> {
+        match self {
+            Error::Op(e) => e.gpu(),
+            Error::Tensor(e) => e.gpu(),
+            _ => None,
+        }
+    }
+}
+
 /// An error unless there are as many as needed.
 pub(crate) fn count(what: &'static str, found: usize, expected: usize) -> Result<()> {
     if found == expected { Ok(()) } else { Err(Error::Batch { what, found, expected }) }

@@ -13,6 +13,6 @@ pub use config::{Config, Counts, LoraSpec, PRESETS};
 pub use error::{Error, Result};
 pub use generate::{Generated, Generation};
 pub use load::{CONFIG_FILE, WEIGHTS_FILE};
-pub use loss::{Batch, Loss, stack};
+pub use loss::{Batch, Loss, QueuedLoss, stack};
 pub use memory::{Load, Memory};
 pub use pheye::{Options, Pheye, Recompute};

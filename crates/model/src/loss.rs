@@ -2,6 +2,7 @@
 //! block), so the tape is a stack of what each layer saved.
 
 use pheye_ops::attention::Span;
+use pheye_ops::cross_entropy::Sum;
 use pheye_ops::lora::Dropout;
 use pheye_ops::{Cx, add, cross_entropy, embedding, layernorm, linear};
 use pheye_phi::Layout;
@@ -48,6 +49,25 @@ pub struct Loss {
     pub sum: f64,
     /// Their number.
     pub tokens: usize,
+}
+
+/// A [`Loss`] whose sum may still be on its way on a GPU: work that makes one can be recorded.
+#[derive(Debug)]
+pub struct QueuedLoss {
+    /// Cross entropy in nats, summed over the tokens with a target.
+    pub sum: Sum,
+    /// Their number.
+    pub tokens: usize,
+}
+
+impl QueuedLoss {
+    /// The loss, when the device has it.
+    ///
+    /// # Errors
+    /// What the device ran into.
+    pub fn read(&self) -> Result<Loss> {
+        Ok(Loss { sum: self.sum.read()?, tokens: self.tokens })
+    }
 }
 
 /// Whether each of `sequences` names one of `pictures`, in ascending order.
@@ -179,6 +199,21 @@ impl Pheye {
         dropout: Option<Dropout>,
         grads: &mut Grads,
     ) -> Result<Loss> {
+        self.queue_loss_and_grads(cx, batch, dropout, grads)?.read()
+    }
+
+    /// [`Pheye::loss_and_grads`] without waiting for the device. Pixels that are on the device already make it work that
+    /// [`Cx::replay`] can record.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn queue_loss_and_grads(
+        &self,
+        cx: &Cx,
+        batch: &Batch,
+        dropout: Option<Dropout>,
+        grads: &mut Grads,
+    ) -> Result<QueuedLoss> {
         self.check_pixels(&batch.pixels, batch.pictures)?;
         let route = self.route(batch.pictures, dropout);
         let (x, vit) = match self.trains.vit {
@@ -186,7 +221,7 @@ impl Pheye {
             false => (self.vit.infer(cx, &batch.pixels, &route)?, None),
         };
         let (media, connector) = self.connector.forward(cx, &x, batch.pictures)?;
-        let (loss, dmedia) = self.language(cx, batch, &media, grads)?;
+        let (loss, dmedia) = self.queue_language(cx, batch, &media, grads)?;
         if let Some(dmedia) = dmedia {
             let dx = self.connector.backward(cx, &connector, &dmedia, grads)?;
             if let Some(vit) = vit {
@@ -208,12 +243,23 @@ impl Pheye {
         media: &Tensor,
         grads: &mut Grads,
     ) -> Result<(Loss, Option<Tensor>)> {
+        let (loss, dmedia) = self.queue_language(cx, batch, media, grads)?;
+        Ok((loss.read()?, dmedia))
+    }
+
+    fn queue_language(
+        &self,
+        cx: &Cx,
+        batch: &Batch,
+        media: &Tensor,
+        grads: &mut Grads,
+    ) -> Result<(QueuedLoss, Option<Tensor>)> {
         let sight = self.sight(batch)?;
         let mut tape = Tape::new();
         let x = self.hidden(cx, &batch.ids, media, &sight, Some(&mut tape))?;
         let (x, norm) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
-        let loss = cross_entropy::run(cx, &x, &self.phi.head, &batch.targets, true, Some(&mut *grads))?;
-        let result = Loss { sum: loss.sum, tokens: loss.tokens };
+        let loss = cross_entropy::queue(cx, &x, &self.phi.head, &batch.targets, true, Some(&mut *grads))?;
+        let result = QueuedLoss { sum: loss.sum, tokens: loss.tokens };
         let Some(dx) = loss.dx else { return Ok((result, None)) };
 
         let mut dx = layernorm::backward(cx, &norm, &dx, &self.phi.final_norm, Some(&mut *grads))?;

@@ -55,3 +55,13 @@ impl From<pheye_tensor::GpuError> for Error {
         Error::Tensor(error.into())
     }
 }
+
+impl Error {
+    /// The GPU's error in this one, if it is one.
+    pub fn gpu(&self) -> Option<&pheye_tensor::GpuError> {
+        match self {
+            Error::Tensor(e) => e.gpu(),
+            _ => None,
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! AdamW (arXiv 1711.05101) with its state: gradients, moments and the number of steps taken.
 
-use pheye_ops::Cx;
-use pheye_ops::adamw::{AdamW, Moments, global_norm, step};
-use pheye_tensor::{Grads, Param, ParamTable};
+use pheye_ops::adamw::{AdamW, Moments, global_norm, queue_norm, queue_step, step};
+use pheye_ops::{Cx, Graphs};
+use pheye_tensor::{Grads, Masters, Param, ParamTable};
 use serde::{Deserialize, Serialize};
 
 use crate::error::check;
@@ -52,6 +52,8 @@ pub struct Optimizer {
     pub step: u64,
     /// Hyper-parameters.
     pub config: AdamWConfig,
+    /// On a GPU, the parameters themselves, and the recorded step.
+    on_gpu: Option<(Masters, Graphs)>,
 }
 
 impl Optimizer {
@@ -62,7 +64,19 @@ impl Optimizer {
     pub fn new(table: ParamTable, config: AdamWConfig) -> Result<Optimizer> {
         config.check()?;
         let moments = Moments { m: table.zeros(), v: table.zeros() };
-        Ok(Optimizer { grads: Grads::new(table), moments, step: 0, config })
+        Ok(Optimizer { grads: Grads::new(table), moments, step: 0, config, on_gpu: None })
+    }
+
+    /// Moves the state to the device of `cx`, where the parameters are that [`ParamTable::upload`] put into `masters`.
+    ///
+    /// # Errors
+    /// When the device's memory does not suffice.
+    pub fn to_device(&mut self, cx: &Cx, masters: Masters) -> Result<()> {
+        for t in [&mut self.grads.flat, &mut self.moments.m, &mut self.moments.v] {
+            *t = t.to_device(&cx.device)?;
+        }
+        self.on_gpu = Some((masters, Graphs::default()));
+        Ok(())
     }
 
     /// Continues from moments saved after `step` steps.
@@ -72,7 +86,7 @@ impl Optimizer {
     pub fn restore(&mut self, moments: Moments, step: u64) -> Result<()> {
         let expected = self.grads.table.len();
         for t in [&moments.m, &moments.v] {
-            let found = t.f32()?.len();
+            let found = t.shape().elements();
             if found != expected {
                 return Err(Error::Moments { found, expected });
             }
@@ -100,6 +114,23 @@ impl Optimizer {
             return Err(Error::NoTokens);
         }
         let mut scale = 1.0 / tokens as f64;
+        let AdamWConfig { betas: [beta1, beta2], eps, weight_decay } = self.config;
+        let hp = AdamW { lr, beta1, beta2, eps, weight_decay };
+        if let Some((masters, graphs)) = &mut self.on_gpu {
+            let (grads, moments, next) = (&self.grads, &mut self.moments, self.step + 1);
+            let norm = cx.replay(graphs, |cx| {
+                let norm = queue_norm(cx, grads, scale, clip)?;
+                queue_step(cx, masters, grads, moments, &hp, next, &norm)?;
+                Ok::<_, Error>(norm)
+            })?;
+            let norm = norm.to_vec_f32()?.first().map_or(f64::NAN, |&n| n.into());
+            if !norm.is_finite() {
+                return Err(Error::NonFinite { norm });
+            }
+            self.step = next;
+            self.grads.clear()?;
+            return Ok(norm);
+        }
         let norm = global_norm(cx, &self.grads)? * scale;
         if !norm.is_finite() {
             return Err(Error::NonFinite { norm });
@@ -109,8 +140,6 @@ impl Optimizer {
         {
             scale *= clip / norm;
         }
-        let AdamWConfig { betas: [beta1, beta2], eps, weight_decay } = self.config;
-        let hp = AdamW { lr, beta1, beta2, eps, weight_decay };
         step(cx, params, &self.grads, &mut self.moments, &hp, self.step + 1, scale as f32)?;
         self.step += 1;
         self.grads.clear()?;

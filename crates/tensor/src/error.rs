@@ -58,3 +58,13 @@ pub enum Error {
     #[error("unknown device `{0}`; known are `cpu`, `auto`, `cuda`, `cuda:N` and `emulator`")]
     UnknownDevice(String),
 }
+
+impl Error {
+    /// The GPU's error in this one, if it is one.
+    pub fn gpu(&self) -> Option<&pheye_kernels::Error> {
+        match self {
+            Error::Gpu(e) => Some(e),
+            _ => None,
+        }
+    }
+}

@@ -180,6 +180,25 @@ impl Grads {
         }
     }
 
+    /// Adds `values` to the gradient of `param` if it is trained; on a GPU by way of the host, for what is small.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] when the device fails.
+    pub fn add(&mut self, param: &Param, values: &[f32]) -> Result<()> {
+        match (self.flat.gpu().cloned(), self.view(param)?) {
+            (Some(gpu), Some(view)) => {
+                let mut sum = view.to_vec_f32()?;
+                sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+                Ok(gpu.upload(bytemuck::cast_slice(&sum), view.region()?)?)
+            }
+            _ => {
+                let Some(sum) = self.of(param)? else { return Ok(()) };
+                sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+                Ok(())
+            }
+        }
+    }
+
     /// Sets all gradients to zero.
     pub fn clear(&mut self) -> Result<()> {
         if let Some(gpu) = self.flat.gpu() {

@@ -74,13 +74,11 @@ impl Contrastive {
         let (pooled, norm) = layernorm::forward(cx, &pool::forward(cx, &x, &tokens)?, &self.norm)?;
         let (images, image_saved) = linear::forward(cx, &pooled, &self.project)?;
 
-        let log_scale = self.log_scale.value.f32()?[0];
+        let log_scale = self.log_scale.value.to_vec_f32()?.first().copied().unwrap_or(0.0);
         let loss = contrastive::forward_backward(cx, &images, &texts, &labels, log_scale)?;
         // The mean over pictures comes back; the trainer divides by their number itself.
         let n = pictures as f32;
-        if let Some(g) = grads.of(&self.log_scale)? {
-            g[0] += n * loss.dlog_scale;
-        }
+        grads.add(&self.log_scale, &[n * loss.dlog_scale])?;
         let scaled = |t: Tensor| add::scale(cx, t, n);
         let dpooled =
             linear::backward(cx, &image_saved, &scaled(loss.dimages)?, &self.project, Some(&mut *grads))?;

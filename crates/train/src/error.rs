@@ -120,6 +120,29 @@ pub enum Error {
         /// The last whole checkpoint.
         last: Option<PathBuf>,
     },
+    /// The GPU has too little memory for the run.
+    #[error(
+        "out of GPU memory: {free} of {total} are free and {wanted} more are needed; a step of {pictures} pictures and {tokens} \
+         tokens takes about {estimate}; {}",
+        if fits.is_empty() { "no setting of this model fits".to_owned() } else { format!("what fits: {}", fits.join("; or ")) },
+        wanted = size(*wanted), free = size(*free), total = size(*total), estimate = size(*estimate)
+    )]
+    Memory {
+        /// Bytes asked for when there were none.
+        wanted: u64,
+        /// Bytes free then.
+        free: u64,
+        /// Bytes of the GPU.
+        total: u64,
+        /// Pictures of the micro-batch.
+        pictures: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Estimated bytes of the whole step.
+        estimate: u64,
+        /// Settings of `[train]` that would fit.
+        fits: Vec<String>,
+    },
     /// The network could not be made or run.
     #[error(transparent)]
     Model(#[from] pheye_model::Error),
@@ -144,10 +167,29 @@ pub enum Error {
 }
 
 impl Error {
+    /// The GPU's error in this one, if it is one.
+    pub fn gpu(&self) -> Option<&pheye_tensor::GpuError> {
+        match self {
+            Error::Model(e) => e.gpu(),
+            Error::Op(e) => e.gpu(),
+            Error::Tensor(e) => e.gpu(),
+            Error::Optim(pheye_optim::Error::Ops(e)) => e.gpu(),
+            Error::Optim(pheye_optim::Error::Tensor(e)) => e.gpu(),
+            _ => None,
+        }
+    }
+
     /// An [`Error::Io`] about `path`.
     pub(crate) fn io(path: impl AsRef<Path>, source: std::io::Error) -> Error {
         Error::Io { path: path.as_ref().into(), source }
     }
+}
+
+/// Bytes in the largest binary unit of which there is one.
+fn size(bytes: u64) -> String {
+    let unit = ["B", "KiB", "MiB", "GiB"].iter().enumerate().rev().find(|(i, _)| bytes >> (10 * i) > 0);
+    let (i, unit) = unit.unwrap_or((0, &"B"));
+    format!("{:.1} {unit}", bytes as f64 / (1u64 << (10 * i)) as f64)
 }
 
 fn place(table: &str) -> String {

@@ -6,7 +6,7 @@ use std::path::Path;
 use pheye_data::Batch;
 use pheye_model::{Loss, Options, Pheye, Recompute};
 use pheye_ops::lora::Dropout;
-use pheye_ops::{Cx, RandomInit};
+use pheye_ops::{Cx, Graphs, RandomInit};
 use pheye_phi::{Layout, Phi};
 use pheye_tensor::{Grads, Param, ParamTable, Scope};
 use pheye_weights::{atomic_write, save_safetensors};
@@ -93,6 +93,7 @@ impl Learner {
         batch: &Batch,
         dropout: Option<Dropout>,
         grads: &mut Grads,
+        graphs: &mut Graphs,
     ) -> Result<Loss> {
         match self {
             Learner::Pheye(model) => {
@@ -101,9 +102,11 @@ impl Learner {
                 let tiles: Vec<_> =
                     batch.pictures.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
                 let pixels = pheye_model::stack(model.config().vision.image_size, &tiles)?;
+                let pixels = cx.upload(&pixels)?;
                 let batch =
                     pheye_model::Batch { pixels, pictures: tiles.len(), ids, targets, lengths, picture };
-                Ok(model.loss_and_grads(cx, &batch, dropout, grads)?)
+                let work = |cx: &Cx| model.queue_loss_and_grads(cx, &batch, dropout, grads);
+                Ok(cx.replay(graphs, work)?.read()?)
             }
             Learner::Contrastive(c) => c.loss_and_grads(cx, batch, grads),
             Learner::NextToken(phi) => {

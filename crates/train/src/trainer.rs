@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pheye_data::{Batch, Encode, Prefetch};
-use pheye_model::Loss;
-use pheye_ops::Cx;
+use pheye_model::{Load, Loss};
 use pheye_ops::adamw::Moments;
 use pheye_ops::lora::Dropout;
+use pheye_ops::{Cx, Graphs};
 use pheye_optim::Optimizer;
-use pheye_tensor::DType;
+use pheye_tensor::{DType, Device, GpuError};
 use pheye_weights::{Checkpoint, save_safetensors};
 
 use crate::feed;
@@ -89,6 +89,7 @@ struct Run<'a> {
     optimizer: Optimizer,
     state: State,
     checkpoints: Checkpoints,
+    graphs: Graphs,
 }
 
 /// Trains as `config` says; `encode` turns its texts into tokens. Raising `stop` saves and returns after the step under way.
@@ -117,6 +118,7 @@ pub fn train(
     if start == Start::Over {
         run.checkpoints.clear()?;
     }
+    run.to_device(cx)?;
     let mut metrics =
         Metrics::open(&out, resumed.as_ref().map(|_| run.state.step), config.train.tensorboard)?;
     let per_step = (config.train.batch * config.train.accumulation) as u64;
@@ -137,7 +139,7 @@ pub fn train(
         for micro in 0..config.train.accumulation as u64 {
             let batch = batches.next_batch()?;
             let stream = run.state.step * config.train.accumulation as u64 + micro;
-            let part = run.learn(cx, &batch, stream)?;
+            let part = run.learn(cx, &batch, stream).map_err(|e| run.short_of_memory(e, &network, &batch))?;
             loss.sum += part.sum;
             loss.tokens += part.tokens;
             names.extend(batch.pictures.into_iter().map(|p| p.name));
@@ -194,7 +196,7 @@ impl<'a> Run<'a> {
         let optimizer = Optimizer::new(table, config.optim.adamw())?;
         let checkpoints = Checkpoints::open(out.join("checkpoints"), config.train.keep)?;
         let state = State { config: config.echo()?, ..State::default() };
-        Ok(Run { config, learner, optimizer, state, checkpoints })
+        Ok(Run { config, learner, optimizer, state, checkpoints, graphs: Graphs::default() })
     }
 
     /// Goes on from the last whole checkpoint: why newer ones were passed over, or `None` when there is none.
@@ -213,11 +215,21 @@ impl<'a> Run<'a> {
         Ok(Some(loaded.skipped))
     }
 
+    /// Moves the parameters and the optimizer to the device of `cx`.
+    fn to_device(&mut self, cx: &Cx) -> Result<()> {
+        if matches!(cx.device, Device::Gpu(_)) {
+            let table = self.optimizer.grads.table.clone();
+            let masters = table.upload(self.learner.params_mut(), &cx.device)?;
+            self.optimizer.to_device(cx, masters)?;
+        }
+        Ok(())
+    }
+
     fn learn(&mut self, cx: &Cx, batch: &Batch, stream: u64) -> Result<Loss> {
         let c = &self.config.train;
         let dropout =
             (c.lora_dropout > 0.0).then_some(Dropout { p: c.lora_dropout as f32, seed: c.seed, stream });
-        self.learner.loss_and_grads(cx, batch, dropout, &mut self.optimizer.grads)
+        self.learner.loss_and_grads(cx, batch, dropout, &mut self.optimizer.grads, &mut self.graphs)
     }
 
     fn step(&mut self, cx: &Cx, lr: f64, tokens: u64) -> Result<f64> {
@@ -235,6 +247,22 @@ impl<'a> Run<'a> {
             save_safetensors(dir.join(MOMENTS), [("m", m), ("v", v)], &none)?;
             Ok(())
         })
+    }
+
+    /// When the GPU's memory ran out: how much the step takes, and what would fit.
+    fn short_of_memory(&self, error: Error, network: &pheye_model::Config, batch: &Batch) -> Error {
+        let Some(&GpuError::OutOfMemory { wanted, free, total }) = error.gpu() else { return error };
+        let load = Load {
+            pictures: batch.pictures.len(),
+            tokens: batch.sequences.iter().map(|s| s.ids.len()).sum(),
+            recompute: self.config.train.recompute,
+            element: 2,
+        };
+        let (Ok(memory), Ok(fits)) = (network.memory(load), network.fitting(load, total)) else {
+            return error;
+        };
+        let Load { pictures, tokens, .. } = load;
+        Error::Memory { wanted, free, total, pictures, tokens, estimate: memory.total(), fits }
     }
 
     fn not_finite(&self, what: &'static str, value: f64, step: u64, pictures: Vec<String>) -> Error {
