@@ -111,11 +111,23 @@ impl Gpu {
         recording: bool,
         work: impl FnOnce() -> std::result::Result<T, E>,
     ) -> std::result::Result<(T, u64), E> {
-        let lock = || self.rehearsal.lock().unwrap_or_else(|e| e.into_inner());
-        *lock() = Some(Rehearsal { recording, ..Rehearsal::default() });
-        let outcome = work();
-        let noted = lock().take().unwrap_or_default();
-        outcome.map(|value| (value, noted.hash.finish()))
+        /// Ends the rehearsal, also when `work` panics.
+        struct End<'a>(&'a Mutex<Option<Rehearsal>>);
+        impl End<'_> {
+            fn noted(&self) -> Rehearsal {
+                self.0.lock().unwrap_or_else(|e| e.into_inner()).take().unwrap_or_default()
+            }
+        }
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.noted();
+            }
+        }
+        let end = End(&self.rehearsal);
+        let begun = Rehearsal { recording, ..Rehearsal::default() };
+        *end.0.lock().unwrap_or_else(|e| e.into_inner()) = Some(begun);
+        let value = work()?;
+        Ok((value, end.noted().hash.finish()))
     }
 
     /// Its multiprocessors.
