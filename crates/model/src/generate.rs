@@ -1,6 +1,6 @@
 //! Greedy generation: image keys and values once, self-attention keys and values cached token by token.
 
-use pheye_ops::{Cx, argmax, embedding, layernorm, linear, rows};
+use pheye_ops::{Cx, Graphs, argmax, embedding, layernorm, linear, rows};
 use pheye_phi::{Cache, Layout};
 use pheye_tensor::Tensor;
 
@@ -59,6 +59,7 @@ impl Pheye {
         let mut caches = (0..self.phi.blocks.len())
             .map(|_| Cache::new(cx, &self.config.text, prompts.len(), capacity))
             .collect::<Result<Vec<_>, _>>()?;
+        let mut graphs = Graphs::default();
         let mut past = vec![0; prompts.len()];
         let mut out: Generated = vec![Vec::new(); prompts.len()];
         let mut feed: Vec<Vec<u32>> = prompts.to_vec();
@@ -69,7 +70,10 @@ impl Pheye {
             }
             let layout = Layout::cached(&past, &new, capacity);
             let spans = cross_spans(&new, picture, self.config.media_tokens());
-            let logits = self.step(cx, &feed.concat(), &layout, kvs, &spans, &mut caches)?;
+            let ids = feed.concat();
+            let mut step = |cx: &Cx| self.step(cx, &ids, &layout, kvs, &spans, &mut caches);
+            // Prompts come once; from then on steps are alike.
+            let logits = if ids.len() <= prompts.len() { cx.replay(&mut graphs, step)? } else { step(cx)? };
             let mut choices = argmax::forward(cx, &logits)?.into_iter();
             for (i, tokens) in feed.iter_mut().enumerate() {
                 past[i] += tokens.len();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use pheye_image::{Preprocess, Rgb8, Tiles};
 use pheye_model::{Config, Generation, Options, Pheye, stack};
 use pheye_ops::Cx;
+use pheye_tensor::{Device, ParamTable};
 use pheye_text::Tokenizer;
 
 use crate::Result;
@@ -47,6 +48,15 @@ impl Assistant {
         let tokenizer = Tokenizer::from_file(tokenizer_file(folder), None)?;
         tokenizer.check_fits(Config::load(folder)?.text.vocab_size)?;
         Ok(Assistant { model: Pheye::load(folder, options)?, tokenizer })
+    }
+
+    /// Moves the model to `device`. On a GPU its matrices are kept in bf16.
+    ///
+    /// # Errors
+    /// When the device's memory does not suffice.
+    pub fn to_device(&mut self, device: &Device) -> Result<()> {
+        self.model.to_device(device, &ParamTable::default())?;
+        Ok(())
     }
 
     /// How this model sees pictures.

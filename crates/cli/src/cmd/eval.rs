@@ -41,8 +41,10 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     let folder = args.model.map_or_else(shipped_model, Ok)?;
-    let assistant = Assistant::load(&folder, Options::default())?;
-    let (accuracy, _) = measure(&args.device.open()?, &config, &args.config, &assistant, args.questions)?;
+    let cx = args.device.open()?;
+    let mut assistant = Assistant::load(&folder, Options::default())?;
+    assistant.to_device(&cx.device)?;
+    let (accuracy, _) = measure(&cx, &config, &args.config, &assistant, args.questions)?;
     if args.json {
         println!("{}", serde_json::to_string(&accuracy)?);
     } else {

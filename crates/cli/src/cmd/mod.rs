@@ -17,7 +17,8 @@ use pheye::tensor::Device;
 /// Where to compute.
 #[derive(clap::Args)]
 pub struct DeviceArg {
-    /// Where to compute: `cpu`, `cuda`, `cuda:1`, or `auto` for the fastest there is
+    /// Where to compute: `cpu`, `cuda`, `cuda:1`, `auto` for the fastest there is, or `emulator`, which checks the GPU
+    /// kernels on the CPU, in a build that has it (`--features emulator`)
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
 }
