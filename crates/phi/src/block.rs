@@ -3,9 +3,9 @@
 use pheye_ops::attention::{self, Heads, Kv};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
-use pheye_ops::linear::{self, Linear};
+use pheye_ops::linear::{self, After, Before, Linear};
 use pheye_ops::rotary::{self, Rotary};
-use pheye_ops::{Cx, Result, add, rows};
+use pheye_ops::{Cx, Result, rows};
 use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
 
 use crate::{Config, Layout};
@@ -49,7 +49,7 @@ pub struct Saved {
     attention: attention::Saved,
     dense: linear::Saved,
     fc1: linear::Saved,
-    act: gelu::Saved,
+    act: Option<gelu::Saved>,
     fc2: linear::Saved,
 }
 
@@ -111,11 +111,9 @@ impl Block {
                 attention::forward(cx, &q, kv, &layout.spans, &self.heads)?
             }
         };
-        let (a, dense) = linear::forward(cx, &o, &self.dense)?;
-        let (u, fc1) = linear::forward(cx, &h, &self.fc1)?;
-        let (g, act) = gelu::forward(cx, &u, Gelu::Tanh)?;
-        let (m, fc2) = linear::forward(cx, &g, &self.fc2)?;
-        let y = add::forward(cx, add::forward(cx, a, &m)?, x)?;
+        let (x1, dense, _) = linear::forward_with(cx, &o, &self.dense, After::residual(x))?;
+        let (g, fc1, act) = linear::forward_with(cx, &h, &self.fc1, After::gelu(Gelu::Tanh))?;
+        let (y, fc2, _) = linear::forward_with(cx, &g, &self.fc2, After::residual(&x1))?;
         Ok((y, Saved { norm, qkv: [sq, sk, sv], attention, dense, fc1, act, fc2 }))
     }
 
@@ -132,20 +130,20 @@ impl Block {
         rotary: &Rotary,
         mut grads: Option<&mut Grads>,
     ) -> Result<Tensor> {
-        let dg = linear::backward(cx, &s.fc2, &dy, &self.fc2, grads.as_deref_mut())?;
-        let du = gelu::backward(cx, &s.act, &dg, Gelu::Tanh)?;
+        let slope = Before { gelu: s.act.as_ref().map(|u| (u, Gelu::Tanh)), sum: None };
+        let du = linear::backward_with(cx, &s.fc2, &dy, &self.fc2, slope, grads.as_deref_mut())?;
         let mut dh = linear::backward(cx, &s.fc1, &du, &self.fc1, grads.as_deref_mut())?;
         let d_o = linear::backward(cx, &s.dense, &dy, &self.dense, grads.as_deref_mut())?;
         let (dq, dkv) = attention::backward(cx, &s.attention, &d_o, &layout.spans, &self.heads)?;
         let dq = rotary::backward(cx, dq, &layout.positions, rotary)?;
         let [sq, sk, sv] = &s.qkv;
-        dh = add::forward(cx, dh, &linear::backward(cx, sq, &dq, &self.q, grads.as_deref_mut())?)?;
+        dh = linear::backward_with(cx, sq, &dq, &self.q, Before::sum(&dh), grads.as_deref_mut())?;
         if let Kv::Split { k, v } = dkv {
             let dk = rotary::backward(cx, k, &layout.positions, rotary)?;
-            dh = add::forward(cx, dh, &linear::backward(cx, sk, &dk, &self.k, grads.as_deref_mut())?)?;
-            dh = add::forward(cx, dh, &linear::backward(cx, sv, &v, &self.v, grads.as_deref_mut())?)?;
+            for (s, dy, p) in [(sk, &dk, &self.k), (sv, &v, &self.v)] {
+                dh = linear::backward_with(cx, s, dy, p, Before::sum(&dh), grads.as_deref_mut())?;
+            }
         }
-        let dn = layernorm::backward(cx, &s.norm, &dh, &self.norm, grads)?;
-        add::forward(cx, dy, &dn)
+        layernorm::backward_residual(cx, &s.norm, &dh, dy, &self.norm, grads)
     }
 }

@@ -3,8 +3,9 @@
 use pheye_ops::attention::{self, Heads, Kv, Span};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
+use pheye_ops::linear::{After, Before};
 use pheye_ops::lora::{self, LoraLinear, Route};
-use pheye_ops::{Cx, Result, add};
+use pheye_ops::{Cx, Result};
 use pheye_tensor::{Grads, Param, Scope, Tensor};
 
 use crate::vit::Modules;
@@ -34,7 +35,7 @@ pub struct Saved {
     out: lora::Saved,
     norm2: layernorm::Saved,
     fc1: lora::Saved,
-    act: gelu::Saved,
+    act: Option<gelu::Saved>,
     fc2: lora::Saved,
 }
 
@@ -81,13 +82,10 @@ impl Block {
         let (v, sv) = lora::forward(cx, &h, &self.v, route)?;
         drop(h);
         let (o, attention) = attention::forward(cx, &q, Kv::Split { k: &k, v: &v }, spans, &self.heads)?;
-        let (a, out) = lora::forward(cx, &o, &self.out, route)?;
-        let x1 = add::forward(cx, a, x)?;
+        let (x1, out, _) = lora::forward_with(cx, &o, &self.out, route, After::residual(x))?;
         let (h, norm2) = layernorm::forward(cx, &x1, &self.norm2)?;
-        let (u, fc1) = lora::forward(cx, &h, &self.fc1, route)?;
-        let (g, act) = gelu::forward(cx, &u, self.act)?;
-        let (m, fc2) = lora::forward(cx, &g, &self.fc2, route)?;
-        let y = add::forward(cx, m, &x1)?;
+        let (g, fc1, act) = lora::forward_with(cx, &h, &self.fc1, route, After::gelu(self.act))?;
+        let (y, fc2, _) = lora::forward_with(cx, &g, &self.fc2, route, After::residual(&x1))?;
         Ok((y, Saved { norm1, qkv: [sq, sk, sv], attention, out, norm2, fc1, act, fc2 }))
     }
 
@@ -104,20 +102,19 @@ impl Block {
         route: &Route,
         mut grads: Option<&mut Grads>,
     ) -> Result<Tensor> {
-        let dg = lora::backward(cx, &s.fc2, &dy, &self.fc2, route, grads.as_deref_mut())?;
-        let du = gelu::backward(cx, &s.act, &dg, self.act)?;
+        let slope = Before { gelu: s.act.as_ref().map(|u| (u, self.act)), sum: None };
+        let du = lora::backward_with(cx, &s.fc2, &dy, &self.fc2, route, slope, grads.as_deref_mut())?;
         let dh = lora::backward(cx, &s.fc1, &du, &self.fc1, route, grads.as_deref_mut())?;
-        let dn = layernorm::backward(cx, &s.norm2, &dh, &self.norm2, grads.as_deref_mut())?;
-        let dx1 = add::forward(cx, dy, &dn)?;
+        let dx1 = layernorm::backward_residual(cx, &s.norm2, &dh, dy, &self.norm2, grads.as_deref_mut())?;
         let d_o = lora::backward(cx, &s.out, &dx1, &self.out, route, grads.as_deref_mut())?;
         let (dq, dkv) = attention::backward(cx, &s.attention, &d_o, spans, &self.heads)?;
         let [sq, sk, sv] = &s.qkv;
         let mut dh = lora::backward(cx, sq, &dq, &self.q, route, grads.as_deref_mut())?;
         if let Kv::Split { k, v } = dkv {
-            dh = add::forward(cx, dh, &lora::backward(cx, sk, &k, &self.k, route, grads.as_deref_mut())?)?;
-            dh = add::forward(cx, dh, &lora::backward(cx, sv, &v, &self.v, route, grads.as_deref_mut())?)?;
+            for (s, dy, p) in [(sk, &k, &self.k), (sv, &v, &self.v)] {
+                dh = lora::backward_with(cx, s, dy, p, route, Before::sum(&dh), grads.as_deref_mut())?;
+            }
         }
-        let dn = layernorm::backward(cx, &s.norm1, &dh, &self.norm1, grads)?;
-        add::forward(cx, dx1, &dn)
+        layernorm::backward_residual(cx, &s.norm1, &dh, dx1, &self.norm1, grads)
     }
 }

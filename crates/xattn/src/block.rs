@@ -4,8 +4,8 @@
 use pheye_ops::attention::{self, Heads, Kv, Span};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
-use pheye_ops::linear::{self, Linear};
-use pheye_ops::{Cx, Result, add};
+use pheye_ops::linear::{self, After, Before, Linear};
+use pheye_ops::{Cx, Result};
 use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
 
 use crate::Config;
@@ -32,7 +32,7 @@ pub struct Saved {
     to_out: linear::Saved,
     ff_norm: layernorm::Saved,
     fc1: linear::Saved,
-    act: gelu::Saved,
+    act: Option<gelu::Saved>,
     fc2: linear::Saved,
 }
 
@@ -113,13 +113,10 @@ impl Block {
         let (h, norm) = layernorm::forward(cx, x, &self.norm)?;
         let (q, to_q) = linear::forward(cx, &h, &self.to_q)?;
         let (o, attention) = attention::forward(cx, &q, Kv::Fused(kv), spans, &self.heads)?;
-        let (a, to_out) = linear::forward(cx, &o, &self.to_out)?;
-        let x1 = add::forward(cx, a, x)?;
+        let (x1, to_out, _) = linear::forward_with(cx, &o, &self.to_out, After::residual(x))?;
         let (h, ff_norm) = layernorm::forward(cx, &x1, &self.ff_norm)?;
-        let (u, fc1) = linear::forward(cx, &h, &self.fc1)?;
-        let (g, act) = gelu::forward(cx, &u, Gelu::Exact)?;
-        let (m, fc2) = linear::forward(cx, &g, &self.fc2)?;
-        let y = add::forward(cx, m, &x1)?;
+        let (g, fc1, act) = linear::forward_with(cx, &h, &self.fc1, After::gelu(Gelu::Exact))?;
+        let (y, fc2, _) = linear::forward_with(cx, &g, &self.fc2, After::residual(&x1))?;
         Ok((y, Saved { norm, to_q, attention, to_out, ff_norm, fc1, act, fc2 }))
     }
 
@@ -135,11 +132,10 @@ impl Block {
         spans: &[Span],
         grads: &mut Grads,
     ) -> Result<(Tensor, Tensor)> {
-        let dg = linear::backward(cx, &s.fc2, &dy, &self.fc2, Some(&mut *grads))?;
-        let du = gelu::backward(cx, &s.act, &dg, Gelu::Exact)?;
+        let slope = Before { gelu: s.act.as_ref().map(|u| (u, Gelu::Exact)), sum: None };
+        let du = linear::backward_with(cx, &s.fc2, &dy, &self.fc2, slope, Some(&mut *grads))?;
         let dh = linear::backward(cx, &s.fc1, &du, &self.fc1, Some(&mut *grads))?;
-        let dn = layernorm::backward(cx, &s.ff_norm, &dh, &self.ff_norm, Some(&mut *grads))?;
-        let dx1 = add::forward(cx, dy, &dn)?;
+        let dx1 = layernorm::backward_residual(cx, &s.ff_norm, &dh, dy, &self.ff_norm, Some(&mut *grads))?;
         let d_o = linear::backward(cx, &s.to_out, &dx1, &self.to_out, Some(&mut *grads))?;
         let (dq, dkv) = attention::backward(cx, &s.attention, &d_o, spans, &self.heads)?;
         let dkv = match dkv {
@@ -147,7 +143,7 @@ impl Block {
             Kv::Split { .. } => unreachable!("keys and values went in fused"),
         };
         let dh = linear::backward(cx, &s.to_q, &dq, &self.to_q, Some(&mut *grads))?;
-        let dn = layernorm::backward(cx, &s.norm, &dh, &self.norm, Some(grads))?;
-        Ok((add::forward(cx, dx1, &dn)?, dkv))
+        let dx = layernorm::backward_residual(cx, &s.norm, &dh, dx1, &self.norm, Some(grads))?;
+        Ok((dx, dkv))
     }
 }

@@ -45,6 +45,16 @@ fn same_size(
 }
 
 impl<'a> After<'a> {
+    /// The activation, with u kept for backward.
+    pub fn gelu(kind: Gelu) -> After<'a> {
+        After { gelu: Some(kind), keep: true, residual: None }
+    }
+
+    /// The residual sum.
+    pub fn residual(residual: &'a Tensor) -> After<'a> {
+        After { residual: Some(residual), ..After::default() }
+    }
+
     /// Whether the residual is of the shape of y, n columns for each row of x.
     pub(crate) fn check(&self, op: &'static str, x: &Tensor, n: usize) -> Result<()> {
         self.residual.map_or(Ok(()), |r| same_size(op, ("residual", r), ("y", n, x)))
@@ -82,6 +92,11 @@ impl<'a> After<'a> {
 }
 
 impl<'a> Before<'a> {
+    /// The sum.
+    pub fn sum(sum: &'a Tensor) -> Before<'a> {
+        Before { sum: Some(sum), gelu: None }
+    }
+
     /// Whether both are of the shape of x, k columns for each row of dy.
     pub(crate) fn check(&self, op: &'static str, dy: &Tensor, k: usize) -> Result<()> {
         self.gelu.map_or(Ok(()), |(u, _)| same_size(op, ("u", &u.x), ("dx", k, dy)))?;
