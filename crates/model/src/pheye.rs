@@ -163,7 +163,10 @@ impl Pheye {
     pub fn to_device(&mut self, device: &Device, table: &ParamTable) -> Result<Option<Masters>> {
         match device {
             Device::Cpu => Ok(None),
-            Device::Gpu(_) => Ok(Some(table.upload(self.params_mut(), device)?)),
+            Device::Gpu(_) => {
+                self.phi.rotary.to_device(device)?;
+                Ok(Some(table.upload(self.params_mut(), device)?))
+            }
         }
     }
 

@@ -4,11 +4,9 @@
 //! (u, v) → (u·cos a - v·sin a, v·cos a + u·sin a). The rest of the head stays. In place when nothing else views the
 //! tensor; 8 bytes and 6·rot/head_dim FLOPs an element. Saves nothing: backward turns by -a.
 
-use std::sync::{Arc, Mutex};
-
 use bytemuck::{Pod, Zeroable};
 use pheye_cpu::rotary as cpu;
-use pheye_tensor::{Device, Gpu, Region, Shape, Tensor};
+use pheye_tensor::{Device, Gpu, Shape, Tensor};
 
 use crate::gpu::by_dtype;
 use crate::{Cx, Error, Result};
@@ -24,8 +22,6 @@ pub struct Rotary {
     pub rot: usize,
     /// [positions, 2, rot/2], cos first.
     tables: Tensor,
-    /// The same on each GPU that has met them.
-    on_gpus: Arc<Mutex<Vec<(String, Tensor)>>>,
 }
 
 impl Rotary {
@@ -44,19 +40,16 @@ impl Rotary {
                 }
             }
         }
-        Rotary { heads, head_dim, rot, tables, on_gpus: Arc::default() }
+        Rotary { heads, head_dim, rot, tables }
     }
 
-    fn tables_on(&self, gpu: &Gpu) -> Result<Region> {
-        let name = gpu.to_string();
-        let mut known = self.on_gpus.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((_, tables)) = known.iter().find(|(on, _)| *on == name) {
-            return Ok(tables.region()?);
-        }
-        let tables = self.tables.to_device(&Device::Gpu(gpu.clone()))?;
-        let region = tables.region()?;
-        known.push((name, tables));
-        Ok(region)
+    /// Moves the tables to `device`, where each turn would otherwise upload them.
+    ///
+    /// # Errors
+    /// When the device's memory does not suffice.
+    pub fn to_device(&mut self, device: &Device) -> Result<()> {
+        self.tables = self.tables.to_device(device)?;
+        Ok(())
     }
 }
 
@@ -130,7 +123,8 @@ fn turn_gpu(cx: &Cx, gpu: &Gpu, x: Tensor, positions: &[u32], p: &Rotary, sign: 
     }
     let dtype = x.dtype();
     let mut l = gpu.launch(by_dtype(dtype, "rotary_fwd_bf16", "rotary_fwd_f32"))?;
-    let (position, tables) = (l.read(cx.table(positions)?), l.read(p.tables_on(gpu)?));
+    let angles = cx.upload(&p.tables)?;
+    let (position, tables) = (l.read(cx.table(positions)?), l.read(angles.region()?));
     let (from, to, y) = if x.is_sole_view() {
         let both = l.update(x.region()?);
         (both, both, x)

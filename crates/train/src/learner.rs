@@ -8,7 +8,7 @@ use pheye_model::{Loss, Options, Pheye, Recompute};
 use pheye_ops::lora::Dropout;
 use pheye_ops::{Cx, Graphs, RandomInit};
 use pheye_phi::{Layout, Phi};
-use pheye_tensor::{Grads, Param, ParamTable, Scope};
+use pheye_tensor::{Device, Grads, Masters, Param, ParamTable, Scope};
 use pheye_weights::{atomic_write, save_safetensors};
 
 use crate::contrastive::Contrastive;
@@ -63,6 +63,17 @@ impl Learner {
             Learner::Contrastive(c) => c.vit.recompute = recompute.vision,
             Learner::NextToken(_) => {}
         }
+    }
+
+    /// Moves all parameters to `device`: the trained ones into the flat arrays returned, which there are on a GPU.
+    pub(crate) fn to_device(&mut self, device: &Device, table: &ParamTable) -> Result<Option<Masters>> {
+        match (device, &mut *self) {
+            (Device::Cpu, _) => return Ok(None),
+            (_, Learner::Pheye(model)) => return Ok(model.to_device(device, table)?),
+            (_, Learner::NextToken(phi)) => phi.rotary.to_device(device).map_err(pheye_model::Error::from)?,
+            (_, Learner::Contrastive(_)) => {}
+        }
+        Ok(Some(table.upload(self.params_mut(), device)?))
     }
 
     pub(crate) fn params_mut(&mut self) -> Vec<&mut Param> {

@@ -12,7 +12,7 @@ use pheye_ops::adamw::Moments;
 use pheye_ops::lora::Dropout;
 use pheye_ops::{Cx, Graphs};
 use pheye_optim::Optimizer;
-use pheye_tensor::{DType, Device, GpuError};
+use pheye_tensor::{DType, GpuError};
 use pheye_weights::{Checkpoint, save_safetensors};
 
 use crate::feed;
@@ -217,12 +217,10 @@ impl<'a> Run<'a> {
 
     /// Moves the parameters and the optimizer to the device of `cx`.
     fn to_device(&mut self, cx: &Cx) -> Result<()> {
-        if matches!(cx.device, Device::Gpu(_)) {
-            let table = self.optimizer.grads.table.clone();
-            let masters = table.upload(self.learner.params_mut(), &cx.device)?;
-            self.optimizer.to_device(cx, masters)?;
+        match self.learner.to_device(&cx.device, &self.optimizer.grads.table)? {
+            Some(masters) => Ok(self.optimizer.to_device(cx, masters)?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn learn(&mut self, cx: &Cx, batch: &Batch, stream: u64) -> Result<Loss> {
