@@ -2,8 +2,8 @@
 //
 // A block makes BM x BN of c, each of its warps WM x WN, 32 of k at a time, with STAGES tiles in flight and one barrier a tile. The
 // low-rank product a2 b2 comes first, because then dropout can be applied to it where it lies: in the accumulators.
-// A block's result goes through shared memory, warp by warp, 16 rows at a time: rows are stored, and what is added to them
-// is read, 16 bytes a lane.
+// A block's result goes through shared memory, warp by warp, so that rows are stored, and what is added to them is read, 16 bytes a
+// lane, by one copy of the code that finishes them.
 #pragma once
 #include "gemm_operand.cuh"
 
@@ -19,17 +19,17 @@ struct GemmTile {
     static constexpr bool DROPOUT = LAYOUT == GemmLayout::NN;
     static constexpr Major A = LAYOUT == GemmLayout::TN ? Major::MN : Major::K;
     static constexpr Major B = LAYOUT == GemmLayout::NT ? Major::K : Major::MN;
-    // 8 more than a power of two: the four rows that half a warp stores to at a time lie in different banks.
-    static constexpr int OUT_LD = WN + 8;
-
     struct Stage {
         OperandTile<A, BM> a;
         OperandTile<B, BN> b;
     };
     union Shared {
         Stage stage[STAGES];
-        alignas(16) float out[WARPS][16 * OUT_LD];
+        alignas(16) float out[WARPS][WM * WN];
     };
+
+    // Eight columns of a warp's result: those of four rows that half a warp stores at a time lie in different banks.
+    __device__ static int out_at(int row, int chunk) { return row * WN + (chunk ^ (row & 3)) * 8; }
 };
 
 template <class T>
@@ -181,29 +181,27 @@ __device__ inline void gemm(const Gemm& p) {
 
     const int l = lane_id(), row0 = block.m0 + block.warp_m(), col0 = block.n0 + block.warp_n();
     float* const out = s.out[warp_id()];
-    float* const partial = p.partial + ((int64_t)split * p.batch + batch) * p.m * p.n;
-    constexpr int LANES = T::WN / 8, ROWS = 32 / LANES;
 #pragma unroll
-    for (int i = 0; i < T::MT; i++) {
+    for (int i = 0; i < T::MT; i++)
 #pragma unroll
-        for (int j = 0; j < T::NT; j++) {
-            float* const at = out + l / 4 * T::OUT_LD + j * 8 + l % 4 * 2;
-            *reinterpret_cast<float2*>(at) = make_float2(acc[i][j][0], acc[i][j][1]);
-            *reinterpret_cast<float2*>(at + 8 * T::OUT_LD) = make_float2(acc[i][j][2], acc[i][j][3]);
-        }
-        __syncwarp();
-#pragma unroll 1
-        for (int r = l / LANES; r < 16; r += ROWS) {
-            const int row = row0 + i * 16 + r, col = col0 + l % LANES * 8, len = min(8, p.n - col);
-            if (row >= p.m || len <= 0) continue;
-            const Floats8 x = load8(out + r * T::OUT_LD + l % LANES * 8, 8, true);
-            if (p.partial != nullptr) {
-                store8(partial + (int64_t)row * p.n + col, x, len, p.n % 4 == 0);
-            } else {
-                gemm_finish(p, batch, row, col, len, x);
+        for (int j = 0; j < T::NT; j++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float* const at = out + T::out_at(i * 16 + half * 8 + l / 4, j) + l % 4 * 2;
+                *reinterpret_cast<float2*>(at) = make_float2(acc[i][j][2 * half], acc[i][j][2 * half + 1]);
             }
+    __syncwarp();
+    float* const partial = p.partial + ((int64_t)split * p.batch + batch) * p.m * p.n;
+    constexpr int LANES = T::WN / 8;
+    const int col = col0 + l % LANES * 8, len = min(8, p.n - col);
+#pragma unroll 1
+    for (int r = l / LANES; r < T::WM && row0 + r < p.m && len > 0; r += 32 / LANES) {
+        const Floats8 x = load8(out + T::out_at(r, l % LANES), 8, true);
+        if (p.partial != nullptr) {
+            store8(partial + (int64_t)(row0 + r) * p.n + col, x, len, p.n % 4 == 0);
+        } else {
+            gemm_finish(p, batch, row0 + r, col, len, x);
         }
-        __syncwarp();
     }
 }
 
