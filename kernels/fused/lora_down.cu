@@ -4,7 +4,8 @@
 //
 // x [rows, k] bf16, A [rank, k] bf16 (all adapters' rows one after another), S [rows, rank] bf16 =. With dy for x and B^T for A it is
 // dS = s dy B. Dropout zeroes element (i, k) by the factor of number i k_total + k; its 1 / (1 - p) is applied to S. Reads
-// 2 rows k bytes, 2 rows k rank FLOPs. Grid: [rows / 32, rank / 32 or / 16, 1].
+// 2 rows k bytes, 2 rows k rank FLOPs. Grid: [rank / 32 or / 16, rows / 32, 1]: blocks of the same rows run
+// side by side, and the later ones find x in L2.
 //
 // `ranges` holds six words each: rows from, to, columns from, to, the bits of the factor (f32), 0.
 #include "gemm_thin.cuh"
@@ -19,11 +20,22 @@ struct LoraDown {
     int ld_x, ld_a;
 };
 
+// The factor of S[row, col]: 0 outside of all ranges.
+__device__ inline float lora_factor(const uint32_t* ranges, int count, int row, int col) {
+    float factor = 0.f;
+    for (int j = 0; j < count; j++) {
+        const uint32_t* const range = ranges + j * 6;
+        const bool here = row >= (int)range[0] && row < (int)range[1] && col >= (int)range[2] && col < (int)range[3];
+        factor = here ? __uint_as_float(range[4]) : factor;
+    }
+    return factor;
+}
+
 template <bool ALIGNED, int NT>
 __device__ inline void lora_down(const LoraDown& p) {
     constexpr int MT = 2;
     auto& s = shared<ThinShared<MT, NT>>();
-    const int row0 = (int)blockIdx.x * MT * 16, col0 = (int)blockIdx.y * NT * 8;
+    const int row0 = (int)blockIdx.y * MT * 16, col0 = (int)blockIdx.x * NT * 8;
     const ThinOperands operands = {p.x, p.a, p.rows, p.rank, p.k, p.ld_x, p.ld_a};
     const bool dropout = p.mask.p > 0.f;
     const uint64_t stream = dropout ? *p.mask.stream : 0;
@@ -40,12 +52,7 @@ __device__ inline void lora_down(const LoraDown& p) {
     for (int i = (int)threadIdx.x; i < MT * 16 * NT * 8; i += THIN_WARPS * 32) {
         const int r = i / (NT * 8), c = i % (NT * 8), row = row0 + r, col = col0 + c;
         if (row >= p.rows || col >= p.rank) continue;
-        float factor = 0.f;
-        for (int j = 0; j < p.count; j++) {
-            const uint32_t* const range = p.ranges + j * 6;
-            const bool here = row >= (int)range[0] && row < (int)range[1] && col >= (int)range[2] && col < (int)range[3];
-            factor = here ? __uint_as_float(range[4]) : factor;
-        }
+        const float factor = lora_factor(p.ranges, p.count, row, col);
         p.s[(int64_t)row * p.rank + col] = to_bf16(factor != 0.f ? s.sum[0][r][c] * (factor * keep) : 0.f);
     }
 }
@@ -53,3 +60,18 @@ __device__ inline void lora_down(const LoraDown& p) {
 KERNEL(lora_down_bf16_16, LoraDown, 256, sizeof(ThinShared<2, 2>), 32, 16) { lora_down<true, 2>(p); }
 KERNEL(lora_down_bf16_32, LoraDown, 256, sizeof(ThinShared<2, 4>), 32, 32) { lora_down<true, 4>(p); }
 KERNEL(lora_down_bf16_32_any, LoraDown, 256, sizeof(ThinShared<2, 4>), 32, 32) { lora_down<false, 4>(p); }
+
+// lora_select_bf16: s [rows, rank] bf16, x A^T for all rows and columns, becomes S in place: times the range's factor, or 0.
+// For S that came with the kernel that made x. Grid: [rows rank / 256, 1, 1].
+struct LoraSelect {
+    bf16* s;
+    const uint32_t* ranges;
+    int rows, rank, count, pad;
+};
+
+KERNEL(lora_select_bf16, LoraSelect, 256, 0, 256) {
+    const int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= (int64_t)p.rows * p.rank) return;
+    const float factor = lora_factor(p.ranges, p.count, (int)(i / p.rank), (int)(i % p.rank));
+    p.s[i] = to_bf16(factor != 0.f ? to_f32(p.s[i]) * factor : 0.f);
+}

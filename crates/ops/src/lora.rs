@@ -18,8 +18,9 @@ use crate::{Cx, Error, Result};
 
 mod fused;
 mod gpu;
+mod low;
 
-pub use fused::{backward_with, forward_with};
+pub use fused::{Down, Normed, backward_with, down, forward_from, forward_with, norm_down};
 
 pub(crate) use gpu::Operands;
 
@@ -179,7 +180,8 @@ pub(crate) fn forward_gpu(
     route: &Route,
     y: (&Tensor, Epilogue),
 ) -> Result<Saved> {
-    let gpu = gpu::forward(cx, gpu, from, p, route, y)?;
+    let low = low::lows(cx, gpu, from.x, &[p], route)?.pop();
+    let gpu = gpu::forward(cx, gpu, from, p, low, y)?;
     Ok(Saved { x: p.keeps_x(route).then(|| from.x.clone()), s: Vec::new(), gpu })
 }
 

@@ -7,12 +7,15 @@ mod emulated;
 #[path = "common/lora_formula.rs"]
 mod lora_formula;
 
+use common::param;
 use emulated::place;
 use half::bf16;
 use lora_formula::{Case, DROPOUT, START};
 use pheye_ops::gelu::{self, Gelu};
+use pheye_ops::layernorm::{self, LayerNorm};
 use pheye_ops::linear::{After, Before};
-use pheye_ops::{Cx, Error, lora};
+use pheye_ops::lora::{self, Dropout, LoraLinear};
+use pheye_ops::{Cx, Error};
 use pheye_testkit::Rule;
 use pheye_testkit::gpu::{assert_rule, bf16_values, download, on_all_orders, orders, upload_bf16};
 use pheye_testkit::plain::gelu_quick;
@@ -135,6 +138,81 @@ fn what_surrounds_it_in_one_launch() {
         let rule = if i == 0 { Rule::OUTPUT } else { Rule::GRADIENT };
         assert_rule(&out[i], &truth[i], &naive, rule, name);
     }
+}
+
+/// Linears of one x whose low-rank sides come of one pass over x, or of the LayerNorm that makes x: each as if alone.
+fn check_shared(ranks: &[usize], k: usize, dropout: Option<Dropout>, norm: bool) {
+    let cases = [24, 40, 8].map(|n| Case { dropout, ..Case::of(37, k, n, ranks) });
+    let m = cases[0].m;
+    let x = bf16_values(m * k, 60);
+    let out = on_all_orders(|device| {
+        let cx = &Cx::new(device.clone());
+        let route = cases[0].route();
+        let values = cases.each_ref().map(Case::values);
+        let mut layers = [0, 1, 2].map(|i| cases[i].layer(&values[i]));
+        let params = layers.iter_mut().flat_map(|l| l.params_mut()).collect();
+        let mut grads = place(device, params, |p| p.name == "A" || p.name == "B", START);
+        let x = upload_bf16(device, [m, k], &x);
+        let ps: Vec<&LoraLinear> = layers.iter().collect();
+        let (y, downs) = match norm {
+            true => {
+                let mut norm = LayerNorm {
+                    weight: param("w", [k], &bf16_values(k, 61)),
+                    bias: param("b", [k], &bf16_values(k, 62)),
+                    eps: 1e-5,
+                };
+                let _ = place(device, norm.params_mut(), |_| false, 0.0);
+                let normed = lora::norm_down(cx, x.clone(), Some(&x), &norm, &ps, &route).unwrap();
+                let (h, y, _) = layernorm::forward_residual(cx, x.clone(), &x, &norm).unwrap();
+                assert_eq!(download(&normed.h), download(&h));
+                assert_eq!(download(&normed.y), download(&y));
+                (normed.y, normed.downs)
+            }
+            false => (x.clone(), lora::down(cx, &x, &ps, &route).unwrap()),
+        };
+        let mut out = vec![download(&y)];
+        for ((p, down), v) in ps.into_iter().zip(downs).zip(&values) {
+            let (u, saved, _) = lora::forward_from(cx, &y, down, p, &route, After::default()).unwrap();
+            let dy = upload_bf16(device, u.shape(), &v.dy);
+            let dx = lora::backward(cx, &saved, &dy, p, &route, Some(&mut grads)).unwrap();
+            out.extend([download(&u), download(&dx)]);
+            let adapters = p.adapters.iter().flatten().flat_map(|a| [&a.a, &a.b]);
+            out.extend(adapters.map(|p| download(&grads.view(p).unwrap().unwrap())));
+        }
+        out
+    });
+    let mut at = 1;
+    for case in &cases {
+        let mut v = case.values();
+        v.x = out[0].clone();
+        let [truth, naive] = [(|x| x) as fn(f64) -> f64, |x| bf16::from_f64(x).to_f64()].map(|round| {
+            let mut all = case.formula(&v, round);
+            all.drain(2..4);
+            all
+        });
+        for (i, (truth, naive)) in truth.iter().zip(&naive).enumerate() {
+            let naive: Vec<f32> = naive.iter().map(|&x| x as f32).collect();
+            let rule = if i == 0 { Rule::OUTPUT } else { Rule::GRADIENT };
+            assert_rule(&out[at], truth, &naive, rule, &format!("result {i} of {k} x {}", case.n));
+            at += 1;
+        }
+    }
+    assert_eq!(at, out.len());
+}
+
+#[test]
+fn linears_that_take_the_same_x() {
+    check_shared(&[8, 16], 40, None, false);
+    check_shared(&[8, 3], 40, DROPOUT, false);
+    check_shared(&[5], 13, None, false);
+}
+
+#[test]
+fn linears_behind_a_layernorm() {
+    check_shared(&[16], 72, None, true);
+    check_shared(&[8, 16], 40, None, true);
+    check_shared(&[8], 40, DROPOUT, true);
+    check_shared(&[4], 21, None, true);
 }
 
 #[test]

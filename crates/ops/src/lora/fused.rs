@@ -1,8 +1,10 @@
-//! A LoRA linear with what surrounds it in a network, as `linear/fused.rs` has it.
+//! A LoRA linear with what surrounds it in a network, as `linear/fused.rs` has it; and several that take the same x, as q, k
+//! and v do: on a GPU their low-rank sides S = drop(x) Aᵀ come of one pass over x, or of the LayerNorm that makes x.
 
 use pheye_tensor::{Device, Grads, Tensor};
 
-use super::{LoraLinear, Operands, Route, Saved, backward, forward, forward_gpu, gpu};
+use super::{LoraLinear, Operands, Route, Saved, backward, forward, forward_gpu, gpu, low};
+use crate::layernorm::{self, LayerNorm};
 use crate::linear::{After, Before, check_input, check_output};
 use crate::{Cx, Result, gelu};
 
@@ -52,4 +54,101 @@ pub fn backward_with(
         return Ok(dx);
     }
     before.apply(cx, backward(cx, saved, dy, p, route, grads)?)
+}
+
+/// The low-rank side of a linear for some x, as far as the device computes it ahead.
+#[derive(Debug, Default)]
+pub struct Down(Option<low::Low>);
+
+fn check_all(x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<()> {
+    ps.iter().try_for_each(|p| {
+        check_input(x, &p.base)?;
+        p.chosen(route, x.shape().rows()).map(|_| ())
+    })
+}
+
+fn one_each(mut lows: Vec<low::Low>, count: usize) -> Vec<Down> {
+    match lows.len() == count {
+        true => lows.drain(..).map(|low| Down(Some(low))).collect(),
+        false => (0..count).map(|_| Down(None)).collect(),
+    }
+}
+
+/// The low-rank sides of `ps` for the same x, one for each, for [`forward_from`].
+///
+/// # Errors
+/// Those of [`forward`].
+pub fn down(cx: &Cx, x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<Vec<Down>> {
+    check_all(x, ps, route)?;
+    let lows = match &cx.device {
+        Device::Cpu => Vec::new(),
+        Device::Gpu(gpu) => low::lows(cx, gpu, x, ps, route)?,
+    };
+    Ok(one_each(lows, ps.len()))
+}
+
+/// What [`norm_down`] returns.
+#[derive(Debug)]
+pub struct Normed {
+    /// x + r; x itself without r.
+    pub h: Tensor,
+    /// LN(h), which the linears take.
+    pub y: Tensor,
+    /// What the backward of the LayerNorm needs.
+    pub saved: layernorm::Saved,
+    /// One for each linear.
+    pub downs: Vec<Down>,
+}
+
+/// h = x + r or x, y = LN(h), and the low-rank sides of `ps` for y.
+///
+/// # Errors
+/// Those of [`layernorm::forward_residual`] and [`forward`].
+pub fn norm_down(
+    cx: &Cx,
+    x: Tensor,
+    r: Option<&Tensor>,
+    norm: &LayerNorm,
+    ps: &[&LoraLinear],
+    route: &Route,
+) -> Result<Normed> {
+    check_all(&x, ps, route)?;
+    if let Device::Gpu(gpu) = &cx.device
+        && let Some((down, lows)) = low::lows_of_norm(cx, gpu, (x.clone(), r), norm, ps, route)?
+    {
+        return Ok(Normed { h: down.h, y: down.y, saved: down.saved, downs: one_each(lows, ps.len()) });
+    }
+    let (h, y, saved) = match r {
+        Some(r) => layernorm::forward_residual(cx, x, r, norm)?,
+        None => {
+            let (y, saved) = layernorm::forward(cx, &x, norm)?;
+            (x, y, saved)
+        }
+    };
+    let downs = down(cx, &y, ps, route)?;
+    Ok(Normed { h, y, saved, downs })
+}
+
+/// [`forward_with`] for the x of which [`down`] or [`norm_down`] has computed the low-rank side, by the same route.
+///
+/// # Errors
+/// Those of [`forward_with`].
+pub fn forward_from(
+    cx: &Cx,
+    x: &Tensor,
+    from: Down,
+    p: &LoraLinear,
+    route: &Route,
+    after: After,
+) -> Result<(Tensor, Saved, Option<gelu::Saved>)> {
+    let (Device::Gpu(gpu), Some(low)) = (&cx.device, from.0) else {
+        return forward_with(cx, x, p, route, after);
+    };
+    check_input(x, &p.base)?;
+    after.check("lora", x, p.base.n())?;
+    low.check(x, p)?;
+    let y = cx.empty(x.shape().with_cols(p.base.n()))?;
+    let (epilogue, u) = after.epilogue(cx, &y)?;
+    let gpu = gpu::forward(cx, gpu, &Operands::of(x, p)?, p, Some(low), (&y, epilogue))?;
+    Ok((y, Saved { x: p.keeps_x(route).then(|| x.clone()), s: Vec::new(), gpu }, u))
 }

@@ -1,188 +1,24 @@
-//! The GPU arm. All adapters of a route go side by side, each rank padded to a multiple of 8, so that one launch serves all
-//! rows: S [rows, total] has zeros where a row does not take a column's adapter, and [x | S] [W | B]ᵀ is one product with a
-//! few more columns of k. s is in S and in dS = s·dy B, so B goes in as it is; 1 / (1 − p) of dropout likewise.
+//! The GPU arm: [x | S] [W | B]ᵀ is one product with a few more columns of k. s is in S and in dS = s·dy B, so B goes in as it
+//! is; 1 / (1 − p) of dropout likewise.
 
 use bytemuck::{Pod, Zeroable};
-use pheye_tensor::{DType, Gpu, Grads, Region, Tensor};
+use pheye_tensor::{Gpu, Grads, Region, Tensor};
 
-use super::{Adapter, LoraLinear, Route, rank};
-use crate::linear::gemm::{
-    Epilogue, Gemm, GemmParams, Layout, LowRank, Mask, MaskParams, Mat, region, splits,
-};
-use crate::linear::{self, gpu as base};
+use super::low::{Down, Low, Packed, Part, Place, mask, places, ranges};
+use super::{LoraLinear, Route};
+use crate::linear::gemm::{Epilogue, Gemm, GemmParams, Layout, LowRank, Mask, Mat, TILE_K, splits};
+use crate::linear::gpu as base;
 use crate::{Cx, Error, Result};
+
+/// Gradients that one launch adds to.
+const GRADS: usize = 8;
 
 /// What backward needs beyond x.
 #[derive(Debug)]
 pub(super) struct Saved {
     packed: Packed,
     /// S, when a B is trained.
-    s: Option<Tensor>,
-}
-
-/// An adapter of the route and its place among the columns of S.
-#[derive(Debug, Clone, Copy)]
-struct Place<'a> {
-    adapter: &'a Adapter,
-    first: usize,
-    rank: usize,
-}
-
-/// The adapters of a route side by side.
-#[derive(Debug)]
-struct Packed {
-    /// [total, k padded to a multiple of 8].
-    a: Tensor,
-    /// [n, total].
-    b: Tensor,
-    /// [total, n padded to a multiple of 8].
-    bt: Tensor,
-    total: usize,
-}
-
-/// Adapters, or gradients, that one launch takes.
-const PACKED: usize = 4;
-const GRADS: usize = 8;
-
-/// The adapters that are chosen, each once, and the number of columns they take.
-fn places<'a>(chosen: &[Option<&'a Adapter>]) -> (Vec<Place<'a>>, usize) {
-    let (mut places, mut total) = (Vec::<Place>::new(), 0);
-    for &adapter in chosen.iter().flatten() {
-        if !places.iter().any(|p| std::ptr::eq(p.adapter, adapter)) {
-            let rank = rank(&adapter.a);
-            places.push(Place { adapter, first: total, rank });
-            total += rank.next_multiple_of(8);
-        }
-    }
-    (places, total)
-}
-
-/// Six words for each range: rows, columns, the bits of s, 0 (`kernels/fused/lora_down.cu`).
-fn ranges(route: &Route, chosen: &[Option<&Adapter>], places: &[Place]) -> Vec<u32> {
-    let mut words = Vec::with_capacity(route.ranges.len() * 6);
-    for (range, adapter) in route.ranges.iter().zip(chosen) {
-        let Some(adapter) = adapter else { continue };
-        let Some(place) = places.iter().find(|p| std::ptr::eq(p.adapter, *adapter)) else { continue };
-        let cols = place.first..place.first + place.rank;
-        words.extend([range.rows.start, range.rows.end, cols.start, cols.end].map(|x| x as u32));
-        words.extend([adapter.scale.to_bits(), 0]);
-    }
-    words
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct PackAdapter {
-    a: u64,
-    b: u64,
-    rank: i32,
-    first: i32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct PackParams {
-    of: [PackAdapter; PACKED],
-    a: u64,
-    b: u64,
-    bt: u64,
-    k: i32,
-    n: i32,
-    total: i32,
-    ka: i32,
-    nt: i32,
-    pad: i32,
-}
-
-impl Packed {
-    fn new(cx: &Cx, gpu: &Gpu, p: &LoraLinear, places: &[Place], total: usize) -> Result<Packed> {
-        let (k, n) = (p.base.k(), p.base.n());
-        let (ka, nt) = (k.next_multiple_of(8), n.next_multiple_of(8));
-        let packed =
-            Packed { a: cx.empty([total, ka])?, b: cx.empty([n, total])?, bt: cx.empty([total, nt])?, total };
-        for group in places.chunks(PACKED) {
-            let mut launch = gpu.launch("lora_pack_bf16")?;
-            let threads = launch.spec().tile[0];
-            let all = places.len() <= PACKED;
-            let mut to = |t: &Tensor| -> Result<u64> {
-                let region = t.region()?;
-                Ok(if all { launch.write(region) } else { launch.update(region) })
-            };
-            let (a, b, bt) = (to(&packed.a)?, to(&packed.b)?, to(&packed.bt)?);
-            let mut of = [PackAdapter::zeroed(); PACKED];
-            for (of, place) in of.iter_mut().zip(group) {
-                let Adapter { a, b, .. } = place.adapter;
-                *of = PackAdapter {
-                    a: launch.read(region(a.matrix(), DType::Bf16)?),
-                    b: launch.read(region(b.matrix(), DType::Bf16)?),
-                    rank: place.rank as i32,
-                    first: place.first as i32,
-                };
-            }
-            let [k, n, total, ka, nt] = [k, n, total, ka, nt].map(|x| x as i32);
-            let params = PackParams { of, a, b, bt, k, n, total, ka, nt, pad: 0 };
-            let widest = group.iter().map(|p| p.rank.next_multiple_of(8)).max().unwrap_or(0);
-            let elements = widest * (ka + n + nt) as usize;
-            launch.run([elements.div_ceil(threads), group.len(), 1], &params)?;
-        }
-        Ok(packed)
-    }
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct DownParams {
-    x: u64,
-    a: u64,
-    s: u64,
-    ranges: u64,
-    mask: MaskParams,
-    rows: i32,
-    k: i32,
-    rank: i32,
-    count: i32,
-    ld_x: i32,
-    ld_a: i32,
-}
-
-/// drop(x) Aᵀ by the ranges `words`, for x [rows, k].
-struct Down<'a> {
-    x: Mat,
-    rows: usize,
-    k: usize,
-    a: &'a Tensor,
-    words: &'a [u32],
-    mask: Option<Mask>,
-}
-
-impl Down<'_> {
-    fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
-        let total = self.a.shape().rows();
-        let s = cx.empty([self.rows, total])?;
-        let a = Mat::of(self.a)?;
-        let name = match self.x.is_aligned() {
-            true if total <= 16 => "lora_down_bf16_16",
-            true => "lora_down_bf16_32",
-            false => "lora_down_bf16_32_any",
-        };
-        let mut launch = gpu.launch(name)?;
-        let [tile_rows, tile_cols, _] = launch.spec().tile;
-        let params = DownParams {
-            x: launch.read(self.x.region),
-            a: launch.read(a.region),
-            s: launch.write(s.region()?),
-            ranges: launch.read(cx.table(self.words)?),
-            mask: Mask::params(self.mask, &mut launch),
-            rows: self.rows as i32,
-            k: self.k as i32,
-            rank: total as i32,
-            count: (self.words.len() / 6) as i32,
-            ld_x: self.x.ld as i32,
-            ld_a: a.ld as i32,
-        };
-        launch.run([self.rows.div_ceil(tile_rows), total.div_ceil(tile_cols), 1], &params)?;
-        Ok(s)
-    }
+    s: Option<Part>,
 }
 
 /// x [rows, k] and W [n, k], whose rows may be padded.
@@ -202,37 +38,24 @@ impl<'a> Operands<'a> {
     }
 }
 
-fn mask(cx: &Cx, p: &LoraLinear, route: &Route) -> Result<Option<Mask>> {
-    let Some(m) = p.mask(route) else { return Ok(None) };
-    Ok(Some(Mask { stream: cx.stream(m.stream)?, seed: m.seed, module: m.module, p: m.p }))
-}
-
 /// y = f(x Wᵀ + b + …); all of `epilogue` but the bias as the caller says.
 pub(super) fn forward(
     cx: &Cx,
     gpu: &Gpu,
     from: &Operands,
     p: &LoraLinear,
-    route: &Route,
+    low: Option<Low>,
     (y, epilogue): (&Tensor, Epilogue),
 ) -> Result<Option<Saved>> {
     let (x, rows, k, n) = (Mat::of(from.x)?, from.x.shape().rows(), p.base.k(), p.base.n());
-    let chosen = p.chosen(route, rows)?;
-    let (places, total) = places(&chosen);
     let mut call = Gemm::new(Layout::Nt, [rows, n, k], x, from.w, base::activation(y)?);
     call.epilogue = Epilogue { bias: base::bias(&p.base)?, ..epilogue };
-    if total == 0 || rows == 0 {
-        call.run(cx, gpu)?;
-        return Ok(None);
-    }
-    let packed = Packed::new(cx, gpu, p, &places, total)?;
-    let words = ranges(route, &chosen, &places);
-    let mask = mask(cx, p, route)?;
-    let s = Down { x, rows, k, a: &packed.a, words: &words, mask }.run(cx, gpu)?;
-    call.low_rank = Some(LowRank { a: Mat::of(&s)?, b: Mat::of(&packed.b)?, k: total, mask: None });
+    let low_rank = |l: &Low| -> Result<LowRank> {
+        Ok(LowRank { a: l.s.mat()?, b: Mat::of(&l.packed.b)?, k: l.packed.total, mask: None })
+    };
+    call.low_rank = low.as_ref().map(low_rank).transpose()?;
     call.run(cx, gpu)?;
-    let keep = places.iter().any(|p| p.adapter.b.is_trained());
-    Ok(Some(Saved { packed, s: keep.then_some(s) }))
+    Ok(low.map(|l| Saved { packed: l.packed, s: l.keep.then_some(l.s) }))
 }
 
 /// What a backward starts from.
@@ -269,8 +92,8 @@ impl<'a> Backward<'a> {
         if let Some(x) = self.saved.x.as_ref().filter(|x| x.shape().rows() != dy.rows()) {
             return fault("x", x.shape());
         }
-        if let Some(s) = saved.and_then(|s| s.s.as_ref()).filter(|s| s.shape().rows() != dy.rows()) {
-            return fault("S", s.shape());
+        if let Some(s) = saved.and_then(|s| s.s.as_ref()).filter(|s| s.rows() != dy.rows()) {
+            return fault("S", s.all.shape());
         }
         match saved {
             Some(s) if s.packed.total != total => fault("the adapters of forward", s.packed.b.shape()),
@@ -303,14 +126,15 @@ pub(super) fn backward(
         let x = x.filter(|_| !da.is_empty());
         let mask = mask(cx, p, route)?;
         let ds = if call.is_some() || x.is_some() {
-            let words = ranges(route, &chosen, &places);
+            let words = ranges(route, &chosen, &places, 0);
             Some(Down { x: dy, rows, k: n, a: &packed.bt, words: &words, mask: None }.run(cx, gpu)?)
         } else {
             None
         };
         let mut sums = Vec::new();
         if let (Some(x), Some(ds)) = (x, &ds) {
-            let partial = Thin { t: ds, x: Mat::of(x)?, cols: k, mask }.run(cx, gpu)?;
+            let t = Part::whole(ds.clone());
+            let partial = Thin { t: &t, x: Mat::of(x)?, cols: k, mask }.run(cx, gpu)?;
             sums.extend(da.into_iter().map(|target| Sum {
                 partial: partial.clone(),
                 target,
@@ -367,7 +191,7 @@ fn targets(grads: &Grads, places: &[Place]) -> Result<(Vec<Target>, Vec<Target>)
 
 /// tᵀ drop(x) for t [rows, total] and x [rows, cols]: [parts, total, cols] f32, to be added up.
 struct Thin<'a> {
-    t: &'a Tensor,
+    t: &'a Part,
     x: Mat,
     cols: usize,
     mask: Option<Mask>,
@@ -375,7 +199,7 @@ struct Thin<'a> {
 
 impl Thin<'_> {
     fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
-        let (rows, total) = (self.t.shape().rows(), self.t.shape().cols());
+        let (rows, total) = (self.t.rows(), self.t.total);
         let name = match self.x.is_aligned() {
             true => "lora_grad_bf16_32x128",
             false => "lora_grad_bf16_32x128_any",
@@ -383,9 +207,9 @@ impl Thin<'_> {
         let mut launch = gpu.launch(name)?;
         let [tile_m, tile_n, _] = launch.spec().tile;
         let tiles = total.div_ceil(tile_m) * self.cols.div_ceil(tile_n);
-        let splits = splits(gpu.sms(), tiles, rows.div_ceil(linear::gemm::TILE_K), 4);
+        let splits = splits(gpu.sms(), tiles, rows.div_ceil(TILE_K), 4);
         let partial = cx.empty_f32([splits, total, self.cols])?;
-        let t = Mat::of(self.t)?;
+        let t = self.t.mat()?;
         let params = GemmParams {
             a: launch.read(t.region),
             b: launch.read(self.x.region),

@@ -1,0 +1,339 @@
+//! S = s·drop(x) Aᵀ on a GPU, for one linear or for several that take the same x. All adapters of a route go side by side, each
+//! rank padded to a multiple of 8, so that one launch serves all rows: S [rows, total] has zeros where a row does not take a
+//! column's adapter.
+
+use bytemuck::{Pod, Zeroable};
+use pheye_tensor::{DType, Gpu, Tensor};
+
+use super::{Adapter, LoraLinear, Route, rank};
+use crate::layernorm::{self, LayerNorm, LoraDown};
+use crate::linear::gemm::{Mask, MaskParams, Mat, region};
+use crate::{Cx, Error, Result};
+
+/// Adapters that one launch packs.
+const PACKED: usize = 4;
+
+/// Columns `first .. first + total` of S [rows, columns of all].
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub all: Tensor,
+    pub first: usize,
+    pub total: usize,
+}
+
+impl Part {
+    /// All columns.
+    pub fn whole(all: Tensor) -> Part {
+        let total = all.shape().cols();
+        Part { all, first: 0, total }
+    }
+
+    /// Rows of S.
+    pub fn rows(&self) -> usize {
+        self.all.shape().rows()
+    }
+
+    /// As a product's operand.
+    pub fn mat(&self) -> Result<Mat> {
+        let ld = self.all.shape().cols();
+        let len = (self.rows().max(1) - 1) * ld + self.total;
+        Mat::with(&self.all.view(self.first, [len])?, ld)
+    }
+}
+
+/// The low-rank side of a linear, computed: what is left is one product.
+#[derive(Debug)]
+pub(super) struct Low {
+    pub packed: Packed,
+    pub s: Part,
+    /// Whether a B is trained.
+    pub keep: bool,
+}
+
+impl Low {
+    /// Whether it is of x and p.
+    pub fn check(&self, x: &Tensor, p: &LoraLinear) -> Result<()> {
+        let fault = |left_name, left, right_name, right| {
+            Err(Error::Shapes { op: "lora", left_name, left, right_name, right })
+        };
+        if self.s.rows() != x.shape().rows() {
+            return fault("x", x.shape(), "S", self.s.all.shape());
+        }
+        if self.packed.b.shape().rows() != p.base.n() {
+            return fault("B", self.packed.b.shape(), "weight", p.base.weight.shape());
+        }
+        Ok(())
+    }
+}
+
+/// An adapter of the route and its place among the columns of S.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub adapter: &'a Adapter,
+    pub first: usize,
+    pub rank: usize,
+}
+
+/// The adapters of a route side by side.
+#[derive(Debug)]
+pub(super) struct Packed {
+    /// [total, k padded to a multiple of 8].
+    pub a: Tensor,
+    /// [n, total].
+    pub b: Tensor,
+    /// [total, n padded to a multiple of 8].
+    pub bt: Tensor,
+    pub total: usize,
+}
+
+/// The adapters that are chosen, each once, and the number of columns they take.
+pub(super) fn places<'a>(chosen: &[Option<&'a Adapter>]) -> (Vec<Place<'a>>, usize) {
+    let (mut places, mut total) = (Vec::<Place>::new(), 0);
+    for &adapter in chosen.iter().flatten() {
+        if !places.iter().any(|p| std::ptr::eq(p.adapter, adapter)) {
+            let rank = rank(&adapter.a);
+            places.push(Place { adapter, first: total, rank });
+            total += rank.next_multiple_of(8);
+        }
+    }
+    (places, total)
+}
+
+/// Six words for each range: rows, columns, the bits of s, 0 (`kernels/fused/lora_down.cu`).
+pub(super) fn ranges(route: &Route, chosen: &[Option<&Adapter>], places: &[Place], first: usize) -> Vec<u32> {
+    let mut words = Vec::with_capacity(route.ranges.len() * 6);
+    for (range, adapter) in route.ranges.iter().zip(chosen) {
+        let Some(adapter) = adapter else { continue };
+        let Some(place) = places.iter().find(|p| std::ptr::eq(p.adapter, *adapter)) else { continue };
+        let cols = first + place.first..first + place.first + place.rank;
+        words.extend([range.rows.start, range.rows.end, cols.start, cols.end].map(|x| x as u32));
+        words.extend([adapter.scale.to_bits(), 0]);
+    }
+    words
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct PackAdapter {
+    a: u64,
+    b: u64,
+    rank: i32,
+    first: i32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct PackParams {
+    of: [PackAdapter; PACKED],
+    a: u64,
+    b: u64,
+    bt: u64,
+    k: i32,
+    n: i32,
+    total: i32,
+    ka: i32,
+    nt: i32,
+    pad: i32,
+}
+
+impl Packed {
+    /// With A in `a` [total, k padded].
+    fn new(cx: &Cx, gpu: &Gpu, p: &LoraLinear, places: &[Place], a: Tensor) -> Result<Packed> {
+        let (k, n, total) = (p.base.k(), p.base.n(), a.shape().rows());
+        let (ka, nt) = (a.shape().cols(), n.next_multiple_of(8));
+        let packed = Packed { a, b: cx.empty([n, total])?, bt: cx.empty([total, nt])?, total };
+        for group in places.chunks(PACKED) {
+            let mut launch = gpu.launch("lora_pack_bf16")?;
+            let threads = launch.spec().tile[0];
+            let all = places.len() <= PACKED;
+            let mut to = |t: &Tensor| -> Result<u64> {
+                let region = t.region()?;
+                Ok(if all { launch.write(region) } else { launch.update(region) })
+            };
+            let (a, b, bt) = (to(&packed.a)?, to(&packed.b)?, to(&packed.bt)?);
+            let mut of = [PackAdapter::zeroed(); PACKED];
+            for (of, place) in of.iter_mut().zip(group) {
+                let Adapter { a, b, .. } = place.adapter;
+                *of = PackAdapter {
+                    a: launch.read(region(a.matrix(), DType::Bf16)?),
+                    b: launch.read(region(b.matrix(), DType::Bf16)?),
+                    rank: place.rank as i32,
+                    first: place.first as i32,
+                };
+            }
+            let [k, n, total, ka, nt] = [k, n, total, ka, nt].map(|x| x as i32);
+            let params = PackParams { of, a, b, bt, k, n, total, ka, nt, pad: 0 };
+            let widest = group.iter().map(|p| p.rank.next_multiple_of(8)).max().unwrap_or(0);
+            let elements = widest * (ka + n + nt) as usize;
+            launch.run([elements.div_ceil(threads), group.len(), 1], &params)?;
+        }
+        Ok(packed)
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct DownParams {
+    x: u64,
+    a: u64,
+    s: u64,
+    ranges: u64,
+    mask: MaskParams,
+    rows: i32,
+    k: i32,
+    rank: i32,
+    count: i32,
+    ld_x: i32,
+    ld_a: i32,
+}
+
+/// drop(x) Aᵀ by the ranges `words`, for x [rows, k].
+pub(super) struct Down<'a> {
+    pub x: Mat,
+    pub rows: usize,
+    pub k: usize,
+    pub a: &'a Tensor,
+    pub words: &'a [u32],
+    pub mask: Option<Mask>,
+}
+
+impl Down<'_> {
+    /// S.
+    pub fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
+        let total = self.a.shape().rows();
+        let s = cx.empty([self.rows, total])?;
+        let a = Mat::of(self.a)?;
+        let name = match self.x.is_aligned() {
+            true if total <= 16 => "lora_down_bf16_16",
+            true => "lora_down_bf16_32",
+            false => "lora_down_bf16_32_any",
+        };
+        let mut launch = gpu.launch(name)?;
+        let [tile_rows, tile_cols, _] = launch.spec().tile;
+        let params = DownParams {
+            x: launch.read(self.x.region),
+            a: launch.read(a.region),
+            s: launch.write(s.region()?),
+            ranges: launch.read(cx.table(self.words)?),
+            mask: Mask::params(self.mask, &mut launch),
+            rows: self.rows as i32,
+            k: self.k as i32,
+            rank: total as i32,
+            count: (self.words.len() / 6) as i32,
+            ld_x: self.x.ld as i32,
+            ld_a: a.ld as i32,
+        };
+        launch.run([total.div_ceil(tile_cols), self.rows.div_ceil(tile_rows), 1], &params)?;
+        Ok(s)
+    }
+}
+
+/// The dropout of a linear.
+pub(super) fn mask(cx: &Cx, p: &LoraLinear, route: &Route) -> Result<Option<Mask>> {
+    let Some(m) = p.mask(route) else { return Ok(None) };
+    Ok(Some(Mask { stream: cx.stream(m.stream)?, seed: m.seed, module: m.module, p: m.p }))
+}
+
+/// The low-rank sides of linears that take the same x, before S is computed: adapters packed, their A one below another.
+struct Stack {
+    a: Tensor,
+    packed: Vec<Packed>,
+    words: Vec<u32>,
+    keep: Vec<bool>,
+}
+
+impl Stack {
+    /// `None` when there is nothing to compute, or not all of the linears have adapters on these rows and one width.
+    fn new(cx: &Cx, gpu: &Gpu, ps: &[&LoraLinear], route: &Route, rows: usize) -> Result<Option<Stack>> {
+        let chosen: Vec<_> = ps.iter().map(|p| p.chosen(route, rows)).collect::<Result<_>>()?;
+        let places: Vec<_> = chosen.iter().map(|c| places(c)).collect();
+        let Some(k) = ps.first().map(|p| p.base.k()) else { return Ok(None) };
+        if rows == 0 || places.iter().any(|p| p.1 == 0) || ps.iter().any(|p| p.base.k() != k) {
+            return Ok(None);
+        }
+        let ka = k.next_multiple_of(8);
+        let a = cx.empty([places.iter().map(|p| p.1).sum(), ka])?;
+        let (mut packed, mut words, mut keep, mut first) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for ((p, chosen), (places, total)) in ps.iter().zip(&chosen).zip(&places) {
+            packed.push(Packed::new(cx, gpu, p, places, a.view(first * ka, [*total, ka])?)?);
+            words.extend(ranges(route, chosen, places, first));
+            keep.push(places.iter().any(|p| p.adapter.b.is_trained()));
+            first += total;
+        }
+        Ok(Some(Stack { a, packed, words, keep }))
+    }
+
+    /// With S [rows, all columns].
+    fn with(self, s: &Tensor) -> Vec<Low> {
+        let mut first = 0;
+        let lows = self.packed.into_iter().zip(self.keep).map(|(packed, keep)| {
+            let part = Part { all: s.clone(), first, total: packed.total };
+            first += packed.total;
+            Low { packed, s: part, keep }
+        });
+        lows.collect()
+    }
+}
+
+/// The low-rank sides of `ps` for x: one pass over x, or one for each linear when dropout makes its own x for each. Empty
+/// when [`forward`] is to compute them.
+pub(super) fn lows(cx: &Cx, gpu: &Gpu, x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<Vec<Low>> {
+    let rows = x.shape().rows();
+    if ps.len() > 1 && ps.iter().any(|p| p.mask(route).is_some()) {
+        let each = ps.iter().map(|p| lows(cx, gpu, x, &[p], route)).collect::<Result<Vec<_>>>()?;
+        return Ok(if each.iter().all(|e| e.len() == 1) {
+            each.into_iter().flatten().collect()
+        } else {
+            Vec::new()
+        });
+    }
+    let Some(stack) = Stack::new(cx, gpu, ps, route, rows)? else { return Ok(Vec::new()) };
+    let mask = ps.first().map_or(Ok(None), |p| mask(cx, p, route))?;
+    let k = ps.first().map_or(0, |p| p.base.k());
+    let down = Down { x: Mat::of(x)?, rows, k, a: &stack.a, words: &stack.words, mask };
+    let s = down.run(cx, gpu)?;
+    Ok(stack.with(&s))
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct SelectParams {
+    s: u64,
+    ranges: u64,
+    rows: i32,
+    rank: i32,
+    count: i32,
+    pad: i32,
+}
+
+/// LayerNorm and, without dropout, the low-rank sides of `ps` for its result, in one pass.
+pub(super) fn lows_of_norm(
+    cx: &Cx,
+    gpu: &Gpu,
+    (x, r): (Tensor, Option<&Tensor>),
+    norm: &LayerNorm,
+    ps: &[&LoraLinear],
+    route: &Route,
+) -> Result<Option<(LoraDown, Vec<Low>)>> {
+    let rows = x.shape().rows();
+    let padded = x.shape().cols() % 8 != 0;
+    if padded || ps.iter().any(|p| p.mask(route).is_some() || p.base.k() != x.shape().cols()) {
+        return Ok(None);
+    }
+    let Some(stack) = Stack::new(cx, gpu, ps, route, rows)? else { return Ok(None) };
+    let down = layernorm::forward_lora_down(cx, x, r, norm, &stack.a)?;
+    let mut launch = gpu.launch("lora_select_bf16")?;
+    let threads = launch.spec().tile[0];
+    let total = stack.a.shape().rows();
+    let params = SelectParams {
+        s: launch.update(region(&down.s, DType::Bf16)?),
+        ranges: launch.read(cx.table(&stack.words)?),
+        rows: rows as i32,
+        rank: total as i32,
+        count: (stack.words.len() / 6) as i32,
+        pad: 0,
+    };
+    launch.run([(rows * total).div_ceil(threads), 1, 1], &params)?;
+    let lows = stack.with(&down.s);
+    Ok(Some((down, lows)))
+}
