@@ -1,5 +1,6 @@
 //! Chores of this repository: `cargo xtask` lists them. One file each.
 
+mod bench;
 mod caption;
 mod easy_vqa;
 mod golden;
@@ -22,6 +23,12 @@ const CHORES: &[Chore] = &[
         golden::bounds,
     ),
     ("kernels", "[--check] [ARCHS]", "compile the CUDA kernels and print what each uses", kernels::run),
+    (
+        "bench",
+        "[--device cpu|cuda] [--peers] [--rounds N] [--family F] [--write]",
+        "run benches and their rivals in turns; one table, one JSON file in benches/results",
+        bench::run,
+    ),
     (
         "pack-easy-vqa",
         "DIR",

@@ -1,0 +1,85 @@
+//! Attention: of text to image tokens, within a tile of the ViT, and causal within Phi.
+
+mod common;
+
+use common::{Bench, Case, random, work};
+use pheye_ops::attention::{self, Heads, Kv, Span};
+use serde::Deserialize;
+
+#[derive(Clone, Deserialize)]
+struct Row {
+    op: String,
+    batch: usize,
+    lq: usize,
+    lk: usize,
+    heads: usize,
+    head_dim: usize,
+    #[serde(default)]
+    forward_only: bool,
+}
+
+impl Row {
+    fn spans(&self) -> Vec<Span> {
+        let rows = |i: usize, len: usize| i * len..(i + 1) * len;
+        (0..self.batch).map(|i| Span { q: rows(i, self.lq), k: rows(i, self.lk) }).collect()
+    }
+
+    fn heads(&self) -> Heads {
+        Heads {
+            heads: self.heads,
+            head_dim: self.head_dim,
+            scale: (self.head_dim as f32).powf(-0.5),
+            causal: self.op.starts_with("causal"),
+        }
+    }
+}
+
+fn measure(bench: &mut Bench, row: &Row, back: bool) {
+    let Row { batch, lq, lk, heads, head_dim, .. } = *row;
+    let (spans, of) = (row.spans(), row.heads());
+    let width = of.width();
+    // q, o and k, v; backward: q, o, do, dq and k, v, dk, dv.
+    let elements = (if back { 4 } else { 2 }) * batch * (lq + lk) * width;
+    let flops = attention::flops(&spans, &of);
+    let case = Case {
+        op: match row.op.as_str() {
+            "ViT attention" => "ViT attention",
+            "causal attention" => "causal attention",
+            _ => "cross attention",
+        },
+        shape: format!("{batch}x{lq}x{lk}x{heads}x{head_dim}"),
+        direction: if back { "backward" } else { "forward" },
+        flops: if back { flops / 2 * 5 } else { flops },
+        bytes: bench.element() * elements as u64,
+        queues: true,
+    };
+    bench.row(case, move |cx| {
+        let q = random(cx, "q", [batch * lq, width])?;
+        // Cross-attention reads what one linear wrote, keys and values side by side.
+        let fused = random(cx, "kv", [batch * lk, 2 * width])?;
+        let (k, v) = (random(cx, "k", [batch * lk, width])?, random(cx, "v", [batch * lk, width])?);
+        let split = lq == lk;
+        if !back {
+            return work(move |cx| {
+                let kv = if split { Kv::Split { k: &k, v: &v } } else { Kv::Fused(&fused) };
+                Ok(drop(attention::forward(cx, &q, kv, &spans, &of)?))
+            });
+        }
+        let kv = if split { Kv::Split { k: &k, v: &v } } else { Kv::Fused(&fused) };
+        let (_, saved) = attention::forward(cx, &q, kv, &spans, &of)?;
+        let dout = random(cx, "dout", [batch * lq, width])?;
+        work(move |cx| Ok(drop(attention::backward(cx, &saved, &dout, &spans, &of)?)))
+    });
+}
+
+fn main() {
+    common::run("attention", |bench| {
+        for row in bench.rows::<Row>()? {
+            measure(bench, &row, false);
+            if !row.forward_only {
+                measure(bench, &row, true);
+            }
+        }
+        Ok(())
+    });
+}

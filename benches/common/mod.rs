@@ -1,0 +1,242 @@
+//! What the bench files share: rows from `shapes.json`, criterion around a device's own clock, and one JSON line a row.
+//!
+//! On a GPU the time is that between two CUDA events around the replay of a graph, on the CPU that of the wall clock. Before
+//! every run memory larger than the caches is written, so that inputs come from memory, and inputs are random: zeros run faster.
+//!
+//! `PHEYE_BENCH_DEVICE` is `cpu` or `cuda` (the default is a GPU if there is one), `PHEYE_BENCH_OUT` the folder of the JSON lines
+//! (`target/bench`), `PHEYE_BENCH_PEERS` a file of lines that `benches/peers` wrote, for the ratio to the fastest rival.
+
+#![allow(dead_code)] // each bench uses some of it
+
+mod device;
+mod record;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use criterion::{Criterion, SamplingMode};
+use pheye_ops::linear::{self, Linear};
+use pheye_ops::{Cx, RandomInit};
+use pheye_tensor::{Device, Grads, Init, Param, ParamTable, Scope, Shape, Source, Tensor};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use device::Clock;
+pub use record::Rate;
+use record::Records;
+
+/// The most runs of one of criterion's samples.
+const RUNS: u64 = 20;
+
+/// Any fault ends the row it happened in, and the process with an exit code of 1 once the other rows are done.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// One run of what is measured.
+pub type Work = Box<dyn FnMut(&Cx) -> Result<()>>;
+
+/// `run`, to measure.
+pub fn work(run: impl FnMut(&Cx) -> Result<()> + 'static) -> Result<Work> {
+    Ok(Box::new(run))
+}
+
+/// What a row is called and what it costs.
+pub struct Case {
+    /// The operation, as in `shapes.json`.
+    pub op: &'static str,
+    /// Its sizes.
+    pub shape: String,
+    /// `forward` or `backward`.
+    pub direction: &'static str,
+    /// Arithmetic that the operation needs.
+    pub flops: u64,
+    /// Bytes it must move: each input read once, each output written once.
+    pub bytes: u64,
+    /// Whether it only queues work. An operation that waits for its result cannot be a graph, and is timed with its launches.
+    pub queues: bool,
+}
+
+/// One family of rows on one device.
+pub struct Bench {
+    family: &'static str,
+    criterion: Criterion,
+    cx: Cx,
+    clock: Clock,
+    records: Records,
+    roofline: Option<Rate>,
+    failed: bool,
+}
+
+/// Runs a family: `rows` measures each of its rows.
+pub fn run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()>) {
+    if let Err(e) = try_run(family, rows) {
+        eprintln!("error: {e}");
+        std::process::exit(1);
+    }
+}
+
+fn try_run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()>) -> Result<()> {
+    let device = device::open(std::env::var("PHEYE_BENCH_DEVICE").ok().as_deref())?;
+    // Rows on the CPU last up to half a second; ten runs of them are enough for a median.
+    let criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+        .without_plots()
+        .configure_from_args();
+    let (clock, cx) = (Clock::new(&device)?, Cx::new(device));
+    let records = Records::new(family, &cx)?;
+    let mut bench = Bench { family, criterion, cx, clock, records, roofline: None, failed: false };
+    rows(&mut bench)?;
+    bench.criterion.final_summary();
+    bench.records.write()?;
+    if bench.failed { Err("some rows could not be measured".into()) } else { Ok(()) }
+}
+
+impl Bench {
+    /// The rows of this family for the device. On the CPU those with a `cpu` entry, changed as it says.
+    pub fn rows<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
+        let shapes: Value = serde_json::from_str(include_str!("../shapes.json"))?;
+        let on_cpu = matches!(self.cx.device, Device::Cpu);
+        let mut rows = Vec::new();
+        for row in shapes[self.family].as_array().ok_or("shapes.json lacks this family")? {
+            let mut row = row.as_object().ok_or("a row of shapes.json is no object")?.clone();
+            match (on_cpu, row.remove("cpu")) {
+                (true, None) => continue,
+                (true, Some(Value::Object(smaller))) => row.extend(smaller),
+                _ => {}
+            }
+            rows.push(serde_json::from_value(Value::Object(row))?);
+        }
+        Ok(rows)
+    }
+
+    /// Bytes of an element of activations and frozen matrices.
+    pub fn element(&self) -> u64 {
+        self.cx.dtype().size() as u64
+    }
+
+    /// Measures one row. `make` makes its inputs, and is not called when the command line leaves the row out.
+    pub fn row(&mut self, case: Case, make: impl FnOnce(&Cx) -> Result<Work>) {
+        if let Err(e) = self.try_row(&case, make) {
+            eprintln!("error: {} {} {}: {e}", case.op, case.shape, case.direction);
+            self.failed = true;
+        }
+    }
+
+    fn try_row(&mut self, case: &Case, make: impl FnOnce(&Cx) -> Result<Work>) -> Result<()> {
+        let name = format!("{} {} {}", case.shape, self.cx.dtype(), case.direction);
+        let (cx, clock) = (&self.cx, &self.clock);
+        let (mut make, mut runner) = (Some(make), None);
+        let (mut times, mut last, mut fault) = (Vec::new(), 0, None);
+        let mut group = self.criterion.benchmark_group(case.op);
+        group.sampling_mode(SamplingMode::Flat);
+        let all = catch_unwind(AssertUnwindSafe(|| {
+            group.bench_function(name, |b| {
+                if let Some(make) = make.take() {
+                    match make(cx).and_then(|work| clock.prepare(cx, work, case.queues)) {
+                        Ok(prepared) => runner = Some(prepared),
+                        Err(e) => {
+                            fault = Some(e);
+                            // criterion has no way to give up a row, and must not report one that did not run.
+                            resume_unwind(Box::new(()));
+                        }
+                    }
+                }
+                b.iter_custom(|runs| {
+                    if runs != last {
+                        // Criterion doubles the count while it warms up, and keeps it while it measures.
+                        times.clear();
+                        last = runs;
+                    }
+                    // Writing to the caches between runs takes longer than a short run: of many, some are enough.
+                    let few = runs.min(RUNS);
+                    let mut sum = Duration::ZERO;
+                    for _ in 0..few {
+                        match runner.as_mut().map(|r| clock.time(cx, r)) {
+                            Some(Ok(time)) => {
+                                sum += time;
+                                times.push(time);
+                            }
+                            Some(Err(e)) => fault = Some(e),
+                            None => {}
+                        }
+                    }
+                    sum.mul_f64(runs as f64 / few.max(1) as f64)
+                });
+            });
+        }));
+        group.finish();
+        if let Some(e) = fault {
+            return Err(e);
+        }
+        if let Err(panic) = all {
+            resume_unwind(panic);
+        }
+        drop(runner);
+        if times.is_empty() {
+            return Ok(());
+        }
+        if self.roofline.is_none() {
+            self.roofline = Some(self.measure_roofline()?);
+        }
+        if let Some(roofline) = self.roofline {
+            self.records.add(case, &mut times, roofline);
+        }
+        Ok(())
+    }
+
+    /// What this device reaches at best in this run: a copy for bytes, a large product for arithmetic.
+    fn measure_roofline(&mut self) -> Result<Rate> {
+        let (bytes, copy) = device::copy(&self.cx)?;
+        let copy = self.best(copy)?;
+        let [m, k, n] = match self.cx.device {
+            Device::Cpu => [1024, 2048, 2048],
+            Device::Gpu(_) => [8192; 3],
+        };
+        let (x, mut layer) = (random(&self.cx, "x", [m, k])?, linear(n, k, false));
+        place(&self.cx, vec![&mut layer.weight], false)?;
+        let flops = layer.flops(m);
+        let product = self.best(work(move |cx| Ok(drop(linear::forward(cx, &x, &layer)?)))?)?;
+        let rate =
+            Rate { flops: flops as f64 / product.as_secs_f64(), bytes: bytes as f64 / copy.as_secs_f64() };
+        self.records.roofline(rate);
+        Ok(rate)
+    }
+
+    /// The shortest of ten runs.
+    fn best(&self, work: Work) -> Result<Duration> {
+        let mut runner = self.clock.prepare(&self.cx, work, true)?;
+        let times: Result<Vec<_>> = (0..10).map(|_| self.clock.time(&self.cx, &mut runner)).collect();
+        Ok(times?.into_iter().min().unwrap_or_default())
+    }
+}
+
+/// Random values of the device's activation type, on the device.
+pub fn random(cx: &Cx, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
+    let t = RandomInit::new(1).tensor(name, shape.into(), Init::Uniform(1.0));
+    Ok(t.to_dtype(cx.dtype())?.to_device(&cx.device)?)
+}
+
+/// Random values in 0..1 in f32, on the device.
+pub fn random_f32(cx: &Cx, name: &str, len: usize) -> Result<Tensor> {
+    let mut t = RandomInit::new(1).tensor(name, [len].into(), Init::Uniform(1.0));
+    t.f32_mut()?.iter_mut().for_each(|v| *v = v.abs());
+    Ok(t.to_device(&cx.device)?)
+}
+
+/// A random linear [n, k], not yet on the device.
+pub fn linear(n: usize, k: usize, bias: bool) -> Linear {
+    let mut source = RandomInit::new(2);
+    let init = Init::Uniform((k as f32).powf(-0.5));
+    let mut layer = Linear::new(&mut Scope::new(&mut source, "linear"), k, n, bias, init);
+    if let Some(b) = &mut layer.bias {
+        b.value = source.tensor("bias", b.shape(), init);
+    }
+    layer
+}
+
+/// Trains or freezes `params` and moves them to the device; the gradients of the trained ones.
+pub fn place(cx: &Cx, mut params: Vec<&mut Param>, train: bool) -> Result<Grads> {
+    let table = ParamTable::assign(params.iter_mut().map(|p| &mut **p), |_| train)?;
+    device::place(cx, params, table)
+}

@@ -1,0 +1,51 @@
+//! Cross entropy fused with Phi's frozen output head.
+
+mod common;
+
+use common::{Bench, Case, linear, place, random, work};
+use pheye_ops::cross_entropy;
+use serde::Deserialize;
+
+#[derive(Clone, Deserialize)]
+struct Row {
+    tokens: usize,
+    d: usize,
+    vocab: usize,
+}
+
+fn measure(bench: &mut Bench, row: &Row, gradient: bool) {
+    let Row { tokens, d, vocab } = *row;
+    let products = if gradient { 2 } else { 1 };
+    let [n, k, v] = [tokens, d, vocab].map(|x| x as u64);
+    let case = Case {
+        op: "linear cross entropy",
+        shape: format!("{tokens}x{d}x{vocab}"),
+        direction: if gradient { "forward+backward" } else { "forward" },
+        flops: 2 * products * n * k * v,
+        // x and W once, and for the gradient W again and dx; logits are nobody's output.
+        bytes: bench.element() * products * (n * k + k * v),
+        // It returns a number.
+        queues: false,
+    };
+    bench.row(case, move |cx| {
+        let x = random(cx, "x", [tokens, d])?;
+        let mut head = linear(vocab, d, true);
+        place(cx, head.params_mut(), false)?;
+        // Any spread over the vocabulary does.
+        let targets: Vec<i64> = (0..tokens).map(|i| (i * 7919 % vocab) as i64).collect();
+        work(move |cx| {
+            let loss = cross_entropy::run(cx, &x, &head, &targets, gradient, None)?;
+            Ok(drop(loss))
+        })
+    });
+}
+
+fn main() {
+    common::run("cross_entropy", |bench| {
+        for row in bench.rows::<Row>()? {
+            measure(bench, &row, false);
+            measure(bench, &row, true);
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,177 @@
+//! Lines of many rounds and two sides as one report, and the report as a table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+const OURS: &str = "pheye";
+
+fn text<'a>(line: &'a Value, key: &str) -> &'a str {
+    line[key].as_str().unwrap_or_default()
+}
+
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    let half = of.len() / 2;
+    (of[half] + of[(of.len() - 1) / 2]) / 2.0
+}
+
+/// One row for each row of ours: the median over the rounds, the share of the roofline, the rivals and the ratio to the fastest.
+///
+/// The roofline is the best that any side's copy or product reached.
+pub fn report(lines: &[Value]) -> Value {
+    let best = |key: &str| {
+        let all = lines.iter().filter(|l| l["op"] == "roofline");
+        all.filter_map(|l| Some((l[key].as_f64()?, text(l, "backend")))).max_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    let (tflops, gbps) = (best("tflops").unwrap_or_default(), best("gbps").unwrap_or_default());
+
+    // The order of first appearance, which is that of shapes.json.
+    let (mut order, mut rows) = (Vec::new(), BTreeMap::<_, BTreeMap<&str, Vec<&Value>>>::new());
+    for line in lines.iter().filter(|l| l["median_us"].is_number()) {
+        let key = ["family", "op", "shape", "dtype", "direction"].map(|k| text(line, k));
+        if !rows.contains_key(&key) {
+            order.push(key);
+        }
+        rows.entry(key).or_default().entry(text(line, "backend")).or_default().push(line);
+    }
+    let time = |of: &[&Value]| median(of.iter().filter_map(|l| l["median_us"].as_f64()).collect());
+    let mut out = Vec::new();
+    for key in order {
+        let sides = &rows[&key];
+        let [family, op, shape, dtype, direction] = key;
+        let mut row = json!({
+            "family": family, "op": op, "shape": shape, "dtype": dtype, "direction": direction,
+        });
+        let rivals: BTreeMap<_, _> =
+            sides.iter().filter(|(b, _)| **b != OURS).map(|(b, of)| (*b, time(of))).collect();
+        row["rivals_us"] = json!(rivals);
+        if let Some(ours) = sides.get(OURS) {
+            let edge = |key: &str, pick: fn(f64, f64) -> f64| {
+                ours.iter().filter_map(|l| l[key].as_f64()).reduce(pick)
+            };
+            let (us, flops, bytes) = (time(ours), ours[0]["flops"].as_f64(), ours[0]["bytes"].as_f64());
+            let (flops, bytes) = (flops.unwrap_or(0.0), bytes.unwrap_or(0.0));
+            let floor = (flops / tflops.0 / 1e6).max(bytes / gbps.0 / 1e3);
+            row["median_us"] = json!(us);
+            row["min_us"] = json!(edge("min_us", f64::min));
+            row["max_us"] = json!(edge("max_us", f64::max));
+            row["flops"] = ours[0]["flops"].clone();
+            row["bytes"] = ours[0]["bytes"].clone();
+            row["tflops"] = json!(flops / us / 1e6);
+            row["gbps"] = json!(bytes / us / 1e3);
+            row["roofline_share"] = json!(floor / us);
+            if let Some((rival, theirs)) = rivals.iter().min_by(|a, b| a.1.total_cmp(b.1)) {
+                row["rival"] = json!(rival);
+                row["ratio"] = json!(theirs / us);
+            }
+        }
+        out.push(row);
+    }
+    json!({
+        "roofline": { "tflops": tflops.0, "tflops_by": tflops.1, "gbps": gbps.0, "gbps_by": gbps.1 },
+        "rows": out,
+    })
+}
+
+/// The report for people. A time above 1 in the last column means that ours is faster.
+pub fn markdown(report: &Value) -> String {
+    let roofline = &report["roofline"];
+    let number = |v: &Value| v.as_f64().unwrap_or(0.0);
+    let mut out = format!(
+        "{}, {}, {} rounds, load before: {}. Roofline: {:.3} TFLOP/s ({}), {:.1} GB/s ({}).\n\n",
+        text(report, "machine"),
+        text(report, "date"),
+        report["rounds"],
+        text(report, "load_before"),
+        number(&roofline["tflops"]),
+        text(roofline, "tflops_by"),
+        number(&roofline["gbps"]),
+        text(roofline, "gbps_by"),
+    );
+    out += "| operation | shape | direction | µs | TFLOP/s | GB/s | of the roofline | fastest rival | its µs | times its speed |\n";
+    out += "|---|---|---|---|---|---|---|---|---|---|\n";
+    for row in report["rows"].as_array().into_iter().flatten() {
+        if !row["median_us"].is_number() {
+            continue;
+        }
+        let us = number(&row["median_us"]);
+        let rival = text(row, "rival");
+        let (theirs, ratio) = match row["ratio"].as_f64() {
+            Some(ratio) => (short(us * ratio), format!("{ratio:.2}")),
+            None => Default::default(),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "| {} | {} {} | {} | {} | {:.3} | {:.1} | {:.0} % | {rival} | {theirs} | {ratio} |",
+            text(row, "op"),
+            text(row, "shape"),
+            text(row, "dtype"),
+            text(row, "direction"),
+            short(us),
+            number(&row["tflops"]),
+            number(&row["gbps"]),
+            100.0 * number(&row["roofline_share"]),
+        );
+    }
+    out
+}
+
+fn short(us: f64) -> String {
+    if us < 100.0 { format!("{us:.1}") } else { format!("{us:.0}") }
+}
+
+/// `page` with `table` between the marks of `name`.
+pub fn replace(page: &str, name: &str, table: &str) -> Result<String> {
+    let (open, close) = (format!("<!-- bench {name} -->"), format!("<!-- /bench {name} -->"));
+    let marks = || format!("BENCHMARKS.md lacks {open} and {close}");
+    let (before, rest) = page.split_once(&open).with_context(marks)?;
+    let (_, after) = rest.split_once(&close).with_context(marks)?;
+    Ok(format!("{before}{open}\n{table}{close}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(backend: &str, us: f64) -> Value {
+        json!({ "family": "rowwise", "op": "layernorm", "shape": "4x8", "dtype": "f32", "direction": "forward",
+                "backend": backend, "median_us": us, "min_us": us, "max_us": us, "flops": 2_000_000, "bytes": 1000 })
+    }
+
+    #[test]
+    fn medians_over_rounds_against_the_fastest_rival() {
+        let top = |backend: &str, tflops| json!({ "op": "roofline", "backend": backend, "tflops": tflops, "gbps": 1.0 });
+        let lines = [
+            top("pheye", 0.5),
+            line("pheye", 10.0),
+            line("slow", 90.0),
+            top("torch", 1.0),
+            line("fast", 30.0),
+            line("pheye", 2.0),
+            line("pheye", 4.0),
+        ];
+        let report = report(&lines);
+        let row = &report["rows"][0];
+        assert_eq!((row["median_us"].as_f64(), row["ratio"].as_f64()), (Some(4.0), Some(7.5)));
+        assert_eq!((row["rival"].as_str(), row["roofline_share"].as_f64()), (Some("fast"), Some(0.5)));
+        assert_eq!(report["roofline"]["tflops_by"], "torch");
+        assert!(
+            markdown(&report).contains(
+                "| layernorm | 4x8 f32 | forward | 4.0 | 0.500 | 0.2 | 50 % | fast | 30.0 | 7.50 |"
+            )
+        );
+    }
+
+    #[test]
+    fn a_table_replaces_the_one_before_it() {
+        let page = "a\n<!-- bench cpu -->\nold\n<!-- /bench cpu -->\nb\n";
+        let once = replace(page, "cpu", "new\n").unwrap();
+        assert_eq!(once, "a\n<!-- bench cpu -->\nnew\n<!-- /bench cpu -->\nb\n");
+        assert_eq!(replace(&once, "cpu", "new\n").unwrap(), once);
+        assert!(replace(page, "cuda", "new\n").is_err());
+    }
+}
