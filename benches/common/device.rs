@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use pheye_kernels::{Error, Graph, Memory};
+use pheye_kernels::{Error, Gpu, Graph, Memory};
 use pheye_ops::Cx;
 use pheye_tensor::{Device, Grads, Param, ParamTable};
 
@@ -90,7 +90,7 @@ impl Clock {
         let graph = match &cx.device {
             Device::Gpu(gpu) if queues => {
                 gpu.synchronize()?;
-                Some(through(|run| gpu.record(run), || work(cx))?)
+                Some(gpu.record(|| work(cx))?.1)
             }
             _ => None,
         };
@@ -105,7 +105,7 @@ impl Clock {
                 gpu.clear(memory.all())?;
                 match &runner.graph {
                     Some(graph) => Ok(gpu.time(|| graph.launch())?),
-                    None => through(|run| gpu.time(run), || (runner.work)(cx)),
+                    None => timed(gpu, || (runner.work)(cx)),
                 }
             }
             (_, cold) => {
@@ -121,17 +121,14 @@ impl Clock {
     }
 }
 
-/// `outer` around `work`, with the errors of both.
-fn through<T>(
-    outer: impl FnOnce(&mut dyn FnMut() -> std::result::Result<(), Error>) -> std::result::Result<T, Error>,
-    mut work: impl FnMut() -> Result<()>,
-) -> Result<T> {
+/// Time that the GPU takes for what `work` queues, and waits for.
+fn timed(gpu: &Gpu, mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
     let mut fault = None;
-    let result = outer(&mut || {
+    let time = gpu.time(|| {
         work().map_err(|e| {
             fault = Some(e);
             Error::Unsupported("the operation")
         })
     });
-    fault.map_or(result.map_err(Into::into), Err)
+    fault.map_or(time.map_err(Into::into), Err)
 }

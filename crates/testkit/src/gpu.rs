@@ -5,12 +5,17 @@ use pheye_tensor::{DType, Device, Shape, Tensor};
 
 use crate::{Rule, normal};
 
-/// The emulator, running its threads forwards, backwards and shuffled. A kernel has the same bits on all three.
+/// The emulator, running its threads forwards, backwards and shuffled; or `PHEYE_TEST_DEVICE`, such as `cuda`, three times. A
+/// kernel has the same bits on all three.
 ///
 /// # Panics
-/// When the test was built without feature `emulator`.
+/// When the test was built without the feature of that device, or there is none.
 pub fn orders() -> [Device; 3] {
-    ["emulator", "emulator:reversed", "emulator:shuffled=7"].map(|name| match name.parse() {
+    let names = match std::env::var("PHEYE_TEST_DEVICE") {
+        Ok(name) => [name.clone(), name.clone(), name],
+        Err(_) => ["emulator", "emulator:reversed", "emulator:shuffled=7"].map(str::to_owned),
+    };
+    names.map(|name| match name.parse() {
         Ok(device) => device,
         Err(e) => panic!("{name}: {e}"),
     })
