@@ -26,7 +26,7 @@ class Peers:
         ap.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
         ap.add_argument("--out", help="file to add lines to; otherwise they are printed")
         ap.add_argument("--shapes", default=os.path.join(HERE, "..", "shapes.json"))
-        ap.add_argument("--seconds", type=float, default=1.0, help="spent on each row")
+        ap.add_argument("--seconds", type=float, default=0.5, help="spent on each row")
         ap.add_argument("--only", default="", help="rows whose name holds this")
         self.args = ap.parse_args()
         self.family = family
