@@ -98,18 +98,19 @@ pub fn run(args: &[String]) -> Result<()> {
                 read(&theirs, &mut lines)?;
             }
         }
+        if lines.is_empty() {
+            bail!("nothing was measured; failed: {}", failed.join("; "));
+        }
+        // After every round, so that a run cut short leaves what it measured.
+        let mut report = table::report(&lines);
+        report["device"] = json!(o.device);
+        report["machine"] = json!(machine(&o.device));
+        report["date"] = json!(output(&["date", "-u", "+%F"]));
+        report["rounds"] = json!(round);
+        report["load_before"] = json!(load.trim());
+        report["failed"] = json!(failed);
+        save(&o, &report)?;
     }
-    if lines.is_empty() {
-        bail!("nothing was measured; failed: {}", failed.join("; "));
-    }
-    let mut report = table::report(&lines);
-    report["device"] = json!(o.device);
-    report["machine"] = json!(machine(&o.device));
-    report["date"] = json!(output(&["date", "-u", "+%F"]));
-    report["rounds"] = json!(o.rounds);
-    report["load_before"] = json!(load.trim());
-    report["failed"] = json!(failed);
-    save(&o, &report)?;
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join("; ")) }
 }
 
