@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{Bench, Case, place, random_f32, work};
-use pheye_ops::RandomInit;
+use common::{Bench, Case, Result, Work, random_f32, work};
 use pheye_ops::adamw::{self, AdamW, Moments};
-use pheye_tensor::{Init, Param, Source};
+use pheye_ops::{Cx, RandomInit};
+use pheye_tensor::{Device, Grads, Init, Param, ParamTable, Source};
 use serde::Deserialize;
 
 #[derive(Clone, Deserialize)]
@@ -29,8 +29,6 @@ fn measure(bench: &mut Bench, row: &Row) {
         direction: "forward",
         flops: params as u64 * if norm { 2 } else { 14 },
         bytes: params as u64 * if norm { 4 } else { 28 + copy },
-        // The norm is a number.
-        queues: !norm,
     };
     bench.row(case, move |cx| {
         let mut source = RandomInit::new(1);
@@ -42,25 +40,33 @@ fn measure(bench: &mut Bench, row: &Row) {
                 Param::frozen(name, value)
             })
             .collect();
-        let mut grads = place(cx, all.iter_mut().collect(), true)?;
-        let len = grads.table.len();
-        grads.flat = random_f32(cx, "g", len)?;
-        if norm {
-            return work(move |cx| {
-                let norm = adamw::global_norm(cx, &grads)?;
-                std::hint::black_box(norm);
-                Ok(())
-            });
+        let table = ParamTable::assign(&mut all, |_| true)?;
+        let len = table.len();
+        let grads = Grads { flat: random_f32(cx, "g", len)?, table };
+        if let Device::Gpu(_) = cx.device {
+            return gpu(cx, all, grads, norm);
         }
-        // Gradients stand in for moments of their size; the second moment is never negative.
+        if norm {
+            return work(move |cx| adamw::global_norm(cx, &grads));
+        }
         let mut moments = Moments { m: random_f32(cx, "m", len)?, v: random_f32(cx, "v", len)? };
-        let mut step = 0;
         work(move |cx| {
-            step += 1;
             let mut params: Vec<&mut Param> = all.iter_mut().collect();
-            Ok(adamw::step(cx, &mut params, &grads, &mut moments, &HYPER, step, 1.0)?)
+            adamw::step(cx, &mut params, &grads, &mut moments, &HYPER, 1, 1.0)
         })
     });
+}
+
+/// The forms of a training step on a GPU, where nothing waits for the norm.
+fn gpu(cx: &Cx, mut all: Vec<Param>, grads: Grads, norm: bool) -> Result<Work> {
+    if norm {
+        return work(move |cx| adamw::queue_norm(cx, &grads, 1.0, Some(1.0)));
+    }
+    let len = grads.table.len();
+    let masters = grads.table.upload(&mut all, &cx.device)?;
+    let mut moments = Moments { m: random_f32(cx, "m", len)?, v: random_f32(cx, "v", len)? };
+    let norm = adamw::queue_norm(cx, &grads, 1.0, Some(1.0))?;
+    work(move |cx| adamw::queue_step(cx, &masters, &grads, &mut moments, &HYPER, 1, &norm))
 }
 
 fn main() {

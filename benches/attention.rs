@@ -51,7 +51,6 @@ fn measure(bench: &mut Bench, row: &Row, back: bool) {
         direction: if back { "backward" } else { "forward" },
         flops: if back { flops / 2 * 5 } else { flops },
         bytes: bench.element() * elements as u64,
-        queues: true,
     };
     bench.row(case, move |cx| {
         let q = random(cx, "q", [batch * lq, width])?;
@@ -62,13 +61,13 @@ fn measure(bench: &mut Bench, row: &Row, back: bool) {
         if !back {
             return work(move |cx| {
                 let kv = if split { Kv::Split { k: &k, v: &v } } else { Kv::Fused(&fused) };
-                Ok(drop(attention::forward(cx, &q, kv, &spans, &of)?))
+                attention::forward(cx, &q, kv, &spans, &of)
             });
         }
         let kv = if split { Kv::Split { k: &k, v: &v } } else { Kv::Fused(&fused) };
         let (_, saved) = attention::forward(cx, &q, kv, &spans, &of)?;
         let dout = random(cx, "dout", [batch * lq, width])?;
-        work(move |cx| Ok(drop(attention::backward(cx, &saved, &dout, &spans, &of)?)))
+        work(move |cx| attention::backward(cx, &saved, &dout, &spans, &of))
     });
 }
 

@@ -49,7 +49,6 @@ impl Row {
             direction: if back { "backward" } else { "forward" },
             flops,
             bytes,
-            queues: true,
         }
     }
 }
@@ -63,11 +62,11 @@ fn plain_row(bench: &mut Bench, row: &Row, back: bool) {
         place(cx, layer.bias.iter_mut().collect(), false)?;
         let mut grads = place(cx, vec![&mut layer.weight], row.trained)?;
         if !back {
-            return work(move |cx| Ok(drop(plain::forward(cx, &x, &layer)?)));
+            return work(move |cx| plain::forward(cx, &x, &layer));
         }
         let (_, saved) = plain::forward(cx, &x, &layer)?;
         let dy = random(cx, "dy", [row.m, row.n])?;
-        work(move |cx| Ok(drop(plain::backward(cx, &saved, &dy, &layer, Some(&mut grads))?)))
+        work(move |cx| plain::backward(cx, &saved, &dy, &layer, Some(&mut grads)))
     });
 }
 
@@ -88,11 +87,11 @@ fn lora_row(bench: &mut Bench, row: &Row, rank: usize, back: bool) {
         let dropout = row.dropout.filter(|&p| p > 0.0).map(|p| Dropout { p, seed: 1, stream: 1 });
         let route = Route { ranges: vec![RowRange { rows: 0..m, adapter: Some(0) }], dropout };
         if !back {
-            return work(move |cx| Ok(drop(lora::forward(cx, &x, &layer, &route)?)));
+            return work(move |cx| lora::forward(cx, &x, &layer, &route));
         }
         let (_, saved) = lora::forward(cx, &x, &layer, &route)?;
         let dy = random(cx, "dy", [m, n])?;
-        work(move |cx| Ok(drop(lora::backward(cx, &saved, &dy, &layer, &route, Some(&mut grads))?)))
+        work(move |cx| lora::backward(cx, &saved, &dy, &layer, &route, Some(&mut grads)))
     });
 }
 

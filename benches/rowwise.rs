@@ -35,24 +35,23 @@ fn measure(bench: &mut Bench, row: &Row, back: bool) {
         flops: flops[back as usize] * elements,
         // x, y; backward: x, dy, dx.
         bytes: bench.element() * elements * if back { 3 } else { 2 },
-        queues: true,
     };
     bench.row(case, move |cx| {
         let (x, dy) = (random(cx, "x", [rows, cols])?, random(cx, "dy", [rows, cols])?);
         if let Some(kind) = kind {
             if !back {
-                return work(move |cx| Ok(drop(gelu::forward(cx, &x, kind)?)));
+                return work(move |cx| gelu::forward(cx, &x, kind));
             }
             let (_, saved) = gelu::forward(cx, &x, kind)?;
-            return work(move |cx| Ok(drop(gelu::backward(cx, &saved, &dy, kind)?)));
+            return work(move |cx| gelu::backward(cx, &saved, &dy, kind));
         }
         let mut norm = LayerNorm::new(&mut Scope::new(&mut RandomInit::new(1), "norm"), cols, 1e-5);
         let mut grads = place(cx, norm.params_mut(), trained)?;
         if !back {
-            return work(move |cx| Ok(drop(layernorm::forward(cx, &x, &norm)?)));
+            return work(move |cx| layernorm::forward(cx, &x, &norm));
         }
         let (_, saved) = layernorm::forward(cx, &x, &norm)?;
-        work(move |cx| Ok(drop(layernorm::backward(cx, &saved, &dy, &norm, Some(&mut grads))?)))
+        work(move |cx| layernorm::backward(cx, &saved, &dy, &norm, Some(&mut grads)))
     });
 }
 

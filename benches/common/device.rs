@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use pheye_kernels::{Error, Gpu, Graph, Memory};
+use pheye_kernels::{Graph, Memory};
 use pheye_ops::Cx;
 use pheye_tensor::{Device, Grads, Param, ParamTable};
 
@@ -83,16 +83,16 @@ impl Clock {
         Ok(Clock { cold })
     }
 
-    /// Runs `work` twice, then records a graph of it where it only queues launches.
-    pub fn prepare(&self, cx: &Cx, mut work: Work, queues: bool) -> Result<Runner> {
+    /// Runs `work` twice, then, on a GPU, records a graph of it.
+    pub fn prepare(&self, cx: &Cx, mut work: Work) -> Result<Runner> {
         work(cx)?;
         work(cx)?;
         let graph = match &cx.device {
-            Device::Gpu(gpu) if queues => {
+            Device::Gpu(gpu) => {
                 gpu.synchronize()?;
                 Some(gpu.record(|| work(cx))?.1)
             }
-            _ => None,
+            Device::Cpu => None,
         };
         Ok(Runner { work, graph })
     }
@@ -103,10 +103,8 @@ impl Clock {
             (Device::Gpu(gpu), Cold::Gpu(memory)) => {
                 // Queued, so that the launch after it is there when the GPU gets to it.
                 gpu.clear(memory.all())?;
-                match &runner.graph {
-                    Some(graph) => Ok(gpu.time(|| graph.launch())?),
-                    None => timed(gpu, || (runner.work)(cx)),
-                }
+                let graph = runner.graph.as_ref().ok_or("work without a graph")?;
+                Ok(gpu.time(|| graph.launch())?)
             }
             (_, cold) => {
                 if let Cold::Host(memory) = cold {
@@ -119,16 +117,4 @@ impl Clock {
             }
         }
     }
-}
-
-/// Time that the GPU takes for what `work` queues, and waits for.
-fn timed(gpu: &Gpu, mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
-    let mut fault = None;
-    let time = gpu.time(|| {
-        work().map_err(|e| {
-            fault = Some(e);
-            Error::Unsupported("the operation")
-        })
-    });
-    fault.map_or(time.map_err(Into::into), Err)
 }

@@ -11,6 +11,7 @@
 mod device;
 mod record;
 
+use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
@@ -35,8 +36,11 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 pub type Work = Box<dyn FnMut(&Cx) -> Result<()>>;
 
 /// `run`, to measure.
-pub fn work(run: impl FnMut(&Cx) -> Result<()> + 'static) -> Result<Work> {
-    Ok(Box::new(run))
+pub fn work<T>(mut run: impl FnMut(&Cx) -> pheye_ops::Result<T> + 'static) -> Result<Work> {
+    Ok(Box::new(move |cx| {
+        black_box(run(cx)?);
+        Ok(())
+    }))
 }
 
 /// What a row is called and what it costs.
@@ -51,8 +55,6 @@ pub struct Case {
     pub flops: u64,
     /// Bytes it must move: each input read once, each output written once.
     pub bytes: u64,
-    /// Whether it only queues work. An operation that waits for its result cannot be a graph, and is timed with its launches.
-    pub queues: bool,
 }
 
 /// One family of rows on one device.
@@ -133,7 +135,7 @@ impl Bench {
         let all = catch_unwind(AssertUnwindSafe(|| {
             group.bench_function(name, |b| {
                 if let Some(make) = make.take() {
-                    match make(cx).and_then(|work| clock.prepare(cx, work, case.queues)) {
+                    match make(cx).and_then(|work| clock.prepare(cx, work)) {
                         Ok(prepared) => runner = Some(prepared),
                         Err(e) => {
                             fault = Some(e);
@@ -196,7 +198,7 @@ impl Bench {
         let (x, mut layer) = (random(&self.cx, "x", [m, k])?, linear(n, k, false));
         place(&self.cx, vec![&mut layer.weight], false)?;
         let flops = layer.flops(m);
-        let product = self.best(work(move |cx| Ok(drop(linear::forward(cx, &x, &layer)?)))?)?;
+        let product = self.best(work(move |cx| linear::forward(cx, &x, &layer))?)?;
         let rate =
             Rate { flops: flops as f64 / product.as_secs_f64(), bytes: bytes as f64 / copy.as_secs_f64() };
         self.records.roofline(rate);
@@ -205,7 +207,7 @@ impl Bench {
 
     /// The shortest of ten runs.
     fn best(&self, work: Work) -> Result<Duration> {
-        let mut runner = self.clock.prepare(&self.cx, work, true)?;
+        let mut runner = self.clock.prepare(&self.cx, work)?;
         let times: Result<Vec<_>> = (0..10).map(|_| self.clock.time(&self.cx, &mut runner)).collect();
         Ok(times?.into_iter().min().unwrap_or_default())
     }

@@ -12,8 +12,8 @@ def rows(p):
             q.grad = p.random(*q.shape, dtype=torch.float32)
         if row["op"] == "gradient norm":
             grads = [q.grad for q in params]
-            norm = lambda: torch.nn.utils.get_total_norm(grads).item()
-            p.row(row["op"], str(count), "forward", "get_total_norm", lambda: norm, graph=False)
+            norm = lambda: torch.nn.utils.get_total_norm(grads)
+            p.row(row["op"], str(count), "forward", "get_total_norm", lambda: norm)
             continue
 
         def make(**options):

@@ -1,7 +1,7 @@
 """What the rivals share: rows from shapes.json, the clock, and one JSON line a row.
 
 The rules are those of benches/common: random inputs, caches written before each run, a warm-up, the median. On a GPU the time
-is that between two CUDA events around the replay of a graph, or around the launches where no graph can be made of them.
+is that between two CUDA events around the replay of a graph.
 """
 import argparse
 import json
@@ -53,12 +53,12 @@ class Peers:
     def wanted(self, *name):
         return self.args.only in " ".join(map(str, name))
 
-    def row(self, op, shape, direction, backend, make, graph=True):
+    def row(self, op, shape, direction, backend, make):
         """Times make(), a function without arguments; a rival that cannot run this row is left out with its reason."""
         if not self.wanted(op, shape, direction, backend):
             return
         try:
-            times = self.times(make(), graph)
+            times = self.times(make())
         except Exception as e:  # a rival may refuse a shape, a device or a mode
             reason = str(e).strip().splitlines() or [type(e).__name__]
             print(f"left out: {op} {shape} {direction} {backend}: {reason[0][:160]}", file=sys.stderr)
@@ -79,9 +79,9 @@ class Peers:
         if not self.args.out:
             print(text, flush=True)
 
-    def times(self, run, graph=True):
+    def times(self, run):
         """Microseconds of each run, at least ten."""
-        return self.gpu_times(run, graph) if self.cuda else self.cpu_times(run)
+        return self.gpu_times(run) if self.cuda else self.cpu_times(run)
 
     def cpu_times(self, run):
         run(), run()
@@ -93,24 +93,22 @@ class Peers:
             times.append((time.perf_counter() - start) * 1e6)
         return times
 
-    def gpu_times(self, run, graph):
+    def gpu_times(self, run):
         # One stream for all: backward runs on the stream of its forward, and a graph records one stream.
         with torch.cuda.stream(self.stream):
             for _ in range(3):
                 run()
             torch.cuda.synchronize()
-            if graph:
-                recorded = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(recorded, stream=self.stream):
-                    run()
-                run = recorded.replay
-                torch.cuda.synchronize()
+            recorded = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(recorded, stream=self.stream):
+                run()
+            torch.cuda.synchronize()
             times, end = [], time.perf_counter() + self.args.seconds
             while len(times) < 10 or (time.perf_counter() < end and len(times) < 200):
                 start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
                 self.cold.add_(1)
                 start.record()
-                run()
+                recorded.replay()
                 stop.record()
                 stop.synchronize()
                 times.append(start.elapsed_time(stop) * 1e3)
