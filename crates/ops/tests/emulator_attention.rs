@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::bf16;
 use pheye_ops::attention::{self, Heads, Kv, Span};
 use pheye_ops::{Cx, Error};
-use pheye_tensor::Device;
+use pheye_tensor::{Device, Tensor};
 use pheye_testkit::gpu::{assert_rule, download, on_all_orders, round_bf16, upload_bf16, wide};
 use pheye_testkit::{Rule, uniform};
 
@@ -212,4 +212,57 @@ fn nothing_to_do_and_what_kernels_refuse() {
     assert!(refused(12, heads(1, 12, false)));
     assert!(refused(16, Heads { scale: -1.0, ..heads(1, 16, false) }));
     assert!(!refused(16, heads(1, 16, false)));
+}
+
+/// On the CPU against the formula, on the emulator against what rounding the scores would do.
+#[test]
+fn segment_sums() {
+    let segments = [0, 3, 3, 90, 200];
+    let n = segments.len() - 1;
+    for (head_dim, causal) in [(16, false), (72, true)] {
+        let spans = vec![span(1..4, 0..2), span(4..70, 5..105)];
+        let case = Case { rows: 71, keys: 105, spans, heads: heads(2, head_dim, causal), fused: false };
+        let (h, w, [q, k, ..]) = (case.heads, case.heads.width(), case.inputs());
+        let plain = |round: &dyn Fn(f64) -> f64| {
+            let mut y = vec![0.0; h.heads * case.rows * n];
+            for (s, head) in case.spans.iter().flat_map(|s| (0..h.heads).map(move |head| (s, head))) {
+                for (i, row) in s.q.clone().enumerate() {
+                    let element =
+                        |m: &[f32], row: usize, c: usize| f64::from(m[row * w + head * h.head_dim + c]);
+                    let score =
+                        |j| (0..h.head_dim).map(|c| element(&q, row, c) * element(&k, j, c)).sum::<f64>();
+                    let weight = |j| round(score(j) * f64::from(h.scale)).exp();
+                    let p: Vec<f64> = case.seen(s, i).map(weight).collect();
+                    for (j, p) in p.iter().enumerate() {
+                        let at = segments.iter().rposition(|&b| b <= j).expect("from 0");
+                        y[(head * case.rows + row) * n + at] += p;
+                    }
+                    let to = &mut y[(head * case.rows + row) * n..][..n];
+                    let total: f64 = p.iter().sum();
+                    to.iter_mut().filter(|_| total > 0.0).for_each(|y| *y /= total);
+                }
+            }
+            y
+        };
+        let truth = plain(&|x| x);
+        let narrow = |y: Vec<f64>| -> Vec<f32> { y.into_iter().map(|y| y as f32).collect() };
+        let run = |cx: &Cx, q: &Tensor, k: &Tensor| {
+            let kv = Kv::Split { k, v: k };
+            download(&attention::segment_sums(cx, q, kv, &case.spans, &h, &segments).unwrap())
+        };
+        let host = |rows, x: &[f32]| Tensor::from_f32([rows, w], x).unwrap();
+        let on_cpu = run(&Cx::cpu(), &host(case.rows, &q), &host(case.keys, &k));
+        assert_rule(&on_cpu, &truth, &narrow(plain(&|x| f64::from(x as f32))), Rule::OUTPUT, "on the CPU");
+        let results = on_all_orders(|device| {
+            let up = |rows, x: &[f32]| upload_bf16(device, [rows, w], x);
+            vec![run(&Cx::new(device.clone()), &up(case.rows, &q), &up(case.keys, &k))]
+        });
+        let naive = narrow(plain(&|x| bf16::from_f64(x).to_f64()));
+        assert_rule(&results[0], &truth, &naive, Rule::OUTPUT, "on the emulator");
+    }
+    let cx = Cx::cpu();
+    let q = Tensor::from_f32([1, 8], &[1.0; 8]).unwrap();
+    let kv = Kv::Split { k: &q, v: &q };
+    let descending = attention::segment_sums(&cx, &q, kv, &[span(0..1, 0..1)], &heads(1, 8, false), &[2, 1]);
+    assert!(matches!(descending, Err(Error::Range { .. })));
 }

@@ -8,7 +8,7 @@ use super::{Heads, Kv, Saved, Span};
 use crate::{Cx, Error, Result};
 
 /// Kernels by head size, 16 to 128 in steps of 16: a size between takes the next.
-type Sizes = [&'static str; 8];
+pub(super) type Sizes = [&'static str; 8];
 
 const FORWARD: Sizes = [
     "attention_fwd_bf16_d16",
@@ -46,7 +46,7 @@ fn range(what: &'static str, value: String, allowed: &str) -> Error {
 }
 
 /// The kernel for the head size, once the rest is found to be what kernels take.
-fn choose(sizes: &Sizes, h: &Heads) -> Result<&'static str> {
+pub(super) fn choose(sizes: &Sizes, h: &Heads) -> Result<&'static str> {
     if !(h.scale > 0.0 && h.scale.is_finite()) {
         return Err(range("scale", h.scale.to_string(), "a positive number on a GPU"));
     }
@@ -69,7 +69,7 @@ fn forward_kernel(spans: &[Span], h: &Heads) -> Result<&'static str> {
 }
 
 /// The memory of a bf16 matrix whose rows can be read 16 bytes at a time.
-fn matrix(t: &Tensor) -> Result<Region> {
+pub(super) fn matrix(t: &Tensor) -> Result<Region> {
     if t.dtype() != DType::Bf16 {
         let (shape, found, expected) = (t.shape(), t.dtype(), DType::Bf16);
         return Err(pheye_tensor::Error::DType { shape, found, expected }.into());
@@ -134,7 +134,7 @@ struct Forward {
 }
 
 /// The factor of scores that are exponents of 2.
-fn scale_log2(h: &Heads) -> f32 {
+pub(super) fn scale_log2(h: &Heads) -> f32 {
     h.scale * std::f32::consts::LOG2_E
 }
 

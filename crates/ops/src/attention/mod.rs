@@ -15,7 +15,10 @@ use pheye_tensor::{Device, Shape, Tensor};
 use crate::{Cx, Error, Result};
 
 mod gpu;
+mod segments;
 mod work;
+
+pub use segments::segment_sums;
 
 /// What the backward of attention needs.
 #[derive(Debug)]
