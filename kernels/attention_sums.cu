@@ -23,11 +23,12 @@ struct SegmentSums {
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 // Keys of a tile: fewer for large heads, whose queries take the registers.
-constexpr int keys_for(int dim) { return dim > 96 ? 32 : 64; }
+template <int DP>
+constexpr int KEYS_OF = DP > 96 ? 32 : 64;
 
 template <int DP>
 struct KeyTiles {
-    HeadTile<keys_for(DP), DP> k[2];
+    HeadTile<KEYS_OF<DP>, DP> k[2];
 };
 
 // Goes through the item's keys from `begin` to `end` and gives `body` the products of a tile, -inf where a query sees no key. All
@@ -35,7 +36,7 @@ struct KeyTiles {
 template <int DP, class Body>
 __device__ inline void sweep(const SegmentSums& p, const AttentionItem& item, const uint32_t (&qf)[DP / 16][4], int begin, int end,
                              Body body) {
-    constexpr int KEYS = keys_for(DP);
+    constexpr int KEYS = KEYS_OF<DP>;
     auto& s = shared<KeyTiles<DP>>();
     const bf16* k = p.k + (int64_t)item.other * p.k_stride + blockIdx.y * p.dim;
     const int first = 16 * warp_id(), g = lane_id() / 4, t = lane_id() % 4;
@@ -76,7 +77,7 @@ __device__ inline void sweep(const SegmentSums& p, const AttentionItem& item, co
 
 template <int DP>
 __device__ inline void segment_sums(const SegmentSums& p) {
-    constexpr int KEYS = keys_for(DP);
+    constexpr int KEYS = KEYS_OF<DP>;
     const AttentionItem item = attention_item(p.items);
     const int head = blockIdx.y, first = 16 * warp_id(), g = lane_id() / 4, t = lane_id() % 4;
     uint32_t qf[DP / 16][4];
@@ -131,7 +132,7 @@ __device__ inline void segment_sums(const SegmentSums& p) {
 }
 
 #define SEGMENT_SUMS(D) \
-    KERNEL(attention_segment_sums_bf16_d##D, SegmentSums, THREADS, sizeof(KeyTiles<D>), 16 * WARPS, keys_for(D)) { segment_sums<D>(p); }
+    KERNEL(attention_segment_sums_bf16_d##D, SegmentSums, THREADS, sizeof(KeyTiles<D>), 16 * WARPS, KEYS_OF<D>) { segment_sums<D>(p); }
 
 SEGMENT_SUMS(16)
 SEGMENT_SUMS(32)
