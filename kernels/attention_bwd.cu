@@ -4,6 +4,8 @@
 //   ds = p (dp - delta)     dq = scale ds k     dk = scale ds^T q     dv = p^T do
 //
 //   attention_bwd_dq_bf16_*   owns tiles of queries. Reads q, k, v, o, do, lse; writes dq, and delta [heads, rows] f32.
+//                             With `part`, items cut the keys: then the sums of an item go to its slot of [part_rows, heads, dim] f32,
+//                             and attention_dq_join_bf16 adds the parts of each query in the order of the keys.
 //   attention_bwd_dkv_bf16_*  owns tiles of keys. Reads q, k, v, do, lse, delta; writes dk and dv. Its items' others are queries:
 //                             the first is the first that sees a key of the tile.
 //
@@ -12,68 +14,25 @@
 //
 // Bytes: 2 an element of q, o, do, dq, k, v, dk, dv, and k and v again for each tile of queries, q and do for each tile of keys
 // (from L2 mostly); 8 a query and head of lse and delta. 14 dim FLOPs for each pair of a query and a visible key and head.
-// Grids: (items, heads); tile[0] rows to an item at most; the others in tiles of tile[1].
-#include "attention.cuh"
+// Grids: (items, heads); tile[0] rows to an item at most, the others in tiles of tile[1]; _resident: any number of rows to an item,
+// at most tile[1] others.
+#include "attention_bwd.cuh"
 
-struct AttentionBwd {
-    const bf16* q;
-    const bf16* k;
-    const bf16* v;
-    const bf16* o;
-    const bf16* dout;
-    const float* lse;
-    float* delta;
-    bf16* dq;
-    bf16* dk;
-    bf16* dv;
-    const int* items;
-    int rows, heads, dim, q_stride, k_stride, v_stride;
-    float scale, scale_log2;
-    int causal, pad;
-};
-
-// The diagonal of a bT for 16 rows a (as a left operand) and the same rows of b in global memory, to all lanes of a row: of the
-// rows g and g + 8.
-template <int DP>
-__device__ inline void row_products(float (&to)[2], const uint32_t (&a)[DP / 16][4], const bf16* b, int stride, int first, int rows,
-                                    int dim) {
-    const int g = lane_id() / 4, t = lane_id() % 4;
-    float d[2][4] = {};
-#pragma unroll
-    for (int k = 0; k < DP / 16; k++) {
-#pragma unroll
-        for (int n = 0; n < 2; n++) {
-            uint32_t right[2];
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const int r = first + 8 * n + g, c = 16 * k + 8 * i + 2 * t;
-                right[i] = r < rows && c < dim ? *reinterpret_cast<const uint32_t*>(b + (int64_t)r * stride + c) : 0u;
-            }
-            mma_bf16(d[n], a[k], right);
-        }
-    }
-    // Column g of the tile is element g % 2 of lane g / 2 of the row's four.
-    const int from = 4 * g + g / 2;
-    to[0] = __shfl_sync(0xffffffffu, g % 2 ? d[0][1] : d[0][0], from);
-    to[1] = __shfl_sync(0xffffffffu, g % 2 ? d[1][3] : d[1][2], from);
-}
+constexpr int WARPS = 4, THREADS = 32 * WARPS, OWNED = 16 * WARPS;
 
 template <int DP, int KEYS>
 struct DqTiles {
     HeadTile<KEYS, DP> k[2], v[2];
 };
 
-constexpr int WARPS = 4, THREADS = 32 * WARPS, OWNED = 16 * WARPS;
-
 // KEYS keys in shared memory at a time, CHUNK of them in registers.
 template <int DP, int KEYS, int CHUNK>
 __device__ inline void queries(const AttentionBwd& p) {
     auto& s = shared<DqTiles<DP, KEYS>>();
     const AttentionItem item = attention_item(p.items);
-    const int head = blockIdx.y, g = lane_id() / 4, t = lane_id() % 4, first = 16 * warp_id(), column = head * p.dim;
+    const int first = 16 * warp_id(), column = blockIdx.y * p.dim;
     const bf16* k = p.k + (int64_t)item.other * p.k_stride + column;
     const bf16* v = p.v + (int64_t)item.other * p.v_stride + column;
-    const int64_t from = (int64_t)item.row * p.q_stride + column;
 
     auto fetch = [&](int tile) {
         const int at = tile * KEYS, left = item.others - at;
@@ -83,66 +42,21 @@ __device__ inline void queries(const AttentionBwd& p) {
     };
     const int tiles = (item.others + KEYS - 1) / KEYS;
     if (tiles > 0) fetch(0);
-
-    uint32_t qf[DP / 16][4], df[DP / 16][4];
-    load_left<DP>(qf, p.q + from, p.q_stride, first, item.rows, p.dim);
-    load_left<DP>(df, p.dout + from, p.q_stride, first, item.rows, p.dim);
-    float delta[2], lse[2], dq[DP / 8][4] = {};
-    row_products<DP>(delta, df, p.o + from, p.q_stride, first, item.rows, p.dim);
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const int r = first + g + 8 * h;
-        const int64_t at = (int64_t)head * p.rows + item.row + r;
-        lse[h] = r < item.rows ? p.lse[at] : PLUS_INFINITY;
-        if (t == 0 && r < item.rows) p.delta[at] = delta[h];
-    }
-    const bool active = first < item.rows;
+    Queries<DP> r;
+    begin(r, p, item, first);
+    // Keys from here on no query of the warp sees.
+    const int most = first < item.rows ? min(item.others, item.seen + (p.causal ? first + 15 : 0)) : 0;
     for (int tile = 0; tile < tiles; tile++) {
         cp_async_wait<0>();
         __syncthreads();
         if (tile + 1 < tiles) fetch(tile + 1);
-        if (!active) continue;
-        const auto& ks = s.k[tile % 2];
-        const auto& vs = s.v[tile % 2];
 #pragma unroll
         for (int c0 = 0; c0 < KEYS; c0 += CHUNK) {
-            float x[CHUNK / 8][4] = {}, dp[CHUNK / 8][4] = {};
-#pragma unroll
-            for (int kk = 0; kk < DP / 16; kk++) {
-#pragma unroll
-                for (int j = 0; j < CHUNK / 8; j += 2) {
-                    uint32_t b[4];
-                    rows_as_columns(b, ks, c0 + 8 * j, 16 * kk);
-                    mma_pair(x[j], x[j + 1], qf[kk], b);
-                    rows_as_columns(b, vs, c0 + 8 * j, 16 * kk);
-                    mma_pair(dp[j], dp[j + 1], df[kk], b);
-                }
-            }
             const int at = tile * KEYS + c0;
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int row = first + g + 8 * (i / 2);
-                const int seen = min(item.others, item.seen + (p.causal ? row : 0)) - at - 2 * t - i % 2;
-#pragma unroll
-                for (int j = 0; j < CHUNK / 8; j++) {
-                    const float weight = exp2_fast(fmaf(x[j][i], p.scale_log2, -lse[i / 2]));
-                    x[j][i] = 8 * j < seen ? weight * (dp[j][i] - delta[i / 2]) : 0.f;
-                }
-            }
-#pragma unroll
-            for (int jj = 0; jj < CHUNK / 16; jj++) {
-                uint32_t a[4];
-                as_left(a, x[2 * jj], x[2 * jj + 1]);
-#pragma unroll
-                for (int c = 0; c < DP / 8; c += 2) {
-                    uint32_t b[4];
-                    rows_as_depth(b, ks, c0 + 16 * jj, 8 * c);
-                    mma_pair(dq[c], dq[c + 1], a, b);
-                }
-            }
+            if (at < most) step<CHUNK>(r, s.k[tile % 2], s.v[tile % 2], c0, at, p, item, first);
         }
     }
-    store_rows<DP>(p.dq + from, p.q_stride, first, item.rows, p.dim, dq, p.scale, p.scale);
+    finish(r, p, item, first);
 }
 
 // From this head size on, registers do not hold the fragments of the values too.
@@ -150,96 +64,86 @@ constexpr int WIDE = 112;
 
 template <int DP, int QUERIES>
 struct DkvTiles {
-    HeadTile<QUERIES, DP> q[2], dout[2];
+    QueryTile<QUERIES, DP> of[2];
     HeadTile<DP >= WIDE ? OWNED : 1, DP> v;
-    float lse[2][QUERIES], delta[2][QUERIES];
 };
 
-// The same with the roles changed: rows are keys, and lse and delta belong to columns.
 template <int DP, int QUERIES, int CHUNK>
 __device__ inline void keys(const AttentionBwd& p) {
     auto& s = shared<DkvTiles<DP, QUERIES>>();
     const AttentionItem item = attention_item(p.items);
-    const int head = blockIdx.y, g = lane_id() / 4, t = lane_id() % 4, first = 16 * warp_id(), column = head * p.dim;
-    const int64_t from = (int64_t)item.other * p.q_stride + column, stats = (int64_t)head * p.rows + item.other;
-
-    auto fetch = [&](int tile) {
-        const int at = tile * QUERIES, left = item.others - at;
-        load_tile<THREADS>(s.q[tile % 2], p.q + from + (int64_t)at * p.q_stride, p.q_stride, left, p.dim);
-        load_tile<THREADS>(s.dout[tile % 2], p.dout + from + (int64_t)at * p.q_stride, p.q_stride, left, p.dim);
-        for (int i = threadIdx.x; i < QUERIES; i += THREADS) {
-            const int64_t row = i < left ? stats + at + i : stats;
-            cp_async<4>(&s.lse[tile % 2][i], p.lse + row, i < left ? 4 : 0);
-            cp_async<4>(&s.delta[tile % 2][i], p.delta + row, i < left ? 4 : 0);
-        }
-        cp_async_commit();
-    };
+    const int first = 16 * warp_id();
     const int tiles = (item.others + QUERIES - 1) / QUERIES;
-    if (tiles > 0) fetch(0);
-
-    uint32_t kf[DP / 16][4], vf[DP / 16][4];
-    const int64_t k_from = (int64_t)item.row * p.k_stride + column, v_from = (int64_t)item.row * p.v_stride + column;
-    load_left<DP>(kf, p.k + k_from, p.k_stride, first, item.rows, p.dim);
+    if (tiles > 0) load_queries<THREADS, true>(s.of[0], p, item, 0);
     if constexpr (DP >= WIDE) {
-        load_tile<THREADS>(s.v, p.v + v_from, p.v_stride, item.rows, p.dim);
+        load_tile<THREADS>(s.v, p.v + (int64_t)item.row * p.v_stride + blockIdx.y * p.dim, p.v_stride, item.rows, p.dim);
         cp_async_commit();
-    } else {
-        load_left<DP>(vf, p.v + v_from, p.v_stride, first, item.rows, p.dim);
     }
-    float dk[DP / 8][4] = {}, dv[DP / 8][4] = {};
-    const bool active = first < item.rows;
+    Keys<DP> r;
+    begin<(DP < WIDE)>(r, p, item, first);
     for (int tile = 0; tile < tiles; tile++) {
         cp_async_wait<0>();
         __syncthreads();
-        if (tile + 1 < tiles) fetch(tile + 1);
-        if (!active) continue;
-        const auto& qs = s.q[tile % 2];
-        const auto& ds = s.dout[tile % 2];
+        if (tile + 1 < tiles) load_queries<THREADS, true>(s.of[(tile + 1) % 2], p, item, (tile + 1) * QUERIES);
 #pragma unroll
         for (int c0 = 0; c0 < QUERIES; c0 += CHUNK) {
-            float x[CHUNK / 8][4] = {}, dp[CHUNK / 8][4] = {};
-#pragma unroll
-            for (int kk = 0; kk < DP / 16; kk++) {
-#pragma unroll
-                for (int j = 0; j < CHUNK / 8; j += 2) {
-                    uint32_t b[4];
-                    if (DP >= WIDE && j == 0) rows_as_rows(vf[kk], s.v, first, 16 * kk);
-                    rows_as_columns(b, qs, c0 + 8 * j, 16 * kk);
-                    mma_pair(x[j], x[j + 1], kf[kk], b);
-                    rows_as_columns(b, ds, c0 + 8 * j, 16 * kk);
-                    mma_pair(dp[j], dp[j + 1], vf[kk], b);
-                }
-            }
-#pragma unroll
-            for (int j = 0; j < CHUNK / 8; j++) {
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int at = c0 + 8 * j + 2 * t + i % 2, key = first + g + 8 * (i / 2);
-                    const bool sees = key < item.seen + (p.causal ? tile * QUERIES + at : 0);
-                    // Beyond the last query all is zeros: weight 2^0 of a zero, and 1 (0 - 0).
-                    const float weight = sees ? exp2_fast(fmaf(x[j][i], p.scale_log2, -s.lse[tile % 2][at])) : 0.f;
-                    x[j][i] = weight;
-                    dp[j][i] = weight * (dp[j][i] - s.delta[tile % 2][at]);
-                }
-            }
-#pragma unroll
-            for (int jj = 0; jj < CHUNK / 16; jj++) {
-                uint32_t w[4], d[4];
-                as_left(w, x[2 * jj], x[2 * jj + 1]);
-                as_left(d, dp[2 * jj], dp[2 * jj + 1]);
-#pragma unroll
-                for (int c = 0; c < DP / 8; c += 2) {
-                    uint32_t b[4];
-                    rows_as_depth(b, ds, c0 + 16 * jj, 8 * c);
-                    mma_pair(dv[c], dv[c + 1], w, b);
-                    rows_as_depth(b, qs, c0 + 16 * jj, 8 * c);
-                    mma_pair(dk[c], dk[c + 1], d, b);
-                }
-            }
+            const int at = tile * QUERIES + c0;
+            // Some query of the chunk sees some key of the warp.
+            const bool some = at < item.others && first < item.rows && first < item.seen + (p.causal ? at + CHUNK - 1 : 0);
+            if (some) step<CHUNK>(r, s.of[tile % 2], &s.v, c0, at, p, item, first);
         }
     }
-    store_rows<DP>(p.dk + k_from, p.k_stride, first, item.rows, p.dim, dk, p.scale, p.scale);
-    store_rows<DP>(p.dv + v_from, p.v_stride, first, item.rows, p.dim, dv, 1.f, 1.f);
+    cp_async_wait<0>();
+    finish(r, p, item, first);
+}
+
+// All of the other kind in shared memory, read once, as in attention_fwd.cu: warps take the item's tiles of 16 rows in turn.
+constexpr int RESIDENT = 272, RESIDENT_WARPS = 6, RESIDENT_THREADS = 32 * RESIDENT_WARPS;
+
+template <int DP>
+struct ResidentKeys {
+    HeadTile<RESIDENT, DP> k, v;
+};
+
+template <int DP>
+__device__ inline void resident_queries(const AttentionBwd& p) {
+    auto& s = shared<ResidentKeys<DP>>();
+    const AttentionItem item = attention_item(p.items);
+    const int column = blockIdx.y * p.dim;
+    load_rows<RESIDENT_THREADS>(s.k, p.k + (int64_t)item.other * p.k_stride + column, p.k_stride, item.others, p.dim);
+    load_rows<RESIDENT_THREADS>(s.v, p.v + (int64_t)item.other * p.v_stride + column, p.v_stride, item.others, p.dim);
+    cp_async_commit();
+    cp_async_wait<0>();
+    __syncthreads();
+    for (int first = 16 * warp_id(); first < item.rows; first += 16 * RESIDENT_WARPS) {
+        const int most = min(item.others, item.seen + (p.causal ? first + 15 : 0));
+        Queries<DP> r;
+        begin(r, p, item, first);
+        int at = 0;
+        for (; at + 32 <= most; at += 32) step<32>(r, s.k, s.v, at, at, p, item, first);
+        if (at < most) step<16>(r, s.k, s.v, at, at, p, item, first), at += 16;
+        if (at < most) step<16>(r, s.k, s.v, at, at, p, item, first);
+        finish(r, p, item, first);
+    }
+}
+
+template <int DP>
+__device__ inline void resident_keys(const AttentionBwd& p) {
+    auto& s = shared<QueryTile<RESIDENT, DP>>();
+    const AttentionItem item = attention_item(p.items);
+    load_queries<RESIDENT_THREADS, false>(s, p, item, 0);
+    cp_async_wait<0>();
+    __syncthreads();
+    for (int first = 16 * warp_id(); first < item.rows; first += 16 * RESIDENT_WARPS) {
+        // The first query that sees the first of these keys, down to a multiple of 16.
+        const int begins = p.causal ? max(first - item.seen + 1, 0) / 16 * 16 : 0;
+        Keys<DP> r;
+        begin<true>(r, p, item, first);
+        for (int at = begins; at < item.others; at += 16) {
+            step<16>(r, s, (const HeadTile<1, DP>*)nullptr, at, at, p, item, first);
+        }
+        finish(r, p, item, first);
+    }
 }
 
 #define ATTENTION_BWD(D, OTHERS, CHUNK)                                                                                  \
@@ -251,10 +155,40 @@ __device__ inline void keys(const AttentionBwd& p) {
     }
 
 ATTENTION_BWD(16, 64, 32)
-ATTENTION_BWD(32, 64, 32)
-ATTENTION_BWD(48, 64, 32)
+ATTENTION_BWD(32, 64, 16)
+ATTENTION_BWD(48, 64, 16)
 ATTENTION_BWD(64, 64, 32)
 ATTENTION_BWD(80, 64, 32)
 ATTENTION_BWD(96, 32, 16)
 ATTENTION_BWD(112, 32, 16)
 ATTENTION_BWD(128, 32, 16)
+
+#define RESIDENT_BWD(D)                                                                                                      \
+    KERNEL(attention_bwd_dq_bf16_d##D##_resident, AttentionBwd, RESIDENT_THREADS, sizeof(ResidentKeys<D>), 0, RESIDENT) {    \
+        resident_queries<D>(p);                                                                                              \
+    }                                                                                                                        \
+    KERNEL(attention_bwd_dkv_bf16_d##D##_resident, AttentionBwd, RESIDENT_THREADS, sizeof(QueryTile<RESIDENT, D>), 0,        \
+           RESIDENT) {                                                                                                       \
+        resident_keys<D>(p);                                                                                                 \
+    }
+
+RESIDENT_BWD(64)
+RESIDENT_BWD(80)
+
+constexpr int JOIN_THREADS = 128;
+
+KERNEL(attention_dq_join_bf16, AttentionBwd, JOIN_THREADS, 0) {
+    const AttentionItem item = attention_item(p.items);
+    const int head = blockIdx.y, pairs = p.dim / 2;
+    for (int i = threadIdx.x; i < item.rows * pairs; i += JOIN_THREADS) {
+        const int row = i / pairs, c = 2 * (i % pairs);
+        float x = 0.f, y = 0.f;
+        for (int n = 0; n < item.others; n++) {
+            const int64_t at = (int64_t)(item.slot + n * item.rows + row) * p.heads + head;
+            const float2 part = *reinterpret_cast<const float2*>(p.part + at * p.dim + c);
+            x += part.x, y += part.y;
+        }
+        *reinterpret_cast<uint32_t*>(p.dq + (int64_t)(item.row + row) * p.q_stride + head * p.dim + c) =
+            pack_bf16(p.scale * x, p.scale * y);
+    }
+}

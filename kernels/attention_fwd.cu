@@ -14,22 +14,9 @@
 //
 // Reads 2 bytes an element of q, k, v (k and v once for every tile of queries, from L2 mostly), writes 2 of o and 4 of lse;
 // 4 dim FLOPs for each pair of a query and a visible key and head.
-// Grids: (items, heads); tile[0] queries to an item at most; keys in tiles of tile[1].
-#include "attention.cuh"
-
-struct AttentionFwd {
-    const bf16* q;
-    const bf16* k;
-    const bf16* v;
-    bf16* o;
-    float* lse;
-    float* part;
-    float* stats;
-    const int* items;
-    int rows, heads, dim, q_stride, k_stride, v_stride;
-    float scale_log2;
-    int causal;
-};
+// Grids: (items, heads); tile[0] queries to an item at most, keys in tiles of tile[1]; _resident: any number of queries to an item,
+// at most tile[1] keys.
+#include "attention_fwd.cuh"
 
 template <int DP, int KEYS>
 struct FwdTiles {
@@ -39,13 +26,12 @@ struct FwdTiles {
 // A warp's rows are MT tiles of 16.
 template <int DP, int WARPS, int MT, int KEYS>
 __device__ inline void forward(const AttentionFwd& p) {
-    constexpr int THREADS = 32 * WARPS, NT = KEYS / 8;
+    constexpr int THREADS = 32 * WARPS;
     auto& s = shared<FwdTiles<DP, KEYS>>();
     const AttentionItem item = attention_item(p.items);
-    const int head = blockIdx.y, g = lane_id() / 4, t = lane_id() % 4, first = 16 * MT * warp_id(), column = head * p.dim;
+    const int first = 16 * MT * warp_id(), column = blockIdx.y * p.dim;
     const bf16* k = p.k + (int64_t)item.other * p.k_stride + column;
     const bf16* v = p.v + (int64_t)item.other * p.v_stride + column;
-    const bf16* q = p.q + (int64_t)item.row * p.q_stride + column;
 
     auto fetch = [&](int tile) {
         const int at = tile * KEYS, left = item.others - at;
@@ -55,128 +41,15 @@ __device__ inline void forward(const AttentionFwd& p) {
     };
     const int tiles = (item.others + KEYS - 1) / KEYS;
     if (tiles > 0) fetch(0);
-
-    uint32_t qf[MT][DP / 16][4];
-    float o[MT][DP / 8][4] = {}, top[MT][2], sum[MT][2] = {};
-#pragma unroll
-    for (int m = 0; m < MT; m++) {
-        load_left<DP>(qf[m], q, p.q_stride, first + 16 * m, item.rows, p.dim);
-        top[m][0] = top[m][1] = MINUS_INFINITY;
-    }
-    const bool active = first < item.rows;
+    Forward<DP, MT> r;
+    begin(r, p, item, first);
     for (int tile = 0; tile < tiles; tile++) {
         cp_async_wait<0>();
         __syncthreads();
         if (tile + 1 < tiles) fetch(tile + 1);
-        if (!active) continue;
-        const auto& ks = s.k[tile % 2];
-        const auto& vs = s.v[tile % 2];
-        float x[MT][NT][4] = {};
-#pragma unroll
-        for (int kk = 0; kk < DP / 16; kk++) {
-#pragma unroll
-            for (int j = 0; j < NT; j += 2) {
-                uint32_t b[4];
-                rows_as_columns(b, ks, 8 * j, 16 * kk);
-#pragma unroll
-                for (int m = 0; m < MT; m++) mma_pair(x[m][j], x[m][j + 1], qf[m][kk], b);
-            }
-        }
-        // The fewest keys that a row of this warp sees; only beyond them is there something to hide.
-        const int at = tile * KEYS, fewest = min(item.others, item.seen + (p.causal ? first : 0));
-        if (at + KEYS > fewest) {
-#pragma unroll
-            for (int m = 0; m < MT; m++) {
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int row = first + 16 * m + g + 8 * (i / 2);
-                    const int seen = min(item.others, item.seen + (p.causal ? row : 0)) - at - 2 * t - i % 2;
-#pragma unroll
-                    for (int j = 0; j < NT; j++) {
-                        if (8 * j >= seen) x[m][j][i] = MINUS_INFINITY;
-                    }
-                }
-            }
-        }
-#pragma unroll
-        for (int m = 0; m < MT; m++) {
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                float high = top[m][h];
-#pragma unroll
-                for (int j = 0; j < NT; j++) high = fmaxf(high, fmaxf(x[m][j][2 * h], x[m][j][2 * h + 1]));
-                high = quad_max(high);
-                // A row that sees no key yet: 2^(-inf - 0) = 0 where -inf - -inf would be NaN.
-                const float base = high == MINUS_INFINITY ? 0.f : high * p.scale_log2;
-                const float fade = exp2_fast(fmaf(top[m][h], p.scale_log2, -base));
-                top[m][h] = high;
-                float total = 0.f;
-#pragma unroll
-                for (int j = 0; j < NT; j++) {
-#pragma unroll
-                    for (int i = 2 * h; i < 2 * h + 2; i++) {
-                        x[m][j][i] = exp2_fast(fmaf(x[m][j][i], p.scale_log2, -base));
-                        total += x[m][j][i];
-                    }
-                }
-                sum[m][h] = fmaf(sum[m][h], fade, total);
-#pragma unroll
-                for (int j = 0; j < DP / 8; j++) o[m][j][2 * h] *= fade, o[m][j][2 * h + 1] *= fade;
-            }
-        }
-#pragma unroll
-        for (int jj = 0; jj < KEYS / 16; jj++) {
-            uint32_t a[MT][4];
-#pragma unroll
-            for (int m = 0; m < MT; m++) as_left(a[m], x[m][2 * jj], x[m][2 * jj + 1]);
-#pragma unroll
-            for (int c = 0; c < DP / 8; c += 2) {
-                uint32_t b[4];
-                rows_as_depth(b, vs, 16 * jj, 8 * c);
-#pragma unroll
-                for (int m = 0; m < MT; m++) mma_pair(o[m][c], o[m][c + 1], a[m], b);
-            }
-        }
+        if (first < item.rows) step<KEYS>(r, s.k[tile % 2], s.v[tile % 2], 0, tile * KEYS, p, item, first);
     }
-
-    if (!active) return;
-#pragma unroll
-    for (int m = 0; m < MT; m++) {
-        const int row = first + 16 * m;
-        float total[2], scaled[2];
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            total[h] = quad_sum(sum[m][h]);
-            scaled[h] = top[m][h] == MINUS_INFINITY ? MINUS_INFINITY : top[m][h] * p.scale_log2;
-        }
-        if (p.part == nullptr) {
-            const float by[2] = {total[0] == 0.f ? 0.f : 1.f / total[0], total[1] == 0.f ? 0.f : 1.f / total[1]};
-            bf16* to = p.o + (int64_t)item.row * p.q_stride + column;
-            store_rows<DP>(to, p.q_stride, row, item.rows, p.dim, o[m], by[0], by[1]);
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int r = row + g + 8 * h;
-                if (t == 0 && r < item.rows) {
-                    p.lse[(int64_t)head * p.rows + item.row + r] =
-                        total[h] == 0.f ? PLUS_INFINITY : scaled[h] + log2f(total[h]);
-                }
-            }
-            continue;
-        }
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int r = row + g + 8 * h;
-            if (r >= item.rows) continue;
-            const int64_t at = (int64_t)(item.slot + r) * p.heads + head;
-            if (t == 0) p.stats[2 * at] = scaled[h], p.stats[2 * at + 1] = total[h];
-#pragma unroll
-            for (int j = 0; j < DP / 8; j++) {
-                if (8 * j >= p.dim) continue;
-                *reinterpret_cast<float2*>(p.part + at * p.dim + 8 * j + 2 * t) =
-                    make_float2(o[m][j][2 * h], o[m][j][2 * h + 1]);
-            }
-        }
-    }
+    if (first < item.rows) finish(r, p, item, first);
 }
 
 #define ATTENTION_FWD(name, DP, WARPS, MT, KEYS) \
@@ -196,6 +69,44 @@ ATTENTION_FWD(attention_fwd_bf16_d64_long, 64, 4, 2, 64)
 ATTENTION_FWD(attention_fwd_bf16_d80_long, 80, 4, 2, 32)
 // 65 to 80 queries, a prompt's worth: one tile of five warps instead of two of which the second is empty.
 ATTENTION_FWD(attention_fwd_bf16_d64_80, 64, 5, 1, 64)
+
+// All keys and values of an item in shared memory, read once: pictures of the ViT (257 tokens) and prompts. An item's queries may
+// be any number, its keys at most RESIDENT; warps take the tiles of 16 queries in turn. Keys go in steps of 64, then 16, so that of
+// 257 keys 272 are computed. Six warps, two blocks to a multiprocessor: one computes while the other loads.
+constexpr int RESIDENT = 272, RESIDENT_WARPS = 6;
+
+template <int DP>
+struct ResidentTiles {
+    HeadTile<RESIDENT, DP> k, v;
+};
+
+template <int DP>
+__device__ inline void resident(const AttentionFwd& p) {
+    auto& s = shared<ResidentTiles<DP>>();
+    const AttentionItem item = attention_item(p.items);
+    const int column = blockIdx.y * p.dim;
+    load_rows<32 * RESIDENT_WARPS>(s.k, p.k + (int64_t)item.other * p.k_stride + column, p.k_stride, item.others, p.dim);
+    load_rows<32 * RESIDENT_WARPS>(s.v, p.v + (int64_t)item.other * p.v_stride + column, p.v_stride, item.others, p.dim);
+    cp_async_commit();
+    cp_async_wait<0>();
+    __syncthreads();
+    for (int first = 16 * warp_id(); first < item.rows; first += 16 * RESIDENT_WARPS) {
+        // Where the tile's last query sees the most.
+        const int most = min(item.others, item.seen + (p.causal ? min(first + 16, item.rows) - 1 : 0));
+        Forward<DP, 1> r;
+        begin(r, p, item, first);
+        int at = 0;
+        for (; at + 64 <= most; at += 64) step<64>(r, s.k, s.v, at, at, p, item, first);
+        for (; at < most; at += 16) step<16>(r, s.k, s.v, at, at, p, item, first);
+        finish(r, p, item, first);
+    }
+}
+
+#define RESIDENT_FWD(name, DP) \
+    KERNEL(name, AttentionFwd, 32 * RESIDENT_WARPS, sizeof(ResidentTiles<DP>), 0, RESIDENT) { resident<DP>(p); }
+
+RESIDENT_FWD(attention_fwd_bf16_d64_resident, 64)
+RESIDENT_FWD(attention_fwd_bf16_d80_resident, 80)
 
 constexpr int COMBINE_WARPS = 4;
 

@@ -9,12 +9,14 @@
 // Owned are queries, and the others their keys; or, for the gradients of keys, the reverse. Key j (from the item's first key) is
 // visible to query i (from its first query) if j < seen + (causal ? i : 0).
 struct AttentionItem {
-    int row, rows, other, others, seen, slot, pad[2];
+    int row, rows, other, others, seen;
+    // Where keys are cut: the first row of the item's part, and whether another item has the same rows and earlier keys.
+    int slot, again;
 };
 __device__ inline AttentionItem attention_item(const int* items) {
     const int* at = items + 8 * (int64_t)blockIdx.x;
     AttentionItem item;
-    item.row = at[0], item.rows = at[1], item.other = at[2], item.others = at[3], item.seen = at[4], item.slot = at[5];
+    item.row = at[0], item.rows = at[1], item.other = at[2], item.others = at[3], item.seen = at[4], item.slot = at[5], item.again = at[6];
     return item;
 }
 
@@ -31,6 +33,18 @@ __device__ inline void load_tile(HeadTile<ROWS, DP>& to, const bf16* from, int s
     constexpr int EIGHTS = DP / 8;
 #pragma unroll
     for (int i = threadIdx.x; i < ROWS * EIGHTS; i += THREADS) {
+        const int r = i / EIGHTS, c = 8 * (i % EIGHTS);
+        const bool inside = r < rows && c < dim;
+        cp_async<16>(&to.at[r][c], inside ? from + (int64_t)r * stride + c : from, inside ? 16 : 0);
+    }
+}
+
+// The same for a tile that need not be filled: up to the next multiple of 16 rows.
+template <int THREADS, int ROWS, int DP>
+__device__ inline void load_rows(HeadTile<ROWS, DP>& to, const bf16* from, int stride, int rows, int dim) {
+    constexpr int EIGHTS = DP / 8;
+    const int end = (rows + 15) / 16 * 16 * EIGHTS;
+    for (int i = threadIdx.x; i < end; i += THREADS) {
         const int r = i / EIGHTS, c = 8 * (i % EIGHTS);
         const bool inside = r < rows && c < dim;
         cp_async<16>(&to.at[r][c], inside ? from + (int64_t)r * stride + c : from, inside ? 16 : 0);

@@ -168,6 +168,17 @@ fn many_queries() {
     }
 }
 
+/// Blocks that hold all keys, and in backward all queries, of a span: enough spans and heads to fill the emulated GPU.
+#[test]
+fn spans_that_fit_shared_memory() {
+    let spans =
+        vec![span(0..66, 0..67), span(67..72, 67..72), span(73..74, 72..121), span(74..175, 121..222)];
+    Case { rows: 176, keys: 223, spans: spans.clone(), heads: heads(1, 80, false), fused: false }.check();
+    Case { rows: 176, keys: 223, spans, heads: heads(1, 64, true), fused: true }.check();
+    let spans = vec![span(0..70, 0..272)];
+    Case { rows: 70, keys: 272, spans, heads: heads(4, 64, false), fused: true }.check();
+}
+
 /// Few queries over many keys: the keys are cut into parts.
 #[test]
 fn parts() {

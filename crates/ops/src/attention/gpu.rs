@@ -1,7 +1,9 @@
 //! Attention on a GPU: which kernel for which head size and number of queries, and the launches.
 
+use std::ops::RangeInclusive;
+
 use bytemuck::{Pod, Zeroable};
-use pheye_tensor::{DType, Gpu, Region, Tensor};
+use pheye_tensor::{DType, Gpu, Launch, Region, Tensor};
 
 use super::work::{self, Item};
 use super::{Heads, Kv, Saved, Span};
@@ -10,36 +12,67 @@ use crate::{Cx, Error, Result};
 /// Kernels by head size, 16 to 128 in steps of 16: a size between takes the next.
 pub(super) type Sizes = [&'static str; 8];
 
-const FORWARD: Sizes = [
-    "attention_fwd_bf16_d16",
-    "attention_fwd_bf16_d32",
-    "attention_fwd_bf16_d48",
-    "attention_fwd_bf16_d64",
-    "attention_fwd_bf16_d80",
-    "attention_fwd_bf16_d96",
-    "attention_fwd_bf16_d112",
-    "attention_fwd_bf16_d128",
-];
-const BACKWARD_QUERIES: Sizes = [
-    "attention_bwd_dq_bf16_d16",
-    "attention_bwd_dq_bf16_d32",
-    "attention_bwd_dq_bf16_d48",
-    "attention_bwd_dq_bf16_d64",
-    "attention_bwd_dq_bf16_d80",
-    "attention_bwd_dq_bf16_d96",
-    "attention_bwd_dq_bf16_d112",
-    "attention_bwd_dq_bf16_d128",
-];
-const BACKWARD_KEYS: Sizes = [
-    "attention_bwd_dkv_bf16_d16",
-    "attention_bwd_dkv_bf16_d32",
-    "attention_bwd_dkv_bf16_d48",
-    "attention_bwd_dkv_bf16_d64",
-    "attention_bwd_dkv_bf16_d80",
-    "attention_bwd_dkv_bf16_d96",
-    "attention_bwd_dkv_bf16_d112",
-    "attention_bwd_dkv_bf16_d128",
-];
+/// The variants of a kernel.
+struct Family {
+    /// Whether it takes tiles of keys, and goes through queries; else the reverse.
+    takes_keys: bool,
+    by_size: Sizes,
+    /// For head sizes 64 and 80.
+    resident: [&'static str; 2],
+    /// For a head size and the rows that it takes of the longest span.
+    by_length: &'static [(usize, RangeInclusive<usize>, &'static str)],
+}
+
+const FORWARD: Family = Family {
+    takes_keys: false,
+    by_size: [
+        "attention_fwd_bf16_d16",
+        "attention_fwd_bf16_d32",
+        "attention_fwd_bf16_d48",
+        "attention_fwd_bf16_d64",
+        "attention_fwd_bf16_d80",
+        "attention_fwd_bf16_d96",
+        "attention_fwd_bf16_d112",
+        "attention_fwd_bf16_d128",
+    ],
+    resident: ["attention_fwd_bf16_d64_resident", "attention_fwd_bf16_d80_resident"],
+    by_length: &[
+        (32, 129..=usize::MAX, "attention_fwd_bf16_d32_long"),
+        (64, 65..=80, "attention_fwd_bf16_d64_80"),
+        (64, 129..=usize::MAX, "attention_fwd_bf16_d64_long"),
+        (80, 513..=usize::MAX, "attention_fwd_bf16_d80_long"),
+    ],
+};
+const BACKWARD_QUERIES: Family = Family {
+    takes_keys: false,
+    by_size: [
+        "attention_bwd_dq_bf16_d16",
+        "attention_bwd_dq_bf16_d32",
+        "attention_bwd_dq_bf16_d48",
+        "attention_bwd_dq_bf16_d64",
+        "attention_bwd_dq_bf16_d80",
+        "attention_bwd_dq_bf16_d96",
+        "attention_bwd_dq_bf16_d112",
+        "attention_bwd_dq_bf16_d128",
+    ],
+    resident: ["attention_bwd_dq_bf16_d64_resident", "attention_bwd_dq_bf16_d80_resident"],
+    by_length: &[],
+};
+const BACKWARD_KEYS: Family = Family {
+    takes_keys: true,
+    by_size: [
+        "attention_bwd_dkv_bf16_d16",
+        "attention_bwd_dkv_bf16_d32",
+        "attention_bwd_dkv_bf16_d48",
+        "attention_bwd_dkv_bf16_d64",
+        "attention_bwd_dkv_bf16_d80",
+        "attention_bwd_dkv_bf16_d96",
+        "attention_bwd_dkv_bf16_d112",
+        "attention_bwd_dkv_bf16_d128",
+    ],
+    resident: ["attention_bwd_dkv_bf16_d64_resident", "attention_bwd_dkv_bf16_d80_resident"],
+    by_length: &[],
+};
 
 fn range(what: &'static str, value: String, allowed: &str) -> Error {
     Error::Range { op: "attention", what, value, allowed: allowed.to_owned() }
@@ -56,16 +89,34 @@ pub(super) fn choose(sizes: &Sizes, h: &Heads) -> Result<&'static str> {
     }
 }
 
-/// The variant of forward for these spans.
-fn forward_kernel(spans: &[Span], h: &Heads) -> Result<&'static str> {
-    let longest = spans.iter().map(|s| s.q.len()).max().unwrap_or(0);
-    Ok(match (choose(&FORWARD, h)?, h.head_dim) {
-        (_, 64) if (65..=80).contains(&longest) => "attention_fwd_bf16_d64_80",
-        (_, 32) if longest > 128 => "attention_fwd_bf16_d32_long",
-        (_, 64) if longest > 128 => "attention_fwd_bf16_d64_long",
-        (_, 80) if longest > 512 => "attention_fwd_bf16_d80_long",
-        (general, _) => general,
-    })
+/// The kernel for these spans, each of which takes some rows and goes through some others. One that holds all the others in shared
+/// memory has a block for each span and head; it is for when they fit, and the blocks fill the GPU.
+fn variant(gpu: &Gpu, f: &Family, spans: &[Span], h: &Heads) -> Result<&'static str> {
+    let general = choose(&f.by_size, h)?;
+    let longest = |of: fn(&Span) -> usize| spans.iter().map(of).max().unwrap_or(0);
+    let (queries, keys) = (longest(|s| s.q.len()), longest(|s| s.k.len()));
+    let (taken, held) = if f.takes_keys { (keys, queries) } else { (queries, keys) };
+    let resident = match h.head_dim {
+        64 => Some(f.resident[0]),
+        80 => Some(f.resident[1]),
+        _ => None,
+    };
+    if let Some(kernel) = resident.filter(|_| taken > 64 && spans.len() * h.heads >= gpu.sms())
+        && held <= gpu.launch(kernel)?.spec().tile[1]
+    {
+        return Ok(kernel);
+    }
+    let by_length =
+        f.by_length.iter().find(|(size, lengths, _)| *size == h.head_dim && lengths.contains(&taken));
+    Ok(by_length.map_or(general, |(.., kernel)| kernel))
+}
+
+/// Rows of an item at most; a kernel that says 0 takes any number.
+fn tile(l: &Launch<'_>) -> usize {
+    match l.spec().tile[0] {
+        0 => usize::MAX,
+        rows => rows,
+    }
 }
 
 /// The memory of a bf16 matrix whose rows can be read 16 bytes at a time.
@@ -153,10 +204,9 @@ pub(super) fn forward(
 ) -> Result<(Tensor, Tensor)> {
     let rows = q.shape().rows();
     let (o, lse) = (cx.empty(q.shape())?, cx.empty_f32([h.heads, rows])?);
-    let mut l = gpu.launch(forward_kernel(spans, h)?)?;
-    let [tile, keys, _] = l.spec().tile;
-    let list = work::of_queries(spans, rows, h.causal, tile);
-    let parts = work::cut(&list, h.heads, gpu.sms(), keys);
+    let mut l = gpu.launch(variant(gpu, &FORWARD, spans, h)?)?;
+    let list = work::of_queries(spans, rows, h.causal, tile(&l));
+    let parts = work::cut(&list, h.heads, gpu.sms(), l.spec().tile[1]);
     let Operands { k, v, k_stride, v_stride } = operands(kv, h.width(), |t| Ok(l.read(matrix(t)?)))?;
     let mut p = Forward {
         q: l.read(matrix(q)?),
@@ -206,6 +256,7 @@ struct Backward {
     dq: u64,
     dk: u64,
     dv: u64,
+    part: u64,
     items: u64,
     rows: u32,
     heads: u32,
@@ -238,10 +289,11 @@ pub(super) fn backward(
     let dq = cx.empty(q.shape())?;
     let delta = cx.empty_f32([h.heads, rows])?;
 
-    let mut l = gpu.launch(choose(&BACKWARD_QUERIES, h)?)?;
+    let mut l = gpu.launch(variant(gpu, &BACKWARD_QUERIES, spans, h)?)?;
     let Operands { k, v, k_stride, v_stride } = operands(&kv, width, |t| Ok(l.read(matrix(t)?)))?;
-    let list = work::of_queries(spans, rows, h.causal, l.spec().tile[0]);
-    let p = Backward {
+    let list = work::of_queries(spans, rows, h.causal, tile(&l));
+    let parts = work::cut(&list, h.heads, gpu.sms(), l.spec().tile[1]);
+    let mut p = Backward {
         q: l.read(matrix(q)?),
         k,
         v,
@@ -249,10 +301,6 @@ pub(super) fn backward(
         dout: l.read(matrix(dout)?),
         lse: l.read(norms.region()?),
         delta: l.write(delta.region()?),
-        dq: l.write(dq.region()?),
-        dk: 0,
-        dv: 0,
-        items: l.read(table(cx, &list)?),
         rows: rows as u32,
         heads: h.heads as u32,
         dim: h.head_dim as u32,
@@ -262,12 +310,26 @@ pub(super) fn backward(
         scale: h.scale,
         scale_log2: scale_log2(h),
         causal: h.causal.into(),
-        pad: 0,
+        ..Backward::zeroed()
     };
-    l.run([list.len(), h.heads, 1], &p)?;
+    match parts {
+        None => {
+            (p.dq, p.items) = (l.write(dq.region()?), l.read(table(cx, &list)?));
+            l.run([list.len(), h.heads, 1], &p)?;
+        }
+        Some(parts) => {
+            let part = cx.empty_f32([parts.rows, h.heads, h.head_dim])?;
+            (p.part, p.items) = (l.write(part.region()?), l.read(table(cx, &parts.items)?));
+            l.run([parts.items.len(), h.heads, 1], &p)?;
+            let mut l = gpu.launch("attention_dq_join_bf16")?;
+            (p.dq, p.part) = (l.write(dq.region()?), l.read(part.region()?));
+            p.items = l.read(table(cx, &parts.joins)?);
+            l.run([parts.joins.len(), h.heads, 1], &p)?;
+        }
+    }
 
-    let mut l = gpu.launch(choose(&BACKWARD_KEYS, h)?)?;
-    let list = work::of_keys(spans, keys, h.causal, l.spec().tile[0]);
+    let mut l = gpu.launch(variant(gpu, &BACKWARD_KEYS, spans, h)?)?;
+    let list = work::of_keys(spans, keys, h.causal, tile(&l));
     // Columns beyond the heads belong to no block.
     let like = |t: &Tensor, own: usize| {
         if t.shape().cols() == own { cx.empty(t.shape()) } else { cx.zeros(t.shape()) }
@@ -291,6 +353,7 @@ pub(super) fn backward(
         delta: l.read(delta.region()?),
         o: 0,
         dq: 0,
+        part: 0,
         dk: to.k,
         dv: to.v,
         items: l.read(table(cx, &list)?),

@@ -15,14 +15,25 @@ pub(super) struct Item {
     pub seen: i64,
     /// First row of its part, where keys are cut.
     pub slot: usize,
+    /// Whether it has the rows of an item before it, and later keys.
+    pub again: bool,
 }
 
 impl Item {
     fn words(&self) -> [u32; 8] {
-        let Item { own, other, seen, slot } = self;
+        let Item { own, other, seen, slot, again } = self;
         // Fewer than no keys are none, and more than a tile holds are all.
         let seen = (*seen).clamp(i64::from(i32::MIN / 2), i64::from(i32::MAX / 2)) as i32 as u32;
-        [own.start as u32, own.len() as u32, other.start as u32, other.len() as u32, seen, *slot as u32, 0, 0]
+        [
+            own.start as u32,
+            own.len() as u32,
+            other.start as u32,
+            other.len() as u32,
+            seen,
+            *slot as u32,
+            u32::from(*again),
+            0,
+        ]
     }
 }
 
@@ -51,7 +62,7 @@ fn gaps(rows: usize, ranges: impl Iterator<Item = Range<usize>>) -> Vec<Range<us
 
 fn tiles(rows: Range<usize>, tile: usize) -> impl Iterator<Item = Range<usize>> {
     let end = rows.end;
-    rows.step_by(tile).map(move |i| i..end.min(i + tile))
+    rows.step_by(tile).map(move |i| i..end.min(i.saturating_add(tile)))
 }
 
 /// Tiles of queries; rows in no span are tiles without keys, for which kernels write zeros.
@@ -64,11 +75,11 @@ pub(super) fn of_queries(spans: &[Span], rows: usize, causal: bool, tile: usize)
             let seen = if causal { lk - lq + 1 + first } else { lk };
             let most = if causal { seen + own.len() as i64 - 1 } else { lk };
             let other = k.start..k.start + most.clamp(0, lk) as usize;
-            items.push(Item { own, other, seen, slot: 0 });
+            items.push(Item { own, other, seen, slot: 0, again: false });
         }
     }
     for gap in gaps(rows, spans.iter().map(|s| s.q.clone())) {
-        items.extend(tiles(gap, tile).map(|own| Item { own, other: 0..0, seen: 0, slot: 0 }));
+        items.extend(tiles(gap, tile).map(|own| Item { own, other: 0..0, seen: 0, slot: 0, again: false }));
     }
     items
 }
@@ -82,11 +93,11 @@ pub(super) fn of_keys(spans: &[Span], rows: usize, causal: bool, tile: usize) ->
             let at = (own.start - k.start) as i64;
             let first = if causal { (at + lq - lk).clamp(0, lq) } else { 0 };
             let seen = if causal { lk - lq + 1 + first - at } else { lk - at };
-            items.push(Item { own, other: q.start + first as usize..q.end, seen, slot: 0 });
+            items.push(Item { own, other: q.start + first as usize..q.end, seen, slot: 0, again: false });
         }
     }
     for gap in gaps(rows, spans.iter().map(|s| s.k.clone())) {
-        items.extend(tiles(gap, tile).map(|own| Item { own, other: 0..0, seen: 0, slot: 0 }));
+        items.extend(tiles(gap, tile).map(|own| Item { own, other: 0..0, seen: 0, slot: 0, again: false }));
     }
     items
 }
@@ -118,15 +129,13 @@ pub(super) fn cut(items: &[Item], heads: usize, sms: usize, tile: usize) -> Opti
     }
     let mut parts = Parts { items: Vec::new(), joins: Vec::new(), rows: 0 };
     for item in items {
-        let pieces = tiles(item.other.clone(), piece);
-        parts.joins.push(Item {
-            other: 0..item.other.len().div_ceil(piece),
-            slot: parts.rows,
-            ..item.clone()
-        });
-        for other in pieces {
-            let seen = item.seen - (other.start - item.other.start) as i64;
-            parts.items.push(Item { own: item.own.clone(), other, seen, slot: parts.rows });
+        // One part at least: each row has a place that its statistics are written from.
+        let pieces = item.other.len().div_ceil(piece).max(1);
+        parts.joins.push(Item { other: 0..pieces, slot: parts.rows, ..item.clone() });
+        for at in (0..pieces).map(|i| i * piece) {
+            let start = item.other.start + at;
+            let (other, seen) = (start..item.other.end.min(start + piece), item.seen - at as i64);
+            parts.items.push(Item { own: item.own.clone(), other, seen, slot: parts.rows, again: at > 0 });
             parts.rows += item.own.len();
         }
     }
