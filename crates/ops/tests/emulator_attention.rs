@@ -225,6 +225,49 @@ fn nothing_to_do_and_what_kernels_refuse() {
     assert!(!refused(16, heads(1, 16, false)));
 }
 
+/// Keys and values with more columns than the heads: those are not read, and their gradients are 0.
+#[test]
+fn wide_keys_and_values() {
+    let spans = vec![span(0..5, 1..20)];
+    let case = Case { rows: 5, keys: 21, spans, heads: heads(1, 16, false), fused: false };
+    let x = case.inputs();
+    let [o, dq, dk, dv] = case.run(&"emulator".parse().unwrap(), &x).try_into().unwrap();
+    let wide = on_all_orders(|device| {
+        let cx = Cx::new(device.clone());
+        let widened = |m: &[f32]| {
+            let rows: Vec<f32> = m.chunks(16).flat_map(|row| [row, &[f32::NAN; 8]].concat()).collect();
+            upload_bf16(device, [case.keys, 24], &rows)
+        };
+        let (k, v) = (widened(&x[1]), widened(&x[2]));
+        let up = |m: &[f32]| upload_bf16(device, [case.rows, 16], m);
+        let kv = Kv::Split { k: &k, v: &v };
+        let (o, saved) = attention::forward(&cx, &up(&x[0]), kv, &case.spans, &case.heads).unwrap();
+        let (dq, dkv) = attention::backward(&cx, &saved, &up(&x[3]), &case.spans, &case.heads).unwrap();
+        let Kv::Split { k, v } = dkv else { panic!("another layout") };
+        vec![download(&o), download(&dq), download(&k), download(&v)]
+    });
+    assert_eq!(wide[..2], [o, dq]);
+    for (wide, narrow) in wide[2..].iter().zip([dk, dv]) {
+        for (wide, narrow) in wide.chunks(24).zip(narrow.chunks(16)) {
+            assert_eq!((&wide[..16], &wide[16..]), (narrow, &[0.0; 8][..]));
+        }
+    }
+}
+
+/// Scores of thousands: one weight is 1 and the others are 0, also where keys are cut.
+#[test]
+fn huge_scores_stay_finite() {
+    let spans = vec![span(0..3, 0..300)];
+    let case = Case { rows: 3, keys: 300, spans, heads: heads(1, 16, false), fused: true };
+    let mut x = case.inputs();
+    x[0].iter_mut().for_each(|q| *q *= 1024.0);
+    let all = case.run(&"emulator".parse().unwrap(), &x);
+    assert!(all.iter().flatten().all(|x| x.is_finite()));
+    for o in all[0].chunks(16) {
+        assert!(x[2].chunks(16).any(|v| v == o), "{o:?} is no value");
+    }
+}
+
 /// On the CPU against the formula, on the emulator against what rounding the scores would do.
 #[test]
 fn segment_sums() {
