@@ -107,7 +107,7 @@ pub fn run(args: &[String]) -> Result<()> {
         report["machine"] = json!(machine(&o.device));
         report["date"] = json!(output(&["date", "-u", "+%F"]));
         report["rounds"] = json!(round);
-        report["load_before"] = json!(load.trim());
+        report["load_before"] = json!(load.split(' ').take(3).collect::<Vec<_>>().join(" "));
         report["failed"] = json!(failed);
         save(&o, &report)?;
     }

@@ -82,7 +82,7 @@ pub fn markdown(report: &Value) -> String {
     let roofline = &report["roofline"];
     let number = |v: &Value| v.as_f64().unwrap_or(0.0);
     let mut out = format!(
-        "{}, {}, {} rounds, load before: {}. Roofline: {:.3} TFLOP/s ({}), {:.1} GB/s ({}).\n\n",
+        "{}, {}, rounds: {}, load before: {}. Roofline: {:.3} TFLOP/s ({}), {:.1} GB/s ({}).\n\n",
         text(report, "machine"),
         text(report, "date"),
         report["rounds"],
