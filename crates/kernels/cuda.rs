@@ -51,6 +51,9 @@ unsafe impl Send for Cuda {}
 // SAFETY: as above.
 unsafe impl Sync for Cuda {}
 
+/// A copy beside the queued work: passed when it is done.
+pub(crate) struct Copied(Event);
+
 impl Cuda {
     /// Opens the card that `device` names by `option`, its part after the colon: nothing or a number.
     pub(crate) fn open(device: &str, option: &str) -> Result<Cuda> {
@@ -163,17 +166,36 @@ impl Cuda {
 
     /// Copies to the device in the order of the stream; the host goes on once the bytes are in pinned memory.
     pub(crate) fn upload(&self, from: &[u8], to: u64) -> Result<()> {
+        self.stage(from, to, &self.stream)
+    }
+
+    /// Copies to the device on the stream beside the one of all work, which must not use the memory meanwhile.
+    pub(crate) fn upload_ahead(&self, from: &[u8], to: u64) -> Result<Copied> {
+        self.stage(from, to, &self.aside)?;
+        let state = self.enter()?;
+        let done = Event::new().and_then(|event| event.record(&self.aside).map(|()| event));
+        done.map(Copied).map_err(|error| state.failed("cuEventRecord", error))
+    }
+
+    /// Lets work queued from now on wait for a copy.
+    pub(crate) fn join(&self, copied: &Copied) -> Result<()> {
+        let state = self.enter()?;
+        state.not_recording("waiting for a copy within recorded work")?;
+        self.stream.wait_for(&copied.0).map_err(|error| state.failed("cuStreamWaitEvent", error))
+    }
+
+    fn stage(&self, from: &[u8], to: u64, stream: &Stream) -> Result<()> {
         self.enter()?.not_recording("an upload within recorded work")?;
         let late = |error| self.queue.lock().failed("cuEventSynchronize", error);
         self.staging.each(from, late, |part, offset, read| {
             let state = self.enter()?;
             // SAFETY: `Gpu::upload` checked the region's size, regions lie inside live memory, and `part` stays as it is
             // until `read` has passed.
-            unsafe { result::memcpy_htod_async(to + offset as u64, part, self.stream.handle()) }
+            unsafe { result::memcpy_htod_async(to + offset as u64, part, stream.handle()) }
                 .map_err(|error| state.failed("cuMemcpyHtoDAsync", error))?;
-            read.record(&self.stream).map_err(|error| {
+            read.record(stream).map_err(|error| {
                 // Without the event the slot would be written again too early. A failed wait means that nothing runs.
-                let _ = self.stream.wait();
+                let _ = stream.wait();
                 state.failed("cuEventRecord", error)
             })
         })

@@ -166,6 +166,31 @@ impl Gpu {
         either!(self, g => g.upload(from, to.addr))
     }
 
+    /// Copies `from` to the start of `to` while queued work runs, none of which may use `to`. Later work may use it once
+    /// [`Arrival::join`] was called.
+    ///
+    /// # Errors
+    /// As [`Gpu::upload`].
+    pub fn upload_ahead(&self, from: &[u8], to: Region) -> Result<Arrival> {
+        fits("an upload", from.len(), to.bytes)?;
+        self.not_recorded("an upload within recorded work")?;
+        match self.launcher {
+            #[cfg(feature = "cuda")]
+            Launcher::Cuda(ref g) => {
+                Ok(Arrival { gpu: self.clone(), copied: Some(g.upload_ahead(from, to.addr)?) })
+            }
+            #[cfg(feature = "emulator")]
+            Launcher::Emulator(ref g) => {
+                g.upload(from, to.addr)?;
+                Ok(Arrival {
+                    gpu: self.clone(),
+                    #[cfg(feature = "cuda")]
+                    copied: None,
+                })
+            }
+        }
+    }
+
     /// Copies the start of `from` to `to`, after all that was queued before.
     ///
     /// # Errors
@@ -273,6 +298,34 @@ impl fmt::Display for Gpu {
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Gpu({self})")
+    }
+}
+
+/// An upload under way beside queued work.
+pub struct Arrival {
+    gpu: Gpu,
+    #[cfg(feature = "cuda")]
+    copied: Option<crate::cuda::Copied>,
+}
+
+impl Arrival {
+    /// Lets work that is queued from now on wait for the upload.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn join(&self) -> Result<()> {
+        match self.gpu.launcher {
+            #[cfg(feature = "cuda")]
+            Launcher::Cuda(ref g) => self.copied.as_ref().map_or(Ok(()), |copied| g.join(copied)),
+            #[cfg(feature = "emulator")]
+            Launcher::Emulator(_) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Arrival(on {})", self.gpu)
     }
 }
 

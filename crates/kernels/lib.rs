@@ -17,6 +17,6 @@ mod memory;
 pub mod image;
 
 pub use error::{Error, Result};
-pub use gpu::{Gpu, Graph};
+pub use gpu::{Arrival, Gpu, Graph};
 pub use launch::{Access, Launch, Spec};
 pub use memory::{Memory, Region};

@@ -132,7 +132,7 @@ impl Case {
     /// What golden data holds of every stage, computed by `model` on the device of `cx`, where it is trained in the end.
     pub(crate) fn observe(&self, cx: &Cx, model: &mut Pheye) -> Result<Vec<Observed>> {
         let table = model.train(Pheye::is_pheye_param)?;
-        model.to_device(&cx.device, &table)?;
+        model.move_to(&cx.device, &table)?;
         let batch = self.batch(0..self.ids.len())?;
         let media = model.encode(cx, &batch.pixels, batch.pictures)?;
         let logits = model.logits(cx, &media, &batch)?;

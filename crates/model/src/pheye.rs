@@ -160,11 +160,11 @@ impl Pheye {
     ///
     /// # Errors
     /// [`pheye_tensor::Error::Gpu`] when its memory does not suffice.
-    pub fn to_device(&mut self, device: &Device, table: &ParamTable) -> Result<Option<Masters>> {
+    pub fn move_to(&mut self, device: &Device, table: &ParamTable) -> Result<Option<Masters>> {
         match device {
             Device::Cpu => Ok(None),
             Device::Gpu(_) => {
-                self.phi.rotary.to_device(device)?;
+                self.phi.rotary.move_to(device)?;
                 Ok(Some(table.upload(self.params_mut(), device)?))
             }
         }

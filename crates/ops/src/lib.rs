@@ -4,6 +4,7 @@
 //! backward needs and nothing else; for inference, drop it. Activations are written (`=`), gradients of parameters added
 //! (`+=`), and a frozen parameter costs nothing: its gradient is never computed.
 
+mod ahead;
 mod cx;
 mod error;
 mod gpu;
@@ -29,6 +30,7 @@ pub mod sampling;
 pub mod tile_embed;
 pub mod topk;
 
+pub use ahead::{Ahead, Arriving};
 pub use cx::{Cx, Graphs};
 pub use error::{Error, Result};
 pub use init::RandomInit;

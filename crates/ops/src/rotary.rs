@@ -47,7 +47,7 @@ impl Rotary {
     ///
     /// # Errors
     /// When the device's memory does not suffice.
-    pub fn to_device(&mut self, device: &Device) -> Result<()> {
+    pub fn move_to(&mut self, device: &Device) -> Result<()> {
         self.tables = self.tables.to_device(device)?;
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// When the device's memory does not suffice.
-    pub fn to_device(&mut self, cx: &Cx, masters: Masters) -> Result<()> {
+    pub fn move_to(&mut self, cx: &Cx, masters: Masters) -> Result<()> {
         for t in [&mut self.grads.flat, &mut self.moments.m, &mut self.moments.v] {
             *t = t.to_device(&cx.device)?;
         }

@@ -54,8 +54,8 @@ impl Assistant {
     ///
     /// # Errors
     /// When the device's memory does not suffice.
-    pub fn to_device(&mut self, device: &Device) -> Result<()> {
-        self.model.to_device(device, &ParamTable::default())?;
+    pub fn move_to(&mut self, device: &Device) -> Result<()> {
+        self.model.move_to(device, &ParamTable::default())?;
         Ok(())
     }
 

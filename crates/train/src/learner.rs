@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use pheye_data::Batch;
-use pheye_model::{Loss, Options, Pheye, Recompute};
+use pheye_model::{Loss, Options, Pheye, QueuedLoss, Recompute};
+use pheye_ops::cross_entropy::Sum;
 use pheye_ops::lora::Dropout;
 use pheye_ops::{Cx, Graphs, RandomInit};
 use pheye_phi::{Layout, Phi};
-use pheye_tensor::{Device, Grads, Masters, Param, ParamTable, Scope};
+use pheye_tensor::{Device, Grads, Masters, Param, ParamTable, Scope, Tensor};
 use pheye_weights::{atomic_write, save_safetensors};
 
 use crate::contrastive::Contrastive;
@@ -66,11 +67,11 @@ impl Learner {
     }
 
     /// Moves all parameters to `device`: the trained ones into the flat arrays returned, which there are on a GPU.
-    pub(crate) fn to_device(&mut self, device: &Device, table: &ParamTable) -> Result<Option<Masters>> {
+    pub(crate) fn move_to(&mut self, device: &Device, table: &ParamTable) -> Result<Option<Masters>> {
         match (device, &mut *self) {
             (Device::Cpu, _) => return Ok(None),
-            (_, Learner::Pheye(model)) => return Ok(model.to_device(device, table)?),
-            (_, Learner::NextToken(phi)) => phi.rotary.to_device(device).map_err(pheye_model::Error::from)?,
+            (_, Learner::Pheye(model)) => return Ok(model.move_to(device, table)?),
+            (_, Learner::NextToken(phi)) => phi.rotary.move_to(device).map_err(pheye_model::Error::from)?,
             (_, Learner::Contrastive(_)) => {}
         }
         Ok(Some(table.upload(self.params_mut(), device)?))
@@ -97,36 +98,44 @@ impl Learner {
         }
     }
 
-    /// The loss of a batch; the gradients of its sum are added to `grads`.
-    pub(crate) fn loss_and_grads(
+    /// The pixels of a batch as [`Learner::queue`] takes them, where they can be sent ahead.
+    pub(crate) fn pixels(&self, batch: &Batch) -> Result<Option<Tensor>> {
+        match self {
+            Learner::Pheye(model) => Ok(Some(stack(model, batch)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The loss of a batch, without waiting for a GPU; the gradients of its sum are added to `grads`.
+    pub(crate) fn queue(
         &self,
         cx: &Cx,
         batch: &Batch,
+        pixels: Option<Tensor>,
         dropout: Option<Dropout>,
         grads: &mut Grads,
         graphs: &mut Graphs,
-    ) -> Result<Loss> {
-        match self {
-            Learner::Pheye(model) => {
+    ) -> Result<QueuedLoss> {
+        let Loss { sum, tokens } = match (self, pixels) {
+            (Learner::Pheye(model), pixels) => {
                 let (ids, targets, lengths) = pack(batch);
                 let picture = batch.sequences.iter().map(|s| s.picture).collect();
-                let tiles: Vec<_> =
-                    batch.pictures.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
-                let pixels = pheye_model::stack(model.config().vision.image_size, &tiles)?;
-                let pixels = cx.upload(&pixels)?;
-                let batch =
-                    pheye_model::Batch { pixels, pictures: tiles.len(), ids, targets, lengths, picture };
+                let pixels =
+                    pixels.map_or_else(|| cx.upload(&stack(model, batch)?).map_err(Error::from), Ok)?;
+                let pictures = batch.pictures.len();
+                let batch = pheye_model::Batch { pixels, pictures, ids, targets, lengths, picture };
                 let work = |cx: &Cx| model.queue_loss_and_grads(cx, &batch, dropout, grads);
-                Ok(cx.replay(graphs, work)?.read()?)
+                return Ok(cx.replay(graphs, work)?);
             }
-            Learner::Contrastive(c) => c.loss_and_grads(cx, batch, grads),
-            Learner::NextToken(phi) => {
+            (Learner::Contrastive(c), _) => c.loss_and_grads(cx, batch, grads)?,
+            (Learner::NextToken(phi), _) => {
                 let (ids, targets, lengths) = pack(batch);
                 let layout = Layout::packed(&lengths);
                 let (sum, tokens) = phi.next_token_loss(cx, &ids, &targets, &layout, Some(grads))?;
-                Ok(Loss { sum, tokens })
+                Loss { sum, tokens }
             }
-        }
+        };
+        Ok(QueuedLoss { sum: Sum::Host(sum), tokens })
     }
 
     /// Writes what was trained, with its tokenizer: a model folder, or the backbone that other runs start from.
@@ -151,6 +160,12 @@ impl Learner {
         let bytes = std::fs::read(tokenizer).map_err(|e| Error::io(tokenizer, e))?;
         Ok(atomic_write(&copy, |file| file.write_all(&bytes))?)
     }
+}
+
+/// Pixels of all pictures of a batch.
+fn stack(model: &Pheye, batch: &Batch) -> Result<Tensor> {
+    let tiles: Vec<_> = batch.pictures.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
+    Ok(pheye_model::stack(model.config().vision.image_size, &tiles)?)
 }
 
 /// All sequences of a batch, one after another: tokens, what should follow each, lengths.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pheye_data::{Batch, Encode, Prefetch};
-use pheye_model::{Load, Loss};
+use pheye_model::{Load, Loss, QueuedLoss};
 use pheye_ops::adamw::Moments;
 use pheye_ops::lora::Dropout;
-use pheye_ops::{Cx, Graphs};
+use pheye_ops::{Ahead, Arriving, Cx, Graphs};
 use pheye_optim::Optimizer;
 use pheye_tensor::{DType, GpuError};
 use pheye_weights::{Checkpoint, save_safetensors};
@@ -90,6 +90,15 @@ struct Run<'a> {
     state: State,
     checkpoints: Checkpoints,
     graphs: Graphs,
+    ahead: Ahead,
+}
+
+/// A batch that is about to be learnt from.
+struct Ready {
+    batch: Batch,
+    pixels: Option<Arriving>,
+    /// Where the batch after it starts.
+    after: u64,
 }
 
 /// Trains as `config` says; `encode` turns its texts into tokens. Raising `stop` saves and returns after the step under way.
@@ -118,7 +127,7 @@ pub fn train(
     if start == Start::Over {
         run.checkpoints.clear()?;
     }
-    run.to_device(cx)?;
+    run.move_to(cx)?;
     let mut metrics =
         Metrics::open(&out, resumed.as_ref().map(|_| run.state.step), config.train.tensorboard)?;
     let per_step = (config.train.batch * config.train.accumulation) as u64;
@@ -131,21 +140,32 @@ pub fn train(
     on(Event::Begin { total, from: run.state.step, trained, skipped: &skipped });
 
     let mut batches = Prefetch::new(loader, run.state.samples, config.data.prefetch);
-    let schedule = config.optim.schedule();
+    let (schedule, accumulation) = (config.optim.schedule(), config.train.accumulation as u64);
+    let mut ready: Option<Result<Ready>> = None;
     while run.state.step < total {
         let began = Instant::now();
         let mut loss = Loss::default();
         let mut names = Vec::new();
-        for micro in 0..config.train.accumulation as u64 {
-            let batch = batches.next_batch()?;
-            let stream = run.state.step * config.train.accumulation as u64 + micro;
-            let part = run.learn(cx, &batch, stream).map_err(|e| run.short_of_memory(e, &network, &batch))?;
+        let mut position = run.state.samples;
+        for micro in 0..accumulation {
+            let Ready { batch, pixels, after } = match ready.take() {
+                Some(ready) => ready?,
+                None => run.fetch(cx, &mut batches)?,
+            };
+            position = after;
+            let queued = run.learn(cx, &batch, pixels, run.state.step * accumulation + micro);
+            // While a GPU works on this one.
+            if run.state.step + 1 < total || micro + 1 < accumulation {
+                ready = Some(run.fetch(cx, &mut batches));
+            }
+            let part = queued.and_then(|queued| Ok(queued.read()?));
+            let part = part.map_err(|e| run.short_of_memory(e, &network, &batch))?;
             loss.sum += part.sum;
             loss.tokens += part.tokens;
             names.extend(batch.pictures.into_iter().map(|p| p.name));
         }
         if names.is_empty() {
-            names.push(format!("texts {} to {} of the order", run.state.samples, batches.position()));
+            names.push(format!("texts {} to {position} of the order", run.state.samples));
         }
         let step = run.state.step + 1;
         let lr = schedule.lr(run.state.step, total);
@@ -159,7 +179,7 @@ pub fn train(
             other => other?,
         };
         run.state.step = step;
-        run.state.samples = batches.position();
+        run.state.samples = position;
         run.state.tokens += loss.tokens as u64;
         let mean = loss.sum / loss.tokens as f64;
         let seconds = began.elapsed().as_secs_f64();
@@ -196,7 +216,15 @@ impl<'a> Run<'a> {
         let optimizer = Optimizer::new(table, config.optim.adamw())?;
         let checkpoints = Checkpoints::open(out.join("checkpoints"), config.train.keep)?;
         let state = State { config: config.echo()?, ..State::default() };
-        Ok(Run { config, learner, optimizer, state, checkpoints, graphs: Graphs::default() })
+        Ok(Run {
+            config,
+            learner,
+            optimizer,
+            state,
+            checkpoints,
+            graphs: Graphs::default(),
+            ahead: Ahead::default(),
+        })
     }
 
     /// Goes on from the last whole checkpoint: why newer ones were passed over, or `None` when there is none.
@@ -216,18 +244,27 @@ impl<'a> Run<'a> {
     }
 
     /// Moves the parameters and the optimizer to the device of `cx`.
-    fn to_device(&mut self, cx: &Cx) -> Result<()> {
-        match self.learner.to_device(&cx.device, &self.optimizer.grads.table)? {
-            Some(masters) => Ok(self.optimizer.to_device(cx, masters)?),
+    fn move_to(&mut self, cx: &Cx) -> Result<()> {
+        match self.learner.move_to(&cx.device, &self.optimizer.grads.table)? {
+            Some(masters) => Ok(self.optimizer.move_to(cx, masters)?),
             None => Ok(()),
         }
     }
 
-    fn learn(&mut self, cx: &Cx, batch: &Batch, stream: u64) -> Result<Loss> {
+    /// The next batch, its pixels on their way to the device.
+    fn fetch(&mut self, cx: &Cx, batches: &mut Prefetch) -> Result<Ready> {
+        let batch = batches.next_batch()?;
+        let pixels = self.learner.pixels(&batch)?;
+        let pixels = pixels.map(|pixels| self.ahead.upload(cx, &pixels)).transpose()?;
+        Ok(Ready { batch, pixels, after: batches.position() })
+    }
+
+    fn learn(&mut self, cx: &Cx, batch: &Batch, pixels: Option<Arriving>, stream: u64) -> Result<QueuedLoss> {
         let c = &self.config.train;
         let dropout =
             (c.lora_dropout > 0.0).then_some(Dropout { p: c.lora_dropout as f32, seed: c.seed, stream });
-        self.learner.loss_and_grads(cx, batch, dropout, &mut self.optimizer.grads, &mut self.graphs)
+        let pixels = pixels.map(Arriving::join).transpose()?;
+        self.learner.queue(cx, batch, pixels, dropout, &mut self.optimizer.grads, &mut self.graphs)
     }
 
     fn step(&mut self, cx: &Cx, lr: f64, tokens: u64) -> Result<f64> {

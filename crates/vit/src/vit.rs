@@ -37,7 +37,7 @@ pub struct Saved {
 /// What a block keeps for backward.
 #[derive(Debug)]
 enum Kept {
-    All(block::Saved),
+    All(Box<block::Saved>),
     Input(Tensor),
 }
 
@@ -134,7 +134,7 @@ impl Vit {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         let (x, saved) = self.run(cx, pixels, route, |x, b| {
             let again = blocks.len() < self.recompute;
-            blocks.push(if again { Kept::Input(x.clone()) } else { Kept::All(b) });
+            blocks.push(if again { Kept::Input(x.clone()) } else { Kept::All(Box::new(b)) });
         })?;
         Ok((x, Saved { blocks, ..saved }))
     }
@@ -181,7 +181,7 @@ impl Vit {
         for block in self.blocks.iter().rev() {
             let s = match saved.blocks.pop() {
                 None => break,
-                Some(Kept::All(s)) => s,
+                Some(Kept::All(s)) => *s,
                 Some(Kept::Input(x)) => block.forward(cx, &x, &saved.spans, &saved.tokens)?.1,
             };
             dx = block.backward(cx, &s, dx, &saved.spans, &saved.tokens, Some(&mut *grads))?;

@@ -54,7 +54,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let cx = args.device.open()?;
     let folder = args.model.map_or_else(shipped_model, Ok)?;
     let mut assistant = Assistant::load(&folder, Options { frozen_bf16: args.bf16 })?;
-    assistant.to_device(&cx.device)?;
+    assistant.move_to(&cx.device)?;
     let tiles = assistant.preprocess().pixels(&picture);
 
     // A person at a terminal sees the answer grow; a program gets it whole.

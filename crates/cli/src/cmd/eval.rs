@@ -43,7 +43,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let folder = args.model.map_or_else(shipped_model, Ok)?;
     let cx = args.device.open()?;
     let mut assistant = Assistant::load(&folder, Options::default())?;
-    assistant.to_device(&cx.device)?;
+    assistant.move_to(&cx.device)?;
     let (accuracy, _) = measure(&cx, &config, &args.config, &assistant, args.questions)?;
     if args.json {
         println!("{}", serde_json::to_string(&accuracy)?);

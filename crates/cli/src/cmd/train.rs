@@ -94,7 +94,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn report(args: &Args, config: &Config, cx: &pheye::ops::Cx, out: &Path, model: &Path) -> anyhow::Result<()> {
     let mut assistant = Assistant::load(model, Options::default())?;
-    assistant.to_device(&cx.device)?;
+    assistant.move_to(&cx.device)?;
     let (accuracy, sets) = measure(cx, config, &args.config, &assistant, args.questions)?;
     let shown = pick(&sets, config.eval.show)?;
     show::print(&shown, std::io::stdout().is_terminal());

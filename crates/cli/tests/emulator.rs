@@ -1,0 +1,97 @@
+//! Pheye on the GPU kernels, on the emulator: training, resuming, asking, and what happens when memory is short.
+#![cfg(feature = "emulator")]
+
+mod common;
+
+use common::{Bench, ends, refuses, s, same};
+use serde_json::Value;
+
+const STEPS: usize = 4;
+
+fn losses(bench: &Bench, run: &str) -> Vec<f64> {
+    let text = std::fs::read_to_string(bench.path(run).join("metrics.jsonl")).unwrap();
+    let loss = |line: &str| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64().unwrap();
+    text.lines().map(loss).collect()
+}
+
+#[test]
+fn training_gives_the_same_bits_in_every_order_and_after_a_resume() {
+    let bench = Bench::new();
+    let file = |out: &str, more: &str| {
+        let lines = format!("checkpoint_every = 2\nlora_dropout = 0.1\nout = \"{out}\"\n{more}");
+        bench.pheye(&format!("{out}.toml"), STEPS, &[("train", &lines)])
+    };
+    for (out, device) in [
+        ("cpu", "cpu"),
+        ("forward", "emulator"),
+        ("reversed", "emulator:reversed"),
+        ("shuffled", "emulator:shuffled=5"),
+    ] {
+        ends(0, ["train", s(&file(out, "")), "--device", device]);
+    }
+    let result = |out: &str| {
+        let mut files = bench.left(out);
+        // The config, which names the folder, is part of what a run leaves.
+        files.retain(|name, _| name.ends_with(".safetensors") || name.ends_with("metrics.jsonl"));
+        assert!(!files.is_empty(), "{out} left nothing");
+        files
+    };
+    same(&result("forward"), &result("reversed"));
+    same(&result("forward"), &result("shuffled"));
+    // Layers computed again change nothing.
+    ends(0, ["train", s(&file("again", "recompute = { vision = 9, text = 9 }")), "--device", "emulator"]);
+    same(&result("forward"), &result("again"));
+    // Activations of 8 bits of mantissa, and otherwise the same run as on the CPU.
+    for (gpu, cpu) in losses(&bench, "forward").into_iter().zip(losses(&bench, "cpu")) {
+        assert!((gpu - cpu).abs() < 0.01 * cpu, "{gpu} on the emulator, {cpu} on the CPU");
+    }
+    // From the checkpoint in the middle on.
+    let steps = bench.checkpoints("forward");
+    std::fs::remove_dir_all(bench.path("forward").join("checkpoints").join(steps.last().unwrap())).unwrap();
+    let whole = result("reversed");
+    ends(0, ["train", s(&bench.path("forward.toml")), "--resume", "--device", "emulator"]);
+    same(&result("forward"), &whole);
+    let model = bench.path("forward").join("model");
+    let picture = common::top().join("picture.png");
+    let asked = |device| {
+        ends(0, ["ask", s(&picture), "what color is the shape?", "--model", s(&model), "--device", device])
+            .out
+    };
+    assert_eq!(asked("emulator"), asked("emulator:reversed"));
+}
+
+#[test]
+fn too_little_memory_is_an_error_with_what_would_fit() {
+    let bench = Bench::new();
+    let file = bench.pheye("run.toml", 1, &[("train", "out = \"run\"")]);
+    // Too little for the weights alone, and too little for a step.
+    let few = refuses(["train", s(&file), "--device", "emulator:memory=10000"], &["out of GPU memory"]);
+    assert!(few.contains("9.8 KiB") || few.contains("of 10000 are free"), "{few}");
+    let mut found = false;
+    for memory in (1..40).map(|i| i * 250_000) {
+        let ended = common::run(common::pheye([
+            "train",
+            s(&file),
+            "--over",
+            "--device",
+            &format!("emulator:memory={memory}"),
+        ]));
+        if ended.code == Some(0) {
+            assert!(
+                found,
+                "a step fits into {memory} bytes, but no smaller memory was enough for the weights"
+            );
+            return;
+        }
+        found |= ended.err.contains("a step of 2 pictures") && ended.err.contains("takes about");
+    }
+    panic!("no memory is enough");
+}
+
+#[test]
+fn devices_that_are_not_there_are_errors_with_advice() {
+    let picture = common::top().join("picture.png");
+    let ask = |device| refuses(["ask", s(&picture), "what?", "--device", device], &[]);
+    assert!(ask("emulator:sideways").contains("emulator:reversed"));
+    assert!(ask("gpu").contains("`cuda`"));
+}
