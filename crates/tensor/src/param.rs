@@ -185,18 +185,16 @@ impl Grads {
     /// # Errors
     /// [`crate::Error::Gpu`] when the device fails.
     pub fn add(&mut self, param: &Param, values: &[f32]) -> Result<()> {
-        match (self.flat.gpu().cloned(), self.view(param)?) {
-            (Some(gpu), Some(view)) => {
-                let mut sum = view.to_vec_f32()?;
-                sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
-                Ok(gpu.upload(bytemuck::cast_slice(&sum), view.region()?)?)
-            }
-            _ => {
-                let Some(sum) = self.of(param)? else { return Ok(()) };
-                sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
-                Ok(())
-            }
+        if let Some(gpu) = self.flat.gpu() {
+            let Some(view) = self.view(param)? else { return Ok(()) };
+            let mut sum = view.to_vec_f32()?;
+            sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+            return Ok(gpu.upload(bytemuck::cast_slice(&sum), view.region()?)?);
         }
+        if let Some(sum) = self.of(param)? {
+            sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+        }
+        Ok(())
     }
 
     /// Sets all gradients to zero.
