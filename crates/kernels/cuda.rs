@@ -3,6 +3,8 @@
 //! libcuda is loaded when the first GPU is opened; a program without it runs as before. All methods may be called from any
 //! thread: each makes the context current, and goes through the gate in `queue` before it touches the stream.
 
+#[cfg(feature = "cublaslt")]
+mod blas;
 mod card;
 mod driver;
 mod file;
@@ -42,6 +44,9 @@ pub(crate) struct Cuda {
     stream: Stream,
     /// What must not be recorded with it: downloads, and records of kernels.
     aside: Stream,
+    /// cuBLASLt, once it was asked for.
+    #[cfg(feature = "cublaslt")]
+    blas: std::sync::OnceLock<blas::Blas>,
     context: Context,
 }
 
@@ -70,6 +75,8 @@ impl Cuda {
             staging: Staging::new()?,
             stream: Stream::new()?,
             aside: Stream::new()?,
+            #[cfg(feature = "cublaslt")]
+            blas: std::sync::OnceLock::new(),
             context,
             card,
         })
@@ -335,6 +342,10 @@ impl Drop for Cuda {
         let _ = self.context.enter();
         let _ = self.stream.wait();
         let _ = self.aside.wait();
+        #[cfg(feature = "cublaslt")]
+        if let Some(blas) = self.blas.get() {
+            self.give_back(blas.workspace());
+        }
         if let Some(pool) = self.pool {
             // SAFETY: the pool is the device's own; what others have of it stays theirs.
             let _ = unsafe { result::mem_pool::trim_to(pool, 0) };

@@ -55,6 +55,26 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An environment variable has a value that cannot be used.
+    #[error("{variable}={value}: {reason}")]
+    Setting {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A library that was asked for is not there, or lacks a function.
+    #[error(
+        "{library} cannot be loaded ({reason}); it comes with CUDA, and the loader looks where LD_LIBRARY_PATH says"
+    )]
+    Library {
+        /// The library.
+        library: &'static str,
+        /// What the loader says.
+        reason: String,
+    },
     /// Host and kernel disagree about the parameters.
     #[error(
         "kernel `{kernel}` takes {expected} bytes of parameters, the host gives {found}: they were built apart"

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::cuda::Cuda;
 #[cfg(feature = "emulator")]
 use crate::emulated::Emulated;
+use crate::product::{Gemms, Product};
 use crate::{Error, Launch, Memory, Region, Result, Spec};
 
 /// An open GPU: a launcher for the kernels, and the memory they work on. Cloning shares it.
@@ -22,6 +23,7 @@ pub struct Gpu {
     launcher: Launcher,
     /// While rehearsing or recording, what the work so far amounts to.
     rehearsal: Arc<Mutex<Option<Rehearsal>>>,
+    gemms: Gemms,
 }
 
 #[derive(Default)]
@@ -58,14 +60,26 @@ impl Gpu {
     /// `emulator:memory=1000000`, which has no more bytes than that.
     ///
     /// # Errors
-    /// [`Error::NoKernels`] when the program was built without that launcher or its kernels, else what the launcher finds.
+    /// [`Error::NoKernels`] when the program was built without that launcher or its kernels, [`Error::Setting`] when
+    /// `PHEYE_GEMM` asks for what there is not, else what the launcher finds.
     pub fn open(device: &str) -> Result<Gpu> {
         let (name, option) = device.split_once(':').unwrap_or((device, ""));
+        let gemms = Gemms::asked(name)?;
         match name {
             #[cfg(feature = "cuda")]
-            "cuda" => Cuda::open(device, option).map(|c| Gpu::new(Launcher::Cuda(Arc::new(c)))),
+            "cuda" => {
+                let cuda = Cuda::open(device, option)?;
+                if gemms == Gemms::CublasLt {
+                    // A library that is missing is to be missed now.
+                    #[cfg(feature = "cublaslt")]
+                    cuda.blas()?;
+                }
+                Ok(Gpu::new(Launcher::Cuda(Arc::new(cuda)), gemms))
+            }
             #[cfg(feature = "emulator")]
-            "emulator" => Emulated::open(device, option).map(|e| Gpu::new(Launcher::Emulator(Arc::new(e)))),
+            "emulator" => {
+                Emulated::open(device, option).map(|e| Gpu::new(Launcher::Emulator(Arc::new(e)), gemms))
+            }
             #[allow(unreachable_patterns)] // with both features
             "cuda" | "emulator" => Err(Error::NoKernels {
                 device: device.to_owned(),
@@ -75,8 +89,34 @@ impl Gpu {
         }
     }
 
-    fn new(launcher: Launcher) -> Gpu {
-        Gpu { launcher, rehearsal: Arc::default() }
+    fn new(launcher: Launcher, gemms: Gemms) -> Gpu {
+        Gpu { launcher, rehearsal: Arc::default(), gemms }
+    }
+
+    /// Whether plain products are to go to [`Gpu::blas`]: `PHEYE_GEMM=cublaslt` when the GPU was opened.
+    pub fn prefers_blas(&self) -> bool {
+        self.gemms == Gemms::CublasLt
+    }
+
+    /// Queues a product by cuBLASLt, loaded at the first call. `false` if it has no algorithm for it; nothing is done then.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on the emulator and without feature `cublaslt`, [`Error::Library`] when it cannot be loaded,
+    /// [`Error::Size`] when an operand is outside its region, [`Error::Driver`] when a call fails.
+    pub fn blas(&self, product: &Product) -> Result<bool> {
+        product.check()?;
+        match self.launcher {
+            #[cfg(feature = "cublaslt")]
+            Launcher::Cuda(ref g) => {
+                let Some(plan) = g.plan(product)? else { return Ok(false) };
+                if self.note(product.fingerprint()) {
+                    g.multiply(product, &plan)?;
+                }
+                Ok(true)
+            }
+            #[allow(unreachable_patterns)] // with cuda alone
+            _ => Err(Error::Unsupported("a product by cuBLASLt")),
+        }
     }
 
     /// Notes a piece of work when rehearsing; whether it is also to be done.

@@ -12,6 +12,7 @@ mod error;
 mod gpu;
 mod launch;
 mod memory;
+mod product;
 
 #[cfg(feature = "cuda")]
 pub mod image;
@@ -20,3 +21,4 @@ pub use error::{Error, Result};
 pub use gpu::{Arrival, Gpu, Graph};
 pub use launch::{Access, Launch, Spec};
 pub use memory::{Memory, Region};
+pub use product::{Factor, Product};

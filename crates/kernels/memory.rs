@@ -80,3 +80,9 @@ impl fmt::Display for Region {
         write!(f, "{} {:?}", self.dtype, &self.dims[..self.rank])
     }
 }
+
+/// A region of so many bytes, of nothing.
+#[cfg(test)]
+pub(crate) fn region_for_tests(bytes: usize) -> Region {
+    Region { addr: 0, bytes, dtype: "u8", dims: [bytes, 1, 1, 1], rank: 1 }
+}

@@ -4,7 +4,7 @@
 //! along k, its parts added in order; the cut is a function of shape and device alone, so results repeat to the bit.
 
 use bytemuck::{Pod, Zeroable};
-use pheye_tensor::{DType, Gpu, Launch, Region, Tensor};
+use pheye_tensor::{DType, Factor, Gpu, Launch, Product, Region, Tensor};
 
 use crate::gelu::Gelu;
 use crate::{Cx, Result};
@@ -236,6 +236,31 @@ impl Gemm {
         ld && stride && regions.into_iter().flatten().all(aligned)
     }
 
+    /// The product as a library takes it, if nothing else happens to it.
+    fn as_plain(&self) -> Option<Product> {
+        let e = &self.epilogue;
+        let fused = e.bias.is_some() || e.activation.is_some() || e.pre.is_some() || e.slope.is_some();
+        if fused
+            || e.residual.is_some()
+            || self.low_rank.is_some()
+            || self.batch.is_some()
+            || self.dims[2] == 0
+        {
+            return None;
+        }
+        let factor = |m: Mat, transposed| Factor { region: m.region, ld: m.ld, transposed };
+        Some(Product {
+            dims: self.dims,
+            a: factor(self.a, self.layout == Layout::Tn),
+            b: factor(self.b, self.layout == Layout::Nt),
+            c: self.c.region,
+            ldc: self.c.ld,
+            wide: self.c.dtype == DType::F32,
+            alpha: self.alpha,
+            beta: if self.c.add { 1.0 } else { 0.0 },
+        })
+    }
+
     fn count(&self) -> usize {
         self.batch.map_or(1, |b| b.count)
     }
@@ -295,6 +320,12 @@ impl Gemm {
     pub fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<()> {
         let ([m, n, k], batch) = (self.dims, self.count());
         if m * n * batch == 0 {
+            return Ok(());
+        }
+        if gpu.prefers_blas()
+            && let Some(product) = self.as_plain()
+            && gpu.blas(&product)?
+        {
             return Ok(());
         }
         let (is_aligned, sms) = (self.is_aligned(), gpu.sms());

@@ -1,0 +1,142 @@
+//! Products by cuBLASLt, to compare the kernels with.
+//!
+//! The library is column-major: a row-major matrix is the transpose of a column-major one of the same rows' distance, so
+//! c = a b is asked for as cᵀ = bᵀ aᵀ.
+
+mod library;
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex};
+
+use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t as Algorithm;
+use cudarc::cublaslt::sys::cudaDataType as Type;
+
+use super::Cuda;
+use crate::{Product, Result};
+use library::{Library, Matrix, Multiply, Object};
+
+/// Bytes that its kernels may use beside their operands, what NVIDIA recommends for Hopper.
+const WORKSPACE: usize = 32 << 20;
+
+/// The library, opened for a context.
+pub(crate) struct Blas {
+    /// The first algorithm of the heuristics, or that there is none. Dropped before the library, which made them.
+    plans: Mutex<HashMap<Key, Option<Arc<Plan>>>>,
+    library: Library,
+    workspace: u64,
+}
+
+/// What the choice of an algorithm depends on.
+#[derive(PartialEq, Eq, Hash, Clone, Copy)]
+struct Key {
+    dims: [usize; 3],
+    /// Of a, b and c.
+    lds: [usize; 3],
+    transposed: [bool; 2],
+    wide: bool,
+    /// Bytes on whose multiples a, b and c start, at most 256.
+    aligned: [u32; 3],
+}
+
+/// A product's description and algorithm.
+pub(crate) struct Plan {
+    multiply: Object<Multiply>,
+    /// The library's first and second factor, and the result.
+    matrices: [Object<Matrix>; 3],
+    algorithm: Algorithm,
+}
+
+fn key(p: &Product) -> Key {
+    Key {
+        dims: p.dims,
+        lds: [p.a.ld, p.b.ld, p.ldc],
+        transposed: [p.a.transposed, p.b.transposed],
+        wide: p.wide,
+        aligned: [p.a.region, p.b.region, p.c].map(|r| 1 << r.addr.trailing_zeros().min(8)),
+    }
+}
+
+impl Blas {
+    pub(super) fn workspace(&self) -> u64 {
+        self.workspace
+    }
+
+    /// The plan for products of this key; `None` if the library has no algorithm.
+    fn plan(&self, p: &Product) -> Result<Option<Arc<Plan>>> {
+        let key = key(p);
+        // A panic leaves the map whole: plans are entered when they are complete.
+        let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(plan) = plans.get(&key) {
+            return Ok(plan.clone());
+        }
+        let plan = self.find(p, &key)?.map(Arc::new);
+        plans.insert(key, plan.clone());
+        Ok(plan)
+    }
+
+    fn find(&self, p: &Product, key: &Key) -> Result<Option<Plan>> {
+        let [m, n, k] = p.dims;
+        let multiply = self.library.multiply([p.b.transposed, p.a.transposed])?;
+        let matrix = |[rows, cols]: [usize; 2], ld, t| self.library.matrix(t, cols, rows, ld);
+        let result = if p.wide { Type::CUDA_R_32F } else { Type::CUDA_R_16BF };
+        let matrices = [
+            matrix(p.b.stored(k, n), p.b.ld, Type::CUDA_R_16BF)?,
+            matrix(p.a.stored(m, k), p.a.ld, Type::CUDA_R_16BF)?,
+            matrix([m, n], p.ldc, result)?,
+        ];
+        let [a, b, c] = key.aligned;
+        let algorithm = self.library.first_algorithm(&multiply, &matrices, [b, a, c], WORKSPACE)?;
+        Ok(algorithm.map(|algorithm| Plan { multiply, matrices, algorithm }))
+    }
+}
+
+impl Cuda {
+    /// The library, loaded and given its workspace at the first call.
+    pub(crate) fn blas(&self) -> Result<&Blas> {
+        if let Some(blas) = self.blas.get() {
+            return Ok(blas);
+        }
+        self.context.enter()?;
+        let library = Library::open()?;
+        let workspace = self.alloc(WORKSPACE)?;
+        let blas = self.blas.get_or_init(|| Blas { library, workspace, plans: Mutex::default() });
+        if blas.workspace != workspace {
+            // Another thread was faster.
+            self.free(workspace, WORKSPACE);
+        }
+        Ok(blas)
+    }
+
+    /// How the library does this product; `None` if it cannot.
+    pub(crate) fn plan(&self, p: &Product) -> Result<Option<Arc<Plan>>> {
+        self.context.enter()?;
+        self.blas()?.plan(p)
+    }
+
+    /// Queues a product, which was checked to lie inside its regions, by the plan made for it.
+    pub(crate) fn multiply(&self, p: &Product, plan: &Plan) -> Result<()> {
+        let blas = self.blas()?;
+        let mut state = self.enter()?;
+        let at = |addr: u64| addr as *mut c_void;
+        let call = library::Call {
+            multiply: &plan.multiply,
+            matrices: &plan.matrices,
+            algorithm: &plan.algorithm,
+            scales: [p.alpha, p.beta],
+            addrs: [p.b.region.addr, p.a.region.addr, p.c.addr].map(at),
+            workspace: (at(blas.workspace), WORKSPACE),
+            stream: self.stream.handle().cast(),
+        };
+        // SAFETY: the plan is of this product's key, so that the layouts describe its operands, which `Gpu::blas` found to lie
+        // inside their regions, and regions lie inside live memory. The stream and the workspace live as long as `self`, and
+        // whoever else uses the workspace is queued on the same stream. The context is current.
+        unsafe { blas.library.run(&call) }?;
+        state.push("cublasLtMatmul");
+        if state.each && state.recorder.is_none() {
+            self.settle(state, "a product by cuBLASLt")
+        } else {
+            Ok(())
+        }
+    }
+}

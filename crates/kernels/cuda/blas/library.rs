@@ -1,0 +1,369 @@
+//! libcublasLt: finding it, its functions, and its objects.
+//!
+//! cudarc has the types and values; its own loader knows the library by the names of CUDA 12 alone, and panics without it. The
+//! functions used here are the same in CUDA 12 and 13. A status is taken as a number, since newer libraries have more of them
+//! than cudarc names.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use cudarc::cublaslt::sys;
+use sys::cublasLtMatmulAlgo_t as Algorithm;
+use sys::cublasLtMatmulDescAttributes_t as Attribute;
+use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
+use sys::{cublasComputeType_t, cublasLtReductionScheme_t, cudaDataType};
+
+use crate::{Error, Result};
+
+const LIBRARY: &str = "libcublasLt";
+
+/// As CUDA installs it on Linux; the bare name comes with headers only.
+#[cfg(not(windows))]
+const NAMES: [&str; 3] = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"];
+#[cfg(windows)]
+const NAMES: [&str; 2] = ["cublasLt64_13.dll", "cublasLt64_12.dll"];
+
+type Status = u32;
+const SUCCESS: Status = 0;
+const NOT_SUPPORTED: Status = 15;
+
+type Handle = *mut c_void;
+type Set = unsafe extern "C" fn(Handle, u32, *const c_void, usize) -> Status;
+type Destroy = unsafe extern "C" fn(Handle) -> Status;
+
+/// What the heuristics say of an algorithm, `cublasLtMatmulHeuristicResult_t` with its status as a number.
+#[repr(C)]
+struct Heuristic {
+    algorithm: Algorithm,
+    workspace: usize,
+    state: Status,
+    waves: f32,
+    reserved: [c_int; 4],
+}
+
+/// The functions, as `cublasLt.h` declares them.
+struct Functions {
+    create: unsafe extern "C" fn(*mut Handle) -> Status,
+    destroy: Destroy,
+    name: unsafe extern "C" fn(Status) -> *const c_char,
+    multiply_create: unsafe extern "C" fn(*mut Handle, cublasComputeType_t, cudaDataType) -> Status,
+    multiply_set: Set,
+    multiply_destroy: Destroy,
+    matrix_create: unsafe extern "C" fn(*mut Handle, cudaDataType, u64, u64, i64) -> Status,
+    matrix_destroy: Destroy,
+    preference_create: unsafe extern "C" fn(*mut Handle) -> Status,
+    preference_set: Set,
+    preference_destroy: Destroy,
+    /// Handle, product, a, b, c, d, preference, how many are asked for, where to, how many there are.
+    heuristic: unsafe extern "C" fn(
+        Handle,
+        Handle,
+        Handle,
+        Handle,
+        Handle,
+        Handle,
+        Handle,
+        c_int,
+        *mut Heuristic,
+        *mut c_int,
+    ) -> Status,
+    /// Handle, product, α, a and its layout, b and its, β, c and its, d and its, algorithm, workspace and its size, stream.
+    run: unsafe extern "C" fn(
+        Handle,
+        Handle,
+        *const c_void,
+        *const c_void,
+        Handle,
+        *const c_void,
+        Handle,
+        *const c_void,
+        *const c_void,
+        Handle,
+        *mut c_void,
+        Handle,
+        *const Algorithm,
+        *mut c_void,
+        usize,
+        *mut c_void,
+    ) -> Status,
+    /// Keeps all of the above in memory.
+    _library: libloading::Library,
+}
+
+impl Functions {
+    /// Those of the first of `names` that there is.
+    fn load(names: &[&str]) -> Result<Functions> {
+        let missing = |reason| Error::Library { library: LIBRARY, reason };
+        let mut reasons = Vec::new();
+        let open = |name: &&str| {
+            // SAFETY: NVIDIA's library needs nothing of who loads it; it is never unloaded while a function of it is used.
+            unsafe { libloading::Library::new(*name) }.map_err(|e| reasons.push(e.to_string())).ok()
+        };
+        let Some(library) = names.iter().find_map(open) else { return Err(missing(reasons.join("; "))) };
+        macro_rules! function {
+            ($name:literal) => {
+                // SAFETY: the type is that of the field it is for, which is what `cublasLt.h` declares.
+                *unsafe { library.get($name) }.map_err(|e| missing(e.to_string()))?
+            };
+        }
+        Ok(Functions {
+            create: function!("cublasLtCreate"),
+            destroy: function!("cublasLtDestroy"),
+            name: function!("cublasLtGetStatusName"),
+            multiply_create: function!("cublasLtMatmulDescCreate"),
+            multiply_set: function!("cublasLtMatmulDescSetAttribute"),
+            multiply_destroy: function!("cublasLtMatmulDescDestroy"),
+            matrix_create: function!("cublasLtMatrixLayoutCreate"),
+            matrix_destroy: function!("cublasLtMatrixLayoutDestroy"),
+            preference_create: function!("cublasLtMatmulPreferenceCreate"),
+            preference_set: function!("cublasLtMatmulPreferenceSetAttribute"),
+            preference_destroy: function!("cublasLtMatmulPreferenceDestroy"),
+            heuristic: function!("cublasLtMatmulAlgoGetHeuristic"),
+            run: function!("cublasLtMatmul"),
+            _library: library,
+        })
+    }
+
+    fn done(&self, call: &'static str, status: Status) -> Result<()> {
+        if status == SUCCESS {
+            return Ok(());
+        }
+        // SAFETY: any number is taken, and the text is a constant of the library.
+        let name = unsafe {
+            let name = (self.name)(status);
+            if name.is_null() { None } else { Some(CStr::from_ptr(name)) }
+        };
+        let name = name.map_or("a status unknown to it".into(), CStr::to_string_lossy);
+        Err(Error::Driver { call, cause: format!("{name} ({status})") })
+    }
+}
+
+/// The library, opened for the context that was current.
+pub(super) struct Library {
+    functions: Functions,
+    handle: Handle,
+}
+
+// SAFETY: the library's handle may be used from any thread, by several at once.
+unsafe impl Send for Library {}
+// SAFETY: as above.
+unsafe impl Sync for Library {}
+
+/// The description of a product: its operations and types.
+pub(super) struct Multiply;
+/// The layout of a matrix.
+pub(super) struct Matrix;
+/// What an algorithm has to keep to.
+struct Limits;
+
+/// A description that the library made.
+pub(super) struct Object<T> {
+    handle: Handle,
+    destroy: Destroy,
+    kind: PhantomData<T>,
+}
+
+// SAFETY: descriptions are memory of the host, of no thread, and only read once they are made.
+unsafe impl<T> Send for Object<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Object<T> {}
+
+impl<T> Drop for Object<T> {
+    fn drop(&mut self) {
+        // SAFETY: made by the function that goes with this one, destroyed once; it frees memory of the host. `Blas` and its
+        // library outlive their plans' use: plans are kept in it, and borrowed from a `Cuda` that lives.
+        let _ = unsafe { (self.destroy)(self.handle) };
+    }
+}
+
+/// A product to run.
+pub(super) struct Call<'a> {
+    pub(super) multiply: &'a Object<Multiply>,
+    /// The first factor, the second, the result.
+    pub(super) matrices: &'a [Object<Matrix>; 3],
+    pub(super) algorithm: &'a Algorithm,
+    /// α, β.
+    pub(super) scales: [f32; 2],
+    pub(super) addrs: [*mut c_void; 3],
+    pub(super) workspace: (*mut c_void, usize),
+    pub(super) stream: *mut c_void,
+}
+
+impl Library {
+    /// Loads it, for the context that is current.
+    pub(super) fn open() -> Result<Library> {
+        let functions = Functions::load(&NAMES)?;
+        let mut handle = ptr::null_mut();
+        // SAFETY: `handle` takes the result.
+        functions.done("cublasLtCreate", unsafe { (functions.create)(&mut handle) })?;
+        Ok(Library { functions, handle })
+    }
+
+    fn object<T>(
+        &self,
+        call: &'static str,
+        destroy: Destroy,
+        create: impl FnOnce(*mut Handle) -> Status,
+    ) -> Result<Object<T>> {
+        let mut handle = ptr::null_mut();
+        self.functions.done(call, create(&mut handle))?;
+        Ok(Object { handle, destroy, kind: PhantomData })
+    }
+
+    /// A product of bf16 factors, either taken transposed, with sums and scales in f32.
+    pub(super) fn multiply(&self, transposed: [bool; 2]) -> Result<Object<Multiply>> {
+        let f = &self.functions;
+        let (sums, scales) = (cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType::CUDA_R_32F);
+        let made = self.object("cublasLtMatmulDescCreate", f.multiply_destroy, |to| {
+            // SAFETY: `to` takes the result.
+            unsafe { (f.multiply_create)(to, sums, scales) }
+        })?;
+        let attributes = [Attribute::CUBLASLT_MATMUL_DESC_TRANSA, Attribute::CUBLASLT_MATMUL_DESC_TRANSB];
+        for (attribute, transposed) in attributes.into_iter().zip(transposed) {
+            // CUBLAS_OP_N and CUBLAS_OP_T
+            let value = u32::from(transposed);
+            // SAFETY: the description lives, and the attribute is an enum of 32 bits.
+            let status = unsafe {
+                (f.multiply_set)(made.handle, attribute as u32, (&raw const value).cast(), size_of::<u32>())
+            };
+            f.done("cublasLtMatmulDescSetAttribute", status)?;
+        }
+        Ok(made)
+    }
+
+    /// A column-major matrix.
+    pub(super) fn matrix(
+        &self,
+        kind: cudaDataType,
+        rows: usize,
+        cols: usize,
+        ld: usize,
+    ) -> Result<Object<Matrix>> {
+        let f = &self.functions;
+        self.object("cublasLtMatrixLayoutCreate", f.matrix_destroy, |to| {
+            // SAFETY: `to` takes the result.
+            unsafe { (f.matrix_create)(to, kind, rows as u64, cols as u64, ld as i64) }
+        })
+    }
+
+    /// The algorithm that the heuristics put first, for operands on multiples of `aligned` bytes.
+    pub(super) fn first_algorithm(
+        &self,
+        multiply: &Object<Multiply>,
+        [a, b, c]: &[Object<Matrix>; 3],
+        aligned: [u32; 3],
+        workspace: usize,
+    ) -> Result<Option<Algorithm>> {
+        let f = &self.functions;
+        let limits: Object<Limits> =
+            self.object("cublasLtMatmulPreferenceCreate", f.preference_destroy, |to| {
+                // SAFETY: `to` takes the result.
+                unsafe { (f.preference_create)(to) }
+            })?;
+        let set = |preference: Preference, value: *const c_void, bytes: usize| {
+            // SAFETY: the preferences live; `value` has as many bytes as the preference, as each call below says.
+            let status = unsafe { (f.preference_set)(limits.handle, preference as u32, value, bytes) };
+            f.done("cublasLtMatmulPreferenceSetAttribute", status)
+        };
+        // Of 64 bits.
+        let bytes = workspace as u64;
+        set(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const bytes).cast(), 8)?;
+        // Parts of a cut sum stay in f32, as in the kernels. Of 32 bits, as are the alignments.
+        let scheme = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const scheme).cast(), 4)?;
+        let [of_a, of_b, of_c] = &aligned;
+        for (preference, value) in [
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, of_a),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, of_b),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, of_c),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, of_c),
+        ] {
+            set(preference, ptr::from_ref(value).cast(), 4)?;
+        }
+        let (mut found, mut count) = (MaybeUninit::<Heuristic>::zeroed(), 0);
+        // SAFETY: all descriptions live; there is room for the one result that is asked for.
+        let status = unsafe {
+            (f.heuristic)(
+                self.handle,
+                multiply.handle,
+                a.handle,
+                b.handle,
+                c.handle,
+                c.handle,
+                limits.handle,
+                1,
+                found.as_mut_ptr(),
+                &mut count,
+            )
+        };
+        if status == NOT_SUPPORTED {
+            return Ok(None);
+        }
+        f.done("cublasLtMatmulAlgoGetHeuristic", status)?;
+        // SAFETY: plain numbers, for which zeros are values as well as any that the library wrote.
+        let found = unsafe { found.assume_init() };
+        let fits = count > 0 && found.state == SUCCESS && found.workspace <= workspace;
+        Ok(fits.then_some(found.algorithm))
+    }
+
+    /// Queues a product.
+    ///
+    /// # Safety
+    /// The layouts describe live memory of the device at the addresses, c being written; the algorithm was found for them;
+    /// the workspace is of the size given and used by nothing that runs beside this; the stream lives and is of the context
+    /// that is current.
+    pub(super) unsafe fn run(&self, call: &Call) -> Result<()> {
+        let ([a, b, c], [alpha, beta]) = (call.matrices, &call.scales);
+        // SAFETY: as the caller promises. The scales are on the host, which is the default, and read before the call returns.
+        // The result is in place: c and d are the same, as is their layout.
+        let status = unsafe {
+            (self.functions.run)(
+                self.handle,
+                call.multiply.handle,
+                ptr::from_ref(alpha).cast(),
+                call.addrs[0],
+                a.handle,
+                call.addrs[1],
+                b.handle,
+                ptr::from_ref(beta).cast(),
+                call.addrs[2],
+                c.handle,
+                call.addrs[2],
+                c.handle,
+                call.algorithm,
+                call.workspace.0,
+                call.workspace.1,
+                call.stream,
+            )
+        };
+        self.functions.done("cublasLtMatmul", status)
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        // SAFETY: made once, destroyed once. A failure could only repeat what an earlier call has reported.
+        let _ = unsafe { (self.functions.destroy)(self.handle) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_library_is_named() {
+        let error = Functions::load(&["libpheye_has_no_such_library.so.1"]).err().expect("there is none");
+        let text = error.to_string();
+        assert!(text.starts_with("libcublasLt cannot be loaded (libpheye_has_no_such_library"), "{text}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_library_without_the_functions_is_refused() {
+        let error = Functions::load(&["libc.so.6"]).err().expect("the C library has no products");
+        assert!(error.to_string().contains("cublasLtCreate"), "{error}");
+    }
+}

@@ -1,0 +1,139 @@
+//! A matrix product as a library takes it, and which products go to one.
+
+use crate::{Error, Region, Result};
+
+/// A factor, row-major in bf16.
+#[derive(Debug, Clone, Copy)]
+pub struct Factor {
+    /// Where it lies.
+    pub region: Region,
+    /// Elements from row to row, as stored.
+    pub ld: usize,
+    /// Whether the transpose is stored.
+    pub transposed: bool,
+}
+
+/// c = α a b + β c with a [m, k], b [k, n], c [m, n]; sums in f32. With β = 0 c is not read.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// m, n, k.
+    pub dims: [usize; 3],
+    /// a.
+    pub a: Factor,
+    /// b.
+    pub b: Factor,
+    /// c, row-major.
+    pub c: Region,
+    /// Elements from row to row of c.
+    pub ldc: usize,
+    /// c is in f32, else in bf16.
+    pub wide: bool,
+    /// α.
+    pub alpha: f32,
+    /// β.
+    pub beta: f32,
+}
+
+impl Factor {
+    /// Rows and columns as stored, of a factor that is [rows, cols].
+    pub(crate) fn stored(&self, rows: usize, cols: usize) -> [usize; 2] {
+        if self.transposed { [cols, rows] } else { [rows, cols] }
+    }
+}
+
+impl Product {
+    /// Whether all of it lies inside its regions.
+    pub(crate) fn check(&self) -> Result<()> {
+        let [m, n, k] = self.dims;
+        inside("factor a of a product", self.a.stored(m, k), self.a.ld, 2, self.a.region)?;
+        inside("factor b of a product", self.b.stored(k, n), self.b.ld, 2, self.b.region)?;
+        inside("the result of a product", [m, n], self.ldc, if self.wide { 4 } else { 2 }, self.c)
+    }
+
+    /// All that two products which are the same have in common.
+    #[cfg_attr(not(feature = "cublaslt"), allow(dead_code))]
+    pub(crate) fn fingerprint(&self) -> impl std::hash::Hash {
+        let factor = |f: &Factor| (f.region.addr, f.ld, f.transposed);
+        let scales = [self.alpha, self.beta].map(f32::to_bits);
+        ("cublasLt", self.dims, factor(&self.a), factor(&self.b), self.c.addr, self.ldc, self.wide, scales)
+    }
+}
+
+fn inside(
+    what: &'static str,
+    [rows, cols]: [usize; 2],
+    ld: usize,
+    element: usize,
+    region: Region,
+) -> Result<()> {
+    let narrow = Error::Size { what, bytes: cols * element, found: ld * element };
+    if rows == 0 || cols == 0 {
+        return Ok(());
+    }
+    if ld < cols {
+        return Err(narrow);
+    }
+    let bytes = ((rows - 1) * ld + cols) * element;
+    if bytes > region.bytes { Err(Error::Size { what, bytes, found: region.bytes }) } else { Ok(()) }
+}
+
+/// Who does products that nothing is fused to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gemms {
+    /// The kernels.
+    Own,
+    /// cuBLASLt.
+    CublasLt,
+}
+
+const VARIABLE: &str = "PHEYE_GEMM";
+
+impl Gemms {
+    /// What the environment asks for on a launcher.
+    pub(crate) fn asked(launcher: &str) -> Result<Gemms> {
+        let value = std::env::var_os(VARIABLE).unwrap_or_default();
+        Gemms::parse(&value.to_string_lossy(), launcher)
+    }
+
+    fn parse(value: &str, launcher: &str) -> Result<Gemms> {
+        let refused = |reason: &str| {
+            Err(Error::Setting { variable: VARIABLE, value: value.to_owned(), reason: reason.to_owned() })
+        };
+        match value {
+            "" | "own" => Ok(Gemms::Own),
+            "cublaslt" if launcher != "cuda" => refused("only device `cuda` has cuBLASLt"),
+            "cublaslt" if !cfg!(feature = "cublaslt") => {
+                refused("this program was built without feature `cublaslt`")
+            }
+            "cublaslt" => Ok(Gemms::CublasLt),
+            _ => refused("its values are `own` and `cublaslt`"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_has_two_values() {
+        assert_eq!(Gemms::parse("", "cuda"), Ok(Gemms::Own));
+        assert_eq!(Gemms::parse("own", "emulator"), Ok(Gemms::Own));
+        let text = |value, launcher| match Gemms::parse(value, launcher) {
+            Ok(gemms) => format!("{gemms:?}"),
+            Err(e) => e.to_string(),
+        };
+        assert_eq!(text("cublas", "cuda"), "PHEYE_GEMM=cublas: its values are `own` and `cublaslt`");
+        assert!(text("cublaslt", "emulator").starts_with("PHEYE_GEMM=cublaslt: only device `cuda`"));
+        let on = if cfg!(feature = "cublaslt") { "CublasLt" } else { "built without feature `cublaslt`" };
+        assert!(text("cublaslt", "cuda").ends_with(on));
+    }
+
+    #[test]
+    fn a_product_stays_inside_its_regions() {
+        let outcome = |bytes, ld| inside("m", [3, 4], ld, 2, crate::memory::region_for_tests(bytes));
+        assert_eq!(outcome(40, 8), Ok(()));
+        assert_eq!(outcome(39, 8), Err(Error::Size { what: "m", bytes: 40, found: 39 }));
+        assert_eq!(outcome(40, 3), Err(Error::Size { what: "m", bytes: 8, found: 6 }));
+    }
+}
