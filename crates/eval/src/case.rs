@@ -132,7 +132,7 @@ impl Case {
     /// What golden data holds of every stage, computed by `model` on the device of `cx`, where it is trained in the end.
     pub(crate) fn observe(&self, cx: &Cx, model: &mut Pheye) -> Result<Vec<Observed>> {
         let table = model.train(Pheye::is_pheye_param)?;
-        model.move_to(&cx.device, &table)?;
+        let masters = model.move_to(&cx.device, &table)?;
         let batch = self.batch(0..self.ids.len())?;
         let media = model.encode(cx, &batch.pixels, batch.pictures)?;
         let logits = model.logits(cx, &media, &batch)?;
@@ -163,8 +163,8 @@ impl Case {
         }
 
         let mut optimizer = Optimizer::new(table, AdamWConfig::default())?;
-        for t in [&mut optimizer.grads.flat, &mut optimizer.moments.m, &mut optimizer.moments.v] {
-            *t = t.to_device(&cx.device)?;
+        if let Some(masters) = masters {
+            optimizer.move_to(cx, masters)?;
         }
         all.push(Observed::all("train_losses", self.train(cx, model, optimizer)?, Kind::Activation));
         Ok(all)
