@@ -92,6 +92,11 @@ struct Functions {
     _library: libloading::Library,
 }
 
+/// What the loader said: the library's own words stand in the error's source.
+fn said(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 impl Functions {
     /// Those of the first of `names` that there is.
     fn load(names: &[&str]) -> Result<Functions> {
@@ -99,13 +104,13 @@ impl Functions {
         let mut reasons = Vec::new();
         let open = |name: &&str| {
             // SAFETY: NVIDIA's library needs nothing of who loads it; it is never unloaded while a function of it is used.
-            unsafe { libloading::Library::new(*name) }.map_err(|e| reasons.push(e.to_string())).ok()
+            unsafe { libloading::Library::new(*name) }.map_err(|e| reasons.push(said(&e))).ok()
         };
         let Some(library) = names.iter().find_map(open) else { return Err(missing(reasons.join("; "))) };
         macro_rules! function {
             ($name:literal) => {
                 // SAFETY: the type is that of the field it is for, which is what `cublasLt.h` declares.
-                *unsafe { library.get($name) }.map_err(|e| missing(e.to_string()))?
+                *unsafe { library.get($name) }.map_err(|e| missing(said(&e)))?
             };
         }
         Ok(Functions {
