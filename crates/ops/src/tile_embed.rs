@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 use pheye_cpu::gemm::add_column_sums;
 use pheye_cpu::par;
-use pheye_tensor::{Device, Gpu, Grads, Param, Tensor};
+use pheye_tensor::{DType, Device, Gpu, Grads, Param, Tensor};
 
 use crate::gpu::{add_partial_rows, by_dtype, eights, read_optional, typed};
 use crate::linear::wide;
@@ -41,7 +41,7 @@ pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) 
     if table.shape().cols() != d || table.shape().rows() < 1 + t {
         return Err(shapes("table", &table.value, "global", global));
     }
-    let mut media = cx.empty([b, (1 + t) * n, d])?;
+    let mut media = cx.empty_as([b, (1 + t) * n, d], global.dtype())?;
     match &cx.device {
         Device::Cpu => {
             let table = wide(cx, &table.value)?;
@@ -57,7 +57,10 @@ pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) 
                 }
             });
         }
-        Device::Gpu(gpu) => forward_gpu(gpu, global, local, table.matrix(), &media)?,
+        Device::Gpu(gpu) => {
+            let table = if global.dtype() == DType::F32 { &table.value } else { table.matrix() };
+            forward_gpu(gpu, global, local, table, &media)?;
+        }
     }
     Ok(media)
 }
@@ -79,8 +82,8 @@ pub fn backward(
     if n * b * (1 + t) != rows || table.shape().cols() != d || table.shape().rows() < 1 + t {
         return Err(shapes("dmedia", dmedia, "table", &table.value));
     }
-    let mut global = cx.empty([b, n, d])?;
-    let mut local = (t > 0).then(|| cx.empty([b * t, n, d])).transpose()?;
+    let mut global = cx.empty_as([b, n, d], dmedia.dtype())?;
+    let mut local = (t > 0).then(|| cx.empty_as([b * t, n, d], dmedia.dtype())).transpose()?;
     match &cx.device {
         Device::Cpu => {
             let (from, tile) = (dmedia.f32()?, n * d);

@@ -166,6 +166,8 @@ fn many_queries() {
         Case { rows: 150, keys: 70, spans: spans.clone(), heads: heads(1, head_dim, true), fused: true }
             .check();
     }
+    let spans = vec![span(0..520, 0..20)];
+    Case { rows: 520, keys: 20, spans, heads: heads(1, 80, false), fused: false }.check();
 }
 
 /// Blocks that hold all keys, and in backward all queries, of a span: enough spans and heads to fill the emulated GPU.
@@ -273,7 +275,8 @@ fn huge_scores_stay_finite() {
 fn segment_sums() {
     let segments = [0, 3, 3, 90, 200];
     let n = segments.len() - 1;
-    for (head_dim, causal) in [(16, false), (72, true)] {
+    let sizes = [16, 32, 40, 64, 72, 96, 104, 128];
+    for (head_dim, causal) in sizes.into_iter().zip([false, true].into_iter().cycle()) {
         let spans = vec![span(1..4, 0..2), span(4..70, 5..105)];
         let case = Case { rows: 71, keys: 105, spans, heads: heads(2, head_dim, causal), fused: false };
         let (h, w, [q, k, ..]) = (case.heads, case.heads.width(), case.inputs());

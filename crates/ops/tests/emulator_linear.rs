@@ -79,6 +79,7 @@ fn more_than_one_tile_of_each_size() {
     check(70, 96, 72, true, true);
     check(260, 40, 264, true, false);
     check(257, 72, 136, false, true);
+    check(40, 136, 264, true, false);
 }
 
 #[test]

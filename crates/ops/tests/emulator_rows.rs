@@ -9,7 +9,7 @@ use common::param;
 use emulated::place;
 use pheye_ops::rotary::{self, Rotary};
 use pheye_ops::{Cx, embedding, pool, rows, tile_embed};
-use pheye_tensor::{Device, Grads, Param, Shape, Tensor};
+use pheye_tensor::{DType, Device, Grads, Param, Shape, Tensor};
 use pheye_testkit::gpu::{
     assert_rule, bf16_values, download, on_all_orders, round_bf16, upload_bf16, upload_f32, wide,
 };
@@ -68,14 +68,19 @@ fn embeddings_are_looked_up_and_added_in_order() {
             let y = embedding::forward(&cx, ids, &table).unwrap();
             let dy = upload_bf16(device, [n, d], &dy);
             embedding::backward(&cx, ids, &dy, &table, Some(&mut grads)).unwrap();
-            vec![download(&y), added(&grads, &table)]
+            let sums = added(&grads, &table);
+            let mut grads = place(device, vec![&mut table], |_| true, BEFORE);
+            let dy = download(&dy);
+            embedding::backward(&cx, ids, &upload_f32(device, [n, d], &dy), &table, Some(&mut grads))
+                .unwrap();
+            vec![download(&y), sums, added(&grads, &table)]
         });
         let mut sums = vec![BEFORE; v * d];
         for (&id, dy) in ids.iter().zip(dy.chunks(d)) {
             sums[id as usize * d..][..d].iter_mut().zip(dy).for_each(|(s, dy)| *s += dy);
         }
         let y: Vec<f32> = ids.iter().flat_map(|&id| values[id as usize * d..][..d].to_vec()).collect();
-        assert_eq!(ran, [y, sums], "{n} of width {d}");
+        assert_eq!(ran, [y, sums.clone(), sums], "{n} of width {d}");
     }
 }
 
@@ -164,38 +169,44 @@ fn pool_is_the_mean_of_each_group() {
 #[test]
 fn tiles_get_their_embedding_and_give_it_its_gradient() {
     for [b, n, t, d] in [[2, 3, 4, 2], [2, 3, 0, 2], [1, 70, 1, 264], [3, 1, 2, 1]] {
-        let values = bf16_values(6 * d, 3);
-        let (global, local) = (bf16_values(b * n * d, 1), bf16_values(b * t * n * d, 2));
-        let dmedia = bf16_values(b * (1 + t) * n * d, 4);
-        let ran = on_all_orders(|device| {
-            let (cx, mut table) = (Cx::new(device.clone()), param("table", [6, d], &values));
-            let mut grads = place(device, vec![&mut table], |_| true, BEFORE);
-            let tiles = (t > 0).then(|| upload_bf16(device, [b * t, n, d], &local));
-            let global = upload_bf16(device, [b, n, d], &global);
-            let media = tile_embed::forward(&cx, &global, tiles.as_ref(), &table).unwrap();
-            let dy = upload_bf16(device, media.shape(), &dmedia);
-            let (dglobal, dlocal) = tile_embed::backward(&cx, &dy, b, t, &table, Some(&mut grads)).unwrap();
-            let (again, _) = tile_embed::backward(&cx, &dy, b, t, &table, None).unwrap();
-            assert_eq!(download(&again), download(&dglobal));
-            let dlocal = dlocal.as_ref().map_or(Vec::new(), download);
-            vec![download(&media), download(&dglobal), dlocal, added(&grads, &table)]
-        });
-        let (tile, views) = (n * d, 1 + t);
-        let (mut media, mut dglobal, mut dlocal) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut truth, mut naive) = (vec![f64::from(BEFORE); 6 * d], vec![BEFORE; 6 * d]);
-        for (v, dy) in dmedia.chunks(tile).enumerate() {
-            let (picture, j) = (v / views, v % views);
-            let from =
-                if j == 0 { &global[picture * tile..] } else { &local[(picture * t + j - 1) * tile..] };
-            media.extend((0..tile).map(|i| from[i] + values[j * d + i % d]));
-            if j == 0 { &mut dglobal } else { &mut dlocal }.extend_from_slice(dy);
-            for (i, &dy) in dy.iter().enumerate() {
-                truth[j * d + i % d] += f64::from(dy);
-                naive[j * d + i % d] += dy;
-            }
+        for (dtype, up) in [DType::Bf16, DType::F32].into_iter().zip(UPLOADS) {
+            tiles([b, n, t, d], dtype, up);
         }
-        assert_eq!(ran[..3], [rounded(media), dglobal, dlocal], "{b} {n} {t} {d}");
-        assert_rule(&ran[3], &truth, &naive, Rule::GRADIENT, &format!("tile embeddings {b} {n} {t} {d}"));
-        assert_eq!(wide(&ran[3][views * d..]), vec![f64::from(BEFORE); (6 - views) * d]);
     }
+}
+
+fn tiles([b, n, t, d]: [usize; 4], dtype: DType, up: Upload) {
+    let values = bf16_values(6 * d, 3);
+    let (global, local) = (bf16_values(b * n * d, 1), bf16_values(b * t * n * d, 2));
+    let dmedia = bf16_values(b * (1 + t) * n * d, 4);
+    let ran = on_all_orders(|device| {
+        let (cx, mut table) = (Cx::new(device.clone()), param("table", [6, d], &values));
+        let mut grads = place(device, vec![&mut table], |_| true, BEFORE);
+        let tiles = (t > 0).then(|| up(device, [b * t, n, d].into(), &local));
+        let global = up(device, [b, n, d].into(), &global);
+        let media = tile_embed::forward(&cx, &global, tiles.as_ref(), &table).unwrap();
+        let dy = up(device, media.shape(), &dmedia);
+        let (dglobal, dlocal) = tile_embed::backward(&cx, &dy, b, t, &table, Some(&mut grads)).unwrap();
+        let (again, _) = tile_embed::backward(&cx, &dy, b, t, &table, None).unwrap();
+        assert_eq!(download(&again), download(&dglobal));
+        let dlocal = dlocal.as_ref().map_or(Vec::new(), download);
+        vec![download(&media), download(&dglobal), dlocal, added(&grads, &table)]
+    });
+    let (tile, views) = (n * d, 1 + t);
+    let (mut media, mut dglobal, mut dlocal) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut truth, mut naive) = (vec![f64::from(BEFORE); 6 * d], vec![BEFORE; 6 * d]);
+    for (v, dy) in dmedia.chunks(tile).enumerate() {
+        let (picture, j) = (v / views, v % views);
+        let from = if j == 0 { &global[picture * tile..] } else { &local[(picture * t + j - 1) * tile..] };
+        media.extend((0..tile).map(|i| from[i] + values[j * d + i % d]));
+        if j == 0 { &mut dglobal } else { &mut dlocal }.extend_from_slice(dy);
+        for (i, &dy) in dy.iter().enumerate() {
+            truth[j * d + i % d] += f64::from(dy);
+            naive[j * d + i % d] += dy;
+        }
+    }
+    let media = if dtype == DType::Bf16 { rounded(media) } else { media };
+    assert_eq!(ran[..3], [media, dglobal, dlocal], "{b} {n} {t} {d}");
+    assert_rule(&ran[3], &truth, &naive, Rule::GRADIENT, &format!("tile embeddings {b} {n} {t} {d}"));
+    assert_eq!(wide(&ran[3][views * d..]), vec![f64::from(BEFORE); (6 - views) * d]);
 }
