@@ -415,3 +415,7 @@ pub(crate) fn add_column_sums(cx: &Cx, gpu: &Gpu, sums: Region, x: &Tensor) -> R
     let c = Out { region: sums, ld: n, dtype: DType::F32, add: true };
     Gemm::new(Layout::Tn, [1, n, rows], x, x, c).reduce(gpu, &partial, splits)
 }
+
+#[cfg(all(test, feature = "emulator"))]
+#[path = "gemm_tests.rs"]
+mod tests;
