@@ -9,6 +9,16 @@ fn random(seed: usize, len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i + seed) * 7919 % 1009) as f32 / 504.5 - 1.0).collect()
 }
 
+/// How B is stored.
+#[derive(Debug, Clone, Copy)]
+enum Stored {
+    F32,
+    Bf16,
+    Int8,
+}
+
+const STORED: [Stored; 3] = [Stored::F32, Stored::Bf16, Stored::Int8];
+
 #[derive(Debug, Clone)]
 struct Case {
     m: usize,
@@ -16,7 +26,7 @@ struct Case {
     n: usize,
     a_transposed: bool,
     b_transposed: bool,
-    half: bool,
+    stored: Stored,
     gap: usize,
     start: usize,
     here: bool,
@@ -32,12 +42,25 @@ fn check(case: &Case) {
     let ((ar, ac), (br, bc)) = (dims(m, k, case.a_transposed), dims(k, n, case.b_transposed));
     let (a, mut b) = (random(1, ar * (ac + gap)), random(2, br * (bc + gap)));
     let half: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
-    if case.half {
-        half.convert_to_f32_slice(&mut b);
+    let whole: Vec<i8> = b.iter().map(|x| (127.0 * x) as i8).collect();
+    let scales: Vec<f32> = random(5, br).iter().map(|s| s / 127.0).collect();
+    match case.stored {
+        Stored::F32 => (),
+        Stored::Bf16 => half.convert_to_f32_slice(&mut b),
+        Stored::Int8 => {
+            for (i, row) in b.chunks_mut(bc + gap).enumerate() {
+                let from = &whole[i * (bc + gap)..];
+                row.iter_mut().zip(from).for_each(|(b, &x)| *b = x as f32 * scales[i]);
+            }
+        }
     }
     let (a_data, b_data) = (&a, &b);
     let a = turn(MatRef::f32(a_data, ar, ac).stride(ac + gap), case.a_transposed);
-    let b = if case.half { MatRef::bf16(&half, br, bc) } else { MatRef::f32(b_data, br, bc) };
+    let b = match case.stored {
+        Stored::F32 => MatRef::f32(b_data, br, bc),
+        Stored::Bf16 => MatRef::bf16(&half, br, bc),
+        Stored::Int8 => MatRef::int8(&whole, &scales, br, bc),
+    };
     let b = turn(b.stride(bc + gap), case.b_transposed);
     let (bias, c_stride) = (random(3, n), n + gap);
     let before = random(4, m * c_stride);
@@ -70,14 +93,27 @@ fn every_path() {
         (40, 3000, 50),
         (30, 300, 700),
         (3, 900, 300),
+        (2, 64, 100),
+        (5, 77, 33),
+        (6, 40, 9),
         (7, 520, 48),
         (1, 40, 1),
         (300, 5, 600),
     ] {
-        for bits in 0..16 {
+        for (bits, stored) in (0..8).flat_map(|bits| STORED.map(|stored| (bits, stored))) {
             let on = |bit: usize| bits >> bit & 1 == 1;
-            let (a_transposed, b_transposed, half, here) = (on(0), on(1), on(2), on(3));
-            check(&Case { m, k, n, a_transposed, b_transposed, half, here, gap: bits % 3, start: bits % 3 });
+            let (a_transposed, b_transposed, here) = (on(0), on(1), on(2));
+            check(&Case {
+                m,
+                k,
+                n,
+                a_transposed,
+                b_transposed,
+                stored,
+                here,
+                gap: bits % 3,
+                start: bits % 3,
+            });
         }
     }
 }
@@ -127,10 +163,11 @@ proptest! {
     #[test]
     fn any_shape(
         (m, k, n) in (0usize..60, 0usize..400, 0usize..60),
-        (a_transposed, b_transposed, half, here) in any::<(bool, bool, bool, bool)>(),
+        (a_transposed, b_transposed, here) in any::<(bool, bool, bool)>(),
+        stored in proptest::sample::select(&STORED[..]),
         gap in 0usize..9,
         start in 0usize..3,
     ) {
-        check(&Case { m, k, n, a_transposed, b_transposed, half, here, gap, start });
+        check(&Case { m, k, n, a_transposed, b_transposed, stored, here, gap, start });
     }
 }

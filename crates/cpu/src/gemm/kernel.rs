@@ -1,5 +1,7 @@
 //! One piece of a product: panels of B packed for the L1 cache, and the loop over k that holds a tile of C in registers.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -8,7 +10,7 @@ use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::Start;
-use super::pack::{pack, pack_tiles};
+use super::pack::{fetch, pack, pack_tiles, prefetch};
 
 /// Rows of a tile: with two vectors of columns, 12 of 16 registers accumulate.
 pub(super) const TILE: usize = 6;
@@ -21,6 +23,12 @@ const SLICE: usize = 3 << 10;
 /// A storage type of B.
 pub(super) trait Element: Copy + Sync + 'static {
     fn wide(self) -> f32;
+    /// Eight elements from `x` on, widened.
+    ///
+    /// # Safety
+    /// They are there, and the processor has AVX2.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load8(x: *const Self) -> __m256;
     /// The slice itself if it needs no widening.
     fn plain(x: &[Self]) -> Option<&[f32]>;
 }
@@ -29,6 +37,12 @@ impl Element for f32 {
     #[inline(always)]
     fn wide(self) -> f32 {
         self
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load8(x: *const f32) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_loadu_ps(x) }
     }
     fn plain(x: &[f32]) -> Option<&[f32]> {
         Some(x)
@@ -40,9 +54,44 @@ impl Element for bf16 {
     fn wide(self) -> f32 {
         f32::from_bits((self.to_bits() as u32) << 16)
     }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load8(x: *const bf16) -> __m256 {
+        // SAFETY: the caller's. A bf16 is the upper half of an f32.
+        unsafe {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast()))))
+        }
+    }
     fn plain(_: &[bf16]) -> Option<&[f32]> {
         None
     }
+}
+
+impl Element for i8 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self as f32
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load8(x: *const i8) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.cast()))) }
+    }
+    fn plain(_: &[i8]) -> Option<&[f32]> {
+        None
+    }
+}
+
+/// Factors of the elements of a matrix.
+#[derive(Debug, Clone, Copy)]
+pub enum Scales<'a> {
+    /// All 1.
+    None,
+    /// One for each row.
+    Rows(&'a [f32]),
+    /// One for each column.
+    Cols(&'a [f32]),
 }
 
 #[derive(Clone, Copy)]
@@ -50,6 +99,7 @@ pub(super) struct Mat<'a, E> {
     pub x: &'a [E],
     pub row_stride: usize,
     pub col_stride: usize,
+    pub scales: Scales<'a>,
 }
 
 /// Where tasks write parts of one slice that do not overlap.
@@ -100,64 +150,6 @@ impl Job<'_> {
     pub(super) unsafe fn block<E: Element>(&self, b: Mat<'_, E>, rows: Range<usize>, cols: Range<usize>) {
         SCRATCH.with_borrow_mut(|scratch| Arch::new().dispatch(Block { job: self, b, rows, cols, scratch }));
     }
-
-    /// Columns `cols` of C by dot products, for A and Bᵀ with contiguous rows.
-    ///
-    /// # Safety
-    /// As [`Job::block`].
-    pub(super) unsafe fn dots<E: Element>(&self, b: Mat<'_, E>, cols: Range<usize>) {
-        Arch::new().dispatch(Dots { job: self, b, cols });
-    }
-}
-
-struct Dots<'a, 'b, E> {
-    job: &'a Job<'b>,
-    b: Mat<'a, E>,
-    cols: Range<usize>,
-}
-
-impl<E: Element> WithSimd for Dots<'_, '_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Dots { job, b, cols } = self;
-        for j in cols {
-            let w = &b.x[j * b.col_stride..][job.ks.clone()];
-            for i in 0..job.m {
-                let sum = dot(&job.a.x[i * job.a.row_stride..][job.ks.clone()], w);
-                // SAFETY: (i, j) lies inside C by the contract of `dots`.
-                let c = unsafe { &mut *job.c.at(i * job.c_stride + j).0 };
-                let from = match job.start {
-                    Start::Zero => 0.0,
-                    Start::Keep => *c,
-                    Start::Bias(bias) => bias[j],
-                };
-                *c = from + job.alpha * sum;
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn dot<E: Element>(x: &[f32], w: &[E]) -> f32 {
-    const LANES: usize = 32;
-    let mut sums = [0.0; LANES];
-    let (xs, ws) = (x.chunks_exact(LANES), w.chunks_exact(LANES));
-    let tail: f32 = xs.remainder().iter().zip(ws.remainder()).map(|(x, w)| x * w.wide()).sum();
-    for (x, w) in xs.zip(ws) {
-        for l in 0..LANES {
-            sums[l] += x[l] * w[l].wide();
-        }
-    }
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for l in 0..width {
-            sums[l] += sums[l + width];
-        }
-    }
-    sums[0] + tail
 }
 
 struct Block<'a, 'b, E> {
@@ -192,22 +184,35 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
                 pack_tiles(packed_a, job.a, rows.clone(), k0..k0 + depth);
             }
             let slice = (SLICE / depth / TILE).max(1) * TILE;
+            // The panel that is packed a chunk after the one at j.
+            let following = |k0: usize, j: usize| match j + chunk < cols.end {
+                true => (k0..k0 + depth, j + chunk),
+                false => {
+                    let next = ks.end.min(k0 + depth);
+                    (next..ks.end.min(next + DEPTH), cols.start + (j - cols.start) % chunk)
+                }
+            };
             for j0 in cols.clone().step_by(chunk) {
                 let js = j0..cols.end.min(j0 + chunk);
                 for j in js.clone().step_by(wide) {
                     let (n, vectors) = extent::<S>(j, &js);
                     if plain.is_none() || n < vectors * S::F32_LANES {
                         let panel = &mut packed_b[(j - j0) * depth..];
-                        pack(panel, vectors * S::F32_LANES, b, k0..k0 + depth, j..j + n);
+                        pack::<S, E>(panel, vectors * S::F32_LANES, b, k0..k0 + depth, j..j + n);
                     }
                 }
                 for i0 in rows.clone().step_by(slice) {
                     for j in js.clone().step_by(wide) {
                         let (n, vectors) = extent::<S>(j, &js);
+                        let from = b;
                         let (b, b_step) = match plain.filter(|_| n == vectors * S::F32_LANES) {
                             Some(x) => (x[k0 * b.row_stride + j..].as_ptr(), b.row_stride),
                             None => (packed_b[(j - j0) * depth..].as_ptr(), vectors * S::F32_LANES),
                         };
+                        if i0 == rows.start && plain.is_none() {
+                            let (ks, j) = following(k0, j);
+                            fetch(from, ks, j..cols.end.min(j + n));
+                        }
                         for i in (i0..rows.end.min(i0 + slice)).step_by(TILE) {
                             let m = TILE.min(rows.end - i);
                             let (a, a_row, a_step) = if pack_a {
@@ -292,6 +297,8 @@ impl<S: Simd> Tile<'_, '_, S> {
         // One pointer a row: sums of the stride, which the compiler would prefer, make the loop wait for addresses.
         let a: [*const f32; M] =
             std::array::from_fn(|r| std::hint::black_box(self.a.wrapping_add(r * a_row)));
+        let c = job.c.at(self.i * job.c_stride + self.j).0;
+        (0..M).for_each(|r| prefetch(c.wrapping_add(r * job.c_stride)));
         let (mut at, mut b) = (0, self.b);
         for _ in 0..self.depth {
             // SAFETY: A holds rows i..i + M and columns k0..k0 + depth; of B see above.
@@ -309,7 +316,6 @@ impl<S: Simd> Tile<'_, '_, S> {
             }
             (at, b) = (at + a_step, b.wrapping_add(self.b_step));
         }
-        let c = job.c.at(self.i * job.c_stride + self.j).0;
         // What the first row is added to, and the way to the next row of it.
         let (base, base_row) = match job.start {
             Start::Zero if self.first => (None, 0),

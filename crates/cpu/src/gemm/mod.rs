@@ -1,5 +1,6 @@
 //! Matrix products: C = start + α·A·B, for every shape and every layout of A and B.
 
+mod few;
 mod kernel;
 mod pack;
 
@@ -11,6 +12,7 @@ use half::slice::HalfFloatSliceExt;
 use crate::math::vectorised;
 use crate::par;
 pub(crate) use kernel::Pointer;
+pub use kernel::Scales;
 use kernel::{Element, Job, Mat};
 pub(crate) use pack::transpose4;
 
@@ -21,6 +23,8 @@ pub enum Elements<'a> {
     F32(&'a [f32]),
     /// bfloat16, widened to f32 as it is read.
     Bf16(&'a [bf16]),
+    /// Whole numbers, each times a factor. Only for B.
+    Int8(&'a [i8], Scales<'a>),
 }
 
 /// A matrix to read: element (i, j) lies at `i * row_stride + j * col_stride`.
@@ -49,6 +53,17 @@ impl<'a> MatRef<'a> {
         MatRef { data: Elements::Bf16(data), rows, cols, row_stride: cols, col_stride: 1 }
     }
 
+    /// A row-major matrix of whole numbers, each times `scales` of its row.
+    pub fn int8(data: &'a [i8], scales: &'a [f32], rows: usize, cols: usize) -> MatRef<'a> {
+        MatRef {
+            data: Elements::Int8(data, Scales::Rows(scales)),
+            rows,
+            cols,
+            row_stride: cols,
+            col_stride: 1,
+        }
+    }
+
     /// The same matrix with `row_stride` elements from one row to the next.
     pub fn stride(self, row_stride: usize) -> MatRef<'a> {
         MatRef { row_stride, ..self }
@@ -56,8 +71,13 @@ impl<'a> MatRef<'a> {
 
     /// The transpose.
     pub fn t(self) -> MatRef<'a> {
+        let data = match self.data {
+            Elements::Int8(x, Scales::Rows(s)) => Elements::Int8(x, Scales::Cols(s)),
+            Elements::Int8(x, Scales::Cols(s)) => Elements::Int8(x, Scales::Rows(s)),
+            data => data,
+        };
         MatRef {
-            data: self.data,
+            data,
             rows: self.cols,
             cols: self.rows,
             row_stride: self.col_stride,
@@ -69,6 +89,15 @@ impl<'a> MatRef<'a> {
         let len = match self.data {
             Elements::F32(x) => x.len(),
             Elements::Bf16(x) => x.len(),
+            Elements::Int8(x, scales) => {
+                let fit = match scales {
+                    Scales::None => true,
+                    Scales::Rows(s) => s.len() == self.rows,
+                    Scales::Cols(s) => s.len() == self.cols,
+                };
+                assert!(fit, "scales do not fit a matrix of {} by {}", self.rows, self.cols);
+                x.len()
+            }
         };
         let empty = self.rows == 0 || self.cols == 0;
         let last = || (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride;
@@ -138,17 +167,21 @@ fn product(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, 
         return (0..m).for_each(|i| begin(&mut c[i * c_stride..][..n], start));
     }
     let wide;
-    let a = match a.checked().data {
-        Elements::F32(x) => Mat { x, row_stride: a.row_stride, col_stride: a.col_stride },
+    let x = match a.checked().data {
+        Elements::F32(x) => x,
         Elements::Bf16(x) => {
             wide = x.to_f32_vec();
-            Mat { x: &wide[..], row_stride: a.row_stride, col_stride: a.col_stride }
+            &wide
         }
+        Elements::Int8(..) => panic!("A of int8: only B may be"),
     };
+    let a = Mat { x, row_stride: a.row_stride, col_stride: a.col_stride, scales: Scales::None };
     let job = Job { c: Pointer(c.as_mut_ptr()), c_stride, start, alpha, m, ks: 0..k, n, a };
+    let (row_stride, col_stride) = (b.row_stride, b.col_stride);
     match b.checked().data {
-        Elements::F32(x) => job.run(Mat { x, row_stride: b.row_stride, col_stride: b.col_stride }, many),
-        Elements::Bf16(x) => job.run(Mat { x, row_stride: b.row_stride, col_stride: b.col_stride }, many),
+        Elements::F32(x) => job.run(Mat { x, row_stride, col_stride, scales: Scales::None }, many),
+        Elements::Bf16(x) => job.run(Mat { x, row_stride, col_stride, scales: Scales::None }, many),
+        Elements::Int8(x, scales) => job.run(Mat { x, row_stride, col_stride, scales }, many),
     }
 }
 
@@ -182,7 +215,8 @@ impl Job<'_> {
     fn run<E: Element>(&self, b: Mat<'_, E>, many: bool) {
         let (m, k, n) = (self.m, self.ks.len(), self.n);
         let work = m * k * n;
-        let few = m <= FEW_ROWS && k >= FEW_DEPTH && b.row_stride == 1 && self.a.col_stride == 1;
+        let along_k = b.row_stride == 1 && self.a.col_stride == 1 && !matches!(b.scales, Scales::Rows(_));
+        let few = m <= FEW_ROWS && k >= FEW_DEPTH && along_k;
         if !many || work < PIECE_WORK {
             // SAFETY: `product` checked all bounds.
             return unsafe { if few { self.dots(b, 0..n) } else { self.block(b, 0..m, 0..n) } };

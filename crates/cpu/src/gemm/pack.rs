@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use super::kernel::{Element, Mat, TILE};
+use pulp::Simd;
 
-/// panel[k, 0..wide] = B[ks.start + k, js], zeros beyond js.
+use super::kernel::{Element, Mat, Scales, TILE};
+
+/// panel[k, 0..wide] = B[ks.start + k, js], zeros beyond js. `wide` is a whole number of the widest vectors.
 #[inline(always)]
-pub(super) fn pack<E: Element>(
+pub(super) fn pack<S: Simd, E: Element>(
     panel: &mut [f32],
     wide: usize,
     b: Mat<'_, E>,
@@ -18,24 +20,65 @@ pub(super) fn pack<E: Element>(
         panel.fill(0.0);
     }
     if b.col_stride == 1 {
-        for (k, row) in ks.zip(panel.chunks_exact_mut(wide)) {
+        for (k, row) in ks.clone().zip(panel.chunks_exact_mut(wide)) {
             let from = &b.x[k * b.row_stride..][js.clone()];
             row.iter_mut().zip(from).for_each(|(p, x)| *p = x.wide());
         }
     } else {
-        let mut fast = 0;
-        while b.row_stride == 1 && fast + 4 <= js.len() {
-            let from: [&[E]; 4] =
-                std::array::from_fn(|r| &b.x[(js.start + fast + r) * b.col_stride..][ks.clone()]);
-            transpose(&mut panel[fast..], wide, from);
-            fast += 4;
+        let mut done = 0;
+        let row = |l: usize| &b.x[(js.start + l) * b.col_stride..][ks.clone()];
+        #[cfg(target_arch = "x86_64")]
+        while S::F32_LANES >= 8 && b.row_stride == 1 && done + 8 <= js.len() {
+            let from = std::array::from_fn(|r| row(done + r));
+            // SAFETY: vectors of eight or more are chosen only where there is AVX2.
+            unsafe { transpose8(&mut panel[done..], wide, from) };
+            done += 8;
         }
-        for (l, j) in js.enumerate().skip(fast) {
+        while b.row_stride == 1 && done + 4 <= js.len() {
+            transpose(&mut panel[done..], wide, std::array::from_fn(|r| row(done + r)));
+            done += 4;
+        }
+        for (l, j) in js.clone().enumerate().skip(done) {
             for (k, row) in ks.clone().zip(panel.chunks_exact_mut(wide)) {
                 row[l] = b.x[k * b.row_stride + j * b.col_stride].wide();
             }
         }
     }
+    match b.scales {
+        Scales::None => (),
+        Scales::Cols(s) => panel.chunks_exact_mut(wide).for_each(|row| {
+            row.iter_mut().zip(&s[js.clone()]).for_each(|(p, s)| *p *= s);
+        }),
+        Scales::Rows(s) => {
+            let rows = panel.chunks_exact_mut(wide).zip(&s[ks]);
+            rows.for_each(|(row, s)| row.iter_mut().for_each(|p| *p *= s));
+        }
+    }
+}
+
+/// Asks for the part of B that [`pack`] will read into a panel, to have it in the L2 cache by then: rows of Bᵀ are read in
+/// stretches too short for the processor to foresee the next.
+#[inline(always)]
+pub(super) fn fetch<E: Element>(b: Mat<'_, E>, ks: Range<usize>, js: Range<usize>) {
+    if b.row_stride != 1 {
+        return;
+    }
+    for j in js {
+        let row = &b.x[j * b.col_stride..][ks.clone()];
+        row.chunks(64 / size_of::<E>()).for_each(|line| prefetch(line.as_ptr()));
+    }
+}
+
+/// Asks for the cache line of `at` in the L2 cache.
+#[inline(always)]
+pub(super) fn prefetch<T>(at: *const T) {
+    // SAFETY: a prefetch reads nothing and faults nowhere; SSE is part of every x86-64 processor.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// Rows `rows` of A, whose rows are not contiguous, a tile after the other, each as [k, rows of the tile].
@@ -61,6 +104,53 @@ pub(super) fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>
         }
         let at = tiles.len() * TILE * depth + step * rest.len();
         packed[at..at + rest.len()].copy_from_slice(rest);
+    }
+}
+
+/// panel[k, 0..8] = from[..][k].
+///
+/// # Safety
+/// The processor has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn transpose8<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 8]) {
+    use std::arch::x86_64::*;
+    let depth = from[0].len();
+    assert!(from.iter().all(|f| f.len() == depth) && panel.len() + wide >= depth * wide + 8);
+    let mut k = 0;
+    while k + 8 <= depth {
+        // SAFETY: each row has eight elements from k on, the panel eight floats from each of rows k..k + 8 on.
+        unsafe {
+            // Loops, not closures: what is not inlined knows no wide instructions.
+            let mut x = [_mm256_setzero_ps(); 8];
+            for (x, from) in x.iter_mut().zip(&from) {
+                *x = E::load8(from.as_ptr().add(k));
+            }
+            // quads[h][c]: columns c and c + 4 of rows 4h..4h + 4.
+            let mut quads = [[_mm256_setzero_ps(); 4]; 2];
+            for (quads, x) in quads.iter_mut().zip(x.chunks_exact(4)) {
+                let (l0, h0) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
+                let (l1, h1) = (_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
+                *quads = [
+                    _mm256_shuffle_ps::<0x44>(l0, l1),
+                    _mm256_shuffle_ps::<0xee>(l0, l1),
+                    _mm256_shuffle_ps::<0x44>(h0, h1),
+                    _mm256_shuffle_ps::<0xee>(h0, h1),
+                ];
+            }
+            for c in 0..4 {
+                let low = _mm256_permute2f128_ps::<0x20>(quads[0][c], quads[1][c]);
+                let high = _mm256_permute2f128_ps::<0x31>(quads[0][c], quads[1][c]);
+                _mm256_storeu_ps(panel.as_mut_ptr().add((k + c) * wide), low);
+                _mm256_storeu_ps(panel.as_mut_ptr().add((k + 4 + c) * wide), high);
+            }
+        }
+        k += 8;
+    }
+    for k in k..depth {
+        for (r, from) in from.iter().enumerate() {
+            panel[k * wide + r] = from[k].wide();
+        }
     }
 }
 

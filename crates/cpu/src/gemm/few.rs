@@ -1,0 +1,131 @@
+//! A few rows of A: dot products with the rows of Bᵀ, which are read once, straight from memory. This is how a token is
+//! generated, so what counts is how many bytes of B arrive in a second.
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::Start;
+use super::kernel::{Element, Job, Mat, Scales};
+use super::pack::prefetch;
+
+/// Elements that a step of a dot product takes from each row.
+const LANES: usize = 16;
+
+impl Job<'_> {
+    /// Columns `cols` of C by dot products, for A and Bᵀ with contiguous rows and at most six rows of A.
+    ///
+    /// # Safety
+    /// As [`Job::block`].
+    pub(super) unsafe fn dots<E: Element>(&self, b: Mat<'_, E>, cols: Range<usize>) {
+        Arch::new().dispatch(Dots { job: self, b, cols });
+    }
+}
+
+struct Dots<'a, 'b, E> {
+    job: &'a Job<'b>,
+    b: Mat<'a, E>,
+    cols: Range<usize>,
+}
+
+impl<E: Element> WithSimd for Dots<'_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        // As many sums at a time as registers hold; several rows of B, so that several streams of memory flow at once.
+        match self.job.m {
+            1 => self.columns::<S, 1, 6>(),
+            2 => self.columns::<S, 2, 3>(),
+            3 => self.columns::<S, 3, 2>(),
+            4 => self.columns::<S, 4, 1>(),
+            5 => self.columns::<S, 5, 1>(),
+            _ => self.columns::<S, 6, 1>(),
+        }
+    }
+}
+
+impl<E: Element> Dots<'_, '_, E> {
+    #[inline(always)]
+    fn columns<S: Simd, const M: usize, const J: usize>(&self) {
+        let mut cols = self.cols.clone();
+        while cols.len() >= J {
+            let j = cols.start;
+            self.tile::<S, M, J>(j);
+            cols.start += J;
+        }
+        cols.for_each(|j| self.tile::<S, M, 1>(j));
+    }
+
+    /// M rows and J columns of C from column `j` on.
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize, const J: usize>(&self, j: usize) {
+        let Dots { job, b, .. } = self;
+        let k = job.ks.len();
+        let x: [&[f32]; M] = std::array::from_fn(|i| &job.a.x[i * job.a.row_stride..][job.ks.clone()]);
+        let w: [&[E]; J] = std::array::from_fn(|l| &b.x[(j + l) * b.col_stride..][job.ks.clone()]);
+        let mut sums = [[[0.0f32; LANES]; J]; M];
+        let whole = k / LANES * LANES;
+        for at in (0..whole).step_by(LANES) {
+            // Loops, not closures, here and below: what is not inlined knows no wide instructions.
+            let mut wides = [[0.0; LANES]; J];
+            for (wides, w) in wides.iter_mut().zip(&w) {
+                // The next tile's rows follow these ones.
+                prefetch(w.as_ptr().wrapping_add(at + J * b.col_stride));
+                *wides = wide::<S, E>(&w[at..at + LANES]);
+            }
+            for (sums, x) in sums.iter_mut().zip(&x) {
+                let x = &x[at..at + LANES];
+                for (sums, w) in sums.iter_mut().zip(&wides) {
+                    for e in 0..LANES {
+                        sums[e] = x[e].mul_add(w[e], sums[e]);
+                    }
+                }
+            }
+        }
+        for (i, (sums, x)) in sums.iter().zip(&x).enumerate() {
+            for (l, (sums, w)) in sums.iter().zip(&w).enumerate() {
+                let tail: f32 = x[whole..].iter().zip(&w[whole..]).map(|(x, w)| x * w.wide()).sum();
+                let mut sum = across(*sums) + tail;
+                match b.scales {
+                    Scales::None => (),
+                    Scales::Cols(s) => sum *= s[j + l],
+                    Scales::Rows(_) => unreachable!("`run` makes no dot products of a B with scales along k"),
+                }
+                // SAFETY: (i, j + l) lies inside C by the contract of `dots`.
+                let c = unsafe { &mut *job.c.at(i * job.c_stride + j + l).0 };
+                let from = match job.start {
+                    Start::Zero => 0.0,
+                    Start::Keep => *c,
+                    Start::Bias(bias) => bias[j + l],
+                };
+                *c = from + job.alpha * sum;
+            }
+        }
+    }
+}
+
+/// LANES elements, widened.
+#[inline(always)]
+fn wide<S: Simd, E: Element>(x: &[E]) -> [f32; LANES] {
+    let x: &[E; LANES] = x.try_into().expect("a step's elements");
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES >= 8 {
+        // SAFETY: there are two times eight elements, and vectors of eight are chosen only where there is AVX2.
+        return bytemuck::cast(unsafe { [E::load8(x.as_ptr()), E::load8(x.as_ptr().add(8))] });
+    }
+    x.map(E::wide)
+}
+
+/// The sum over the lanes, halving.
+#[inline(always)]
+fn across(mut x: [f32; LANES]) -> f32 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for l in 0..width {
+            x[l] += x[l + width];
+        }
+    }
+    x[0]
+}
