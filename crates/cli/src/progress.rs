@@ -3,6 +3,8 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "hub")]
+use indicatif::HumanBytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use pheye::train::{Event, StepReport};
 
@@ -80,4 +82,64 @@ impl Progress {
             eprintln!("{text}");
         }
     }
+}
+
+/// Downloads: a bar for each file on a terminal, else a line every ten seconds.
+#[cfg(feature = "hub")]
+#[derive(Default)]
+pub struct Download {
+    /// The file under way, its bar, and when a log file got its last line.
+    current: Option<(String, ProgressBar, Instant)>,
+}
+
+#[cfg(feature = "hub")]
+impl Download {
+    /// Shows how far a download is.
+    pub fn event(&mut self, progress: pheye::hub::Progress) {
+        use pheye::hub::Progress as P;
+        let terminal = std::io::stderr().is_terminal();
+        match progress {
+            P::Waiting { file } => eprintln!("{file}: another process downloads it; waiting"),
+            P::Resumed { file, done } => {
+                self.line(&format!("{file}: the connection was cut; going on at {}", HumanBytes(done)));
+            }
+            P::Bytes { file, done, total } => {
+                if self.current.as_ref().is_none_or(|(name, ..)| name != file) {
+                    self.current = Some(begin(file, done, total, terminal));
+                }
+                let Some((_, bar, logged)) = &mut self.current else { return };
+                bar.set_position(done);
+                if !terminal && logged.elapsed() > LOG_EVERY {
+                    *logged = Instant::now();
+                    let of = total.map_or(String::new(), |total| format!(" of {}", HumanBytes(total)));
+                    eprintln!("{file}: {}{of}", HumanBytes(done));
+                }
+            }
+            P::Done { .. } => {
+                if let Some((_, bar, _)) = self.current.take() {
+                    bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.current {
+            Some((_, bar, _)) if !bar.is_hidden() => bar.println(text),
+            _ => eprintln!("{text}"),
+        }
+    }
+}
+
+#[cfg(feature = "hub")]
+fn begin(file: &str, done: u64, total: Option<u64>, terminal: bool) -> (String, ProgressBar, Instant) {
+    let bar = if terminal { ProgressBar::new(total.unwrap_or(0)) } else { ProgressBar::hidden() };
+    let template = "{prefix}  {bar:32} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(file.to_owned());
+    // The rate is that of this attempt alone.
+    bar.set_position(done);
+    bar.reset_eta();
+    (file.to_owned(), bar, Instant::now())
 }

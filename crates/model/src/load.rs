@@ -18,6 +18,14 @@ use crate::{Config, Error, Options, Pheye, Result};
 pub const CONFIG_FILE: &str = "pheye.json";
 /// The weights in this project's layout.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// The folder of a backbone by its name on the hub.
+pub type Named<'a> = &'a dyn Fn(&str) -> Option<PathBuf>;
+
+/// Whether a released configuration may name this backbone without its configuration being there: its sizes are known.
+pub fn is_known_backbone(name: &str) -> bool {
+    [KNOWN_VISION, KNOWN_TEXT].contains(&name)
+}
+
 const RELEASED_CONFIG: &str = "config.json";
 const RELEASED_WEIGHTS: &str = "checkpoint.pt";
 
@@ -33,6 +41,15 @@ impl Config {
     /// # Errors
     /// A folder without a model, a configuration that cannot be understood, a checkpoint that is none.
     pub fn load(folder: &Path) -> Result<Config> {
+        Config::load_named(folder, &|_| None)
+    }
+
+    /// As [`Config::load`]; backbones that a released configuration names and that are not beside it are where
+    /// `named` says.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_named(folder: &Path, named: Named) -> Result<Config> {
         let own = folder.join(CONFIG_FILE);
         if own.exists() {
             return parse(&own, read_json(&own)?);
@@ -41,7 +58,7 @@ impl Config {
         if !released.exists() {
             return Err(Error::NoModel { path: folder.into() });
         }
-        let mut config = read_released(folder, &released)?;
+        let mut config = read_released(folder, &released, named)?;
         let weights = folder.join(RELEASED_WEIGHTS);
         if weights.exists() {
             let checkpoint = Checkpoint::open(weights)?;
@@ -61,7 +78,16 @@ impl Pheye {
     /// # Errors
     /// A folder without a model, and weights that do not fit its configuration: all mismatches at once.
     pub fn load(folder: &Path, options: Options) -> Result<Pheye> {
-        let config = Config::load(folder)?;
+        Pheye::load_named(folder, options, &|_| None)
+    }
+
+    /// As [`Pheye::load`]; backbones that a released configuration names and that are not beside it are where `named`
+    /// says.
+    ///
+    /// # Errors
+    /// As [`Pheye::load`].
+    pub fn load_named(folder: &Path, options: Options, named: Named) -> Result<Pheye> {
+        let config = Config::load_named(folder, named)?;
         let own = folder.join(CONFIG_FILE).exists();
         let checkpoint = Checkpoint::open(folder.join(if own { WEIGHTS_FILE } else { RELEASED_WEIGHTS }))?;
         let mut source = CheckpointSource::new(&checkpoint, dtype(options));
@@ -138,11 +164,18 @@ fn known_keys<T: Default + Serialize + DeserializeOwned>(path: &Path, foreign: &
     parse(path, Value::Object(kept))
 }
 
-/// The vision or text part of a backbone: `name` is a folder beside the released configuration.
-fn backbone(folder: &Path, file: &Path, key: &str, released: &Value) -> Result<(PathBuf, Value)> {
+/// The vision or text part of a backbone, whose name is a folder beside the released configuration or known to `named`.
+fn backbone(
+    folder: &Path,
+    file: &Path,
+    key: &str,
+    released: &Value,
+    named: Named,
+) -> Result<(PathBuf, Value)> {
     let why = |why: String| Error::Config { path: file.into(), why };
     let name = released.get(key).and_then(Value::as_str).ok_or_else(|| why(format!("`{key}` is missing")))?;
-    let path = folder.join(name).join("config.json");
+    let beside = folder.join(name).join("config.json");
+    let path = if beside.exists() { beside } else { named(name).map_or(beside, |f| f.join("config.json")) };
     if !path.exists() {
         return Err(why(format!("`{key}` is `{name}`, but there is no {}", path.display())));
     }
@@ -150,19 +183,19 @@ fn backbone(folder: &Path, file: &Path, key: &str, released: &Value) -> Result<(
     Ok((path, value))
 }
 
-fn read_released(folder: &Path, file: &Path) -> Result<Config> {
+fn read_released(folder: &Path, file: &Path, named: Named) -> Result<Config> {
     let released = read_json(file)?;
     let vision = match released.get("encoder").and_then(Value::as_str) {
         Some(KNOWN_VISION) => pheye_vit::Config::h14(),
         _ => {
-            let (path, value) = backbone(folder, file, "encoder", &released)?;
+            let (path, value) = backbone(folder, file, "encoder", &released, named)?;
             known_keys(&path, value.get("vision_config").unwrap_or(&value))?
         }
     };
     let text = match released.get("decoder").and_then(Value::as_str) {
         Some(KNOWN_TEXT) => pheye_phi::Config::default(),
         _ => {
-            let (path, value) = backbone(folder, file, "decoder", &released)?;
+            let (path, value) = backbone(folder, file, "decoder", &released, named)?;
             known_keys(&path, &value)?
         }
     };

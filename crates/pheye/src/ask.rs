@@ -1,6 +1,6 @@
 //! A model with its tokenizer and its eyes: a picture and a question in, an answer out.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pheye_image::{Preprocess, Rgb8, Tiles};
 use pheye_model::{Config, Generation, Options, Pheye, stack};
@@ -8,7 +8,7 @@ use pheye_ops::Cx;
 use pheye_tensor::{Device, ParamTable};
 use pheye_text::Tokenizer;
 
-use crate::Result;
+use crate::{Located, Result};
 
 /// A model ready to be asked.
 #[derive(Debug)]
@@ -28,26 +28,24 @@ pub struct Answer {
     pub ids: Vec<u32>,
 }
 
-/// The tokenizer file of the model in `folder`, in either layout.
-fn tokenizer_file(folder: &Path) -> PathBuf {
-    let named = || {
-        let text = std::fs::read(folder.join("config.json")).ok()?;
-        let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
-        let file = folder.join(config.get("tokenizer")?.as_str()?).join("tokenizer.json");
-        file.exists().then_some(file)
-    };
-    named().unwrap_or_else(|| folder.join("tokenizer.json"))
-}
-
 impl Assistant {
     /// The model in `folder`, in either layout, with its tokenizer.
     ///
     /// # Errors
     /// A folder without a model, weights or a tokenizer that do not fit.
     pub fn load(folder: &Path, options: Options) -> Result<Assistant> {
-        let tokenizer = Tokenizer::from_file(tokenizer_file(folder), None)?;
-        tokenizer.check_fits(Config::load(folder)?.text.vocab_size)?;
-        Ok(Assistant { model: Pheye::load(folder, options)?, tokenizer })
+        Assistant::load_located(&Located::folder(folder), options)
+    }
+
+    /// The model whose files are at `files`, in either layout, with its tokenizer.
+    ///
+    /// # Errors
+    /// As [`Assistant::load`].
+    pub fn load_located(files: &Located, options: Options) -> Result<Assistant> {
+        let tokenizer = Tokenizer::from_file(files.tokenizer(), None)?;
+        let named = |name: &str| files.find(name);
+        tokenizer.check_fits(Config::load_named(&files.folder, &named)?.text.vocab_size)?;
+        Ok(Assistant { model: Pheye::load_named(&files.folder, options, &named)?, tokenizer })
     }
 
     /// Moves the model to `device`. On a GPU its matrices are kept in bf16.

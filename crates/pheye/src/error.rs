@@ -10,6 +10,18 @@ pub enum Error {
     Model(#[from] pheye_model::Error),
     /// A tokenizer could not be read, or a prompt is no prompt.
     Text(#[from] pheye_text::Error),
+    /// A file could not be had from the hub.
+    #[cfg(feature = "hub")]
+    Hub(#[from] pheye_hub::Error),
+    /// A repository of the hub that holds something else.
+    #[error(
+        "{repo} holds no model of this kind: neither a released `config.json` with `encoder` and `decoder` nor \
+         `pheye.json`"
+    )]
+    NotAModel {
+        /// The repository.
+        repo: String,
+    },
     /// A picture could not be read.
     Image(#[from] pheye_image::Error),
     /// A run could not be understood, started or saved.

@@ -24,12 +24,16 @@ mod ask;
 #[cfg(feature = "ask")]
 mod encode;
 mod error;
+#[cfg(feature = "hub")]
+pub mod hub;
+mod located;
 
 #[cfg(feature = "ask")]
 pub use ask::{Answer, Assistant};
 #[cfg(feature = "ask")]
 pub use encode::encoder;
 pub use error::{Error, Result};
+pub use located::Located;
 pub use pheye_data as data;
 pub use pheye_eval as eval;
 pub use pheye_image as image;

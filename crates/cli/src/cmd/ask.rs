@@ -8,12 +8,16 @@ use pheye::Assistant;
 use pheye::image::DecodeOptions;
 use pheye::model::Options;
 
-use super::{DeviceArg, shipped_model};
+use super::{DeviceArg, ModelArg};
 
 /// Ask a question about a picture
 ///
 /// Without --model, the nano model that comes with the source answers: it knows colors and shapes. Example:
 /// `pheye ask picture.png "what color is the shape?"`.
+///
+/// `pheye ask photo.jpg "What does the sign say?" --model miguelcarv/Pheye-x4-672` downloads a released model into the
+/// cache that all Hugging Face libraries share (~/.cache/huggingface), and continues a download that was cut. HF_HOME,
+/// HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured. What is in the cache needs no network.
 #[derive(clap::Args)]
 pub struct Args {
     /// The picture: PNG, JPEG or WebP
@@ -22,9 +26,8 @@ pub struct Args {
     /// The question or instruction
     #[arg(value_name = "QUESTION")]
     question: String,
-    /// Folder of the model, in this project's layout or the released one
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArg,
     /// Longest answer, in tokens
     #[arg(long, default_value_t = 128, value_name = "N")]
     max_new_tokens: usize,
@@ -52,8 +55,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let picture = pheye::image::open(&args.picture, &decode)?;
     let cx = args.device.open()?;
-    let folder = args.model.map_or_else(shipped_model, Ok)?;
-    let mut assistant = Assistant::load(&folder, Options { frozen_bf16: args.bf16 })?;
+    let mut assistant = Assistant::load_located(&args.model.locate()?, Options { frozen_bf16: args.bf16 })?;
     assistant.move_to(&cx.device)?;
     let tiles = assistant.preprocess().pixels(&picture);
 

@@ -1,6 +1,6 @@
 //! `pheye convert`: a released checkpoint into this project's layout.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
@@ -11,9 +11,9 @@ use pheye::model::{Config, Options, Pheye};
 /// Reads the released layout (config.json, checkpoint.pt) or this project's own. Nothing in a checkpoint is executed.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder of the model to read
+    /// Folder of the model to read, or its name on the Hugging Face hub
     #[arg(value_name = "FROM")]
-    from: PathBuf,
+    from: String,
     /// Folder to write; it must not hold a model yet
     #[arg(value_name = "TO")]
     to: PathBuf,
@@ -27,13 +27,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let file = args.to.join(name);
         ensure!(!file.exists(), "{} exists; choose another folder", file.display());
     }
-    let config = Config::load(&args.from)?;
-    let mut model = Pheye::load(&args.from, Options { frozen_bf16: args.bf16 })?;
+    let from = super::locate(&args.from)?;
+    let named = |name: &str| from.find(name);
+    let config = Config::load_named(&from.folder, &named)?;
+    let mut model = Pheye::load_named(&from.folder, Options { frozen_bf16: args.bf16 }, &named)?;
     model.save(&args.to)?;
-    if let Some(tokenizer) = tokenizer(&args.from) {
-        let to = args.to.join("tokenizer.json");
-        std::fs::copy(&tokenizer, &to)
-            .with_context(|| format!("{} to {}", tokenizer.display(), to.display()))?;
+    // With its configuration, which names the end token.
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let (tokenizer, to) = (from.tokenizer().with_file_name(name), args.to.join(name));
+        if tokenizer.exists() {
+            std::fs::copy(&tokenizer, &to)
+                .with_context(|| format!("{} to {}", tokenizer.display(), to.display()))?;
+        }
     }
     let counts = config.counts()?;
     println!("{}: {} parameters", args.to.display(), counts.trained() + counts.frozen());
@@ -43,12 +48,3 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// Files of a model in either layout, none of which is ever overwritten.
 const FILES: [&str; 5] =
     [pheye::model::CONFIG_FILE, pheye::model::WEIGHTS_FILE, "tokenizer.json", "config.json", "checkpoint.pt"];
-
-/// The tokenizer of a folder in either layout.
-fn tokenizer(dir: &Path) -> Option<PathBuf> {
-    let named = std::fs::read(dir.join("config.json")).ok().and_then(|text| {
-        let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
-        Some(dir.join(config.get("tokenizer")?.as_str()?).join("tokenizer.json"))
-    });
-    [Some(dir.join("tokenizer.json")), named].into_iter().flatten().find(|path| path.exists())
-}

@@ -12,7 +12,7 @@ use pheye::model::Options;
 use pheye::ops::Cx;
 use pheye::train::Config;
 
-use super::{DeviceArg, shipped_model};
+use super::{DeviceArg, ModelArg};
 use crate::progress::Progress;
 use crate::show::Shown;
 
@@ -25,9 +25,8 @@ pub struct Args {
     /// Config whose `data.test` names the question sets
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
-    /// Folder of the model
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArg,
     /// Ask only the first N questions
     #[arg(long, value_name = "N", value_parser = super::at_least_one)]
     questions: Option<usize>,
@@ -40,9 +39,8 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
-    let folder = args.model.map_or_else(shipped_model, Ok)?;
     let cx = args.device.open()?;
-    let mut assistant = Assistant::load(&folder, Options::default())?;
+    let mut assistant = Assistant::load_located(&args.model.locate()?, Options::default())?;
     assistant.move_to(&cx.device)?;
     let (accuracy, _) = measure(&cx, &config, &args.config, &assistant, args.questions)?;
     if args.json {

@@ -4,8 +4,11 @@ pub mod ask;
 pub mod convert;
 pub mod eval;
 pub mod info;
+mod model;
 pub mod train;
 pub mod verify;
+
+pub use model::{ModelArg, locate};
 
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};

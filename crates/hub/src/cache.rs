@@ -1,0 +1,113 @@
+//! Paths of the cache, and the small files in it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::repo::is_component;
+use crate::{Error, Repo, Result};
+
+/// The folder of one repository in the cache.
+#[derive(Debug)]
+pub(crate) struct RepoCache {
+    root: PathBuf,
+    locks: PathBuf,
+}
+
+impl RepoCache {
+    pub(crate) fn new(cache: &Path, repo: &Repo) -> RepoCache {
+        let folder = format!("models--{}", repo.id.replace('/', "--"));
+        RepoCache { root: cache.join(&folder), locks: cache.join(".locks").join(folder) }
+    }
+
+    /// The commit that `revision` was at when it was last asked for; a commit is its own.
+    pub(crate) fn commit(&self, revision: &str) -> Option<String> {
+        let known = fs::read_to_string(self.reference(revision)).ok().map(|text| text.trim().to_owned());
+        let own = || self.snapshots(revision).is_dir().then(|| revision.to_owned());
+        known.or_else(own).filter(|commit| is_component(commit))
+    }
+
+    pub(crate) fn reference(&self, revision: &str) -> PathBuf {
+        self.root.join("refs").join(revision)
+    }
+
+    pub(crate) fn snapshots(&self, commit: &str) -> PathBuf {
+        self.root.join("snapshots").join(commit)
+    }
+
+    pub(crate) fn blob(&self, etag: &str) -> PathBuf {
+        self.root.join("blobs").join(etag)
+    }
+
+    pub(crate) fn incomplete(&self, etag: &str) -> PathBuf {
+        self.root.join("blobs").join(format!("{etag}.incomplete"))
+    }
+
+    pub(crate) fn lock(&self, etag: &str) -> PathBuf {
+        self.locks.join(format!("{etag}.lock"))
+    }
+
+    /// Where it is remembered that `commit` has no such file.
+    pub(crate) fn absent(&self, commit: &str, file: &str) -> PathBuf {
+        self.root.join(".no_exist").join(commit).join(file)
+    }
+
+    /// Remembers where `revision` is. A commit needs no memory.
+    pub(crate) fn remember(&self, revision: &str, commit: &str) -> Result<()> {
+        let path = self.reference(revision);
+        if revision == commit || fs::read_to_string(&path).is_ok_and(|text| text == commit) {
+            return Ok(());
+        }
+        write(&path, commit)
+    }
+
+    /// Gives the contents `etag` the name `file` in the snapshot `commit`.
+    pub(crate) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf> {
+        let path = self.snapshots(commit).join(file);
+        parent(&path)?;
+        let blob = self.blob(etag);
+        // `../..` leaves the commit, one more each folder in the file's name; relative, so that a cache can be moved.
+        let up = "../".repeat(2 + file.matches('/').count());
+        let target = PathBuf::from(format!("{up}blobs/{etag}"));
+        let made = replace(&path, |new| link(&target, &blob, new));
+        made.map_err(|source| Error::Io { path: path.clone(), doing: "make the link", source })?;
+        Ok(path)
+    }
+}
+
+#[cfg(unix)]
+fn link(target: &Path, _: &Path, new: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, new)
+}
+
+/// Links need a privilege on Windows; without it the snapshot gets a name or a copy of its own.
+#[cfg(not(unix))]
+fn link(_: &Path, blob: &Path, new: &Path) -> io::Result<()> {
+    fs::hard_link(blob, new).or_else(|_| fs::copy(blob, new).map(|_| ()))
+}
+
+/// Writes a small file; another process sees the old contents or the new.
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+    parent(path)?;
+    let written = replace(path, |new| fs::write(new, text));
+    written.map_err(|source| Error::Io { path: path.to_owned(), doing: "write", source })
+}
+
+/// Makes the folder of `path`.
+pub(crate) fn parent(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(|source| Error::Io {
+        path: folder.to_owned(),
+        doing: "make the folder",
+        source,
+    })
+}
+
+/// `make`s a file under a name of this process's own, then gives it the name `path`.
+fn replace(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.{:?}.new", std::process::id(), std::thread::current().id()));
+    let new = path.with_file_name(name);
+    let _ = fs::remove_file(&new);
+    make(&new).and_then(|()| fs::rename(&new, path)).inspect_err(|_| _ = fs::remove_file(&new))
+}

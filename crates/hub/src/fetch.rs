@@ -1,0 +1,237 @@
+//! One download: locked, continued after cuts, checked, renamed when it is whole.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cache::{self, RepoCache};
+use crate::digest::Sum;
+use crate::http::{About, Client};
+use crate::{Error, Progress, Result, Watch};
+
+/// Cuts in a row, without a byte between, after which a download is given up.
+const MAX_CUTS: u32 = 5;
+const PIECE: usize = 256 << 10;
+
+/// Contents to fetch.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) about: About<'a>,
+    pub(crate) commit: &'a str,
+    pub(crate) etag: &'a str,
+    pub(crate) size: Option<u64>,
+}
+
+/// Sees to it that the cache holds the contents, whoever else wants them at the same time.
+pub(crate) fn blob(
+    client: &Client,
+    cache: &RepoCache,
+    w: Wanted,
+    pause: Duration,
+    watch: Watch,
+) -> Result<()> {
+    let blob = cache.blob(w.etag);
+    if blob.is_file() {
+        return Ok(());
+    }
+    cache::parent(&blob)?;
+    let path = cache.lock(w.etag);
+    cache::parent(&path)?;
+    let _lock = lock(&path, w, watch)?;
+    // Who held the lock may have done it all.
+    if blob.is_file() {
+        return Ok(());
+    }
+    let incomplete = cache.incomplete(w.etag);
+    let continued = fs::metadata(&incomplete).is_ok_and(|meta| meta.len() > 0);
+    let mut whole = download(client, &incomplete, w, pause, watch);
+    if matches!(whole, Err(Error::Corrupt { .. })) {
+        remove(&incomplete)?;
+        // Other programs leave beginnings too, not all of them from the first byte on.
+        if continued {
+            whole = download(client, &incomplete, w, pause, watch);
+        }
+    }
+    if matches!(whole, Err(Error::Corrupt { .. })) {
+        remove(&incomplete)?;
+    }
+    whole?;
+    fs::rename(&incomplete, &blob).map_err(|source| Error::Io {
+        path: blob.clone(),
+        doing: "rename the download to it",
+        source,
+    })?;
+    watch(Progress::Done { file: w.about.file });
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { path: path.to_owned(), doing: "delete", source: e })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lock(path: &Path, w: Wanted, watch: Watch) -> Result<File> {
+    let fault = |source| Error::Io { path: path.to_owned(), doing: "lock", source };
+    let file = OpenOptions::new().create(true).append(true).open(path).map_err(fault)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            watch(Progress::Waiting { file: w.about.file });
+            file.lock().map_err(fault)?;
+        }
+        Err(TryLockError::Error(source)) => return Err(fault(source)),
+    }
+    Ok(file)
+}
+
+/// A download under way.
+struct Part<'a> {
+    file: File,
+    path: &'a Path,
+    sum: Sum,
+    done: u64,
+    total: Option<u64>,
+}
+
+impl Part<'_> {
+    fn fault(&self, doing: &'static str, source: io::Error) -> Error {
+        Error::Io { path: self.path.to_owned(), doing, source }
+    }
+
+    /// Continues what an earlier attempt left, or begins anew.
+    fn open<'a>(path: &'a Path, w: Wanted) -> Result<Part<'a>> {
+        let opened = OpenOptions::new().read(true).append(true).create(true).open(path);
+        let file = opened.map_err(|source| Error::Io { path: path.to_owned(), doing: "open", source })?;
+        let mut part = Part { file, path, sum: Sum::new(w.etag, w.size), done: 0, total: w.size };
+        let there = part.file.metadata().map_err(|e| part.fault("read", e))?.len();
+        let mut piece = vec![0; PIECE];
+        while part.done < there {
+            match part.file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(n) => {
+                    part.sum.update(&piece[..n]);
+                    part.done += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(part.fault("read", e)),
+            }
+        }
+        if part.total.is_some_and(|total| part.done > total) {
+            part.restart(w)?;
+        }
+        Ok(part)
+    }
+
+    fn restart(&mut self, w: Wanted) -> Result<()> {
+        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(|e| self.fault("empty", e))?;
+        (self.sum, self.done, self.total) = (Sum::new(w.etag, w.size), 0, w.size);
+        Ok(())
+    }
+}
+
+/// Fills the file at `path` with the wanted contents and checks them.
+fn download(client: &Client, path: &Path, w: Wanted, pause: Duration, watch: Watch) -> Result<()> {
+    let mut part = Part::open(path, w)?;
+    let mut cuts = 0;
+    let report = |part: &Part, watch: &mut dyn FnMut(Progress<'_>)| {
+        watch(Progress::Bytes { file: w.about.file, done: part.done, total: part.total });
+    };
+    report(&part, watch);
+    // Without a size in advance the end of a body is the end.
+    while part.total.is_none_or(|total| part.done < total) {
+        let before = part.done;
+        match transfer(client, &mut part, w, &mut |part| report(part, watch)) {
+            Ok(()) if part.total.is_none_or(|total| part.done >= total) => break,
+            Err(error) if !passing(&error) => return Err(error),
+            end => {
+                cuts = if part.done > before { 1 } else { cuts + 1 };
+                if cuts > MAX_CUTS {
+                    let why = match end {
+                        Err(Error::Unreachable { why, .. }) => why,
+                        Err(error) => error.to_string(),
+                        Ok(()) => "the connection ends too early".to_owned(),
+                    };
+                    let (repo, file) = (w.about.repo.to_string(), w.about.file.to_owned());
+                    return Err(Error::Cut { repo, file, done: part.done, why });
+                }
+                std::thread::sleep(pause * cuts);
+                watch(Progress::Resumed { file: w.about.file, done: part.done });
+            }
+        }
+    }
+    part.file.sync_all().map_err(|e| part.fault("write", e))?;
+    let corrupt = |what, found, expected| {
+        let (repo, file) = (w.about.repo.to_string(), w.about.file.to_owned());
+        Err(Error::Corrupt { repo, file, what, found, expected })
+    };
+    if let Some(total) = part.total.filter(|&total| total != part.done) {
+        return corrupt("its size", part.done.to_string(), total.to_string());
+    }
+    match part.sum.finish() {
+        Some((what, found)) if found != w.etag => corrupt(what, found, w.etag.to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Faults that the next attempt may not meet.
+fn passing(error: &Error) -> bool {
+    match error {
+        Error::Unreachable { .. } => true,
+        Error::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
+        _ => false,
+    }
+}
+
+/// One request's worth of bytes. An early end is no error here: the caller knows the size.
+fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(&Part)) -> Result<()> {
+    let answer = client.get(w.about, w.commit, part.done)?;
+    let header = |name: &str| answer.response.headers().get(name)?.to_str().ok().map(str::to_owned);
+    match answer.response.status().as_u16() {
+        206 => {
+            let from = header("content-range").and_then(|range| start(&range));
+            if from != Some(part.done) {
+                return Err(w.about.protocol(&answer.url, "is of another range than was asked for"));
+            }
+        }
+        // What is here is not a beginning of what is there.
+        416 => return part.restart(w),
+        _ => {
+            // All of it, whatever was asked for.
+            if part.done > 0 {
+                part.restart(w)?;
+            }
+            part.total = part.total.or_else(|| header("content-length")?.parse().ok());
+        }
+    }
+    let mut body = answer.response.into_body().into_reader();
+    let mut piece = vec![0; PIECE];
+    loop {
+        let n = match body.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => {
+                let (repo, file) = (w.about.repo.to_string(), w.about.file.to_owned());
+                let host = crate::http::host(&answer.url);
+                return Err(Error::Unreachable { repo, file, host, why: e.to_string() });
+            }
+        };
+        part.file.write_all(&piece[..n]).map_err(|e| part.fault("write", e))?;
+        part.sum.update(&piece[..n]);
+        part.done += n as u64;
+        if part.total.is_some_and(|total| part.done > total) {
+            return Ok(()); // more than was promised: the check of the size reports it
+        }
+        report(part);
+    }
+}
+
+/// The first byte of `bytes FIRST-LAST/SIZE`.
+fn start(range: &str) -> Option<u64> {
+    range.trim().strip_prefix("bytes")?.trim().split('-').next()?.parse().ok()
+}

@@ -1,0 +1,100 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+const PUBLIC: &str = "https://huggingface.co";
+
+/// Where the cache and the hub are; the names and defaults are those of `huggingface_hub`.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// HF_HUB_CACHE, else `hub` in HF_HOME, else `~/.cache/huggingface/hub`.
+    pub cache: PathBuf,
+    /// HF_ENDPOINT, else `https://huggingface.co`; without a slash at the end.
+    pub endpoint: String,
+    /// HF_TOKEN, else the contents of the file HF_TOKEN_PATH or `token` in HF_HOME.
+    pub token: Option<Token>,
+    /// HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE: only the cache is used.
+    pub offline: bool,
+}
+
+/// Proves who asks. Never shown, not even by `{:?}`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The token in `text`; `None` when nothing is left but space.
+    ///
+    /// # Errors
+    /// Characters that no token has, such as a line break in its middle; they would break the request's header.
+    pub fn new(text: &str) -> Result<Option<Token>> {
+        let text = text.trim();
+        if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::Setting {
+                name: "HF_TOKEN",
+                why: "(or the token file) holds characters that are in no token",
+            });
+        }
+        Ok((!text.is_empty()).then(|| Token(text.to_owned())))
+    }
+
+    pub(crate) fn header(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Settings {
+    /// What the environment says.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for an endpoint that is no address, a malformed token, and when nothing tells where the
+    /// cache is.
+    pub fn from_env() -> Result<Settings> {
+        Settings::from_vars(|name| std::env::var(name).ok(), std::env::home_dir().as_deref())
+    }
+
+    /// What `var` says of each environment variable; `home` is the user's folder.
+    ///
+    /// # Errors
+    /// As [`Settings::from_env`].
+    pub fn from_vars(var: impl Fn(&str) -> Option<String>, home: Option<&Path>) -> Result<Settings> {
+        let set = |name: &str| var(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+        let folder = |name: &str| {
+            let text = set(name)?;
+            Some(match (text.strip_prefix("~/"), home) {
+                (Some(rest), Some(home)) => home.join(rest),
+                _ => PathBuf::from(text),
+            })
+        };
+        let common = folder("XDG_CACHE_HOME").or_else(|| Some(home?.join(".cache")));
+        let hf_home = folder("HF_HOME").or_else(|| Some(common?.join("huggingface")));
+        let cache = folder("HF_HUB_CACHE").or_else(|| folder("HUGGINGFACE_HUB_CACHE"));
+        let Some(cache) = cache.or_else(|| Some(hf_home.as_ref()?.join("hub"))) else {
+            return Err(Error::Setting { name: "HF_HOME", why: "is not set, and there is no home folder" });
+        };
+        let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| PUBLIC.to_owned());
+        let endpoint = endpoint.trim_end_matches('/').to_owned();
+        let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
+        if host.is_none_or(|h| h.is_empty() || h.contains(['@', ' ', '?', '#'])) {
+            return Err(Error::Setting { name: "HF_ENDPOINT", why: "is no address: https://HOST is needed" });
+        }
+        let yes = |name: &str| {
+            let value = var(name).unwrap_or_default().to_ascii_uppercase();
+            matches!(value.as_str(), "1" | "ON" | "YES" | "TRUE")
+        };
+        let stored = || {
+            let file = folder("HF_TOKEN_PATH").or_else(|| Some(hf_home?.join("token")))?;
+            std::fs::read_to_string(file).ok()
+        };
+        let token = set("HF_TOKEN").or_else(|| set("HUGGING_FACE_HUB_TOKEN")).or_else(stored);
+        let token = token.map(|text| Token::new(&text)).transpose()?.flatten();
+        let offline = yes("HF_HUB_OFFLINE") || yes("TRANSFORMERS_OFFLINE");
+        Ok(Settings { cache, endpoint, token, offline })
+    }
+}

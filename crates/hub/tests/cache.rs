@@ -1,0 +1,133 @@
+//! Names, settings, and caches that the Python library made.
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use common::{COMMIT, git, sha256};
+use pheye_hub::{Error, Repo, Settings};
+
+fn settings(vars: &[(&str, &str)], home: Option<&str>) -> pheye_hub::Result<Settings> {
+    let vars: HashMap<_, _> = vars.iter().copied().collect();
+    Settings::from_vars(|name| vars.get(name).map(|v| (*v).to_owned()), home.map(Path::new))
+}
+
+/// As `huggingface_hub` lays it out: blobs, a reference, relative links, and a file in a folder.
+#[cfg(unix)]
+fn pythons(cache: &Path) {
+    let root = cache.join("models--microsoft--phi-1_5");
+    let snapshot = root.join("snapshots").join(COMMIT);
+    for folder in ["blobs", "refs"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    fs::create_dir_all(snapshot.join("sub")).unwrap();
+    fs::write(root.join("refs/main"), COMMIT).unwrap();
+    for (file, body, etag, up) in [
+        ("tokenizer.json", "{\"t\":1}", git(b"{\"t\":1}"), "../../"),
+        ("sub/weights", "www", sha256(b"www"), "../../../"),
+    ] {
+        fs::write(root.join("blobs").join(&etag), body).unwrap();
+        std::os::unix::fs::symlink(format!("{up}blobs/{etag}"), snapshot.join(file)).unwrap();
+    }
+    // A link whose contents were deleted.
+    std::os::unix::fs::symlink("../../blobs/gone", snapshot.join("gone")).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn offline_hits_and_misses() {
+    let dir = tempfile::tempdir().unwrap();
+    pythons(dir.path());
+    let hub = common::hub("http://127.0.0.1:9", dir.path(), true);
+    let mut phi = hub.snapshot("microsoft/phi-1_5".parse().unwrap());
+    let file = phi.get("tokenizer.json", &mut |_| ()).unwrap();
+    assert_eq!(fs::read_to_string(file).unwrap(), "{\"t\":1}");
+    assert_eq!(fs::read_to_string(phi.get("sub/weights", &mut |_| ()).unwrap()).unwrap(), "www");
+    for missing in ["config.json", "gone"] {
+        let error = phi.get(missing, &mut |_| ()).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Offline { .. }), "{text}");
+        assert!(text.contains(missing) && text.contains(COMMIT) && text.contains("HF_HUB_OFFLINE"), "{text}");
+        assert_eq!(phi.find(missing, &mut |_| ()).unwrap(), None);
+    }
+    // By its commit, too.
+    let mut pinned = hub.snapshot(format!("microsoft/phi-1_5@{COMMIT}").parse().unwrap());
+    pinned.get("tokenizer.json", &mut |_| ()).unwrap();
+
+    let error = hub.snapshot("owner/none".parse().unwrap()).find("config.json", &mut |_| ()).unwrap_err();
+    assert!(error.to_string().contains("models--owner--none"), "{error}");
+
+    // Without a network, not told so: what is there is found all the same.
+    let hub = common::hub("http://127.0.0.1:9", dir.path(), false);
+    let mut phi = hub.snapshot("microsoft/phi-1_5".parse().unwrap());
+    phi.get("tokenizer.json", &mut |_| ()).unwrap();
+    assert_eq!(phi.find("tokenizer_config.json", &mut |_| ()).unwrap(), None);
+    assert!(matches!(phi.get("config.json", &mut |_| ()), Err(Error::Unreachable { .. })));
+}
+
+#[test]
+fn names() {
+    for (text, id, revision) in [
+        ("miguelcarv/Pheye-x4-672", "miguelcarv/Pheye-x4-672", "main"),
+        ("gpt2", "gpt2", "main"),
+        ("a/b@refs/pr/1", "a/b", "refs/pr/1"),
+    ] {
+        let repo: Repo = text.parse().unwrap();
+        assert_eq!((repo.id.as_str(), repo.revision.as_str()), (id, revision));
+        assert_eq!(repo.to_string(), text);
+    }
+    for wrong in [
+        "", "/", "a/", "/b", "a/b/c", "a b/c", "../x", "a/..", ".a/b", "a/b-", "a--b/c", "a/b@", "a/b@../c",
+        "a/b@/c", "é/b",
+    ] {
+        assert!(matches!(wrong.parse::<Repo>(), Err(Error::Name { .. })), "{wrong}");
+    }
+    assert!(Repo::unless_folder("owner/name").is_some());
+    for folder in ["models", "./models", "/etc/x", "a/b/c", "src/cache.rs", "../x"] {
+        assert!(Repo::unless_folder(folder).is_none(), "{folder}");
+    }
+}
+
+#[test]
+fn the_environment() {
+    let s = settings(&[], Some("/home/me")).unwrap();
+    assert_eq!(s.cache, Path::new("/home/me/.cache/huggingface/hub"));
+    assert_eq!((s.endpoint.as_str(), s.offline), ("https://huggingface.co", false));
+    assert!(s.token.is_none());
+    let cache = |vars: &[(&str, &str)]| settings(vars, Some("/h")).unwrap().cache;
+    assert_eq!(cache(&[("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
+    assert_eq!(cache(&[("HF_HOME", "~/hf"), ("XDG_CACHE_HOME", "/x")]), Path::new("/h/hf/hub"));
+    assert_eq!(cache(&[("HF_HUB_CACHE", "/c"), ("HF_HOME", "/hf")]), Path::new("/c"));
+    let mirror = settings(&[("HF_ENDPOINT", "http://mirror:8080/hf/")], Some("/h")).unwrap();
+    assert_eq!(mirror.endpoint, "http://mirror:8080/hf");
+    for (value, offline) in [("1", true), ("true", true), ("Yes", true), ("0", false), ("", false)] {
+        assert_eq!(settings(&[("HF_HUB_OFFLINE", value)], Some("/h")).unwrap().offline, offline, "{value}");
+    }
+    for wrong in ["huggingface.co", "ftp://x", "https://", "https://me:pass@x"] {
+        let error = settings(&[("HF_ENDPOINT", wrong)], Some("/h")).unwrap_err();
+        assert!(error.to_string().starts_with("HF_ENDPOINT"), "{error}");
+    }
+    assert!(settings(&[], None).unwrap_err().to_string().contains("HF_HOME"));
+    assert!(settings(&[("HF_HOME", "/x")], None).is_ok());
+}
+
+#[test]
+fn where_the_token_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().to_str().unwrap();
+    let token = |vars: &[(&str, &str)]| settings(vars, Some("/h")).map(|s| s.token);
+    let hf = pheye_hub::Token::new("hf_a").unwrap();
+    assert_eq!(token(&[("HF_HOME", home)]).unwrap(), None);
+    fs::write(dir.path().join("token"), "hf_a\n").unwrap();
+    assert_eq!(token(&[("HF_HOME", home)]).unwrap(), hf);
+    assert_eq!(
+        token(&[("HF_HOME", home), ("HF_TOKEN", "hf_b")]).unwrap(),
+        pheye_hub::Token::new("hf_b").unwrap()
+    );
+    let path = dir.path().join("token");
+    assert_eq!(token(&[("HF_TOKEN_PATH", path.to_str().unwrap())]).unwrap(), hf);
+    let error = token(&[("HF_TOKEN", "hf_a\nX-Evil: 1")]).unwrap_err().to_string();
+    assert!(!error.contains("hf_a"), "{error}");
+}

@@ -1,0 +1,169 @@
+//! A server on the loopback interface that speaks the hub's resolve API, and misbehaves on request.
+#![allow(dead_code)] // each test file uses its part
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use pheye_hub::{Hub, Settings, Token};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub const TOKEN: &str = "hf_verySecretToken";
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Git's name of a blob.
+pub fn git(bytes: &[u8]) -> String {
+    hex(&Sha1::digest([format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat()))
+}
+
+/// How a server answers.
+#[derive(Default)]
+pub struct Rules {
+    /// Small files by `OWNER/NAME/FILE`, served by the hub itself with git's ETag.
+    pub small: HashMap<String, Vec<u8>>,
+    /// Large files by `OWNER/NAME/FILE`; the hub redirects to `store` under their SHA-256.
+    pub large: HashMap<String, Vec<u8>>,
+    /// Where large files are: `http://host:port`.
+    pub store: String,
+    /// Contents by path, served as they are.
+    pub contents: HashMap<String, Vec<u8>>,
+    /// The next bodies end after so many bytes.
+    pub cuts: Vec<usize>,
+    /// Every request with this status.
+    pub status: Option<u16>,
+    /// The token that is asked for.
+    pub token: Option<String>,
+    /// Ranges are ignored.
+    pub no_ranges: bool,
+}
+
+pub struct Server {
+    pub url: String,
+    pub rules: Arc<Mutex<Rules>>,
+    /// Each request's head.
+    pub seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    pub fn start(rules: Rules) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (rules, seen) = (Arc::new(Mutex::new(rules)), Arc::new(Mutex::new(Vec::new())));
+        let (r, s) = (rules.clone(), seen.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (r, s) = (r.clone(), s.clone());
+                std::thread::spawn(move || serve(stream.unwrap(), &r, &s));
+            }
+        });
+        Server { url, rules, seen }
+    }
+
+    pub fn requests(&self, method: &str) -> usize {
+        self.seen.lock().unwrap().iter().filter(|head| head.starts_with(method)).count()
+    }
+
+    pub fn hub(&self, cache: &std::path::Path) -> Hub {
+        hub(&self.url, cache, false)
+    }
+}
+
+pub fn hub(url: &str, cache: &std::path::Path, offline: bool) -> Hub {
+    let token = Token::new(TOKEN).unwrap();
+    let settings = Settings { cache: cache.to_owned(), endpoint: url.to_owned(), token, offline };
+    let mut hub = Hub::new(settings);
+    hub.pause = std::time::Duration::from_millis(1);
+    hub
+}
+
+fn serve(mut stream: TcpStream, rules: &Mutex<Rules>, seen: &Mutex<Vec<String>>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut head = String::new();
+    while reader.read_line(&mut head).is_ok_and(|n| n > 0) && !head.ends_with("\r\n\r\n") {}
+    if head.is_empty() {
+        return;
+    }
+    seen.lock().unwrap().push(head.clone());
+    let out = respond(&head, &mut rules.lock().unwrap());
+    // One request a connection.
+    let _ = stream.write_all(&out);
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+    fields.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+fn respond(head: &str, r: &mut Rules) -> Vec<u8> {
+    let path = head.split(' ').nth(1).unwrap().to_owned();
+    if let Some(status) = r.status {
+        return answer(head, r, status, "", b"no");
+    }
+    if let Some(body) = r.contents.get(&path).cloned() {
+        return answer(head, r, 200, "ETag: \"of-the-store\"\r\n", &body);
+    }
+    let token = r.token.as_ref().map(|t| format!("Bearer {t}"));
+    if token.is_some() && header(head, "authorization") != token.as_deref() {
+        return answer(head, r, 401, "X-Error-Code: GatedRepo\r\n", b"");
+    }
+    let Some((repo, rest)) = path[1..].split_once("/resolve/") else { return answer(head, r, 404, "", b"") };
+    let (_, file) = rest.split_once('/').unwrap();
+    let (name, commit) = (format!("{repo}/{file}"), format!("X-Repo-Commit: {COMMIT}\r\n"));
+    if let Some(body) = r.small.get(&name).cloned() {
+        return answer(head, r, 200, &format!("{commit}ETag: W/\"{}\"\r\n", git(&body)), &body);
+    }
+    if let Some(body) = r.large.get(&name).cloned() {
+        let (sum, size) = (sha256(&body), body.len());
+        let to = format!("Location: {}/{sum}?signature=private\r\n", r.store);
+        let linked = format!("X-Linked-Etag: \"{sum}\"\r\nX-Linked-Size: {size}\r\n");
+        return answer(head, r, 302, &[commit, linked, to].concat(), b"");
+    }
+    let known = r.small.keys().chain(r.large.keys()).any(|name| name.starts_with(&format!("{repo}/")));
+    let code = if known { "EntryNotFound" } else { "RepoNotFound" };
+    answer(head, r, 404, &format!("X-Error-Code: {code}\r\n"), b"")
+}
+
+fn answer(head: &str, r: &mut Rules, status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
+    let range = header(head, "range").filter(|_| !r.no_ranges && status == 200);
+    let from = range.map(|range| range["bytes=".len()..].trim_end_matches('-').parse().unwrap());
+    let (status, range, body) = match from {
+        Some(from) if from < body.len() => {
+            let range = format!("Content-Range: bytes {from}-{}/{}\r\n", body.len() - 1, body.len());
+            (206, range, &body[from..])
+        }
+        Some(_) => (416, String::new(), &[][..]),
+        None => (status, String::new(), body),
+    };
+    let length = body.len();
+    let start = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n");
+    let mut out = [start.as_str(), &range, headers, "\r\n"].concat().into_bytes();
+    if head.starts_with("GET") {
+        let cut = if status < 300 && !r.cuts.is_empty() { r.cuts.remove(0) } else { length };
+        out.extend(&body[..cut.min(length)]);
+    }
+    out
+}
+
+/// A hub with one small file, and a large one at a store on another port.
+pub fn hub_and_store() -> (Server, Server, Vec<u8>) {
+    let large: Vec<u8> = (0..1_000_000u32).flat_map(|i| i.to_le_bytes()).collect();
+    let path = format!("/{}?signature=private", sha256(&large));
+    let store = Server::start(Rules { contents: [(path, large.clone())].into(), ..Rules::default() });
+    let hub = Server::start(Rules {
+        small: [("owner/name/config.json".to_owned(), b"{}".to_vec())].into(),
+        large: [("owner/name/checkpoint.pt".to_owned(), large.clone())].into(),
+        store: store.url.clone(),
+        ..Rules::default()
+    });
+    (hub, store, large)
+}
