@@ -33,6 +33,7 @@ enum Command {
     Verify(cmd::verify::Args),
     Info(cmd::info::Args),
     Convert(cmd::convert::Args),
+    Bench(cmd::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => cmd::verify::run(args),
         Command::Info(args) => cmd::info::run(args),
         Command::Convert(args) => cmd::convert::run(args),
+        Command::Bench(args) => cmd::bench::run(args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use pheye_cpu::attention::{Heads, Kv, Output, Qkv, Rows, RowsMut, Span, backward, forward};
+use pheye_cpu::attention::{Heads, Kv, Output, Qkv, Rows, RowsMut, Span, Values, backward, forward};
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -33,7 +33,7 @@ static ALLOCATOR: Counting = Counting;
 fn four_thousand_tokens_fit_a_few_tiles() {
     let (n, d) = (4096, 16);
     let x: Vec<f32> = (0..n * d).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
-    let rows = Rows { data: &x, stride: d };
+    let rows = Rows { data: Values::F32(&x), stride: d };
     let h = Heads { heads: 1, head_dim: d, scale: 0.25, causal: true };
     let spans = [Span { q: 0..n, k: 0..n }];
     let qkv = Qkv { q: rows, k: rows, v: rows };

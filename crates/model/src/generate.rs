@@ -26,7 +26,10 @@ impl Pheye {
     /// # Errors
     /// Those of the operations.
     pub fn cross_kv(&self, cx: &Cx, media: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        self.cross.iter().map(|block| block.as_ref().map(|b| Ok(b.kv(cx, media)?.0)).transpose()).collect()
+        self.cross
+            .iter()
+            .map(|block| block.as_ref().map(|b| Ok(b.kv_to_keep(cx, media)?)).transpose())
+            .collect()
     }
 
     /// The most probable continuation of each prompt about its picture, token by token. Prompts may differ in length;

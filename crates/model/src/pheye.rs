@@ -126,6 +126,14 @@ impl Pheye {
         }
     }
 
+    /// Whether the parameter of this name is a matrix that every generated token reads whole: those in which int8 saves time.
+    pub fn is_read_by_every_token(name: &str) -> bool {
+        const MATRICES: [&str; 9] =
+            ["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2", "lm_head", "to_q", "to_out"];
+        let module = name.strip_suffix(".weight").and_then(|n| n.rsplit('.').next());
+        name.starts_with(TEXT_PREFIX) && module.is_some_and(|m| MATRICES.contains(&m))
+    }
+
     /// Trains the parameters whose names `choose` picks, and freezes the others; norms that this model never applies
     /// (`norm_lvl_3`, at level 1 also `norm_lvl_2`, and the tower's `post_layernorm`) stay as they are.
     ///

@@ -13,11 +13,11 @@ impl Cx {
     }
 }
 
-/// The kernel for activations of `dtype`.
+/// The kernel for activations of `dtype`; there are none of int8.
 pub(crate) fn by_dtype(dtype: DType, bf16: &'static str, f32: &'static str) -> &'static str {
     match dtype {
         DType::Bf16 => bf16,
-        DType::F32 => f32,
+        DType::F32 | DType::Int8 => f32,
     }
 }
 

@@ -10,12 +10,18 @@ use pheye_tensor::{DType, Init, Shape, Source, Tensor};
 #[derive(Debug, Clone, Copy)]
 pub struct RandomInit {
     seed: u64,
+    dtype: fn(&str) -> DType,
 }
 
 impl RandomInit {
-    /// The source of seed `seed`.
+    /// The source of seed `seed`, of f32 tensors.
     pub fn new(seed: u64) -> RandomInit {
-        RandomInit { seed }
+        RandomInit { seed, dtype: |_| DType::F32 }
+    }
+
+    /// The same values, rounded to the type that `dtype` gives for a tensor's name.
+    pub fn with_dtype(self, dtype: fn(&str) -> DType) -> RandomInit {
+        RandomInit { dtype, ..self }
     }
 }
 
@@ -25,7 +31,8 @@ impl Source for RandomInit {
         if let Ok(out) = t.f32_mut() {
             fill(out, init, self.seed, fnv1a(name));
         }
-        t
+        let rounded = t.to_dtype((self.dtype)(name));
+        rounded.unwrap_or(t)
     }
 
     fn shape_of(&self, _: &str) -> Option<Shape> {

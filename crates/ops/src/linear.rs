@@ -5,7 +5,7 @@
 
 use half::slice::HalfFloatSliceExt;
 use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm as multiply};
-use pheye_tensor::{Device, Grads, Init, Param, Scope, Shape, Slice, Tensor};
+use pheye_tensor::{DType, Device, Grads, Init, Param, Scope, Shape, Slice, Tensor};
 
 use crate::{Cx, Error, Result};
 
@@ -69,6 +69,7 @@ pub(crate) fn matrix(t: &Tensor, rows: usize, cols: usize) -> Result<MatRef<'_>>
     Ok(match t.slice()? {
         Slice::F32(x) => MatRef::f32(x, rows, cols),
         Slice::Bf16(x) => MatRef::bf16(x, rows, cols),
+        Slice::Int8(x, scales) => MatRef::int8(x, scales, rows, cols),
     })
 }
 
@@ -81,6 +82,7 @@ pub(crate) fn wide(cx: &Cx, t: &Tensor) -> Result<Tensor> {
             x.convert_to_f32_slice(out.f32_mut()?);
             Ok(out)
         }
+        Slice::Int8(..) => Ok(t.to_dtype(DType::F32)?),
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 
 use pheye_kernels::{Gpu, Memory};
 
-use crate::buffer::{Buffer, CpuBuffer, GpuBuffer, Line};
+use crate::buffer::{Buffer, CpuBuffer, GpuBuffer, Line, Lines};
 use crate::{Device, Result};
 
 /// Where an operation's outputs come from: buffers used before, by size, or new ones while it warms up.
@@ -25,7 +25,7 @@ pub struct ArenaStats {
 
 #[derive(Default)]
 pub(crate) struct Pool {
-    free: HashMap<usize, Vec<Vec<Line>>>,
+    free: HashMap<usize, Vec<Lines>>,
     /// Where the memory is, when it is not the host's.
     gpu: Option<Gpu>,
     free_gpu: HashMap<usize, Vec<Memory>>,
@@ -45,11 +45,11 @@ fn size_class(lines: usize) -> usize {
 }
 
 impl Pool {
-    fn take(&mut self, lines: usize) -> Vec<Line> {
+    fn take(&mut self, lines: usize) -> Lines {
         let class = self.count(lines);
         self.free.get_mut(&class).and_then(Vec::pop).unwrap_or_else(|| {
             self.stats.allocations += 1;
-            bytemuck::zeroed_vec(class)
+            Lines::zeroed(class)
         })
     }
 
@@ -79,7 +79,7 @@ impl Pool {
         self.free_gpu.entry(memory.bytes() / size_of::<Line>()).or_default().push(memory);
     }
 
-    pub(crate) fn put(&mut self, lines: Vec<Line>) {
+    pub(crate) fn put(&mut self, lines: Lines) {
         self.stats.in_use -= lines.len() * size_of::<Line>();
         self.free.entry(lines.len()).or_default().push(lines);
     }

@@ -2,6 +2,8 @@ use std::fmt;
 
 use half::bf16;
 
+use crate::Shape;
+
 /// Element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -9,6 +11,9 @@ pub enum DType {
     F32,
     /// bfloat16, 2 bytes.
     Bf16,
+    /// Whole numbers from -127 to 127, 1 byte, each times the f32 factor of its row; the factors lie behind the elements. For
+    /// frozen matrices on the CPU: such a tensor is read and multiplied by, nothing else.
+    Int8,
 }
 
 impl DType {
@@ -17,6 +22,15 @@ impl DType {
         match self {
             DType::F32 => 4,
             DType::Bf16 => 2,
+            DType::Int8 => 1,
+        }
+    }
+
+    /// Bytes of all elements of a tensor, and of their factors if it has some.
+    pub fn storage(self, shape: Shape) -> usize {
+        match self {
+            DType::F32 | DType::Bf16 => shape.elements() * self.size(),
+            DType::Int8 => factors(shape) + 4 * shape.rows(),
         }
     }
 
@@ -25,6 +39,7 @@ impl DType {
         match self {
             DType::F32 => "f32",
             DType::Bf16 => "bf16",
+            DType::Int8 => "int8",
         }
     }
 }
@@ -42,4 +57,11 @@ pub enum Slice<'a> {
     F32(&'a [f32]),
     /// bfloat16.
     Bf16(&'a [bf16]),
+    /// Whole numbers, and the factor of each row.
+    Int8(&'a [i8], &'a [f32]),
+}
+
+/// Where the factors of an int8 tensor begin, in bytes.
+pub(crate) fn factors(shape: Shape) -> usize {
+    shape.elements().next_multiple_of(4)
 }

@@ -9,6 +9,7 @@ mod buffer;
 mod device;
 mod dtype;
 mod error;
+mod int8;
 mod param;
 mod shape;
 mod source;

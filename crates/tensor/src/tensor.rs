@@ -7,6 +7,8 @@ use half::slice::HalfFloatSliceExt;
 use pheye_kernels::{Gpu, Region};
 
 use crate::buffer::{Buffer, detached, detached_gpu};
+use crate::dtype::factors;
+use crate::int8;
 use crate::{Arena, DType, Device, Error, Result, Shape, Slice};
 
 /// A contiguous, row-major view of a shared buffer.
@@ -25,7 +27,7 @@ impl Tensor {
     /// [`Error::Gpu`] when a GPU has no memory left.
     pub fn empty(arena: &Arena, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let shape = shape.into();
-        Ok(Tensor { buffer: arena.take(shape.elements() * dtype.size())?, start: 0, shape, dtype })
+        Ok(Tensor { buffer: arena.take(dtype.storage(shape))?, start: 0, shape, dtype })
     }
 
     /// A tensor of zeros in memory of its own on `device`.
@@ -35,7 +37,7 @@ impl Tensor {
     pub fn zeros_on(device: &Device, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let Device::Gpu(gpu) = device else { return Ok(Tensor::zeros(shape, dtype)) };
         let shape = shape.into();
-        let buffer = detached_gpu(gpu, shape.elements() * dtype.size())?;
+        let buffer = detached_gpu(gpu, dtype.storage(shape))?;
         let t = Tensor { buffer, start: 0, shape, dtype };
         gpu.clear(t.region()?)?;
         Ok(t)
@@ -60,6 +62,7 @@ impl Tensor {
                     let to: &mut [u8] = match self.dtype {
                         DType::F32 => bytemuck::cast_slice_mut(out.typed_mut::<f32>(self.dtype)?),
                         DType::Bf16 => bytemuck::cast_slice_mut(out.typed_mut::<bf16>(self.dtype)?),
+                        DType::Int8 => return Err(self.misplaced("CPU")),
                     };
                     memory.gpu().download(self.region()?, to)?;
                 }
@@ -110,14 +113,14 @@ impl Tensor {
     /// [`Error::Device`] for a tensor on a GPU.
     pub fn host_bytes(&self) -> Result<&[u8]> {
         let Buffer::Cpu(buffer) = &*self.buffer else { return Err(self.misplaced("CPU")) };
-        let size = self.dtype.size();
-        Ok(&buffer.bytes()[self.start * size..(self.start + self.shape.elements()) * size])
+        let start = self.start * self.dtype.size();
+        Ok(&buffer.bytes()[start..start + self.bytes()])
     }
 
     /// A tensor of zeros in memory of its own.
     pub fn zeros(shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let shape = shape.into();
-        Tensor { buffer: detached(shape.elements() * dtype.size()), start: 0, shape, dtype }
+        Tensor { buffer: detached(dtype.storage(shape)), start: 0, shape, dtype }
     }
 
     /// A copy of `values` in memory of its own.
@@ -139,13 +142,19 @@ impl Tensor {
     /// # Errors
     /// [`Error::Device`] for a tensor on a GPU that would change.
     pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
-        let mut out = match dtype {
-            _ if dtype == self.dtype => return Ok(self.clone()),
-            _ => Tensor::zeros(self.shape, dtype),
-        };
-        match self.slice()? {
-            Slice::F32(x) => out.bf16_mut()?.convert_from_f32_slice(x),
-            Slice::Bf16(x) => x.convert_to_f32_slice(out.f32_mut()?),
+        if dtype == self.dtype {
+            return Ok(self.clone());
+        }
+        let mut out = Tensor::zeros(self.shape, dtype);
+        match (self.slice()?, dtype) {
+            (Slice::F32(x), DType::Bf16) => out.bf16_mut()?.convert_from_f32_slice(x),
+            (Slice::F32(x), _) => {
+                let (values, factors) = out.int8_mut()?;
+                int8::round(values, factors, x);
+            }
+            (Slice::Bf16(x), DType::F32) => x.convert_to_f32_slice(out.f32_mut()?),
+            (Slice::Int8(x, factors), DType::F32) => int8::widen(out.f32_mut()?, x, factors),
+            (Slice::Bf16(_) | Slice::Int8(..), _) => return self.to_dtype(DType::F32)?.to_dtype(dtype),
         }
         Ok(out)
     }
@@ -160,9 +169,9 @@ impl Tensor {
         self.dtype
     }
 
-    /// Bytes of all elements.
+    /// Bytes of all elements, and of the factors of int8.
     pub fn bytes(&self) -> usize {
-        self.shape.elements() * self.dtype.size()
+        self.dtype.storage(self.shape)
     }
 
     /// The same elements in another shape.
@@ -171,7 +180,9 @@ impl Tensor {
     /// [`Error::View`] when the number of elements differs.
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         let view = shape.into();
-        if view.elements() != self.shape.elements() {
+        // The factors of int8 are one a row.
+        let rows = self.dtype == DType::Int8 && view.rows() != self.shape.rows();
+        if view.elements() != self.shape.elements() || rows {
             return Err(Error::View { shape: self.shape, view, start: 0 });
         }
         Ok(Tensor { shape: view, ..self.clone() })
@@ -184,7 +195,7 @@ impl Tensor {
     pub fn rows(&self, rows: Range<usize>) -> Result<Tensor> {
         let cols = self.shape.cols();
         let view = Shape::from([rows.len(), cols]);
-        if rows.end > self.shape.rows() || rows.start > rows.end {
+        if rows.end > self.shape.rows() || rows.start > rows.end || self.dtype == DType::Int8 {
             return Err(Error::View { shape: self.shape, view, start: rows.start * cols });
         }
         Ok(Tensor { start: self.start + rows.start * cols, shape: view, ..self.clone() })
@@ -196,7 +207,7 @@ impl Tensor {
     /// [`Error::View`] when there are fewer.
     pub fn view(&self, start: usize, shape: impl Into<Shape>) -> Result<Tensor> {
         let view = shape.into();
-        if start + view.elements() > self.shape.elements() {
+        if start + view.elements() > self.shape.elements() || self.dtype == DType::Int8 {
             return Err(Error::View { shape: self.shape, view, start });
         }
         Ok(Tensor { start: self.start + start, shape: view, ..self.clone() })
@@ -211,6 +222,11 @@ impl Tensor {
         Ok(match self.dtype {
             DType::F32 => Slice::F32(bytemuck::cast_slice(bytes)),
             DType::Bf16 => Slice::Bf16(bytemuck::cast_slice(bytes)),
+            DType::Int8 => {
+                let (values, rest) = bytes.split_at(factors(self.shape));
+                let values = &values[..self.shape.elements()];
+                Slice::Int8(bytemuck::cast_slice(values), bytemuck::cast_slice(rest))
+            }
         })
     }
 
@@ -221,7 +237,7 @@ impl Tensor {
     pub fn f32(&self) -> Result<&[f32]> {
         match self.slice()? {
             Slice::F32(x) => Ok(x),
-            Slice::Bf16(_) => Err(self.wrong_type(DType::F32)),
+            Slice::Bf16(_) | Slice::Int8(..) => Err(self.wrong_type(DType::F32)),
         }
     }
 
@@ -239,6 +255,19 @@ impl Tensor {
     /// As [`Tensor::f32_mut`].
     pub fn bf16_mut(&mut self) -> Result<&mut [bf16]> {
         self.typed_mut(DType::Bf16)
+    }
+
+    /// Elements and factors of an int8 tensor of its own.
+    fn int8_mut(&mut self) -> Result<(&mut [i8], &mut [f32])> {
+        let (shape, at) = (self.shape, factors(self.shape));
+        match Arc::get_mut(&mut self.buffer) {
+            Some(Buffer::Cpu(buffer)) => {
+                let (values, rest) = buffer.bytes_mut().split_at_mut(at);
+                let values = bytemuck::cast_slice_mut(&mut values[..shape.elements()]);
+                Ok((values, bytemuck::cast_slice_mut(&mut rest[..4 * shape.rows()])))
+            }
+            _ => Err(Error::Shared { shape }),
+        }
     }
 
     /// Whether two tensors view the same memory.

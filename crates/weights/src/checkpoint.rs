@@ -96,6 +96,9 @@ impl Checkpoint {
             tensor: name.to_owned(),
             rank,
         })?;
+        if dtype == DType::Int8 {
+            return Ok(self.tensor(name, DType::F32)?.to_dtype(dtype)?);
+        }
         let mut tensor = Tensor::zeros(shape, dtype);
         match dtype {
             DType::F32 => self.convert(name, entry, tensor.f32_mut()?, convert::to_f32, "a float is")?,
@@ -103,6 +106,7 @@ impl Checkpoint {
                 let out: &mut [bf16] = tensor.bf16_mut()?;
                 self.convert(name, entry, out, convert::to_bf16, "a float is")?;
             }
+            DType::Int8 => {}
         }
         Ok(tensor)
     }

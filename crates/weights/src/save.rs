@@ -34,11 +34,12 @@ pub fn save_safetensors<'a>(
             return Err(Error::Duplicate { path: path.to_owned(), tensor: name.to_owned() });
         }
         let start = end;
-        end += tensor.bytes();
-        let dtype = match tensor.dtype() {
-            DType::F32 => "F32",
-            DType::Bf16 => "BF16",
+        // Int8 goes out as the values it stands for.
+        let (dtype, size) = match tensor.dtype() {
+            DType::F32 | DType::Int8 => ("F32", 4),
+            DType::Bf16 => ("BF16", 2),
         };
+        end += size * tensor.shape().elements();
         let entry = json!({ "dtype": dtype, "shape": tensor.shape().dims(), "data_offsets": [start, end] });
         header.insert(name.into(), entry);
     }
@@ -61,7 +62,10 @@ fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
         bytes.clear();
         Ok(())
     };
-    let tensor = tensor.to_device(&Device::Cpu).map_err(io::Error::other)?;
+    let mut tensor = tensor.to_device(&Device::Cpu).map_err(io::Error::other)?;
+    if tensor.dtype() == DType::Int8 {
+        tensor = tensor.to_dtype(DType::F32).map_err(io::Error::other)?;
+    }
     match tensor.slice().map_err(io::Error::other)? {
         Slice::F32(values) => values.chunks(PIECE).try_for_each(|piece| {
             bytes.extend(piece.iter().flat_map(|v| v.to_le_bytes()));
@@ -71,6 +75,7 @@ fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
             bytes.extend(piece.iter().flat_map(|v| v.to_le_bytes()));
             flush(&mut bytes)
         }),
+        Slice::Int8(..) => Ok(()),
     }
 }
 

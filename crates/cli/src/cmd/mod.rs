@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 pub mod ask;
+pub mod bench;
 pub mod convert;
 pub mod eval;
 pub mod info;

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, KEYS, Kv, Norm, QUERIES, Qkv, Rows, RowsMut, Scores, Span, disjoint};
+use super::{Head, Heads, KEYS, Kv, Norm, QUERIES, Qkv, Rows, RowsMut, Scores, Span, Values, disjoint};
 use crate::gemm::{MatRef, Pointer, Start, gemm_here};
 use crate::math::{exp, vectorised};
 use crate::par;
@@ -107,7 +107,7 @@ fn one(
     write: impl Fn(&Scratch, Range<usize>),
 ) {
     let (lq, lk, d) = (span.q.len(), span.k.len(), h.head_dim);
-    let dout = Rows { data: y.dout, stride: h.width() };
+    let dout = Rows { data: Values::F32(y.dout), stride: h.width() };
     let from = span.q.start * h.width() + head * d;
     s.delta.resize(lq, 0.0);
     deltas(&mut s.delta, &y.out[from..], &y.dout[from..], h.width(), d);

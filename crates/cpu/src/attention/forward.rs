@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, KEYS, LANES, Norm, QUERIES, Qkv, Scores, Span, UNSEEING, disjoint};
+use super::{Head, Heads, KEYS, LANES, Norm, QUERIES, Qkv, Scores, Span, UNSEEING, disjoint, few};
 use crate::gemm::{MatRef, Pointer, Start, gemm_here};
 use crate::math::{exp, vectorised};
 use crate::par;
@@ -37,11 +37,13 @@ pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], 
     );
     out.fill(0.0);
     norms.fill(UNSEEING);
+    spans.iter().filter(|s| few::suits(s)).for_each(|span| few::forward(out, norms, x, span, h));
     let blocks: Vec<_> = spans
         .iter()
+        .filter(|s| !few::suits(s))
         .flat_map(|s| s.q.clone().step_by(QUERIES).map(move |i| (s, i..s.q.end.min(i + QUERIES))))
         .collect();
-    let work = spans.iter().map(|s| s.q.len() * s.k.len() * width * 2).sum();
+    let work = blocks.iter().map(|(s, q)| q.len() * s.k.len() * width * 2).sum();
     let (out, norms) = (Pointer(out.as_mut_ptr()), Pointer(norms.as_flattened_mut().as_mut_ptr()));
     par::each(blocks.len() * h.heads, work, |i| {
         let ((span, qs), head) = (&blocks[i / h.heads], i % h.heads);

@@ -3,11 +3,14 @@
 //! A task holds QUERIES × KEYS scores at a time (Dao et al., FlashAttention-2, arXiv 2307.08691, on one core's cache).
 
 mod backward;
+mod few;
 mod forward;
 
 use std::ops::Range;
 
-use crate::gemm::{MatRef, Start, gemm_here};
+use half::bf16;
+
+use crate::gemm::{Element, MatRef, Start, gemm_here};
 
 pub use backward::{Output, backward};
 pub use forward::forward;
@@ -85,16 +88,47 @@ impl<'a> Kv<Rows<'a>> {
     pub fn parts(self, width: usize) -> (Rows<'a>, Rows<'a>) {
         match self {
             Kv::Split { k, v } => (k, v),
-            Kv::Fused(kv) => (kv, Rows { data: kv.data.get(width..).unwrap_or(&[]), stride: kv.stride }),
+            Kv::Fused(kv) => (kv, Rows { data: kv.data.from(width), stride: kv.stride }),
         }
     }
 }
 
-/// Rows of f32, `stride` elements apart.
+/// Elements to read.
+#[derive(Debug, Clone, Copy)]
+pub enum Values<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// bfloat16, widened as it is read.
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Values<'a> {
+    /// Those from number `start` on.
+    fn from(self, start: usize) -> Values<'a> {
+        match self {
+            Values::F32(x) => Values::F32(x.get(start..).unwrap_or(&[])),
+            Values::Bf16(x) => Values::Bf16(x.get(start..).unwrap_or(&[])),
+        }
+    }
+
+    /// Writes those from number `start` on to `to`.
+    #[inline(always)]
+    fn copy(self, to: &mut [f32], start: usize) {
+        match self {
+            Values::F32(x) => to.copy_from_slice(&x[start..][..to.len()]),
+            Values::Bf16(x) => {
+                let from = &x[start..][..to.len()];
+                to.iter_mut().zip(from).for_each(|(to, x)| *to = x.wide());
+            }
+        }
+    }
+}
+
+/// Rows to read, `stride` elements apart.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
     /// The elements from the first row's first on.
-    pub data: &'a [f32],
+    pub data: Values<'a>,
     /// Elements from one row to the next.
     pub stride: usize,
 }
@@ -150,7 +184,7 @@ impl Head {
         let d = h.head_dim;
         self.0.resize(rows.len() * d, 0.0);
         for (to, i) in self.0.chunks_exact_mut(d).zip(rows) {
-            to.copy_from_slice(&from.data[i * from.stride + head * d..][..d]);
+            from.data.copy(to, i * from.stride + head * d);
         }
     }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::Start;
-use super::kernel::{Element, Job, Mat, Scales};
+use super::kernel::{Element, Job, LANES8, Mat, Scales, widen8};
 use super::pack::prefetch;
 
 /// Elements that a step of a dot product takes from each row.
@@ -72,7 +72,10 @@ impl<E: Element> Dots<'_, '_, E> {
             for (wides, w) in wides.iter_mut().zip(&w) {
                 // The next tile's rows follow these ones.
                 prefetch(w.as_ptr().wrapping_add(at + J * b.col_stride));
-                *wides = wide::<S, E>(&w[at..at + LANES]);
+                let (low, high) = w[at..at + LANES].split_at(LANES8);
+                let (wide_low, wide_high) = wides.split_at_mut(LANES8);
+                wide_low.copy_from_slice(&widen8::<S, E>(low.try_into().expect("eight")));
+                wide_high.copy_from_slice(&widen8::<S, E>(high.try_into().expect("eight")));
             }
             for (sums, x) in sums.iter_mut().zip(&x) {
                 let x = &x[at..at + LANES];
@@ -103,18 +106,6 @@ impl<E: Element> Dots<'_, '_, E> {
             }
         }
     }
-}
-
-/// LANES elements, widened.
-#[inline(always)]
-fn wide<S: Simd, E: Element>(x: &[E]) -> [f32; LANES] {
-    let x: &[E; LANES] = x.try_into().expect("a step's elements");
-    #[cfg(target_arch = "x86_64")]
-    if S::F32_LANES >= 8 {
-        // SAFETY: there are two times eight elements, and vectors of eight are chosen only where there is AVX2.
-        return bytemuck::cast(unsafe { [E::load8(x.as_ptr()), E::load8(x.as_ptr().add(8))] });
-    }
-    x.map(E::wide)
 }
 
 /// The sum over the lanes, halving.

@@ -21,7 +21,7 @@ const PACKED: usize = 48 << 10;
 const SLICE: usize = 3 << 10;
 
 /// A storage type of B.
-pub(super) trait Element: Copy + Sync + 'static {
+pub(crate) trait Element: Copy + Sync + 'static {
     fn wide(self) -> f32;
     /// Eight elements from `x` on, widened.
     ///
@@ -81,6 +81,20 @@ impl Element for i8 {
     fn plain(_: &[i8]) -> Option<&[f32]> {
         None
     }
+}
+
+/// Elements that are widened at once.
+pub(crate) const LANES8: usize = 8;
+
+/// Eight elements as f32.
+#[inline(always)]
+pub(crate) fn widen8<S: Simd, E: Element>(x: &[E; LANES8]) -> [f32; LANES8] {
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES >= 8 {
+        // SAFETY: there are eight elements, and vectors of eight are chosen only where there is AVX2.
+        return bytemuck::cast(unsafe { E::load8(x.as_ptr()) });
+    }
+    x.map(E::wide)
 }
 
 /// Factors of the elements of a matrix.
@@ -226,9 +240,8 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
                             };
                             let first = k0 == ks.start;
                             let tile = Tile { job, simd, i, j, n, first, depth, a, a_row, a_step, b, b_step };
-                            // SAFETY: the tile lies inside C by the contract of `block`; A and B are there for
-                            // `depth` steps.
-                            unsafe { tile.run_of(m, vectors) };
+                            // A call, so that tiles are compiled once for all types of B.
+                            simd.vectorize(Run { tile, m, vectors });
                         }
                     }
                 }
@@ -242,6 +255,24 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
 fn extent<S: Simd>(j: usize, js: &Range<usize>) -> (usize, usize) {
     let n = (2 * S::F32_LANES).min(js.end - j);
     (n, n.div_ceil(S::F32_LANES))
+}
+
+/// Rows and vectors of columns of a tile. It lies inside C by the contract of [`Job::block`], and A and B are there for
+/// `depth` steps.
+struct Run<'a, 'b, S> {
+    tile: Tile<'a, 'b, S>,
+    m: usize,
+    vectors: usize,
+}
+
+impl<S: Simd> WithSimd for Run<'_, '_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<T: Simd>(self, _: T) {
+        // SAFETY: as the type says.
+        unsafe { self.tile.run_of(self.m, self.vectors) }
+    }
 }
 
 struct Tile<'a, 'b, S> {

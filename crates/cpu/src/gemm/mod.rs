@@ -11,9 +11,9 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::math::vectorised;
 use crate::par;
-pub(crate) use kernel::Pointer;
 pub use kernel::Scales;
-use kernel::{Element, Job, Mat};
+pub(crate) use kernel::{Element, LANES8, Pointer, widen8};
+use kernel::{Job, Mat};
 pub(crate) use pack::transpose4;
 
 /// The elements of a matrix operand.

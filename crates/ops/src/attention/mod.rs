@@ -8,9 +8,9 @@
 //! No matrix of all queries by all keys exists: scores live in tiles. 4·lq·lk·heads·head_dim FLOPs forward,
 //! 10 backward; reads q, k, v and writes o once, keys and values again for each block of queries.
 
-use pheye_cpu::attention::{self as cpu, Output, Qkv, Rows, RowsMut};
+use pheye_cpu::attention::{self as cpu, Output, Qkv, Rows, RowsMut, Values};
 pub use pheye_cpu::attention::{Heads, Kv, Span};
-use pheye_tensor::{Device, Shape, Tensor};
+use pheye_tensor::{Device, Shape, Slice, Tensor};
 
 use crate::{Cx, Error, Result};
 
@@ -82,7 +82,11 @@ fn apart(what: &'static str, spans: &[Span], of: impl Fn(&Span) -> std::ops::Ran
 }
 
 fn rows(t: &Tensor) -> Result<Rows<'_>> {
-    Ok(Rows { data: t.f32()?, stride: t.shape().cols() })
+    let data = match t.slice()? {
+        Slice::Bf16(x) => Values::Bf16(x),
+        _ => Values::F32(t.f32()?),
+    };
+    Ok(Rows { data, stride: t.shape().cols() })
 }
 
 fn operands<'a>(q: &'a Tensor, kv: Kv<&'a Tensor>, width: usize) -> Result<Qkv<'a>> {

@@ -4,11 +4,11 @@
 //! 4·lq·lk·heads·head_dim FLOPs on a GPU, half of that on the CPU; reads q once, and k twice for each tile of queries.
 
 use bytemuck::{Pod, Zeroable};
-use pheye_cpu::attention::Qkv;
 use pheye_tensor::{Device, Gpu, Tensor};
 
 use super::gpu::{self, Sizes};
 use super::{Heads, Kv, Span, work};
+use crate::linear::wide;
 use crate::{Cx, Error, Result};
 
 /// y [heads, rows of q, segments − 1] f32: the attention of each query to the keys between one of `segments` and the next. They
@@ -33,15 +33,27 @@ pub fn segment_sums(
     let count = segments.len().saturating_sub(1);
     let mut y = cx.empty_f32([heads.heads, q.shape().rows(), count])?;
     match &cx.device {
-        Device::Cpu => on_cpu(y.f32_mut()?, super::operands(q, kv, heads.width())?, spans, heads, segments),
+        Device::Cpu => {
+            let (Kv::Split { k, .. } | Kv::Fused(k)) = kv;
+            let x = Scored { q: q.f32()?, k: wide(cx, k)?, stride: k.shape().cols() };
+            on_cpu(y.f32_mut()?, &x, spans, heads, segments)?;
+        }
         Device::Gpu(gpu) => on_gpu(cx, gpu, &y, (q, &kv), (spans, segments), heads)?,
     }
     Ok(y)
 }
 
-fn on_cpu(y: &mut [f32], x: Qkv<'_>, spans: &[Span], h: &Heads, segments: &[usize]) {
+/// Queries, and keys of their own row length.
+struct Scored<'a> {
+    q: &'a [f32],
+    k: Tensor,
+    stride: usize,
+}
+
+fn on_cpu(y: &mut [f32], x: &Scored, spans: &[Span], h: &Heads, segments: &[usize]) -> Result<()> {
     y.fill(0.0);
-    let (rows, count) = (x.q.data.len() / h.width(), segments.len().saturating_sub(1));
+    let (rows, count) = (x.q.len() / h.width(), segments.len().saturating_sub(1));
+    let keys = x.k.f32()?;
     let mut p = Vec::new();
     for head in 0..h.heads {
         let columns = |row: usize, stride: usize| {
@@ -50,9 +62,9 @@ fn on_cpu(y: &mut [f32], x: Qkv<'_>, spans: &[Span], h: &Heads, segments: &[usiz
         for (s, (i, row)) in spans.iter().flat_map(|s| s.q.clone().enumerate().map(move |at| (s, at))) {
             let causal = (s.k.len() + i + 1).saturating_sub(s.q.len());
             let seen = if h.causal { causal } else { s.k.len() };
-            let q = &x.q.data[columns(row, x.q.stride)];
+            let q = &x.q[columns(row, h.width())];
             let score = |key: usize| {
-                let k = &x.k.data[columns(key, x.k.stride)];
+                let k = &keys[columns(key, x.stride)];
                 h.scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>()
             };
             p.clear();
@@ -66,6 +78,7 @@ fn on_cpu(y: &mut [f32], x: Qkv<'_>, spans: &[Span], h: &Heads, segments: &[usiz
             }
         }
     }
+    Ok(())
 }
 
 const KERNELS: Sizes = [

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use pheye_tensor::{DType, Gpu, Grads, Param, Tensor};
 
 use super::PatchEmbed;
+use crate::gpu::by_dtype;
 use crate::linear::gemm::{Epilogue, Mat, region};
 use crate::lora::{self, Operands, Route};
 use crate::{Cx, Result};
@@ -72,10 +73,7 @@ pub(super) fn forward(
     let (count, ld) = (t * g * g, k.next_multiple_of(8));
 
     let patches = cx.empty([count, ld])?;
-    let name = match pixels.dtype() {
-        DType::F32 => "patch_rows_f32",
-        DType::Bf16 => "patch_rows_bf16",
-    };
+    let name = by_dtype(pixels.dtype(), "patch_rows_bf16", "patch_rows_f32");
     let mut launch = gpu.launch(name)?;
     let per_block = launch.spec().tile[0];
     let params = RowsParams {

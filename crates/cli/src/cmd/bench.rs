@@ -1,0 +1,254 @@
+//! `pheye bench`: a model of full size with random weights, timed stage by stage.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, bail, ensure};
+use clap::ValueEnum;
+use pheye::model::{Batch, Config, Generation, PRESETS, Pheye};
+use pheye::ops::lora::Dropout;
+use pheye::ops::{Cx, RandomInit};
+use pheye::tensor::{DType, Device, Grads, Init, ParamTable, Scope, Source, Tensor};
+use serde::Serialize;
+
+use super::DeviceArg;
+
+/// Time a model of full size with random weights, stage by stage
+///
+/// Nothing is loaded: weights, pixels and token ids are random, so the time is that of the real model. Inference: `encode`
+/// (vision tower and connector), `cross_kv` (keys and values of the image tokens), `prefill` (the prompt, to the first token),
+/// `decode_token` (the median of the tokens after it). Training: `step`, forward and backward of one batch. Each is the
+/// median over the repetitions, in seconds. Example: `pheye bench --preset x2-672 --device cpu --json`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Size of the model
+    #[arg(long, default_value = "x2-672", value_name = "PRESET")]
+    preset: String,
+    /// What to time
+    #[arg(long, value_enum, default_value_t = Mode::Infer)]
+    mode: Mode,
+    /// How the weights are kept; in training those that are frozen (the trained ones are f32)
+    #[arg(long, value_enum, default_value_t = Weights::Bf16)]
+    weights: Weights,
+    /// Tokens of the prompt
+    #[arg(long, default_value_t = 65, value_name = "N", value_parser = super::at_least_one)]
+    prompt: usize,
+    /// Tokens generated
+    #[arg(long, default_value_t = 17, value_name = "N", value_parser = super::at_least_one)]
+    new: usize,
+    /// Pictures, each with a prompt
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::at_least_one)]
+    batch: usize,
+    /// Repetitions; with more than one, the first is not counted
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::at_least_one)]
+    repeat: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    /// An answer about a picture
+    Infer,
+    /// A training step
+    Train,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Weights {
+    /// Single precision
+    F32,
+    /// Half the memory
+    Bf16,
+    /// Bf16, and int8 for the matrices that every generated token reads
+    Int8,
+}
+
+/// Seconds of one repetition, by stage.
+type Row = Vec<(&'static str, f64)>;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    preset: &'a str,
+    device: String,
+    weights: Weights,
+    mode: Mode,
+    batch: usize,
+    prompt: usize,
+    threads: usize,
+    #[serde(flatten)]
+    seconds: serde_json::Map<String, serde_json::Value>,
+    /// Largest resident memory of the process so far, in GB of 10⁹ bytes; null where the system does not tell.
+    peak_rss_gb: Option<f64>,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Some(config) = Config::preset(&args.preset) else {
+        bail!("--preset: `{}` is none of {}", args.preset, PRESETS.join(", "));
+    };
+    let context = config.text.max_position_embeddings;
+    ensure!(
+        args.prompt + args.new <= context,
+        "--prompt and --new together exceed the context of {context} tokens"
+    );
+    let cx = args.device.open()?;
+    let mut model = random(&config, args.mode, args.weights)?;
+    let rows: Vec<Row> = match args.mode {
+        Mode::Infer => {
+            model.move_to(&cx.device, &ParamTable::default())?;
+            repeat(args.repeat, || infer(&cx, &model, &args))?
+        }
+        Mode::Train => {
+            let table = model.train(Pheye::is_pheye_param)?;
+            let _masters = model.move_to(&cx.device, &table)?;
+            let mut grads = Grads::on(&cx.device, table)?;
+            repeat(args.repeat, || step(&cx, &model, &args, &mut grads))?
+        }
+    };
+    let mut seconds = serde_json::Map::new();
+    for (i, (stage, _)) in rows.first().into_iter().flatten().enumerate() {
+        seconds.insert((*stage).to_owned(), median(rows.iter().map(|r| r[i].1).collect()).into());
+    }
+    let report = Report {
+        preset: &args.preset,
+        device: cx.device.to_string(),
+        weights: args.weights,
+        mode: args.mode,
+        batch: args.batch,
+        prompt: args.prompt,
+        threads: rayon::current_num_threads(),
+        seconds,
+        peak_rss_gb: peak_rss_gb(),
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print(&report);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(r: &Report) {
+    println!("{} on {}, {} threads, {} weights", r.preset, r.device, r.threads, r.weights.name());
+    for (stage, seconds) in &r.seconds {
+        println!("{stage:<14} {:>9.3} s", seconds.as_f64().unwrap_or(f64::NAN));
+    }
+    if let Some(gb) = r.peak_rss_gb {
+        println!("{:<14} {gb:>9.2} GB", "peak memory");
+    }
+}
+
+impl Weights {
+    fn name(self) -> &'static str {
+        match self {
+            Weights::F32 => "f32",
+            Weights::Bf16 => "bf16",
+            Weights::Int8 => "int8",
+        }
+    }
+}
+
+/// A model of normal numbers.
+fn random(config: &Config, mode: Mode, weights: Weights) -> anyhow::Result<Pheye> {
+    let dtype: fn(&str) -> DType = match (weights, mode) {
+        (Weights::F32, _) => |_| DType::F32,
+        (Weights::Bf16, Mode::Infer) => |_| DType::Bf16,
+        (Weights::Int8, Mode::Infer) => |name| match Pheye::is_read_by_every_token(name) {
+            true => DType::Int8,
+            false => DType::Bf16,
+        },
+        (_, Mode::Train) => |name| if Pheye::is_pheye_param(name) { DType::F32 } else { DType::Bf16 },
+    };
+    let mut source = RandomInit::new(0).with_dtype(dtype);
+    Ok(Pheye::build(config, &mut Scope::new(&mut source, ""))?)
+}
+
+/// Runs `once` `times` times; of several the first only warms up.
+fn repeat(times: usize, mut once: impl FnMut() -> anyhow::Result<Row>) -> anyhow::Result<Vec<Row>> {
+    if times > 1 {
+        once()?;
+    }
+    (0..times).map(|_| once()).collect()
+}
+
+fn median(mut x: Vec<f64>) -> f64 {
+    x.sort_by(f64::total_cmp);
+    (x[(x.len() - 1) / 2] + x[x.len() / 2]) / 2.0
+}
+
+/// Random pixels of `--batch` pictures, and a prompt for each.
+fn inputs(model: &Pheye, args: &Args) -> anyhow::Result<(Tensor, Vec<Vec<u32>>)> {
+    let c = model.config();
+    let (tiles, side) = (args.batch * (1 + c.connector.local_tiles()), c.vision.image_size);
+    let pixels = RandomInit::new(1).tensor("pixels", [tiles, 3, side, side].into(), Init::Normal(1.0));
+    let ids = RandomInit::new(1).tensor("ids", [args.batch, args.prompt].into(), Init::Uniform(1.0));
+    let id = |u: &f32| ((0.5 + 0.5 * u) * (c.text.vocab_size - 1) as f32) as u32;
+    let prompts = ids.f32()?.chunks(args.prompt).map(|row| row.iter().map(id).collect()).collect();
+    Ok((pixels, prompts))
+}
+
+/// Waits until the device has done all that was queued.
+fn finish(cx: &Cx, t: &Tensor) -> anyhow::Result<()> {
+    if matches!(cx.device, Device::Gpu(_)) {
+        t.view(0, [1])?.to_vec_f32()?;
+    }
+    Ok(())
+}
+
+fn infer(cx: &Cx, model: &Pheye, args: &Args) -> anyhow::Result<Row> {
+    let (pixels, prompts) = inputs(model, args)?;
+    let start = Instant::now();
+    let media = model.encode(cx, &pixels, args.batch)?;
+    finish(cx, &media)?;
+    cx.arena.trim();
+    let encode = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let kvs = model.cross_kv(cx, &media)?;
+    kvs.iter().flatten().next_back().map_or(Ok(()), |kv| finish(cx, kv))?;
+    let cross_kv = start.elapsed().as_secs_f64();
+    let picture: Vec<usize> = (0..args.batch).collect();
+    let how = Generation { max_new_tokens: args.new, end: None };
+    let (start, mut times) = (Instant::now(), Vec::new());
+    model.generate(cx, &kvs, &prompts, &picture, how, |i, _| {
+        if i + 1 == args.batch {
+            times.push(start.elapsed().as_secs_f64());
+        }
+    })?;
+    let prefill = *times.first().context("no token was generated")?;
+    let mut row = vec![("encode", encode), ("cross_kv", cross_kv), ("prefill", prefill)];
+    if times.len() > 1 {
+        row.push(("decode_token", median(times.windows(2).map(|t| t[1] - t[0]).collect())));
+    }
+    Ok(row)
+}
+
+fn step(cx: &Cx, model: &Pheye, args: &Args, grads: &mut Grads) -> anyhow::Result<Row> {
+    let (pixels, prompts) = inputs(model, args)?;
+    let ids = prompts.concat();
+    let batch = Batch {
+        pixels,
+        pictures: args.batch,
+        targets: ids.iter().map(|&id| id as i64).collect(),
+        ids,
+        lengths: vec![args.prompt; args.batch],
+        picture: (0..args.batch).collect(),
+    };
+    let dropout = Some(Dropout { p: 0.05, seed: 0, stream: 0 });
+    let start = Instant::now();
+    model.loss_and_grads(cx, &batch, dropout, grads)?;
+    grads.clear()?;
+    Ok(vec![("step", start.elapsed().as_secs_f64())])
+}
+
+/// Peak resident memory of this process, where Linux tells it.
+fn peak_rss_gb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / 1e9)
+}

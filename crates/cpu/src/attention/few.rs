@@ -1,0 +1,215 @@
+//! A few queries, as when tokens are generated: what counts is how fast keys and values arrive. So each task takes some keys with
+//! all their heads, as they lie in memory, and the tasks' softmaxes are joined after (Dao et al., Flash-Decoding, 2023).
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::{Heads, Norm, Qkv, Span, Values};
+use crate::gemm::{Element, LANES8, Pointer, widen8};
+use crate::math::exp;
+use crate::par;
+
+/// Most queries of a span that go this way.
+const FEW: usize = 8;
+/// Keys of a task.
+const KEYS: usize = 64;
+
+thread_local! {
+    static PARTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static SCORES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Whether a span goes this way.
+pub(super) fn suits(span: &Span) -> bool {
+    span.q.len() <= FEW && !span.k.is_empty()
+}
+
+/// Where a task leaves what it has: Σ p·v [queries, width], then tops and sums [queries, heads].
+fn part(queries: usize, h: &Heads) -> usize {
+    queries * (h.width() + 2 * h.heads)
+}
+
+/// out and norms of the span's queries; both hold those of all rows.
+pub(super) fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, span: &Span, h: &Heads) {
+    let (m, width, rows) = (span.q.len(), h.width(), norms.len() / h.heads.max(1));
+    let (tasks, size) = (span.k.len().div_ceil(KEYS), part(m, h));
+    let mut parts = PARTS.take();
+    parts.resize(tasks * size, 0.0);
+    let all = Pointer(parts.as_mut_ptr());
+    let work = 2 * m * span.k.len() * width;
+    par::each(tasks, work, |t| {
+        let keys = t * KEYS..span.k.len().min((t + 1) * KEYS);
+        // SAFETY: each task has a part of its own.
+        let part = unsafe { std::slice::from_raw_parts_mut(all.at(t * size).0, size) };
+        let mut scores = SCORES.take();
+        Arch::new().dispatch(Task { part, scores: &mut scores, x, span, keys, h });
+        SCORES.set(scores);
+    });
+    for i in 0..m {
+        let to = &mut out[(span.q.start + i) * width..][..width];
+        for head in 0..h.heads {
+            let norm = join(&mut to[head * h.head_dim..][..h.head_dim], &parts, size, (m, i, head), h);
+            norms[head * rows + span.q.start + i] = norm;
+        }
+    }
+    PARTS.set(parts);
+}
+
+/// The output of query `i` of `m` and one head, of all parts.
+fn join(to: &mut [f32], parts: &[f32], size: usize, (m, i, head): (usize, usize, usize), h: &Heads) -> Norm {
+    let stat = m * h.width() + i * h.heads + head;
+    let stats = || parts.chunks_exact(size).map(|p| (p[stat], p[stat + m * h.heads]));
+    let top = stats().fold(f32::NEG_INFINITY, |top, (t, _)| if t > top { t } else { top });
+    if top == f32::NEG_INFINITY {
+        // No key was seen, or all scores are NaN, which the sums say.
+        let nan = stats().any(|(_, sum)| sum.is_nan());
+        to.fill(if nan { f32::NAN } else { 0.0 });
+        return if nan { [f32::NAN; 2] } else { super::UNSEEING };
+    }
+    to.fill(0.0);
+    let mut sum = 0.0;
+    for (part, (t, s)) in parts.chunks_exact(size).zip(stats()) {
+        let fade = exp(t - top);
+        sum += fade * s;
+        let from = &part[i * h.width() + head * h.head_dim..][..h.head_dim];
+        to.iter_mut().zip(from).for_each(|(to, from)| *to += fade * from);
+    }
+    to.iter_mut().for_each(|to| *to /= sum);
+    [top, sum]
+}
+
+struct Task<'a> {
+    part: &'a mut [f32],
+    scores: &'a mut Vec<f32>,
+    x: Qkv<'a>,
+    span: &'a Span,
+    /// Counted from the span's first.
+    keys: Range<usize>,
+    h: &'a Heads,
+}
+
+impl WithSimd for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Task { part, scores, x, span, keys, h } = self;
+        let m = span.q.len();
+        let Values::F32(q) = x.q.data else { unreachable!("queries are f32") };
+        let (out, stats) = part.split_at_mut(m * h.width());
+        let (tops, sums) = stats.split_at_mut(m * h.heads);
+        out.fill(0.0);
+        // Scores [head, key], of one query after another: the keys are in the cache by the second.
+        scores.resize(h.heads * keys.len(), 0.0);
+        for i in 0..m {
+            let seen = h.visible(span, i).clamp(keys.start, keys.end) - keys.start;
+            let q = &q[(span.q.start + i) * x.q.stride..][..h.width()];
+            let first = span.k.start + keys.start;
+            match x.k.data {
+                Values::F32(k) => compare::<S, f32>(scores, q, k, (first, x.k.stride, seen), h),
+                Values::Bf16(k) => compare::<S, half::bf16>(scores, q, k, (first, x.k.stride, seen), h),
+            }
+            let stride = keys.len();
+            for (head, row) in scores.chunks_exact_mut(stride).enumerate() {
+                let (row, unseen) = row.split_at_mut(seen);
+                unseen.fill(0.0);
+                // NaN need not win: it comes back in the sum.
+                let top = row.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
+                let base = if top == f32::NEG_INFINITY { 0.0 } else { top };
+                // Loops, not closures, here and below: what is not inlined knows no wide instructions.
+                for s in row.iter_mut() {
+                    *s = exp(*s - base);
+                }
+                tops[i * h.heads + head] = top;
+                sums[i * h.heads + head] = row.iter().sum();
+            }
+            let out = &mut out[i * h.width()..][..h.width()];
+            match x.v.data {
+                Values::F32(v) => gather::<S, f32>(out, scores, v, (first, x.v.stride, seen), stride, h),
+                Values::Bf16(v) => {
+                    gather::<S, half::bf16>(out, scores, v, (first, x.v.stride, seen), stride, h)
+                }
+            }
+        }
+    }
+}
+
+/// scores[head, key] = scale·q·k of the `count` rows from `first` on.
+#[inline(always)]
+fn compare<S: Simd, E: Element>(
+    scores: &mut [f32],
+    q: &[f32],
+    k: &[E],
+    (first, stride, count): (usize, usize, usize),
+    h: &Heads,
+) {
+    let (d, to_stride) = (h.head_dim, scores.len() / h.heads.max(1));
+    for at in 0..count {
+        let k = &k[(first + at) * stride..][..h.width()];
+        for (head, (q, k)) in q.chunks_exact(d).zip(k.chunks_exact(d)).enumerate() {
+            let (qs, q_rest) = q.as_chunks::<LANES8>();
+            let (ks, k_rest) = k.as_chunks::<LANES8>();
+            let mut sums = [0.0f32; LANES8];
+            for (q, k) in qs.iter().zip(ks) {
+                let k = widen8::<S, E>(k);
+                for l in 0..LANES8 {
+                    sums[l] = q[l].mul_add(k[l], sums[l]);
+                }
+            }
+            let mut width = LANES8;
+            while width > 1 {
+                width /= 2;
+                for l in 0..width {
+                    sums[l] += sums[l + width];
+                }
+            }
+            let mut sum = sums[0];
+            for (q, k) in q_rest.iter().zip(k_rest) {
+                sum += q * k.wide();
+            }
+            scores[head * to_stride + at] = h.scale * sum;
+        }
+    }
+}
+
+/// out += Σ p·v over the `count` rows from `first` on, four at a time.
+#[inline(always)]
+fn gather<S: Simd, E: Element>(
+    out: &mut [f32],
+    p: &[f32],
+    v: &[E],
+    (first, stride, count): (usize, usize, usize),
+    p_stride: usize,
+    h: &Heads,
+) {
+    const ROWS: usize = 4;
+    let d = h.head_dim;
+    let mut at = 0;
+    while at < count {
+        let n = ROWS.min(count - at);
+        for (head, out) in out.chunks_exact_mut(d).enumerate() {
+            // Rows beyond the last are the last again, with weight 0.
+            let row = |r: usize| &v[(first + at + r.min(n - 1)) * stride + head * d..][..d];
+            let rows = [row(0), row(1), row(2), row(3)];
+            let mut weights = [0.0; ROWS];
+            weights[..n].copy_from_slice(&p[head * p_stride + at..][..n]);
+            let (outs, out_rest) = out.as_chunks_mut::<LANES8>();
+            let whole = outs.len() * LANES8;
+            for (c, out) in outs.iter_mut().enumerate() {
+                for (row, w) in rows.iter().zip(weights) {
+                    let Some(x) = row[c * LANES8..].first_chunk::<LANES8>() else { continue };
+                    let x = widen8::<S, E>(x);
+                    for l in 0..LANES8 {
+                        out[l] = x[l].mul_add(w, out[l]);
+                    }
+                }
+            }
+            for (row, w) in rows.iter().zip(weights) {
+                out_rest.iter_mut().zip(&row[whole..]).for_each(|(o, x)| *o += w * x.wide());
+            }
+        }
+        at += n;
+    }
+}
