@@ -156,13 +156,14 @@ fn programs(o: &Options) -> Result<BTreeMap<String, PathBuf>> {
     Ok(artifacts.filter_map(program).collect())
 }
 
-fn output(command: &[&str]) -> String {
+/// What a command prints, without the space around it.
+pub fn output(command: &[&str]) -> String {
     let out = Command::new(command[0]).args(&command[1..]).output();
     out.map_or(String::new(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
 }
 
 /// The processor or the card, by name.
-fn machine(device: &str) -> String {
+pub fn machine(device: &str) -> String {
     if device != "cpu" {
         return output(&["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]);
     }

@@ -5,6 +5,7 @@ mod caption;
 mod easy_vqa;
 mod golden;
 mod kernels;
+mod model;
 mod nano_tokenizer;
 
 use std::path::PathBuf;
@@ -28,6 +29,12 @@ const CHORES: &[Chore] = &[
         "[--device cpu|cuda] [--peers] [--rounds N] [--family F] [--write]",
         "run benches and their rivals in turns; one table, one JSON file in benches/results",
         bench::run,
+    ),
+    (
+        "bench-model",
+        "[--case NAME] [--rounds N] [--write]",
+        "time the whole model on the CPU against PyTorch, stage by stage (python3, torch, 20 GB)",
+        model::run,
     ),
     (
         "pack-easy-vqa",

@@ -29,6 +29,26 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
+/// `x` rounded to bf16, to nearest even; NaN stays one.
+pub fn round(out: &mut [half::bf16], x: &[f32]) {
+    const PIECE: usize = 1 << 14;
+    crate::par::pieces(out.chunks_mut(PIECE).zip(x.chunks(PIECE)), x.len(), |_, (out, x)| {
+        round_piece(out, x)
+    });
+}
+
+vectorised! {
+    fn round_piece(out: &mut [half::bf16], x: &[f32]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            let bits = x.to_bits();
+            // Half of the last bit kept, a little less where that bit is 0, and the rest is cut off.
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+            let nan = bits >> 16 | 0x40;
+            *out = half::bf16::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 { nan } else { rounded } as u16);
+        }
+    }
+}
+
 /// Lanes of a sum: two accumulators of eight, which short rows fill too.
 const LANES: usize = 16;
 
@@ -181,6 +201,19 @@ mod tests {
         assert_eq!([0.0, f32::INFINITY, f32::NEG_INFINITY].map(sigmoid), [0.5, 1.0, 0.0]);
         assert_eq!([0.0, f32::INFINITY, f32::NEG_INFINITY].map(erf), [0.0, 1.0, -1.0]);
         assert!([exp, sigmoid, erf].iter().all(|f| f(f32::NAN).is_nan()));
+    }
+
+    #[test]
+    fn rounds_as_half_does() {
+        let step = |bits: u32| f32::from_bits(bits);
+        let x: Vec<f32> = (0..1 << 16)
+            .flat_map(|i: u32| [0, 1, 0x7fff, 0x8000, 0x8001].map(|low| step(i << 16 | low)))
+            .collect();
+        let mut out = vec![half::bf16::ZERO; x.len()];
+        round(&mut out, &x);
+        for (out, x) in out.iter().zip(x) {
+            assert!(out.to_bits() == half::bf16::from_f32(x).to_bits(), "{:#x}", x.to_bits());
+        }
     }
 
     #[test]

@@ -23,10 +23,17 @@ struct Map {
 /// # Errors
 /// When a GPU has no memory left.
 pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
-    let Device::Gpu(gpu) = &cx.device else { return Ok(x.to_dtype(dtype)?) };
     if x.dtype() == dtype {
         return Ok(x.clone());
     }
+    let Device::Gpu(gpu) = &cx.device else {
+        if (x.dtype(), dtype) != (DType::F32, DType::Bf16) {
+            return Ok(x.to_dtype(dtype)?);
+        }
+        let mut y = cx.empty_as(x.shape(), dtype)?;
+        pheye_cpu::math::round(y.bf16_mut()?, x.f32()?);
+        return Ok(y);
+    };
     let (n, y) = (x.shape().elements(), cx.empty_as(x.shape(), dtype)?);
     let mut l = gpu.launch(by_dtype(dtype, "cast_f32_bf16", "cast_bf16_f32"))?;
     let p = Map { a: l.read(x.region()?), y: l.write(y.region()?), n: n as u64, s: 0.0, pad: 0 };

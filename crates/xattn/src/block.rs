@@ -1,13 +1,12 @@
 //! One block of dense cross-attention, without a gate:
 //! x += to_out(attention(to_q(LN x), to_kv(media))); x += fc2(gelu(fc1(LN x))).
 
-use half::slice::HalfFloatSliceExt;
 use pheye_ops::attention::{self, Heads, Kv, Span};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
 use pheye_ops::linear::{self, After, Before, Linear};
-use pheye_ops::{Cx, Result};
-use pheye_tensor::{DType, Device, Grads, Init, Param, Scope, Tensor};
+use pheye_ops::{Cx, Result, elementwise};
+use pheye_tensor::{DType, Grads, Init, Param, Scope, Tensor};
 
 use crate::Config;
 
@@ -84,19 +83,11 @@ impl Block {
     /// # Errors
     /// Those of the operation.
     pub fn kv_to_keep(&self, cx: &Cx, media: &Tensor) -> Result<Tensor> {
-        /// Rows in f32 at a time.
-        const ROWS: usize = 512;
-        if !matches!(cx.device, Device::Cpu) || self.to_kv.weight.value.dtype() == DType::F32 {
-            return Ok(self.kv(cx, media)?.0);
+        let (kv, _) = self.kv(cx, media)?;
+        match self.to_kv.weight.value.dtype() {
+            DType::Bf16 | DType::Int8 => elementwise::cast(cx, &kv, DType::Bf16),
+            DType::F32 => Ok(kv),
         }
-        let (rows, cols) = (media.shape().rows(), self.to_kv.n());
-        let mut kv = Tensor::empty(&cx.arena, media.shape().with_cols(cols), DType::Bf16)?;
-        for from in (0..rows).step_by(ROWS) {
-            let some = from..rows.min(from + ROWS);
-            let (part, _) = self.kv(cx, &media.rows(some.clone())?)?;
-            kv.bf16_mut()?[some.start * cols..some.end * cols].convert_from_f32_slice(part.f32()?);
-        }
-        Ok(kv)
     }
 
     /// The gradient of media, given that of keys and values.

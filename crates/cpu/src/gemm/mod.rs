@@ -117,8 +117,8 @@ pub enum Start<'a> {
     Bias(&'a [f32]),
 }
 
-/// Largest piece of C that one task computes, rows and columns: its slice of A stays in the L2 cache.
-const PIECE: (usize, usize) = (240, 512);
+/// Largest piece of C that one task computes, rows and columns: a piece packs its part of B, so tall ones pack seldom.
+const PIECE: (usize, usize) = (480, 512);
 /// Pieces are halved until there are this many, enough for the threads of a large machine,
 const PIECES: usize = 32;
 /// or until the next halving would leave one with fewer multiply-adds than this.

@@ -1,0 +1,187 @@
+//! The whole model against PyTorch, on the CPU: `pheye bench` and `benches/peers/model.py` in turns, stage by stage, one table and
+//! one JSON file with every line that either side printed.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::bench::{machine, output};
+
+/// Name, arguments of ours, arguments of theirs.
+type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+/// The sides of a case run one after the other in each round. `(bf16)` and so on is how our weights are kept.
+const CASES: &[Case] = &[
+    ("x2-672", &["--preset", "x2-672"], &["--preset", "x2-672"]),
+    ("x2-672 int8", &["--preset", "x2-672", "--weights", "int8"], &[]),
+    ("x4-448", &["--preset", "x4-448"], &["--preset", "x4-448"]),
+    (
+        "x4-448 training",
+        &["--preset", "x4-448", "--mode", "train"],
+        &["--preset", "x4-448", "--mode", "train"],
+    ),
+    (
+        "x2-672 answer",
+        &["--preset", "x2-672", "--new", "50"],
+        &["--preset", "x2-672", "--new", "49", "--released"],
+    ),
+];
+
+/// The chore: `[--case NAME]… [--rounds N] [--python P] [--pheye FILE] [--write]`.
+pub fn run(args: &[String]) -> Result<()> {
+    let (mut rounds, mut python, mut write, mut names, mut pheye) =
+        (3, "python3".to_owned(), false, Vec::new(), None);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().cloned().with_context(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--rounds" => rounds = value()?.parse().context("--rounds")?,
+            "--python" => python = value()?,
+            "--case" => names.push(value()?),
+            "--pheye" => pheye = Some(value()?),
+            "--write" => write = true,
+            other => bail!("no option `{other}`"),
+        }
+    }
+    let known = || CASES.iter().map(|c| c.0).collect::<Vec<_>>().join(", ");
+    for name in &names {
+        ensure!(CASES.iter().any(|c| c.0 == name), "no case `{name}`; there are {}", known());
+    }
+    let root = crate::root();
+    let pheye = match pheye {
+        Some(file) => file,
+        None => {
+            let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+            let built = Command::new(cargo)
+                .args(["build", "--release", "-p", "pheye-cli"])
+                .current_dir(&root)
+                .status()?;
+            ensure!(built.success(), "pheye does not build");
+            root.join("target/release/pheye").display().to_string()
+        }
+    };
+    let peer = root.join("benches/peers/model.py").display().to_string();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut lines: Vec<Value> = Vec::new();
+    for round in 1..=rounds {
+        for (name, ours, theirs) in
+            CASES.iter().filter(|c| names.is_empty() || names.iter().any(|n| n == c.0))
+        {
+            eprintln!("round {round} of {rounds}: {name}");
+            let mut side = |side: &str, program: &[&str], args: &[&str]| -> Result<()> {
+                if args.is_empty() {
+                    return Ok(());
+                }
+                let out = Command::new(program[0])
+                    .args(&program[1..])
+                    .args(args)
+                    .stderr(Stdio::inherit())
+                    .output()?;
+                ensure!(out.status.success(), "{name}, {side}: {}", out.status);
+                let mut line: Value =
+                    serde_json::from_slice(&out.stdout).with_context(|| format!("{name}, {side}"))?;
+                (line["case"], line["side"], line["arguments"]) =
+                    (json!(name), json!(side), json!(args.join(" ")));
+                lines.push(line);
+                Ok(())
+            };
+            side("pheye", &[&pheye, "bench", "--device", "cpu", "--json"], ours)?;
+            side("PyTorch", &[&python, &peer], theirs)?;
+        }
+    }
+    let report = json!({
+        "machine": machine("cpu"),
+        "date": output(&["date", "-u", "+%F"]),
+        "rounds": rounds,
+        "load_before": load.split(' ').take(3).collect::<Vec<_>>().join(" "),
+        "torch": output(&[&python, "-c", "import torch; print(torch.__version__)"]),
+        "lines": lines,
+    });
+    let table = table(&report);
+    println!("{table}");
+    let file =
+        root.join(format!("benches/results/model-cpu-{}.json", report["date"].as_str().unwrap_or("undated")));
+    fs::write(&file, serde_json::to_string_pretty(&report)? + "\n")?;
+    if write {
+        replace(&root.join("BENCHMARKS.md"), &table)?;
+    }
+    Ok(())
+}
+
+/// The median of a figure over the rounds.
+fn figure(report: &Value, case: &str, side: &str, of: impl Fn(&Value) -> Option<f64>) -> Option<f64> {
+    let lines = report["lines"].as_array()?.iter().filter(|l| l["case"] == case && l["side"] == side);
+    let mut values: Vec<f64> = lines.filter_map(of).collect();
+    values.sort_by(f64::total_cmp);
+    let n = values.len();
+    (n > 0).then(|| (values[(n - 1) / 2] + values[n / 2]) / 2.0)
+}
+
+fn sum(line: &Value, stages: &[&str]) -> Option<f64> {
+    stages.iter().map(|s| line[s].as_f64()).sum()
+}
+
+/// Seconds to an answer of 50 tokens: PyTorch's decoding includes the image's keys and values, as the released code has it.
+fn answer(line: &Value) -> Option<f64> {
+    Some(sum(line, &["encode", "cross_kv", "prefill"])? + 49.0 * line["decode_token"].as_f64()?)
+}
+
+fn table(report: &Value) -> String {
+    type Stage = (&'static str, fn(&Value) -> Option<f64>);
+    const INFER: [Stage; 4] = [
+        ("encode, s", |l| sum(l, &["encode"])),
+        ("image keys/values + prefill, s", |l| sum(l, &["cross_kv", "prefill"])),
+        ("decode, s a token", |l| sum(l, &["decode_token"])),
+        ("peak memory, GB", |l| sum(l, &["peak_rss_gb"])),
+    ];
+    const TRAIN: [Stage; 2] = [
+        ("forward and backward, s", |l| sum(l, &["step"])),
+        ("peak memory, GB", |l| sum(l, &["peak_rss_gb"])),
+    ];
+    const ANSWER: [Stage; 1] = [("50-token answer, s (the released code's way)", answer)];
+    // Our case, the case of PyTorch beside it, the weights, the stages.
+    let rows: [(&str, &str, &str, &[Stage]); 5] = [
+        ("x2-672", "x2-672", "bf16", &INFER),
+        ("x2-672 int8", "x2-672", "int8", &INFER),
+        ("x4-448", "x4-448", "bf16", &INFER),
+        ("x4-448 training", "x4-448 training", "bf16 frozen, f32 trained", &TRAIN),
+        ("x2-672 answer", "x2-672 answer", "bf16", &ANSWER),
+    ];
+    let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
+    let mut out = format!(
+        "{}, {}, PyTorch {} in f32, rounds: {}, load before: {}.\n\n| model | our weights | stage | pheye | PyTorch | ratio |\n|---|---|---|---|---|---|\n",
+        text("machine"),
+        text("date"),
+        text("torch"),
+        report["rounds"],
+        text("load_before"),
+    );
+    for (case, peer, weights, stages) in rows {
+        for (stage, of) in stages {
+            let ours = figure(report, case, "pheye", of);
+            let theirs = figure(report, peer, "PyTorch", of);
+            let (Some(ours), Some(theirs)) = (ours, theirs) else { continue };
+            let preset = peer.split(' ').next().unwrap_or(peer);
+            let ratio = match stage.contains("memory") {
+                true => format!("{:.2} of it", ours / theirs),
+                false => format!("{:.2}x faster", theirs / ours),
+            };
+            out += &format!("| {preset} | {weights} | {stage} | {ours:.3} | {theirs:.3} | {ratio} |\n");
+        }
+    }
+    out
+}
+
+/// Puts the table between its marks.
+fn replace(page: &Path, table: &str) -> Result<()> {
+    const MARKS: [&str; 2] = ["<!-- model cpu -->", "<!-- /model cpu -->"];
+    let text = fs::read_to_string(page)?;
+    let (Some(begin), Some(end)) = (text.find(MARKS[0]), text.find(MARKS[1])) else {
+        bail!("{}: the marks {} and {} are missing", page.display(), MARKS[0], MARKS[1]);
+    };
+    fs::write(page, format!("{}\n{table}{}", &text[..begin + MARKS[0].len()], &text[end..]))?;
+    Ok(())
+}
