@@ -1,6 +1,10 @@
 //! One picture to the ViT's input: a global view, and at higher resolution L×L local tiles.
 
-use crate::{Augment, PassOrder, Rgb8, resize_bicubic_in};
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use crate::{Augment, DecodeOptions, Error, PassOrder, Rgb8, open, resize_bicubic_in};
 
 /// CLIP's per-channel mean, of values in 0..1.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -65,6 +69,20 @@ impl Preprocess {
         }
         let local = all.split_off(area);
         Tiles { size: self.size, count: views.len() - 1, global: all, local }
+    }
+
+    /// [`Preprocess::pixels`] of several files, side by side on rayon's threads. A decoded picture lives only until its
+    /// tiles are made, so each thread holds one.
+    ///
+    /// # Errors
+    /// That of the first file that cannot be read.
+    pub fn open_all<P: AsRef<Path> + Sync>(
+        &self,
+        files: &[P],
+        options: &DecodeOptions,
+    ) -> Result<Vec<Tiles>, Error> {
+        let tiles: Vec<_> = files.par_iter().map(|file| Ok(self.pixels(&open(file, options)?))).collect();
+        tiles.into_iter().collect()
     }
 
     /// [`Preprocess::pixels`] of the augmented picture, for training.

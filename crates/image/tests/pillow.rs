@@ -1,6 +1,8 @@
 //! Equality with Pillow, on files that `make_golden.py` wrote.
 
-use pheye_image::{DecodeOptions, PassOrder, Rgb8, decode, open, resize_bicubic, resize_bicubic_in};
+use pheye_image::{
+    DecodeOptions, PassOrder, Preprocess, Rgb8, decode, open, resize_bicubic, resize_bicubic_in,
+};
 use std::path::{Path, PathBuf};
 
 fn data(folder: &str) -> PathBuf {
@@ -94,4 +96,18 @@ fn orientation_can_be_ignored() {
         let bytes = std::fs::read(data("orient").join(format!("o{orientation}.jpg"))).unwrap();
         assert_eq!(decode(&bytes, "o.jpg", &stored).unwrap(), upright, "orientation {orientation}");
     }
+}
+
+#[test]
+fn several_files_are_as_each_alone() {
+    let preprocess = Preprocess::new(16, 2);
+    let mut files: Vec<PathBuf> =
+        names("decode").iter().filter(|n| !n.ends_with(".rgb.png")).map(|n| data("decode").join(n)).collect();
+    let options = DecodeOptions::default();
+    let together = preprocess.open_all(&files, &options).unwrap();
+    let alone: Vec<_> = files.iter().map(|file| preprocess.pixels(&read(file))).collect();
+    assert_eq!(together, alone);
+    files.insert(3, "no/such.png".into());
+    files.insert(9, "nor/this.png".into());
+    assert!(preprocess.open_all(&files, &options).unwrap_err().to_string().starts_with("no/such.png"));
 }

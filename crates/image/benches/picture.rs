@@ -1,0 +1,72 @@
+//! A 22-megapixel photo on its way to the model: decoding, orientation, resizing, and all of it.
+//!
+//! `cargo bench -p pheye-image`. The photo is made here: soft shapes with noise on them, whose JPEG at quality 90 is about
+//! as large as a camera's.
+
+use std::hint::black_box;
+use std::io::Cursor;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
+use pheye_image::{DecodeOptions, Preprocess, Rgb8, decode, resize_bicubic, rotate};
+
+const SIDES: (usize, usize) = (5632, 4000);
+
+fn photo() -> Rgb8 {
+    let (width, height) = SIDES;
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 28) as f32
+    };
+    let wave = |at: usize, period: f32| (at as f32 / period).sin();
+    let mut pixels = Vec::with_capacity(3 * width * height);
+    for y in 0..height {
+        for x in 0..width {
+            for c in 0..3 {
+                let soft = 50.0 * wave(x + 97 * c, 173.0) + 40.0 * wave(y, 219.0 + 31.0 * c as f32);
+                pixels.push((120.0 + soft + noise()) as u8);
+            }
+        }
+    }
+    Rgb8 { width, height, pixels }
+}
+
+fn jpeg(picture: &Rgb8) -> Vec<u8> {
+    let mut out = Cursor::new(Vec::new());
+    let encoder = JpegEncoder::new_with_quality(&mut out, 90);
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    encoder.write_image(&picture.pixels, width, height, ExtendedColorType::Rgb8).unwrap();
+    out.into_inner()
+}
+
+fn png(picture: &Rgb8) -> Vec<u8> {
+    let mut out = Cursor::new(Vec::new());
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    let encoder = PngEncoder::new(&mut out);
+    encoder.write_image(&picture.pixels, width, height, ExtendedColorType::Rgb8).unwrap();
+    out.into_inner()
+}
+
+fn benches(c: &mut Criterion) {
+    let photo = photo();
+    let (jpeg, png) = (jpeg(&photo), png(&photo));
+    let options = DecodeOptions::default();
+    let mut group = c.benchmark_group("22 MP");
+    group.sample_size(10);
+    group.bench_function("decode JPEG", |b| b.iter(|| decode(black_box(&jpeg), "photo", &options).unwrap()));
+    group.bench_function("decode PNG", |b| b.iter(|| decode(black_box(&png), "photo", &options).unwrap()));
+    group.bench_function("turn by 90°", |b| b.iter(|| rotate(black_box(&photo), 1)));
+    for side in [224, 448, 672] {
+        let name = format!("resize to {side}");
+        group.bench_function(name, |b| b.iter(|| resize_bicubic(black_box(&photo), side, side)));
+    }
+    let preprocess = Preprocess::new(224, 3);
+    group.bench_function("JPEG to tiles, level 3", |b| {
+        b.iter(|| preprocess.pixels(&decode(black_box(&jpeg), "photo", &options).unwrap()));
+    });
+}
+
+criterion_group!(picture, benches);
+criterion_main!(picture);

@@ -1,0 +1,37 @@
+//! What the targets share.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pheye_tensor::DType;
+use pheye_weights::Checkpoint;
+
+/// A folder of this process's own; in memory where the system has that.
+pub fn folder() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let top = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let folder = top.join(format!("pheye-fuzz-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder for the input");
+    folder
+}
+
+/// Opens `bytes` as a checkpoint and reads every tensor in every way, all of which may end in errors only. A tensor's
+/// elements lie in the file, but for strides of 0, so a file cannot ask for much memory.
+pub fn read_checkpoint(bytes: &[u8]) {
+    let path = folder().join("checkpoint");
+    fs::write(&path, bytes).expect("the input is written");
+    let checkpoint = match Checkpoint::open(&path) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
+    for name in &names {
+        let info = checkpoint.info(name);
+        for dtype in [DType::F32, DType::Bf16] {
+            if let Ok(tensor) = checkpoint.tensor(name, dtype) {
+                assert_eq!(info.map(|(shape, _)| shape), Some(tensor.shape()));
+            }
+        }
+        let _ = (checkpoint.f64s(name), checkpoint.integers(name));
+    }
+}
