@@ -15,8 +15,8 @@ pub fn folder() -> PathBuf {
     folder
 }
 
-/// Opens `bytes` as a checkpoint and reads every tensor in every way, all of which may end in errors only. A tensor's
-/// elements lie in the file, but for strides of 0, so a file cannot ask for much memory.
+/// Opens `bytes` as a checkpoint and reads every tensor in every way, which may end in errors only. A tensor has no more
+/// elements than its file, so a file cannot ask for much memory.
 pub fn read_checkpoint(bytes: &[u8]) {
     let path = folder().join("checkpoint");
     fs::write(&path, bytes).expect("the input is written");

@@ -31,11 +31,8 @@ fn published() -> (Server, Server) {
     let weights = fs::read(folder.join("checkpoint.pt")).unwrap();
     let path = format!("/{}?signature=private", sha256(&weights));
     let cut = vec![weights.len() / 3];
-    let store = Server::start(Rules {
-        contents: [(path, weights.clone())].into(),
-        cuts: cut,
-        ..Rules::default()
-    });
+    let store =
+        Server::start(Rules { contents: [(path, weights.clone())].into(), cuts: cut, ..Rules::default() });
     let hub = Server::start(Rules {
         small: small.into(),
         large: [(format!("{MODEL}/checkpoint.pt"), weights)].into(),
@@ -48,7 +45,8 @@ fn published() -> (Server, Server) {
 /// Of words, with fewer ids than the golden model has embeddings.
 fn tokenizer() -> Vec<u8> {
     let words = ["<|endoftext|>", "<unk>", "what", "is", "this"];
-    let vocab: serde_json::Map<_, _> = words.iter().enumerate().map(|(i, w)| ((*w).to_owned(), i.into())).collect();
+    let vocab: serde_json::Map<_, _> =
+        words.iter().enumerate().map(|(i, w)| ((*w).to_owned(), i.into())).collect();
     let end = serde_json::json!({"id": 0, "content": words[0], "single_word": false, "lstrip": false,
         "rstrip": false, "normalized": false, "special": true});
     let tokenizer = serde_json::json!({"version": "1.0", "truncation": null, "padding": null,
@@ -60,7 +58,9 @@ fn tokenizer() -> Vec<u8> {
 
 fn command(url: &str, home: &Path, args: &[&str]) -> Command {
     let mut command = pheye(args);
-    for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN_PATH"] {
+    for name in
+        ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN_PATH"]
+    {
         command.env_remove(name);
     }
     command.env("HF_ENDPOINT", url).env("HF_HOME", home).env("HF_TOKEN", TOKEN).env("NO_PROXY", "127.0.0.1");
@@ -69,8 +69,18 @@ fn command(url: &str, home: &Path, args: &[&str]) -> Command {
 
 fn ask(url: &str, home: &Path, model: &str, set: &[(&str, &str)]) -> Ended {
     let picture = top().join("picture.png");
-    let args =
-        ["ask", s(&picture), "what is this", "--model", model, "--json", "--max-new-tokens", "4", "--device", "cpu"];
+    let args = [
+        "ask",
+        s(&picture),
+        "what is this",
+        "--model",
+        model,
+        "--json",
+        "--max-new-tokens",
+        "4",
+        "--device",
+        "cpu",
+    ];
     let mut command = command(url, home, &args);
     command.envs(set.iter().copied());
     run(command)
