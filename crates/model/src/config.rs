@@ -111,6 +111,13 @@ impl Config {
         self.vision.validate()?;
         self.text.validate()?;
         self.connector.validate(self.text.hidden_size, self.vision.hidden_size)?;
+        if !(0..self.text.num_hidden_layers).any(|i| self.connector.has_block(i)) {
+            return Err(Error::NoBlock {
+                cross_interval: self.connector.cross_interval,
+                from_layer: self.connector.from_layer,
+                layers: self.text.num_hidden_layers,
+            });
+        }
         for (rank, alpha, lora) in [
             ("lora_global.rank", "lora_global.alpha", self.lora_global),
             ("lora_local.rank", "lora_local.alpha", self.lora_local),

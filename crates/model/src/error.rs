@@ -40,6 +40,27 @@ pub enum Error {
     /// The connector configuration is impossible.
     #[error(transparent)]
     Connector(#[from] pheye_xattn::Error),
+    /// No decoder layer has cross-attention before it, so that the model would not see its picture.
+    #[error(
+        "connector config: cross_interval is {cross_interval} and from_layer is {from_layer}, which leaves no \
+         cross-attention block before any of the {layers} decoder layers"
+    )]
+    NoBlock {
+        /// A block before every so many layers.
+        cross_interval: usize,
+        /// The first layer that may have one.
+        from_layer: usize,
+        /// Layers of the decoder.
+        layers: usize,
+    },
+    /// A folder without weights.
+    #[error("{path} holds no weights: none of {}", .looked_for.join(", "))]
+    NoBackbone {
+        /// The folder.
+        path: PathBuf,
+        /// The files it may have.
+        looked_for: &'static [&'static str],
+    },
     /// A LoRA set is impossible.
     #[error("{option} is {value}, but {rule}")]
     Lora {

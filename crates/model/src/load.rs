@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use pheye_ops::RandomInit;
 use pheye_tensor::{DType, Scope};
-use pheye_weights::{Checkpoint, CheckpointSource, atomic_write, save_safetensors};
+use pheye_weights::{Checkpoint, CheckpointSource, NameMap, atomic_write, save_safetensors};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::pheye::VIT_PREFIX;
-use crate::{Config, Error, Options, Pheye, Result};
+use crate::{Config, Error, Options, Pheye, Result, backbone};
 
 /// The configuration in this project's layout.
 pub const CONFIG_FILE: &str = "pheye.json";
@@ -29,9 +29,9 @@ pub fn is_known_backbone(name: &str) -> bool {
 const RELEASED_CONFIG: &str = "config.json";
 const RELEASED_WEIGHTS: &str = "checkpoint.pt";
 
-/// The type that a parameter is kept in: trained ones in f32 always.
+/// The type that a parameter is kept in.
 fn dtype(options: Options) -> impl Fn(&str) -> DType {
-    move |name| if options.frozen_bf16 && !Pheye::is_pheye_param(name) { DType::Bf16 } else { DType::F32 }
+    move |name| if Pheye::is_pheye_param(name) { options.trained } else { options.frozen }
 }
 
 impl Config {
@@ -78,26 +78,33 @@ impl Pheye {
     /// # Errors
     /// A folder without a model, and weights that do not fit its configuration: all mismatches at once.
     pub fn load(folder: &Path, options: Options) -> Result<Pheye> {
-        Pheye::load_named(folder, options, &|_| None)
+        Pheye::load_named(folder, options, &|_| None, |_, _| ())
     }
 
     /// As [`Pheye::load`]; backbones that a released configuration names and that are not beside it are where `named`
-    /// says.
+    /// says, and `progress` is told the bytes of weights done and all bytes as they load.
     ///
     /// # Errors
     /// As [`Pheye::load`].
-    pub fn load_named(folder: &Path, options: Options, named: Named) -> Result<Pheye> {
+    pub fn load_named(
+        folder: &Path,
+        options: Options,
+        named: Named,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Pheye> {
         let config = Config::load_named(folder, named)?;
         let own = folder.join(CONFIG_FILE).exists();
-        let checkpoint = Checkpoint::open(folder.join(if own { WEIGHTS_FILE } else { RELEASED_WEIGHTS }))?;
-        let mut source = CheckpointSource::new(&checkpoint, dtype(options));
+        let checkpoint =
+            if own { backbone::open(folder)? } else { Checkpoint::open(folder.join(RELEASED_WEIGHTS))? };
+        let mut source = CheckpointSource::new(&checkpoint, dtype(options)).progress(progress);
         let model = Pheye::build(&config, &mut Scope::new(&mut source, ""))?;
         source.finish()?;
         Ok(model)
     }
 
-    /// A new model over frozen backbones: the tower from `vision`, the language model from `text` (named as in Pheye's
-    /// checkpoints), everything that Pheye trains drawn at random from `seed`.
+    /// A new model over frozen backbones: the tower from `vision`, the language model from `text`, everything that Pheye
+    /// trains drawn at random from `seed`. Each backbone is a file with Pheye's names or the published ones, or a folder
+    /// as on the hub ([`Config::with_backbones`] reads its configuration); a CLIP model's text tower is passed over.
     ///
     /// # Errors
     /// Weights that do not fit the configuration: all mismatches of a file at once.
@@ -108,12 +115,17 @@ impl Pheye {
         seed: u64,
         options: Options,
     ) -> Result<Pheye> {
-        let (vision, text) = (Checkpoint::open(vision)?, Checkpoint::open(text)?);
+        let (vision, text) = (backbone::open(vision)?, backbone::open(text)?);
         let mut random = RandomInit::new(seed);
-        let mut text =
-            CheckpointSource::new(&text, dtype(options)).fallback(Pheye::is_pheye_param, &mut random);
+        let mut text = CheckpointSource::new(&text, dtype(options))
+            .names(NameMap::of_text(&text))
+            .allow_unused(backbone::beside_phi)
+            .fallback(Pheye::is_pheye_param, &mut random);
         let not_tower = |name: &str| !name.starts_with(VIT_PREFIX) || Pheye::is_pheye_param(name);
-        let mut vision = CheckpointSource::new(&vision, dtype(options)).fallback(not_tower, &mut text);
+        let mut vision = CheckpointSource::new(&vision, dtype(options))
+            .names(NameMap::of_vision(&vision))
+            .allow_unused(backbone::beside_clip)
+            .fallback(not_tower, &mut text);
         let model = Pheye::build(config, &mut Scope::new(&mut vision, ""))?;
         vision.finish()?;
         text.finish()?;
@@ -141,7 +153,7 @@ impl Pheye {
     }
 }
 
-fn read_json(path: &Path) -> Result<Value> {
+pub(crate) fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
     serde_json::from_str(&text).map_err(|e| Error::Config { path: path.into(), why: e.to_string() })
 }
@@ -157,7 +169,10 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 /// The keys of `T` out of a foreign configuration, which has many more; the defaults of `T` for those it lacks.
-fn known_keys<T: Default + Serialize + DeserializeOwned>(path: &Path, foreign: &Value) -> Result<T> {
+pub(crate) fn known_keys<T: Default + Serialize + DeserializeOwned>(
+    path: &Path,
+    foreign: &Value,
+) -> Result<T> {
     let default = serde_json::to_value(T::default()).unwrap_or_default();
     let keys = default.as_object().into_iter().flat_map(serde_json::Map::keys);
     let kept = keys.filter_map(|k| Some((k.clone(), foreign.get(k)?.clone()))).collect();

@@ -3,7 +3,7 @@
 use pheye_ops::Cx;
 use pheye_ops::lora::{Dropout, Route, RowRange};
 use pheye_phi::Phi;
-use pheye_tensor::{Device, Masters, Param, ParamTable, Scope, Tensor};
+use pheye_tensor::{DType, Device, Masters, Param, ParamTable, Scope, Tensor};
 use pheye_vit::Vit;
 use pheye_xattn::{Block, Connector};
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,26 @@ use crate::error::count;
 use crate::{Config, Result};
 
 /// Choices that change how a model runs, not what it computes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Keep frozen weights in bf16 instead of f32: half the memory, rounded to 8 bits of mantissa.
-    pub frozen_bf16: bool,
+    /// What frozen weights are kept in; bf16 is half the memory, rounded to 8 bits of mantissa.
+    pub frozen: DType,
+    /// What the weights that Pheye trains are kept in; training itself always makes them f32.
+    pub trained: DType,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { frozen: DType::F32, trained: DType::F32 }
+    }
+}
+
+impl Options {
+    /// Everything in bf16: to run a model in half the memory.
+    pub const BF16: Options = Options { frozen: DType::Bf16, trained: DType::Bf16 };
+
+    /// Frozen weights in bf16, the others in f32: to train in less memory.
+    pub const FROZEN_BF16: Options = Options { frozen: DType::Bf16, trained: DType::F32 };
 }
 
 /// How many layers keep only their input for backward and are computed again there: less memory, about a third more time for each,

@@ -12,7 +12,7 @@ use pheye_tensor::{DType, Tensor};
 use pheye_weights::{Error as WeightsError, Fault, save_safetensors};
 
 const CASES: [&str; 3] = ["level1", "x2-level2", "x4-level3"];
-const BF16: Options = Options { frozen_bf16: true };
+const BF16: Options = Options::FROZEN_BF16;
 
 fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(case)
@@ -95,6 +95,53 @@ fn bf16_halves_the_frozen_bytes_and_only_rounds() {
     assert!(apart(&half, &rounded) < 1e-5);
     // Each weight is off by at most 2⁻⁹ of itself, at random.
     assert!((1e-5..0.02).contains(&apart(&half, &full)), "{}", apart(&half, &full));
+}
+
+#[test]
+fn everything_in_bf16_only_rounds() {
+    for case in CASES {
+        let mut half = Pheye::load(&golden(case), Options::BF16).unwrap();
+        assert!(half.params_mut().iter().all(|p| p.value.dtype() == DType::Bf16));
+        let own = tempfile::tempdir().unwrap();
+        half.save(own.path()).unwrap();
+        // The arithmetic is in f32 either way: the same rounded weights in f32 give the same answers.
+        let rounded = logits(&Pheye::load(own.path(), Options::default()).unwrap());
+        let largest = rounded.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+        let apart = logits(&half).iter().zip(&rounded).fold(0.0, |m: f32, (a, b)| m.max((a - b).abs()));
+        assert!(apart < 1e-5 * largest, "{case}: {apart} of {largest}");
+    }
+}
+
+#[test]
+fn a_loaded_model_lies_in_its_file_and_is_copied_when_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    lively(&config()).save(folder.path()).unwrap();
+    let (mut told, mut total) = (Vec::new(), 0);
+    let mut model = Pheye::load_named(folder.path(), Options::default(), &|_| None, |done, all| {
+        told.push(done);
+        total = all;
+    })
+    .unwrap();
+    assert!(told.is_sorted() && told.len() > 100, "{told:?}");
+    let bytes: usize = model.params_mut().iter().map(|p| p.value.bytes()).sum();
+    assert_eq!((told.last().copied(), total), (Some(bytes as u64), bytes as u64));
+    assert!(model.params_mut().iter().all(|p| p.value.is_shared()));
+    let before = bits(&mut model);
+    for p in model.params_mut() {
+        p.value.f32_mut().unwrap()[0] += 1.0;
+        assert!(!p.value.is_shared());
+    }
+    assert!(bits(&mut model) != before);
+    // Neither the file nor what else is read from it has changed.
+    assert!(bits(&mut Pheye::load(folder.path(), Options::default()).unwrap()) == before);
+}
+
+#[test]
+fn a_model_that_would_not_see_its_picture_is_refused() {
+    let mut c = config();
+    (c.connector.cross_interval, c.connector.from_layer) = (3, 3);
+    let said = Pheye::random(&c, 1).unwrap_err().to_string();
+    assert!(said.contains("cross_interval is 3 and from_layer is 3") && said.contains("4 decoder"), "{said}");
 }
 
 /// Writes those of a model's tensors that `choose` picks.

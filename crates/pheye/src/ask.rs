@@ -34,18 +34,23 @@ impl Assistant {
     /// # Errors
     /// A folder without a model, weights or a tokenizer that do not fit.
     pub fn load(folder: &Path, options: Options) -> Result<Assistant> {
-        Assistant::load_located(&Located::folder(folder), options)
+        Assistant::load_located(&Located::folder(folder), options, |_, _| ())
     }
 
-    /// The model whose files are at `files`, in either layout, with its tokenizer.
+    /// The model whose files are at `files`, in either layout, with its tokenizer; `progress` is told the bytes of weights
+    /// done and all bytes as they load.
     ///
     /// # Errors
     /// As [`Assistant::load`].
-    pub fn load_located(files: &Located, options: Options) -> Result<Assistant> {
+    pub fn load_located(
+        files: &Located,
+        options: Options,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Assistant> {
         let tokenizer = Tokenizer::from_file(files.tokenizer(), None)?;
         let named = |name: &str| files.find(name);
         tokenizer.check_fits(Config::load_named(&files.folder, &named)?.text.vocab_size)?;
-        Ok(Assistant { model: Pheye::load_named(&files.folder, options, &named)?, tokenizer })
+        Ok(Assistant { model: Pheye::load_named(&files.folder, options, &named, progress)?, tokenizer })
     }
 
     /// Moves the model to `device`. On a GPU its matrices are kept in bf16.

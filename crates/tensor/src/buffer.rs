@@ -70,6 +70,24 @@ pub enum Buffer {
     Cpu(CpuBuffer),
     /// Memory of a GPU.
     Gpu(GpuBuffer),
+    /// Host memory that something else owns, such as a mapped file: read here, copied when it is to be written.
+    Shared(SharedBuffer),
+}
+
+/// Bytes of another owner. They must stay the same bytes at the same place for as long as the owner lives.
+#[derive(Clone)]
+pub struct SharedBuffer(pub(crate) Arc<dyn AsRef<[u8]> + Send + Sync>);
+
+impl SharedBuffer {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+impl std::fmt::Debug for SharedBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SharedBuffer({} bytes)", self.bytes().len())
+    }
 }
 
 /// Memory of a GPU.

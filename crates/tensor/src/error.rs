@@ -41,6 +41,16 @@ pub enum Error {
         /// Values given.
         len: usize,
     },
+    /// Bytes of another owner cannot be the elements of a tensor.
+    #[error("{len} bytes, or where they begin, do not suit a tensor of {dtype} {shape}")]
+    Bytes {
+        /// Shape asked for.
+        shape: Shape,
+        /// Element type asked for.
+        dtype: DType,
+        /// Bytes given.
+        len: usize,
+    },
     /// A tensor is on another device than the caller works on.
     #[error("tensor {shape} is on the {found}, it is needed on the {expected}")]
     Device {

@@ -6,7 +6,7 @@ use half::slice::HalfFloatSliceExt;
 
 use pheye_kernels::{Gpu, Region};
 
-use crate::buffer::{Buffer, detached, detached_gpu};
+use crate::buffer::{Buffer, SharedBuffer, detached, detached_gpu};
 use crate::dtype::factors;
 use crate::int8;
 use crate::{Arena, DType, Device, Error, Result, Shape, Slice};
@@ -49,8 +49,10 @@ impl Tensor {
     /// [`Error::Gpu`] when a GPU has no memory left or fails.
     pub fn to_device(&self, device: &Device) -> Result<Tensor> {
         let buffer = match (&*self.buffer, device) {
-            (Buffer::Cpu(_), Device::Cpu) | (Buffer::Gpu(_), Device::Gpu(_)) => return Ok(self.clone()),
-            (Buffer::Cpu(_), Device::Gpu(gpu)) => detached_gpu(gpu, self.bytes())?,
+            (Buffer::Cpu(_) | Buffer::Shared(_), Device::Cpu) | (Buffer::Gpu(_), Device::Gpu(_)) => {
+                return Ok(self.clone());
+            }
+            (Buffer::Cpu(_) | Buffer::Shared(_), Device::Gpu(gpu)) => detached_gpu(gpu, self.bytes())?,
             (Buffer::Gpu(_), Device::Cpu) => detached(self.bytes()),
         };
         let mut out = Tensor { buffer, start: 0, shape: self.shape, dtype: self.dtype };
@@ -66,7 +68,7 @@ impl Tensor {
                     };
                     memory.gpu().download(self.region()?, to)?;
                 }
-                Buffer::Cpu(_) => {}
+                Buffer::Cpu(_) | Buffer::Shared(_) => {}
             },
         }
         Ok(out)
@@ -95,13 +97,13 @@ impl Tensor {
     pub fn gpu(&self) -> Option<&Gpu> {
         match &*self.buffer {
             Buffer::Gpu(buffer) => buffer.memory.as_ref().map(|m| m.gpu()),
-            Buffer::Cpu(_) => None,
+            Buffer::Cpu(_) | Buffer::Shared(_) => None,
         }
     }
 
     fn misplaced(&self, expected: &'static str) -> Error {
         let found = match &*self.buffer {
-            Buffer::Cpu(_) => "CPU",
+            Buffer::Cpu(_) | Buffer::Shared(_) => "CPU",
             Buffer::Gpu(_) => "GPU",
         };
         Error::Device { shape: self.shape, found, expected }
@@ -112,15 +114,44 @@ impl Tensor {
     /// # Errors
     /// [`Error::Device`] for a tensor on a GPU.
     pub fn host_bytes(&self) -> Result<&[u8]> {
-        let Buffer::Cpu(buffer) = &*self.buffer else { return Err(self.misplaced("CPU")) };
+        let bytes = match &*self.buffer {
+            Buffer::Cpu(buffer) => buffer.bytes(),
+            Buffer::Shared(buffer) => buffer.bytes(),
+            Buffer::Gpu(_) => return Err(self.misplaced("CPU")),
+        };
         let start = self.start * self.dtype.size();
-        Ok(&buffer.bytes()[start..start + self.bytes()])
+        Ok(&bytes[start..start + self.bytes()])
     }
 
     /// A tensor of zeros in memory of its own.
     pub fn zeros(shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let shape = shape.into();
         Tensor { buffer: detached(dtype.storage(shape)), start: 0, shape, dtype }
+    }
+
+    /// A tensor whose elements are `bytes` themselves, in the machine's byte order and without a copy; whoever writes
+    /// to it gets a copy first. The bytes must not change or move while the owner lives.
+    ///
+    /// # Errors
+    /// [`Error::Bytes`] when they are not exactly as many as the tensor has, or not aligned to its elements.
+    pub fn shared(
+        shape: impl Into<Shape>,
+        dtype: DType,
+        bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    ) -> Result<Tensor> {
+        let (shape, buffer) = (shape.into(), SharedBuffer(bytes));
+        let (len, start) = (buffer.bytes().len(), buffer.bytes().as_ptr() as usize);
+        // Int8 has factors in f32 behind its elements.
+        let align = if dtype == DType::Int8 { 4 } else { dtype.size() };
+        if len != dtype.storage(shape) || !start.is_multiple_of(align) {
+            return Err(Error::Bytes { shape, dtype, len });
+        }
+        Ok(Tensor { buffer: Arc::new(Buffer::Shared(buffer)), start: 0, shape, dtype })
+    }
+
+    /// Whether the elements lie in memory of another owner, such as a mapped file ([`Tensor::shared`]).
+    pub fn is_shared(&self) -> bool {
+        matches!(&*self.buffer, Buffer::Shared(_))
     }
 
     /// A copy of `values` in memory of its own.
@@ -284,11 +315,16 @@ impl Tensor {
         if self.dtype != dtype {
             return Err(self.wrong_type(dtype));
         }
+        if self.is_shared() && self.is_sole_view() {
+            let mut copy = Tensor::zeros(self.shape, dtype);
+            copy.typed_mut::<T>(dtype)?.copy_from_slice(bytemuck::cast_slice(self.host_bytes()?));
+            *self = copy;
+        }
         let range = self.start..self.start + self.shape.elements();
         match Arc::get_mut(&mut self.buffer) {
             Some(Buffer::Cpu(buffer)) => Ok(&mut bytemuck::cast_slice_mut(buffer.bytes_mut())[range]),
             Some(Buffer::Gpu(_)) => Err(Error::Device { shape: self.shape, found: "GPU", expected: "CPU" }),
-            None => Err(Error::Shared { shape: self.shape }),
+            Some(Buffer::Shared(_)) | None => Err(Error::Shared { shape: self.shape }),
         }
     }
 

@@ -66,13 +66,15 @@ pub struct ModelConfig {
     /// Parts of the network that differ from the preset, or all of it: `[model.config]` in the words of the
     /// network's own config file.
     pub config: toml::Table,
-    /// Weights of the frozen vision tower, named as in a Pheye checkpoint.
+    /// The frozen vision tower: a CLIP model's folder as on the hub (`config.json` and its weights), whose sizes then
+    /// replace the preset's, or a file of weights.
     pub encoder: Option<PathBuf>,
-    /// Weights of the frozen language model, named as in a Pheye checkpoint.
+    /// The frozen language model: a Phi model's folder as on the hub, whose sizes then replace the preset's, or a file
+    /// of weights.
     pub decoder: Option<PathBuf>,
     /// The `tokenizer.json`.
     pub tokenizer: Option<PathBuf>,
-    /// Folder of a Pheye model to go on from, instead of backbones.
+    /// Folder of a Pheye model to go on from, instead of preset, config and backbones.
     pub init: Option<PathBuf>,
     /// Whether frozen weights are kept in bf16 instead of f32.
     pub frozen_bf16: bool,
@@ -284,7 +286,8 @@ impl Config {
         path.as_ref().map(|path| self.resolve(path)).ok_or(Error::Needed { key, task: self.task })
     }
 
-    /// The shape of the network: that of the model to go on from, else the preset with `model.config` laid over it.
+    /// The shape of the network: that of the model to go on from, else the preset, over it the sizes of backbones that
+    /// are folders, over all `model.config`.
     ///
     /// # Errors
     /// A preset or key that does not exist, a value of the wrong type, a model that cannot be read.
@@ -299,7 +302,10 @@ impl Config {
                 pheye_model::Config::preset(name).ok_or_else(|| Error::Preset { name: name.clone() })?
             }
         };
-        let mut value = serde_json::to_value(preset)?;
+        let folder = |path: &Option<PathBuf>| path.as_ref().map(|p| self.resolve(p));
+        let (vision, text) = (folder(&m.encoder), folder(&m.decoder));
+        let network = preset.with_backbones(vision.as_deref(), text.as_deref())?;
+        let mut value = serde_json::to_value(network)?;
         overlay(&mut value, serde_json::to_value(&m.config)?);
         serde_json::from_value(value).map_err(|e| Error::Network { message: e.to_string() })
     }
@@ -336,7 +342,14 @@ impl Config {
     /// The first value out of its range, and why.
     fn fault(&self) -> Option<(&'static str, String)> {
         let (data, train) = (&self.data, &self.train);
+        let m = &self.model;
+        let alone = |given: bool| m.init.is_none() || !given;
+        let init = "model.init is a whole model and does not go with this key; leave one of them out";
         let checks = [
+            ("model.preset", alone(m.preset.is_some()), init),
+            ("model.config", alone(!m.config.is_empty()), init),
+            ("model.encoder", alone(m.encoder.is_some()), init),
+            ("model.decoder", alone(m.decoder.is_some()), init),
             ("data.train", !data.train.is_empty(), "needs at least one manifest"),
             (
                 "data.weights",

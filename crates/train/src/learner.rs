@@ -38,7 +38,7 @@ impl Learner {
         let seed = config.train.seed;
         match config.task {
             Task::Pheye => {
-                let options = Options { frozen_bf16: m.frozen_bf16 };
+                let options = if m.frozen_bf16 { Options::FROZEN_BF16 } else { Options::default() };
                 if let Some(init) = &m.init {
                     return Ok(Learner::Pheye(Box::new(Pheye::load(&config.resolve(init), options)?)));
                 }

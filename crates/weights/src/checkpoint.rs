@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pheye_tensor::{DType, Shape, Tensor, bf16};
+use rayon::prelude::*;
 
 use crate::file::DataFile;
 use crate::header::Header;
@@ -35,6 +38,22 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn elements(&self) -> usize {
         self.dims.iter().product()
+    }
+
+    /// The size of its elements.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.elements() * self.dtype.size()) as u64
+    }
+
+    /// The bytes from its first element to its last, in the file.
+    pub(crate) fn range(&self) -> Range<u64> {
+        let elements = match &self.strides {
+            Some(strides) if self.elements() > 0 => {
+                1 + self.dims.iter().zip(strides).map(|(d, s)| (d - 1) * s).sum::<usize>()
+            }
+            _ => self.elements(),
+        };
+        self.start..self.start + (elements * self.dtype.size()) as u64
     }
 
     pub(crate) fn shape(&self) -> Option<Shape> {
@@ -83,7 +102,9 @@ impl Checkpoint {
         Some((entry.shape()?, entry.dtype))
     }
 
-    /// Tensor `name` with its elements converted to `dtype`, rounding to nearest even.
+    /// Tensor `name` with its elements converted to `dtype`, rounding to nearest even. Where the file holds them as
+    /// `dtype` already, one after the other and aligned, they are not copied: the tensor lies in the mapped file. Where
+    /// the file has a checksum of them (torch zips), it is compared.
     ///
     /// # Errors
     /// [`Error::Missing`], [`Error::Rank`] above four dimensions, [`Error::DType`] when it holds no floats,
@@ -98,6 +119,9 @@ impl Checkpoint {
         })?;
         if dtype == DType::Int8 {
             return Ok(self.tensor(name, DType::F32)?.to_dtype(dtype)?);
+        }
+        if let Some(tensor) = self.mapped(name, entry, shape, dtype)? {
+            return Ok(tensor);
         }
         let mut tensor = Tensor::zeros(shape, dtype);
         match dtype {
@@ -138,7 +162,30 @@ impl Checkpoint {
         self.entries.get(name).ok_or_else(missing)
     }
 
-    fn convert<T>(
+    /// The tensor as it lies in the file, if its elements are as wanted.
+    fn mapped(&self, name: &str, entry: &Entry, shape: Shape, dtype: DType) -> Result<Option<Tensor>> {
+        let stored = match dtype {
+            DType::F32 => StoredDType::F32,
+            DType::Bf16 => StoredDType::Bf16,
+            DType::Int8 => return Ok(None),
+        };
+        if entry.dtype != stored || entry.strides.is_some() || cfg!(target_endian = "big") {
+            return Ok(None);
+        }
+        let file = &self.files[entry.file];
+        let Ok(tensor) = Tensor::shared(shape, dtype, Arc::new(file.shared(entry.range())?)) else {
+            return Ok(None);
+        };
+        match entry.crc {
+            // This also brings the pages into memory.
+            Some(_) => self.check(name, entry, crc_of(file.read(entry.range())?))?,
+            None => file.read_ahead(entry.range()),
+        }
+        Ok(Some(tensor))
+    }
+
+    /// The elements of `entry` by `convert`, in parallel, each piece of the file given back once it is converted.
+    fn convert<T: Send>(
         &self,
         name: &str,
         entry: &Entry,
@@ -149,26 +196,57 @@ impl Checkpoint {
         let dtype = entry.dtype;
         let wrong = || Error::DType { path: self.path.clone(), tensor: name.to_owned(), dtype, wanted };
         convert(dtype, &[], &mut []).ok_or_else(wrong)?;
-        let file = &self.files[entry.file];
+        let (file, size) = (&self.files[entry.file], dtype.size());
+        let bytes = file.read(entry.range())?;
+        let piece = PIECE / size;
         if let Some(strides) = &entry.strides {
-            let packed = gather(file, entry, strides)?;
-            return convert(dtype, &packed, out).ok_or_else(wrong);
+            out.par_chunks_mut(piece).enumerate().for_each(|(i, out)| {
+                convert(dtype, &gather(bytes, entry, strides, i * piece..i * piece + out.len()), out);
+            });
+            file.give_back(entry.range());
+            return Ok(());
         }
-        let (mut done, mut crc) = (0, crc32fast::Hasher::new());
-        let end = entry.start + (entry.elements() * dtype.size()) as u64;
-        file.pieces(entry.start..end, |bytes| {
+        let crc = out.par_chunks_mut(piece).enumerate().map(|(i, out)| {
+            let at = i * PIECE..i * PIECE + out.len() * size;
+            let mut crc = crc32fast::Hasher::new();
             if entry.crc.is_some() {
-                crc.update(bytes);
+                crc.update(&bytes[at.clone()]);
             }
-            let n = bytes.len() / dtype.size();
-            convert(dtype, bytes, &mut out[done..done + n]);
-            done += n;
-        })?;
+            convert(dtype, &bytes[at.clone()], out);
+            file.give_back(entry.start + at.start as u64..entry.start + at.end as u64);
+            crc
+        });
+        let crc = crc.reduce(crc32fast::Hasher::new, joined);
+        // Reading ahead brought pages in behind the pieces.
+        file.give_back(entry.range());
+        self.check(name, entry, crc)
+    }
+
+    fn check(&self, name: &str, entry: &Entry, crc: crc32fast::Hasher) -> Result<()> {
         if entry.crc.is_some_and(|expected| expected != crc.finalize()) {
-            return Err(Error::Damaged { path: file.path.clone(), tensor: name.to_owned() });
+            let path = self.files[entry.file].path.clone();
+            return Err(Error::Damaged { path, tensor: name.to_owned() });
         }
         Ok(())
     }
+}
+
+/// Bytes that one thread takes at a time: a multiple of every element size.
+const PIECE: usize = 1 << 20;
+
+fn crc_of(bytes: &[u8]) -> crc32fast::Hasher {
+    let piece = |bytes: &[u8]| {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(bytes);
+        crc
+    };
+    bytes.par_chunks(PIECE).map(piece).reduce(crc32fast::Hasher::new, joined)
+}
+
+/// The checksum of two stretches, one after the other.
+fn joined(mut first: crc32fast::Hasher, second: crc32fast::Hasher) -> crc32fast::Hasher {
+    first.combine(&second);
+    first
 }
 
 /// The tensors of a file that holds their bytes itself.
@@ -183,28 +261,19 @@ pub(crate) fn read_single(file: &DataFile, format: Format) -> Result<Header> {
     }
 }
 
-/// The bytes of a strided tensor, put in row-major order.
-fn gather(file: &DataFile, entry: &Entry, strides: &[usize]) -> Result<Vec<u8>> {
-    let (size, elements) = (entry.dtype.size(), entry.elements());
-    if elements == 0 {
-        return Ok(Vec::new());
-    }
-    let last: usize = entry.dims.iter().zip(strides).map(|(d, s)| (d - 1) * s).sum();
-    let bytes = file.read(entry.start..entry.start + ((last + 1) * size) as u64)?;
-    let mut packed = Vec::with_capacity(elements * size);
-    let mut index = vec![0; entry.dims.len()];
-    for _ in 0..elements {
-        let at: usize = index.iter().zip(strides).map(|(i, s)| i * s).sum();
-        packed.extend_from_slice(&bytes[at * size..(at + 1) * size]);
-        for (i, &d) in index.iter_mut().zip(&entry.dims).rev() {
-            *i += 1;
-            if *i < d {
-                break;
-            }
-            *i = 0;
+/// Elements `which` of a strided tensor, counted row by row; `bytes` begin with its first element.
+fn gather(bytes: &[u8], entry: &Entry, strides: &[usize], which: Range<usize>) -> Vec<u8> {
+    let size = entry.dtype.size();
+    let mut packed = Vec::with_capacity(which.len() * size);
+    for element in which {
+        let (mut rest, mut at) = (element, 0);
+        for (d, s) in entry.dims.iter().zip(strides).rev() {
+            at += rest % d * s;
+            rest /= d;
         }
+        packed.extend_from_slice(&bytes[at * size..(at + 1) * size]);
     }
-    Ok(packed)
+    packed
 }
 
 impl fmt::Debug for Checkpoint {

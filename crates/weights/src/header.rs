@@ -67,7 +67,7 @@ pub(crate) fn read(file: &DataFile) -> Result<Header> {
     let data = 8 + len;
     let json = file.read(8..data)?;
     let claims: Claims =
-        serde_json::from_slice(&json).map_err(|e| Error::Header { path: path(), reason: e.to_string() })?;
+        serde_json::from_slice(json).map_err(|e| Error::Header { path: path(), reason: e.to_string() })?;
 
     let mut tensors = claims.tensors;
     tensors.sort_by_key(|(_, c)| c.data_offsets);

@@ -1,10 +1,10 @@
 //! Checkpoints in and out.
 //!
 //! Files come from strangers and disks fill up, so reading trusts nothing that a file claims and writing never
-//! touches the old file before the new one is whole. A [`Checkpoint`] reads safetensors, sharded safetensors and
-//! torch zips, one tensor at a time; a [`CheckpointSource`] gives them to a network and reports every mismatch at
+//! touches the old file before the new one is whole. A [`Checkpoint`] maps safetensors, sharded safetensors and
+//! torch zips and gives one tensor at a time, without a copy where the elements are as wanted; a [`CheckpointSource`] gives them to a network and reports every mismatch at
 //! once; [`save_safetensors`] writes.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod checkpoint;
 mod convert;
@@ -12,6 +12,7 @@ mod dtype;
 mod error;
 mod file;
 mod header;
+mod map;
 mod names;
 mod pickle;
 mod save;

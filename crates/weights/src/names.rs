@@ -1,3 +1,5 @@
+use crate::Checkpoint;
+
 /// Turns a network's names into those of a checkpoint in another layout.
 ///
 /// The first prefix that matches is replaced, then every infix is dropped. The default map changes nothing, which
@@ -19,6 +21,25 @@ impl NameMap {
     pub fn drop(mut self, infix: &str) -> NameMap {
         self.dropped.push(infix.to_owned());
         self
+    }
+
+    /// The map for a vision tower in `checkpoint`: none where its names are a Pheye checkpoint's, else [`NameMap::clip`].
+    pub fn of_vision(checkpoint: &Checkpoint) -> NameMap {
+        if checkpoint.names().any(|n| n.starts_with("vision_encoder.")) {
+            NameMap::default()
+        } else {
+            NameMap::clip()
+        }
+    }
+
+    /// The map for a language model in `checkpoint`: none where its names are a Pheye checkpoint's, else
+    /// [`NameMap::phi`].
+    pub fn of_text(checkpoint: &Checkpoint) -> NameMap {
+        if checkpoint.names().any(|n| n.starts_with("lang_encoder.")) {
+            NameMap::default()
+        } else {
+            NameMap::phi()
+        }
     }
 
     /// For a CLIP model as published: `vision_model.embeddings.…`, without adapters.

@@ -22,7 +22,7 @@ pub(crate) fn read(index: &DataFile) -> Result<(Vec<DataFile>, Header)> {
         return Err(Error::HeaderTooLong { path: index.path.clone(), len: index.len, limit: LIMIT });
     }
     let json = index.read(0..index.len)?;
-    let Index { weight_map } = serde_json::from_slice(&json).map_err(|e| Error::Header {
+    let Index { weight_map } = serde_json::from_slice(json).map_err(|e| Error::Header {
         path: index.path.clone(),
         reason: format!("not an index of shards: {e}"),
     })?;

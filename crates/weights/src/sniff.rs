@@ -46,7 +46,7 @@ pub(crate) fn format(file: &DataFile) -> Result<Format> {
         return Ok(Format::Index);
     }
     let stranger = STRANGERS.iter().find(|(magic, _)| head.starts_with(magic));
-    let looks_like = match (stranger, &head[..]) {
+    let looks_like = match (stranger, head) {
         (Some((_, what)), _) => *what,
         (None, [0x80, 2..=5, ..]) => "a plain pickle, which is not executed",
         _ if object => return Ok(Format::Safetensors),

@@ -7,6 +7,9 @@ use crate::{Checkpoint, Error, Fault, Mismatches, NameMap, Result};
 /// Whether a name, given by the network or by the file, belongs to some set.
 type Choice<'a> = Box<dyn Fn(&str) -> bool + 'a>;
 
+/// Told the bytes done and all bytes.
+type OnBytes<'a> = Box<dyn FnMut(u64, u64) + 'a>;
+
 /// Gives a network its parameters from a [`Checkpoint`] and keeps every fault for [`CheckpointSource::finish`].
 ///
 /// Several files are chained: one source is the fallback of another, and a random start is the last.
@@ -16,6 +19,7 @@ pub struct CheckpointSource<'a> {
     names: NameMap,
     fallback: Option<(Choice<'a>, &'a mut dyn Source)>,
     unneeded: Choice<'a>,
+    progress: Option<(OnBytes<'a>, u64, u64)>,
     used: HashSet<String>,
     faults: Vec<Fault>,
 }
@@ -30,6 +34,7 @@ impl<'a> CheckpointSource<'a> {
             names: NameMap::default(),
             fallback: None,
             unneeded: Box::new(|_| false),
+            progress: None,
             used: HashSet::new(),
             faults: Vec::new(),
         }
@@ -44,6 +49,15 @@ impl<'a> CheckpointSource<'a> {
     /// Takes what the checkpoint lacks from `source`, if `may` accepts the network's name; else it is missing.
     pub fn fallback(mut self, may: impl Fn(&str) -> bool + 'a, source: &'a mut dyn Source) -> Self {
         self.fallback = Some((Box::new(may), source));
+        self
+    }
+
+    /// Calls `progress` after each tensor with the bytes of the file that are done and those to do: all but the second
+    /// copies in released checkpoints.
+    pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'a) -> CheckpointSource<'a> {
+        let entries = self.checkpoint.entries.iter().filter(|(name, _)| !is_released_copy(name));
+        let total = entries.map(|(_, e)| e.bytes()).sum();
+        self.progress = Some((Box::new(progress), 0, total));
         self
     }
 
@@ -98,6 +112,12 @@ impl Source for CheckpointSource<'_> {
             return source.tensor(name, shape, init);
         }
         let loaded = self.load(&stored, name, shape);
+        if let (Some((progress, done, total)), Some(entry)) =
+            (&mut self.progress, self.checkpoint.entries.get(&stored))
+        {
+            *done += entry.bytes();
+            progress(*done, *total);
+        }
         self.used.insert(stored);
         loaded.unwrap_or_else(|fault| {
             self.faults.push(fault);

@@ -1,7 +1,7 @@
 //! Torch's zip: `NAME/data.pkl` says which tensors there are, `NAME/data/KEY` holds the bytes of each storage.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::BufReader;
+use std::io::Cursor;
 
 use zip::{CompressionMethod, ZipArchive};
 
@@ -47,13 +47,13 @@ pub(crate) fn read(file: &DataFile) -> Result<BTreeMap<String, Entry>> {
         return Err(Error::HeaderTooLong { path: file.path.clone(), len: record.len, limit: PICKLE_LIMIT });
     }
     let bytes = file.read(record.start..record.start + record.len)?;
-    if crc32fast::hash(&bytes) != record.crc {
+    if crc32fast::hash(bytes) != record.crc {
         return Err(Error::Zip {
             path: file.path.clone(),
             reason: format!("`{name}` does not match its checksum"),
         });
     }
-    let pickle = Pickle::read(&bytes, &file.path)?;
+    let pickle = Pickle::read(bytes, &file.path)?;
     let Some(state) = state_dict(&pickle, pickle.root, 3) else {
         return Err(Error::NoTensors { path: file.path.clone(), top: describe(&pickle) });
     };
@@ -79,7 +79,7 @@ pub(crate) fn read(file: &DataFile) -> Result<BTreeMap<String, Entry>> {
 /// The stored files of the zip, by name, each checked to lie inside it.
 fn records(file: &DataFile) -> Result<HashMap<String, Record>> {
     let fault = |reason: String| Error::Zip { path: file.path.clone(), reason };
-    let mut zip = ZipArchive::new(BufReader::new(file.reader()?)).map_err(|e| fault(e.to_string()))?;
+    let mut zip = ZipArchive::new(Cursor::new(file.bytes())).map_err(|e| fault(e.to_string()))?;
     check_end(file, zip.comment().len() as u64)?;
     let mut records = HashMap::new();
     for i in 0..zip.len() {

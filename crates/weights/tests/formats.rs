@@ -13,6 +13,7 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
     match tensor.slice().unwrap() {
         Slice::F32(x) => x.iter().map(|v| v.to_bits()).collect(),
         Slice::Bf16(x) => x.iter().map(|v| v.to_bits().into()).collect(),
+        Slice::Int8(..) => panic!("no file holds int8 weights"),
     }
 }
 

@@ -4,7 +4,6 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use pheye::Assistant;
 use pheye::image::DecodeOptions;
 use pheye::model::Options;
 
@@ -31,7 +30,7 @@ pub struct Args {
     /// Longest answer, in tokens
     #[arg(long, default_value_t = 128, value_name = "N")]
     max_new_tokens: usize,
-    /// Keep frozen weights in bf16: half the memory
+    /// Keep weights in bf16: half the memory
     #[arg(long)]
     bf16: bool,
     /// Largest picture that is decoded, in megapixels
@@ -55,7 +54,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let picture = pheye::image::open(&args.picture, &decode)?;
     let cx = args.device.open()?;
-    let mut assistant = Assistant::load_located(&args.model.locate()?, Options { frozen_bf16: args.bf16 })?;
+    let mut assistant =
+        super::load(&args.model.locate()?, if args.bf16 { Options::BF16 } else { Options::default() })?;
     assistant.move_to(&cx.device)?;
     let tiles = assistant.preprocess().pixels(&picture);
 

@@ -30,7 +30,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let from = super::locate(&args.from)?;
     let named = |name: &str| from.find(name);
     let config = Config::load_named(&from.folder, &named)?;
-    let mut model = Pheye::load_named(&from.folder, Options { frozen_bf16: args.bf16 }, &named)?;
+    let options = if args.bf16 { Options::FROZEN_BF16 } else { Options::default() };
+    let mut model = Pheye::load_named(&from.folder, options, &named, |_, _| ())?;
     model.save(&args.to)?;
     // With its configuration, which names the end token.
     for name in ["tokenizer.json", "tokenizer_config.json"] {

@@ -1,0 +1,148 @@
+//! Backbones in the layouts of their own hubs.
+
+mod common;
+#[path = "../../weights/tests/common/torch.rs"]
+mod torch;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use common::{config, lively, values};
+use pheye_model::{Config, Options, Pheye};
+use pheye_tensor::Tensor;
+use pheye_weights::{NameMap, save_safetensors};
+use serde_json::json;
+
+/// The frozen tensors of one part by their published names, with what such a file has beside them.
+fn published(model: &mut Pheye, vision: bool) -> Vec<(String, Tensor)> {
+    let (prefix, names) =
+        if vision { ("vision_encoder.", NameMap::clip()) } else { ("lang_encoder.", NameMap::phi()) };
+    let params = model.params_mut();
+    let ours = params.iter().filter(|p| p.name.starts_with(prefix) && !Pheye::is_pheye_param(&p.name));
+    let mut all: Vec<_> = ours.map(|p| (names.apply(&p.name), p.value.clone())).collect();
+    let extra = Tensor::from_f32([2], &[1.0, 2.0]).unwrap();
+    let beside: &[&str] = match vision {
+        true => {
+            &["text_model.final_layer_norm.weight", "logit_scale", "vision_model.embeddings.position_ids"]
+        }
+        false => &["model.layers.0.self_attn.rotary_emb.inv_freq"],
+    };
+    all.extend(beside.iter().map(|name| (name.to_string(), extra.clone())));
+    all
+}
+
+enum Layout {
+    Whole,
+    Sharded,
+    Bin,
+    ShardedBin,
+}
+
+fn write(folder: &Path, config: &serde_json::Value, tensors: &[(String, Tensor)], layout: Layout) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let save = |name: &str, part: &[(String, Tensor)]| {
+        let path = folder.join(name);
+        if name.ends_with(".bin") {
+            let stored: Vec<_> = part
+                .iter()
+                .map(|(name, t)| torch::Stored {
+                    name: name.clone(),
+                    dims: t.shape().dims().to_vec(),
+                    class: "FloatStorage",
+                    bytes: t.host_bytes().unwrap(),
+                })
+                .collect();
+            torch::save(fs::File::create(path).unwrap(), &stored);
+        } else {
+            save_safetensors(path, part.iter().map(|(n, t)| (n.as_str(), t)), &BTreeMap::new()).unwrap();
+        }
+    };
+    let shards = |stem: &str, end: &str| {
+        let mut map = BTreeMap::new();
+        for (i, part) in tensors.chunks(tensors.len().div_ceil(2)).enumerate() {
+            let file = format!("{stem}-0000{}-of-00002.{end}", i + 1);
+            save(&file, part);
+            map.extend(part.iter().map(|(name, _)| (name, file.clone())));
+        }
+        let index = json!({"metadata": {"total_size": 1}, "weight_map": map});
+        fs::write(folder.join(format!("{stem}.{end}.index.json")), index.to_string()).unwrap();
+    };
+    match layout {
+        Layout::Whole => save("model.safetensors", tensors),
+        Layout::Bin => save("pytorch_model.bin", tensors),
+        Layout::Sharded => shards("model", "safetensors"),
+        Layout::ShardedBin => shards("pytorch_model", "bin"),
+    }
+}
+
+/// The configurations as published, with keys that say nothing here.
+fn configs(c: &Config) -> (serde_json::Value, serde_json::Value) {
+    let mut vision = serde_json::to_value(&c.vision).unwrap();
+    vision["dropout"] = json!(0.0);
+    let mut text = serde_json::to_value(&c.text).unwrap();
+    text["model_type"] = json!("phi");
+    text["architectures"] = json!(["PhiForCausalLM"]);
+    (json!({"model_type": "clip", "projection_dim": 7, "vision_config": vision, "text_config": {}}), text)
+}
+
+#[test]
+fn published_folders_start_a_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vision, text) = (dir.path().join("clip"), dir.path().join("phi"));
+    let mut old = lively(&config());
+    let (clip, phi) = (published(&mut old, true), published(&mut old, false));
+    let (vision_config, text_config) = configs(&config());
+    for (a, b) in [
+        (Layout::Whole, Layout::Sharded),
+        (Layout::Bin, Layout::ShardedBin),
+        (Layout::ShardedBin, Layout::Bin),
+    ] {
+        for folder in [&vision, &text] {
+            let _ = fs::remove_dir_all(folder);
+        }
+        write(&vision, &vision_config, &clip, a);
+        write(&text, &text_config, &phi, b);
+        // The sizes come from the folders; how they are joined does not.
+        let joined = Config { connector: config().connector, ..Config::default() };
+        let joined = joined.with_backbones(Some(&vision), Some(&text)).unwrap();
+        assert_eq!((&joined.vision, &joined.text), (&config().vision, &config().text));
+        let mut new = Pheye::from_backbones(&joined, &vision, &text, 1, Options::default()).unwrap();
+        let old = old.params_mut();
+        let mut compared = 0;
+        for p in new.params_mut().into_iter().filter(|p| !Pheye::is_pheye_param(&p.name)) {
+            let was = old.iter().find(|o| o.name == p.name).unwrap();
+            assert_eq!(values(&p.value), values(&was.value), "{}", p.name);
+            compared += 1;
+        }
+        assert!(compared > 60, "{compared}");
+    }
+}
+
+#[test]
+fn what_a_published_folder_lacks_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vision, text) = (dir.path().join("clip"), dir.path().join("phi"));
+    let mut old = lively(&config());
+    let (mut clip, phi) = (published(&mut old, true), published(&mut old, false));
+    let (vision_config, text_config) = configs(&config());
+    fs::create_dir_all(&vision).unwrap();
+    let said = Config::default().with_backbones(Some(&vision), None).unwrap_err().to_string();
+    assert!(said.contains("config.json"), "{said}");
+    write(&text, &text_config, &phi, Layout::Whole);
+    let said = Config::default().with_backbones(Some(&text), None).unwrap_err().to_string();
+    assert!(said.contains("`model_type` is `phi`") && said.contains("clip"), "{said}");
+    let load =
+        || Pheye::from_backbones(&config(), &vision, &text, 1, Options::default()).unwrap_err().to_string();
+    assert!(load().contains("model.safetensors.index.json"), "{}", load());
+    clip.retain(|(name, _)| name != "vision_model.encoder.layers.1.mlp.fc1.weight");
+    clip.push((
+        "vision_model.encoder.layers.2.mlp.fc1.weight".into(),
+        Tensor::from_f32([1], &[0.0]).unwrap(),
+    ));
+    write(&vision, &vision_config, &clip, Layout::Whole);
+    let said = load();
+    assert!(said.contains("missing `vision_model.encoder.layers.1.mlp.fc1.weight`"), "{said}");
+    assert!(said.contains("unused `vision_model.encoder.layers.2.mlp.fc1.weight`"), "{said}");
+}
