@@ -1,4 +1,4 @@
-//! Bounds for the golden folders on a GPU, by PyTorch.
+//! What PyTorch and transformers say of the golden folders.
 
 use std::process::Command;
 
@@ -6,7 +6,16 @@ use anyhow::{Context, Result, ensure};
 
 /// Writes golden_bf16.safetensors into the folders named, or into those of tests/golden.
 pub fn bounds(args: &[String]) -> Result<()> {
-    let script = crate::root().join("tests/golden/bf16.py");
+    python("bf16.py", args)
+}
+
+/// Writes generate.json, which needs golden_bf16.safetensors.
+pub fn generate(args: &[String]) -> Result<()> {
+    python("generate.py", args)
+}
+
+fn python(script: &str, args: &[String]) -> Result<()> {
+    let script = crate::root().join("tests/golden").join(script);
     let status = Command::new("python3")
         .arg(&script)
         .args(args)

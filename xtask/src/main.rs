@@ -23,6 +23,12 @@ const CHORES: &[Chore] = &[
         "write what `pheye verify` on a GPU compares with (python3, torch)",
         golden::bounds,
     ),
+    (
+        "golden-generate",
+        "[DIR…]",
+        "write the ids that `pheye verify` compares with (python3, torch, transformers 4.37)",
+        golden::generate,
+    ),
     ("kernels", "[--check] [ARCHS]", "compile the CUDA kernels and print what each uses", kernels::run),
     (
         "bench",

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pheye_model::{Batch, Generation, Loss, Pheye};
+use pheye_model::{Batch, GenerationConfig, Hooks, Loss, Pheye};
 use pheye_ops::Cx;
 use pheye_optim::{AdamWConfig, Optimizer, Schedule};
 use pheye_tensor::{Grads, Tensor};
@@ -129,6 +129,12 @@ impl Case {
         Ok(Batch { pixels, pictures: pictures.len(), ids, targets, lengths, picture })
     }
 
+    /// Keys and values of all pictures, for every cross-attention block.
+    pub(crate) fn kvs(&self, cx: &Cx, model: &Pheye) -> Result<Vec<Option<Tensor>>> {
+        let batch = self.batch(0..self.pictures())?;
+        Ok(model.cross_kv(cx, &model.encode(cx, &batch.pixels, batch.pictures)?)?)
+    }
+
     /// What golden data holds of every stage, computed by `model` on the device of `cx`, where it is trained in the end.
     pub(crate) fn observe(&self, cx: &Cx, model: &mut Pheye) -> Result<Vec<Observed>> {
         let table = model.train(Pheye::is_pheye_param)?;
@@ -176,8 +182,9 @@ impl Case {
         let kvs = model.cross_kv(cx, &model.encode(cx, &first.pixels, 1)?)?;
         let mut ids = self.greedy[..self.prompt].to_vec();
         for end in self.open.iter().copied().chain([self.greedy.len()]) {
-            let how = Generation { max_new_tokens: end.saturating_sub(ids.len()), end: None };
-            let mut new = model.generate(cx, &kvs, std::slice::from_ref(&ids), &[0], how, |_, _| ())?;
+            let how = GenerationConfig::greedy(end.saturating_sub(ids.len()));
+            let prompt = std::slice::from_ref(&ids);
+            let mut new = model.generate(cx, &kvs, prompt, &[0], &how, Hooks::default())?;
             ids.extend(new.swap_remove(0));
             ids.extend(self.greedy.get(end));
         }

@@ -25,6 +25,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// `generate.json` is not what it should be.
+    #[error("{path}: {why}")]
+    Generation {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Golden data without bounds for a GPU.
     #[error(
         "{path} is missing: it says how far bf16 may be off; `cargo xtask golden DIR` writes it (with PyTorch)"

@@ -3,6 +3,7 @@
 mod accuracy;
 mod case;
 mod error;
+mod generate;
 mod golden;
 mod verify;
 

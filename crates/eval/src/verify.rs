@@ -13,10 +13,11 @@ use std::path::Path;
 use pheye_cpu::philox;
 use pheye_model::{Options, Pheye};
 use pheye_ops::Cx;
-use pheye_tensor::{Device, Tensor};
+use pheye_tensor::{Device, ParamTable, Tensor};
 use serde::Serialize;
 
 use crate::case::{Case, Kind, Observed};
+use crate::generate::Expected;
 use crate::golden::Golden;
 use crate::{Error, Result};
 
@@ -53,7 +54,8 @@ impl Report {
 }
 
 /// Compares the model in `folder` with `golden.safetensors` beside it: pixels, media, logits, loss, the gradient of
-/// every trained tensor, greedily generated ids, and the losses of five training steps. On a GPU the bounds are those of
+/// every trained tensor, greedily generated ids, and the losses of five training steps; and with `generate.json`, where it is:
+/// ids of other ways to generate, and the probabilities of sampling. On a GPU the bounds are those of
 /// `golden_bf16.safetensors`.
 ///
 /// # Errors
@@ -67,6 +69,7 @@ pub fn verify(cx: &Cx, folder: &Path) -> Result<Report> {
         Device::Gpu(_) => Some(bf16(folder, &mut case)?),
     };
     let mut model = Pheye::load(folder, Options::default())?;
+    let generated = generated(cx, folder, &case)?;
     let ours = case.observe(cx, &mut model)?;
     let mut stages = pixels(folder, &model, &golden, case.pictures())?;
     match &bf16 {
@@ -88,7 +91,18 @@ pub fn verify(cx: &Cx, folder: &Path) -> Result<Report> {
             return Err(golden.fault(&name, "is the gradient of a tensor that this model does not train"));
         }
     }
+    stages.extend(generated);
     Ok(Report { stages })
+}
+
+/// The comparisons of `generate.json`, if there is one.
+fn generated(cx: &Cx, folder: &Path, case: &Case) -> Result<Vec<Stage>> {
+    let Some(expected) = Expected::read(folder)? else { return Ok(Vec::new()) };
+    // Observing the other stages trains a model, so this is another.
+    let mut model = Pheye::load(folder, Options::default())?;
+    model.move_to(&cx.device, &ParamTable::default())?;
+    let kvs = case.kvs(cx, &model)?;
+    expected.compare(cx, folder, &model, &kvs)
 }
 
 /// The bounds of `folder` for bf16; `case` learns which greedy ids are left open.
@@ -103,7 +117,7 @@ fn bf16(folder: &Path, case: &mut Case) -> Result<Golden> {
     Ok(bf16)
 }
 
-fn largest(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn largest(values: impl Iterator<Item = f64>) -> f64 {
     // f64::max would lose a NaN.
     values.fold(0.0, |a, v| if v.abs() > a || v.is_nan() { v.abs() } else { a })
 }

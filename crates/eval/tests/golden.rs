@@ -18,7 +18,42 @@ fn golden_folders_pass() {
         let failed: Vec<_> = report.stages.iter().filter(|s| !s.passed()).collect();
         assert!(failed.is_empty(), "{case}: {failed:#?}");
         assert!(report.stages.len() > 30, "{case}: only {} stages", report.stages.len());
+        let of = |kind: &str| report.stages.iter().filter(|s| s.name.starts_with(kind)).count();
+        assert_eq!((of("generate"), of("sampling")), (14, 6), "{case}");
     }
+}
+
+/// `generate.json` with `from` changed to `to`: the stages that do not pass then.
+fn with_other_generation(from: &str, to: &str) -> Result<Vec<String>, pheye_eval::Error> {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden("level1")).unwrap() {
+        let (path, to) = (entry.as_ref().unwrap().path(), dir.path().join(entry.unwrap().file_name()));
+        match path.is_dir() {
+            true => {
+                std::fs::create_dir(&to).unwrap();
+                std::fs::copy(path.join("config.json"), to.join("config.json")).unwrap();
+            }
+            false => drop(std::fs::copy(path, to).unwrap()),
+        }
+    }
+    let file = dir.path().join("generate.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains(from), "{from}");
+    std::fs::write(&file, text.replacen(from, to, 1)).unwrap();
+    let report = verify(&Cx::cpu(), dir.path())?;
+    Ok(report.stages.iter().filter(|s| !s.passed()).map(|s| s.name.clone()).collect())
+}
+
+#[test]
+fn other_generation_does_not_pass() {
+    let failed = |from, to| with_other_generation(from, to).unwrap();
+    assert_eq!(failed("\"num_beams\": 3", "\"num_beams\": 2"), ["generate max_new_tokens=12 num_beams=2"]);
+    let warmer = failed("\"temperature\": 0.5", "\"temperature\": 0.51");
+    assert_eq!(warmer, ["sampling do_sample=true temperature=0.51 top_k=5"]);
+    let kept = failed("\"temperature\": 0.5, \"top_k\": 5", "\"temperature\": 0.5, \"top_k\": 6");
+    assert_eq!(kept, ["sampling do_sample=true temperature=0.5 top_k=6"]);
+    let unknown = with_other_generation("\"num_beams\": 3", "\"beams\": 3").unwrap_err().to_string();
+    assert!(unknown.contains("generate.json") && unknown.contains("`beams`"), "{unknown}");
 }
 
 /// Kernels run on the CPU here, in bf16, each lane on its own: a minute or more.

@@ -98,6 +98,16 @@ pub enum Error {
     /// A checkpoint could not be read or written, or does not fit.
     #[error(transparent)]
     Weights(#[from] pheye_weights::Error),
+    /// An option of generation is out of range, or at odds with another.
+    #[error("{option} is {value}, but it {rule}")]
+    Generation {
+        /// The option at fault, by its name in [`crate::GenerationConfig`].
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must satisfy.
+        rule: &'static str,
+    },
     /// A prompt without tokens.
     #[error("prompt {index} has no tokens")]
     EmptyPrompt {

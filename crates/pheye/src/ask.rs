@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use pheye_image::{Preprocess, Rgb8, Tiles};
-use pheye_model::{Config, Generation, Options, Pheye, stack};
+use pheye_model::{Config, GenerationConfig, Hooks, Options, Pheye, stack};
 use pheye_ops::Cx;
 use pheye_tensor::{Device, ParamTable};
-use pheye_text::Tokenizer;
+use pheye_text::{TextStream, Tokenizer, Until, find_stop};
 
 use crate::{Located, Result};
 
@@ -22,7 +22,7 @@ pub struct Assistant {
 /// An answer and the tokens it is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The text, without the end token, trimmed.
+    /// The text, without the end token, up to a stop string, trimmed.
     pub text: String,
     /// The tokens as generated.
     pub ids: Vec<u32>,
@@ -77,55 +77,120 @@ impl Assistant {
         Ok(c.prompt.encode_prompt(&self.tokenizer, question, c.text.max_position_embeddings)?)
     }
 
-    /// Answers questions about pictures, greedily: `questions[i]` is about picture `about[i]`, ascending. A picture
-    /// is encoded once, however many questions there are. `on_text(i, piece)` sees each answer grow.
+    /// Answers questions about pictures: `questions[i]` is about picture `about[i]`, ascending. A picture is encoded once,
+    /// however many questions there are. Answers come in the order of the questions, `num_return_sequences` to each.
+    /// Without an `eos_token_id` it is the tokenizer's end token that ends them. `on_text(i, piece)` sees answer i grow.
     ///
     /// # Errors
-    /// An empty question, one too long for the context, and those of the operations.
+    /// An empty question, one too long for the context, options at odds (such as `on_text` with beams), and those of the
+    /// operations.
     pub fn ask(
         &self,
         cx: &Cx,
         pictures: &[&Tiles],
         questions: &[&str],
         about: &[usize],
-        max_new_tokens: usize,
-        mut on_text: impl FnMut(usize, &str),
+        how: &GenerationConfig,
+        on_text: Option<&mut dyn FnMut(usize, &str)>,
     ) -> Result<Vec<Answer>> {
+        let mut how = how.clone();
+        if how.eos_token_id.is_empty() {
+            how.eos_token_id.push(self.tokenizer.end_token());
+        }
+        // Before the pictures are encoded: it takes long.
+        how.validate()?;
         let prompts = questions.iter().map(|q| self.prompt(q)).collect::<Result<Vec<_>>>()?;
         let parts: Vec<_> = pictures.iter().map(|p| (&p.global[..], &p.local[..])).collect();
         let pixels = stack(self.model.config().vision.image_size, &parts)?;
         let media = self.model.encode(cx, &pixels, pictures.len())?;
         let kvs = self.model.cross_kv(cx, &media)?;
-        let end = self.tokenizer.end_token();
-        let how = Generation { max_new_tokens, end: Some(end) };
-        let mut streams: Vec<_> = questions.iter().map(|_| self.tokenizer.stream()).collect();
-        let mut failed = None;
-        let ids = self.model.generate(cx, &kvs, &prompts, about, how, |i, id| {
-            if id != end && failed.is_none() {
-                match streams[i].push(id) {
-                    Ok(Some(piece)) => on_text(i, &piece),
-                    Ok(None) => {}
-                    Err(e) => failed = Some(e),
-                }
-            }
-        })?;
-        if let Some(e) = failed {
-            return Err(e.into());
+
+        let mut live = on_text.map(|on_text| Live::new(self, &how, on_text, questions.len()));
+        let mut on_token = live.as_mut().map(|live| |i: usize, id: u32| live.token(i, id));
+        let stops = &how.stop_strings;
+        // A failing decoder fails again when the answer is made text.
+        let mut ends = |ids: &[u32]| {
+            !stops.is_empty() && find_stop(stops, &self.text(ids, &how).unwrap_or_default()).is_some()
+        };
+        let on_token = on_token.as_mut().map(|f| f as &mut dyn FnMut(usize, u32));
+        let hooks = Hooks { on_token, ends: Some(&mut ends) };
+        let ids = self.model.generate(cx, &kvs, &prompts, about, &how, hooks)?;
+        if let Some(live) = live {
+            live.finish()?;
         }
         ids.into_iter()
             .map(|ids| {
-                let text: Vec<u32> = ids.iter().copied().filter(|&id| id != end).collect();
-                Ok(Answer { text: self.tokenizer.decode(&text)?.trim().to_owned(), ids })
+                let mut text = self.text(&ids, &how)?;
+                text.truncate(find_stop(&how.stop_strings, &text).unwrap_or(text.len()));
+                Ok(Answer { text: text.trim().to_owned(), ids })
             })
             .collect()
     }
 
-    /// Answers one question about one picture.
+    /// The text of an answer, without the tokens that end it.
+    fn text(&self, ids: &[u32], how: &GenerationConfig) -> Result<String> {
+        let ids: Vec<u32> = ids.iter().copied().filter(|id| !how.eos_token_id.contains(id)).collect();
+        Ok(self.tokenizer.decode(&ids)?)
+    }
+
+    /// Answers one question about one picture; of several answers the first.
     ///
     /// # Errors
     /// As [`Assistant::ask`].
-    pub fn answer(&self, cx: &Cx, picture: &Rgb8, question: &str, max_new_tokens: usize) -> Result<Answer> {
+    pub fn answer(&self, cx: &Cx, picture: &Rgb8, question: &str, how: &GenerationConfig) -> Result<Answer> {
         let tiles = self.preprocess().pixels(picture);
-        Ok(self.ask(cx, &[&tiles], &[question], &[0], max_new_tokens, |_, _| ())?.swap_remove(0))
+        Ok(self.ask(cx, &[&tiles], &[question], &[0], how, None)?.swap_remove(0))
+    }
+}
+
+/// Answers as someone sees them grow.
+struct Live<'a, 'f> {
+    how: &'a GenerationConfig,
+    on_text: &'f mut dyn FnMut(usize, &str),
+    answers: Vec<(TextStream<'a>, Until<'a>)>,
+    failed: Option<pheye_text::Error>,
+}
+
+impl<'a, 'f> Live<'a, 'f> {
+    fn new(
+        assistant: &'a Assistant,
+        how: &'a GenerationConfig,
+        on_text: &'f mut dyn FnMut(usize, &str),
+        questions: usize,
+    ) -> Live<'a, 'f> {
+        let answer = |_| (assistant.tokenizer.stream(), Until::new(&how.stop_strings));
+        let answers = (0..questions * how.num_return_sequences).map(answer).collect();
+        Live { how, on_text, answers, failed: None }
+    }
+
+    fn token(&mut self, i: usize, id: u32) {
+        let (stream, until) = &mut self.answers[i];
+        if self.how.eos_token_id.contains(&id) || self.failed.is_some() {
+            return;
+        }
+        match stream.push(id) {
+            Ok(piece) => give(self.on_text, i, until.push(&piece.unwrap_or_default())),
+            Err(e) => self.failed = Some(e),
+        }
+    }
+
+    /// Gives out what was held back.
+    fn finish(self) -> Result<()> {
+        if let Some(e) = self.failed {
+            return Err(e.into());
+        }
+        for (i, (stream, mut until)) in self.answers.into_iter().enumerate() {
+            if let Some(rest) = stream.finish()? {
+                give(self.on_text, i, until.push(&rest));
+            }
+            give(self.on_text, i, until.finish());
+        }
+        Ok(())
+    }
+}
+
+fn give(on_text: &mut dyn FnMut(usize, &str), i: usize, piece: &str) {
+    if !piece.is_empty() {
+        on_text(i, piece);
     }
 }

@@ -8,12 +8,12 @@
 //! ```no_run
 //! # #[cfg(feature = "ask")] {
 //! use pheye::Assistant;
-//! use pheye::model::Options;
+//! use pheye::model::{GenerationConfig, Options};
 //! use pheye::ops::Cx;
 //!
 //! let model = Assistant::load("models/nano".as_ref(), Options::default())?;
 //! let picture = pheye::image::open("picture.png", &Default::default())?;
-//! let answer = model.answer(&Cx::cpu(), &picture, "what color is the shape?", 16)?;
+//! let answer = model.answer(&Cx::cpu(), &picture, "what color is the shape?", &GenerationConfig::greedy(16))?;
 //! println!("{}", answer.text);
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

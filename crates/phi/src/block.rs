@@ -39,6 +39,18 @@ impl Cache {
         let shape = [sequences * capacity, config.hidden_size];
         Ok(Cache { k: cx.zeros(shape)?, v: cx.zeros(shape)? })
     }
+
+    /// Copies row `from[i]` to row `to[i]`, all at once; see [`Layout::cached`] for which rows are whose.
+    ///
+    /// # Errors
+    /// Rows that the cache does not have.
+    pub fn copy(&mut self, cx: &Cx, from: &[usize], to: &[usize]) -> Result<()> {
+        for t in [&mut self.k, &mut self.v] {
+            let moved = rows::gather(cx, t, from)?;
+            rows::scatter(cx, t, &moved, to)?;
+        }
+        Ok(())
+    }
 }
 
 /// What the backward of a block needs.

@@ -8,6 +8,7 @@ mod error;
 #[cfg(feature = "tokenizer")]
 mod example;
 mod prompt;
+mod stop;
 #[cfg(feature = "tokenizer")]
 mod stream;
 #[cfg(feature = "tokenizer")]
@@ -17,6 +18,7 @@ pub use error::{Error, Result};
 #[cfg(feature = "tokenizer")]
 pub use example::{Example, IGNORED};
 pub use prompt::PromptTemplate;
+pub use stop::{Until, find_stop};
 #[cfg(feature = "tokenizer")]
 pub use stream::TextStream;
 #[cfg(feature = "tokenizer")]

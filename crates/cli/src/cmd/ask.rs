@@ -1,35 +1,42 @@
-//! `pheye ask`: one picture, one question, one answer.
+//! `pheye ask`: pictures and questions in, answers out.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pheye::image::DecodeOptions;
 use pheye::model::Options;
 
+use super::generation::GenerationArgs;
 use super::{DeviceArg, ModelArg};
 
-/// Ask a question about a picture
+/// Ask questions about pictures
 ///
-/// Without --model, the nano model that comes with the source answers: it knows colors and shapes. Example:
-/// `pheye ask picture.png "what color is the shape?"`.
+/// Without --model, the nano model that comes with the source answers: it knows colors and shapes. The most probable word is
+/// taken each time; --beams searches further, --temperature draws by chance. Examples:
+///
+///   pheye ask picture.png "what color is the shape?"
+///   pheye ask picture.png "what shape is it?" "is it red?" --also other.png "is it blue?"
+///   pheye ask photo.jpg "Describe the image." --beams 5 --no-repeat-ngram 3
+///   pheye ask photo.jpg "Describe the image." --temperature 0.7 --top-p 0.9 --seed 1 --answers 3
 ///
 /// `pheye ask photo.jpg "What does the sign say?" --model miguelcarv/Pheye-x4-672` downloads a released model into the
 /// cache that all Hugging Face libraries share (~/.cache/huggingface), and continues a download that was cut. HF_HOME,
 /// HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured. What is in the cache needs no network.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Args {
     /// The picture: PNG, JPEG or WebP
     #[arg(value_name = "PICTURE")]
     picture: PathBuf,
-    /// The question or instruction
-    #[arg(value_name = "QUESTION")]
-    question: String,
+    /// The question or instruction; several are answered together, and the picture is looked at once
+    #[arg(value_name = "QUESTION", required = true)]
+    questions: Vec<String>,
+    /// A further picture and a question about it, answered together with the others; may be given several times
+    #[arg(long, num_args = 2, value_names = ["PICTURE", "QUESTION"])]
+    also: Vec<String>,
     #[command(flatten)]
     model: ModelArg,
-    /// Longest answer, in tokens
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    max_new_tokens: usize,
     /// Keep weights in bf16: half the memory
     #[arg(long)]
     bf16: bool,
@@ -39,11 +46,13 @@ pub struct Args {
     /// Take the picture as stored, whatever orientation its EXIF data asks for (as the released code does)
     #[arg(long)]
     ignore_orientation: bool,
-    /// Print JSON
+    /// Print JSON, an object a line for each answer
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     device: DeviceArg,
+    #[command(flatten)]
+    generation: GenerationArgs,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -52,36 +61,57 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(megapixels) = args.max_megapixels {
         decode.max_pixels = megapixels.saturating_mul(1_000_000);
     }
-    let picture = pheye::image::open(&args.picture, &decode)?;
+    let how = args.generation.config()?;
+    // Questions one after another, each with the number of its picture.
+    let also: Vec<(&str, &str)> =
+        args.also.as_chunks().0.iter().map(|[picture, question]| (&picture[..], &question[..])).collect();
+    let files: Vec<&Path> =
+        [&*args.picture].into_iter().chain(also.iter().map(|(picture, _)| Path::new(picture))).collect();
+    let first = args.questions.iter().map(|q| (0, &q[..]));
+    let (about, questions): (Vec<usize>, Vec<&str>) =
+        first.chain(also.iter().enumerate().map(|(i, (_, question))| (i + 1, *question))).unzip();
+
+    let pictures: Vec<_> = files.iter().map(|f| pheye::image::open(f, &decode)).collect::<Result<_, _>>()?;
     let cx = args.device.open()?;
     let mut assistant =
         super::load(&args.model.locate()?, if args.bf16 { Options::BF16 } else { Options::default() })?;
     assistant.move_to(&cx.device)?;
-    let tiles = assistant.preprocess().pixels(&picture);
+    let tiles: Vec<_> = pictures.iter().map(|p| assistant.preprocess().pixels(p)).collect();
+    let tiles: Vec<_> = tiles.iter().collect();
 
-    // A person at a terminal sees the answer grow; a program gets it whole.
-    let live = !args.json && std::io::stdout().is_terminal();
+    // A person at a terminal sees the answer grow; a program gets it whole, and so do answers that come side by side.
+    let one = questions.len() * how.num_return_sequences == 1;
+    let live = one && how.num_beams == 1 && !args.json && std::io::stdout().is_terminal();
     let mut begun = false;
-    let on_text = |_: usize, piece: &str| {
-        if live {
-            let piece = if begun { piece } else { piece.trim_start() };
-            begun |= !piece.is_empty();
-            print!("{piece}");
-            // A closed pipe shows at the last line.
-            let _ = std::io::stdout().flush();
-        }
+    let mut on_text = |_: usize, piece: &str| {
+        let piece = if begun { piece } else { piece.trim_start() };
+        begun |= !piece.is_empty();
+        print!("{piece}");
+        // A closed pipe shows at the last line.
+        let _ = std::io::stdout().flush();
     };
-    let question = args.question.as_str();
-    let answer =
-        assistant.ask(&cx, &[&tiles], &[question], &[0], args.max_new_tokens, on_text)?.swap_remove(0);
-    if args.json {
-        let json =
-            serde_json::json!({"question": question, "answer": answer.text, "tokens": answer.ids.len()});
-        println!("{json}");
-    } else if live {
+    let on_text = live.then_some(&mut on_text as &mut dyn FnMut(usize, &str));
+    let answers = assistant.ask(&cx, &tiles, &questions, &about, &how, on_text)?;
+    if live {
         println!();
-    } else {
-        println!("{}", answer.text);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (i, answers) in answers.chunks(how.num_return_sequences).enumerate() {
+        let (picture, question) = (files[about[i]], questions[i]);
+        if !one && !args.json {
+            println!("{}{}: {question}", if i == 0 { "" } else { "\n" }, picture.display());
+        }
+        for answer in answers {
+            match args.json {
+                true => println!(
+                    "{}",
+                    serde_json::json!({
+                        "picture": picture, "question": question, "answer": answer.text, "tokens": answer.ids.len()
+                    })
+                ),
+                false => println!("{}", answer.text),
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use pheye::Assistant;
 use pheye::data::Manifest;
 use pheye::eval::{Accuracy, AccuracyOptions, Asked, Judged};
 use pheye::image::DecodeOptions;
-use pheye::model::Options;
+use pheye::model::{GenerationConfig, Options};
 use pheye::ops::Cx;
 use pheye::train::Config;
 
@@ -86,7 +86,8 @@ pub fn measure(
         let answer = |asked: &Asked| -> pheye::Result<Vec<String>> {
             let tiles: Vec<_> = asked.pictures.iter().map(|p| preprocess.pixels(p)).collect();
             let tiles: Vec<_> = tiles.iter().collect();
-            let answers = assistant.ask(cx, &tiles, &asked.questions, &asked.about, LONGEST, |_, _| ())?;
+            let how = GenerationConfig::greedy(LONGEST);
+            let answers = assistant.ask(cx, &tiles, &asked.questions, &asked.about, &how, None)?;
             Ok(answers.into_iter().map(|a| a.text).collect())
         };
         let mut bar: Option<Progress> = None;

@@ -4,6 +4,7 @@ pub mod ask;
 pub mod bench;
 pub mod convert;
 pub mod eval;
+pub mod generation;
 pub mod info;
 mod model;
 pub mod train;

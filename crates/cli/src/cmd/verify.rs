@@ -10,7 +10,8 @@ use super::DeviceArg;
 /// Compare every stage of a model with golden data computed by PyTorch
 ///
 /// DIR holds a model and `golden.safetensors`: pixels, media, logits, loss, the gradient of every trained tensor,
-/// greedily generated ids and the losses of five training steps. Each line shows the largest error, the largest
+/// greedily generated ids and the losses of five training steps. `generate.json`, if it is there, adds ids of beams, penalties and
+/// end tokens, and probabilities of sampling, by transformers' generate(). Each line shows the largest error, the largest
 /// allowed, and whether it passed. On a GPU the bounds are those of bf16, from `golden_bf16.safetensors`. Exits with 3
 /// when a stage did not pass.
 #[derive(clap::Args)]
@@ -18,7 +19,7 @@ pub struct Args {
     /// Folder with the model and its golden data
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Show every gradient, not only the worst
+    /// Show every gradient and way to generate, not only the worst
     #[arg(long, short)]
     verbose: bool,
     /// Print JSON
@@ -27,6 +28,13 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArg,
 }
+
+/// Stages of which there are many: the beginning of their names, their name together, and what they are.
+const GROUPS: [(&str, &str, &str); 3] = [
+    ("grad.", "gradients", "gradients"),
+    ("generate ", "generate", "ways to generate, every id equal or wrong"),
+    ("sampling ", "sampling", "distributions to sample from"),
+];
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let report = pheye::eval::verify(&args.device.open()?, &args.dir)?;
@@ -39,18 +47,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(code);
     }
     println!("{:<14} {:>10} {:>10}", "stage", "error", "allowed");
-    let (grads, stages): (Vec<&Stage>, Vec<&Stage>) =
-        report.stages.iter().partition(|s| s.name.starts_with("grad."));
-    stages.iter().for_each(|s| line(&s.name, s));
-    let worst = grads.iter().max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
-    for s in &grads {
-        if args.verbose || !s.passed() {
-            line(&s.name, s);
+    let group = |s: &Stage| GROUPS.iter().position(|(prefix, ..)| s.name.starts_with(prefix));
+    report.stages.iter().filter(|s| group(s).is_none()).for_each(|s| line(&s.name, s));
+    for (i, (_, name, what)) in GROUPS.iter().enumerate() {
+        let members = || report.stages.iter().filter(|s| group(s) == Some(i));
+        members().filter(|s| args.verbose || !s.passed()).for_each(|s| line(&s.name, s));
+        let worst = members().max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
+        if let (Some(worst), false) = (worst, args.verbose) {
+            println!("{} {what}; nearest to its bound is {}:", members().count(), worst.name);
+            line(name, worst);
         }
-    }
-    if let (Some(worst), false) = (worst, args.verbose) {
-        println!("{} gradients; nearest to its bound is {}:", grads.len(), worst.name);
-        line("gradients", worst);
     }
     let failed = report.stages.iter().filter(|s| !s.passed()).count();
     match failed {

@@ -1,0 +1,109 @@
+//! The options of generation, as `pheye ask` takes them.
+
+use anyhow::Context;
+use pheye::model::{EarlyStopping, GenerationConfig};
+
+/// Each option by its name in [`GenerationConfig`] and on the command line, where they differ in more than dashes.
+const NAMES: [(&str, &str); 5] = [
+    ("num_beams", "beams"),
+    ("num_return_sequences", "answers"),
+    ("no_repeat_ngram_size", "no-repeat-ngram"),
+    ("stop_strings", "stop"),
+    ("eos_token_id", "stop"),
+];
+
+/// How answers are generated. Names and meaning are those of Hugging Face's generate().
+#[derive(clap::Args)]
+pub struct GenerationArgs {
+    /// Longest answer, in tokens
+    #[arg(long, default_value_t = 128, value_name = "N", help_heading = "Length and end of answers")]
+    max_new_tokens: usize,
+    /// Shortest answer, in tokens: until then it cannot end by itself
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Length and end of answers")]
+    min_new_tokens: usize,
+    /// End an answer before this text; may be given several times. `\n` stands for a new line
+    #[arg(long, value_name = "TEXT", help_heading = "Length and end of answers")]
+    stop: Vec<String>,
+    /// Give so many answers to each question: the best of the beams, or so many samples
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Length and end of answers")]
+    answers: usize,
+    /// Follow so many answers at a time and give the most probable: better than one word at a time, and slower
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Search with beams")]
+    beams: usize,
+    /// Above 0 favours long answers, below 0 short ones: a log-probability is divided by length to this power
+    #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
+    #[arg(help_heading = "Search with beams")]
+    length_penalty: f64,
+    /// Once as many answers as beams are finished: `true` stops, `false` goes on while it looks worthwhile, `never` stops only
+    /// when nothing better can come
+    #[arg(long, default_value_t, value_name = "WHEN", help_heading = "Search with beams")]
+    early_stopping: EarlyStopping,
+    /// Draw each token by its probability instead of taking the most probable. Any other option of this group does so too
+    #[arg(long, help_heading = "Sampling")]
+    sample: bool,
+    /// Below 1 surer, above 1 more varied [default: 1]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Sampling")]
+    temperature: Option<f32>,
+    /// Draw among the N most probable tokens; 0 is all [default: 50]
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    top_k: Option<usize>,
+    /// Draw among the most probable tokens that make up this share, 0 to 1 [default: 1, all]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, help_heading = "Sampling")]
+    top_p: Option<f32>,
+    /// Draw among tokens at least P times as probable as the most probable, 0 to 1 [default: 0, all]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, help_heading = "Sampling")]
+    min_p: Option<f32>,
+    /// Seed of the random numbers: the same seed, the same answers [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    seed: Option<u64>,
+    /// Above 1, tokens that the question or the answer has already become less probable
+    #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
+    #[arg(help_heading = "Repetition")]
+    repetition_penalty: f32,
+    /// Let no sequence of N tokens come twice, question included; 0 allows all
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Repetition")]
+    no_repeat_ngram: usize,
+}
+
+impl GenerationArgs {
+    /// The options, which fit each other.
+    pub fn config(&self) -> anyhow::Result<GenerationConfig> {
+        let plain = GenerationConfig::default();
+        let do_sample = self.sample
+            || self.temperature.is_some()
+            || self.top_k.is_some()
+            || self.top_p.is_some()
+            || self.min_p.is_some()
+            || self.seed.is_some();
+        let config = GenerationConfig {
+            max_new_tokens: self.max_new_tokens,
+            min_new_tokens: self.min_new_tokens,
+            stop_strings: self.stop.iter().map(|s| s.replace("\\n", "\n")).collect(),
+            num_beams: self.beams,
+            length_penalty: self.length_penalty,
+            early_stopping: self.early_stopping,
+            num_return_sequences: self.answers,
+            do_sample,
+            temperature: self.temperature.unwrap_or(plain.temperature),
+            top_k: self.top_k.unwrap_or(plain.top_k),
+            top_p: self.top_p.unwrap_or(plain.top_p),
+            min_p: self.min_p.unwrap_or(plain.min_p),
+            seed: self.seed.unwrap_or(plain.seed),
+            repetition_penalty: self.repetition_penalty,
+            no_repeat_ngram_size: self.no_repeat_ngram,
+            ..plain
+        };
+        config.validate().map_err(pheye::Error::from).or_else(named)?;
+        Ok(config)
+    }
+}
+
+/// An error about an option, with its name on the command line.
+fn named(error: pheye::Error) -> anyhow::Result<()> {
+    let pheye::Error::Model(pheye::model::Error::Generation { option, .. }) = &error else {
+        return Err(error.into());
+    };
+    let known = NAMES.iter().find(|(name, _)| name == option);
+    let flag = known.map_or_else(|| option.replace('_', "-"), |(_, flag)| (*flag).to_owned());
+    Err(error).with_context(|| format!("--{flag}"))
+}

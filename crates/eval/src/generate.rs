@@ -1,0 +1,117 @@
+//! Generation against what transformers' generate() gave for the same weights, where `generate.json` is beside the golden data:
+//! ids of searches, which must be equal, and the probabilities that sampling draws from.
+//!
+//! Its cases are chosen so that rounding does not decide them; `tests/golden/generate.py` says how.
+
+use std::path::Path;
+
+use pheye_model::{GenerationConfig, Hooks, Pheye};
+use pheye_ops::Cx;
+use pheye_tensor::{Device, Tensor};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::verify::{Stage, largest};
+use crate::{Error, Result};
+
+/// The file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Expected {
+    #[serde(rename = "transformers")]
+    _transformers: String,
+    cases: Vec<Search>,
+    distributions: Vec<Distribution>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Search {
+    config: Map<String, Value>,
+    prompts: Vec<Vec<u32>>,
+    pictures: Vec<usize>,
+    ids: Vec<Vec<u32>>,
+    /// Whether bf16 must give the same.
+    bf16: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Distribution {
+    config: Map<String, Value>,
+    prompt: Vec<u32>,
+    picture: usize,
+    kept: Vec<usize>,
+    probabilities: Vec<f64>,
+    /// Largest error of PyTorch in f32.
+    error: f64,
+    /// In bf16.
+    bf16_error: f64,
+}
+
+impl Expected {
+    /// `generate.json` in `folder`, if it is there.
+    pub(crate) fn read(folder: &Path) -> Result<Option<Expected>> {
+        let path = folder.join("generate.json");
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Io { path, source }),
+        };
+        let parsed = serde_json::from_slice(&text);
+        parsed.map(Some).map_err(|e| Error::Generation { path, why: e.to_string() })
+    }
+
+    /// Every search, whose error is the number of answers that differ, and every distribution. `kvs` are the keys and values
+    /// of the golden pictures.
+    pub(crate) fn compare(
+        &self,
+        cx: &Cx,
+        folder: &Path,
+        model: &Pheye,
+        kvs: &[Option<Tensor>],
+    ) -> Result<Vec<Stage>> {
+        let gpu = matches!(cx.device, Device::Gpu(_));
+        let mut stages = Vec::new();
+        for case in self.cases.iter().filter(|case| case.bf16 || !gpu) {
+            let how = options(folder, &case.config)?;
+            let ids = model.generate(cx, kvs, &case.prompts, &case.pictures, &how, Hooks::default())?;
+            let wrong = ids.iter().zip(&case.ids).filter(|(ours, theirs)| ours != theirs).count();
+            let missing = ids.len().abs_diff(case.ids.len());
+            let error = (wrong + missing) as f64;
+            stages.push(Stage { name: name("generate", &case.config), error, allowed: 0.0 });
+        }
+        for case in &self.distributions {
+            let how = options(folder, &case.config)?;
+            let prompt = std::slice::from_ref(&case.prompt);
+            let scores = model.next_scores(cx, kvs, prompt, &[case.picture], &how)?.swap_remove(0);
+            let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mut p: Vec<f64> = scores.iter().map(|s| f64::from(s - top).exp()).collect();
+            let total: f64 = p.iter().sum();
+            p.iter_mut().for_each(|p| *p /= total);
+            // What is left are the differences, those of tokens that must not be drawn included.
+            for (&id, theirs) in case.kept.iter().zip(&case.probabilities) {
+                let why = || format!("keeps token {id}, which is not in the vocabulary");
+                let path = || folder.join("generate.json");
+                let ours = p.get_mut(id).ok_or_else(|| Error::Generation { path: path(), why: why() })?;
+                *ours -= theirs;
+            }
+            let naive = if gpu { case.bf16_error } else { case.error };
+            let allowed = 2.0 * naive + 1e-6 * largest(case.probabilities.iter().copied());
+            let error = largest(p.into_iter());
+            stages.push(Stage { name: name("sampling", &case.config), error, allowed });
+        }
+        Ok(stages)
+    }
+}
+
+fn options(folder: &Path, config: &Map<String, Value>) -> Result<GenerationConfig> {
+    let path = || folder.join("generate.json");
+    serde_json::from_value(Value::Object(config.clone()))
+        .map_err(|e| Error::Generation { path: path(), why: e.to_string() })
+}
+
+/// `generate num_beams=3 …`
+fn name(kind: &str, config: &Map<String, Value>) -> String {
+    config.iter().fold(kind.to_owned(), |name, (option, value)| format!("{name} {option}={value}"))
+}

@@ -1,0 +1,200 @@
+//! Beam search of one prompt: which answers are followed, which are finished, and when it ends.
+//!
+//! The rules are those of transformers 4.37's `beam_search` and `BeamSearchScorer`. All is arithmetic on scores; the network
+//! and its caches are elsewhere.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use super::{EarlyStopping, GenerationConfig};
+
+/// An answer that is followed.
+#[derive(Debug, Clone)]
+pub(super) struct Beam {
+    /// Tokens of the answer so far.
+    pub(super) ids: Vec<u32>,
+    /// Sum of the log-probabilities, as processed.
+    score: f32,
+    /// Where its keys and values are.
+    pub(super) slot: usize,
+}
+
+/// A finished answer.
+#[derive(Debug, Clone)]
+struct Hypothesis {
+    ids: Vec<u32>,
+    score: f64,
+}
+
+/// The search of one prompt.
+#[derive(Debug)]
+pub(super) struct Search {
+    /// In the order of their scores; none when the search has ended.
+    pub(super) beams: Vec<Beam>,
+    finished: Vec<Hypothesis>,
+    /// Where the beams' keys and values may be.
+    slots: Range<usize>,
+    /// At most so many tokens.
+    limit: usize,
+}
+
+/// Keys and values of `from` that are to be copied to `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Move {
+    pub(super) from: usize,
+    pub(super) to: usize,
+}
+
+/// The score of beams that stand by at the start, when there is but one text to continue.
+const STANDBY: f32 = -1e9;
+
+impl Search {
+    /// A search with its beams' keys and values at `slots`, one for each beam, for answers of at most `limit` tokens.
+    pub(super) fn new(slots: Range<usize>, limit: usize) -> Search {
+        let start = |(i, slot)| Beam { ids: Vec::new(), score: if i == 0 { 0.0 } else { STANDBY }, slot };
+        let beams = slots.clone().enumerate().map(start).collect();
+        Search { beams, finished: Vec::new(), slots, limit }
+    }
+
+    /// Goes on by one token, given for each beam the processed log-probabilities of its next token. `ends` says whether an
+    /// answer is complete without a token that ends it. Returns the copies that make each beam's slot hold its past;
+    /// no slot is both copied from and to.
+    pub(super) fn advance(
+        &mut self,
+        scores: &[Vec<f32>],
+        how: &GenerationConfig,
+        ends: &mut dyn FnMut(&[u32]) -> bool,
+    ) -> Vec<Move> {
+        let width = self.slots.len();
+        let count = width * (1 + how.eos_token_id.len()).max(2);
+        let candidates = best(&self.beams, scores, count);
+        let length = self.beams.first().map_or(0, |b| b.ids.len()) + 1;
+        let mut next: Vec<Beam> = Vec::with_capacity(width);
+        for (rank, c) in candidates.iter().enumerate() {
+            let parent = &self.beams[c.beam];
+            let mut ids = parent.ids.clone();
+            ids.push(c.token);
+            if how.eos_token_id.contains(&c.token) || ends(&ids) {
+                // As in transformers, an end counts only among the first.
+                if rank < width {
+                    self.finish(ids, f64::from(c.score), how.length_penalty);
+                }
+            } else {
+                next.push(Beam { ids, score: c.score, slot: parent.slot });
+            }
+            if next.len() == width {
+                break;
+            }
+        }
+        let top = candidates.first().map_or(f64::NEG_INFINITY, |c| f64::from(c.score));
+        let done = self.is_done(top, length, how) || next.is_empty();
+        if !done && length >= self.limit {
+            for beam in &next {
+                self.finish(beam.ids.clone(), f64::from(beam.score), how.length_penalty);
+            }
+        }
+        if done || length >= self.limit {
+            self.beams.clear();
+            return Vec::new();
+        }
+        let moves = settle(&mut next, self.slots.clone());
+        self.beams = next;
+        moves
+    }
+
+    /// Takes up a finished answer, if it is among the best.
+    fn finish(&mut self, ids: Vec<u32>, sum: f64, length_penalty: f64) {
+        let score = sum / (ids.len() as f64).powf(length_penalty);
+        if self.finished.len() < self.slots.len() || score > self.worst() {
+            self.finished.push(Hypothesis { ids, score });
+        }
+        if self.finished.len() > self.slots.len() {
+            let worst = self.worst();
+            if let Some(at) = self.finished.iter().position(|h| h.score <= worst) {
+                self.finished.remove(at);
+            }
+        }
+    }
+
+    fn worst(&self) -> f64 {
+        self.finished.iter().map(|h| h.score).fold(f64::INFINITY, f64::min)
+    }
+
+    /// Whether nothing better can come; `top` is the largest sum of any continuation, of `length` tokens.
+    fn is_done(&self, top: f64, length: usize, how: &GenerationConfig) -> bool {
+        let reaches = |length: usize| self.worst() >= top / (length as f64).powf(how.length_penalty);
+        self.finished.len() >= self.slots.len()
+            && match how.early_stopping {
+                EarlyStopping::True => true,
+                EarlyStopping::False => reaches(length),
+                // Log-probabilities are negative: with a positive penalty the longest answer gains most.
+                EarlyStopping::Never if how.length_penalty > 0.0 => reaches(self.limit),
+                EarlyStopping::Never => reaches(length),
+            }
+    }
+
+    /// The `count` best answers, best first.
+    pub(super) fn results(mut self, count: usize) -> Vec<Vec<u32>> {
+        // Of equal ones the later comes first, as in transformers.
+        self.finished.reverse();
+        self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let mut ids: Vec<_> = self.finished.into_iter().map(|h| h.ids).collect();
+        ids.resize_with(count, Vec::new);
+        ids
+    }
+}
+
+/// A beam continued by a token.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    beam: usize,
+    token: u32,
+    score: f32,
+}
+
+/// The `count` best continuations, best first; of equal ones that of the earlier beam and lower token. NaN is none.
+fn best(beams: &[Beam], scores: &[Vec<f32>], count: usize) -> Vec<Candidate> {
+    let mut best: Vec<Candidate> = Vec::with_capacity(count + 1);
+    for (beam, (b, row)) in beams.iter().zip(scores).enumerate() {
+        for (token, s) in row.iter().enumerate() {
+            let score = b.score + s;
+            let worse_than_all = best.len() == count && best.last().is_none_or(|last| score <= last.score);
+            if worse_than_all || score.is_nan() {
+                continue;
+            }
+            best.truncate(count - 1);
+            let at = best.partition_point(|c| c.score >= score);
+            best.insert(at, Candidate { beam, token: token as u32, score });
+        }
+    }
+    best
+}
+
+/// Gives each of the next beams, which have their parents' slots, one of its own of `slots`: a parent's goes to its first child,
+/// those without to the other children, whose past is copied there. So nothing moves that does not have to, and no
+/// further memory is needed.
+fn settle(next: &mut [Beam], slots: Range<usize>) -> Vec<Move> {
+    let mut free: Vec<usize> = slots.filter(|s| next.iter().all(|b| b.slot != *s)).collect();
+    let (mut taken, mut moves) = (HashSet::new(), Vec::new());
+    for beam in next {
+        if !taken.insert(beam.slot)
+            && let Some(to) = free.pop()
+        {
+            moves.push(Move { from: beam.slot, to });
+            beam.slot = to;
+        }
+    }
+    moves
+}
+
+/// ln softmax of logits, in place.
+pub(super) fn log_softmax(x: &mut [f32]) {
+    let top = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = x.iter().map(|&v| f64::from((v - top).exp())).sum();
+    let shift = top + sum.ln() as f32;
+    x.iter_mut().for_each(|v| *v -= shift);
+}
+
+#[cfg(test)]
+#[path = "beam_tests.rs"]
+mod tests;

@@ -1,0 +1,294 @@
+//! Generation as users of transformers know it: greedy, with beams, by sampling.
+//!
+//! Image keys and values are made once and shared by all answers about a picture. A prompt is read once, however many beams or
+//! samples go on from it; self-attention keys and values are cached token by token.
+
+mod beam;
+mod config;
+mod decode;
+mod process;
+mod warp;
+
+pub use config::{EarlyStopping, GenerationConfig};
+
+use pheye_ops::{Cx, argmax};
+use pheye_tensor::Tensor;
+
+use crate::error::count;
+use crate::loss::check_pictures;
+use crate::{Error, Pheye, Result};
+use beam::{Search, log_softmax};
+use decode::Decoder;
+
+/// Tokens generated for each prompt, in the order of the prompts; those of several answers to one follow each other, with
+/// beams the best first.
+pub type Generated = Vec<Vec<u32>>;
+
+/// Who looks on while answers are made.
+#[derive(Default)]
+pub struct Hooks<'a> {
+    /// Sees each token of answer i as it comes. Not with beams, which take back what they said.
+    pub on_token: Option<&'a mut dyn FnMut(usize, u32)>,
+    /// Whether an answer of these tokens is complete, besides by `eos_token_id`: where stop strings are.
+    pub ends: Option<&'a mut dyn FnMut(&[u32]) -> bool>,
+}
+
+impl std::fmt::Debug for Hooks<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hooks(on_token: {}, ends: {})", self.on_token.is_some(), self.ends.is_some())
+    }
+}
+
+impl Hooks<'_> {
+    fn ends(&mut self, ids: &[u32]) -> bool {
+        self.ends.as_mut().is_some_and(|ends| ends(ids))
+    }
+}
+
+/// Prompts, how they are answered, and how long each answer may be.
+struct Request<'a> {
+    prompts: &'a [Vec<u32>],
+    how: &'a GenerationConfig,
+    limits: Vec<usize>,
+    /// Slots for each prompt: beams or samples.
+    copies: usize,
+}
+
+impl Pheye {
+    /// Keys and values of media for every cross-attention block: they serve all tokens of all answers.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn cross_kv(&self, cx: &Cx, media: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.cross
+            .iter()
+            .map(|block| block.as_ref().map(|b| Ok(b.kv_to_keep(cx, media)?)).transpose())
+            .collect()
+    }
+
+    /// Answers to each prompt about its picture. Prompts may differ in length; each is answered as it would be alone.
+    /// `picture[i]`, ascending, is the row of media that prompt i is about.
+    ///
+    /// # Errors
+    /// [`Error::Generation`] for options out of range or at odds with each other or with `hooks`; a prompt that is empty or
+    /// leaves no room in the context; and those of the operations.
+    pub fn generate(
+        &self,
+        cx: &Cx,
+        kvs: &[Option<Tensor>],
+        prompts: &[Vec<u32>],
+        picture: &[usize],
+        how: &GenerationConfig,
+        mut hooks: Hooks,
+    ) -> Result<Generated> {
+        how.validate()?;
+        fits(how, &hooks)?;
+        self.check_prompts(kvs, prompts, picture)?;
+        if how.max_new_tokens == 0 || prompts.is_empty() {
+            return Ok(vec![Vec::new(); prompts.len() * how.num_return_sequences]);
+        }
+
+        let context = self.config.text.max_position_embeddings;
+        // The last token of a full context still has a successor, which is not read.
+        let limits: Vec<usize> =
+            prompts.iter().map(|p| how.max_new_tokens.min(context - p.len() + 1)).collect();
+        let capacity = prompts.iter().zip(&limits).map(|(p, limit)| p.len() + limit - 1).max().unwrap_or(0);
+        let copies = how.num_beams.max(how.num_return_sequences);
+        let pictures = picture.iter().flat_map(|&p| std::iter::repeat_n(p, copies)).collect();
+        let mut decoder = Decoder::new(self, cx, kvs, pictures, capacity)?;
+
+        let mut feed = vec![Vec::new(); prompts.len() * copies];
+        prompts.iter().enumerate().for_each(|(i, prompt)| feed[i * copies].clone_from(prompt));
+        let logits = decoder.step(&feed)?;
+        let others = |(i, prompt): (usize, &Vec<u32>)| {
+            let (first, len) = (i * copies, prompt.len());
+            (first + 1..first + copies).map(move |slot| (first, slot, 0..len))
+        };
+        decoder.copy(&prompts.iter().enumerate().flat_map(others).collect::<Vec<_>>())?;
+
+        let request = Request { prompts, how, limits, copies };
+        if how.num_beams > 1 {
+            request.with_beams(&mut decoder, &logits, &mut hooks)
+        } else {
+            request.one_by_one(cx, &mut decoder, logits, &mut hooks)
+        }
+    }
+
+    /// Scores [vocab_size] of the token after each prompt, processed and, with `do_sample`, warped: their softmax is what
+    /// sampling draws from.
+    ///
+    /// # Errors
+    /// As [`Pheye::generate`].
+    pub fn next_scores(
+        &self,
+        cx: &Cx,
+        kvs: &[Option<Tensor>],
+        prompts: &[Vec<u32>],
+        picture: &[usize],
+        how: &GenerationConfig,
+    ) -> Result<Vec<Vec<f32>>> {
+        how.validate()?;
+        self.check_prompts(kvs, prompts, picture)?;
+        let Some(capacity) = prompts.iter().map(Vec::len).max() else { return Ok(Vec::new()) };
+        let mut decoder = Decoder::new(self, cx, kvs, picture.to_vec(), capacity)?;
+        let logits = decoder.step(prompts)?;
+        let mut values = logits.to_vec_f32()?;
+        let rows = values.chunks_exact_mut(logits.shape().cols().max(1)).zip(prompts);
+        rows.map(|(scores, prompt)| {
+            how.process(scores, prompt, prompt.len());
+            if how.do_sample {
+                how.warp(scores)?;
+            }
+            Ok(scores.to_vec())
+        })
+        .collect()
+    }
+
+    /// Whether prompts leave room in the context, and there are keys and values of the pictures they are about.
+    fn check_prompts(&self, kvs: &[Option<Tensor>], prompts: &[Vec<u32>], picture: &[usize]) -> Result<()> {
+        let context = self.config.text.max_position_embeddings;
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        if longest >= context {
+            return Err(Error::Context { prompt: longest, context });
+        }
+        if let Some(index) = prompts.iter().position(Vec::is_empty) {
+            return Err(Error::EmptyPrompt { index });
+        }
+        count("layers of keys and values", kvs.len(), self.cross.len())?;
+        let media = kvs.iter().flatten().map(|kv| kv.shape().rows() / self.config.media_tokens()).min();
+        check_pictures(picture, prompts.len(), media.unwrap_or(usize::MAX))
+    }
+}
+
+/// Whether the hooks are those that the options need.
+fn fits(how: &GenerationConfig, hooks: &Hooks) -> Result<()> {
+    let refuse = |option, value, rule| Err(Error::Generation { option, value, rule });
+    if how.num_beams > 1 && hooks.on_token.is_some() {
+        let rule = "does not go with streaming: until the end of the search any beam may turn out the best";
+        return refuse("num_beams", how.num_beams.to_string(), rule);
+    }
+    if !how.stop_strings.is_empty() && hooks.ends.is_none() {
+        let rule = "needs a tokenizer: give Hooks::ends, or ask through pheye::Assistant";
+        return refuse("stop_strings", format!("{:?}", how.stop_strings), rule);
+    }
+    Ok(())
+}
+
+impl Request<'_> {
+    /// Greedy search and sampling: each slot is an answer, which grows by the token that is chosen. `logits` are those after
+    /// the prompts.
+    fn one_by_one(
+        &self,
+        cx: &Cx,
+        decoder: &mut Decoder,
+        mut logits: Tensor,
+        hooks: &mut Hooks,
+    ) -> Result<Generated> {
+        let slots = self.prompts.len() * self.copies;
+        // Prompts and answers.
+        let mut texts: Vec<Vec<u32>> =
+            (0..slots).map(|slot| self.prompts[slot / self.copies].clone()).collect();
+        // Answers that go on, and the rows of their logits.
+        let mut open: Vec<(usize, usize)> = (0..slots).map(|slot| (slot, slot / self.copies)).collect();
+        while !open.is_empty() {
+            let chosen = self.choose(cx, &logits, &texts, &open)?;
+            let mut feed = vec![Vec::new(); slots];
+            for (&(slot, _), id) in open.iter().zip(chosen) {
+                let prompt = slot / self.copies;
+                texts[slot].push(id);
+                if let Some(on_token) = &mut hooks.on_token {
+                    on_token(slot, id);
+                }
+                let answer = &texts[slot][self.prompts[prompt].len()..];
+                let full = answer.len() >= self.limits[prompt];
+                if !full && !self.how.eos_token_id.contains(&id) && !hooks.ends(answer) {
+                    feed[slot].push(id);
+                }
+            }
+            open = rows(&feed);
+            if !open.is_empty() {
+                logits = decoder.step(&feed)?;
+            }
+        }
+        let answer =
+            |(slot, mut text): (usize, Vec<u32>)| text.split_off(self.prompts[slot / self.copies].len());
+        Ok(texts.into_iter().enumerate().map(answer).collect())
+    }
+
+    /// The next token of each open answer.
+    fn choose(
+        &self,
+        cx: &Cx,
+        logits: &Tensor,
+        texts: &[Vec<u32>],
+        open: &[(usize, usize)],
+    ) -> Result<Vec<u32>> {
+        if !self.how.do_sample && !self.how.has_processors() {
+            let best = argmax::forward(cx, logits)?;
+            return Ok(open.iter().map(|&(_, row)| best[row]).collect());
+        }
+        let (values, vocab) = (logits.to_vec_f32()?, logits.shape().cols());
+        let (mut scores, mut draws) = (Vec::with_capacity(open.len() * vocab), Vec::new());
+        for &(slot, row) in open {
+            let prompt = self.prompts[slot / self.copies].len();
+            scores.extend_from_slice(&values[row * vocab..(row + 1) * vocab]);
+            let start = scores.len() - vocab;
+            self.how.process(&mut scores[start..], &texts[slot], prompt);
+            if self.how.do_sample {
+                self.how.warp(&mut scores[start..])?;
+                draws.push(warp::number(slot % self.copies, texts[slot].len() - prompt));
+            }
+        }
+        let scores = Tensor::from_f32([open.len(), vocab], &scores)?;
+        match self.how.do_sample {
+            true => warp::draw(&scores, &draws, self.how.seed),
+            false => Ok(argmax::forward(&Cx::cpu(), &scores)?),
+        }
+    }
+
+    /// Beam search: the slots of a prompt hold its beams. `logits` are those after the prompts.
+    fn with_beams(&self, decoder: &mut Decoder, logits: &Tensor, hooks: &mut Hooks) -> Result<Generated> {
+        let vocab = logits.shape().cols();
+        let mut searches: Vec<Search> = (self.limits.iter().enumerate())
+            .map(|(i, &limit)| Search::new(i * self.copies..(i + 1) * self.copies, limit))
+            .collect();
+        let slots = searches.len() * self.copies;
+        let mut row_of: Vec<usize> = (0..slots).map(|slot| slot / self.copies).collect();
+        let mut values = logits.to_vec_f32()?;
+        loop {
+            let mut copies = Vec::new();
+            let open = searches.iter_mut().zip(self.prompts).filter(|(search, _)| !search.beams.is_empty());
+            for (search, prompt) in open {
+                let scores = |beam: &beam::Beam| {
+                    let row = row_of[beam.slot];
+                    let mut scores = values[row * vocab..(row + 1) * vocab].to_vec();
+                    log_softmax(&mut scores);
+                    self.how.process(&mut scores, &[&prompt[..], &beam.ids].concat(), prompt.len());
+                    scores
+                };
+                let scores: Vec<_> = search.beams.iter().map(scores).collect();
+                let moves = search.advance(&scores, self.how, &mut |ids| hooks.ends(ids));
+                // Of the prompt every slot has its copy.
+                copies.extend(moves.iter().map(|m| (m.from, m.to, prompt.len()..decoder.past(m.from))));
+            }
+            let mut feed = vec![Vec::new(); slots];
+            for beam in searches.iter().flat_map(|s| &s.beams) {
+                feed[beam.slot].extend(beam.ids.last());
+            }
+            let fed = rows(&feed);
+            if fed.is_empty() {
+                break;
+            }
+            decoder.copy(&copies)?;
+            values = decoder.step(&feed)?.to_vec_f32()?;
+            fed.iter().for_each(|&(slot, row)| row_of[slot] = row);
+        }
+        Ok(searches.into_iter().flat_map(|s| s.results(self.how.num_return_sequences)).collect())
+    }
+}
+
+/// Slots with new tokens, and the rows of their logits.
+fn rows(feed: &[Vec<u32>]) -> Vec<(usize, usize)> {
+    let fed = feed.iter().enumerate().filter(|(_, tokens)| !tokens.is_empty());
+    fed.enumerate().map(|(row, (slot, _))| (slot, row)).collect()
+}
