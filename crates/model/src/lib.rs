@@ -12,7 +12,7 @@ mod pheye;
 
 pub use config::{Config, Counts, LoraSpec, PRESETS};
 pub use error::{Error, Result};
-pub use generate::{EarlyStopping, Generated, GenerationConfig, Hooks};
+pub use generate::{EarlyStopping, Ends, Generated, GenerationConfig, Hooks, OnToken};
 pub use load::{CONFIG_FILE, Named, WEIGHTS_FILE, is_known_backbone};
 pub use loss::{Batch, Loss, QueuedLoss, stack};
 pub use memory::{Load, Memory};

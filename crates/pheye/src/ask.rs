@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pheye_image::{Preprocess, Rgb8, Tiles};
-use pheye_model::{Config, GenerationConfig, Hooks, Options, Pheye, stack};
+use pheye_model::{Config, GenerationConfig, Hooks, OnToken, Options, Pheye, stack};
 use pheye_ops::Cx;
 use pheye_tensor::{Device, ParamTable};
 use pheye_text::{TextStream, Tokenizer, Until, find_stop};
@@ -27,6 +27,9 @@ pub struct Answer {
     /// The tokens as generated.
     pub ids: Vec<u32>,
 }
+
+/// Sees a piece of text by which answer `.0` grows.
+pub type OnText<'a> = dyn FnMut(usize, &str) + 'a;
 
 impl Assistant {
     /// The model in `folder`, in either layout, with its tokenizer.
@@ -91,7 +94,7 @@ impl Assistant {
         questions: &[&str],
         about: &[usize],
         how: &GenerationConfig,
-        on_text: Option<&mut dyn FnMut(usize, &str)>,
+        on_text: Option<&mut OnText>,
     ) -> Result<Vec<Answer>> {
         let mut how = how.clone();
         if how.eos_token_id.is_empty() {
@@ -112,7 +115,7 @@ impl Assistant {
         let mut ends = |ids: &[u32]| {
             !stops.is_empty() && find_stop(stops, &self.text(ids, &how).unwrap_or_default()).is_some()
         };
-        let on_token = on_token.as_mut().map(|f| f as &mut dyn FnMut(usize, u32));
+        let on_token = on_token.as_mut().map(|f| f as &mut OnToken);
         let hooks = Hooks { on_token, ends: Some(&mut ends) };
         let ids = self.model.generate(cx, &kvs, &prompts, about, &how, hooks)?;
         if let Some(live) = live {
@@ -146,7 +149,7 @@ impl Assistant {
 /// Answers as someone sees them grow.
 struct Live<'a, 'f> {
     how: &'a GenerationConfig,
-    on_text: &'f mut dyn FnMut(usize, &str),
+    on_text: &'f mut OnText<'f>,
     answers: Vec<(TextStream<'a>, Until<'a>)>,
     failed: Option<pheye_text::Error>,
 }
@@ -155,7 +158,7 @@ impl<'a, 'f> Live<'a, 'f> {
     fn new(
         assistant: &'a Assistant,
         how: &'a GenerationConfig,
-        on_text: &'f mut dyn FnMut(usize, &str),
+        on_text: &'f mut OnText<'f>,
         questions: usize,
     ) -> Live<'a, 'f> {
         let answer = |_| (assistant.tokenizer.stream(), Until::new(&how.stop_strings));
@@ -189,7 +192,7 @@ impl<'a, 'f> Live<'a, 'f> {
     }
 }
 
-fn give(on_text: &mut dyn FnMut(usize, &str), i: usize, piece: &str) {
+fn give(on_text: &mut OnText, i: usize, piece: &str) {
     if !piece.is_empty() {
         on_text(i, piece);
     }

@@ -29,7 +29,7 @@ pub mod hub;
 mod located;
 
 #[cfg(feature = "ask")]
-pub use ask::{Answer, Assistant};
+pub use ask::{Answer, Assistant, OnText};
 #[cfg(feature = "ask")]
 pub use encode::encoder;
 pub use error::{Error, Result};

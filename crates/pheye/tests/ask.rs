@@ -7,7 +7,7 @@ use pheye::image::{Rgb8, Tiles};
 use pheye::model::{Config, GenerationConfig, Options, Pheye};
 use pheye::ops::Cx;
 use pheye::text::Tokenizer;
-use pheye::{Assistant, Error};
+use pheye::{Assistant, Error, OnText};
 
 fn tokenizer() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano/tokenizer.json")
@@ -83,7 +83,7 @@ fn a_folder_is_loaded_with_the_tokenizer_that_fits_it() {
 fn stop_strings_end_answers_wherever_tokens_do() {
     let (assistant, cx) = (assistant(), Cx::cpu());
     let (tiles, question) = (assistant.preprocess().pixels(&picture(9)), ["what color is the shape?"]);
-    let ask = |how: &GenerationConfig, on_text: Option<&mut dyn FnMut(usize, &str)>| {
+    let ask = |how: &GenerationConfig, on_text: Option<&mut OnText>| {
         assistant.ask(&cx, &[&tiles], &question, &[0], how, on_text).unwrap()
     };
     let open = ask(&GenerationConfig::greedy(12), None).swap_remove(0);

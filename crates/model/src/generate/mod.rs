@@ -24,13 +24,19 @@ use decode::Decoder;
 /// beams the best first.
 pub type Generated = Vec<Vec<u32>>;
 
+/// Sees token `.1` of answer `.0`.
+pub type OnToken<'a> = dyn FnMut(usize, u32) + 'a;
+
+/// Says whether an answer of these tokens is complete.
+pub type Ends<'a> = dyn FnMut(&[u32]) -> bool + 'a;
+
 /// Who looks on while answers are made.
 #[derive(Default)]
 pub struct Hooks<'a> {
     /// Sees each token of answer i as it comes. Not with beams, which take back what they said.
-    pub on_token: Option<&'a mut dyn FnMut(usize, u32)>,
+    pub on_token: Option<&'a mut OnToken<'a>>,
     /// Whether an answer of these tokens is complete, besides by `eos_token_id`: where stop strings are.
-    pub ends: Option<&'a mut dyn FnMut(&[u32]) -> bool>,
+    pub ends: Option<&'a mut Ends<'a>>,
 }
 
 impl std::fmt::Debug for Hooks<'_> {

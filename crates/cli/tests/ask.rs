@@ -1,0 +1,95 @@
+//! The options of `pheye ask`, with the nano model that comes with the source.
+
+mod common;
+
+use common::{ends, refuses, run, s, top};
+use serde_json::Value;
+
+const COLOR: &str = "what color is the shape?";
+
+fn ask(more: &[&str]) -> String {
+    let picture = top().join("picture.png");
+    ends(0, [&["ask", s(&picture), COLOR, "--device", "cpu"], more].concat()).out
+}
+
+fn json(more: &[&str]) -> Vec<Value> {
+    let out = ask(&[more, &["--json"]].concat());
+    out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn every_way_to_generate() {
+    let greedy = ask(&[]);
+    assert_eq!(greedy.lines().count(), 1);
+    // A trained model is sure of its answer, so that every way but the wildest finds it.
+    assert_eq!(ask(&["--beams", "3", "--length-penalty", "-0.5", "--early-stopping", "never"]), greedy);
+    assert_eq!(ask(&["--temperature", "0.1", "--top-k", "3", "--top-p", "0.5", "--min-p", "0.2"]), greedy);
+    let wild = ["--temperature", "9", "--top-k", "0", "--max-new-tokens", "8"];
+    let seeded = |seed| ask(&[&wild[..], &["--seed", seed]].concat());
+    assert_eq!(seeded("1"), seeded("1"));
+    assert_ne!(seeded("1"), seeded("2"));
+    let longer = json(&["--min-new-tokens", "5", "--no-repeat-ngram", "1", "--repetition-penalty", "1.2"]);
+    assert!(longer[0]["tokens"].as_u64().unwrap() >= 5, "{longer:?}");
+    // Up to its second letter.
+    let answer = greedy.trim();
+    let (first, rest) = answer.split_at(1);
+    assert_eq!(ask(&["--stop", "nowhere", "--stop", &rest[..1]]).trim(), first);
+}
+
+#[test]
+fn several_questions_answers_and_pictures() {
+    let picture = top().join("picture.png");
+    let (shape, blue) = ("what shape is in the image?", "is it a blue shape?");
+    let also = ["--also", s(&picture), blue];
+    let together = json(&[&[shape][..], &also].concat());
+    let questions: Vec<&str> = together.iter().map(|a| a["question"].as_str().unwrap()).collect();
+    assert_eq!(questions, [COLOR, shape, blue]);
+    for answer in &together {
+        let question = answer["question"].as_str().unwrap();
+        let alone = ends(0, ["ask", s(&picture), question, "--device", "cpu"]).out;
+        assert_eq!(answer["answer"], alone.trim());
+        assert_eq!(answer["picture"], s(&picture));
+    }
+    let text = ask(&[&[shape][..], &also].concat());
+    for part in questions.iter().copied().chain(together.iter().map(|a| a["answer"].as_str().unwrap())) {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+    let samples = json(&["--answers", "4", "--temperature", "5", "--top-k", "0"]);
+    assert_eq!(samples.len(), 4);
+    assert!(samples.iter().any(|a| a["answer"] != samples[0]["answer"]), "{samples:?}");
+    assert_eq!(json(&["--answers", "2", "--beams", "3"]).len(), 2);
+}
+
+#[test]
+fn options_at_odds_are_named() {
+    let picture = top().join("picture.png");
+    let refused =
+        |more: &[&str], parts: &[&str]| _ = refuses([&["ask", s(&picture), COLOR], more].concat(), parts);
+    refused(&["--temperature", "0"], &["--temperature", "above 0"]);
+    refused(&["--temperature", "-1"], &["--temperature", "above 0"]);
+    refused(&["--top-p", "1.5"], &["--top-p", "from 0 to 1"]);
+    refused(&["--min-p", "-0.5"], &["--min-p", "from 0 to 1"]);
+    refused(&["--beams", "0"], &["--beams"]);
+    refused(&["--beams", "2", "--seed", "3"], &["--beams", "do_sample"]);
+    refused(&["--answers", "2"], &["--answers", "num_beams"]);
+    refused(&["--length-penalty", "2"], &["--length-penalty", "num_beams"]);
+    refused(&["--early-stopping", "never"], &["--early-stopping", "num_beams"]);
+    refused(&["--repetition-penalty", "0"], &["--repetition-penalty"]);
+    refused(&["--min-new-tokens", "9", "--max-new-tokens", "8"], &["--min-new-tokens"]);
+    refused(&["--stop", ""], &["--stop"]);
+    // What the command line alone can tell.
+    for wrong in [&["--early-stopping", "maybe"][..], &["--also", "one.png"], &["--top-k", "-3"]] {
+        let ended = run(common::pheye([&["ask", s(&picture), COLOR], wrong].concat()));
+        assert_eq!(ended.code, Some(2), "{ended:#?}");
+    }
+}
+
+#[test]
+fn help_teaches_by_groups() {
+    let help = ends(0, ["ask", "--help"]).out;
+    for part in
+        ["Search with beams:", "Sampling:", "Repetition:", "Length and end of answers:", "--top-p 0.9"]
+    {
+        assert!(help.contains(part), "no `{part}` in\n{help}");
+    }
+}
