@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
-use pheye::model::{Batch, Config, Generation, PRESETS, Pheye};
+use pheye::model::{Batch, Config, GenerationConfig, Hooks, PRESETS, Pheye};
 use pheye::ops::lora::Dropout;
 use pheye::ops::{Cx, RandomInit};
 use pheye::tensor::{DType, Device, Grads, Init, ParamTable, Scope, Source, Tensor};
@@ -212,13 +212,15 @@ fn infer(cx: &Cx, model: &Pheye, args: &Args) -> anyhow::Result<Row> {
     kvs.iter().flatten().next_back().map_or(Ok(()), |kv| finish(cx, kv))?;
     let cross_kv = start.elapsed().as_secs_f64();
     let picture: Vec<usize> = (0..args.batch).collect();
-    let how = Generation { max_new_tokens: args.new, end: None };
+    let how = GenerationConfig::greedy(args.new);
     let (start, mut times) = (Instant::now(), Vec::new());
-    model.generate(cx, &kvs, &prompts, &picture, how, |i, _| {
+    let mut on_token = |i, _| {
         if i + 1 == args.batch {
             times.push(start.elapsed().as_secs_f64());
         }
-    })?;
+    };
+    let hooks = Hooks { on_token: Some(&mut on_token), ends: None };
+    model.generate(cx, &kvs, &prompts, &picture, &how, hooks)?;
     let prefill = *times.first().context("no token was generated")?;
     let mut row = vec![("encode", encode), ("cross_kv", cross_kv), ("prefill", prefill)];
     if times.len() > 1 {
