@@ -30,7 +30,7 @@ fn a_folder() {
 
 #[test]
 fn help() {
-    let options: [(&str, &[&str]); 6] = [
+    let options: [(&str, &[&str]); 7] = [
         ("train", &["CONFIG", "--resume", "--over", "--steps", "--questions", "--out", "--device"]),
         (
             "ask",
@@ -39,16 +39,20 @@ fn help() {
                 "QUESTION",
                 "--model",
                 "--max-new-tokens",
-                "--bf16",
+                "--weights",
                 "--max-megapixels",
                 "--ignore-orientation",
                 "--json",
                 "--device",
             ],
         ),
-        ("eval", &["CONFIG", "--model", "--questions", "--json", "--device"]),
+        ("eval", &["CONFIG", "--model", "--weights", "--questions", "--json", "--device"]),
         ("verify", &["DIR", "--verbose", "--json", "--device"]),
         ("info", &["PRESET|DIR", "--json"]),
+        (
+            "bench",
+            &["--preset", "--mode", "--weights", "--prompt", "--new", "--repeat", "--json", "--device"],
+        ),
         ("convert", &["FROM", "TO", "--bf16"]),
     ];
     let top = ends(0, ["--help"]).out;

@@ -31,7 +31,7 @@ const RELEASED_WEIGHTS: &str = "checkpoint.pt";
 
 /// The type that a parameter is kept in.
 fn dtype(options: Options) -> impl Fn(&str) -> DType {
-    move |name| if Pheye::is_pheye_param(name) { options.trained } else { options.frozen }
+    move |name| options.dtype(name)
 }
 
 impl Config {

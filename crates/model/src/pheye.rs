@@ -18,20 +18,37 @@ pub struct Options {
     pub frozen: DType,
     /// What the weights that Pheye trains are kept in; training itself always makes them f32.
     pub trained: DType,
+    /// Whether the matrices that every generated token reads whole are kept in int8, a factor for each row: a quarter of the bytes of
+    /// f32, rounded to 127 steps. For inference on the CPU.
+    pub int8: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { frozen: DType::F32, trained: DType::F32 }
+        Options { frozen: DType::F32, trained: DType::F32, int8: false }
     }
 }
 
 impl Options {
     /// Everything in bf16: to run a model in half the memory.
-    pub const BF16: Options = Options { frozen: DType::Bf16, trained: DType::Bf16 };
+    pub const BF16: Options = Options { frozen: DType::Bf16, trained: DType::Bf16, int8: false };
+
+    /// [`Options::BF16`] with int8 where it saves time.
+    pub const INT8: Options = Options { int8: true, ..Options::BF16 };
 
     /// Frozen weights in bf16, the others in f32: to train in less memory.
-    pub const FROZEN_BF16: Options = Options { frozen: DType::Bf16, trained: DType::F32 };
+    pub const FROZEN_BF16: Options = Options { trained: DType::F32, ..Options::BF16 };
+}
+
+impl Options {
+    /// What the parameter of this name is kept in.
+    pub fn dtype(self, name: &str) -> DType {
+        match (self.int8 && Pheye::is_read_by_every_token(name), Pheye::is_pheye_param(name)) {
+            (true, _) => DType::Int8,
+            (_, true) => self.trained,
+            (_, false) => self.frozen,
+        }
+    }
 }
 
 /// How many layers keep only their input for backward and are computed again there: less memory, about a third more time for each,

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pheye::image::DecodeOptions;
-use pheye::model::Options;
 
 use super::generation::GenerationArgs;
 use super::{DeviceArg, ModelArg};
@@ -37,9 +36,6 @@ pub struct Args {
     also: Vec<String>,
     #[command(flatten)]
     model: ModelArg,
-    /// Keep weights in bf16: half the memory
-    #[arg(long)]
-    bf16: bool,
     /// Largest picture that is decoded, in megapixels
     #[arg(long, value_name = "MP")]
     max_megapixels: Option<u64>,
@@ -73,8 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
     let pictures: Vec<_> = files.iter().map(|f| pheye::image::open(f, &decode)).collect::<Result<_, _>>()?;
     let cx = args.device.open()?;
-    let mut assistant =
-        super::load(&args.model.locate()?, if args.bf16 { Options::BF16 } else { Options::default() })?;
+    let mut assistant = args.model.load(&cx)?;
     assistant.move_to(&cx.device)?;
     let tiles: Vec<_> = pictures.iter().map(|p| assistant.preprocess().pixels(p)).collect();
     let tiles: Vec<_> = tiles.iter().collect();

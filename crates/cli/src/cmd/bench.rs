@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
-use pheye::model::{Batch, Config, GenerationConfig, Hooks, PRESETS, Pheye};
+use pheye::model::{Batch, Config, GenerationConfig, Hooks, Options, PRESETS, Pheye};
 use pheye::ops::lora::Dropout;
 use pheye::ops::{Cx, RandomInit};
 use pheye::tensor::{DType, Device, Grads, Init, ParamTable, Scope, Source, Tensor};
@@ -157,12 +157,9 @@ impl Weights {
 fn random(config: &Config, mode: Mode, weights: Weights) -> anyhow::Result<Pheye> {
     let dtype: fn(&str) -> DType = match (weights, mode) {
         (Weights::F32, _) => |_| DType::F32,
-        (Weights::Bf16, Mode::Infer) => |_| DType::Bf16,
-        (Weights::Int8, Mode::Infer) => |name| match Pheye::is_read_by_every_token(name) {
-            true => DType::Int8,
-            false => DType::Bf16,
-        },
-        (_, Mode::Train) => |name| if Pheye::is_pheye_param(name) { DType::F32 } else { DType::Bf16 },
+        (_, Mode::Train) => |name| Options::FROZEN_BF16.dtype(name),
+        (Weights::Bf16, Mode::Infer) => |name| Options::BF16.dtype(name),
+        (Weights::Int8, Mode::Infer) => |name| Options::INT8.dtype(name),
     };
     let mut source = RandomInit::new(0).with_dtype(dtype);
     Ok(Pheye::build(config, &mut Scope::new(&mut source, ""))?)

@@ -8,7 +8,7 @@ use pheye::Assistant;
 use pheye::data::Manifest;
 use pheye::eval::{Accuracy, AccuracyOptions, Asked, Judged};
 use pheye::image::DecodeOptions;
-use pheye::model::{GenerationConfig, Options};
+use pheye::model::GenerationConfig;
 use pheye::ops::Cx;
 use pheye::train::Config;
 
@@ -27,9 +27,6 @@ pub struct Args {
     config: PathBuf,
     #[command(flatten)]
     model: ModelArg,
-    /// Keep weights in bf16: half the memory
-    #[arg(long)]
-    bf16: bool,
     /// Ask only the first N questions
     #[arg(long, value_name = "N", value_parser = super::at_least_one)]
     questions: Option<usize>,
@@ -43,8 +40,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     let cx = args.device.open()?;
-    let mut assistant =
-        super::load(&args.model.locate()?, if args.bf16 { Options::BF16 } else { Options::default() })?;
+    let mut assistant = args.model.load(&cx)?;
     assistant.move_to(&cx.device)?;
     let (accuracy, _) = measure(&cx, &config, &args.config, &assistant, args.questions)?;
     if args.json {

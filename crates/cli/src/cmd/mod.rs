@@ -16,12 +16,8 @@ use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
-use pheye::model::Options;
 use pheye::ops::Cx;
 use pheye::tensor::Device;
-use pheye::{Assistant, Located};
-
-use crate::progress::Loading;
 
 /// Where to compute.
 #[derive(clap::Args)]
@@ -38,12 +34,6 @@ impl DeviceArg {
         let device: Device = self.device.parse().context("--device")?;
         Ok(Cx::new(device))
     }
-}
-
-/// The model whose files are at `files` with its tokenizer, with a bar while a large one loads.
-pub fn load(files: &Located, options: Options) -> anyhow::Result<Assistant> {
-    let mut bar = Loading::new();
-    Ok(Assistant::load_located(files, options, |done, all| bar.at(done, all))?)
 }
 
 /// The folder of the nano model that comes with the source: below the working folder or one above it, or where this

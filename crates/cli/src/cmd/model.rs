@@ -1,6 +1,15 @@
 //! Which model a command means: the shipped one, a folder, or a name on the Hugging Face hub.
 
-use pheye::Located;
+use std::path::Path;
+
+use anyhow::bail;
+use clap::ValueEnum;
+use pheye::model::Options;
+use pheye::ops::Cx;
+use pheye::tensor::Device;
+use pheye::{Assistant, Located};
+
+use crate::progress::Loading;
 
 /// The model that a command works with.
 #[derive(clap::Args)]
@@ -9,9 +18,45 @@ pub struct ModelArg {
     /// `miguelcarv/Pheye-x4-672` (`OWNER/NAME@REVISION` for another than `main`), which is downloaded once
     #[arg(long = "model", value_name = "DIR|OWNER/NAME")]
     model: Option<String>,
+    /// How the weights are kept in memory
+    #[arg(long, value_enum, default_value_t = Weights::Auto)]
+    weights: Weights,
 }
 
+/// How weights are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Weights {
+    /// Bf16 for a model of more than a gigabyte, f32 for a smaller one
+    Auto,
+    /// Single precision
+    F32,
+    /// Half the memory, rounded to 8 bits
+    Bf16,
+    /// Bf16, and int8 with a factor for each row in the matrices that every generated token reads: the fastest on a CPU
+    Int8,
+}
+
+/// From this size of its files on, a model is kept in bf16.
+const LARGE: u64 = 1_000_000_000;
+
 impl ModelArg {
+    /// The model with its tokenizer, with a bar while a large one loads.
+    pub fn load(&self, cx: &Cx) -> anyhow::Result<Assistant> {
+        let files = self.locate()?;
+        let options = match self.weights {
+            Weights::F32 => Options::default(),
+            Weights::Bf16 => Options::BF16,
+            Weights::Int8 if matches!(cx.device, Device::Gpu(_)) => {
+                bail!("--weights int8 is for `--device cpu`: the kernels of a GPU take bf16")
+            }
+            Weights::Int8 => Options::INT8,
+            Weights::Auto if size(&files.folder) > LARGE => Options::BF16,
+            Weights::Auto => Options::default(),
+        };
+        let mut bar = Loading::new();
+        Ok(Assistant::load_located(&files, options, |done, all| bar.at(done, all))?)
+    }
+
     /// Where its files are; downloads those that are missing, with a progress bar.
     pub fn locate(&self) -> anyhow::Result<Located> {
         match &self.model {
@@ -19,6 +64,12 @@ impl ModelArg {
             None => Ok(Located::folder(super::shipped_model()?)),
         }
     }
+}
+
+/// Bytes of all files in `folder`; of those that cannot be read none.
+fn size(folder: &Path) -> u64 {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.filter_map(|f| std::fs::metadata(f.path()).ok()).map(|m| m.len()).sum()
 }
 
 /// Where the files of `model` are, a folder or a name on the hub.
