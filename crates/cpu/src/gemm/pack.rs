@@ -138,9 +138,10 @@ unsafe fn transpose8<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 8]
                     _mm256_shuffle_ps::<0xee>(h0, h1),
                 ];
             }
-            for c in 0..4 {
-                let low = _mm256_permute2f128_ps::<0x20>(quads[0][c], quads[1][c]);
-                let high = _mm256_permute2f128_ps::<0x31>(quads[0][c], quads[1][c]);
+            let [upper, lower] = quads;
+            for (c, (&upper, lower)) in upper.iter().zip(lower).enumerate() {
+                let low = _mm256_permute2f128_ps::<0x20>(upper, lower);
+                let high = _mm256_permute2f128_ps::<0x31>(upper, lower);
                 _mm256_storeu_ps(panel.as_mut_ptr().add((k + c) * wide), low);
                 _mm256_storeu_ps(panel.as_mut_ptr().add((k + 4 + c) * wide), high);
             }
