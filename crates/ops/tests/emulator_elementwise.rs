@@ -30,7 +30,7 @@ const UPLOADS: [(DType, Upload); 2] = [(DType::Bf16, upload_bf16), (DType::F32, 
 fn inputs(dtype: DType, n: usize, seed: u64) -> Vec<f32> {
     match dtype {
         DType::Bf16 => bf16_values(n, seed),
-        DType::F32 => normal(seed, n),
+        DType::F32 | DType::Int8 => normal(seed, n),
     }
 }
 
