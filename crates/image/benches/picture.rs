@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::io::Cursor;
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
@@ -54,7 +55,7 @@ fn benches(c: &mut Criterion) {
     let (jpeg, png) = (jpeg(&photo), png(&photo));
     let options = DecodeOptions::default();
     let mut group = c.benchmark_group("22 MP");
-    group.sample_size(10);
+    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     group.bench_function("decode JPEG", |b| b.iter(|| decode(black_box(&jpeg), "photo", &options).unwrap()));
     group.bench_function("decode PNG", |b| b.iter(|| decode(black_box(&png), "photo", &options).unwrap()));
     group.bench_function("turn by 90°", |b| b.iter(|| rotate(black_box(&photo), 1)));

@@ -14,7 +14,7 @@ pub struct GenerationConfig {
     pub min_new_tokens: usize,
     /// Tokens that end an answer; they are part of the result.
     pub eos_token_id: Vec<u32>,
-    /// Texts that end an answer. Whoever generates by ids must say where they are: [`super::Hooks::ends`].
+    /// Texts that end an answer. Whoever generates by ids must say where they are, by [`super::Hooks`].
     pub stop_strings: Vec<String>,
     /// Answers followed at a time; 1 is greedy, or sampling.
     pub num_beams: usize,

@@ -120,7 +120,7 @@ impl Pheye {
         }
     }
 
-    /// Scores [vocab_size] of the token after each prompt, processed and, with `do_sample`, warped: their softmax is what
+    /// Scores `[vocab_size]` of the token after each prompt, processed and, with `do_sample`, warped: their softmax is what
     /// sampling draws from.
     ///
     /// # Errors
