@@ -1,11 +1,16 @@
 //! Linears, plain and with a LoRA adapter, at the sizes of ViT-H, of the cross-attention blocks and of Phi.
+//!
+//! On a GPU, with feature `cublaslt`, cuBLASLt runs the products of each row in the same process: y = x Wᵀ (NT), dx = dy W (NN),
+//! dW += dyᵀ x (TN), without the bias and the adapter. It is a yardstick more than a rival: what the row would cost if all else
+//! were free.
 
 mod common;
 
-use common::{Bench, Case, linear, place, random, work};
+use common::{Bench, Case, Result, Work, linear, place, random, random_f32, work};
+use pheye_ops::Cx;
 use pheye_ops::linear as plain;
 use pheye_ops::lora::{self, Adapter, Dropout, LoraLinear, Route, RowRange};
-use pheye_tensor::{Init, Param, Source};
+use pheye_tensor::{Device, Factor, Init, Param, Product, Source, Tensor};
 use serde::Deserialize;
 
 #[derive(Clone, Deserialize)]
@@ -23,55 +28,86 @@ struct Row {
     forward_only: bool,
 }
 
+/// What of a row is timed.
+#[derive(Clone, Copy, PartialEq)]
+enum Pass {
+    Forward,
+    /// dx and the gradients of what is trained.
+    Backward,
+    /// dW alone.
+    Weight,
+}
+
 impl Row {
-    fn case(&self, back: bool, e: u64) -> Case {
+    fn passes(&self) -> &'static [Pass] {
+        match (self.forward_only, self.trained) {
+            (true, _) => &[Pass::Forward],
+            (false, true) => &[Pass::Forward, Pass::Backward, Pass::Weight],
+            (false, false) => &[Pass::Forward, Pass::Backward],
+        }
+    }
+
+    fn case(&self, pass: Pass, e: u64) -> Case {
         let Row { m, k, n, r, .. } = *self;
         let [m, k, n, rank] = [m, k, n, r.unwrap_or(0)].map(|x| x as u64);
         let mut shape = format!("{m}x{k}x{n}");
         if self.trained {
             shape += " trained";
         }
-        let mut flops = 2 * m * k * n + 2 * m * rank * (k + n);
+        // One product and the adapter's two.
+        let product = 2 * m * k * n;
+        let mut flops = product + 2 * m * rank * (k + n);
         // x, y, W; A, B and S = xAᵀ
         let mut bytes = e * (m * (k + n + rank) + k * n + rank * (k + n));
         if let (Some(r), Some(p)) = (r, self.dropout) {
             shape += &format!(" r{r} p{p}");
         }
-        if back {
-            // dy, dx, W; for a trained W also x and dW += dyᵀx; for adapters also x, S, and A's and B's += in f32
-            let sums = if self.trained { k * n } else { rank * (k + n) };
-            flops += if self.trained { 2 * m * k * n } else { 2 * m * rank * (k + n) };
-            bytes += 8 * sums + if sums > 0 { e * m * k } else { 0 };
+        match pass {
+            Pass::Forward => {}
+            Pass::Backward => {
+                // dy, dx, W; for a trained W also x and dW += dyᵀx; for adapters also x, S, and A's and B's += in f32
+                let sums = if self.trained { k * n } else { rank * (k + n) };
+                flops += if self.trained { product } else { 2 * m * rank * (k + n) };
+                bytes += 8 * sums + if sums > 0 { e * m * k } else { 0 };
+            }
+            // dy, x and dW += in f32
+            Pass::Weight => (flops, bytes) = (product, e * m * (k + n) + 8 * k * n),
         }
         Case {
             op: if r.is_some() { "lora" } else { "linear" },
             shape,
-            direction: if back { "backward" } else { "forward" },
+            direction: match pass {
+                Pass::Forward => "forward",
+                Pass::Backward => "backward",
+                Pass::Weight => "dW",
+            },
             flops,
             bytes,
         }
     }
 }
 
-/// y, or dx and the gradients of what is trained.
-fn plain_row(bench: &mut Bench, row: &Row, back: bool) {
-    let (case, row) = (row.case(back, bench.element()), row.clone());
+fn plain_row(bench: &mut Bench, row: &Row, pass: Pass) {
+    let (case, row) = (row.case(pass, bench.element()), row.clone());
     bench.row(case, move |cx| {
         let x = random(cx, "x", [row.m, row.k])?;
         let mut layer = linear(row.n, row.k, true);
         place(cx, layer.bias.iter_mut().collect(), false)?;
         let mut grads = place(cx, vec![&mut layer.weight], row.trained)?;
-        if !back {
+        if pass == Pass::Forward {
             return work(move |cx| plain::forward(cx, &x, &layer));
         }
         let (_, saved) = plain::forward(cx, &x, &layer)?;
         let dy = random(cx, "dy", [row.m, row.n])?;
+        if pass == Pass::Weight {
+            return work(move |cx| plain::backward_params(cx, &saved, &dy, &layer, Some(&mut grads)));
+        }
         work(move |cx| plain::backward(cx, &saved, &dy, &layer, Some(&mut grads)))
     });
 }
 
-fn lora_row(bench: &mut Bench, row: &Row, rank: usize, back: bool) {
-    let (case, row) = (row.case(back, bench.element()), row.clone());
+fn lora_row(bench: &mut Bench, row: &Row, rank: usize, pass: Pass) {
+    let (case, row) = (row.case(pass, bench.element()), row.clone());
     bench.row(case, move |cx| {
         let Row { m, k, n, .. } = row;
         let x = random(cx, "x", [m, k])?;
@@ -86,7 +122,7 @@ fn lora_row(bench: &mut Bench, row: &Row, rank: usize, back: bool) {
         let layer = LoraLinear { base, adapters: vec![Some(adapter)], module: 0 };
         let dropout = row.dropout.filter(|&p| p > 0.0).map(|p| Dropout { p, seed: 1, stream: 1 });
         let route = Route { ranges: vec![RowRange { rows: 0..m, adapter: Some(0) }], dropout };
-        if !back {
+        if pass == Pass::Forward {
             return work(move |cx| lora::forward(cx, &x, &layer, &route));
         }
         let (_, saved) = lora::forward(cx, &x, &layer, &route)?;
@@ -95,14 +131,66 @@ fn lora_row(bench: &mut Bench, row: &Row, rank: usize, back: bool) {
     });
 }
 
+/// A bf16 matrix as the factor of a product.
+fn factor(t: &Tensor, transposed: bool) -> Result<Factor> {
+    Ok(Factor { region: t.region()?, ld: t.shape().cols(), transposed })
+}
+
+/// c = a b, or c += a b, by cuBLASLt.
+fn product(a: Factor, b: Factor, c: &Tensor, inner: usize, add: bool) -> Result<Product> {
+    let (rows, ldc) = (c.shape().rows(), c.shape().cols());
+    Ok(Product {
+        dims: [rows, ldc, inner],
+        a,
+        b,
+        c: c.region()?,
+        ldc,
+        wide: add,
+        alpha: 1.0,
+        beta: if add { 1.0 } else { 0.0 },
+    })
+}
+
+/// The products of a row, by cuBLASLt.
+fn products(cx: &Cx, row: &Row, pass: Pass) -> Result<Work> {
+    let Device::Gpu(gpu) = cx.device.clone() else { return Err("cuBLASLt needs a GPU".into()) };
+    let Row { m, k, n, trained, .. } = *row;
+    let (x, w) = (random(cx, "x", [m, k])?, random(cx, "w", [n, k])?);
+    // y, whose values serve as dy too.
+    let (y, dx) = (random(cx, "y", [m, n])?, cx.empty([m, k])?);
+    let dw = random_f32(cx, "dw", n * k)?.reshape([n, k])?;
+    let nt = product(factor(&x, false)?, factor(&w, true)?, &y, k, false)?;
+    let nn = product(factor(&y, false)?, factor(&w, false)?, &dx, n, false)?;
+    let tn = product(factor(&y, true)?, factor(&x, false)?, &dw, m, true)?;
+    let all = match pass {
+        Pass::Forward => vec![nt],
+        Pass::Backward if trained => vec![nn, tn],
+        Pass::Backward => vec![nn],
+        Pass::Weight => vec![tn],
+    };
+    Ok(Box::new(move |_| {
+        // Regions do not keep memory alive.
+        let _memory = (&x, &w, &y, &dx, &dw);
+        for product in &all {
+            if !gpu.blas(product)? {
+                return Err("cuBLASLt has no algorithm for this product".into());
+            }
+        }
+        Ok(())
+    }))
+}
+
 fn main() {
     common::run("linear", |bench| {
         for row in bench.rows::<Row>()? {
-            for back in [false, true] {
+            for &pass in row.passes() {
                 match row.r {
-                    _ if back && row.forward_only => {}
-                    Some(rank) => lora_row(bench, &row, rank, back),
-                    None => plain_row(bench, &row, back),
+                    Some(rank) => lora_row(bench, &row, rank, pass),
+                    None => plain_row(bench, &row, pass),
+                }
+                if cfg!(feature = "cublaslt") && bench.on_gpu() {
+                    let case = row.case(pass, bench.element());
+                    bench.rival(case, "cuBLASLt", |cx| products(cx, &row, pass));
                 }
             }
         }

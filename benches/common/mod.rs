@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use device::Clock;
+use record::OURS;
 pub use record::Rate;
 use record::Records;
 
@@ -49,7 +50,7 @@ pub struct Case {
     pub op: &'static str,
     /// Its sizes.
     pub shape: String,
-    /// `forward` or `backward`.
+    /// `forward`, `backward`, or `dW`: of backward the weight's gradient alone.
     pub direction: &'static str,
     /// Arithmetic that the operation needs.
     pub flops: u64,
@@ -98,7 +99,7 @@ impl Bench {
     /// The rows of this family for the device. On the CPU those with a `cpu` entry, changed as it says.
     pub fn rows<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
         let shapes: Value = serde_json::from_str(include_str!("../shapes.json"))?;
-        let on_cpu = matches!(self.cx.device, Device::Cpu);
+        let on_cpu = !self.on_gpu();
         let mut rows = Vec::new();
         for row in shapes[self.family].as_array().ok_or("shapes.json lacks this family")? {
             let mut row = row.as_object().ok_or("a row of shapes.json is no object")?.clone();
@@ -119,14 +120,34 @@ impl Bench {
 
     /// Measures one row. `make` makes its inputs, and is not called when the command line leaves the row out.
     pub fn row(&mut self, case: Case, make: impl FnOnce(&Cx) -> Result<Work>) {
-        if let Err(e) = self.try_row(&case, make) {
+        if let Err(e) = self.try_row(&case, OURS, make) {
             eprintln!("error: {} {} {}: {e}", case.op, case.shape, case.direction);
             self.failed = true;
         }
     }
 
-    fn try_row(&mut self, case: &Case, make: impl FnOnce(&Cx) -> Result<Work>) -> Result<()> {
-        let name = format!("{} {} {}", case.shape, self.cx.dtype(), case.direction);
+    /// Measures another way to do `case` on this device, by the same clock. One that cannot is left out with its reason.
+    pub fn rival(&mut self, case: Case, backend: &'static str, make: impl FnOnce(&Cx) -> Result<Work>) {
+        if let Err(e) = self.try_row(&case, backend, make) {
+            eprintln!("left out: {} {} {} {backend}: {e}", case.op, case.shape, case.direction);
+        }
+    }
+
+    /// Whether rows run on a GPU.
+    pub fn on_gpu(&self) -> bool {
+        matches!(self.cx.device, Device::Gpu(_))
+    }
+
+    fn try_row(
+        &mut self,
+        case: &Case,
+        backend: &'static str,
+        make: impl FnOnce(&Cx) -> Result<Work>,
+    ) -> Result<()> {
+        let mut name = format!("{} {} {}", case.shape, self.cx.dtype(), case.direction);
+        if backend != OURS {
+            name += &format!(" {backend}");
+        }
         let (cx, clock) = (&self.cx, &self.clock);
         let (mut make, mut runner) = (Some(make), None);
         let (mut times, mut last, mut fault) = (Vec::new(), 0, None);
@@ -182,7 +203,7 @@ impl Bench {
             self.roofline = Some(self.measure_roofline()?);
         }
         if let Some(roofline) = self.roofline {
-            self.records.add(case, &mut times, roofline);
+            self.records.add(case, backend, &mut times, roofline);
         }
         Ok(())
     }

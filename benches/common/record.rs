@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use super::{Case, Result};
 
+/// The backend of rows that are Pheye's own.
+pub const OURS: &str = "pheye";
+
 /// FLOPs and bytes a second.
 #[derive(Clone, Copy)]
 pub struct Rate {
@@ -45,29 +48,29 @@ impl Records {
         Ok(Records { family, dtype: cx.dtype(), device: name, file, peers, rows: Vec::new() })
     }
 
-    fn line(&self, op: &str, shape: &str, direction: &str) -> Value {
+    fn line(&self, op: &str, shape: &str, direction: &str, backend: &str) -> Value {
         json!({ "family": self.family, "op": op, "shape": shape, "dtype": self.dtype.name(), "direction": direction,
-                "backend": "pheye", "device": self.device })
+                "backend": backend, "device": self.device })
     }
 
     /// Keeps what the device reaches at best.
     pub fn roofline(&mut self, rate: Rate) {
         println!("roofline: {:.3} TFLOP/s, {:.1} GB/s\n", rate.flops / 1e12, rate.bytes / 1e9);
-        let mut line = self.line("roofline", "", "");
+        let mut line = self.line("roofline", "", "", OURS);
         line["tflops"] = json!(rate.flops / 1e12);
         line["gbps"] = json!(rate.bytes / 1e9);
         self.rows.push(line);
     }
 
-    /// Keeps a row, and prints it.
-    pub fn add(&mut self, case: &Case, times: &mut [Duration], roofline: Rate) {
+    /// Keeps what `backend` took for a row, and prints it; ours with the ratio to the fastest rival, others with ours to them.
+    pub fn add(&mut self, case: &Case, backend: &str, times: &mut [Duration], roofline: Rate) {
         times.sort_unstable();
         let us = |t: Duration| t.as_secs_f64() * 1e6;
         let half = times.len() / 2;
         let median = (us(times[half]) + us(times[(times.len() - 1) / 2])) / 2.0;
         let (flops, bytes) = (case.flops as f64, case.bytes as f64);
         let floor = 1e6 * (flops / roofline.flops).max(bytes / roofline.bytes);
-        let mut line = self.line(case.op, &case.shape, case.direction);
+        let mut line = self.line(case.op, &case.shape, case.direction, backend);
         let (tflops, gbps) = (flops / median / 1e6, bytes / median / 1e3);
         for (key, value) in [
             ("median_us", json!(median)),
@@ -85,11 +88,18 @@ impl Records {
         let share = 100.0 * floor / median;
         print!("    {median:.1} us, {tflops:.3} TFLOP/s, {gbps:.1} GB/s, {share:.0} % of the roofline");
         let same = |peer: &&Value| ["op", "shape", "dtype", "direction"].iter().all(|k| peer[*k] == line[*k]);
-        let timed =
-            self.peers.iter().filter(same).filter_map(|p| Some((p["median_us"].as_f64()?, &p["backend"])));
-        if let Some((rival, name)) = timed.min_by(|a, b| a.0.total_cmp(&b.0)) {
-            let name = name.as_str().unwrap_or_default();
-            print!(", {:.2} times the speed of {name}", rival / median);
+        let time = |line: &Value| line["median_us"].as_f64();
+        let rival = self.peers.iter().filter(same).filter_map(|p| Some((time(p)?, &p["backend"])));
+        let ours = self.rows.iter().filter(same).find(|row| row["backend"] == OURS).and_then(time);
+        match (rival.min_by(|a, b| a.0.total_cmp(&b.0)), ours) {
+            (_, Some(ours)) if backend != OURS => {
+                print!(", ours has {:.2} times the speed of {backend}", median / ours)
+            }
+            (Some((rival, name)), _) if backend == OURS => {
+                let name = name.as_str().unwrap_or_default();
+                print!(", {:.2} times the speed of {name}", rival / median)
+            }
+            _ => {}
         }
         println!("\n");
         self.rows.push(line);

@@ -141,7 +141,7 @@ fn programs(o: &Options) -> Result<BTreeMap<String, PathBuf>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.args(["bench", "--package", "pheye-kernels", "--benches", "--no-run", "--message-format=json"]);
     if o.device != "cpu" {
-        cargo.args(["--features", "cuda"]);
+        cargo.args(["--features", "cublaslt"]); // and with it `cuda`
     }
     let built = cargo.current_dir(&o.root).stderr(Stdio::inherit()).output()?;
     if !built.status.success() {

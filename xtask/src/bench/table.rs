@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 const OURS: &str = "pheye";
 
+/// The products of a row alone, without what is fused to them: no rival to the row, and a column of its own.
+const PRODUCT: &str = "cuBLASLt";
+
 fn text<'a>(line: &'a Value, key: &str) -> &'a str {
     line[key].as_str().unwrap_or_default()
 }
@@ -18,7 +21,8 @@ fn median(mut of: Vec<f64>) -> f64 {
     (of[half] + of[(of.len() - 1) / 2]) / 2.0
 }
 
-/// One row for each row of ours: the median over the rounds, the share of the roofline, the rivals and the ratio to the fastest.
+/// One row for each row of ours: the median over the rounds, the share of the roofline, the rivals and the ratio to the fastest,
+/// the ratio to cuBLASLt's plain product.
 ///
 /// The roofline is the best that any side's copy or product reached.
 pub fn report(lines: &[Value]) -> Value {
@@ -46,9 +50,13 @@ pub fn report(lines: &[Value]) -> Value {
         let mut row = json!({
             "family": family, "op": op, "shape": shape, "dtype": dtype, "direction": direction,
         });
-        let rivals: BTreeMap<_, _> =
+        let mut rivals: BTreeMap<_, _> =
             sides.iter().filter(|(b, _)| **b != OURS).map(|(b, of)| (*b, [time(of), least(of)])).collect();
+        let product = rivals.remove(PRODUCT);
         row["rivals_median_min_us"] = json!(rivals);
+        if let Some(times) = product {
+            row["cublaslt_median_min_us"] = json!(times);
+        }
         if let Some(ours) = sides.get(OURS) {
             let (us, flops, bytes) = (time(ours), ours[0]["flops"].as_f64(), ours[0]["bytes"].as_f64());
             let (flops, bytes) = (flops.unwrap_or(0.0), bytes.unwrap_or(0.0));
@@ -67,6 +75,9 @@ pub fn report(lines: &[Value]) -> Value {
                 let best = rivals.values().map(|r| r[1]).fold(f64::INFINITY, f64::min);
                 row["ratio_of_best"] = json!(best / least(ours));
             }
+            if let Some([theirs, _]) = product {
+                row["ratio_to_cublaslt"] = json!(theirs / us);
+            }
         }
         out.push(row);
     }
@@ -77,8 +88,9 @@ pub fn report(lines: &[Value]) -> Value {
 }
 
 /// The report for people: medians, and in brackets the fastest runs, which other work on the machine disturbs least. Above 1 in
-/// the last column means that ours is faster.
+/// a column of ratios means that ours is faster. The columns on cuBLASLt are there when it ran.
 pub fn markdown(report: &Value) -> String {
+    // Writing to a string cannot fail.
     let roofline = &report["roofline"];
     let number = |v: &Value| v.as_f64().unwrap_or(0.0);
     let mut out = format!(
@@ -92,9 +104,16 @@ pub fn markdown(report: &Value) -> String {
         number(&roofline["gbps"]),
         text(roofline, "gbps_by"),
     );
-    out += "| operation | shape | direction | µs | TFLOP/s | GB/s | of the roofline | fastest rival | its µs | times its speed |\n";
-    out += "|---|---|---|---|---|---|---|---|---|---|\n";
-    for row in report["rows"].as_array().into_iter().flatten() {
+    let rows = || report["rows"].as_array().into_iter().flatten();
+    let product = rows().any(|row| row["ratio_to_cublaslt"].is_number());
+    let [names, rule] =
+        if product { [" cuBLASLt's product, µs | times its speed |", "---|---|"] } else { [""; 2] };
+    let _ = writeln!(
+        out,
+        "| operation | shape | direction | µs | TFLOP/s | GB/s | of the roofline | fastest rival | its µs | times its speed |{names}\n\
+         |---|---|---|---|---|---|---|---|---|---|{rule}",
+    );
+    for row in rows() {
         if !row["median_us"].is_number() {
             continue;
         }
@@ -106,10 +125,17 @@ pub fn markdown(report: &Value) -> String {
             theirs = format!("{} ({})", short(number(&times[0])), short(number(&times[1])));
             ratio = format!("{:.2} ({:.2})", number(&row["ratio"]), number(&row["ratio_of_best"]));
         }
-        // Writing to a string cannot fail.
+        let alone = match &row["cublaslt_median_min_us"] {
+            times if row["ratio_to_cublaslt"].is_number() => {
+                let [median, least] = [0, 1].map(|i| short(number(&times[i])));
+                format!(" {median} ({least}) | {:.2} |", number(&row["ratio_to_cublaslt"]))
+            }
+            _ if product => " | |".to_owned(),
+            _ => String::new(),
+        };
         let _ = writeln!(
             out,
-            "| {} | {} {} | {} | {} ({}) | {:.3} | {:.1} | {:.0} % | {rival} | {theirs} | {ratio} |",
+            "| {} | {} {} | {} | {} ({}) | {:.3} | {:.1} | {:.0} % | {rival} | {theirs} | {ratio} |{alone}",
             text(row, "op"),
             text(row, "shape"),
             text(row, "dtype"),
@@ -167,6 +193,31 @@ mod tests {
             markdown(&report)
                 .contains("4.0 (2.0) | 0.500 | 0.2 | 50 % | fast | 30.0 (30.0) | 7.50 (15.00) |")
         );
+    }
+
+    #[test]
+    fn the_plain_product_has_a_column_and_is_no_rival() {
+        let other = |us: f64| {
+            let mut row = line("pheye", us);
+            row["shape"] = json!("9x9");
+            row
+        };
+        let top = json!({ "op": "roofline", "backend": "pheye", "tflops": 1.0, "gbps": 1.0 });
+        let lines = [top, line("pheye", 4.0), line("cuBLASLt", 3.0), line("F.linear", 8.0), other(5.0)];
+        let report = report(&lines);
+        let [row, without] = [&report["rows"][0], &report["rows"][1]];
+        assert_eq!((row["rival"].as_str(), row["ratio"].as_f64()), (Some("F.linear"), Some(2.0)));
+        assert_eq!(row["ratio_to_cublaslt"].as_f64(), Some(0.75));
+        assert_eq!(row["rivals_median_min_us"], json!({ "F.linear": [8.0, 8.0] }));
+        assert!(without["ratio_to_cublaslt"].is_null());
+        let table = markdown(&report);
+        let ends = ["| cuBLASLt's product, µs | times its speed |", "| 3.0 (3.0) | 0.75 |", "|  |  |  | | |"];
+        let found: Vec<_> = table.lines().filter(|l| ends.iter().any(|end| l.ends_with(end))).collect();
+        assert_eq!(found.len(), 3, "{table}");
+        let columns = |l: &str| l.matches('|').count();
+        assert!(table.lines().skip(2).all(|l| columns(l) == columns(found[0])), "{table}");
+        // No column where it did not run.
+        assert!(!markdown(&super::report(&[line("pheye", 4.0), line("F.linear", 8.0)])).contains("cuBLASLt"));
     }
 
     #[test]
