@@ -1,0 +1,95 @@
+//! What the children of `tests/driver.rs` do; their files of kernels hold `standin_add`.
+
+use super::*;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Add {
+    x: u64,
+    y: u64,
+}
+
+/// Opens a device.
+pub fn open(device: &str) -> Result<String> {
+    let gpu = Gpu::open(device)?;
+    let (free, total) = gpu.memory()?;
+    Ok(format!("{gpu}, {} multiprocessors, {free} of {total} bytes free", gpu.sms()))
+}
+
+/// `standin_add` on `blocks`·2 blocks, x in bf16 and y in f32.
+fn add(gpu: &Gpu, blocks: usize, x: &Memory, y: &Memory) -> Result<()> {
+    let mut launch = gpu.launch("standin_add")?;
+    let (x, y) = (x.region(0, "bf16", 2, &[4, 8])?, y.region(0, "f32", 4, &[32])?);
+    let params = Add { x: launch.read(x), y: launch.write(y) };
+    launch.run([blocks, 2, 1], &params)
+}
+
+/// Something of everything: memory, copies, launches, a recording, a clock.
+fn work_on(gpu: &Gpu) -> Result<Duration> {
+    let (x, y) = (gpu.alloc(64)?, gpu.alloc(128)?);
+    let sent: Vec<u8> = (0..64).collect();
+    gpu.upload(&sent, x.all())?;
+    add(gpu, 3, &x, &y)?;
+    gpu.synchronize()?;
+    gpu.clear(y.all())?;
+    gpu.copy(x.all(), y.all())?;
+    let record = || {
+        // Given back while recording.
+        drop(gpu.alloc(100)?);
+        add(gpu, 3, &x, &y)
+    };
+    let ((), graph) = gpu.record::<_, Error>(record)?;
+    graph.launch()?;
+    let time = gpu.time(|| graph.launch())?;
+    let ahead = gpu.upload_ahead(&sent[..8], x.all())?;
+    ahead.join()?;
+    let mut back = vec![0; 128];
+    gpu.download(y.all(), &mut back)?;
+    assert!(back[..64] == sent && back[64..] == [0; 64]);
+    gpu.memory()?;
+    Ok(time)
+}
+
+/// [`work_on`] a GPU; the time the driver says.
+pub fn work() -> Result<String> {
+    Ok(format!("{:?}", work_on(&Gpu::open("cuda")?)?))
+}
+
+/// Allocations of the sizes given, all alive at once.
+pub fn alloc(sizes: &str) -> Result<String> {
+    let gpu = Gpu::open("cuda")?;
+    let sizes = sizes.split(' ').map(|size| size.parse().expect("a size"));
+    let all = sizes.map(|size| gpu.alloc(size)).collect::<Result<Vec<_>>>()?;
+    Ok(format!("{} allocations", all.len()))
+}
+
+/// What a kernel says of itself.
+pub fn kernel(name: &str) -> Result<String> {
+    let gpu = Gpu::open("cuda")?;
+    // The name of a kernel is a constant of the program that launches it.
+    let launch = gpu.launch(String::leak(name.to_owned()))?;
+    Ok(format!("{:?}", launch.spec()))
+}
+
+/// A launch on `blocks`·2 blocks, and the wait for it.
+pub fn launch(blocks: &str) -> Result<String> {
+    let gpu = Gpu::open("cuda")?;
+    let (x, y) = (gpu.alloc(64)?, gpu.alloc(128)?);
+    let mut odd = gpu.launch("standin_add")?;
+    let params = odd.read(x.all());
+    let narrow = Error::Params { kernel: "standin_add", expected: 16, found: 8 };
+    assert_eq!(odd.run([1, 1, 1], &params), Err(narrow));
+    add(&gpu, blocks.parse().expect("a number"), &x, &y)?;
+    gpu.synchronize()?;
+    Ok("done".to_owned())
+}
+
+/// Work until it fails, and then work that does not.
+pub fn failures() -> Result<String> {
+    let gpu = Gpu::open("cuda")?;
+    let mut failed = 0;
+    while work_on(&gpu).is_err() && failed < 10 {
+        failed += 1;
+    }
+    Ok(format!("{failed} failed, then {:?}", work_on(&gpu)?))
+}
