@@ -82,7 +82,11 @@ type Image = (String, PathBuf, BTreeSet<String>);
 
 fn embed(places: &Places, nvcc: &Nvcc) -> Result<Vec<Image>, String> {
     println!("cargo::rerun-if-changed={}", nvcc.path.display());
-    let archs = nvcc.archs(env::var("PHEYE_CUDA_ARCHS").ok().filter(|list| !list.is_empty()).as_deref())?;
+    let list = env::var("PHEYE_CUDA_ARCHS").ok().filter(|list| !list.is_empty());
+    let archs = nvcc.archs(list.as_deref()).map_err(|why| match list {
+        Some(list) => format!("PHEYE_CUDA_ARCHS={list}: {why}"),
+        None => why,
+    })?;
     let sources = jobs::sources(&places.kernels)?;
     let objects = nvcc.compile(&sources, &archs, &places.include, &places.cache)?;
     let mut images = Vec::new();

@@ -1,0 +1,314 @@
+//! The build script with a stand-in for nvcc, which writes down what it is asked to compile: what is compiled again and what is not,
+//! and what the variables `PHEYE_CUDA`, `PHEYE_CUDA_ARCHS` and `NVCC` do, as `kernels/README.md` has it.
+#![cfg(unix)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// Answers as nvcc does. `object` holds the source it is of; a source with `#error` does not compile.
+const NVCC: &str = r##"#!/bin/sh
+folder="${0%/*}"
+case "$1" in
+--version) read -r version <"$folder/version"; echo "$version"; exit ;;
+--list-gpu-code) printf 'sm_75\nsm_80\nsm_86\nsm_90\n'; exit ;;
+esac
+source= object= arch= flags=
+while [ $# -gt 0 ]; do
+    case "$1" in
+    -o) object="$2"; shift ;;
+    -I) shift ;;
+    -arch=*) arch="${1#-arch=}" ;;
+    *.cu) source="$1" ;;
+    -X*) shift ;;
+    *) flags="$flags $1" ;;
+    esac
+    shift
+done
+printf '%s %s\n' "${source##*/}" "$arch" >>"$folder/log"
+while read -r line; do
+    case "$line" in
+    '#error'*) echo "${source##*/}(1): error: as the test wishes" >&2; exit 2 ;;
+    'kernel '*)
+        name="${line#kernel }"
+        echo "ptxas info    : Compiling entry function '$name' for '$arch'"
+        printf '.entry %s(\n' "$name" >>"$object" ;;
+    esac
+done <"$source"
+printf '%s\n' "$flags" >>"$object"
+"##;
+
+/// Writes the files that it joins.
+const FATBINARY: &str = r#"#!/bin/sh
+for argument; do
+    case "$argument" in
+    --create=*) file="${argument#--create=}" ;;
+    --image3=*) images="$images ${argument%,file=*}" ;;
+    esac
+done
+echo "$images" >"$file"
+"#;
+
+/// The build script, compiled once.
+fn script() -> &'static Path {
+    static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
+    SCRIPT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("build");
+        fs::create_dir_all(&folder).unwrap();
+        let (script, part) = (folder.join("script"), folder.join(format!("script.{}", std::process::id())));
+        let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+        let built = rustc
+            .args(["--edition", "2024", "--crate-name", "build_script", "-o"])
+            .arg(&part)
+            .arg(root.join("build.rs"));
+        let built = built.output().expect("rustc");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        fs::rename(part, &script).unwrap();
+        script
+    })
+}
+
+/// A package with two kernels and three headers, and an nvcc.
+struct Package {
+    root: TempDir,
+}
+
+/// What a run of the build script did.
+struct Ran {
+    failed: bool,
+    said: String,
+    /// `file.cu sm_80`, each once.
+    compiled: BTreeSet<String>,
+}
+
+impl Package {
+    fn new() -> Package {
+        let package = Package { root: tempfile::tempdir().unwrap() };
+        package.write("kernels/one.cu", "#include \"common.cuh\"\nkernel one_fwd\nkernel one_bwd\n");
+        package.write(
+            "kernels/fused/two.cu",
+            "#include \"outer.cuh\"\n#include \"missing.cuh\"\nkernel two_fwd\n",
+        );
+        package.write("kernels/include/common.cuh", "#pragma once\n");
+        package.write("kernels/include/outer.cuh", "#pragma once\n  #  include \"inner.cuh\"\n");
+        package.write("kernels/include/inner.cuh", "#pragma once\n");
+        package.write("bin/version", "release 13.0\n");
+        for (name, text) in [("nvcc", NVCC), ("fatbinary", FATBINARY)] {
+            package.write(&format!("bin/{name}"), text);
+            let path = package.path(&format!("bin/{name}"));
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        package
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Runs the script as cargo does for feature `cuda`, with nothing in the environment but `vars` and a PATH without nvcc.
+    fn run(&self, vars: &[(&str, &str)]) -> Ran {
+        let log = self.path("bin/log");
+        let _ = fs::remove_file(&log);
+        let out = self.path("target/debug/build/out");
+        fs::create_dir_all(&out).unwrap();
+        let mut child = Command::new(script());
+        child.env_clear().env("PATH", self.path("none")).env("CARGO_FEATURE_CUDA", "1");
+        child.env("CARGO_MANIFEST_DIR", self.root.path()).env("OUT_DIR", out);
+        let ran = child.current_dir(self.root.path()).envs(vars.iter().copied()).output().unwrap();
+        let said = [ran.stdout, ran.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        let lines = fs::read_to_string(log).unwrap_or_default();
+        let compiled: BTreeSet<_> = lines.lines().map(str::to_owned).collect();
+        assert_eq!(compiled.len(), lines.lines().count(), "compiled twice: {lines}");
+        Ran { failed: !ran.status.success(), said: said.concat(), compiled }
+    }
+
+    /// With this package's nvcc, for sm_80 alone unless `vars` say otherwise.
+    fn build(&self, vars: &[(&str, &str)]) -> Ran {
+        let nvcc = self.path("bin/nvcc");
+        let mut all = vec![("NVCC", nvcc.to_str().unwrap()), ("PHEYE_CUDA_ARCHS", "80")];
+        all.extend(vars);
+        self.run(&all)
+    }
+
+    /// What the program will hold.
+    fn images(&self) -> String {
+        fs::read_to_string(self.path("target/debug/build/out/images.rs")).unwrap()
+    }
+}
+
+#[track_caller]
+fn compiled(ran: &Ran, expected: &[&str]) {
+    assert!(!ran.failed, "{}", ran.said);
+    assert_eq!(ran.compiled, expected.iter().map(|&line| line.to_owned()).collect());
+}
+
+#[test]
+fn only_what_changed_is_compiled_again() {
+    let package = Package::new();
+    compiled(&package.build(&[]), &["one.cu sm_80", "two.cu sm_80"]);
+    let images = package.images();
+    assert!(
+        images.contains(r#"source: "fused/two""#) && images.contains(r#"kernels: &["one_bwd", "one_fwd"]"#),
+        "{images}"
+    );
+    compiled(&package.build(&[]), &[]);
+
+    package.write("kernels/one.cu", "#include \"common.cuh\"\nkernel one_all\n");
+    compiled(&package.build(&[]), &["one.cu sm_80"]);
+    assert!(package.images().contains(r#"kernels: &["one_all"]"#));
+    // A header of one, and a header of a header of the other.
+    package.write("kernels/include/common.cuh", "#pragma once\n// changed\n");
+    compiled(&package.build(&[]), &["one.cu sm_80"]);
+    package.write("kernels/include/inner.cuh", "#pragma once\n// changed\n");
+    compiled(&package.build(&[]), &["two.cu sm_80"]);
+    // A header that nobody found, and beside the source it is looked for first.
+    package.write("kernels/fused/missing.cuh", "#pragma once\n");
+    compiled(&package.build(&[]), &["two.cu sm_80"]);
+    // Content counts, not time; and what it was before is still known.
+    package.write("kernels/include/inner.cuh", "#pragma once\n");
+    package.write("kernels/one.cu", "#include \"common.cuh\"\nkernel one_all\n");
+    compiled(&package.build(&[]), &["two.cu sm_80"]);
+    fs::remove_file(package.path("kernels/fused/missing.cuh")).unwrap();
+    compiled(&package.build(&[]), &[]);
+
+    // One more architecture, other flags, another compiler.
+    compiled(&package.build(&[("PHEYE_CUDA_ARCHS", "80,90a")]), &["one.cu sm_90a", "two.cu sm_90a"]);
+    compiled(&package.build(&[("PHEYE_CUDA_FLAGS", "-lineinfo")]), &["one.cu sm_80", "two.cu sm_80"]);
+    package.write("bin/version", "release 13.1\n");
+    compiled(&package.build(&[]), &["one.cu sm_80", "two.cu sm_80"]);
+}
+
+#[test]
+fn what_does_not_compile_is_tried_again() {
+    let package = Package::new();
+    package.write("kernels/one.cu", "#error\n");
+    for _ in 0..2 {
+        let ran = package.build(&[]);
+        assert!(ran.failed && ran.compiled.contains("one.cu sm_80"), "{}", ran.said);
+        // The compiler's words, and the command.
+        assert!(
+            ran.said.contains("error: as the test wishes") && ran.said.contains("-arch=sm_80"),
+            "{}",
+            ran.said
+        );
+    }
+    package.write("kernels/one.cu", "kernel one\n");
+    // The other one was done meanwhile.
+    compiled(&package.build(&[]), &["one.cu sm_80"]);
+}
+
+#[test]
+fn cargo_is_told_what_to_watch() {
+    let package = Package::new();
+    let said = package.build(&[]).said;
+    for line in [
+        "rerun-if-changed=kernels",
+        "metadata=include=",
+        "rerun-if-env-changed=PHEYE_CUDA_ARCHS",
+        "rerun-if-env-changed=NVCC",
+    ] {
+        assert!(said.contains(&format!("cargo::{line}")), "{said}");
+    }
+    assert!(said.contains(&format!("rerun-if-changed={}", package.path("bin/nvcc").display())), "{said}");
+}
+
+#[test]
+fn pheye_cuda_says_whether_there_must_be_kernels() {
+    let package = Package::new();
+    // Without a compiler.
+    for mode in ["", "auto"] {
+        let ran = package.run(&[("PHEYE_CUDA", mode)]);
+        assert!(!ran.failed, "{}", ran.said);
+        let images = package.images();
+        assert!(images.contains("MISSING: &str = \"there is no nvcc in $NVCC, $CUDA_HOME"), "{images}");
+        assert!(!images.contains("Image {"), "{images}");
+    }
+    let required = package.run(&[("PHEYE_CUDA", "require")]);
+    assert!(required.failed);
+    for part in ["PHEYE_CUDA=require, but there is no nvcc", "scripts/install-nvcc"] {
+        assert!(required.said.contains(part), "{}", required.said);
+    }
+    // With one.
+    compiled(&package.build(&[("PHEYE_CUDA", "off")]), &[]);
+    assert!(package.images().contains("MISSING: &str = \"the build ran with PHEYE_CUDA=off\""));
+    compiled(&package.build(&[("PHEYE_CUDA", "require")]), &["one.cu sm_80", "two.cu sm_80"]);
+    assert!(package.images().contains("MISSING: &str = \"\""));
+    let unknown = package.build(&[("PHEYE_CUDA", "yes")]);
+    assert!(unknown.failed && unknown.compiled.is_empty());
+    assert!(
+        unknown.said.contains("PHEYE_CUDA is `yes`, and may be require, auto or off"),
+        "{}",
+        unknown.said
+    );
+}
+
+#[test]
+fn nvcc_is_taken_at_its_word_and_otherwise_found() {
+    let package = Package::new();
+    let wrong = ("NVCC", "/nonexistent/nvcc");
+    let ran = package.run(&[wrong, ("PHEYE_CUDA", "require")]);
+    assert!(ran.failed && ran.said.contains("NVCC is set, but cannot run /nonexistent/nvcc"), "{}", ran.said);
+    assert!(!package.run(&[wrong]).failed);
+    assert!(package.images().contains("NVCC is set, but"), "{}", package.images());
+
+    let root = package.root.path().to_str().unwrap();
+    let path = format!("/nonexistent:{root}/bin");
+    let archs = ("PHEYE_CUDA_ARCHS", "80");
+    // By its path, by its toolkit; in both the folder is `bin`.
+    for (flag, vars) in
+        [("-a", ("CUDA_HOME", root)), ("-b", ("CUDA_PATH", root)), ("-c", ("PATH", path.as_str()))]
+    {
+        let ran = package.run(&[vars, archs, ("PHEYE_CUDA", "require"), ("PHEYE_CUDA_FLAGS", flag)]);
+        compiled(&ran, &["one.cu sm_80", "two.cu sm_80"]);
+    }
+    // Where scripts/install-nvcc puts it.
+    fs::create_dir_all(package.path("target/cuda")).unwrap();
+    fs::rename(package.path("bin"), package.path("target/cuda/bin")).unwrap();
+    let ran = package.run(&[archs, ("PHEYE_CUDA", "require")]);
+    assert!(!ran.failed && package.images().contains("one_fwd"), "{}", ran.said);
+}
+
+#[test]
+fn pheye_cuda_archs_is_a_list_of_what_nvcc_knows() {
+    let package = Package::new();
+    let of = |list: &str| package.build(&[("PHEYE_CUDA_ARCHS", list)]);
+    let two = |archs: &[&str]| -> BTreeSet<String> {
+        archs.iter().flat_map(|arch| ["one", "two"].map(|name| format!("{name}.cu {arch}"))).collect()
+    };
+    assert_eq!(of("sm_80, 90a").compiled, two(&["sm_80", "sm_90a"]));
+    assert_eq!(of("compute_80").compiled, two(&["compute_80"]));
+    // Of PTX too the kernels are known.
+    assert!(package.images().contains(r#"kernels: &["two_fwd"]"#), "{}", package.images());
+    let fatbin = fs::read_to_string(package.path("target/debug/build/out/cuda/one.fatbin")).unwrap();
+    assert!(fatbin.contains("kind=ptx,sm=80"), "{fatbin}");
+    // By default those of the list in the README that this compiler knows.
+    let all = of("");
+    assert!(!all.failed, "{}", all.said);
+    let fatbin = fs::read_to_string(package.path("target/debug/build/out/cuda/one.fatbin")).unwrap();
+    assert_eq!(
+        fatbin.trim(),
+        "--image3=kind=elf,sm=80 --image3=kind=elf,sm=86 --image3=kind=elf,sm=90a --image3=kind=ptx,sm=80"
+    );
+
+    for (list, reason) in [
+        ("80,100a", "does not compile for the architecture `100a`"),
+        ("eighty", "`eighty`"),
+        (" , ", "empty"),
+    ] {
+        let ran = of(list);
+        assert!(ran.failed && ran.compiled.is_empty(), "{list}: {}", ran.said);
+        assert!(ran.said.contains("PHEYE_CUDA_ARCHS") && ran.said.contains(reason), "{list}: {}", ran.said);
+    }
+}
