@@ -364,7 +364,7 @@ fn a_launch_that_fails_names_kernel_grid_and_shapes() {
 
 #[test]
 fn after_an_error_the_gpu_goes_on() {
-    // The first launch, the first upload into a recording, and an instantiation fail; the case then works as if nothing was.
+    // A launch fails, the start or the end of a recording, an instantiation: the next try works as if nothing had been.
     for fail in [
         "cuLaunchKernel:701:1:1",
         "cuGraphInstantiateWithFlags:1:1:1",
