@@ -157,7 +157,7 @@ impl Checkpoint {
         Ok(out)
     }
 
-    fn entry(&self, name: &str) -> Result<&Entry> {
+    pub(crate) fn entry(&self, name: &str) -> Result<&Entry> {
         let missing = || Error::Missing { path: self.path.clone(), tensor: name.to_owned() };
         self.entries.get(name).ok_or_else(missing)
     }
@@ -222,7 +222,7 @@ impl Checkpoint {
         self.check(name, entry, crc)
     }
 
-    fn check(&self, name: &str, entry: &Entry, crc: crc32fast::Hasher) -> Result<()> {
+    pub(crate) fn check(&self, name: &str, entry: &Entry, crc: crc32fast::Hasher) -> Result<()> {
         if entry.crc.is_some_and(|expected| expected != crc.finalize()) {
             let path = self.files[entry.file].path.clone();
             return Err(Error::Damaged { path, tensor: name.to_owned() });
@@ -232,7 +232,7 @@ impl Checkpoint {
 }
 
 /// Bytes that one thread takes at a time: a multiple of every element size.
-const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = 1 << 20;
 
 fn crc_of(bytes: &[u8]) -> crc32fast::Hasher {
     let piece = |bytes: &[u8]| {
@@ -262,7 +262,7 @@ pub(crate) fn read_single(file: &DataFile, format: Format) -> Result<Header> {
 }
 
 /// Elements `which` of a strided tensor, counted row by row; `bytes` begin with its first element.
-fn gather(bytes: &[u8], entry: &Entry, strides: &[usize], which: Range<usize>) -> Vec<u8> {
+pub(crate) fn gather(bytes: &[u8], entry: &Entry, strides: &[usize], which: Range<usize>) -> Vec<u8> {
     let size = entry.dtype.size();
     let mut packed = Vec::with_capacity(which.len() * size);
     for element in which {

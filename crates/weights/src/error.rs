@@ -20,6 +20,9 @@ pub enum Error {
     /// A file could not be written; whatever had its name before is untouched.
     #[error("{}: cannot save (the old file, if any, is untouched): {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
+    /// A file that would have to be overwritten.
+    #[error("{} exists; choose another folder", path.display())]
+    Exists { path: PathBuf },
     /// A file of zero bytes.
     #[error("{}: the file is empty", path.display())]
     Empty { path: PathBuf },
@@ -92,6 +95,12 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] pheye_tensor::Error),
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        io::Error::other(error)
+    }
 }
 
 /// Every way in which a checkpoint does not fit a network.

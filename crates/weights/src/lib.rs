@@ -2,8 +2,9 @@
 //!
 //! Files come from strangers and disks fill up, so reading trusts nothing that a file claims and writing never
 //! touches the old file before the new one is whole. A [`Checkpoint`] maps safetensors, sharded safetensors and
-//! torch zips and gives one tensor at a time, without a copy where the elements are as wanted; a [`CheckpointSource`] gives them to a network and reports every mismatch at
-//! once; [`save_safetensors`] writes.
+//! torch zips and gives one tensor at a time, without a copy where the elements are as wanted; a [`CheckpointSource`]
+//! gives them to a network and reports every mismatch at once; [`save_safetensors`] writes tensors in memory, and
+//! [`Sharded`] those of a checkpoint, piece by piece, into one file or shards.
 #![deny(unsafe_code)]
 
 mod checkpoint;
@@ -19,11 +20,13 @@ mod save;
 mod shards;
 mod sniff;
 mod source;
+mod stream;
 mod torch;
 
 pub use checkpoint::Checkpoint;
 pub use dtype::StoredDType;
 pub use error::{Error, Fault, Mismatches, Result};
 pub use names::NameMap;
-pub use save::{atomic_write, save_safetensors};
+pub use save::{atomic_write, save_safetensors, write_elements};
 pub use source::CheckpointSource;
+pub use stream::{Elements, Item, Sharded, Written, refuse_existing};

@@ -1,12 +1,12 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use pheye_tensor::{DType, Device, Slice, Tensor};
-use serde_json::{Map, Value, json};
 
-use crate::{Error, Result};
+use crate::stream::{Item, write_file};
+use crate::{Error, Result, StoredDType};
 
 /// Writes `tensors` and the strings `metadata` as safetensors, atomically (see [`atomic_write`]). Wider elements
 /// come first, so that each tensor lies on a multiple of its element size.
@@ -19,42 +19,28 @@ pub fn save_safetensors<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let path = path.as_ref();
-    let mut tensors: Vec<(&str, &Tensor)> = tensors.into_iter().collect();
-    tensors.sort_by_key(|(_, t)| std::cmp::Reverse(t.dtype().size()));
-
-    let mut names = BTreeSet::from(["__metadata__"]);
-    let mut header = Map::new();
-    if !metadata.is_empty() {
-        header.insert("__metadata__".into(), json!(metadata));
-    }
-    let mut end = 0;
-    for &(name, tensor) in &tensors {
-        if !names.insert(name) {
-            return Err(Error::Duplicate { path: path.to_owned(), tensor: name.to_owned() });
-        }
-        let start = end;
-        // Int8 goes out as the values it stands for.
-        let (dtype, size) = match tensor.dtype() {
-            DType::F32 | DType::Int8 => ("F32", 4),
-            DType::Bf16 => ("BF16", 2),
-        };
-        end += size * tensor.shape().elements();
-        let entry = json!({ "dtype": dtype, "shape": tensor.shape().dims(), "data_offsets": [start, end] });
-        header.insert(name.into(), entry);
-    }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-
-    atomic_write(path, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(&header)?;
-        tensors.iter().try_for_each(|(_, tensor)| write_elements(out, tensor))
+    let tensors: Vec<(&str, &Tensor)> = tensors.into_iter().collect();
+    let items: Vec<Item> = tensors.iter().map(|&(name, tensor)| item(name, tensor)).collect();
+    let by_name: BTreeMap<&str, &Tensor> = tensors.into_iter().collect();
+    write_file(path.as_ref(), &items.iter().collect::<Vec<_>>(), metadata, &mut |item, out| {
+        by_name.get(item.name.as_str()).map_or(Ok(()), |tensor| write_elements(out, tensor))
     })
 }
 
-/// Little-endian, a piece at a time.
-fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
+/// What is written of a tensor: of int8 the values it stands for.
+fn item(name: &str, tensor: &Tensor) -> Item {
+    let dtype = match tensor.dtype() {
+        DType::F32 | DType::Int8 => StoredDType::F32,
+        DType::Bf16 => StoredDType::Bf16,
+    };
+    Item { name: name.to_owned(), dims: tensor.shape().dims().to_vec(), dtype }
+}
+
+/// Writes the elements of `tensor` little-endian, row by row, a piece at a time; of int8 the values it stands for.
+///
+/// # Errors
+/// What `out` returns.
+pub fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
     const PIECE: usize = 1 << 14;
     let mut bytes = Vec::with_capacity(4 * PIECE);
     let mut flush = |bytes: &mut Vec<u8>| {
@@ -84,13 +70,18 @@ fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
 /// stray `.NAME.….tmp` beside it.
 ///
 /// # Errors
-/// [`Error::Write`] when `write` or the system fails; the new file is then removed.
+/// [`Error::Write`] when `write` or the system fails, or the [`Error`] that `write` returned inside an [`io::Error`]; the
+/// new file is then removed.
 pub fn atomic_write(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
-    replace(path, write).map_err(|source| Error::Write { path: path.to_owned(), source })
+    // An error of this crate on its way through `write` is the one to report.
+    replace(path, write).map_err(|source| match source.downcast::<Error>() {
+        Ok(own) => own,
+        Err(source) => Error::Write { path: path.to_owned(), source },
+    })
 }
 
 fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {

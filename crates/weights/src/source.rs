@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use pheye_tensor::{DType, Init, Shape, Source, Tensor};
 
-use crate::{Checkpoint, Error, Fault, Mismatches, NameMap, Result};
+use crate::{Checkpoint, Error, Fault, Mismatches, NameMap, Result, convert};
 
 /// Whether a name, given by the network or by the file, belongs to some set.
 type Choice<'a> = Box<dyn Fn(&str) -> bool + 'a>;
@@ -20,6 +20,7 @@ pub struct CheckpointSource<'a> {
     fallback: Option<(Choice<'a>, &'a mut dyn Source)>,
     unneeded: Choice<'a>,
     progress: Option<(OnBytes<'a>, u64, u64)>,
+    check_only: bool,
     used: HashSet<String>,
     faults: Vec<Fault>,
 }
@@ -35,6 +36,7 @@ impl<'a> CheckpointSource<'a> {
             fallback: None,
             unneeded: Box::new(|_| false),
             progress: None,
+            check_only: false,
             used: HashSet::new(),
             faults: Vec::new(),
         }
@@ -58,6 +60,12 @@ impl<'a> CheckpointSource<'a> {
         let entries = self.checkpoint.entries.iter().filter(|(name, _)| !is_released_copy(name));
         let total = entries.map(|(_, e)| e.bytes()).sum();
         self.progress = Some((Box::new(progress), 0, total));
+        self
+    }
+
+    /// Looks only whether each tensor is there and fits: no element is read, and the network gets empty tensors.
+    pub fn check_only(mut self) -> CheckpointSource<'a> {
+        self.check_only = true;
         self
     }
 
@@ -95,6 +103,12 @@ impl<'a> CheckpointSource<'a> {
         if entry.dims != shape.dims() {
             return Err(Fault::Shape { tensor: tensor(), expected: shape, found: entry.dims.clone() });
         }
+        if self.check_only {
+            // Of floats?
+            let floats = convert::to_f64(entry.dtype, &[], &mut []);
+            let fault = Fault::DType { tensor: tensor(), expected: dtype, found: entry.dtype };
+            return floats.map(|()| Tensor::zeros([0], dtype)).ok_or(fault);
+        }
         self.checkpoint.tensor(stored, dtype).map_err(|e| match e {
             Error::DType { dtype: found, .. } => Fault::DType { tensor: tensor(), expected: dtype, found },
             error => Fault::Unreadable { tensor: tensor(), error: Box::new(error) },
@@ -121,6 +135,7 @@ impl Source for CheckpointSource<'_> {
         self.used.insert(stored);
         loaded.unwrap_or_else(|fault| {
             self.faults.push(fault);
+            let shape = if self.check_only { [0].into() } else { shape };
             Tensor::zeros(shape, (self.dtype)(name))
         })
     }

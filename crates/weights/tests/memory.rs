@@ -1,4 +1,4 @@
-//! Loading takes little more memory than what is loaded. A program of its own, with one test: the peak is the process's.
+//! Loading takes little more memory than what is loaded, and writing from file to file next to none. A program of its own, with one test: the peak is the process's.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use pheye_tensor::{DType, Slice, Tensor};
-use pheye_weights::{Checkpoint, save_safetensors};
+use pheye_weights::{Checkpoint, Item, Sharded, save_safetensors};
 
 /// Tensors of a model, and elements of each.
 const TENSORS: usize = 6;
@@ -65,6 +65,23 @@ fn load(path: &Path, dtype: DType) -> (Vec<Tensor>, usize) {
     (tensors, status("VmHWM:").saturating_sub(before))
 }
 
+/// Writes all of `path` into shards as `dtype` and returns the growth of the peak.
+fn stream(path: &Path, dtype: DType) -> usize {
+    let to = tempfile::tempdir().unwrap();
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = status("VmRSS:");
+    let checkpoint = Checkpoint::open(path).unwrap();
+    let items = checkpoint.names().map(|n| checkpoint.item(n, Some(dtype)).unwrap());
+    let items: Vec<Item> = items.collect();
+    let none = BTreeMap::new();
+    let shards = Sharded { folder: to.path(), stem: "model", limit: 100_000_000, metadata: &none };
+    let mut elements =
+        |item: &Item, out: &mut dyn std::io::Write| checkpoint.write_to(&item.name, Some(dtype), out);
+    let written = shards.save(&items, &mut elements, &mut |_, _| ()).unwrap();
+    assert!(written.files.len() > 1);
+    status("VmHWM:").saturating_sub(before)
+}
+
 #[test]
 fn loading_peaks_at_the_models_size() {
     let folder = tempfile::tempdir().unwrap();
@@ -85,6 +102,8 @@ fn loading_peaks_at_the_models_size() {
         assert!(peak <= model * 115 / 100 + CONSTANT, "{name}: {peak} bytes for a model of {model}");
         assert!(peak >= model * 9 / 10, "{name}: the peak of {peak} cannot be right");
         drop(tensors);
+        let peak = stream(&path, wanted);
+        assert!(peak <= CONSTANT, "{name}: {peak} bytes to write what was read");
         fs::remove_file(path).unwrap();
     }
 }
