@@ -71,6 +71,18 @@ pub enum Error {
         /// What it must satisfy.
         rule: &'static str,
     },
+    /// A LoRA set that the model does not have.
+    #[error(
+        "this model has no {set} LoRA set ({})",
+        match set {
+            crate::LoraSet::Global => "`connector.first_level` is false",
+            crate::LoraSet::Local => "at level 1 there are no tiles",
+        }
+    )]
+    NoLora {
+        /// The set.
+        set: crate::LoraSet,
+    },
     /// The parts of a batch, or of what is asked, do not fit each other.
     #[error("{what}: {found} given, {expected} needed")]
     Batch {

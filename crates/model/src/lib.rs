@@ -3,17 +3,22 @@
 
 mod backbone;
 mod config;
+mod convert;
 mod error;
 mod generate;
 mod load;
+mod lora;
 mod loss;
 mod memory;
+mod peft;
 mod pheye;
 
 pub use config::{Config, Counts, LoraSpec, PRESETS};
+pub use convert::{Conversion, Keep, OnWritten, Output, SHARD_SIZE};
 pub use error::{Error, Result};
 pub use generate::{EarlyStopping, Ends, Generated, GenerationConfig, Hooks, OnToken};
 pub use load::{CONFIG_FILE, Named, WEIGHTS_FILE, is_known_backbone};
+pub use lora::LoraSet;
 pub use loss::{Batch, Loss, QueuedLoss, stack};
 pub use memory::{Load, Memory};
 pub use pheye::{Options, Pheye, Recompute};

@@ -26,7 +26,7 @@ pub fn is_known_backbone(name: &str) -> bool {
     [KNOWN_VISION, KNOWN_TEXT].contains(&name)
 }
 
-const RELEASED_CONFIG: &str = "config.json";
+pub(crate) const RELEASED_CONFIG: &str = "config.json";
 const RELEASED_WEIGHTS: &str = "checkpoint.pt";
 
 /// The type that a parameter is kept in.
@@ -93,9 +93,7 @@ impl Pheye {
         progress: impl FnMut(u64, u64),
     ) -> Result<Pheye> {
         let config = Config::load_named(folder, named)?;
-        let own = folder.join(CONFIG_FILE).exists();
-        let checkpoint =
-            if own { backbone::open(folder)? } else { Checkpoint::open(folder.join(RELEASED_WEIGHTS))? };
+        let checkpoint = open_weights(folder)?;
         let mut source = CheckpointSource::new(&checkpoint, dtype(options)).progress(progress);
         let model = Pheye::build(&config, &mut Scope::new(&mut source, ""))?;
         source.finish()?;
@@ -140,7 +138,8 @@ impl Pheye {
         Pheye::build(config, &mut Scope::new(&mut RandomInit::new(seed), ""))
     }
 
-    /// Writes the model to `folder` in this project's layout; a file is replaced only when its successor is complete.
+    /// Writes the model to `folder` in this project's layout; a file is replaced only when its successor is complete. The
+    /// weights are one file of any size: only one can be replaced at once ([`crate::Conversion`] writes shards).
     ///
     /// # Errors
     /// What the system says, such as a full disk.
@@ -153,6 +152,12 @@ impl Pheye {
     }
 }
 
+/// The weights of the model in `folder`, in either layout.
+pub(crate) fn open_weights(folder: &Path) -> Result<Checkpoint> {
+    let own = folder.join(CONFIG_FILE).exists();
+    if own { backbone::open(folder) } else { Ok(Checkpoint::open(folder.join(RELEASED_WEIGHTS))?) }
+}
+
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
     serde_json::from_str(&text).map_err(|e| Error::Config { path: path.into(), why: e.to_string() })
@@ -162,7 +167,7 @@ fn parse<T: DeserializeOwned>(path: &Path, value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|e| Error::Config { path: path.into(), why: e.to_string() })
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::Config { path: path.into(), why: e.to_string() })?;
     Ok(atomic_write(path, |file| writeln!(file, "{text}"))?)

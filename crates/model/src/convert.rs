@@ -1,0 +1,338 @@
+//! A model folder turned into other files, tensor by tensor, without making the model: this project's layout, PEFT
+//! adapters, a plain CLIP vision model.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
+use pheye_weights::{
+    Checkpoint, CheckpointSource, Item, NameMap, Sharded, StoredDType, Written, refuse_existing,
+    write_elements,
+};
+use serde_json::{Value, json};
+
+use crate::load::{RELEASED_CONFIG, open_weights, read_json, write_json};
+use crate::peft::{self, Adapter};
+use crate::pheye::VIT_PREFIX;
+use crate::{CONFIG_FILE, Config, Error, LoraSet, Named, Pheye, Result};
+
+/// What the elements of converted tensors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keep {
+    /// As they are stored.
+    #[default]
+    Stored,
+    /// Frozen weights in bf16, the others as they are stored.
+    FrozenBf16,
+    /// All of this type (int8 is f32 in a file).
+    All(DType),
+}
+
+impl Keep {
+    /// What the parameter `name` is converted to, if it is.
+    fn of(self, name: &str) -> Option<DType> {
+        match self {
+            Keep::Stored => None,
+            Keep::FrozenBf16 => (!Pheye::is_pheye_param(name)).then_some(DType::Bf16),
+            Keep::All(dtype) => Some(dtype),
+        }
+    }
+}
+
+/// How converted weights are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a> {
+    /// The folder; it must not hold a model yet.
+    pub folder: &'a Path,
+    /// The type of the elements.
+    pub keep: Keep,
+    /// Bytes of a file at most, [`SHARD_SIZE`] as on the hub; above, there are shards and an index.
+    pub shard_size: u64,
+}
+
+/// Bytes of a shard on the hub.
+pub const SHARD_SIZE: u64 = 5_000_000_000;
+
+/// Told the bytes written and all bytes.
+pub type OnWritten<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// A model folder whose weights were checked against its configuration, and none of them read.
+#[derive(Debug)]
+pub struct Conversion {
+    config: Config,
+    base: Checkpoint,
+    adapters: [Option<Adapter>; 2],
+    params: Vec<(String, Shape)>,
+    /// What a released configuration calls the vision tower.
+    encoder: Option<String>,
+}
+
+impl Conversion {
+    /// Opens the model in `folder`, in either layout. `lora` are PEFT adapter folders that take the place of its LoRA
+    /// sets (global, local), with their ranks and α. Backbones are found as by [`Pheye::load_named`].
+    ///
+    /// # Errors
+    /// Those of [`Pheye::load_named`]: all mismatches of a file at once. [`Error::NoLora`] for a set that the model does
+    /// not have; adapters of another kind, or of other ranks than their configuration says.
+    pub fn open(folder: &Path, named: Named, lora: [Option<&Path>; 2]) -> Result<Conversion> {
+        let mut config = Config::load_named(folder, named)?;
+        let base = open_weights(folder)?;
+        let mut adapters = [None, None];
+        for set in LoraSet::ALL {
+            let Some(path) = lora[set.index()] else { continue };
+            config.require(set)?;
+            let adapter = Adapter::open(path, set)?;
+            *config.lora_mut(set) = adapter.spec;
+            adapters[set.index()] = Some(adapter);
+        }
+        let ranks = [config.lora_global.rank, config.lora_local.rank];
+        let (config, params) = check(&config, &base, &adapters)?;
+        for set in LoraSet::ALL {
+            let (Some(adapter), rank) = (&adapters[set.index()], ranks[set.index()]) else { continue };
+            uniform(&params, set, rank, adapter.checkpoint.path())?;
+        }
+        let released = read_json(&folder.join(RELEASED_CONFIG)).ok();
+        let encoder = released.and_then(|c| Some(c.get("encoder")?.as_str()?.to_owned()));
+        Ok(Conversion { config, base, adapters, params, encoder })
+    }
+
+    /// The configuration, with the ranks that the checkpoint or the adapters have.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Writes the weights of the whole model under this project's names: `model.safetensors`, or shards. The folder
+    /// becomes a model with [`Conversion::save_config`].
+    ///
+    /// # Errors
+    /// A file that exists, tensors that cannot be read, and what the system says. What was written is then removed.
+    pub fn save_weights(&self, to: &Output, progress: OnWritten) -> Result<Written> {
+        refuse_existing([to.folder.join(CONFIG_FILE)])?;
+        let all = self.params.iter().map(|(name, _)| (name.clone(), name.as_str()));
+        self.write(all, to, "model", &BTreeMap::new(), progress)
+    }
+
+    /// Writes the configuration, which makes `folder` a model.
+    ///
+    /// # Errors
+    /// A file that exists, and what the system says.
+    pub fn save_config(&self, folder: &Path) -> Result<()> {
+        refuse_existing([folder.join(CONFIG_FILE)])?;
+        write_json(&folder.join(CONFIG_FILE), &self.config)
+    }
+
+    /// Writes a LoRA set as a PEFT adapter folder, its configuration last. The module names are those of the inner
+    /// transformer of a `CLIPVisionModel` (`.vision_model`), which is what Pheye adapts.
+    ///
+    /// # Errors
+    /// [`Error::NoLora`], modules of several ranks, and as [`Conversion::save_weights`].
+    pub fn extract_lora(&self, set: LoraSet, to: &Output, progress: OnWritten) -> Result<Written> {
+        self.config.require(set)?;
+        let config = to.folder.join(peft::CONFIG);
+        refuse_existing([&config])?;
+        let spec = self.config.lora(set);
+        uniform(&self.params, set, spec.rank, self.base.path())?;
+        let names = peft::names(set);
+        let params = self.params.iter().map(|(name, _)| name.as_str()).filter(|name| set.has(name));
+        let params = params.map(|name| (names.apply(name), name));
+        // PEFT does not read shards.
+        let to = Output { shard_size: u64::MAX, ..*to };
+        let written = self.write(params, &to, peft::STEM, &for_transformers(), progress)?;
+        write_json(&config, &peft::config(spec, self.encoder.as_deref()))?;
+        Ok(written)
+    }
+
+    /// Writes a plain CLIP vision model whose linears are W + (α / r)·B·A of one LoRA set, computed in f32: weights with
+    /// the published names, whole or in shards, and then `config.json` of a `CLIPVisionModel`. The other set is left
+    /// out. Merged matrices stored as f16 or f64 become f32.
+    ///
+    /// # Errors
+    /// As [`Conversion::extract_lora`].
+    pub fn merge_lora(&self, set: LoraSet, to: &Output, progress: OnWritten) -> Result<Written> {
+        self.config.require(set)?;
+        let config = to.folder.join(RELEASED_CONFIG);
+        refuse_existing([&config])?;
+        let clip = NameMap::clip();
+        let tower = self.params.iter().map(|(name, _)| name.as_str());
+        let tower = tower.filter(|name| name.starts_with(VIT_PREFIX) && !name.contains(".lora_"));
+        let by_name: BTreeMap<String, &str> = tower.clone().map(|name| (clip.apply(name), name)).collect();
+        let mut items = Vec::new();
+        for name in tower {
+            let mut item = self.item(name, clip.apply(name), to.keep)?;
+            if self.low_rank(name, set).is_some() && item.dtype != StoredDType::Bf16 {
+                item.dtype = StoredDType::F32;
+            }
+            items.push(item);
+        }
+        let mut elements = |item: &Item, out: &mut dyn Write| {
+            let Some(&name) = by_name.get(&item.name) else { return Ok(()) };
+            let Some(pair) = self.low_rank(name, set) else {
+                return self.write_param(name, to.keep, out);
+            };
+            let dtype = if item.dtype == StoredDType::Bf16 { DType::Bf16 } else { DType::F32 };
+            let merged = self.merged(name, pair, set).and_then(|w| Ok(w.to_dtype(dtype)?));
+            write_elements(out, &merged?)
+        };
+        let metadata = for_transformers();
+        let files = Sharded { folder: to.folder, stem: "model", limit: to.shard_size, metadata: &metadata };
+        let written = files.save(&items, &mut elements, progress)?;
+        write_json(&config, &clip_config(&self.config.vision))?;
+        Ok(written)
+    }
+
+    /// Writes `params`, each with its name in the file.
+    fn write<'a>(
+        &self,
+        params: impl Iterator<Item = (String, &'a str)>,
+        to: &Output,
+        stem: &str,
+        metadata: &BTreeMap<String, String>,
+        progress: OnWritten,
+    ) -> Result<Written> {
+        let params: Vec<(String, &str)> = params.collect();
+        let items = params.iter().map(|(file, name)| self.item(name, file.clone(), to.keep));
+        let items: Vec<Item> = items.collect::<Result<_>>()?;
+        let by_name: BTreeMap<String, &str> = params.into_iter().collect();
+        let mut elements = |item: &Item, out: &mut dyn Write| match by_name.get(&item.name) {
+            Some(name) => self.write_param(name, to.keep, out),
+            None => Ok(()),
+        };
+        let files = Sharded { folder: to.folder, stem, limit: to.shard_size, metadata };
+        Ok(files.save(&items, &mut elements, progress)?)
+    }
+
+    /// The parameter `name` as it will be written as `file`.
+    fn item(&self, name: &str, file: String, keep: Keep) -> Result<Item> {
+        let (checkpoint, stored) = self.place(name);
+        Ok(Item { name: file, ..checkpoint.item(&stored, keep.of(name))? })
+    }
+
+    fn write_param(&self, name: &str, keep: Keep, out: &mut dyn Write) -> io::Result<()> {
+        let (checkpoint, stored) = self.place(name);
+        checkpoint.write_to(&stored, keep.of(name), out)
+    }
+
+    /// The file that holds the parameter `name`, and its name there.
+    fn place(&self, name: &str) -> (&Checkpoint, String) {
+        match LoraSet::of(name).and_then(|set| self.adapters[set.index()].as_ref()) {
+            Some(adapter) => (&adapter.checkpoint, adapter.names.apply(name)),
+            None => (&self.base, name.to_owned()),
+        }
+    }
+
+    /// The names of A and B that belong to the weight `name` of a linear.
+    fn low_rank(&self, name: &str, set: LoraSet) -> Option<[String; 2]> {
+        let module = name.strip_suffix(".base_layer.weight")?;
+        Some(["lora_A", "lora_B"].map(|part| format!("{module}.{part}.{}.weight", set.adapter())))
+    }
+
+    /// W + (α / r)·B·A in f32, of W [n, …], A [r, …] and B [n, r].
+    fn merged(
+        &self,
+        name: &str,
+        low_rank: [String; 2],
+        set: LoraSet,
+    ) -> Result<Tensor, pheye_weights::Error> {
+        let read = |name: &str| {
+            let (checkpoint, stored) = self.place(name);
+            checkpoint.tensor(&stored, DType::F32)
+        };
+        let (mut w, [a, b]) = (read(name)?, [read(&low_rank[0])?, read(&low_rank[1])?]);
+        let rank = a.shape().dims()[0].max(1);
+        let scale = self.config.lora(set).alpha.unwrap_or(2.0 * rank as f32) / rank as f32;
+        let (a, b) = (a.f32()?, b.f32()?);
+        let k = (a.len() / rank).max(1);
+        let mut sum = vec![0.0f32; k];
+        for (w, b) in w.f32_mut()?.chunks_exact_mut(k).zip(b.chunks_exact(rank)) {
+            sum.fill(0.0);
+            for (a, b) in a.chunks_exact(k).zip(b) {
+                sum.iter_mut().zip(a).for_each(|(sum, a)| *sum += a * b);
+            }
+            w.iter_mut().zip(&sum).for_each(|(w, sum)| *w += scale * sum);
+        }
+        Ok(w)
+    }
+}
+
+/// Checks weights and configuration against each other without reading an element; the configuration gets the ranks of
+/// the tensors. Returns the network's parameters in order.
+fn check(
+    config: &Config,
+    base: &Checkpoint,
+    adapters: &[Option<Adapter>; 2],
+) -> Result<(Config, Vec<(String, Shape)>)> {
+    let replaced = |name: &str| LoraSet::of(name).is_some_and(|set| adapters[set.index()].is_some());
+    let open = |checkpoint| CheckpointSource::new(checkpoint, |_| DType::F32).check_only();
+    let mut parts = Parts {
+        base: open(base).allow_unused(replaced),
+        adapters: [0, 1].map(|i| {
+            let adapter: Option<&Adapter> = adapters[i].as_ref();
+            adapter.map(|a| open(&a.checkpoint).names(a.names.clone()))
+        }),
+        shapes: BTreeMap::new(),
+    };
+    let mut model = Pheye::build(config, &mut Scope::new(&mut parts, ""))?;
+    parts.base.finish()?;
+    for adapter in parts.adapters.into_iter().flatten() {
+        adapter.finish()?;
+    }
+    // In the order in which a model is saved.
+    let names = model.params_mut().into_iter().map(|p| p.name.clone());
+    let params = names.filter_map(|name| parts.shapes.remove_entry(&name)).collect();
+    Ok((model.config().clone(), params))
+}
+
+/// A model's weights with other adapters, and the shapes that the network asked for.
+struct Parts<'a> {
+    base: CheckpointSource<'a>,
+    adapters: [Option<CheckpointSource<'a>>; 2],
+    shapes: BTreeMap<String, Shape>,
+}
+
+impl Source for Parts<'_> {
+    fn tensor(&mut self, name: &str, shape: Shape, init: Init) -> Tensor {
+        self.shapes.insert(name.to_owned(), shape);
+        match LoraSet::of(name).and_then(|set| self.adapters[set.index()].as_mut()) {
+            Some(adapter) => adapter.tensor(name, shape, init),
+            None => self.base.tensor(name, shape, init),
+        }
+    }
+
+    fn shape_of(&self, name: &str) -> Option<Shape> {
+        match LoraSet::of(name).and_then(|set| self.adapters[set.index()].as_ref()) {
+            Some(adapter) => adapter.shape_of(name),
+            None => self.base.shape_of(name),
+        }
+    }
+}
+
+/// An error unless every A of the set has this rank.
+fn uniform(params: &[(String, Shape)], set: LoraSet, rank: usize, path: &Path) -> Result<()> {
+    let mut all = params.iter().filter(|(name, _)| set.has(name) && name.contains(".lora_A."));
+    let other = all.find(|(_, shape)| shape.dims().first() != Some(&rank));
+    other.map_or(Ok(()), |(name, shape)| {
+        let why = format!("`{name}` has rank {}, but the set has rank {rank}", shape.dims()[0]);
+        Err(Error::Config { path: path.into(), why })
+    })
+}
+
+/// transformers reads no safetensors without it.
+fn for_transformers() -> BTreeMap<String, String> {
+    BTreeMap::from([("format".to_owned(), "pt".to_owned())])
+}
+
+/// The shortest decimal that stands for `value`: 1e-5, where the nearest f64 has seventeen digits.
+pub(crate) fn decimal(value: f32) -> Value {
+    json!(value.to_string().parse::<f64>().unwrap_or(value.into()))
+}
+
+/// The `config.json` of a `CLIPVisionModel`.
+fn clip_config(vision: &pheye_vit::Config) -> Value {
+    let mut config = serde_json::to_value(vision).unwrap_or_default();
+    config["layer_norm_eps"] = decimal(vision.layer_norm_eps);
+    config["architectures"] = json!(["CLIPVisionModel"]);
+    config["model_type"] = json!("clip_vision_model");
+    config["num_channels"] = json!(3);
+    config
+}
