@@ -144,8 +144,9 @@ fn begin(file: &str, done: u64, total: Option<u64>, terminal: bool) -> (String, 
     (file.to_owned(), bar, Instant::now())
 }
 
-/// A bar of bytes for weights being loaded; it appears when they take longer than an eye's blink.
+/// A bar of bytes for weights being loaded or written; it appears when they take longer than an eye's blink.
 pub struct Loading {
+    what: &'static str,
     began: Instant,
     bar: Option<ProgressBar>,
 }
@@ -155,15 +156,21 @@ const BLINK: Duration = Duration::from_millis(400);
 
 impl Loading {
     pub fn new() -> Loading {
-        Loading { began: Instant::now(), bar: None }
+        Loading::named("loading")
+    }
+
+    /// A bar with another word before it.
+    pub fn named(what: &'static str) -> Loading {
+        Loading { what, began: Instant::now(), bar: None }
     }
 
     /// Shows `done` of `all` bytes.
     pub fn at(&mut self, done: u64, all: u64) {
         if self.bar.is_none() && self.began.elapsed() > BLINK && done < all {
             let bar = ProgressBar::new(all);
-            let template = "loading {bar:32} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}";
+            let template = "{prefix} {bar:32} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}";
             let style = ProgressStyle::with_template(template);
+            bar.set_prefix(self.what);
             self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
         }
         if let Some(bar) = &self.bar {

@@ -53,7 +53,21 @@ fn help() {
             "bench",
             &["--preset", "--mode", "--weights", "--prompt", "--new", "--repeat", "--json", "--device"],
         ),
-        ("convert", &["FROM", "TO", "--bf16"]),
+        (
+            "convert",
+            &[
+                "FROM",
+                "TO",
+                "--extract-lora",
+                "--merge-lora",
+                "--lora-global",
+                "--lora-local",
+                "--dtype",
+                "--bf16",
+                "--shard-size",
+                "Examples:",
+            ],
+        ),
     ];
     let top = ends(0, ["--help"]).out;
     assert!(top.contains("Exit codes"), "{top}");
@@ -66,7 +80,8 @@ fn help() {
         // Every option says what it does.
         let mut lines = help.lines().skip_while(|l| !l.ends_with("ptions:")).peekable();
         while let Some(line) = lines.next() {
-            if line.trim_start().starts_with('-') {
+            // Values of an option are bullets.
+            if line.trim_start().starts_with('-') && !line.trim_start().starts_with("- ") {
                 let said = line.trim().contains("  ")
                     || lines.peek().is_some_and(|next| next.starts_with("          "));
                 assert!(said, "{command}: {line}");

@@ -1,15 +1,26 @@
-//! `pheye convert`: a released checkpoint into this project's layout.
+//! `pheye convert`: a model into this project's layout, into PEFT adapters, or into a plain CLIP vision model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
-use pheye::model::{Config, Options, Pheye};
+use anyhow::{Context, bail, ensure};
+use clap::ValueEnum;
+use pheye::Located;
+use pheye::model::{Conversion, Keep, LoraSet, Output};
+use pheye::tensor::DType;
+use pheye::weights::refuse_existing;
 
-/// Convert a model folder to this project's layout: pheye.json, model.safetensors, tokenizer.json
+use crate::progress::Loading;
+
+/// Convert a model folder: to safetensors, to PEFT adapters, or to a plain CLIP vision model
 ///
-/// Reads the released layout (config.json, checkpoint.pt) or this project's own. Nothing in a checkpoint is executed.
+/// Reads the released layout (config.json, checkpoint.pt) or this project's own (pheye.json, model.safetensors). Nothing
+/// in a checkpoint is executed, tensors pass through one megabyte at a time, and nothing is ever overwritten.
+///
+/// Without --extract-lora or --merge-lora, TO becomes the same model in this project's layout, its elements as they are
+/// stored, in shards where it has more than 5 GB.
 #[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// Folder of the model to read, or its name on the Hugging Face hub
     #[arg(value_name = "FROM")]
@@ -17,35 +28,168 @@ pub struct Args {
     /// Folder to write; it must not hold a model yet
     #[arg(value_name = "TO")]
     to: PathBuf,
+    /// Write the LoRA sets alone, as PEFT adapter folders: TO/first (the global picture) and TO/second (the tiles)
+    #[arg(long, conflicts_with = "merge_lora")]
+    extract_lora: bool,
+    /// Write the vision tower alone, with one LoRA set merged into it, as a CLIPVisionModel: `global` or `local`. A model
+    /// has two sets over one tower, one for the global picture and one for the tiles, so that both cannot be merged
+    #[arg(long, value_enum, value_name = "SET", num_args = 0..=1)]
+    merge_lora: Option<Option<Set>>,
+    /// A PEFT adapter folder to take the place of the model's LoRA set of the global picture, with its rank and alpha
+    #[arg(long, value_name = "DIR")]
+    lora_global: Option<PathBuf>,
+    /// A PEFT adapter folder to take the place of the model's LoRA set of the tiles, with its rank and alpha
+    #[arg(long, value_name = "DIR")]
+    lora_local: Option<PathBuf>,
+    /// Store all weights as this type; they stay as they are stored when left out
+    #[arg(long, value_enum, value_name = "TYPE")]
+    dtype: Option<Type>,
     /// Store frozen weights in bf16: half the size, rounded
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dtype")]
     bf16: bool,
+    /// Bytes of weights in a file at most, such as `500MB` or `5GB` (10⁹), `2GiB` (2³⁰); above, there are shards
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    shard_size: u64,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pheye convert miguelcarv/Pheye-x4-672 pheye-x4          from the hub to safetensors
+  pheye convert Pheye-x4-672 pheye-x4 --dtype bf16        at half the size
+  pheye convert pheye-x4 adapters --extract-lora          adapters/first and adapters/second, for PEFT
+  pheye convert pheye-x4 tuned --lora-local adapters/second
+                                                          the same model with another adapter for the tiles
+  pheye convert pheye-x4 clip-tiles --merge-lora local    a CLIPVisionModel as the tiles see it
+
+PEFT loads an extracted adapter over the inner transformer of CLIP:
+  PeftModel.from_pretrained(CLIPVisionModel.from_pretrained(NAME).vision_model, \"adapters/first\")";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Set {
+    /// The set of the global picture, `first` in checkpoints
+    Global,
+    /// The set of the tiles, `second` in checkpoints
+    Local,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Type {
+    /// Single precision
+    F32,
+    /// Half the size, rounded to 8 bits
+    Bf16,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    for name in FILES {
-        let file = args.to.join(name);
-        ensure!(!file.exists(), "{} exists; choose another folder", file.display());
+    let merge = match args.merge_lora {
+        Some(None) => bail!(
+            "--merge-lora needs a set: `global` or `local`. The model has two over one tower, for the global picture and \
+             for the tiles, and a tower can have only one of them merged"
+        ),
+        Some(Some(Set::Global)) => Some(LoraSet::Global),
+        Some(Some(Set::Local)) => Some(LoraSet::Local),
+        None => None,
+    };
+    refuse_existing(FILES.iter().map(|name| args.to.join(name)))?;
+    if args.extract_lora {
+        let folders = LoraSet::ALL.map(|set| args.to.join(set.adapter()));
+        refuse_existing(folders.iter().flat_map(|folder| ADAPTER_FILES.map(|name| folder.join(name))))?;
     }
     let from = super::locate(&args.from)?;
-    let named = |name: &str| from.find(name);
-    let config = Config::load_named(&from.folder, &named)?;
-    let options = if args.bf16 { Options::FROZEN_BF16 } else { Options::default() };
-    let mut model = Pheye::load_named(&from.folder, options, &named, |_, _| ())?;
-    model.save(&args.to)?;
-    // With its configuration, which names the end token.
+    let lora = [args.lora_global.as_deref(), args.lora_local.as_deref()];
+    let model = Conversion::open(&from.folder, &|name: &str| from.find(name), lora)?;
+    let keep = match (args.dtype, args.bf16) {
+        (Some(Type::F32), _) => Keep::All(DType::F32),
+        (Some(Type::Bf16), _) => Keep::All(DType::Bf16),
+        (None, true) => Keep::FrozenBf16,
+        (None, false) => Keep::Stored,
+    };
+    let to = Output { folder: &args.to, keep, shard_size: args.shard_size };
+    let mut bar = Loading::named("writing");
+    let mut progress = |done, all| bar.at(done, all);
+    if args.extract_lora {
+        let sets: Vec<_> = LoraSet::ALL.into_iter().filter(|set| model.config().has_lora(*set)).collect();
+        ensure!(!sets.is_empty(), "{}: this model has no LoRA set to extract", args.from);
+        for set in sets {
+            let folder = args.to.join(set.adapter());
+            model.extract_lora(set, &Output { folder: &folder, ..to }, &mut progress)?;
+            println!("{}: the {set} LoRA set, rank {}", folder.display(), model.config().lora(set).rank);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(set) = merge {
+        let written = model.merge_lora(set, &to, &mut progress)?;
+        drop(bar);
+        println!(
+            "{}: the vision tower with the {set} LoRA set merged, {}",
+            args.to.display(),
+            said(&written)
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let written = model.save_weights(&to, &mut progress)?;
+    drop(bar);
+    copy_tokenizer(&from, &args.to)?;
+    // The configuration makes the folder a model, so it comes last.
+    model.save_config(&args.to)?;
+    let counts = model.config().counts()?;
+    let parameters = counts.trained() + counts.frozen();
+    println!("{}: {parameters} parameters, {}", args.to.display(), said(&written));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Copies the tokenizer with its configuration, which names the end token.
+fn copy_tokenizer(from: &Located, folder: &Path) -> anyhow::Result<()> {
     for name in ["tokenizer.json", "tokenizer_config.json"] {
-        let (tokenizer, to) = (from.tokenizer().with_file_name(name), args.to.join(name));
+        let (tokenizer, to) = (from.tokenizer().with_file_name(name), folder.join(name));
         if tokenizer.exists() {
             std::fs::copy(&tokenizer, &to)
                 .with_context(|| format!("{} to {}", tokenizer.display(), to.display()))?;
         }
     }
-    let counts = config.counts()?;
-    println!("{}: {} parameters", args.to.display(), counts.trained() + counts.frozen());
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+fn said(written: &pheye::weights::Written) -> String {
+    let bytes = indicatif::DecimalBytes(written.bytes);
+    match written.files.len() {
+        1 => format!("{bytes} in one file"),
+        n => format!("{bytes} in {n} shards"),
+    }
 }
 
 /// Files of a model in either layout, none of which is ever overwritten.
-const FILES: [&str; 5] =
-    [pheye::model::CONFIG_FILE, pheye::model::WEIGHTS_FILE, "tokenizer.json", "config.json", "checkpoint.pt"];
+const FILES: [&str; 7] = [
+    pheye::model::CONFIG_FILE,
+    pheye::model::WEIGHTS_FILE,
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "config.json",
+    "checkpoint.pt",
+];
+
+const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+
+/// `500MB` in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 8] = [
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("KIB", 1 << 10),
+        ("MIB", 1 << 20),
+        ("GIB", 1 << 30),
+        ("B", 1),
+        ("", 1),
+    ];
+    let upper = text.trim().to_uppercase();
+    let digits = upper.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(upper.len());
+    let (number, unit) = upper.split_at(digits);
+    let unit = UNITS.iter().find(|(name, _)| *name == unit.trim()).map(|(_, bytes)| *bytes as f64);
+    let bytes = number.parse::<f64>().ok().zip(unit).map(|(number, unit)| number * unit);
+    bytes
+        .filter(|b| (1.0..1e18).contains(b))
+        .map(|b| b as u64)
+        .ok_or_else(|| "a size from one byte is needed, such as `500MB`, `5GB` or `2GiB`".to_owned())
+}
