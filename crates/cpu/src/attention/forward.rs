@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, KEYS, LANES, Norm, QUERIES, Qkv, Scores, Span, UNSEEING, disjoint, few};
+use super::{Head, Heads, KEYS, LANES, Norm, Qkv, Scores, Span, UNSEEING, blocks, disjoint, few};
 use crate::gemm::{MatRef, Pointer, Start, gemm_here};
 use crate::math::{exp, vectorised};
 use crate::par;
@@ -41,7 +41,7 @@ pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], 
     let blocks: Vec<_> = spans
         .iter()
         .filter(|s| !few::suits(s))
-        .flat_map(|s| s.q.clone().step_by(QUERIES).map(move |i| (s, i..s.q.end.min(i + QUERIES))))
+        .flat_map(|s| blocks(s.q.clone()).map(move |q| (s, q)))
         .collect();
     let work = blocks.iter().map(|(s, q)| q.len() * s.k.len() * width * 2).sum();
     let (out, norms) = (Pointer(out.as_mut_ptr()), Pointer(norms.as_flattened_mut().as_mut_ptr()));

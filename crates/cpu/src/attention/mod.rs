@@ -160,12 +160,20 @@ pub fn disjoint(ranges: impl Iterator<Item = Range<usize>>) -> bool {
     all.windows(2).all(|w| w[0].end <= w[1].start)
 }
 
-/// Queries of one block.
+/// Queries of one block, about.
 const QUERIES: usize = 64;
 /// Keys of one tile.
 const KEYS: usize = 128;
 /// Lanes in which the sum and the maximum of a row of scores run.
 const LANES: usize = 8;
+
+/// `queries` in blocks of about [`QUERIES`], as equal as can be: a block of the one query that is left over, as of the 65 of a
+/// prompt or the 257 of a picture, would read all keys for it alone.
+fn blocks(queries: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let count = ((queries.len() + QUERIES / 2) / QUERIES).max(1);
+    let size = queries.len().div_ceil(count).max(1);
+    queries.clone().step_by(size).map(move |i| i..queries.end.min(i + size))
+}
 
 /// The scores of one block and one tile, rows padded to whole lanes.
 #[derive(Default)]

@@ -9,8 +9,8 @@ use super::Start;
 use super::kernel::{Element, Job, LANES8, Mat, Scales, widen8};
 use super::pack::prefetch;
 
-/// Elements that a step of a dot product takes from each row.
-const LANES: usize = 16;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 impl Job<'_> {
     /// Columns `cols` of C by dot products, for A and Bᵀ with contiguous rows and at most six rows of A.
@@ -35,7 +35,7 @@ impl<E: Element> WithSimd for Dots<'_, '_, E> {
     fn with_simd<S: Simd>(self, _: S) {
         // As many sums at a time as registers hold; several rows of B, so that several streams of memory flow at once.
         match self.job.m {
-            1 => self.columns::<S, 1, 6>(),
+            1 => self.columns::<S, 1, 4>(),
             2 => self.columns::<S, 2, 3>(),
             3 => self.columns::<S, 3, 2>(),
             4 => self.columns::<S, 4, 1>(),
@@ -64,24 +64,28 @@ impl<E: Element> Dots<'_, '_, E> {
         let k = job.ks.len();
         let x: [&[f32]; M] = std::array::from_fn(|i| &job.a.x[i * job.a.row_stride..][job.ks.clone()]);
         let w: [&[E]; J] = std::array::from_fn(|l| &b.x[(j + l) * b.col_stride..][job.ks.clone()]);
-        let mut sums = [[[0.0f32; LANES]; J]; M];
-        let whole = k / LANES * LANES;
-        for at in (0..whole).step_by(LANES) {
-            // Loops, not closures, here and below: what is not inlined knows no wide instructions.
-            let mut wides = [[0.0; LANES]; J];
-            for (wides, w) in wides.iter_mut().zip(&w) {
+        let mut sums = [[[[0.0f32; LANES8]; 2]; J]; M];
+        // A cache line of each row of B at a time.
+        let line = LINE / size_of::<E>();
+        let whole = k / line * line;
+        for at in (0..whole).step_by(line) {
+            let x = x.map(|x| &x[at..at + line]);
+            for (l, w) in w.iter().enumerate() {
                 // The next tile's rows follow these ones.
                 prefetch(w.as_ptr().wrapping_add(at + J * b.col_stride));
-                let (low, high) = w[at..at + LANES].split_at(LANES8);
-                let (wide_low, wide_high) = wides.split_at_mut(LANES8);
-                wide_low.copy_from_slice(&widen8::<S, E>(low.try_into().expect("eight")));
-                wide_high.copy_from_slice(&widen8::<S, E>(high.try_into().expect("eight")));
-            }
-            for (sums, x) in sums.iter_mut().zip(&x) {
-                let x = &x[at..at + LANES];
-                for (sums, w) in sums.iter_mut().zip(&wides) {
-                    for e in 0..LANES {
-                        sums[e] = x[e].mul_add(w[e], sums[e]);
+                let w = &w[at..at + line];
+                // Loops, not closures, here and below: what is not inlined knows no wide instructions.
+                for pair in 0..line / LANES8 / 2 {
+                    for half in 0..2 {
+                        let these = (2 * pair + half) * LANES8..(2 * pair + half + 1) * LANES8;
+                        let wide = widen8::<S, E>(w[these.clone()].try_into().expect("eight"));
+                        for i in 0..M {
+                            let x: &[f32; LANES8] = x[i][these.clone()].try_into().expect("eight");
+                            let sum = &mut sums[i][l][half];
+                            for lane in 0..LANES8 {
+                                sum[lane] = x[lane].mul_add(wide[lane], sum[lane]);
+                            }
+                        }
                     }
                 }
             }
@@ -89,7 +93,7 @@ impl<E: Element> Dots<'_, '_, E> {
         for (i, (sums, x)) in sums.iter().zip(&x).enumerate() {
             for (l, (sums, w)) in sums.iter().zip(&w).enumerate() {
                 let tail: f32 = x[whole..].iter().zip(&w[whole..]).map(|(x, w)| x * w.wide()).sum();
-                let mut sum = across(*sums) + tail;
+                let mut sum = across(sums) + tail;
                 match b.scales {
                     Scales::None => (),
                     Scales::Cols(s) => sum *= s[j + l],
@@ -110,12 +114,14 @@ impl<E: Element> Dots<'_, '_, E> {
 
 /// The sum over the lanes, halving.
 #[inline(always)]
-fn across(mut x: [f32; LANES]) -> f32 {
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for l in 0..width {
-            x[l] += x[l + width];
+fn across([even, odd]: &[[f32; LANES8]; 2]) -> f32 {
+    let mut x = [0.0; LANES8];
+    for lane in 0..LANES8 {
+        x[lane] = even[lane] + odd[lane];
+    }
+    for width in [4, 2, 1] {
+        for lane in 0..width {
+            x[lane] += x[lane + width];
         }
     }
     x[0]
