@@ -77,11 +77,12 @@ impl<E: Element> Dots<'_, '_, E> {
                 // Loops, not closures, here and below: what is not inlined knows no wide instructions.
                 for pair in 0..line / LANES8 / 2 {
                     for half in 0..2 {
-                        let these = (2 * pair + half) * LANES8..(2 * pair + half + 1) * LANES8;
+                        let e = 2 * pair + half;
+                        let these = e * LANES8..(e + 1) * LANES8;
                         let wide = widen8::<S, E>(w[these.clone()].try_into().expect("eight"));
                         for i in 0..M {
                             let x: &[f32; LANES8] = x[i][these.clone()].try_into().expect("eight");
-                            let sum = &mut sums[i][l][half];
+                            let sum = &mut sums[i][l][e % 2];
                             for lane in 0..LANES8 {
                                 sum[lane] = x[lane].mul_add(wide[lane], sum[lane]);
                             }
