@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Bench, Case, random, work};
+use common::{Bench, Case, Kept, random, work};
 use pheye_ops::attention::{self, Heads, Kv, Span};
 use serde::Deserialize;
 
@@ -16,6 +16,8 @@ struct Row {
     head_dim: usize,
     #[serde(default)]
     forward_only: bool,
+    /// How keys and values are kept, those of cross-attention.
+    kept: Option<Kept>,
 }
 
 impl Row {
@@ -39,7 +41,8 @@ fn measure(bench: &mut Bench, row: &Row, back: bool) {
     let (spans, of) = (row.spans(), row.heads());
     let width = of.width();
     // q, o and k, v; backward: q, o, do, dq and k, v, dk, dv.
-    let elements = (if back { 4 } else { 2 }) * batch * (lq + lk) * width;
+    let [queries, keys] = [lq, lk].map(|rows| (if back { 4 } else { 2 }) * batch * rows * width);
+    let kept = row.kept.map(Kept::dtype);
     let flops = attention::flops(&spans, &of);
     let case = Case {
         op: match row.op.as_str() {
@@ -47,15 +50,18 @@ fn measure(bench: &mut Bench, row: &Row, back: bool) {
             "causal attention" => "causal attention",
             _ => "cross attention",
         },
-        shape: format!("{batch}x{lq}x{lk}x{heads}x{head_dim}"),
+        shape: format!("{batch}x{lq}x{lk}x{heads}x{head_dim}")
+            + &kept.map(|k| format!(" {k} k,v")).unwrap_or_default(),
         direction: if back { "backward" } else { "forward" },
         flops: if back { flops / 2 * 5 } else { flops },
-        bytes: bench.element() * elements as u64,
+        bytes: bench.element() * queries as u64
+            + kept.map_or(bench.element(), |k| k.size() as u64) * keys as u64,
     };
     bench.row(case, move |cx| {
         let q = random(cx, "q", [batch * lq, width])?;
         // Cross-attention reads what one linear wrote, keys and values side by side.
         let fused = random(cx, "kv", [batch * lk, 2 * width])?;
+        let fused = kept.map_or(Ok(fused.clone()), |k| fused.to_dtype(k))?;
         let (k, v) = (random(cx, "k", [batch * lk, width])?, random(cx, "v", [batch * lk, width])?);
         let split = lq == lk;
         if !back {

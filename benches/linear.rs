@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Bench, Case, Result, Work, linear, place, random, random_f32, work};
+use common::{Bench, Case, Kept, Result, Work, linear, place, random, random_f32, work};
 use pheye_ops::Cx;
 use pheye_ops::linear as plain;
 use pheye_ops::lora::{self, Adapter, Dropout, LoraLinear, Route, RowRange};
@@ -26,6 +26,8 @@ struct Row {
     trained: bool,
     #[serde(default)]
     forward_only: bool,
+    /// How W is kept.
+    kept: Option<Kept>,
 }
 
 /// What of a row is timed.
@@ -59,6 +61,10 @@ impl Row {
         let mut flops = product + 2 * m * rank * (k + n);
         // x, y, W; A, B and S = xAᵀ
         let mut bytes = e * (m * (k + n + rank) + k * n + rank * (k + n));
+        if let Some(kept) = self.kept {
+            shape += &format!(" {} W", kept.dtype());
+            bytes -= (e - kept.dtype().size() as u64) * k * n;
+        }
         if let (Some(r), Some(p)) = (r, self.dropout) {
             shape += &format!(" r{r} p{p}");
         }
@@ -92,6 +98,9 @@ fn plain_row(bench: &mut Bench, row: &Row, pass: Pass) {
     bench.row(case, move |cx| {
         let x = random(cx, "x", [row.m, row.k])?;
         let mut layer = linear(row.n, row.k, true);
+        if let Some(kept) = row.kept {
+            layer.weight.value = layer.weight.value.to_dtype(kept.dtype())?;
+        }
         place(cx, layer.bias.iter_mut().collect(), false)?;
         let mut grads = place(cx, vec![&mut layer.weight], row.trained)?;
         if pass == Pass::Forward {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use criterion::{Criterion, SamplingMode};
 use pheye_ops::linear::{self, Linear};
 use pheye_ops::{Cx, RandomInit};
-use pheye_tensor::{Device, Grads, Init, Param, ParamTable, Scope, Shape, Source, Tensor};
+use pheye_tensor::{DType, Device, Grads, Init, Param, ParamTable, Scope, Shape, Source, Tensor};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -56,6 +56,23 @@ pub struct Case {
     pub flops: u64,
     /// Bytes it must move: each input read once, each output written once.
     pub bytes: u64,
+}
+
+/// How what does not change is kept where that is not as the activations are: weights, keys and values of a picture.
+#[derive(Clone, Copy, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kept {
+    Bf16,
+    Int8,
+}
+
+impl Kept {
+    pub fn dtype(self) -> DType {
+        match self {
+            Kept::Bf16 => DType::Bf16,
+            Kept::Int8 => DType::Int8,
+        }
+    }
 }
 
 /// One family of rows on one device.
@@ -96,13 +113,16 @@ fn try_run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()>) ->
 }
 
 impl Bench {
-    /// The rows of this family for the device. On the CPU those with a `cpu` entry, changed as it says.
+    /// The rows of this family for the device. On the CPU those with a `cpu` entry, changed as it says, and those only for it.
     pub fn rows<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
         let shapes: Value = serde_json::from_str(include_str!("../shapes.json"))?;
         let on_cpu = !self.on_gpu();
         let mut rows = Vec::new();
         for row in shapes[self.family].as_array().ok_or("shapes.json lacks this family")? {
             let mut row = row.as_object().ok_or("a row of shapes.json is no object")?.clone();
+            if row.remove("only").is_some() && !on_cpu {
+                continue;
+            }
             match (on_cpu, row.remove("cpu")) {
                 (true, None) => continue,
                 (true, Some(Value::Object(smaller))) => row.extend(smaller),

@@ -15,7 +15,8 @@ BACKENDS = {
 def rows(p):
     for row in p.rows():
         op, b, lq, lk, h, d = (row[k] for k in ("op", "batch", "lq", "lk", "heads", "head_dim"))
-        shape = f"{b}x{lq}x{lk}x{h}x{d}"
+        # SDPA wants q, k and v of one type: keys and values kept in bf16 have the same rivals.
+        shape = f"{b}x{lq}x{lk}x{h}x{d}" + (f" {row['kept']} k,v" if "kept" in row else "")
         causal = op.startswith("causal")
         # As linears write them: heads side by side in a row.
         q = p.random(b, lq, h, d).requires_grad_()

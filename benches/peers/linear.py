@@ -52,10 +52,21 @@ def rows(p):
         m, k, n, r = row["m"], row["k"], row["n"], row.get("r")
         trained = row.get("trained", False)
         shape = f"{m}x{k}x{n}" + (" trained" if trained else "")
+        kept = row.get("kept")
+        shape += f" {kept} W" if kept else ""
         x = p.random(m, k).requires_grad_()
         if r is None:
             layer = base(p, k, n, trained)
             variants = [("F.linear", layer)]
+            if kept == "bf16":
+                # All in bf16; PyTorch has no product of f32 by bf16.
+                half = base(p, k, n, trained).bfloat16()
+                variants.append(("F.linear, bf16", lambda x: half(x.bfloat16()).float()))
+            if kept == "int8":
+                # x becomes int8 too.
+                whole = torch.ao.quantization.quantize_dynamic(
+                    torch.nn.Sequential(base(p, k, n, trained)), {torch.nn.Linear}, dtype=torch.qint8)
+                variants.append(("quantize_dynamic", whole))
         else:
             dropout = row["dropout"]
             shape += f" r{r} p{dropout:g}" if dropout else f" r{r} p0"

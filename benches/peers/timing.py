@@ -39,11 +39,11 @@ class Peers:
         self.stream = torch.cuda.Stream() if self.cuda else None
 
     def rows(self):
-        """The rows of this family for the device: on the CPU those with a `cpu` entry, changed as it says."""
+        """The rows of this family for the device: on the CPU those with a `cpu` entry, changed as it says, and those only for it."""
         with open(self.args.shapes) as f:
             rows = json.load(f)[self.family]
         if self.cuda:
-            return rows
+            return [r for r in rows if "only" not in r]
         return [{**r, **r["cpu"]} for r in rows if "cpu" in r]
 
     def random(self, *shape, scale=1.0, dtype=None):

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
-use pheye::model::{Batch, Config, GenerationConfig, Hooks, Options, PRESETS, Pheye};
+use pheye::model::{Batch, Config, GenerationConfig, Hooks, Options, PRESETS, Pheye, Recompute};
 use pheye::ops::lora::Dropout;
 use pheye::ops::{Cx, RandomInit};
 use pheye::tensor::{DType, Device, Grads, Init, ParamTable, Scope, Source, Tensor};
@@ -42,6 +42,12 @@ pub struct Args {
     /// Repetitions; with more than one, the first is not counted
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::at_least_one)]
     repeat: usize,
+    /// Layers of the vision tower that training computes again in backward: less memory for more time
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    recompute_vision: usize,
+    /// The same of the language model
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    recompute_text: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -105,6 +111,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Mode::Train => {
             let table = model.train(Pheye::is_pheye_param)?;
+            model.set_recompute(Recompute { vision: args.recompute_vision, text: args.recompute_text });
             let _masters = model.move_to(&cx.device, &table)?;
             let mut grads = Grads::on(&cx.device, table)?;
             repeat(args.repeat, || step(&cx, &model, &args, &mut grads))?

@@ -1,18 +1,22 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, KEYS, Kv, Norm, QUERIES, Qkv, Rows, RowsMut, Scores, Span, Values, disjoint};
-use crate::gemm::{MatRef, Pointer, Start, gemm_here};
+use super::{Head, Heads, Kv, Norm, Qkv, Rows, RowsMut, Scores, Span, Values, blocks, disjoint, tiles};
+use crate::gemm::{MatRef, Panels, Pointer, Start, gemm_packed};
 use crate::math::{exp, vectorised};
 use crate::par;
 
 #[derive(Default)]
 struct Scratch {
     scores: Scores,
+    /// All queries and gradients of their outputs, also as panels, a block after the other.
     q: Head,
-    k: Head,
-    v: Head,
     dout: Head,
+    packed: Vec<[Panels; 2]>,
+    /// One tile of kᵀ, vᵀ and k.
+    k_t: Panels,
+    v_t: Panels,
+    k: Panels,
     /// dp, then ds, laid out as the scores.
     ds: Vec<f32>,
     /// Σ dout·out of each query.
@@ -112,31 +116,38 @@ fn one(
     s.delta.resize(lq, 0.0);
     deltas(&mut s.delta, &y.out[from..], &y.dout[from..], h.width(), d);
     zero(&mut s.dq, lq * d);
-    for k0 in (0..lk).step_by(KEYS) {
-        let n = KEYS.min(lk - k0);
-        let ks = span.k.start + k0..span.k.start + k0 + n;
-        s.k.load(x.k, ks.clone(), head, h);
-        s.v.load(x.v, ks.clone(), head, h);
+    s.q.load(x.q, span.q.clone(), head, h);
+    s.dout.load(dout, span.q.clone(), head, h);
+    let all: Vec<_> = blocks(0..lq).collect();
+    s.packed.resize_with(s.packed.len().max(all.len()), Default::default);
+    for ([q, dout], qs) in s.packed.iter_mut().zip(&all) {
+        q.pack(s.q.mat(qs.clone(), h));
+        dout.pack(s.dout.mat(qs.clone(), h));
+    }
+    for ks in tiles(0..lk, h) {
+        let (k0, n) = (ks.start, ks.len());
+        let ks = span.k.start + ks.start..span.k.start + ks.end;
+        let (k, v) = (x.k.head(ks.clone(), head, h), x.v.head(ks.clone(), head, h));
+        s.k_t.pack(k.t());
+        s.v_t.pack(v.t());
+        s.k.pack(k);
         zero(&mut s.dk, n * d);
         zero(&mut s.dv, n * d);
-        // The first query that sees a key of this tile.
-        let first = if h.causal { (k0 + lq).saturating_sub(lk) } else { 0 };
-        for q0 in (first..lq).step_by(QUERIES) {
-            let m = QUERIES.min(lq - q0);
-            let qs = span.q.start + q0..span.q.start + q0 + m;
-            s.q.load(x.q, qs.clone(), head, h);
-            s.dout.load(dout, qs, head, h);
-            let (q, k, v, g) = (s.q.mat(h), s.k.mat(h), s.v.mat(h), s.dout.mat(h));
-            s.scores.compute(q, k, h.scale, |i| h.visible(span, q0 + i).saturating_sub(k0));
+        let visible = |i| h.visible(span, i).saturating_sub(k0);
+        for (qs, [q_panels, dout_panels]) in
+            all.iter().zip(&s.packed).filter(|(qs, _)| visible(qs.end - 1) > 0)
+        {
+            let m = qs.len();
+            s.scores.compute(s.q.mat(qs.clone(), h), (&s.k_t, n), h.scale, |i| visible(qs.start + i));
             let stride = s.scores.stride;
             s.ds.resize(m * stride, 0.0);
-            gemm_here(&mut s.ds, stride, Start::Zero, 1.0, g, v.t());
-            differentiate(&mut s.scores.p[..m * stride], &mut s.ds, stride, &norms[q0..], &s.delta[q0..]);
-            let (p, ds) =
-                (MatRef::f32(&s.scores.p, m, n).stride(stride), MatRef::f32(&s.ds, m, n).stride(stride));
-            gemm_here(&mut s.dv, d, Start::Keep, 1.0, p.t(), g);
-            gemm_here(&mut s.dk, d, Start::Keep, h.scale, ds.t(), q);
-            gemm_here(&mut s.dq[q0 * d..], d, Start::Keep, h.scale, ds, k);
+            gemm_packed(&mut s.ds, stride, Start::Zero, 1.0, s.dout.mat(qs.clone(), h), &s.v_t);
+            let p = &mut s.scores.p[..m * stride];
+            differentiate(p, &mut s.ds, stride, &norms[qs.clone()], &s.delta[qs.clone()]);
+            let (p, ds) = (MatRef::f32(p, m, n).stride(stride), MatRef::f32(&s.ds, m, n).stride(stride));
+            gemm_packed(&mut s.dv, d, Start::Keep, 1.0, p.t(), dout_panels);
+            gemm_packed(&mut s.dk, d, Start::Keep, h.scale, ds.t(), q_panels);
+            gemm_packed(&mut s.dq[qs.start * d..], d, Start::Keep, h.scale, ds, &s.k);
         }
         write(s, ks);
     }

@@ -1,23 +1,27 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, KEYS, LANES, Norm, Qkv, Scores, Span, UNSEEING, blocks, disjoint, few};
-use crate::gemm::{MatRef, Pointer, Start, gemm_here};
+use super::{Head, Heads, LANES, Norm, QUERIES, Qkv, Scores, Span, UNSEEING, blocks, disjoint, few, tiles};
+use crate::gemm::{MatRef, Panels, Pointer, Start, gemm_packed};
 use crate::math::{exp, vectorised};
 use crate::par;
 
 #[derive(Default)]
 struct Scratch {
     scores: Scores,
+    /// All queries of the task, then one tile of kᵀ and of v.
     q: Head,
-    k: Head,
-    v: Head,
-    /// Σ p·v of the block, [queries, head_dim].
+    k: Panels,
+    v: Panels,
+    /// Σ p·v of the queries, [queries, head_dim].
     out: Vec<f32>,
     /// Largest score so far and Σ p, of each query.
     top: Vec<f32>,
     sum: Vec<f32>,
 }
+
+/// Tasks that are enough for the threads of a large machine.
+const TASKS: usize = 64;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -38,17 +42,22 @@ pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], 
     out.fill(0.0);
     norms.fill(UNSEEING);
     spans.iter().filter(|s| few::suits(s)).for_each(|span| few::forward(out, norms, x, span, h));
-    let blocks: Vec<_> = spans
+    let many: Vec<_> = spans.iter().filter(|s| !few::suits(s)).collect();
+    // A task packs keys and values for its queries alone: few tasks with many of them.
+    let cuts = TASKS.div_ceil((many.len() * h.heads).max(1));
+    let parts: Vec<_> = many
         .iter()
-        .filter(|s| !few::suits(s))
-        .flat_map(|s| blocks(s.q.clone()).map(move |q| (s, q)))
+        .flat_map(|s| {
+            let size = s.q.len().div_ceil(cuts).next_multiple_of(QUERIES);
+            s.q.clone().step_by(size.max(1)).map(move |i| (s, i..s.q.end.min(i + size)))
+        })
         .collect();
-    let work = blocks.iter().map(|(s, q)| q.len() * s.k.len() * width * 2).sum();
+    let work = parts.iter().map(|(s, q)| q.len() * s.k.len() * width * 2).sum();
     let (out, norms) = (Pointer(out.as_mut_ptr()), Pointer(norms.as_flattened_mut().as_mut_ptr()));
-    par::each(blocks.len() * h.heads, work, |i| {
-        let ((span, qs), head) = (&blocks[i / h.heads], i % h.heads);
+    par::each(parts.len() * h.heads, work, |i| {
+        let ((span, qs), head) = (&parts[i / h.heads], i % h.heads);
         SCRATCH.with_borrow_mut(|s| {
-            block(s, x, span, qs.clone(), head, h);
+            one(s, x, span, qs.clone(), head, h);
             finish(&mut s.out, &s.sum, h.head_dim);
             for (at, i) in qs.clone().enumerate().filter(|(at, _)| s.sum[*at] != 0.0) {
                 // SAFETY: query i and this head belong to this task alone, by the assertions above.
@@ -65,7 +74,7 @@ pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], 
 
 /// Queries `qs` of one span and head.
 #[inline(always)]
-fn block(s: &mut Scratch, x: Qkv<'_>, span: &Span, qs: Range<usize>, head: usize, h: &Heads) {
+fn one(s: &mut Scratch, x: Qkv<'_>, span: &Span, qs: Range<usize>, head: usize, h: &Heads) {
     let (m, d, first) = (qs.len(), h.head_dim, qs.start - span.q.start);
     s.out.clear();
     s.out.resize(m * d, 0.0);
@@ -73,19 +82,25 @@ fn block(s: &mut Scratch, x: Qkv<'_>, span: &Span, qs: Range<usize>, head: usize
     s.top.resize(m, f32::NEG_INFINITY);
     s.sum.clear();
     s.sum.resize(m, 0.0);
-    let last = h.visible(span, first + m - 1);
     s.q.load(x.q, qs, head, h);
-    for k0 in (0..last).step_by(KEYS) {
-        let n = KEYS.min(last - k0);
-        let ks = span.k.start + k0..span.k.start + k0 + n;
-        s.k.load(x.k, ks.clone(), head, h);
-        s.v.load(x.v, ks, head, h);
-        s.scores.compute(s.q.mat(h), s.k.mat(h), h.scale, |i| h.visible(span, first + i).saturating_sub(k0));
-        let stride = s.scores.stride;
-        let p = &mut s.scores.p[..m * stride];
-        softmax(p, stride, &mut s.top, &mut s.sum, &mut s.out, if k0 == 0 { 0 } else { d });
-        let p = MatRef::f32(&s.scores.p, m, n).stride(stride);
-        gemm_here(&mut s.out, d, if k0 == 0 { Start::Zero } else { Start::Keep }, 1.0, p, s.v.mat(h));
+    let visible = |i| h.visible(span, first + i);
+    for ks in tiles(0..visible(m - 1), h) {
+        let (k0, n) = (ks.start, ks.len());
+        let ks = span.k.start + ks.start..span.k.start + ks.end;
+        s.k.pack(x.k.head(ks.clone(), head, h).t());
+        s.v.pack(x.v.head(ks, head, h));
+        for qs in blocks(0..m).filter(|qs| visible(qs.end - 1) > k0) {
+            let start = if k0 == 0 { Start::Zero } else { Start::Keep };
+            let q = s.q.mat(qs.clone(), h);
+            s.scores.compute(q, (&s.k, n), h.scale, |i| visible(qs.start + i).saturating_sub(k0));
+            let stride = s.scores.stride;
+            let p = &mut s.scores.p[..qs.len() * stride];
+            let out = &mut s.out[qs.start * d..qs.end * d];
+            let (top, sum) = (&mut s.top[qs.clone()], &mut s.sum[qs.clone()]);
+            softmax(p, stride, top, sum, out, if k0 == 0 { 0 } else { d });
+            let p = MatRef::f32(p, qs.len(), n).stride(stride);
+            gemm_packed(out, d, start, 1.0, p, &s.v);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::gemm::{Element, MatRef, Start, gemm_here};
+use crate::gemm::{Element, Elements, MatRef, Panels, Start, gemm_packed};
 
 pub use backward::{Output, backward};
 pub use forward::forward;
@@ -133,6 +133,17 @@ pub struct Rows<'a> {
     pub stride: usize,
 }
 
+impl<'a> Rows<'a> {
+    /// One head's columns of some rows.
+    fn head(self, rows: Range<usize>, head: usize, h: &Heads) -> MatRef<'a> {
+        let data = match self.data.from(rows.start * self.stride + head * h.head_dim) {
+            Values::F32(x) => Elements::F32(x),
+            Values::Bf16(x) => Elements::Bf16(x),
+        };
+        MatRef { data, rows: rows.len(), cols: h.head_dim, row_stride: self.stride, col_stride: 1 }
+    }
+}
+
 /// Rows of f32 to write, `stride` elements apart.
 #[derive(Debug)]
 pub struct RowsMut<'a> {
@@ -160,9 +171,9 @@ pub fn disjoint(ranges: impl Iterator<Item = Range<usize>>) -> bool {
     all.windows(2).all(|w| w[0].end <= w[1].start)
 }
 
-/// Queries of one block, about.
+/// Queries of a block, about.
 const QUERIES: usize = 64;
-/// Keys of one tile.
+/// Keys of a tile, about.
 const KEYS: usize = 128;
 /// Lanes in which the sum and the maximum of a row of scores run.
 const LANES: usize = 8;
@@ -170,9 +181,19 @@ const LANES: usize = 8;
 /// `queries` in blocks of about [`QUERIES`], as equal as can be: a block of the one query that is left over, as of the 65 of a
 /// prompt or the 257 of a picture, would read all keys for it alone.
 fn blocks(queries: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let count = ((queries.len() + QUERIES / 2) / QUERIES).max(1);
-    let size = queries.len().div_ceil(count).max(1);
-    queries.clone().step_by(size).map(move |i| i..queries.end.min(i + size))
+    equal(queries, QUERIES, 1)
+}
+
+/// `keys` in tiles of about [`KEYS`], whole vectors but for the last. Under a causal mask they are as long as blocks, so that few
+/// scores are computed for nothing.
+fn tiles(keys: Range<usize>, h: &Heads) -> impl Iterator<Item = Range<usize>> {
+    equal(keys, if h.causal { QUERIES } else { KEYS }, LANES)
+}
+
+fn equal(range: Range<usize>, about: usize, multiple: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = ((range.len() + about / 2) / about).max(1);
+    let size = range.len().div_ceil(count).max(1).next_multiple_of(multiple);
+    range.clone().step_by(size).map(move |i| i..range.end.min(i + size))
 }
 
 /// The scores of one block and one tile, rows padded to whole lanes.
@@ -196,24 +217,32 @@ impl Head {
         }
     }
 
+    /// Those of `rows`, counted from the first that was loaded.
     #[inline(always)]
-    fn mat(&self, h: &Heads) -> MatRef<'_> {
-        MatRef::f32(&self.0, self.0.len() / h.head_dim, h.head_dim)
+    fn mat(&self, rows: Range<usize>, h: &Heads) -> MatRef<'_> {
+        let d = h.head_dim;
+        MatRef::f32(&self.0[rows.start * d..rows.end * d], rows.len(), d)
     }
 }
 
 impl Scores {
-    /// p = scale·q·kᵀ, −∞ beyond the first `visible(i)` keys of row i and in the padding.
+    /// p = scale·q·kᵀ of n keys, −∞ beyond the first `visible(i)` keys of row i and in the padding.
     #[inline(always)]
-    fn compute(&mut self, q: MatRef<'_>, k: MatRef<'_>, scale: f32, visible: impl Fn(usize) -> usize) {
-        self.stride = k.rows.next_multiple_of(LANES);
+    fn compute(
+        &mut self,
+        q: MatRef<'_>,
+        (k, n): (&Panels, usize),
+        scale: f32,
+        visible: impl Fn(usize) -> usize,
+    ) {
+        self.stride = n.next_multiple_of(LANES);
         let len = q.rows * self.stride;
         if self.p.len() < len {
             self.p.resize(len, 0.0);
         }
-        gemm_here(&mut self.p[..len], self.stride, Start::Zero, scale, q, k.t());
+        gemm_packed(&mut self.p[..len], self.stride, Start::Zero, scale, q, k);
         for (i, row) in self.p[..len].chunks_exact_mut(self.stride).enumerate() {
-            row[visible(i).min(k.rows)..].fill(f32::NEG_INFINITY);
+            row[visible(i).min(n)..].fill(f32::NEG_INFINITY);
         }
     }
 }

@@ -146,10 +146,10 @@ pub(super) struct Job<'a> {
 /// Panels start on a cache line, so that no load of a vector crosses one.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+pub(super) struct Line([f32; 16]);
 
 impl Line {
-    const LEN: usize = 16;
+    pub(super) const LEN: usize = 16;
 }
 
 thread_local! {
@@ -252,17 +252,17 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
 
 /// Columns of the panel at `j`, and vectors that hold them.
 #[inline(always)]
-fn extent<S: Simd>(j: usize, js: &Range<usize>) -> (usize, usize) {
+pub(super) fn extent<S: Simd>(j: usize, js: &Range<usize>) -> (usize, usize) {
     let n = (2 * S::F32_LANES).min(js.end - j);
     (n, n.div_ceil(S::F32_LANES))
 }
 
 /// Rows and vectors of columns of a tile. It lies inside C by the contract of [`Job::block`], and A and B are there for
 /// `depth` steps.
-struct Run<'a, 'b, S> {
-    tile: Tile<'a, 'b, S>,
-    m: usize,
-    vectors: usize,
+pub(super) struct Run<'a, 'b, S> {
+    pub tile: Tile<'a, 'b, S>,
+    pub m: usize,
+    pub vectors: usize,
 }
 
 impl<S: Simd> WithSimd for Run<'_, '_, S> {
@@ -275,19 +275,19 @@ impl<S: Simd> WithSimd for Run<'_, '_, S> {
     }
 }
 
-struct Tile<'a, 'b, S> {
-    job: &'a Job<'b>,
-    simd: S,
-    i: usize,
-    j: usize,
-    n: usize,
-    first: bool,
-    depth: usize,
-    a: *const f32,
-    a_row: usize,
-    a_step: usize,
-    b: *const f32,
-    b_step: usize,
+pub(super) struct Tile<'a, 'b, S> {
+    pub job: &'a Job<'b>,
+    pub simd: S,
+    pub i: usize,
+    pub j: usize,
+    pub n: usize,
+    pub first: bool,
+    pub depth: usize,
+    pub a: *const f32,
+    pub a_row: usize,
+    pub a_step: usize,
+    pub b: *const f32,
+    pub b_step: usize,
 }
 
 impl<S: Simd> Tile<'_, '_, S> {

@@ -3,6 +3,7 @@
 mod few;
 mod kernel;
 mod pack;
+mod panels;
 
 use std::cell::Cell;
 
@@ -15,6 +16,7 @@ pub use kernel::Scales;
 pub(crate) use kernel::{Element, LANES8, Pointer, widen8};
 use kernel::{Job, Mat};
 pub(crate) use pack::transpose4;
+pub(crate) use panels::{Panels, gemm_packed};
 
 /// The elements of a matrix operand.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::kernel::{Element, Mat, Scales, TILE};
+use super::kernel::{Element, LANES8, Mat, Scales, TILE, widen8};
 
 /// panel[k, 0..wide] = B[ks.start + k, js], zeros beyond js. `wide` is a whole number of the widest vectors.
 #[inline(always)]
@@ -21,8 +21,14 @@ pub(super) fn pack<S: Simd, E: Element>(
     }
     if b.col_stride == 1 {
         for (k, row) in ks.clone().zip(panel.chunks_exact_mut(wide)) {
-            let from = &b.x[k * b.row_stride..][js.clone()];
-            row.iter_mut().zip(from).for_each(|(p, x)| *p = x.wide());
+            // Eight at a time: a copy of variable length would be a call for each row.
+            let (from, from_rest) = b.x[k * b.row_stride..][js.clone()].as_chunks::<LANES8>();
+            let (to, to_rest) = row.as_chunks_mut::<LANES8>();
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = widen8::<S, E>(from);
+            }
+            let to_rest = if from.len() < to.len() { &mut to[from.len()][..] } else { to_rest };
+            to_rest.iter_mut().zip(from_rest).for_each(|(p, x)| *p = x.wide());
         }
     } else {
         let mut done = 0;

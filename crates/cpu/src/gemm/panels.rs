@@ -1,0 +1,100 @@
+//! A small B packed once for many products, as keys and values are in attention.
+
+use bytemuck::Zeroable;
+use pulp::{Arch, Simd, WithSimd};
+
+use super::kernel::{Element, Job, Line, Mat, Pointer, Run, Scales, TILE, Tile, extent};
+use super::pack::pack;
+use super::{Elements, MatRef, Start};
+
+/// A matrix [k, n] in the order in which products read it. A panel, 16 columns on AVX2, should fit the L1 cache: k of at most 256.
+#[derive(Default)]
+pub(crate) struct Panels {
+    lines: Vec<Line>,
+    rows: usize,
+    cols: usize,
+}
+
+impl Panels {
+    /// Takes `b` in the place of what was here.
+    pub(crate) fn pack(&mut self, b: MatRef<'_>) {
+        (self.rows, self.cols) = (b.rows, b.cols);
+        let (row_stride, col_stride) = (b.row_stride, b.col_stride);
+        match b.checked().data {
+            Elements::F32(x) => self.fill(Mat { x, row_stride, col_stride, scales: Scales::None }),
+            Elements::Bf16(x) => self.fill(Mat { x, row_stride, col_stride, scales: Scales::None }),
+            Elements::Int8(x, scales) => self.fill(Mat { x, row_stride, col_stride, scales }),
+        }
+    }
+
+    fn fill<E: Element>(&mut self, b: Mat<'_, E>) {
+        Arch::new().dispatch(Fill { to: self, b });
+    }
+}
+
+struct Fill<'a, E> {
+    to: &'a mut Panels,
+    b: Mat<'a, E>,
+}
+
+impl<E: Element> WithSimd for Fill<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (k, n) = (self.to.rows, self.to.cols);
+        let len = k * n.next_multiple_of(S::F32_LANES);
+        if self.to.lines.len() * Line::LEN < len {
+            self.to.lines.resize(len.div_ceil(Line::LEN), Line::zeroed());
+        }
+        let panels: &mut [f32] = bytemuck::cast_slice_mut(&mut self.to.lines);
+        for j in (0..n).step_by(2 * S::F32_LANES) {
+            let (cols, vectors) = extent::<S>(j, &(0..n));
+            pack::<S, E>(&mut panels[j * k..], vectors * S::F32_LANES, self.b, 0..k, j..j + cols);
+        }
+    }
+}
+
+/// C = start + α·A·B on the calling thread, with A [m, k] of f32 and C [m, n], rows `c_stride` elements apart.
+///
+/// # Panics
+/// When the shapes do not fit each other or a slice is too short.
+#[inline(always)]
+pub(crate) fn gemm_packed(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, b: &Panels) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert!(b.rows == k && m > 0 && n > 0, "A [{m}, {k}] and B [{}, {n}]", b.rows);
+    assert!(c_stride >= n && c.len() >= (m - 1) * c_stride + n, "C [{m}, {n}] does not fit its slice");
+    if let Start::Bias(bias) = start {
+        assert_eq!(bias.len(), n, "length of the bias");
+    }
+    let Elements::F32(x) = a.checked().data else { panic!("A must be f32") };
+    let a = Mat { x, row_stride: a.row_stride, col_stride: a.col_stride, scales: Scales::None };
+    let job = Job { c: Pointer(c.as_mut_ptr()), c_stride, start, alpha, m, ks: 0..k, n, a };
+    Arch::new().dispatch(Product { job: &job, b });
+}
+
+/// A product whose shapes have been checked.
+struct Product<'a, 'b> {
+    job: &'a Job<'b>,
+    b: &'a Panels,
+}
+
+impl WithSimd for Product<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Product { job, b } = self;
+        let (depth, a) = (b.rows, &job.a);
+        let panels: &[f32] = bytemuck::cast_slice(&b.lines);
+        for j in (0..b.cols).step_by(2 * S::F32_LANES) {
+            let (n, vectors) = extent::<S>(j, &(0..b.cols));
+            let (b, b_step) = (panels[j * depth..].as_ptr(), vectors * S::F32_LANES);
+            for i in (0..job.m).step_by(TILE) {
+                let (a, a_row, a_step) = (a.x[i * a.row_stride..].as_ptr(), a.row_stride, a.col_stride);
+                let tile = Tile { job, simd, i, j, n, first: true, depth, a, a_row, a_step, b, b_step };
+                simd.vectorize(Run { tile, m: TILE.min(job.m - i), vectors });
+            }
+        }
+    }
+}
