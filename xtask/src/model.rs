@@ -23,7 +23,6 @@ const CASES: &[Case] = &[
         &["--preset", "x4-448", "--mode", "train"],
         &["--preset", "x4-448", "--mode", "train"],
     ),
-    ("x4-448 recompute", &["--preset", "x4-448", "--mode", "train", "--recompute-vision", "10"], &[]),
     (
         "x2-672 answer",
         &["--preset", "x2-672", "--new", "50"],
@@ -144,12 +143,11 @@ fn table(report: &Value) -> String {
     ];
     const ANSWER: [Stage; 1] = [("50-token answer, s (the released code's way)", answer)];
     // Our case, the case of PyTorch beside it, the weights, the stages.
-    let rows: [(&str, &str, &str, &[Stage]); 6] = [
+    let rows: [(&str, &str, &str, &[Stage]); 5] = [
         ("x2-672", "x2-672", "bf16", &INFER),
         ("x2-672 int8", "x2-672", "int8", &INFER),
         ("x4-448", "x4-448", "bf16", &INFER),
         ("x4-448 training", "x4-448 training", "bf16 frozen, f32 trained", &TRAIN),
-        ("x4-448 recompute", "x4-448 training", "the same, 10 vision layers computed again", &TRAIN),
         ("x2-672 answer", "x2-672 answer", "bf16", &ANSWER),
     ];
     let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();

@@ -60,12 +60,12 @@ impl Config {
         let rows = tiles * v.tokens();
         let again = recompute.vision.min(v.num_hidden_layers);
 
-        // Of a row: x, q, k, v, o, x1 and the two normed inputs are as wide as the tower, u and g as its MLP; statistics of two
-        // norms and of each head are two floats each; S of seven modules.
+        // Of a row: x, q, k, v, o, x1 and the two normed inputs are as wide as the tower, u as its MLP; statistics of two norms and of
+        // each head are two floats each; S of seven modules.
         let lora = self.lora_global.rank.max(self.lora_local.rank);
-        let vit_row = element * (8 * v.hidden_size + 2 * v.intermediate_size + 6 * lora)
-            + 8 * (2 + v.num_attention_heads);
-        // Backward of the MLP holds du and dg, dy and dx at once.
+        let vit_row =
+            element * (8 * v.hidden_size + v.intermediate_size + 6 * lora) + 8 * (2 + v.num_attention_heads);
+        // Backward of the MLP holds g and dg, or dg and du, dy and dx at once.
         let vit_scratch = element * (2 * v.intermediate_size + 3 * v.hidden_size);
         let vision = rows * ((v.num_hidden_layers - again) * vit_row + again * element * v.hidden_size);
         let vision_layer = rows * (usize::from(again > 0) * vit_row + vit_scratch);

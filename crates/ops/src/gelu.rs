@@ -18,6 +18,16 @@ pub struct Saved {
     pub(crate) x: Tensor,
 }
 
+impl Saved {
+    /// y again.
+    ///
+    /// # Errors
+    /// Those of [`forward`].
+    pub fn again(&self, cx: &Cx, kind: Gelu) -> Result<Tensor> {
+        forward(cx, &self.x, kind).map(|(y, _)| y)
+    }
+}
+
 /// y of the shape of x.
 ///
 /// # Errors

@@ -76,13 +76,25 @@ pub struct RowRange {
 }
 
 /// What the backward of a LoRA linear needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Saved {
     x: Option<Tensor>,
     /// S of each range of the route, on the CPU.
     s: Vec<Option<Tensor>>,
     /// What a GPU keeps in its place.
     gpu: Option<gpu::Saved>,
+}
+
+impl Saved {
+    /// Lets go of x, for a caller who can make it again; whether backward will want it.
+    pub fn forget_input(&mut self) -> bool {
+        self.x.take().is_some()
+    }
+
+    /// The same with x.
+    pub fn with_input(&self, x: Tensor) -> Saved {
+        Saved { x: Some(x), ..self.clone() }
+    }
 }
 
 impl LoraLinear {

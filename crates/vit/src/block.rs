@@ -37,6 +37,8 @@ pub struct Saved {
     fc1: lora::Saved,
     act: Option<gelu::Saved>,
     fc2: lora::Saved,
+    /// Whether fc2 wants its input, which is made again of `act`: a fifth less to keep for one pass over it.
+    fc2_input: bool,
 }
 
 impl Block {
@@ -85,8 +87,9 @@ impl Block {
         let (x1, out, _) = lora::forward_with(cx, &o, &self.out, route, After::residual(x))?;
         let (h, norm2) = layernorm::forward(cx, &x1, &self.norm2)?;
         let (g, fc1, act) = lora::forward_with(cx, &h, &self.fc1, route, After::gelu(self.act))?;
-        let (y, fc2, _) = lora::forward_with(cx, &g, &self.fc2, route, After::residual(&x1))?;
-        Ok((y, Saved { norm1, qkv: [sq, sk, sv], attention, out, norm2, fc1, act, fc2 }))
+        let (y, mut fc2, _) = lora::forward_with(cx, &g, &self.fc2, route, After::residual(&x1))?;
+        let fc2_input = fc2.forget_input();
+        Ok((y, Saved { norm1, qkv: [sq, sk, sv], attention, out, norm2, fc1, act, fc2, fc2_input }))
     }
 
     /// dx of dy; gradients of trained parameters are added to `grads`.
@@ -103,7 +106,13 @@ impl Block {
         mut grads: Option<&mut Grads>,
     ) -> Result<Tensor> {
         let slope = Before { gelu: s.act.as_ref().map(|u| (u, self.act)), sum: None };
-        let du = lora::backward_with(cx, &s.fc2, &dy, &self.fc2, route, slope, grads.as_deref_mut())?;
+        let du = {
+            let fc2 = match &s.act {
+                Some(u) if s.fc2_input => &s.fc2.with_input(u.again(cx, self.act)?),
+                _ => &s.fc2,
+            };
+            lora::backward_with(cx, fc2, &dy, &self.fc2, route, slope, grads.as_deref_mut())?
+        };
         let dh = lora::backward(cx, &s.fc1, &du, &self.fc1, route, grads.as_deref_mut())?;
         let dx1 = layernorm::backward_residual(cx, &s.norm2, &dh, dy, &self.norm2, grads.as_deref_mut())?;
         let d_o = lora::backward(cx, &s.out, &dx1, &self.out, route, grads.as_deref_mut())?;

@@ -14,7 +14,7 @@ use crate::{Cx, Error, Result};
 const GRADS: usize = 8;
 
 /// What backward needs beyond x.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Saved {
     packed: Packed,
     /// S, when a B is trained.

@@ -75,7 +75,7 @@ pub(super) struct Place<'a> {
 }
 
 /// The adapters of a route side by side.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Packed {
     /// [total, k padded to a multiple of 8].
     pub a: Tensor,
