@@ -20,6 +20,7 @@ pub struct Progress {
     began: Instant,
     from: u64,
     total: u64,
+    loading: Option<Loading>,
 }
 
 impl Progress {
@@ -32,13 +33,15 @@ impl Progress {
             ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
         let now = Instant::now();
-        Progress { bar, terminal, logged: now, loss: f64::NAN, began: now, from: 0, total }
+        Progress { bar, terminal, logged: now, loss: f64::NAN, began: now, from: 0, total, loading: None }
     }
 
     /// Shows an event of a training run.
     pub fn event(&mut self, event: Event) {
         match event {
+            Event::Loading { done, all } => self.loading.get_or_insert_with(Loading::new).at(done, all),
             Event::Begin { total, from, trained, skipped } => {
+                self.loading = None;
                 skipped.iter().for_each(|why| self.line(&format!("passed over: {why}")));
                 *self = Progress { from, ..Progress::new(total, "steps") };
                 self.bar.set_position(from);

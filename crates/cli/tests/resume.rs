@@ -39,6 +39,20 @@ fn an_earlier_run_stays() {
 }
 
 #[test]
+fn one_run_at_a_time_in_a_folder() {
+    let (bench, file) = ended();
+    let before = tree(&bench.path("run"));
+    let other = fs::File::create(bench.path("run/run.lock")).unwrap();
+    other.lock().unwrap();
+    for how in ["--over", "--resume"] {
+        refuses(["train", s(&file), how], &["another run", s(&bench.path("run"))]);
+    }
+    same(&tree(&bench.path("run")), &before);
+    drop(other);
+    ends(0, ["train", s(&file), "--over"]);
+}
+
+#[test]
 fn another_config() {
     let (bench, file) = ended();
     let before = tree(&bench.path("run"));

@@ -42,6 +42,14 @@ fn a_small_model_is_timed() {
         }
     }
     assert!(run(&["--mode", "train"])["step"].as_f64().is_some_and(|s| s > 0.0));
+    let again = run(&["--mode", "train", "--recompute-vision", "2", "--recompute-text", "2"]);
+    assert!(again["step"].as_f64().is_some_and(|s| s > 0.0));
+    let nano = top().join("models/nano");
+    let loaded =
+        ends(0, ["bench", "--model", nano.to_str().unwrap(), "--prompt", "20", "--device", "cpu", "--json"])
+            .out;
+    let loaded: serde_json::Value = serde_json::from_str(&loaded).unwrap();
+    assert!(["load", "encode"].iter().all(|s| loaded[s].as_f64().is_some_and(|s| s > 0.0)), "{loaded}");
     let long = ends(1, ["bench", "--preset", "nano", "--prompt", "200", "--device", "cpu"]);
     assert!(long.err.contains("--prompt") && long.err.contains("128"), "{}", long.err);
     let unknown = ends(1, ["bench", "--preset", "x3-100"]);

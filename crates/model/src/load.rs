@@ -1,6 +1,7 @@
 //! Models from and to folders: this project's layout (`pheye.json`, `model.safetensors`, `tokenizer.json`) and the
 //! released one (`config.json`, `checkpoint.pt`, backbones' configurations).
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -102,7 +103,8 @@ impl Pheye {
 
     /// A new model over frozen backbones: the tower from `vision`, the language model from `text`, everything that Pheye
     /// trains drawn at random from `seed`. Each backbone is a file with Pheye's names or the published ones, or a folder
-    /// as on the hub ([`Config::with_backbones`] reads its configuration); a CLIP model's text tower is passed over.
+    /// as on the hub ([`Config::with_backbones`] reads its configuration); a CLIP model's text tower is passed over. `progress` is
+    /// told the bytes of both that are done and all bytes as they load.
     ///
     /// # Errors
     /// Weights that do not fit the configuration: all mismatches of a file at once.
@@ -112,18 +114,30 @@ impl Pheye {
         text: &Path,
         seed: u64,
         options: Options,
+        progress: impl FnMut(u64, u64),
     ) -> Result<Pheye> {
         let (vision, text) = (backbone::open(vision)?, backbone::open(text)?);
         let mut random = RandomInit::new(seed);
-        let mut text = CheckpointSource::new(&text, dtype(options))
+        let (progress, done) = (RefCell::new(progress), Cell::new([0; 2]));
+        let text = CheckpointSource::new(&text, dtype(options))
             .names(NameMap::of_text(&text))
-            .allow_unused(backbone::beside_phi)
-            .fallback(Pheye::is_pheye_param, &mut random);
-        let not_tower = |name: &str| !name.starts_with(VIT_PREFIX) || Pheye::is_pheye_param(name);
-        let mut vision = CheckpointSource::new(&vision, dtype(options))
+            .allow_unused(backbone::beside_phi);
+        let vision = CheckpointSource::new(&vision, dtype(options))
             .names(NameMap::of_vision(&vision))
-            .allow_unused(backbone::beside_clip)
-            .fallback(not_tower, &mut text);
+            .allow_unused(backbone::beside_clip);
+        let all = vision.bytes() + text.bytes();
+        let part = |i: usize| {
+            let (progress, done) = (&progress, &done);
+            move |now, _| {
+                let mut parts = done.get();
+                parts[i] = now;
+                done.set(parts);
+                progress.borrow_mut()(parts.iter().sum(), all);
+            }
+        };
+        let not_tower = |name: &str| !name.starts_with(VIT_PREFIX) || Pheye::is_pheye_param(name);
+        let mut text = text.progress(part(0)).fallback(Pheye::is_pheye_param, &mut random);
+        let mut vision = vision.progress(part(1)).fallback(not_tower, &mut text);
         let model = Pheye::build(config, &mut Scope::new(&mut vision, ""))?;
         vision.finish()?;
         text.finish()?;

@@ -108,7 +108,12 @@ fn published_folders_start_a_model() {
         let joined = Config { connector: config().connector, ..Config::default() };
         let joined = joined.with_backbones(Some(&vision), Some(&text)).unwrap();
         assert_eq!((&joined.vision, &joined.text), (&config().vision, &config().text));
-        let mut new = Pheye::from_backbones(&joined, &vision, &text, 1, Options::default()).unwrap();
+        let mut told = Vec::new();
+        let progress = |done, all| told.push((done, all));
+        let mut new =
+            Pheye::from_backbones(&joined, &vision, &text, 1, Options::default(), progress).unwrap();
+        assert!(told.is_sorted() && told.iter().all(|(_, all)| *all == told[0].1), "{told:?}");
+        assert!(told.last().is_some_and(|(done, all)| done == all), "{told:?}");
         let old = old.params_mut();
         let mut compared = 0;
         for p in new.params_mut().into_iter().filter(|p| !Pheye::is_pheye_param(&p.name)) {
@@ -133,8 +138,11 @@ fn what_a_published_folder_lacks_is_named() {
     write(&text, &text_config, &phi, Layout::Whole);
     let said = Config::default().with_backbones(Some(&text), None).unwrap_err().to_string();
     assert!(said.contains("`model_type` is `phi`") && said.contains("clip"), "{said}");
-    let load =
-        || Pheye::from_backbones(&config(), &vision, &text, 1, Options::default()).unwrap_err().to_string();
+    let load = || {
+        Pheye::from_backbones(&config(), &vision, &text, 1, Options::default(), |_, _| ())
+            .unwrap_err()
+            .to_string()
+    };
     assert!(load().contains("model.safetensors.index.json"), "{}", load());
     clip.retain(|(name, _)| name != "vision_model.encoder.layers.1.mlp.fc1.weight");
     clip.push((

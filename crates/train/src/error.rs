@@ -102,6 +102,12 @@ pub enum Error {
         /// The folder of the run.
         path: PathBuf,
     },
+    /// Another process runs in the same folder.
+    #[error("another run is writing to {}: wait for it, stop it, or choose another `train.out`", path.display())]
+    RunBusy {
+        /// The folder of the run.
+        path: PathBuf,
+    },
     /// A loss or gradient that is infinite or not a number.
     #[error(
         "the {what} of step {step} is {value}, with {}; nothing was changed by this step, the last checkpoint is {}",

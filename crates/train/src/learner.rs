@@ -32,19 +32,25 @@ const TEXT_FILE: &str = "text.safetensors";
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
 impl Learner {
-    /// The network of `config`, of the shape `model`, at the start of a run.
-    pub(crate) fn new(config: &Config, model: &pheye_model::Config) -> Result<Learner> {
+    /// The network of `config`, of the shape `model`, at the start of a run. `progress` is told the bytes of weights that are loaded
+    /// and all bytes.
+    pub(crate) fn new(
+        config: &Config,
+        model: &pheye_model::Config,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Learner> {
         let m = &config.model;
         let seed = config.train.seed;
         match config.task {
             Task::Pheye => {
                 let options = if m.frozen_bf16 { Options::FROZEN_BF16 } else { Options::default() };
                 if let Some(init) = &m.init {
-                    return Ok(Learner::Pheye(Box::new(Pheye::load(&config.resolve(init), options)?)));
+                    let model = Pheye::load_named(&config.resolve(init), options, &|_| None, progress)?;
+                    return Ok(Learner::Pheye(Box::new(model)));
                 }
                 let vision = config.needed("model.encoder", &m.encoder)?;
                 let text = config.needed("model.decoder", &m.decoder)?;
-                let model = Pheye::from_backbones(model, &vision, &text, seed, options)?;
+                let model = Pheye::from_backbones(model, &vision, &text, seed, options, progress)?;
                 Ok(Learner::Pheye(Box::new(model)))
             }
             Task::Contrastive => Ok(Learner::Contrastive(Box::new(Contrastive::new(model, seed)?))),

@@ -3,6 +3,7 @@
 //! Whatever a step draws at random follows from the config's seed and the counters in [`State`], so a run that was cut
 //! off and resumed ends with the same bits as one that was not.
 
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -34,6 +35,13 @@ pub enum Start {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
+    /// Weights are read.
+    Loading {
+        /// Bytes so far.
+        done: u64,
+        /// All bytes.
+        all: u64,
+    },
     /// The run begins.
     Begin {
         /// Steps of the whole run.
@@ -91,6 +99,7 @@ struct Run<'a> {
     checkpoints: Checkpoints,
     graphs: Graphs,
     ahead: Ahead,
+    _lock: File,
 }
 
 /// A batch that is about to be learnt from.
@@ -118,7 +127,7 @@ pub fn train(
     let network = config.network()?;
     let tokenizer = config.needed("model.tokenizer", &config.model.tokenizer)?;
     let loader = feed::loader(config, &network, encode)?;
-    let mut run = Run::new(config, &network, &out)?;
+    let mut run = Run::new(config, &network, &out, |done, all| on(Event::Loading { done, all }))?;
     let resumed = match start {
         Start::New if !run.checkpoints.steps()?.is_empty() => return Err(Error::RunExists { path: out }),
         Start::New | Start::Over => None,
@@ -205,15 +214,33 @@ pub fn train(
     Ok(Outcome { step: run.state.step, finished: true, model: Some(model) })
 }
 
+/// Keeps other processes out of a run's folder for as long as the file is open.
+fn lock(out: &Path) -> Result<File> {
+    let path = out.join("run.lock");
+    let opened = fs::create_dir_all(out).and_then(|()| File::create(&path));
+    let file = opened.map_err(|e| Error::io(&path, e))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::RunBusy { path: out.into() }),
+        // Some network file systems have no locks.
+        Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+    }
+}
+
 impl<'a> Run<'a> {
-    fn new(config: &'a Config, network: &pheye_model::Config, out: &Path) -> Result<Run<'a>> {
-        let mut learner = Learner::new(config, network)?;
+    fn new(
+        config: &'a Config,
+        network: &pheye_model::Config,
+        out: &Path,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Run<'a>> {
+        let mut learner = Learner::new(config, network, progress)?;
         let table = learner.choose(&config.train.trainable)?;
         learner.set_recompute(config.train.recompute);
         if table.is_empty() {
             return Err(Error::NothingTrained { patterns: config.train.trainable.clone() });
         }
         let optimizer = Optimizer::new(table, config.optim.adamw())?;
+        let lock = lock(out)?;
         let checkpoints = Checkpoints::open(out.join("checkpoints"), config.train.keep)?;
         let state = State { config: config.echo()?, ..State::default() };
         Ok(Run {
@@ -224,6 +251,7 @@ impl<'a> Run<'a> {
             checkpoints,
             graphs: Graphs::default(),
             ahead: Ahead::default(),
+            _lock: lock,
         })
     }
 

@@ -54,12 +54,15 @@ impl<'a> CheckpointSource<'a> {
         self
     }
 
-    /// Calls `progress` after each tensor with the bytes of the file that are done and those to do: all but the second
-    /// copies in released checkpoints.
+    /// Bytes of the file that there are to load: all but the second copies in released checkpoints, and what need not be used.
+    pub fn bytes(&self) -> u64 {
+        let unneeded = |name: &str| is_released_copy(name) || (self.unneeded)(name);
+        self.checkpoint.entries.iter().filter(|(name, _)| !unneeded(name)).map(|(_, e)| e.bytes()).sum()
+    }
+
+    /// Calls `progress` after each tensor with the bytes that are done and [`CheckpointSource::bytes`].
     pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'a) -> CheckpointSource<'a> {
-        let entries = self.checkpoint.entries.iter().filter(|(name, _)| !is_released_copy(name));
-        let total = entries.map(|(_, e)| e.bytes()).sum();
-        self.progress = Some((Box::new(progress), 0, total));
+        self.progress = Some((Box::new(progress), 0, self.bytes()));
         self
     }
 

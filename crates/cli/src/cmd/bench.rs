@@ -1,5 +1,6 @@
 //! `pheye bench`: a model of full size with random weights, timed stage by stage.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -12,10 +13,12 @@ use pheye::tensor::{DType, Device, Grads, Init, ParamTable, Scope, Source, Tenso
 use serde::Serialize;
 
 use super::DeviceArg;
+use crate::progress::Loading;
 
-/// Time a model of full size with random weights, stage by stage
+/// Time a model of full size, stage by stage
 ///
-/// Nothing is loaded: weights, pixels and token ids are random, so the time is that of the real model. Inference: `encode`
+/// Without `--model` nothing is loaded: weights are random as pixels and token ids are, and the time is that of the real model.
+/// With it `load` is the time until the model is there, and `load_peak_rss_gb` the peak memory until then. Inference: `encode`
 /// (vision tower and connector), `cross_kv` (keys and values of the image tokens), `prefill` (the prompt, to the first token),
 /// `decode_token` (the median of the tokens after it). Training: `step`, forward and backward of one batch. Each is the
 /// median over the repetitions, in seconds. Example: `pheye bench --preset x2-672 --device cpu --json`.
@@ -24,6 +27,9 @@ pub struct Args {
     /// Size of the model
     #[arg(long, default_value = "x2-672", value_name = "PRESET")]
     preset: String,
+    /// Weights from this folder in place of random ones of `--preset`
+    #[arg(long, value_name = "DIR", conflicts_with = "preset")]
+    model: Option<PathBuf>,
     /// What to time
     #[arg(long, value_enum, default_value_t = Mode::Infer)]
     mode: Mode,
@@ -80,6 +86,7 @@ type Row = Vec<(&'static str, f64)>;
 
 #[derive(Serialize)]
 struct Report<'a> {
+    /// Or the folder of the model.
     preset: &'a str,
     device: String,
     weights: Weights,
@@ -89,13 +96,20 @@ struct Report<'a> {
     threads: usize,
     #[serde(flatten)]
     seconds: serde_json::Map<String, serde_json::Value>,
+    /// Largest resident memory of the process while a model was loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_peak_rss_gb: Option<f64>,
     /// Largest resident memory of the process so far, in GB of 10⁹ bytes; null where the system does not tell.
     peak_rss_gb: Option<f64>,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Some(config) = Config::preset(&args.preset) else {
-        bail!("--preset: `{}` is none of {}", args.preset, PRESETS.join(", "));
+    let config = match &args.model {
+        Some(folder) => Config::load(folder)?,
+        None => match Config::preset(&args.preset) {
+            Some(config) => config,
+            None => bail!("--preset: `{}` is none of {}", args.preset, PRESETS.join(", ")),
+        },
     };
     let context = config.text.max_position_embeddings;
     ensure!(
@@ -103,7 +117,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         "--prompt and --new together exceed the context of {context} tokens"
     );
     let cx = args.device.open()?;
-    let mut model = random(&config, args.mode, args.weights)?;
+    let mut seconds = serde_json::Map::new();
+    let (mut model, load_peak_rss_gb) = match &args.model {
+        Some(folder) => {
+            let (start, mut bar) = (Instant::now(), Loading::new());
+            let options = args.weights.options(args.mode);
+            let model = Pheye::load_named(folder, options, &|_| None, |done, all| bar.at(done, all))?;
+            seconds.insert("load".to_owned(), start.elapsed().as_secs_f64().into());
+            (model, peak_rss_gb())
+        }
+        None => (random(&config, args.weights, args.mode)?, None),
+    };
     let rows: Vec<Row> = match args.mode {
         Mode::Infer => {
             model.move_to(&cx.device, &ParamTable::default())?;
@@ -117,12 +141,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             repeat(args.repeat, || step(&cx, &model, &args, &mut grads))?
         }
     };
-    let mut seconds = serde_json::Map::new();
     for (i, (stage, _)) in rows.first().into_iter().flatten().enumerate() {
         seconds.insert((*stage).to_owned(), median(rows.iter().map(|r| r[i].1).collect()).into());
     }
+    let name = args.model.as_ref().map_or(args.preset.clone(), |folder| folder.display().to_string());
     let report = Report {
-        preset: &args.preset,
+        preset: &name,
         device: cx.device.to_string(),
         weights: args.weights,
         mode: args.mode,
@@ -130,6 +154,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         prompt: args.prompt,
         threads: rayon::current_num_threads(),
         seconds,
+        load_peak_rss_gb,
         peak_rss_gb: peak_rss_gb(),
     };
     if args.json {
@@ -151,6 +176,15 @@ fn print(r: &Report) {
 }
 
 impl Weights {
+    fn options(self, mode: Mode) -> Options {
+        match (self, mode) {
+            (Weights::F32, _) => Options::default(),
+            (_, Mode::Train) => Options::FROZEN_BF16,
+            (Weights::Bf16, Mode::Infer) => Options::BF16,
+            (Weights::Int8, Mode::Infer) => Options::INT8,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Weights::F32 => "f32",
@@ -161,9 +195,9 @@ impl Weights {
 }
 
 /// A model of normal numbers.
-fn random(config: &Config, mode: Mode, weights: Weights) -> anyhow::Result<Pheye> {
+fn random(config: &Config, weights: Weights, mode: Mode) -> anyhow::Result<Pheye> {
     let dtype: fn(&str) -> DType = match (weights, mode) {
-        (Weights::F32, _) => |_| DType::F32,
+        (Weights::F32, _) => |name| Options::default().dtype(name),
         (_, Mode::Train) => |name| Options::FROZEN_BF16.dtype(name),
         (Weights::Bf16, Mode::Infer) => |name| Options::BF16.dtype(name),
         (Weights::Int8, Mode::Infer) => |name| Options::INT8.dtype(name),

@@ -22,13 +22,12 @@ pub(super) fn pack<S: Simd, E: Element>(
     if b.col_stride == 1 {
         for (k, row) in ks.clone().zip(panel.chunks_exact_mut(wide)) {
             // Eight at a time: a copy of variable length would be a call for each row.
-            let (from, from_rest) = b.x[k * b.row_stride..][js.clone()].as_chunks::<LANES8>();
-            let (to, to_rest) = row.as_chunks_mut::<LANES8>();
-            for (to, from) in to.iter_mut().zip(from) {
+            let (from, rest) = b.x[k * b.row_stride..][js.clone()].as_chunks::<LANES8>();
+            let (to, to_rest) = row.split_at_mut(LANES8 * from.len());
+            for (to, from) in to.as_chunks_mut::<LANES8>().0.iter_mut().zip(from) {
                 *to = widen8::<S, E>(from);
             }
-            let to_rest = if from.len() < to.len() { &mut to[from.len()][..] } else { to_rest };
-            to_rest.iter_mut().zip(from_rest).for_each(|(p, x)| *p = x.wide());
+            to_rest.iter_mut().zip(rest).for_each(|(p, x)| *p = x.wide());
         }
     } else {
         let mut done = 0;

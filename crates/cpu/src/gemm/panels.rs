@@ -73,7 +73,7 @@ pub(crate) fn gemm_packed(c: &mut [f32], c_stride: usize, start: Start, alpha: f
     Arch::new().dispatch(Product { job: &job, b });
 }
 
-/// A product whose shapes have been checked.
+/// A product whose shapes have been checked, so that every tile lies inside C, A and the panels.
 struct Product<'a, 'b> {
     job: &'a Job<'b>,
     b: &'a Panels,
@@ -94,6 +94,37 @@ impl WithSimd for Product<'_, '_> {
                 let (a, a_row, a_step) = (a.x[i * a.row_stride..].as_ptr(), a.row_stride, a.col_stride);
                 let tile = Tile { job, simd, i, j, n, first: true, depth, a, a_row, a_step, b, b_step };
                 simd.vectorize(Run { tile, m: TILE.min(job.m - i), vectors });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+    use crate::gemm::gemm_here;
+
+    #[test]
+    fn packed_products_are_those_of_the_matrix() {
+        let values = |len: usize, step: usize| (0..len).map(move |i| (i * step % 31) as f32 / 16.0 - 1.0);
+        let mut panels = Panels::default();
+        for (m, k, n) in [(1, 1, 1), (5, 8, 7), (6, 80, 16), (7, 129, 17), (13, 64, 40), (65, 3, 136)] {
+            let a: Vec<f32> = values(m * k, 7).collect();
+            let b: Vec<f32> = values(k * n, 11).collect();
+            let half: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+            let left = [MatRef::f32(&a, m, k), MatRef::f32(&a, k, m).t()];
+            let right = [MatRef::f32(&b, k, n), MatRef::f32(&b, n, k).t(), MatRef::bf16(&half, n, k).t()];
+            for a in left {
+                for b in right {
+                    let [mut c, mut want] = [(); 2].map(|()| values(m * n, 5).collect::<Vec<_>>());
+                    panels.pack(b);
+                    gemm_packed(&mut c, n, Start::Keep, 0.5, a, &panels);
+                    gemm_here(&mut want, n, Start::Keep, 0.5, a, b);
+                    // Sums of few binary digits: exact in any order.
+                    assert_eq!(c, want, "{m}x{k}x{n}");
+                }
             }
         }
     }
