@@ -1,6 +1,6 @@
 //! Products of Pheye's shapes on one thread, beside the crates `gemm` and `matrixmultiply`: a table for BENCHMARKS.md.
 //!
-//! `cd benches/products && cargo run --release [ROUNDS]`. All sides take turns in each round; a figure is the median over the rounds.
+//! `cd benches/products && cargo run --release [ROUNDS [WHAT]]`; WHAT is a part of a row's `what`. All sides take turns in each round; a figure is the median over the rounds.
 //! A round is as many runs as fill a tenth of a second, over weights that were last used by none of the sides.
 
 use std::time::Instant;
@@ -129,12 +129,17 @@ impl Case<'_> {
 
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(5, |n| n.parse().expect("ROUNDS is a number"));
-    // SAFETY: no other thread runs yet.
-    unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
+    let only = std::env::args().nth(2).unwrap_or_default();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
+    // Inside of the pool, as operations of a model are: no side waits for a thread to wake.
+    pool.install(|| table(rounds, &only));
+}
+
+fn table(rounds: usize, only: &str) {
     let flush_len = 64 << 20;
     let mut flush = vec![1u8; flush_len];
     println!("| M | K | N | what | {} |\n|{}", SIDES.join(" | "), "---|".repeat(4 + SIDES.len()));
-    for shape in SHAPES {
+    for shape in SHAPES.iter().filter(|shape| shape.what.contains(only)) {
         let mut case = Case::new(shape);
         let flops = 2.0 * (shape.m * shape.k * shape.n) as f64;
         let mut speeds = vec![Vec::new(); SIDES.len()];

@@ -10,7 +10,7 @@ use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::Start;
-use super::pack::{fetch, pack, pack_tiles, prefetch};
+use super::pack::{fetch, pack, pack_rows, pack_tiles, prefetch};
 
 /// Rows of a tile: with two vectors of columns, 12 of 16 registers accumulate.
 pub(super) const TILE: usize = 6;
@@ -19,6 +19,8 @@ const DEPTH: usize = 256;
 /// Elements of B packed at once, a part of the L2 cache, and of A that stay in the L1 cache while B passes by.
 const PACKED: usize = 48 << 10;
 const SLICE: usize = 3 << 10;
+/// Up to this many steps C is most of what moves: its rows are written from end to end.
+const SHALLOW: usize = 32;
 
 /// A storage type of B.
 pub(crate) trait Element: Copy + Sync + 'static {
@@ -197,7 +199,7 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
             if pack_a {
                 pack_tiles(packed_a, job.a, rows.clone(), k0..k0 + depth);
             }
-            let slice = (SLICE / depth / TILE).max(1) * TILE;
+            let slice = if depth <= SHALLOW { TILE } else { (SLICE / depth / TILE).max(1) * TILE };
             // The panel that is packed a chunk after the one at j.
             let following = |k0: usize, j: usize| match j + chunk < cols.end {
                 true => (k0..k0 + depth, j + chunk),
@@ -208,7 +210,12 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
             };
             for j0 in cols.clone().step_by(chunk) {
                 let js = j0..cols.end.min(j0 + chunk);
-                for j in js.clone().step_by(wide) {
+                let rest = match plain.is_none() && b.col_stride == 1 && matches!(b.scales, Scales::None) {
+                    true => js.end - js.len() % wide,
+                    false => j0,
+                };
+                pack_rows::<S, E>(packed_b, wide, b, k0..k0 + depth, j0..rest);
+                for j in (rest..js.end).step_by(wide) {
                     let (n, vectors) = extent::<S>(j, &js);
                     if plain.is_none() || n < vectors * S::F32_LANES {
                         let panel = &mut packed_b[(j - j0) * depth..];

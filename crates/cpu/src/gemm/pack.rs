@@ -61,6 +61,28 @@ pub(super) fn pack<S: Simd, E: Element>(
     }
 }
 
+/// The panels of columns `js`, a whole number of panels of contiguous columns without factors, row by row of B: the part of a row that
+/// one panel takes is too short for the processor to read ahead.
+#[inline(always)]
+pub(super) fn pack_rows<S: Simd, E: Element>(
+    packed: &mut [f32],
+    wide: usize,
+    b: Mat<'_, E>,
+    ks: Range<usize>,
+    js: Range<usize>,
+) {
+    let depth = ks.len();
+    for (step, k) in ks.enumerate() {
+        let row = &b.x[k * b.row_stride..][js.clone()];
+        for (panel, from) in row.chunks_exact(wide).enumerate() {
+            let to = &mut packed[(panel * depth + step) * wide..][..wide];
+            for (to, from) in to.as_chunks_mut::<LANES8>().0.iter_mut().zip(from.as_chunks::<LANES8>().0) {
+                *to = widen8::<S, E>(from);
+            }
+        }
+    }
+}
+
 /// Asks for the part of B that [`pack`] will read into a panel, to have it in the L2 cache by then: rows of Bᵀ are read in
 /// stretches too short for the processor to foresee the next.
 #[inline(always)]
@@ -86,6 +108,9 @@ pub(super) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
+/// Steps along k that [`pack_tiles`] copies at once.
+const STEPS: usize = 4;
+
 /// Rows `rows` of A, whose rows are not contiguous, a tile after the other, each as [k, rows of the tile].
 #[inline(always)]
 pub(super) fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>, ks: Range<usize>) {
@@ -102,13 +127,22 @@ pub(super) fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>
         }
         return;
     }
-    for (step, k) in ks.enumerate() {
-        let (tiles, rest) = a.x[k * a.col_stride..][rows.clone()].as_chunks::<TILE>();
-        for (t, tile) in tiles.iter().enumerate() {
-            packed[(t * depth + step) * TILE..][..TILE].copy_from_slice(tile);
+    let whole = rows.start + rows.len() / TILE * TILE;
+    let of = |k: usize, rows: Range<usize>| &a.x[k * a.col_stride..][rows];
+    // Few steps at a time: as many cache lines are read at once, and the lines of a tile are written whole.
+    for k0 in ks.clone().step_by(STEPS) {
+        let steps = STEPS.min(ks.end - k0);
+        for i in (rows.start..whole).step_by(TILE) {
+            let to = &mut packed[(i - rows.start) * depth + (k0 - ks.start) * TILE..][..steps * TILE];
+            for (step, to) in to.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+                *to = *of(k0 + step, i..i + TILE).first_chunk().expect("a tile of rows");
+            }
         }
-        let at = tiles.len() * TILE * depth + step * rest.len();
-        packed[at..at + rest.len()].copy_from_slice(rest);
+    }
+    let m = rows.end - whole;
+    if m > 0 {
+        let to = packed[(whole - rows.start) * depth..][..m * depth].chunks_exact_mut(m);
+        ks.zip(to).for_each(|(k, to)| to.copy_from_slice(of(k, whole..rows.end)));
     }
 }
 
