@@ -27,9 +27,18 @@ pub fn read_checkpoint(bytes: &[u8]) {
     let names: Vec<String> = checkpoint.names().map(str::to_owned).collect();
     for name in &names {
         let info = checkpoint.info(name);
-        for dtype in [DType::F32, DType::Bf16] {
+        for dtype in [DType::F32, DType::Bf16, DType::Int8] {
             if let Ok(tensor) = checkpoint.tensor(name, dtype) {
                 assert_eq!(info.map(|(shape, _)| shape), Some(tensor.shape()));
+            }
+        }
+        // As in conversions from file to file.
+        for dtype in [None, Some(DType::Bf16)] {
+            if let Ok(item) = checkpoint.item(name, dtype) {
+                let mut out = Vec::new();
+                if checkpoint.write_to(name, dtype, &mut out).is_ok() {
+                    assert_eq!(out.len() as u64, item.bytes());
+                }
             }
         }
         let _ = (checkpoint.f64s(name), checkpoint.integers(name));

@@ -10,7 +10,7 @@ use pheye_tensor::{Device, Grads, Param, ParamTable};
 
 use super::{Result, Work};
 
-/// Larger than the last cache: 60 MB on an H200, 32 MB on the CPUs at hand.
+/// Larger than the last cache: 60 MB on an H200, 32 MB on many server CPUs.
 const CACHES: usize = 256 << 20;
 
 /// Bytes of each side of the copy that measures bandwidth.

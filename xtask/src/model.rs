@@ -13,7 +13,7 @@ use crate::bench::{machine, output};
 /// Name, arguments of ours, arguments of theirs.
 type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
 
-/// The sides of a case run one after the other in each round. `(bf16)` and so on is how our weights are kept.
+/// The sides of a case run one after the other in each round.
 const CASES: &[Case] = &[
     ("x2-672", &["--preset", "x2-672"], &["--preset", "x2-672"]),
     ("x2-672 int8", &["--preset", "x2-672", "--weights", "int8"], &[]),
@@ -65,11 +65,23 @@ pub fn run(args: &[String]) -> Result<()> {
     };
     let peer = root.join("benches/peers/model.py").display().to_string();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let mut lines: Vec<Value> = Vec::new();
+    let date = output(&["date", "-u", "+%F"]);
+    let file = root.join(format!("benches/results/model-cpu-{date}.json"));
+    let run = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
+    // What the day's file says of other cases stays.
+    let earlier: Option<Value> = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let mut lines: Vec<Value> =
+        earlier.iter().filter_map(|r| r["lines"].as_array()).flatten().cloned().collect();
+    lines.retain(|line| line["case"].as_str().is_some_and(|name| !run(name)));
+    let mut report = json!({
+        "machine": machine("cpu"),
+        "date": date,
+        "rounds": rounds,
+        "load_before": load.split(' ').take(3).collect::<Vec<_>>().join(" "),
+        "torch": output(&[&python, "-c", "import torch; print(torch.__version__)"]),
+    });
     for round in 1..=rounds {
-        for (name, ours, theirs) in
-            CASES.iter().filter(|c| names.is_empty() || names.iter().any(|n| n == c.0))
-        {
+        for (name, ours, theirs) in CASES.iter().filter(|c| run(c.0)) {
             eprintln!("round {round} of {rounds}: {name}");
             let mut side = |side: &str, program: &[&str], args: &[&str]| -> Result<()> {
                 if args.is_empty() {
@@ -78,6 +90,7 @@ pub fn run(args: &[String]) -> Result<()> {
                 let out = Command::new(program[0])
                     .args(&program[1..])
                     .args(args)
+                    .envs(["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"].map(|name| (name, "2")))
                     .stderr(Stdio::inherit())
                     .output()?;
                 ensure!(out.status.success(), "{name}, {side}: {}", out.status);
@@ -91,20 +104,12 @@ pub fn run(args: &[String]) -> Result<()> {
             side("pheye", &[&pheye, "bench", "--device", "cpu", "--json"], ours)?;
             side("PyTorch", &[&python, &peer], theirs)?;
         }
+        // After each round: a run that is cut off has not been in vain.
+        report["lines"] = json!(lines);
+        fs::write(&file, serde_json::to_string_pretty(&report)? + "\n")?;
     }
-    let report = json!({
-        "machine": machine("cpu"),
-        "date": output(&["date", "-u", "+%F"]),
-        "rounds": rounds,
-        "load_before": load.split(' ').take(3).collect::<Vec<_>>().join(" "),
-        "torch": output(&[&python, "-c", "import torch; print(torch.__version__)"]),
-        "lines": lines,
-    });
     let table = table(&report);
     println!("{table}");
-    let file =
-        root.join(format!("benches/results/model-cpu-{}.json", report["date"].as_str().unwrap_or("undated")));
-    fs::write(&file, serde_json::to_string_pretty(&report)? + "\n")?;
     if write {
         replace(&root.join("BENCHMARKS.md"), &table)?;
     }

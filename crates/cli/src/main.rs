@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
     name = "pheye",
     version,
     after_help = "Exit codes: 0 done; 1 could not be done (the reason is on standard error); 2 wrong usage; \
-                  3 `verify` found a stage out of bounds; 130 interrupted, with everything saved."
+                  3 `verify` found a stage out of bounds; 130 interrupted, with everything saved (unless by a second Ctrl-C)."
 )]
 struct Cli {
     #[command(subcommand)]

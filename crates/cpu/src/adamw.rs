@@ -29,7 +29,7 @@ pub struct Step {
     pub lr: f32,
 }
 
-/// m += (g - m)(1 - β₁); v = β₂v + (1 - β₂)g²; p = p·decay - lr·m / (√v/correction2 + ε).
+/// One update of parameters p, moments m and v by gradients g, all of one length: m += (g - m)(1 - β₁); v = β₂v + (1 - β₂)g²; p = p·decay - lr·m / (√v/correction2 + ε).
 pub fn step(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], s: Step) {
     let state = m.chunks_mut(PIECE).zip(v.chunks_mut(PIECE)).zip(g.chunks(PIECE));
     par::pieces(p.chunks_mut(PIECE).zip(state), 4 * g.len(), |_, (p, ((m, v), g))| piece(p, m, v, g, s));

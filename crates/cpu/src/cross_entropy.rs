@@ -5,6 +5,9 @@ use crate::par;
 
 /// `losses[i]` = ln Σ exp(zᵢ) - `zᵢ[targetᵢ]` for the rows zᵢ of `logits`, rows by v, which become their gradient
 /// softmax(zᵢ) - onehot(targetᵢ) when `want_gradient`.
+///
+/// # Panics
+/// When a target is no column.
 pub fn rows(logits: &mut [f32], losses: &mut [f32], targets: &[u32], want_gradient: bool) {
     if losses.is_empty() {
         return;

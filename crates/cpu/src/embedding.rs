@@ -5,12 +5,18 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::par;
 
-/// `y[i] = table[ids[i]]` for y [n, d].
+/// `y[i] = table[ids[i]]` for y [n, d] and a table [v, d].
+///
+/// # Panics
+/// When an id is no row of the table.
 pub fn forward(y: &mut [f32], d: usize, ids: &[u32], table: &[f32]) {
     gather(y, d, ids, |row, at| row.copy_from_slice(&table[at..at + d]));
 }
 
-/// `y[i] = table[ids[i]]`, widened.
+/// As [`forward`], widened.
+///
+/// # Panics
+/// As [`forward`].
 pub fn forward_bf16(y: &mut [f32], d: usize, ids: &[u32], table: &[bf16]) {
     gather(y, d, ids, |row, at| table[at..at + d].convert_to_f32_slice(row));
 }

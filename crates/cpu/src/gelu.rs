@@ -21,7 +21,7 @@ pub enum Gelu {
     Quick,
 }
 
-/// y = gelu(x).
+/// y = gelu(x), element by element, of one length.
 pub fn forward(y: &mut [f32], x: &[f32], kind: Gelu) {
     let f = match kind {
         Gelu::Exact => exact,
@@ -31,7 +31,7 @@ pub fn forward(y: &mut [f32], x: &[f32], kind: Gelu) {
     par::pieces(y.chunks_mut(PIECE).zip(x.chunks(PIECE)), COST * x.len(), |_, (y, x)| f(y, x));
 }
 
-/// dx = dy·gelu′(x).
+/// dx = dy·gelu′(x), all of one length.
 pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], kind: Gelu) {
     let f = match kind {
         Gelu::Exact => exact_backward,

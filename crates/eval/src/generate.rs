@@ -1,15 +1,17 @@
 //! Generation against what transformers' generate() gave for the same weights, where `generate.json` is beside the golden data:
 //! ids of searches, which must be equal, and the probabilities that sampling draws from.
 //!
-//! Its cases are chosen so that rounding does not decide them; `tests/golden/generate.py` says how.
+//! Its cases are chosen so that rounding does not decide them; `tests/golden/generate.py` says how. A plain form of the file is read
+//! too: one prompt about the first picture, and ids by the name of their search ([`Plain`]).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use pheye_model::{GenerationConfig, Hooks, Pheye};
 use pheye_ops::Cx;
 use pheye_tensor::{Device, Tensor};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::verify::{Stage, largest};
 use crate::{Error, Result};
@@ -49,6 +51,65 @@ struct Distribution {
     bf16_error: f64,
 }
 
+/// The plain form: searches are called `greedy`, `beams3`, `no_repeat_ngram2` or `repetition_penalty1.3`; what follows after `_` is
+/// said by the fields beside the ids. The longest answer is as long as answers may be.
+#[derive(Deserialize)]
+struct Plain {
+    prompt: Vec<u32>,
+    #[serde(flatten)]
+    searches: BTreeMap<String, Answer>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Ids(Vec<u32>),
+    With { ids: Vec<u32>, eos: Option<u32>, length_penalty: Option<f64> },
+}
+
+/// What a search's name may begin with, before a number, and the option that the number is for.
+const NAMED: [(&str, &str); 3] = [
+    ("beams", "num_beams"),
+    ("no_repeat_ngram", "no_repeat_ngram_size"),
+    ("repetition_penalty", "repetition_penalty"),
+];
+
+impl Answer {
+    fn ids(&self) -> &[u32] {
+        match self {
+            Answer::Ids(ids) | Answer::With { ids, .. } => ids,
+        }
+    }
+}
+
+impl TryFrom<Plain> for Expected {
+    type Error = String;
+
+    fn try_from(plain: Plain) -> std::result::Result<Expected, String> {
+        let longest = plain.searches.values().map(|a| a.ids().len()).max().unwrap_or(0);
+        let search = |(name, answer): (&String, &Answer)| {
+            let mut config = Map::from_iter([("max_new_tokens".to_owned(), json!(longest))]);
+            let named = NAMED.iter().find_map(|(begin, option)| Some((name.strip_prefix(begin)?, option)));
+            if let Some((rest, option)) = named {
+                let number = rest.split('_').next().unwrap_or_default();
+                let number: Value =
+                    serde_json::from_str(number).map_err(|_| format!("`{name}` has no number"))?;
+                config.insert((*option).to_owned(), number);
+            } else if name.split('_').next() != Some("greedy") {
+                return Err(format!("`{name}` is no search that is known"));
+            }
+            if let Answer::With { eos, length_penalty, .. } = answer {
+                config.extend(eos.map(|id| ("eos_token_id".to_owned(), json!([id]))));
+                config.extend(length_penalty.map(|p| ("length_penalty".to_owned(), json!(p))));
+            }
+            let ids = vec![answer.ids().to_vec()];
+            Ok(Search { config, prompts: vec![plain.prompt.clone()], pictures: vec![0], ids, bf16: false })
+        };
+        let cases = plain.searches.iter().map(search).collect::<std::result::Result<_, String>>()?;
+        Ok(Expected { _transformers: String::new(), cases, distributions: Vec::new() })
+    }
+}
+
 impl Expected {
     /// `generate.json` in `folder`, if it is there.
     pub(crate) fn read(folder: &Path) -> Result<Option<Expected>> {
@@ -58,8 +119,13 @@ impl Expected {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Io { path, source }),
         };
-        let parsed = serde_json::from_slice(&text);
-        parsed.map(Some).map_err(|e| Error::Generation { path, why: e.to_string() })
+        let parsed = serde_json::from_slice(&text).map_err(|e| e.to_string()).and_then(|value: Value| {
+            if value.get("prompt").is_none() {
+                return serde_json::from_value(value).map_err(|e| e.to_string());
+            }
+            serde_json::from_value::<Plain>(value).map_err(|e| e.to_string())?.try_into()
+        });
+        parsed.map(Some).map_err(|why| Error::Generation { path, why })
     }
 
     /// Every search, whose error is the number of answers that differ, and every distribution. `kvs` are the keys and values

@@ -23,10 +23,10 @@ fn golden_folders_pass() {
     }
 }
 
-/// `generate.json` with `from` changed to `to`: the stages that do not pass then.
-fn with_other_generation(from: &str, to: &str) -> Result<Vec<String>, pheye_eval::Error> {
+/// A copy of what `verify` reads of a golden folder.
+fn copy_of(case: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(golden("level1")).unwrap() {
+    for entry in std::fs::read_dir(golden(case)).unwrap() {
         let (path, to) = (entry.as_ref().unwrap().path(), dir.path().join(entry.unwrap().file_name()));
         match path.is_dir() {
             true => {
@@ -36,6 +36,12 @@ fn with_other_generation(from: &str, to: &str) -> Result<Vec<String>, pheye_eval
             false => drop(std::fs::copy(path, to).unwrap()),
         }
     }
+    dir
+}
+
+/// `generate.json` with `from` changed to `to`: the stages that do not pass then.
+fn with_other_generation(from: &str, to: &str) -> Result<Vec<String>, pheye_eval::Error> {
+    let dir = copy_of("level1");
     let file = dir.path().join("generate.json");
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.contains(from), "{from}");
@@ -54,6 +60,29 @@ fn other_generation_does_not_pass() {
     assert_eq!(kept, ["sampling do_sample=true temperature=0.5 top_k=6"]);
     let unknown = with_other_generation("\"num_beams\": 3", "\"beams\": 3").unwrap_err().to_string();
     assert!(unknown.contains("generate.json") && unknown.contains("`beams`"), "{unknown}");
+}
+
+#[test]
+fn a_plain_list_of_ids_is_compared_too() {
+    for case in ["x2-level2", "x4-level3"] {
+        let dir = copy_of(case);
+        let text = std::fs::read_to_string(golden(case).join("generate_plain.json")).unwrap();
+        let with = |text: String| {
+            std::fs::write(dir.path().join("generate.json"), text).unwrap();
+            verify(&Cx::cpu(), dir.path())
+        };
+        let failed = |report: pheye_eval::Report| -> Vec<String> {
+            report.stages.iter().filter(|s| !s.passed()).map(|s| s.name.clone()).collect()
+        };
+        let report = with(text.clone()).unwrap();
+        assert_eq!(report.stages.iter().filter(|s| s.name.starts_with("generate")).count(), 7, "{case}");
+        assert!(failed(report).is_empty(), "{case}");
+        let other = failed(with(text.replace("\"length_penalty\": 2.0", "\"length_penalty\": 0.0")).unwrap());
+        let penalised = other.iter().all(|name| name.contains("length_penalty=0"));
+        assert!(other.len() == 1 && penalised, "{case}: {other:?}");
+        let unknown = with(text.replace("beams4_len2", "sample")).map(failed).unwrap_err().to_string();
+        assert!(unknown.contains("generate.json") && unknown.contains("`sample_eos`"), "{unknown}");
+    }
 }
 
 /// Kernels run on the CPU here, in bf16, each lane on its own: a minute or more.

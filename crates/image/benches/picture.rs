@@ -1,4 +1,4 @@
-//! A 22-megapixel photo on its way to the model: decoding, orientation, resizing, and all of it.
+//! A 22-megapixel photo on its way to the model: decoding, orientation, resizing, and all of it, one or four at once.
 //!
 //! `cargo bench -p pheye-image`. The photo is made here: soft shapes with noise on them, whose JPEG at quality 90 is about
 //! as large as a camera's.
@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
-use pheye_image::{DecodeOptions, Preprocess, Rgb8, decode, resize_bicubic, rotate};
+use pheye_image::{DecodeOptions, Preprocess, Rgb8, decode, open, resize_bicubic, rotate};
 
 const SIDES: (usize, usize) = (5632, 4000);
 
@@ -66,6 +66,15 @@ fn benches(c: &mut Criterion) {
     let preprocess = Preprocess::new(224, 3);
     group.bench_function("JPEG to tiles, level 3", |b| {
         b.iter(|| preprocess.pixels(&decode(black_box(&jpeg), "photo", &options).unwrap()));
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let files: Vec<_> = (0..4).map(|i| folder.path().join(format!("{i}.jpg"))).collect();
+    files.iter().for_each(|file| std::fs::write(file, &jpeg).unwrap());
+    group.bench_function("four JPEGs to tiles, one after another", |b| {
+        b.iter(|| files.iter().map(|f| preprocess.pixels(&open(f, &options).unwrap())).collect::<Vec<_>>());
+    });
+    group.bench_function("four JPEGs to tiles, side by side", |b| {
+        b.iter(|| preprocess.open_all(black_box(&files), &options).unwrap());
     });
 }
 

@@ -26,7 +26,7 @@ impl Default for DecodeOptions {
     }
 }
 
-/// Decodes a PNG, JPEG or WebP file as Pillow's `Image.open(path).convert("RGB")`.
+/// Decodes a PNG, JPEG or WebP file as Pillow's `Image.open(path).convert("RGB")`, a JPEG to within a few levels.
 ///
 /// The format is told by content, not by extension. Of an animation the first frame is taken.
 ///

@@ -1,6 +1,8 @@
 //! Models turned into shards, PEFT adapters and plain towers; the adapters in `data/peft` are by PEFT itself.
 
 mod common;
+#[path = "../../weights/tests/common/torch.rs"]
+mod torch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -226,6 +228,32 @@ fn tampered(
     config(&mut json);
     fs::write(folder.join("adapter_config.json"), json.to_string()).unwrap();
     open(&golden("level1"), [Some(folder), None]).map_or_else(|e| e, |_| String::new())
+}
+
+#[test]
+fn an_adapter_in_torchs_format_is_the_same() {
+    let temp = tempfile::tempdir().unwrap();
+    let [bin, from_bin, from_safetensors] = ["bin", "a", "b"].map(|name| temp.path().join(name));
+    let checkpoint = Checkpoint::open(peft("first").join("adapter_model.safetensors")).unwrap();
+    let tensors: Vec<(&str, Tensor)> =
+        checkpoint.names().map(|n| (n, checkpoint.tensor(n, DType::F32).unwrap())).collect();
+    let stored: Vec<_> = tensors
+        .iter()
+        .map(|(name, t)| torch::Stored {
+            name: (*name).to_owned(),
+            dims: t.shape().dims().to_vec(),
+            class: "FloatStorage",
+            bytes: t.host_bytes().unwrap(),
+        })
+        .collect();
+    fs::create_dir(&bin).unwrap();
+    torch::save(fs::File::create(bin.join("adapter_model.bin")).unwrap(), &stored);
+    fs::copy(peft("first").join("adapter_config.json"), bin.join("adapter_config.json")).unwrap();
+    for (adapter, to) in [(&bin, &from_bin), (&peft("first"), &from_safetensors)] {
+        save(&open(&golden("level1"), [Some(adapter), None]).unwrap(), &output(to));
+    }
+    assert!(bits(&from_bin) == bits(&from_safetensors));
+    assert!(bits(&from_bin) != bits(&golden("level1")));
 }
 
 #[test]

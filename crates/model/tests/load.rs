@@ -113,6 +113,28 @@ fn everything_in_bf16_only_rounds() {
 }
 
 #[test]
+fn int8_only_rounds_what_every_token_reads() {
+    for case in CASES {
+        let mut int8 = Pheye::load(&golden(case), Options::INT8).unwrap();
+        let mut widened = Pheye::load(&golden(case), Options::BF16).unwrap();
+        for (p, wide) in int8.params_mut().into_iter().zip(widened.params_mut()) {
+            let expected = if Pheye::is_read_by_every_token(&p.name) { DType::Int8 } else { DType::Bf16 };
+            assert_eq!(p.value.dtype(), expected, "{case}: {}", p.name);
+            wide.value = p.value.to_dtype(DType::F32).unwrap();
+        }
+        // The arithmetic is in f32 either way: the same rounded weights in f32 give the same answers.
+        let (ours, same) = (logits(&int8), logits(&widened));
+        let full = logits(&Pheye::load(&golden(case), Options::default()).unwrap());
+        let largest = full.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+        let apart =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0, |m: f32, (a, b)| m.max((a - b).abs())) / largest;
+        assert!(apart(&ours, &same) < 1e-5, "{case}: {}", apart(&ours, &same));
+        // A weight is off by at most half of 1/127 of its row's largest, at random.
+        assert!((1e-5..0.05).contains(&apart(&ours, &full)), "{case}: {}", apart(&ours, &full));
+    }
+}
+
+#[test]
 fn a_loaded_model_lies_in_its_file_and_is_copied_when_trained() {
     let folder = tempfile::tempdir().unwrap();
     lively(&config()).save(folder.path()).unwrap();

@@ -173,6 +173,9 @@ impl Grads {
     }
 
     /// The gradient of `param` to add to, or `None` when it is frozen.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] for gradients on a GPU, whose memory no slice reaches.
     pub fn of(&mut self, param: &Param) -> Result<Option<&mut [f32]>> {
         match self.table.range(param) {
             Some(range) => Ok(Some(&mut self.flat.f32_mut()?[range])),
@@ -198,6 +201,9 @@ impl Grads {
     }
 
     /// Sets all gradients to zero.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] when the device fails.
     pub fn clear(&mut self) -> Result<()> {
         if let Some(gpu) = self.flat.gpu() {
             return Ok(gpu.clear(self.flat.region()?)?);

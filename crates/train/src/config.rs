@@ -220,9 +220,7 @@ impl Default for TrainConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalConfig {
-    /// Steps between measurements; 0 measures at the end only.
-    pub every: u64,
-    /// Questions of a measurement during the run; all when absent.
+    /// Questions of a measurement; all when absent.
     pub questions: Option<usize>,
     /// Pictures of one forward pass; `train.batch` when absent.
     pub batch: Option<usize>,

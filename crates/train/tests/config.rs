@@ -52,8 +52,8 @@ fn an_unknown_key_is_named_with_its_table_and_the_nearest() {
     assert_eq!(error, "run.toml, line 13: unknown key `warmpu` in [optim]; did you mean `warmup`?");
     let error = fault("[optim]", "[optimm]");
     assert_eq!(error, "run.toml, line 11: unknown key `optimm`; did you mean `optim`?");
-    let error = fault("[model]", "[eval]\nevrey = 3\n[model]");
-    assert_eq!(error, "run.toml, line 4: unknown key `evrey` in [eval]; did you mean `every`?");
+    let error = fault("[model]", "[eval]\nbacth = 3\n[model]");
+    assert_eq!(error, "run.toml, line 4: unknown key `bacth` in [eval]; did you mean `batch`?");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_missing_file_is_named() {
 #[test]
 fn differences_are_listed_unless_they_change_nothing() {
     let echo = parse(GOOD).unwrap().echo().unwrap();
-    let same = parse(&(GOOD.to_string() + "keep = 7\nout = \"elsewhere\"\n[eval]\nevery = 9\n")).unwrap();
+    let same = parse(&(GOOD.to_string() + "keep = 7\nout = \"elsewhere\"\n[eval]\nbatch = 9\n")).unwrap();
     assert!(same.differences(&echo).unwrap().is_empty());
     let other =
         GOOD.replace("1e-3", "2e-3").replace("level = 2", "level = 3").replace("steps = 100", "epochs = 1.5");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pheye::image::DecodeOptions;
+use rayon::prelude::*;
 
 use super::generation::GenerationArgs;
 use super::{DeviceArg, ModelArg};
@@ -67,11 +68,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (about, questions): (Vec<usize>, Vec<&str>) =
         first.chain(also.iter().enumerate().map(|(i, (_, question))| (i + 1, *question))).unzip();
 
-    let pictures: Vec<_> = files.iter().map(|f| pheye::image::open(f, &decode)).collect::<Result<_, _>>()?;
+    // Side by side; before the model, which may take a while to load, so that a file that is no picture is told at once.
+    let pictures: Vec<_> = files.par_iter().map(|f| pheye::image::open(f, &decode)).collect();
+    let pictures = pictures.into_iter().collect::<Result<Vec<_>, _>>()?;
     let cx = args.device.open()?;
     let mut assistant = args.model.load(&cx)?;
     assistant.move_to(&cx.device)?;
-    let tiles: Vec<_> = pictures.iter().map(|p| assistant.preprocess().pixels(p)).collect();
+    let preprocess = assistant.preprocess();
+    let tiles: Vec<_> = pictures.into_par_iter().map(|p| preprocess.pixels(&p)).collect();
     let tiles: Vec<_> = tiles.iter().collect();
 
     // A person at a terminal sees the answer grow; a program gets it whole, and so do answers that come side by side.

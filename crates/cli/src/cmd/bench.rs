@@ -1,4 +1,4 @@
-//! `pheye bench`: a model of full size with random weights, timed stage by stage.
+//! `pheye bench`: a model of full size, timed stage by stage.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use crate::progress::Loading;
 /// Time a model of full size, stage by stage
 ///
 /// Without `--model` nothing is loaded: weights are random as pixels and token ids are, and the time is that of the real model.
-/// With it `load` is the time until the model is there, and `load_peak_rss_gb` the peak memory until then. Inference: `encode`
+/// With it `load` is the time until the model is there, and `load_peak_rss_gb`, in JSON, the peak memory until then. Inference: `encode`
 /// (vision tower and connector), `cross_kv` (keys and values of the image tokens), `prefill` (the prompt, to the first token),
 /// `decode_token` (the median of the tokens after it). Training: `step`, forward and backward of one batch. Each is the
 /// median over the repetitions, in seconds. Example: `pheye bench --preset x2-672 --device cpu --json`.
@@ -33,7 +33,7 @@ pub struct Args {
     /// What to time
     #[arg(long, value_enum, default_value_t = Mode::Infer)]
     mode: Mode,
-    /// How the weights are kept; in training those that are frozen (the trained ones are f32)
+    /// How the weights are kept; in training those that are frozen (the trained ones are f32). A GPU has bf16 only
     #[arg(long, value_enum, default_value_t = Weights::Bf16)]
     weights: Weights,
     /// Tokens of the prompt
@@ -45,7 +45,7 @@ pub struct Args {
     /// Pictures, each with a prompt
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::at_least_one)]
     batch: usize,
-    /// Repetitions; with more than one, the first is not counted
+    /// Repetitions that count; if more than one, another goes before them to warm up
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::at_least_one)]
     repeat: usize,
     /// Layers of the vision tower that training computes again in backward: less memory for more time
@@ -116,7 +116,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         args.prompt + args.new <= context,
         "--prompt and --new together exceed the context of {context} tokens"
     );
+    let int8_training = args.mode == Mode::Train && args.weights == Weights::Int8;
+    ensure!(!int8_training, "--weights int8 is for inference: backward needs f32 or bf16");
     let cx = args.device.open()?;
+    let gpu = matches!(cx.device, Device::Gpu(_));
+    ensure!(!gpu || args.weights == Weights::Bf16, "--weights {}: a GPU has bf16 only", args.weights.name());
     let mut seconds = serde_json::Map::new();
     let (mut model, load_peak_rss_gb) = match &args.model {
         Some(folder) => {

@@ -39,6 +39,7 @@ struct Info<'a> {
 #[derive(Serialize)]
 struct Memory {
     run_f32: u64,
+    run_bf16: u64,
     run_bf16_frozen: u64,
     train_bf16_frozen: u64,
 }
@@ -69,6 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         context: config.text.max_position_embeddings,
         memory: Memory {
             run_f32: 4 * (trained + frozen),
+            run_bf16: 2 * (trained + frozen),
             run_bf16_frozen: 4 * trained + 2 * frozen,
             // f32 value, gradient and two moments of what is trained.
             train_bf16_frozen: 16 * trained + 2 * frozen,
@@ -109,8 +111,9 @@ fn print(info: &Info) {
     println!();
     println!("memory for weights (activations come on top)");
     println!(
-        "  to run           {} in f32, {} with frozen weights in bf16",
+        "  to run           {} in f32, {} in bf16, {} with trained weights in f32 and frozen ones in bf16",
         bytes(info.memory.run_f32),
+        bytes(info.memory.run_bf16),
         bytes(info.memory.run_bf16_frozen)
     );
     println!(

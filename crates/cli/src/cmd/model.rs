@@ -18,7 +18,7 @@ pub struct ModelArg {
     /// `miguelcarv/Pheye-x4-672` (`OWNER/NAME@REVISION` for another than `main`), which is downloaded once
     #[arg(long = "model", value_name = "DIR|OWNER/NAME")]
     model: Option<String>,
-    /// How the weights are kept in memory
+    /// How the weights are kept in memory; on a GPU matrices are bf16 whatever this says
     #[arg(long, value_enum, default_value_t = Weights::Auto)]
     weights: Weights,
 }

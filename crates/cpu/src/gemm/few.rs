@@ -127,3 +127,38 @@ fn across([even, odd]: &[[f32; LANES8]; 2]) -> f32 {
     }
     x[0]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel::Pointer;
+    use super::super::{MatRef, gemm_here};
+    use super::*;
+
+    /// The path of processors whose vectors are not known.
+    #[test]
+    fn without_vectors_the_same() {
+        let (k, n) = (197, 9);
+        let small = |i: usize| (i * 11 % 31) as i8 - 15;
+        let (b, scales): (Vec<i8>, Vec<f32>) =
+            ((0..k * n).map(small).collect(), (0..n).map(|j| 1.0 / (1 << j) as f32).collect());
+        for m in 1..=6 {
+            let a: Vec<f32> = (0..m * k).map(|i| (i * 7 % 31) as f32 / 16.0 - 1.0).collect();
+            let [mut c, mut want] = [(); 2].map(|()| vec![f32::NAN; m * n]);
+            gemm_here(
+                &mut want,
+                n,
+                Start::Zero,
+                1.0,
+                MatRef::f32(&a, m, k),
+                MatRef::int8(&b, &scales, n, k).t(),
+            );
+            let a = Mat { x: &a[..], row_stride: k, col_stride: 1, scales: Scales::None };
+            let c_at = Pointer(c.as_mut_ptr());
+            let job = Job { c: c_at, c_stride: n, start: Start::Zero, alpha: 1.0, m, ks: 0..k, n, a };
+            let b = Mat { x: &b[..], row_stride: 1, col_stride: k, scales: Scales::Cols(&scales) };
+            Dots { job: &job, b, cols: 0..n }.with_simd(pulp::Scalar::new());
+            // Sums of few binary digits: exact in any order.
+            assert_eq!(c, want, "{m}");
+        }
+    }
+}

@@ -394,3 +394,37 @@ impl<S: Simd> Tile<'_, '_, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MatRef, gemm_here};
+    use super::*;
+
+    /// The path of processors whose vectors are not known.
+    #[test]
+    fn without_vectors_the_same() {
+        let values = |len: usize, step: usize| (0..len).map(move |i| (i * step % 31) as f32 / 16.0 - 1.0);
+        for (m, k, n) in [(1, 1, 1), (5, 8, 7), (13, 300, 40), (64, 17, 33)] {
+            let (x, half): (Vec<f32>, Vec<bf16>) =
+                (values(m * k, 7).collect(), values(k * n, 11).map(bf16::from_f32).collect());
+            for (a_strides, b_strides) in
+                [((k, 1), (n, 1)), ((k, 1), (1, k)), ((1, m), (n, 1)), ((1, m), (1, k))]
+            {
+                let [mut c, mut want] = [(); 2].map(|()| values(m * n, 5).collect::<Vec<_>>());
+                let (a_row, a_col) = a_strides;
+                let (row_stride, col_stride) = b_strides;
+                let a = MatRef { row_stride: a_row, col_stride: a_col, ..MatRef::f32(&x, m, k) };
+                let b = MatRef { row_stride, col_stride, ..MatRef::bf16(&half, k, n) };
+                gemm_here(&mut want, n, Start::Keep, 0.5, a, b);
+                let a = Mat { x: &x[..], row_stride: a_row, col_stride: a_col, scales: Scales::None };
+                let c_at = Pointer(c.as_mut_ptr());
+                let job = Job { c: c_at, c_stride: n, start: Start::Keep, alpha: 0.5, m, ks: 0..k, n, a };
+                let b = Mat { x: &half[..], row_stride, col_stride, scales: Scales::None };
+                Block { job: &job, b, rows: 0..m, cols: 0..n, scratch: &mut Vec::new() }
+                    .with_simd(pulp::Scalar::new());
+                // Sums of few binary digits: exact in any order.
+                assert_eq!(c, want, "{m}x{k}x{n} {a_strides:?} {b_strides:?}");
+            }
+        }
+    }
+}

@@ -76,9 +76,12 @@ pub(super) fn pack_rows<S: Simd, E: Element>(
         let row = &b.x[k * b.row_stride..][js.clone()];
         for (panel, from) in row.chunks_exact(wide).enumerate() {
             let to = &mut packed[(panel * depth + step) * wide..][..wide];
-            for (to, from) in to.as_chunks_mut::<LANES8>().0.iter_mut().zip(from.as_chunks::<LANES8>().0) {
+            let (to, to_rest) = to.as_chunks_mut::<LANES8>();
+            let (from, rest) = from.as_chunks::<LANES8>();
+            for (to, from) in to.iter_mut().zip(from) {
                 *to = widen8::<S, E>(from);
             }
+            to_rest.iter_mut().zip(rest).for_each(|(to, from)| *to = from.wide());
         }
     }
 }
