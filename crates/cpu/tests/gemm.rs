@@ -120,17 +120,18 @@ fn every_path() {
 
 #[test]
 fn threads_do_not_show() {
-    for (m, k, n) in [(700, 64, 70), (64, 2720, 64), (2, 2048, 900), (100, 800, 1100)] {
-        let (a, b) = (random(1, m * k), random(2, n * k));
+    for (m, k, n) in [(700, 64, 70), (64, 2720, 64), (2, 2048, 900), (100, 800, 1100), (485, 300, 1003)] {
+        let (a, b, bias) = (random(1, m * k), random(2, n * k), random(3, n));
         let run = |threads| {
             let mut c = vec![0.0; m * n];
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                gemm(&mut c, n, Start::Zero, 1.0, MatRef::f32(&a, m, k), MatRef::f32(&b, n, k).t())
+                gemm(&mut c, n, Start::Bias(&bias), 0.3, MatRef::f32(&a, m, k), MatRef::f32(&b, n, k).t())
             });
             c
         };
-        assert!(run(1) == run(3), "{m} {k} {n}");
+        let alone = run(1);
+        assert!(alone == run(3) && alone == run(40), "{m} {k} {n}");
     }
 }
 
