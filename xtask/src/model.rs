@@ -76,7 +76,6 @@ pub fn run(args: &[String]) -> Result<()> {
     let mut report = json!({
         "machine": machine("cpu"),
         "date": date,
-        "rounds": rounds,
         "load_before": load.split(' ').take(3).collect::<Vec<_>>().join(" "),
         "torch": output(&[&python, "-c", "import torch; print(torch.__version__)"]),
     });
@@ -125,6 +124,17 @@ fn figure(report: &Value, case: &str, side: &str, of: impl Fn(&Value) -> Option<
     (n > 0).then(|| (values[(n - 1) / 2] + values[n / 2]) / 2.0)
 }
 
+/// How often each case was run: `3`, or `1 to 3` where they differ.
+fn rounds_of(report: &Value) -> String {
+    let lines = report["lines"].as_array().into_iter().flatten().filter(|l| l["side"] == "pheye");
+    let mut counts = std::collections::BTreeMap::new();
+    lines.for_each(|l| *counts.entry(l["case"].as_str()).or_insert(0) += 1);
+    match (counts.values().min(), counts.values().max()) {
+        (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+        (_, most) => most.map_or(0, |n| *n).to_string(),
+    }
+}
+
 fn sum(line: &Value, stages: &[&str]) -> Option<f64> {
     stages.iter().map(|s| line[s].as_f64()).sum()
 }
@@ -161,7 +171,7 @@ fn table(report: &Value) -> String {
         text("machine"),
         text("date"),
         text("torch"),
-        report["rounds"],
+        rounds_of(report),
         text("load_before"),
     );
     for (case, peer, weights, stages) in rows {

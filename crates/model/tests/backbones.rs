@@ -45,16 +45,7 @@ fn write(folder: &Path, config: &serde_json::Value, tensors: &[(String, Tensor)]
     let save = |name: &str, part: &[(String, Tensor)]| {
         let path = folder.join(name);
         if name.ends_with(".bin") {
-            let stored: Vec<_> = part
-                .iter()
-                .map(|(name, t)| torch::Stored {
-                    name: name.clone(),
-                    dims: t.shape().dims().to_vec(),
-                    class: "FloatStorage",
-                    bytes: t.host_bytes().unwrap(),
-                })
-                .collect();
-            torch::save(fs::File::create(path).unwrap(), &stored);
+            torch::save_f32(fs::File::create(path).unwrap(), part);
         } else {
             save_safetensors(path, part.iter().map(|(n, t)| (n.as_str(), t)), &BTreeMap::new()).unwrap();
         }

@@ -235,19 +235,10 @@ fn an_adapter_in_torchs_format_is_the_same() {
     let temp = tempfile::tempdir().unwrap();
     let [bin, from_bin, from_safetensors] = ["bin", "a", "b"].map(|name| temp.path().join(name));
     let checkpoint = Checkpoint::open(peft("first").join("adapter_model.safetensors")).unwrap();
-    let tensors: Vec<(&str, Tensor)> =
-        checkpoint.names().map(|n| (n, checkpoint.tensor(n, DType::F32).unwrap())).collect();
-    let stored: Vec<_> = tensors
-        .iter()
-        .map(|(name, t)| torch::Stored {
-            name: (*name).to_owned(),
-            dims: t.shape().dims().to_vec(),
-            class: "FloatStorage",
-            bytes: t.host_bytes().unwrap(),
-        })
-        .collect();
+    let tensors: Vec<(String, Tensor)> =
+        checkpoint.names().map(|n| (n.to_owned(), checkpoint.tensor(n, DType::F32).unwrap())).collect();
     fs::create_dir(&bin).unwrap();
-    torch::save(fs::File::create(bin.join("adapter_model.bin")).unwrap(), &stored);
+    torch::save_f32(fs::File::create(bin.join("adapter_model.bin")).unwrap(), &tensors);
     fs::copy(peft("first").join("adapter_config.json"), bin.join("adapter_config.json")).unwrap();
     for (adapter, to) in [(&bin, &from_bin), (&peft("first"), &from_safetensors)] {
         save(&open(&golden("level1"), [Some(adapter), None]).unwrap(), &output(to));

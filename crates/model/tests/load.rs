@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{batch, config, lively, values};
+use common::{batch, config, lively, relative, values};
 use pheye_model::{CONFIG_FILE, Config, Error, Options, Pheye, WEIGHTS_FILE};
 use pheye_ops::Cx;
 use pheye_tensor::{DType, Tensor};
@@ -125,12 +125,9 @@ fn int8_only_rounds_what_every_token_reads() {
         // The arithmetic is in f32 either way: the same rounded weights in f32 give the same answers.
         let (ours, same) = (logits(&int8), logits(&widened));
         let full = logits(&Pheye::load(&golden(case), Options::default()).unwrap());
-        let largest = full.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
-        let apart =
-            |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0, |m: f32, (a, b)| m.max((a - b).abs())) / largest;
-        assert!(apart(&ours, &same) < 1e-5, "{case}: {}", apart(&ours, &same));
+        assert!(relative(&ours, &same) < 1e-5, "{case}: {}", relative(&ours, &same));
         // A weight is off by at most half of 1/127 of its row's largest, at random.
-        assert!((1e-5..0.05).contains(&apart(&ours, &full)), "{case}: {}", apart(&ours, &full));
+        assert!((1e-5..0.05).contains(&relative(&ours, &full)), "{case}: {}", relative(&ours, &full));
     }
 }
 

@@ -8,9 +8,9 @@ use pheye_tensor::{DType, Init, Shape, Source, Tensor};
 /// Each value is a function of the seed, the tensor's name and the element's number, so that neither the order in
 /// which a network is built nor the number of threads matters.
 #[derive(Debug, Clone, Copy)]
-pub struct RandomInit {
+pub struct RandomInit<F = fn(&str) -> DType> {
     seed: u64,
-    dtype: fn(&str) -> DType,
+    dtype: F,
 }
 
 impl RandomInit {
@@ -20,12 +20,12 @@ impl RandomInit {
     }
 
     /// The same values, rounded to the type that `dtype` gives for a tensor's name.
-    pub fn with_dtype(self, dtype: fn(&str) -> DType) -> RandomInit {
-        RandomInit { dtype, ..self }
+    pub fn with_dtype<F: Fn(&str) -> DType>(self, dtype: F) -> RandomInit<F> {
+        RandomInit { seed: self.seed, dtype }
     }
 }
 
-impl Source for RandomInit {
+impl<F: Fn(&str) -> DType> Source for RandomInit<F> {
     fn tensor(&mut self, name: &str, shape: Shape, init: Init) -> Tensor {
         let mut t = Tensor::zeros(shape, DType::F32);
         if let Ok(out) = t.f32_mut() {

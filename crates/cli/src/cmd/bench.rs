@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use pheye::model::{Batch, Config, GenerationConfig, Hooks, Options, PRESETS, Pheye, Recompute};
 use pheye::ops::lora::Dropout;
 use pheye::ops::{Cx, RandomInit};
-use pheye::tensor::{DType, Device, Grads, Init, ParamTable, Scope, Source, Tensor};
+use pheye::tensor::{Device, Grads, Init, ParamTable, Scope, Source, Tensor};
 use serde::Serialize;
 
 use super::DeviceArg;
@@ -121,16 +121,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let cx = args.device.open()?;
     let gpu = matches!(cx.device, Device::Gpu(_));
     ensure!(!gpu || args.weights == Weights::Bf16, "--weights {}: a GPU has bf16 only", args.weights.name());
+    let options = args.weights.options(args.mode);
     let mut seconds = serde_json::Map::new();
     let (mut model, load_peak_rss_gb) = match &args.model {
         Some(folder) => {
             let (start, mut bar) = (Instant::now(), Loading::new());
-            let options = args.weights.options(args.mode);
             let model = Pheye::load_named(folder, options, &|_| None, |done, all| bar.at(done, all))?;
             seconds.insert("load".to_owned(), start.elapsed().as_secs_f64().into());
             (model, peak_rss_gb())
         }
-        None => (random(&config, args.weights, args.mode)?, None),
+        None => (random(&config, options)?, None),
     };
     let rows: Vec<Row> = match args.mode {
         Mode::Infer => {
@@ -199,14 +199,8 @@ impl Weights {
 }
 
 /// A model of normal numbers.
-fn random(config: &Config, weights: Weights, mode: Mode) -> anyhow::Result<Pheye> {
-    let dtype: fn(&str) -> DType = match (weights, mode) {
-        (Weights::F32, _) => |name| Options::default().dtype(name),
-        (_, Mode::Train) => |name| Options::FROZEN_BF16.dtype(name),
-        (Weights::Bf16, Mode::Infer) => |name| Options::BF16.dtype(name),
-        (Weights::Int8, Mode::Infer) => |name| Options::INT8.dtype(name),
-    };
-    let mut source = RandomInit::new(0).with_dtype(dtype);
+fn random(config: &Config, options: Options) -> anyhow::Result<Pheye> {
+    let mut source = RandomInit::new(0).with_dtype(move |name| options.dtype(name));
     Ok(Pheye::build(config, &mut Scope::new(&mut source, ""))?)
 }
 

@@ -3,6 +3,7 @@
 
 use std::io::{Seek, Write};
 
+use pheye_tensor::Tensor;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
@@ -30,6 +31,20 @@ fn tuple(out: &mut Vec<u8>, numbers: &[usize]) {
     out.push(b'(');
     numbers.iter().for_each(|&n| int(out, n));
     out.push(b't');
+}
+
+/// Writes f32 `tensors` as a state dict.
+pub fn save_f32(out: impl Write + Seek, tensors: &[(String, Tensor)]) {
+    let all: Vec<_> = tensors
+        .iter()
+        .map(|(name, t)| Stored {
+            name: name.clone(),
+            dims: t.shape().dims().to_vec(),
+            class: "FloatStorage",
+            bytes: t.host_bytes().unwrap(),
+        })
+        .collect();
+    save(out, &all);
 }
 
 /// Writes `tensors` as a state dict.
