@@ -18,6 +18,7 @@ const CASES: &[Case] = &[
     ("x2-672", &["--preset", "x2-672"], &["--preset", "x2-672"]),
     ("x2-672 int8", &["--preset", "x2-672", "--weights", "int8"], &[]),
     ("x4-448", &["--preset", "x4-448"], &["--preset", "x4-448"]),
+    ("x4-448 int8", &["--preset", "x4-448", "--weights", "int8"], &[]),
     (
         "x4-448 training",
         &["--preset", "x4-448", "--mode", "train"],
@@ -158,10 +159,11 @@ fn table(report: &Value) -> String {
     ];
     const ANSWER: [Stage; 1] = [("50-token answer, s (the released code's way)", answer)];
     // Our case, the case of PyTorch beside it, the weights, the stages.
-    let rows: [(&str, &str, &str, &[Stage]); 5] = [
+    let rows: [(&str, &str, &str, &[Stage]); 6] = [
         ("x2-672", "x2-672", "bf16", &INFER),
         ("x2-672 int8", "x2-672", "int8", &INFER),
         ("x4-448", "x4-448", "bf16", &INFER),
+        ("x4-448 int8", "x4-448", "int8", &INFER),
         ("x4-448 training", "x4-448 training", "bf16 frozen, f32 trained", &TRAIN),
         ("x2-672 answer", "x2-672 answer", "bf16", &ANSWER),
     ];

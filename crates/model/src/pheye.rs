@@ -18,8 +18,8 @@ pub struct Options {
     pub frozen: DType,
     /// What the weights that Pheye trains are kept in; training itself always makes them f32.
     pub trained: DType,
-    /// Whether the matrices that every generated token reads whole are kept in int8, a factor for each row: a quarter of the bytes of
-    /// f32, rounded to 127 steps. For inference on the CPU.
+    /// Whether the weights of linears are kept in int8, a factor for each row: a quarter of the bytes of f32, rounded to 127 steps;
+    /// on AVX2 products of seven rows and more are computed in whole numbers. For inference on the CPU.
     pub int8: bool,
 }
 
@@ -43,7 +43,7 @@ impl Options {
 impl Options {
     /// What the parameter of this name is kept in.
     pub fn dtype(self, name: &str) -> DType {
-        match (self.int8 && Pheye::is_read_by_every_token(name), Pheye::is_pheye_param(name)) {
+        match (self.int8 && Pheye::is_linear_weight(name), Pheye::is_pheye_param(name)) {
             (true, _) => DType::Int8,
             (_, true) => self.trained,
             (_, false) => self.frozen,
@@ -159,12 +159,15 @@ impl Pheye {
         }
     }
 
-    /// Whether the parameter of this name is a matrix that every generated token reads whole: those in which int8 saves time.
-    pub fn is_read_by_every_token(name: &str) -> bool {
-        const MATRICES: [&str; 9] =
-            ["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2", "lm_head", "to_q", "to_out"];
-        let module = name.strip_suffix(".weight").and_then(|n| n.rsplit('.').next());
-        name.starts_with(TEXT_PREFIX) && module.is_some_and(|m| MATRICES.contains(&m))
+    /// Whether the parameter of this name is the weight of a linear of the tower, of Phi or of cross-attention; LoRA's matrices are not
+    /// among them.
+    pub fn is_linear_weight(name: &str) -> bool {
+        const LINEARS: [&str; 11] = [
+            "q_proj", "k_proj", "v_proj", "out_proj", "dense", "fc1", "fc2", "lm_head", "to_q", "to_kv",
+            "to_out",
+        ];
+        let module = name.strip_suffix(".weight").map(|n| n.strip_suffix(".base_layer").unwrap_or(n));
+        module.and_then(|n| n.rsplit('.').next()).is_some_and(|m| LINEARS.contains(&m))
     }
 
     /// Trains the parameters whose names `choose` picks, and freezes the others; norms that this model never applies

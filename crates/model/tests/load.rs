@@ -113,19 +113,21 @@ fn everything_in_bf16_only_rounds() {
 }
 
 #[test]
-fn int8_only_rounds_what_every_token_reads() {
+fn int8_only_rounds_linears() {
     for case in CASES {
         let mut int8 = Pheye::load(&golden(case), Options::INT8).unwrap();
         let mut widened = Pheye::load(&golden(case), Options::BF16).unwrap();
         for (p, wide) in int8.params_mut().into_iter().zip(widened.params_mut()) {
-            let expected = if Pheye::is_read_by_every_token(&p.name) { DType::Int8 } else { DType::Bf16 };
+            let expected = if Pheye::is_linear_weight(&p.name) { DType::Int8 } else { DType::Bf16 };
             assert_eq!(p.value.dtype(), expected, "{case}: {}", p.name);
             wide.value = p.value.to_dtype(DType::F32).unwrap();
         }
-        // The arithmetic is in f32 either way: the same rounded weights in f32 give the same answers.
         let (ours, same) = (logits(&int8), logits(&widened));
         let full = logits(&Pheye::load(&golden(case), Options::default()).unwrap());
-        assert!(relative(&ours, &same) < 1e-5, "{case}: {}", relative(&ours, &same));
+        // The same rounded weights in f32 give the same answers, but for activations in 16 bits: steps of 1/32767 of a row's largest
+        // where those of weights are of 1/127. A quarter of that ratio is left for rows less even than those of weights.
+        let (activations, weights) = (relative(&ours, &same), relative(&same, &full));
+        assert!(activations < weights / 64.0, "{case}: {activations} {weights}");
         // A weight is off by at most half of 1/127 of its row's largest, at random.
         assert!((1e-5..0.05).contains(&relative(&ours, &full)), "{case}: {}", relative(&ours, &full));
     }

@@ -77,7 +77,7 @@ enum Weights {
     F32,
     /// Half the memory
     Bf16,
-    /// Bf16, and int8 for the matrices that every generated token reads
+    /// Bf16, and int8 for the weights of linears
     Int8,
 }
 

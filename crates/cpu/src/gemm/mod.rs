@@ -1,6 +1,8 @@
 //! Matrix products: C = start + α·A·B, for every shape and every layout of A and B.
 
 mod few;
+#[cfg(target_arch = "x86_64")]
+mod integer;
 mod kernel;
 mod pack;
 mod panels;
@@ -183,7 +185,14 @@ fn product(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, 
     match b.checked().data {
         Elements::F32(x) => job.run(Mat { x, row_stride, col_stride, scales: Scales::None }, many),
         Elements::Bf16(x) => job.run(Mat { x, row_stride, col_stride, scales: Scales::None }, many),
-        Elements::Int8(x, scales) => job.run(Mat { x, row_stride, col_stride, scales }, many),
+        Elements::Int8(x, scales) => {
+            let b = Mat { x, row_stride, col_stride, scales };
+            #[cfg(target_arch = "x86_64")]
+            if job.in_integers(&b) {
+                return job.run_integers(b, many);
+            }
+            job.run(b, many)
+        }
     }
 }
 

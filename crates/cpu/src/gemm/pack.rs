@@ -168,24 +168,8 @@ unsafe fn transpose8<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 8]
             for (x, from) in x.iter_mut().zip(&from) {
                 *x = E::load8(from.as_ptr().add(k));
             }
-            // quads[h][c]: columns c and c + 4 of rows 4h..4h + 4.
-            let mut quads = [[_mm256_setzero_ps(); 4]; 2];
-            for (quads, x) in quads.iter_mut().zip(x.chunks_exact(4)) {
-                let (l0, h0) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
-                let (l1, h1) = (_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
-                *quads = [
-                    _mm256_shuffle_ps::<0x44>(l0, l1),
-                    _mm256_shuffle_ps::<0xee>(l0, l1),
-                    _mm256_shuffle_ps::<0x44>(h0, h1),
-                    _mm256_shuffle_ps::<0xee>(h0, h1),
-                ];
-            }
-            let [upper, lower] = quads;
-            for (c, (&upper, lower)) in upper.iter().zip(lower).enumerate() {
-                let low = _mm256_permute2f128_ps::<0x20>(upper, lower);
-                let high = _mm256_permute2f128_ps::<0x31>(upper, lower);
-                _mm256_storeu_ps(panel.as_mut_ptr().add((k + c) * wide), low);
-                _mm256_storeu_ps(panel.as_mut_ptr().add((k + 4 + c) * wide), high);
+            for (c, x) in square8(x).into_iter().enumerate() {
+                _mm256_storeu_ps(panel.as_mut_ptr().add((k + c) * wide), x);
             }
         }
         k += 8;
@@ -194,6 +178,37 @@ unsafe fn transpose8<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 8]
         for (r, from) in from.iter().enumerate() {
             panel[k * wide + r] = from[k].wide();
         }
+    }
+}
+
+/// The transpose of a square.
+///
+/// # Safety
+/// The processor has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn square8(x: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m256; 8] {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's.
+    unsafe {
+        // quads[h][c]: columns c and c + 4 of rows 4h..4h + 4.
+        let mut quads = [[_mm256_setzero_ps(); 4]; 2];
+        for (quads, x) in quads.iter_mut().zip(x.chunks_exact(4)) {
+            let (l0, h0) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
+            let (l1, h1) = (_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
+            *quads = [
+                _mm256_shuffle_ps::<0x44>(l0, l1),
+                _mm256_shuffle_ps::<0xee>(l0, l1),
+                _mm256_shuffle_ps::<0x44>(h0, h1),
+                _mm256_shuffle_ps::<0xee>(h0, h1),
+            ];
+        }
+        let mut out = [_mm256_setzero_ps(); 8];
+        for c in 0..4 {
+            out[c] = _mm256_permute2f128_ps::<0x20>(quads[0][c], quads[1][c]);
+            out[c + 4] = _mm256_permute2f128_ps::<0x31>(quads[0][c], quads[1][c]);
+        }
+        out
     }
 }
 
