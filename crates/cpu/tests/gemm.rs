@@ -128,16 +128,18 @@ fn every_path() {
 fn threads_do_not_show() {
     for (m, k, n) in [(700, 64, 70), (64, 2720, 64), (2, 2048, 900), (100, 800, 1100), (485, 300, 1003)] {
         let (a, b, bias) = (random(1, m * k), random(2, n * k), random(3, n));
-        let run = |threads| {
+        let whole: Vec<i8> = b.iter().map(|x| (127.0 * x) as i8).collect();
+        let scales = random(5, n);
+        let run = |threads, b: MatRef| {
             let mut c = vec![0.0; m * n];
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| {
-                gemm(&mut c, n, Start::Bias(&bias), 0.3, MatRef::f32(&a, m, k), MatRef::f32(&b, n, k).t())
-            });
+            pool.install(|| gemm(&mut c, n, Start::Bias(&bias), 0.3, MatRef::f32(&a, m, k), b.t()));
             c
         };
-        let alone = run(1);
-        assert!(alone == run(3) && alone == run(40), "{m} {k} {n}");
+        for b in [MatRef::f32(&b, n, k), MatRef::int8(&whole, &scales, n, k)] {
+            let alone = run(1, b);
+            assert!(alone == run(3, b) && alone == run(40, b), "{m} {k} {n}");
+        }
     }
 }
 
