@@ -103,23 +103,17 @@ fn every_path() {
         (5, 77, 33),
         (6, 40, 9),
         (7, 520, 48),
+        (7, 290, 520),
         (1, 40, 1),
         (300, 5, 600),
     ] {
         for (bits, stored) in (0..8).flat_map(|bits| STORED.map(|stored| (bits, stored))) {
             let on = |bit: usize| bits >> bit & 1 == 1;
             let (a_transposed, b_transposed, here) = (on(0), on(1), on(2));
-            check(&Case {
-                m,
-                k,
-                n,
-                a_transposed,
-                b_transposed,
-                stored,
-                here,
-                gap: bits % 3,
-                start: bits % 3,
-            });
+            for start in 0..3 {
+                let gap = (bits + start) % 3;
+                check(&Case { m, k, n, a_transposed, b_transposed, stored, here, gap, start });
+            }
         }
     }
 }
@@ -141,6 +135,14 @@ fn threads_do_not_show() {
             assert!(alone == run(3, b) && alone == run(40, b), "{m} {k} {n}");
         }
     }
+}
+
+#[test]
+#[should_panic(expected = "does not fit its slice")]
+fn strides_that_wrap_are_refused() {
+    let (a, b) = ([1.0; 2], [1.0; 48]);
+    let stride = usize::MAX - 47;
+    gemm(&mut [0.0; 48], stride, Start::Zero, 1.0, MatRef::f32(&a, 2, 1), MatRef::f32(&b, 1, 48));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! C[i, j] = Σ over stretches of f_a[i]·f_b[j]·Σ_k qa[i, k]·qb[k, j].
 //!
 //! `vpmaddwd` multiplies sixteen pairs and adds them in twos, where a fused multiply-add takes eight: at best twice the speed of f32 on AVX2.
-//! The inner sums are exact, so all that is lost is A's rounding: |error| ≤ max|A[i, stretch]| / 65534 · Σ_k |B[k, j]|, which is
-//! 1/258 of what rounding the weights to int8 cost.
+//! The inner sums are exact. But for f32's own roundings, what is lost is A's:
+//! |error| ≤ |α|·Σ over stretches of max|A[i, stretch]| / 65534·Σ_k |B[k, j]|; a step is 1/258 of int8's, relative to the largest.
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -23,7 +23,7 @@ const CHUNK: usize = 384;
 const SLICE: usize = 4 * TILE;
 /// Fewer columns are not worth rounding A for.
 const LEAST_COLS: usize = 48;
-/// A row whose largest element is less counts as zero: 32767 over it is no finite number.
+/// A row whose largest element is less counts as zero: its factor would be subnormal, and soon 32767 over it infinite.
 const LEAST: f32 = 1e-33;
 
 thread_local! {
@@ -167,10 +167,11 @@ impl Job<'_> {
                             let n = WIDE.min(js.end - j);
                             if i0 == rows.start {
                                 // The panel at the same place of the next chunk or, of the last chunk, of the next stretch.
-                                match j + CHUNK < cols.end {
-                                    true => fetch(b, ks.clone(), j + CHUNK..cols.end.min(j + CHUNK + n)),
-                                    false => fetch(b, self.steps(stretch + 1), j..j + n),
-                                }
+                                let (ks, j) = match j + CHUNK < cols.end {
+                                    true => (ks.clone(), j + CHUNK),
+                                    false => (self.steps(stretch + 1), cols.start + (j - cols.start) % CHUNK),
+                                };
+                                fetch(b, ks, j..cols.end.min(j + n));
                             }
                             let mut factors = [0.0; WIDE];
                             factors[..n].copy_from_slice(&b_factors[j..j + n]);
@@ -289,7 +290,7 @@ impl Tile<'_, '_> {
             let factor = _mm256_set1_ps(job.alpha * self.a_factors[r]);
             let mut sums = [_mm256_setzero_ps(); 2];
             for v in 0..2 {
-                sums[v] = _mm256_mul_ps(_mm256_mul_ps(factor, b_factors[v]), _mm256_cvtepi32_ps(acc[v]));
+                sums[v] = _mm256_mul_ps(factor, _mm256_mul_ps(b_factors[v], _mm256_cvtepi32_ps(acc[v])));
             }
             let (c, base) = (c.wrapping_add(r * job.c_stride), base.map(|b| b.wrapping_add(r * base_row)));
             if n == WIDE {

@@ -27,8 +27,8 @@ pub enum Elements<'a> {
     F32(&'a [f32]),
     /// bfloat16, widened to f32 as it is read.
     Bf16(&'a [bf16]),
-    /// Whole numbers, each times a factor. Only for B. With AVX2, beside seven rows of A and more, contiguous as those of Bᵀ are, A is
-    /// rounded to 16 bits in stretches of 256 columns: |error of C[i, j]| ≤ |α|·max|A[i, stretch]| / 65534 · Σ_k |B[k, j]|.
+    /// Whole numbers, each times a factor. Only for B. With AVX2 and a factor for each column, beside seven rows of A and more, A may be
+    /// rounded to 16 bits: |error of C[i, j]| ≤ |α|·max|A[i, ·]| / 65534 · Σ_k |B[k, j]|, and f32's own roundings.
     Int8(&'a [i8], Scales<'a>),
 }
 
@@ -105,8 +105,19 @@ impl<'a> MatRef<'a> {
             }
         };
         let empty = self.rows == 0 || self.cols == 0;
-        let last = || (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride;
-        assert!(empty || last() < len, "a matrix of {} by {} does not fit its slice", self.rows, self.cols);
+        let last = || {
+            let (i, j) = (
+                (self.rows - 1).checked_mul(self.row_stride)?,
+                (self.cols - 1).checked_mul(self.col_stride)?,
+            );
+            i.checked_add(j)
+        };
+        assert!(
+            empty || last().is_some_and(|l| l < len),
+            "a matrix of {} by {} does not fit its slice",
+            self.rows,
+            self.cols
+        );
         self
     }
 }
@@ -142,7 +153,7 @@ thread_local! {
 /// C = start + α·A·B with A [m, k], B [k, n] and C [m, n], rows `c_stride` elements apart and contiguous.
 ///
 /// C is cut into pieces by its shape alone and every sum runs along k in one order, so that the number of threads
-/// does not show in the result. 2mkn FLOPs; A and C are read and written in place, B in panels that fit the L1 cache.
+/// does not show in the result. 2mkn FLOPs; C is read and written in place, B in panels that fit the L1 cache.
 ///
 /// # Panics
 /// When the shapes do not fit each other or the slices are too short.
@@ -164,7 +175,9 @@ fn product(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, 
     if m == 0 || n == 0 {
         return;
     }
-    assert!(c_stride >= n && c.len() >= (m - 1) * c_stride + n, "C [{m}, {n}] does not fit its slice");
+    let length = (m - 1).checked_mul(c_stride).and_then(|l| l.checked_add(n));
+    let fits = c_stride >= n && length.is_some_and(|l| l <= c.len());
+    assert!(fits, "C [{m}, {n}] does not fit its slice");
     if let Start::Bias(bias) = start {
         assert_eq!(bias.len(), n, "length of the bias");
     }

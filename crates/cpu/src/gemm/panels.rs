@@ -63,7 +63,9 @@ impl<E: Element> WithSimd for Fill<'_, E> {
 pub(crate) fn gemm_packed(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, b: &Panels) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert!(b.rows == k && m > 0 && n > 0, "A [{m}, {k}] and B [{}, {n}]", b.rows);
-    assert!(c_stride >= n && c.len() >= (m - 1) * c_stride + n, "C [{m}, {n}] does not fit its slice");
+    let length = (m - 1).checked_mul(c_stride).and_then(|l| l.checked_add(n));
+    let fits = c_stride >= n && length.is_some_and(|l| l <= c.len());
+    assert!(fits, "C [{m}, {n}] does not fit its slice");
     if let Start::Bias(bias) = start {
         assert_eq!(bias.len(), n, "length of the bias");
     }
