@@ -1,9 +1,18 @@
 //! Cutting work into pieces for rayon, and running a piece with the widest vector instructions at hand.
+//!
+//! Pieces are few and long. Each is a job of its own (`with_max_len`): rayon would else hand out several at once, and a thread be left
+//! with them while the others have none.
 
 use rayon::prelude::*;
 
 /// Below this many multiply-adds (or elements of a pointwise pass, weighted by their cost) a second thread costs more than it brings.
 const SERIAL_BELOW: usize = 1 << 15;
+
+/// Runs `f`, a run of many operations, as one of rayon's threads: each cuts its work where it is, while a thread from outside would
+/// wake another for every operation, and sleep until it is done.
+pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
+}
 
 /// Runs `f` compiled for the widest vector instructions that this processor has.
 ///
@@ -29,7 +38,8 @@ pub fn rows<T: Send>(
     if work < SERIAL_BELOW || out.len() <= piece {
         out.chunks_mut(piece).enumerate().for_each(|(i, o)| simd(|| f(i * rows, o)));
     } else {
-        out.par_chunks_mut(piece).enumerate().for_each(|(i, o)| simd(|| f(i * rows, o)));
+        let pieces = out.par_chunks_mut(piece).enumerate().with_max_len(1);
+        pieces.for_each(|(i, o)| simd(|| f(i * rows, o)));
     }
 }
 
@@ -38,7 +48,7 @@ pub fn each(n: usize, work: usize, f: impl Fn(usize) + Sync + Send) {
     if work < SERIAL_BELOW || n <= 1 {
         (0..n).for_each(|i| simd(|| f(i)));
     } else {
-        (0..n).into_par_iter().for_each(|i| simd(|| f(i)));
+        (0..n).into_par_iter().with_max_len(1).for_each(|i| simd(|| f(i)));
     }
 }
 
@@ -47,7 +57,7 @@ pub fn all<T: Send>(pieces: Vec<T>, work: usize, f: impl Fn(T) + Sync + Send) {
     if work < SERIAL_BELOW || pieces.len() <= 1 {
         pieces.into_iter().for_each(|p| simd(|| f(p)));
     } else {
-        pieces.into_par_iter().for_each(|p| simd(|| f(p)));
+        pieces.into_par_iter().with_max_len(1).for_each(|p| simd(|| f(p)));
     }
 }
 
@@ -57,6 +67,7 @@ pub fn pieces<T: Send>(pieces: impl Iterator<Item = T>, work: usize, f: impl Fn(
     if work < SERIAL_BELOW {
         pieces.enumerate().for_each(|(i, p)| f(i, p));
     } else {
-        pieces.collect::<Vec<_>>().into_par_iter().enumerate().for_each(|(i, p)| f(i, p));
+        let pieces = pieces.collect::<Vec<_>>().into_par_iter().enumerate().with_max_len(1);
+        pieces.for_each(|(i, p)| f(i, p));
     }
 }

@@ -170,9 +170,11 @@ impl Pheye {
     /// # Errors
     /// Those of the operations.
     pub fn logits(&self, cx: &Cx, media: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let x = self.hidden(cx, &batch.ids, media, &self.sight(batch)?, None)?;
-        let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
-        Ok(linear::forward(cx, &x, &self.phi.head)?.0)
+        cx.pass(|| {
+            let x = self.hidden(cx, &batch.ids, media, &self.sight(batch)?, None)?;
+            let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
+            Ok(linear::forward(cx, &x, &self.phi.head)?.0)
+        })
     }
 
     /// The loss of a batch.
@@ -180,11 +182,13 @@ impl Pheye {
     /// # Errors
     /// Those of the operations.
     pub fn loss(&self, cx: &Cx, batch: &Batch) -> Result<Loss> {
-        let media = self.encode(cx, &batch.pixels, batch.pictures)?;
-        let x = self.hidden(cx, &batch.ids, &media, &self.sight(batch)?, None)?;
-        let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
-        let loss = cross_entropy::run(cx, &x, &self.phi.head, &batch.targets, false, None)?;
-        Ok(Loss { sum: loss.sum, tokens: loss.tokens })
+        cx.pass(|| {
+            let media = self.encode(cx, &batch.pixels, batch.pictures)?;
+            let x = self.hidden(cx, &batch.ids, &media, &self.sight(batch)?, None)?;
+            let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
+            let loss = cross_entropy::run(cx, &x, &self.phi.head, &batch.targets, false, None)?;
+            Ok(Loss { sum: loss.sum, tokens: loss.tokens })
+        })
     }
 
     /// The loss of a batch; the gradients of its sum are added to `grads`, for the parameters chosen by
@@ -199,7 +203,7 @@ impl Pheye {
         dropout: Option<Dropout>,
         grads: &mut Grads,
     ) -> Result<Loss> {
-        self.queue_loss_and_grads(cx, batch, dropout, grads)?.read()
+        cx.pass(|| self.queue_loss_and_grads(cx, batch, dropout, grads))?.read()
     }
 
     /// [`Pheye::loss_and_grads`] without waiting for the device. Pixels that are on the device already make it work that
@@ -243,7 +247,7 @@ impl Pheye {
         media: &Tensor,
         grads: &mut Grads,
     ) -> Result<(Loss, Option<Tensor>)> {
-        let (loss, dmedia) = self.queue_language(cx, batch, media, grads)?;
+        let (loss, dmedia) = cx.pass(|| self.queue_language(cx, batch, media, grads))?;
         Ok((loss.read()?, dmedia))
     }
 

@@ -235,7 +235,9 @@ impl Pheye {
     /// Another number of tiles, pixels of another size, and those of the operations.
     pub fn encode(&self, cx: &Cx, pixels: &Tensor, pictures: usize) -> Result<Tensor> {
         self.check_pixels(pixels, pictures)?;
-        let x = self.vit.infer(cx, pixels, &self.route(pictures, None))?;
-        Ok(self.connector.forward(cx, &x, pictures)?.0)
+        cx.pass(|| {
+            let x = self.vit.infer(cx, pixels, &self.route(pictures, None))?;
+            Ok(self.connector.forward(cx, &x, pictures)?.0)
+        })
     }
 }

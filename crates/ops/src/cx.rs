@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use pheye_cpu::par;
 use pheye_tensor::{Arena, DType, Device, GpuError, Graph, Region, Shape, Tensor};
 
 use crate::{Error, Result};
@@ -204,18 +205,27 @@ impl Cx {
         Ok(slots.memory[at].region()?)
     }
 
+    /// Does `work`, many operations: on the CPU as one of rayon's threads, so that none of them waits for a thread to wake. A GPU
+    /// is told what to do by the thread that calls.
+    pub fn pass<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match self.device {
+            Device::Cpu => par::inside(work),
+            Device::Gpu(_) => work(),
+        }
+    }
+
     /// Does `work`, on a GPU by a recording where there is one of the same launches on the same memory: then a single call
     /// queues all of them. Tables may differ in content from one time to the next. `work` may run several times over, and
-    /// must not read results; on the CPU it simply runs.
+    /// must not read results; on the CPU it simply runs, as one [`Cx::pass`].
     ///
     /// # Errors
     /// Those of `work`, which are [`pheye_tensor::GpuError::Unsupported`] when it uploads or downloads.
-    pub fn replay<T, E: From<Error>>(
+    pub fn replay<T: Send, E: From<Error> + Send>(
         &self,
         graphs: &mut Graphs,
-        mut work: impl FnMut(&Cx) -> Result<T, E>,
+        mut work: impl FnMut(&Cx) -> Result<T, E> + Send,
     ) -> Result<T, E> {
-        let Device::Gpu(gpu) = &self.device else { return work(self) };
+        let Device::Gpu(gpu) = &self.device else { return self.pass(|| work(self)) };
         let begin = |memory| self.lock().slots = Some(Slots { memory, words: Vec::new() });
         let end = || self.lock().slots.take().unwrap_or_default();
         begin(std::mem::take(&mut graphs.memory));

@@ -29,7 +29,7 @@ pub struct Answer {
 }
 
 /// Sees a piece of text by which answer `.0` grows.
-pub type OnText<'a> = dyn FnMut(usize, &str) + 'a;
+pub type OnText<'a> = dyn FnMut(usize, &str) + Send + 'a;
 
 impl Assistant {
     /// The model in `folder`, in either layout, with its tokenizer.

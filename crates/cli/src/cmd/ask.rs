@@ -89,7 +89,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         // A closed pipe shows at the last line.
         let _ = std::io::stdout().flush();
     };
-    let on_text = live.then_some(&mut on_text as &mut dyn FnMut(usize, &str));
+    let on_text = live.then_some(&mut on_text as &mut pheye::OnText);
     let answers = assistant.ask(&cx, &tiles, &questions, &about, &how, on_text)?;
     if live {
         println!();

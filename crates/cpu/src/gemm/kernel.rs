@@ -14,8 +14,9 @@ use super::pack::{fetch, pack, pack_rows, pack_tiles, prefetch};
 
 /// Rows of a tile: with two vectors of columns, 12 of 16 registers accumulate.
 pub(super) const TILE: usize = 6;
-/// Steps along k for which a panel of B, 16 columns on AVX2, takes half of the L1 cache.
-const DEPTH: usize = 256;
+/// Steps along k after which C is written. A panel of B, 16 columns on AVX2, then streams from the L2 cache past the few rows of A
+/// that stay in the L1 cache: less to move than C, which half as many steps would write twice as often.
+const DEPTH: usize = 512;
 /// Elements of B packed at once, a part of the L2 cache, and of A that stay in the L1 cache while B passes by.
 const PACKED: usize = 48 << 10;
 const SLICE: usize = 3 << 10;
@@ -32,7 +33,9 @@ pub(crate) trait Element: Copy + Sync + 'static {
     #[cfg(target_arch = "x86_64")]
     unsafe fn load8(x: *const Self) -> __m256;
     /// The slice itself if it needs no widening.
-    fn plain(x: &[Self]) -> Option<&[f32]>;
+    fn plain(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl Element for f32 {
@@ -64,9 +67,6 @@ impl Element for bf16 {
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast()))))
         }
     }
-    fn plain(_: &[bf16]) -> Option<&[f32]> {
-        None
-    }
 }
 
 impl Element for i8 {
@@ -79,9 +79,6 @@ impl Element for i8 {
     unsafe fn load8(x: *const i8) -> __m256 {
         // SAFETY: the caller's.
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.cast()))) }
-    }
-    fn plain(_: &[i8]) -> Option<&[f32]> {
-        None
     }
 }
 

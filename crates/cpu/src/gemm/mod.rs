@@ -134,7 +134,7 @@ pub enum Start<'a> {
 }
 
 /// Largest piece of C that one task computes, rows and columns: a piece packs its part of B, so tall ones pack seldom.
-const PIECE: (usize, usize) = (480, 512);
+const PIECE: (usize, usize) = (1290, 256);
 /// Pieces are halved until there are this many, enough for the threads of a large machine,
 const PIECES: usize = 32;
 /// or until the next halving would leave one with fewer multiply-adds than this.

@@ -25,10 +25,10 @@ use decode::Decoder;
 pub type Generated = Vec<Vec<u32>>;
 
 /// Sees token `.1` of answer `.0`.
-pub type OnToken<'a> = dyn FnMut(usize, u32) + 'a;
+pub type OnToken<'a> = dyn FnMut(usize, u32) + Send + 'a;
 
 /// Says whether an answer of these tokens is complete.
-pub type Ends<'a> = dyn FnMut(&[u32]) -> bool + 'a;
+pub type Ends<'a> = dyn FnMut(&[u32]) -> bool + Send + 'a;
 
 /// Who looks on while answers are made.
 #[derive(Default)]
@@ -85,7 +85,7 @@ impl Pheye {
         prompts: &[Vec<u32>],
         picture: &[usize],
         how: &GenerationConfig,
-        mut hooks: Hooks,
+        hooks: Hooks,
     ) -> Result<Generated> {
         how.validate()?;
         fits(how, &hooks)?;
@@ -94,6 +94,18 @@ impl Pheye {
             return Ok(vec![Vec::new(); prompts.len() * how.num_return_sequences]);
         }
 
+        cx.pass(|| self.answers(cx, kvs, prompts, picture, how, hooks))
+    }
+
+    fn answers(
+        &self,
+        cx: &Cx,
+        kvs: &[Option<Tensor>],
+        prompts: &[Vec<u32>],
+        picture: &[usize],
+        how: &GenerationConfig,
+        mut hooks: Hooks,
+    ) -> Result<Generated> {
         let context = self.config.text.max_position_embeddings;
         // The last token of a full context still has a successor, which is not read.
         let limits: Vec<usize> =
