@@ -97,7 +97,7 @@ fn every_path() {
     for (m, k, n) in [
         (500, 70, 90),
         (40, 3000, 50),
-        (30, 300, 700),
+        (30, 600, 700),
         (3, 900, 300),
         (2, 64, 100),
         (5, 77, 33),
@@ -120,7 +120,7 @@ fn every_path() {
 
 #[test]
 fn threads_do_not_show() {
-    for (m, k, n) in [(700, 64, 70), (64, 2720, 64), (2, 2048, 900), (100, 800, 1100), (485, 300, 1003)] {
+    for (m, k, n) in [(700, 64, 70), (64, 2720, 64), (2, 2048, 900), (100, 800, 1100), (485, 600, 1003)] {
         let (a, b, bias) = (random(1, m * k), random(2, n * k), random(3, n));
         let whole: Vec<i8> = b.iter().map(|x| (127.0 * x) as i8).collect();
         let scales = random(5, n);
