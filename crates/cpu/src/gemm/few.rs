@@ -1,16 +1,19 @@
 //! A few rows of A: dot products with the rows of Bᵀ, which are read once, straight from memory. This is how a token is
-//! generated, so what counts is how many bytes of B arrive in a second.
+//! generated, so what counts is how many bytes of B arrive in a second: one stream from end to end for each thread, which
+//! processors read ahead better than several.
 
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
 use super::Start;
-use super::kernel::{Element, Job, LANES8, Mat, Scales, widen8};
+use super::kernel::{Element, Job, Mat, Scales, widen};
 use super::pack::prefetch;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
+/// Bytes between what is read and what is asked for: processors stop reading ahead where a page of memory ends, and a row is one or a few.
+const AHEAD: usize = 4096;
 
 impl Job<'_> {
     /// Columns `cols` of C by dot products, for A and Bᵀ with contiguous rows and at most six rows of A.
@@ -32,80 +35,63 @@ impl<E: Element> WithSimd for Dots<'_, '_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        // As many sums at a time as registers hold; several rows of B, so that several streams of memory flow at once.
+    fn with_simd<S: Simd>(self, simd: S) {
+        // Sums that wait for no other, as many as registers hold.
         match self.job.m {
-            1 => self.columns::<S, 1, 4>(),
-            2 => self.columns::<S, 2, 3>(),
-            3 => self.columns::<S, 3, 2>(),
-            4 => self.columns::<S, 4, 1>(),
-            5 => self.columns::<S, 5, 1>(),
-            _ => self.columns::<S, 6, 1>(),
+            1 => self.columns::<S, 1, 4>(simd),
+            2 => self.columns::<S, 2, 4>(simd),
+            3 => self.columns::<S, 3, 4>(simd),
+            4 => self.columns::<S, 4, 2>(simd),
+            5 => self.columns::<S, 5, 2>(simd),
+            _ => self.columns::<S, 6, 2>(simd),
         }
     }
 }
 
 impl<E: Element> Dots<'_, '_, E> {
+    /// All columns: M rows of A, P sums along k for each.
     #[inline(always)]
-    fn columns<S: Simd, const M: usize, const J: usize>(&self) {
-        let mut cols = self.cols.clone();
-        while cols.len() >= J {
-            let j = cols.start;
-            self.tile::<S, M, J>(j);
-            cols.start += J;
-        }
-        cols.for_each(|j| self.tile::<S, M, 1>(j));
-    }
-
-    /// M rows and J columns of C from column `j` on.
-    #[inline(always)]
-    fn tile<S: Simd, const M: usize, const J: usize>(&self, j: usize) {
+    fn columns<S: Simd, const M: usize, const P: usize>(&self, simd: S) {
         let Dots { job, b, .. } = self;
         let k = job.ks.len();
         let x: [&[f32]; M] = std::array::from_fn(|i| &job.a.x[i * job.a.row_stride..][job.ks.clone()]);
-        let w: [&[E]; J] = std::array::from_fn(|l| &b.x[(j + l) * b.col_stride..][job.ks.clone()]);
-        let mut sums = [[[[0.0f32; LANES8]; 2]; J]; M];
-        // A cache line of each row of B at a time.
-        let line = LINE / size_of::<E>();
-        let whole = k / line * line;
-        for at in (0..whole).step_by(line) {
-            let x = x.map(|x| &x[at..at + line]);
-            for (l, w) in w.iter().enumerate() {
-                // The next tile's rows follow these ones.
-                prefetch(w.as_ptr().wrapping_add(at + J * b.col_stride));
-                let w = &w[at..at + line];
-                // Loops, not closures, here and below: what is not inlined knows no wide instructions.
-                for pair in 0..line / LANES8 / 2 {
-                    for half in 0..2 {
-                        let e = 2 * pair + half;
-                        let these = e * LANES8..(e + 1) * LANES8;
-                        let wide = widen8::<S, E>(w[these.clone()].try_into().expect("eight"));
-                        for i in 0..M {
-                            let x: &[f32; LANES8] = x[i][these.clone()].try_into().expect("eight");
-                            let sum = &mut sums[i][l][e % 2];
-                            for lane in 0..LANES8 {
-                                sum[lane] = x[lane].mul_add(wide[lane], sum[lane]);
-                            }
-                        }
-                    }
+        let step = P * S::F32_LANES;
+        let (steps, vectors) = (k / step * step, k / S::F32_LANES * S::F32_LANES);
+        for j in self.cols.clone() {
+            let w = &b.x[j * b.col_stride..][job.ks.clone()];
+            let mut sums = [[simd.splat_f32s(0.0); P]; M];
+            for at in (0..steps).step_by(step) {
+                for line in (0..step * size_of::<E>()).step_by(LINE) {
+                    prefetch(w.as_ptr().wrapping_add(at).wrapping_byte_add(AHEAD + line));
+                }
+                // Loops, not closures: what is not inlined knows no wide instructions.
+                for p in 0..P {
+                    // SAFETY: the vector lies inside a whole step, and so inside the rows.
+                    unsafe { add(simd, &mut sums, p, &x, w, at + p * S::F32_LANES) };
                 }
             }
-        }
-        for (i, (sums, x)) in sums.iter().zip(&x).enumerate() {
-            for (l, (sums, w)) in sums.iter().zip(&w).enumerate() {
-                let tail: f32 = x[whole..].iter().zip(&w[whole..]).map(|(x, w)| x * w.wide()).sum();
-                let mut sum = across(sums) + tail;
+            for at in (steps..vectors).step_by(S::F32_LANES) {
+                // SAFETY: the vector lies inside the rows.
+                unsafe { add(simd, &mut sums, 0, &x, w, at) };
+            }
+            for (i, (x, sums)) in x.iter().zip(sums).enumerate() {
+                let mut all = simd.splat_f32s(0.0);
+                for sum in sums {
+                    all = simd.add_f32s(all, sum);
+                }
+                let tail: f32 = x[vectors..].iter().zip(&w[vectors..]).map(|(x, w)| x * w.wide()).sum();
+                let mut sum = simd.reduce_sum_f32s(all) + tail;
                 match b.scales {
                     Scales::None => (),
-                    Scales::Cols(s) => sum *= s[j + l],
+                    Scales::Cols(s) => sum *= s[j],
                     Scales::Rows(_) => unreachable!("`run` makes no dot products of a B with scales along k"),
                 }
-                // SAFETY: (i, j + l) lies inside C by the contract of `dots`.
-                let c = unsafe { &mut *job.c.at(i * job.c_stride + j + l).0 };
+                // SAFETY: (i, j) lies inside C by the contract of `dots`.
+                let c = unsafe { &mut *job.c.at(i * job.c_stride + j).0 };
                 let from = match job.start {
                     Start::Zero => 0.0,
                     Start::Keep => *c,
-                    Start::Bias(bias) => bias[j + l],
+                    Start::Bias(bias) => bias[j],
                 };
                 *c = from + job.alpha * sum;
             }
@@ -113,19 +99,27 @@ impl<E: Element> Dots<'_, '_, E> {
     }
 }
 
-/// The sum over the lanes, halving.
+/// sums[..][p] += x[..][at..] * w[at..], one vector.
+///
+/// # Safety
+/// The vector lies inside all slices.
 #[inline(always)]
-fn across([even, odd]: &[[f32; LANES8]; 2]) -> f32 {
-    let mut x = [0.0; LANES8];
-    for lane in 0..LANES8 {
-        x[lane] = even[lane] + odd[lane];
-    }
-    for width in [4, 2, 1] {
-        for lane in 0..width {
-            x[lane] += x[lane + width];
+unsafe fn add<S: Simd, E: Element, const M: usize, const P: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; P]; M],
+    p: usize,
+    x: &[&[f32]; M],
+    w: &[E],
+    at: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let wide = widen(simd, w.as_ptr().add(at));
+        for (x, sums) in x.iter().zip(sums) {
+            let x = x.as_ptr().add(at).cast::<S::f32s>().read_unaligned();
+            sums[p] = simd.mul_add_e_f32s(x, wide, sums[p]);
         }
     }
-    x[0]
 }
 
 #[cfg(test)]
@@ -134,9 +128,9 @@ mod tests {
     use super::super::{MatRef, gemm_here};
     use super::*;
 
-    /// The path of processors whose vectors are not known.
+    /// The paths of processors with narrower vectors than this one's, and of those whose vectors are not known.
     #[test]
-    fn without_vectors_the_same() {
+    fn with_other_vectors_the_same() {
         let (k, n) = (197, 9);
         let small = |i: usize| (i * 11 % 31) as i8 - 15;
         let (b, scales): (Vec<i8>, Vec<f32>) =
@@ -159,6 +153,15 @@ mod tests {
             Dots { job: &job, b, cols: 0..n }.with_simd(pulp::Scalar::new());
             // Sums of few binary digits: exact in any order.
             assert_eq!(c, want, "{m}");
+            #[cfg(target_arch = "x86_64")]
+            if let Some(avx2) = pulp::x86::V3::try_new() {
+                c.fill(f32::NAN);
+                Simd::vectorize(
+                    avx2,
+                    Dots { job: &Job { c: Pointer(c.as_mut_ptr()), ..job }, b, cols: 0..n },
+                );
+                assert_eq!(c, want, "{m}, AVX2");
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! C[i, j] = Σ over stretches of f_a[i]·f_b[j]·Σ_k qa[i, k]·qb[k, j].
 //!
 //! `vpmaddwd` multiplies sixteen pairs and adds them in twos, where a fused multiply-add takes eight: at best twice the speed of f32 on AVX2.
+//! AVX-512's `vpdpwssd` does it for 32, and adds them to the sums in the same step.
 //! The inner sums are exact. But for f32's own roundings, what is lost is A's:
 //! |error| ≤ |α|·Σ over stretches of max|A[i, stretch]| / 65534·Σ_k |B[k, j]|; a step is 1/258 of int8's, relative to the largest.
 
@@ -16,8 +17,9 @@ use crate::par;
 
 /// Steps of a stretch: 256·32767·128 is half of what 32 bits hold.
 const DEPTH: usize = 256;
-/// Columns of a tile.
-const WIDE: usize = 16;
+/// Columns of a tile, two vectors, and of a panel of B.
+const AVX2: usize = 16;
+const AVX512: usize = 32;
 /// Columns of B packed at once, a part of the L2 cache, and rows of A that stay in the L1 cache while B passes by.
 const CHUNK: usize = 384;
 const SLICE: usize = 4 * TILE;
@@ -56,6 +58,21 @@ impl Job<'_> {
 
     /// C where [`Job::in_integers`], by all threads or by the calling one.
     pub(super) fn run_integers(&self, b: Mat<'_, i8>, many: bool) {
+        let vnni = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
+        // SAFETY: `in_integers` saw AVX2.
+        unsafe {
+            match vnni {
+                true => self.run_tiles::<AVX512>(b, many),
+                false => self.run_tiles::<AVX2>(b, many),
+            }
+        }
+    }
+
+    /// C in tiles of WIDE columns.
+    ///
+    /// # Safety
+    /// The processor has AVX2, where WIDE is [`AVX512`] that with VNNI too.
+    unsafe fn run_tiles<const WIDE: usize>(&self, b: Mat<'_, i8>, many: bool) {
         let (m, k, n) = (self.m, self.ks.len(), self.n);
         let each = |count: usize, work: usize, task: &(dyn Fn(usize) + Sync)| match many {
             true => par::each(count, work, task),
@@ -70,7 +87,7 @@ impl Job<'_> {
         each(m.div_ceil(TILE), m * k, &|tile| {
             let to = &to;
             for stretch in 0..stretches {
-                // SAFETY: `in_integers` saw AVX2; each tile of each stretch has its own part of `a`, whose vectors hold all of them.
+                // SAFETY: the caller's; each tile of each stretch has its own part of `a`, whose vectors hold all of them.
                 unsafe { self.round(to, stretch, tile * TILE) };
             }
         });
@@ -78,8 +95,8 @@ impl Job<'_> {
         let across = n.div_ceil(cols);
         each(m.div_ceil(rows) * across, m * k * n, &|i| {
             let (i, j) = (i / across * rows, i % across * cols);
-            // SAFETY: the pieces are disjoint parts of C, `product` checked all bounds, `in_integers` saw AVX2.
-            unsafe { self.integers(&a, b, i..m.min(i + rows), j..n.min(j + cols)) }
+            // SAFETY: the pieces are disjoint parts of C, `product` checked all bounds; of the processor the caller's.
+            unsafe { self.integers::<WIDE>(&a, b, i..m.min(i + rows), j..n.min(j + cols)) }
         });
         ROUNDED.set(a);
     }
@@ -138,12 +155,18 @@ impl Job<'_> {
         }
     }
 
-    /// Rows `rows`, from a multiple of six on, and columns `cols` of C.
+    /// Rows `rows`, from a multiple of six on, and columns `cols` of C, in tiles of WIDE columns.
     ///
     /// # Safety
-    /// As [`Job::block`], and the processor has AVX2.
+    /// As [`Job::block`], and the processor has AVX2, where WIDE is [`AVX512`] that with VNNI too.
     #[target_feature(enable = "avx2")]
-    unsafe fn integers(&self, a: &Rounded, b: Mat<'_, i8>, rows: Range<usize>, cols: Range<usize>) {
+    unsafe fn integers<const WIDE: usize>(
+        &self,
+        a: &Rounded,
+        b: Mat<'_, i8>,
+        rows: Range<usize>,
+        cols: Range<usize>,
+    ) {
         let Scales::Cols(b_factors) = b.scales else {
             unreachable!("`in_integers` asks for a factor a column")
         };
@@ -160,7 +183,7 @@ impl Job<'_> {
                     let js = j0..cols.end.min(j0 + CHUNK);
                     for j in js.clone().step_by(WIDE) {
                         let panel = &mut packed[(j - j0) * pairs..][..WIDE * pairs];
-                        pack(panel, b, ks.clone(), j..js.end.min(j + WIDE));
+                        pack::<WIDE>(panel, b, ks.clone(), j..js.end.min(j + WIDE));
                     }
                     for i0 in rows.clone().step_by(SLICE) {
                         for j in js.clone().step_by(WIDE) {
@@ -177,7 +200,7 @@ impl Job<'_> {
                             factors[..n].copy_from_slice(&b_factors[j..j + n]);
                             for i in (i0..rows.end.min(i0 + SLICE)).step_by(TILE) {
                                 let m = TILE.min(rows.end - i);
-                                let tile = Tile {
+                                let tile = Tile::<WIDE> {
                                     job: self,
                                     i,
                                     j,
@@ -188,7 +211,7 @@ impl Job<'_> {
                                     b: &packed[(j - j0) * pairs..][..WIDE * pairs],
                                     b_factors: &factors,
                                 };
-                                // SAFETY: rows i..i + m and columns j..j + n lie inside C; the slices are of m rows and 16 columns.
+                                // SAFETY: rows i..i + m and columns j..j + n lie inside C; the slices are of m rows and WIDE columns.
                                 unsafe {
                                     match m {
                                         6 => tile.run::<6>(),
@@ -208,9 +231,9 @@ impl Job<'_> {
     }
 }
 
-/// panel[pair of steps, 0..16, 2] = B[ks, js], zeros beyond both.
+/// panel[pair of steps, 0..WIDE, 2] = B[ks, js], zeros beyond both.
 #[target_feature(enable = "avx2")]
-fn pack(panel: &mut [[i16; 2]], b: Mat<'_, i8>, ks: Range<usize>, js: Range<usize>) {
+fn pack<const WIDE: usize>(panel: &mut [[i16; 2]], b: Mat<'_, i8>, ks: Range<usize>, js: Range<usize>) {
     let row = |l: usize| &b.x[(js.start + l) * b.col_stride..][ks.clone()];
     let mut done = 0;
     while done + 8 <= js.len() {
@@ -229,25 +252,25 @@ fn pack(panel: &mut [[i16; 2]], b: Mat<'_, i8>, ks: Range<usize>, js: Range<usiz
             }
         }
         for (r, from) in from.iter().enumerate() {
-            rest(panel, from, ks.len() / 16 * 16, done + r);
+            rest::<WIDE>(panel, from, ks.len() / 16 * 16, done + r);
         }
         done += 8;
     }
-    (done..js.len()).for_each(|l| rest(panel, row(l), 0, l));
+    (done..js.len()).for_each(|l| rest::<WIDE>(panel, row(l), 0, l));
     if js.len() < WIDE {
         panel.chunks_exact_mut(WIDE).for_each(|to| to[js.len()..].fill([0; 2]));
     }
 }
 
 /// Column `l` of a panel from the even step `first` on.
-fn rest(panel: &mut [[i16; 2]], from: &[i8], first: usize, l: usize) {
+fn rest<const WIDE: usize>(panel: &mut [[i16; 2]], from: &[i8], first: usize, l: usize) {
     for (to, x) in panel.chunks_exact_mut(WIDE).skip(first / 2).zip(from[first..].chunks(2)) {
         to[l] = [x[0].into(), x.get(1).map_or(0, |&x| x.into())];
     }
 }
 
 /// Rows and columns of C of one stretch.
-struct Tile<'a, 'b> {
+struct Tile<'a, 'b, const WIDE: usize> {
     job: &'a Job<'b>,
     i: usize,
     j: usize,
@@ -259,18 +282,30 @@ struct Tile<'a, 'b> {
     b_factors: &'a [f32; WIDE],
 }
 
-impl Tile<'_, '_> {
-    /// M rows and 16 columns, of which n are C's.
+impl<const WIDE: usize> Tile<'_, '_, WIDE> {
+    /// M rows and WIDE columns, of which n are C's.
     ///
     /// # Safety
-    /// Rows i..i + M and columns j..j + n lie inside C, nobody else touches them, and A's part is of M rows.
-    #[target_feature(enable = "avx2")]
+    /// Rows i..i + M and columns j..j + n lie inside C, nobody else touches them, and A's part is of M rows. The processor has AVX2,
+    /// where WIDE is [`AVX512`] that with VNNI too.
+    #[inline(always)]
     unsafe fn run<const M: usize>(self) {
-        let Tile { job, n, .. } = self;
-        let c = job.c.at(self.i * job.c_stride + self.j).0;
-        (0..M).for_each(|r| prefetch(c.wrapping_add(r * job.c_stride)));
+        // SAFETY: the caller's.
+        unsafe {
+            match WIDE {
+                AVX512 => self.avx512::<M>(),
+                _ => self.avx2::<M>(),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Tile::run`].
+    #[target_feature(enable = "avx2")]
+    unsafe fn avx2<const M: usize>(self) {
+        self.prefetch(M);
         let mut acc = [[_mm256_setzero_si256(); 2]; M];
-        for (a, b) in self.a.as_chunks::<M>().0.iter().zip(self.b.as_chunks::<WIDE>().0) {
+        for (a, b) in self.a.as_chunks::<M>().0.iter().zip(self.b.as_chunks::<AVX2>().0) {
             let b: [__m256i; 2] = bytemuck::cast(*b);
             for r in 0..M {
                 let x = _mm256_set1_epi32(bytemuck::cast(a[r]));
@@ -279,33 +314,73 @@ impl Tile<'_, '_> {
                 }
             }
         }
-        // What the first row is added to, and the way to the next row of it.
-        let (base, base_row) = match job.start {
-            Start::Zero if self.first => (None, 0),
-            Start::Bias(b) if self.first => (Some(b.as_ptr().wrapping_add(self.j)), 0),
-            _ => (Some(c.cast_const()), job.c_stride),
-        };
-        let b_factors: [__m256; 2] = bytemuck::cast(*self.b_factors);
         for (r, acc) in acc.into_iter().enumerate() {
-            let factor = _mm256_set1_ps(job.alpha * self.a_factors[r]);
-            let mut sums = [_mm256_setzero_ps(); 2];
-            for v in 0..2 {
-                sums[v] = _mm256_mul_ps(factor, _mm256_mul_ps(b_factors[v], _mm256_cvtepi32_ps(acc[v])));
-            }
-            let (c, base) = (c.wrapping_add(r * job.c_stride), base.map(|b| b.wrapping_add(r * base_row)));
-            if n == WIDE {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    // SAFETY: all n columns lie inside C, and inside the bias, whose length is C's width.
-                    unsafe {
-                        let from = base.map_or(_mm256_setzero_ps(), |b| _mm256_loadu_ps(b.add(8 * v)));
-                        _mm256_storeu_ps(c.add(8 * v), _mm256_add_ps(from, sum));
-                    }
+            // SAFETY: the caller's.
+            unsafe { self.add::<AVX2>(r, bytemuck::cast(acc)) };
+        }
+    }
+
+    /// # Safety
+    /// As [`Tile::run`].
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    unsafe fn avx512<const M: usize>(self) {
+        self.prefetch(M);
+        let mut acc = [[_mm512_setzero_si512(); 2]; M];
+        for (a, b) in self.a.as_chunks::<M>().0.iter().zip(self.b.as_chunks::<AVX512>().0) {
+            let b: [__m512i; 2] = bytemuck::cast(*b);
+            for r in 0..M {
+                let x = _mm512_set1_epi32(bytemuck::cast(a[r]));
+                for v in 0..2 {
+                    acc[r][v] = _mm512_dpwssd_epi32(acc[r][v], x, b[v]);
                 }
+            }
+        }
+        for (r, acc) in acc.into_iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { self.add::<AVX512>(r, bytemuck::cast(acc)) };
+        }
+    }
+
+    /// Row `r` of the tile in C.
+    #[inline(always)]
+    fn c(&self, r: usize) -> *mut f32 {
+        self.job.c.at((self.i + r) * self.job.c_stride + self.j).0
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, rows: usize) {
+        (0..rows).for_each(|r| prefetch(self.c(r)));
+    }
+
+    /// Adds row `r`'s sums to C, or to what C starts from. `W` is WIDE.
+    ///
+    /// # Safety
+    /// Columns j..j + n of the row lie inside C, and nobody else touches them.
+    #[inline(always)]
+    unsafe fn add<const W: usize>(&self, r: usize, sums: [i32; W]) {
+        let Tile { job, n, .. } = *self;
+        let c = self.c(r);
+        let base = match job.start {
+            Start::Zero if self.first => None,
+            Start::Bias(b) if self.first => Some(b.as_ptr().wrapping_add(self.j)),
+            _ => Some(c.cast_const()),
+        };
+        let factor = job.alpha * self.a_factors[r];
+        let term = |l: usize| factor * (self.b_factors[l] * sums[l] as f32);
+        // SAFETY: all n columns lie inside C, and inside the bias, whose length is C's width.
+        unsafe {
+            if n == W {
+                let mut row = [0.0; W];
+                if let Some(base) = base {
+                    row = base.cast::<[f32; W]>().read_unaligned();
+                }
+                for (l, c) in row.iter_mut().enumerate() {
+                    *c += term(l);
+                }
+                c.cast::<[f32; W]>().write_unaligned(row);
             } else {
-                let sums: [f32; WIDE] = bytemuck::cast(sums);
-                for (l, sum) in sums.into_iter().enumerate().take(n) {
-                    // SAFETY: as above.
-                    unsafe { *c.add(l) = base.map_or(0.0, |b| *b.add(l)) + sum };
+                for l in 0..n {
+                    *c.add(l) = base.map_or(0.0, |b| *b.add(l)) + term(l);
                 }
             }
         }
@@ -315,6 +390,8 @@ impl Tile<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::super::{MatRef, Start, gemm};
+    use super::*;
+    use crate::gemm::Pointer;
 
     /// C = A·Bᵀ for A [m, k] of `a` and B of [48, k], all `b`, with factors of 1.
     fn product(a: &[f32], m: usize, b: i8) -> Vec<f32> {
@@ -349,6 +426,36 @@ mod tests {
                 0 | 2 | 7 => assert!(c.iter().all(|c| !c.is_finite()), "{row}"),
                 4 | 9 => assert!(c.iter().all(|&c| c == 0.0), "{row}"),
                 _ => assert!(c.iter().all(|&c| (c - 900.0).abs() < 1e-3), "{row}: {c:?}"),
+            }
+        }
+    }
+
+    /// Tiles of AVX2 on a processor that has wider ones: the same sums of whole numbers, then the same operations.
+    #[test]
+    fn narrower_tiles_give_the_same() {
+        for (m, k, n) in [(7, 33, 48), (13, 300, 65), (6, 512, 100), (65, 257, 33)] {
+            let values = |len: usize, step: usize| (0..len).map(move |i| (i * step % 127) as i8 - 63);
+            let a: Vec<f32> = values(m * k, 7).map(|x| x as f32 / 63.0).collect();
+            let (w, scales): (Vec<i8>, Vec<f32>) =
+                (values(k * n, 11).collect(), (0..n).map(|j| 1.0 + j as f32).collect());
+            let a = Mat { x: &a[..], row_stride: k, col_stride: 1, scales: Scales::None };
+            let b = Mat { x: &w[..], row_stride: 1, col_stride: k, scales: Scales::Cols(&scales) };
+            let [mut narrow, mut widest] = [(); 2].map(|()| vec![f32::NAN; m * n]);
+            let job = |c: &mut [f32]| Job {
+                c: Pointer(c.as_mut_ptr()),
+                c_stride: n,
+                start: Start::Bias(&scales),
+                alpha: 0.5,
+                m,
+                ks: 0..k,
+                n,
+                a,
+            };
+            if is_x86_feature_detected!("avx2") {
+                // SAFETY: there is AVX2; C, A and B have the shapes of the job.
+                unsafe { job(&mut narrow).run_tiles::<AVX2>(b, false) };
+                job(&mut widest).run_integers(b, false);
+                assert_eq!(narrow, widest, "{m}x{k}x{n}");
             }
         }
     }

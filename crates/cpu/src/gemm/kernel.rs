@@ -32,6 +32,12 @@ pub(crate) trait Element: Copy + Sync + 'static {
     /// They are there, and the processor has AVX2.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load8(x: *const Self) -> __m256;
+    /// Sixteen elements from `x` on, widened.
+    ///
+    /// # Safety
+    /// They are there, and the processor has AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load16(x: *const Self) -> __m512;
     /// The slice itself if it needs no widening.
     fn plain(_: &[Self]) -> Option<&[f32]> {
         None
@@ -48,6 +54,12 @@ impl Element for f32 {
     unsafe fn load8(x: *const f32) -> __m256 {
         // SAFETY: the caller's.
         unsafe { _mm256_loadu_ps(x) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load16(x: *const f32) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_loadu_ps(x) }
     }
     fn plain(x: &[f32]) -> Option<&[f32]> {
         Some(x)
@@ -67,6 +79,14 @@ impl Element for bf16 {
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast()))))
         }
     }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load16(x: *const bf16) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(x.cast()))))
+        }
+    }
 }
 
 impl Element for i8 {
@@ -79,6 +99,12 @@ impl Element for i8 {
     unsafe fn load8(x: *const i8) -> __m256 {
         // SAFETY: the caller's.
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.cast()))) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load16(x: *const i8) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.cast()))) }
     }
 }
 
@@ -94,6 +120,27 @@ pub(crate) fn widen8<S: Simd, E: Element>(x: &[E; LANES8]) -> [f32; LANES8] {
         return bytemuck::cast(unsafe { E::load8(x.as_ptr()) });
     }
     x.map(E::wide)
+}
+
+/// A vector of elements from `x` on, as f32.
+///
+/// # Safety
+/// They are there.
+#[inline(always)]
+pub(super) unsafe fn widen<S: Simd, E: Element>(simd: S, x: *const E) -> S::f32s {
+    let mut wide = simd.splat_f32s(0.0);
+    let lanes: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut wide));
+    // SAFETY: the elements are there, and vectors of eight and sixteen are chosen only where there is AVX2 and AVX-512.
+    unsafe {
+        match lanes.len() {
+            #[cfg(target_arch = "x86_64")]
+            16 => lanes.copy_from_slice(bytemuck::cast_ref::<_, [f32; 16]>(&E::load16(x))),
+            #[cfg(target_arch = "x86_64")]
+            8 => lanes.copy_from_slice(bytemuck::cast_ref::<_, [f32; 8]>(&E::load8(x))),
+            _ => lanes.iter_mut().enumerate().for_each(|(l, lane)| *lane = (*x.add(l)).wide()),
+        }
+    }
+    wide
 }
 
 /// Factors of the elements of a matrix.
@@ -397,9 +444,9 @@ mod tests {
     use super::super::{MatRef, gemm_here};
     use super::*;
 
-    /// The path of processors whose vectors are not known.
+    /// The paths of processors with narrower vectors than this one's, and of those whose vectors are not known.
     #[test]
-    fn without_vectors_the_same() {
+    fn with_other_vectors_the_same() {
         let values = |len: usize, step: usize| (0..len).map(move |i| (i * step % 31) as f32 / 16.0 - 1.0);
         for (m, k, n) in [(1, 1, 1), (5, 8, 7), (13, 600, 40), (64, 17, 33)] {
             let (x, half): (Vec<f32>, Vec<bf16>) =
@@ -421,6 +468,14 @@ mod tests {
                     .with_simd(pulp::Scalar::new());
                 // Sums of few binary digits: exact in any order.
                 assert_eq!(c, want, "{m}x{k}x{n} {a_strides:?} {b_strides:?}");
+                #[cfg(target_arch = "x86_64")]
+                if let Some(avx2) = pulp::x86::V3::try_new() {
+                    let mut c: Vec<f32> = values(m * n, 5).collect();
+                    let job = Job { c: Pointer(c.as_mut_ptr()), ..job };
+                    let scratch = &mut Vec::new();
+                    Simd::vectorize(avx2, Block { job: &job, b, rows: 0..m, cols: 0..n, scratch });
+                    assert_eq!(c, want, "{m}x{k}x{n} {a_strides:?} {b_strides:?}, AVX2");
+                }
             }
         }
     }
