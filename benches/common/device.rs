@@ -108,8 +108,12 @@ impl Clock {
             }
             (_, cold) => {
                 if let Cold::Host(memory) = cold {
-                    memory.borrow_mut().iter_mut().for_each(|x| *x = x.wrapping_add(1));
-                    black_box(memory);
+                    // By all threads, so that all are awake when the clock starts, as in the middle of a model.
+                    let (mut memory, piece) = (memory.borrow_mut(), CACHES / 8 / 64);
+                    pheye_cpu::par::rows(&mut memory, 1, piece, CACHES / 8, |_, part| {
+                        part.iter_mut().for_each(|x| *x = x.wrapping_add(1));
+                    });
+                    black_box(&memory);
                 }
                 let start = Instant::now();
                 (runner.work)(cx)?;

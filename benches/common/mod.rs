@@ -87,8 +87,9 @@ pub struct Bench {
 }
 
 /// Runs a family: `rows` measures each of its rows.
-pub fn run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()>) {
-    if let Err(e) = try_run(family, rows) {
+pub fn run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()> + Send) {
+    // Inside of rayon's pool, as operations run in a pass of a model.
+    if let Err(e) = pheye_cpu::par::inside(|| try_run(family, rows).map_err(|e| e.to_string())) {
         eprintln!("error: {e}");
         std::process::exit(1);
     }

@@ -170,7 +170,17 @@ pub fn machine(device: &str) -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": ").map(|p| p.1));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{}, {threads} threads", name.unwrap_or("unknown processor"))
+    format!("{} with {}, {threads} threads", name.unwrap_or("unknown processor"), vectors())
+}
+
+/// The widest vector instructions of this processor that are used here. Its name may be only a family's, and these decide most.
+pub fn vectors() -> &'static str {
+    const NAMES: [(&str, &str); 3] =
+        [("avx512_vnni", "AVX-512 VNNI"), ("avx512f", "AVX-512"), ("avx2", "AVX2")];
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = info.lines().find(|l| l.starts_with("flags")).unwrap_or_default();
+    let has = |flag: &str| flags.split_whitespace().any(|f| f == flag);
+    NAMES.into_iter().find(|(flag, _)| has(flag)).map_or("vectors not known", |(_, name)| name)
 }
 
 /// Writes the JSON file and prints the table, into BENCHMARKS.md too when asked.

@@ -38,7 +38,7 @@ const CHORES: &[Chore] = &[
     ),
     (
         "bench-model",
-        "[--case NAME] [--rounds N] [--write]",
+        "[--case NAME] [--rounds N] [--python P] [--pheye FILE] [--write]",
         "time the whole model on the CPU against PyTorch, stage by stage (python3, torch, 20 GB)",
         model::run,
     ),
@@ -59,7 +59,12 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     };
+    let asked = args.iter().any(|arg| arg == "--help" || arg == "-h");
     let result = match CHORES.iter().find(|chore| chore.0 == name) {
+        Some((_, args, about, _)) if asked => {
+            println!("cargo xtask {name} {args}\n{about}");
+            Ok(())
+        }
         Some((_, _, _, run)) => run(&args[1..]),
         None => Err(anyhow::anyhow!("no chore `{name}`; `cargo xtask` lists them")),
     };

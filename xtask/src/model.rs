@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::bench::{machine, output};
+use crate::bench::{machine, output, vectors};
 
 /// Name, arguments of ours, arguments of theirs.
 type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
@@ -31,7 +31,7 @@ const CASES: &[Case] = &[
     ),
 ];
 
-/// The chore: `[--case NAME]… [--rounds N] [--python P] [--pheye FILE] [--write]`.
+/// The chore: `[--case NAME]… [--rounds N] [--python P] [--pheye FILE] [--write]`. No rounds: the table of what the day's file has.
 pub fn run(args: &[String]) -> Result<()> {
     let (mut rounds, mut python, mut write, mut names, mut pheye) =
         (3, "python3".to_owned(), false, Vec::new(), None);
@@ -71,15 +71,25 @@ pub fn run(args: &[String]) -> Result<()> {
     let run = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
     // What the day's file says of other cases stays.
     let earlier: Option<Value> = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let elsewhere = earlier.as_ref().is_some_and(|r| r["machine"] != json!(machine("cpu")));
+    ensure!(!elsewhere, "{} is of another machine: move it away first", file.display());
     let mut lines: Vec<Value> =
         earlier.iter().filter_map(|r| r["lines"].as_array()).flatten().cloned().collect();
-    lines.retain(|line| line["case"].as_str().is_some_and(|name| !run(name)));
-    let mut report = json!({
-        "machine": machine("cpu"),
-        "date": date,
-        "load_before": load.split(' ').take(3).collect::<Vec<_>>().join(" "),
-        "torch": output(&[&python, "-c", "import torch; print(torch.__version__)"]),
-    });
+    if rounds > 0 {
+        lines.retain(|line| line["case"].as_str().is_some_and(|name| !run(name)));
+    }
+    let fresh = || {
+        json!({
+            "machine": machine("cpu"),
+            "date": date,
+            "load_before": load.split(' ').take(3).collect::<Vec<_>>().join(" "),
+            "torch": output(&[&python, "-c", "import torch; print(torch.__version__)"]),
+        })
+    };
+    let mut report = match earlier {
+        Some(earlier) if rounds == 0 => earlier,
+        _ => fresh(),
+    };
     for round in 1..=rounds {
         for (name, ours, theirs) in CASES.iter().filter(|c| run(c.0)) {
             eprintln!("round {round} of {rounds}: {name}");
@@ -192,13 +202,13 @@ fn table(report: &Value) -> String {
     out
 }
 
-/// Puts the table between its marks.
+/// Puts the table between the marks of machines like this one: `<!-- model cpu AVX2 -->` and `<!-- /model cpu AVX2 -->`.
 fn replace(page: &Path, table: &str) -> Result<()> {
-    const MARKS: [&str; 2] = ["<!-- model cpu -->", "<!-- /model cpu -->"];
+    let marks = ["", "/"].map(|slash| format!("<!-- {slash}model cpu {} -->", vectors()));
     let text = fs::read_to_string(page)?;
-    let (Some(begin), Some(end)) = (text.find(MARKS[0]), text.find(MARKS[1])) else {
-        bail!("{}: the marks {} and {} are missing", page.display(), MARKS[0], MARKS[1]);
+    let (Some(begin), Some(end)) = (text.find(&marks[0]), text.find(&marks[1])) else {
+        bail!("{}: the marks {} and {} are missing", page.display(), marks[0], marks[1]);
     };
-    fs::write(page, format!("{}\n{table}{}", &text[..begin + MARKS[0].len()], &text[end..]))?;
+    fs::write(page, format!("{}\n{table}{}", &text[..begin + marks[0].len()], &text[end..]))?;
     Ok(())
 }

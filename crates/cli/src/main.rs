@@ -1,6 +1,7 @@
 //! The `pheye` command: train, ask, evaluate, verify.
 
 mod cmd;
+mod out;
 mod plot;
 mod progress;
 mod show;
@@ -18,7 +19,8 @@ use clap::{Parser, Subcommand};
     name = "pheye",
     version,
     after_help = "Exit codes: 0 done; 1 could not be done (the reason is on standard error); 2 wrong usage; \
-                  3 `verify` found a stage out of bounds; 130 interrupted, with everything saved (unless by a second Ctrl-C)."
+                  3 `verify` found a stage out of bounds; 130 interrupted, with everything saved (unless by a second Ctrl-C); \
+                  141 nobody read standard output any more."
 )]
 struct Cli {
     #[command(subcommand)]

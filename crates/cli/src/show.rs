@@ -6,6 +6,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use pheye::image::Rgb8;
 
+use crate::out::say;
+
 /// A picture with what was asked and answered.
 pub struct Shown {
     /// The picture.
@@ -50,13 +52,13 @@ pub fn print(shown: &[Shown], colour: bool) {
         let mark = if s.right() { "right".to_owned() } else { format!("wrong, it is {}", s.expected) };
         let text = [s.question.clone(), format!("→ {} ({mark})", s.answer)];
         if !colour {
-            println!("{} {}", text[0], text[1]);
+            say!("{} {}", text[0], text[1]);
             continue;
         }
         for (i, line) in blocks(&s.picture, 16).iter().enumerate() {
-            println!("  {line}  {}", i.checked_sub(3).and_then(|i| text.get(i)).map_or("", String::as_str));
+            say!("  {line}  {}", i.checked_sub(3).and_then(|i| text.get(i)).map_or("", String::as_str));
         }
-        println!();
+        say!("");
     }
 }
 

@@ -21,6 +21,17 @@ fn released_sizes() {
     assert!(ends(0, ["info", "x2-672"]).out.contains("578,411,456"));
 }
 
+/// What reads the output may stop before its end.
+#[cfg(unix)]
+#[test]
+fn nobody_reads() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let done = common::pheye(["info", "x4-672"]).stdout(writer).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(141) && said.is_empty(), "{}: {said}", done.status);
+}
+
 #[test]
 fn a_folder() {
     let json: Value = serde_json::from_str(&ends(0, ["info", s(&golden("level1")), "--json"]).out).unwrap();

@@ -1,6 +1,6 @@
 //! `pheye ask`: pictures and questions in, answers out.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::generation::GenerationArgs;
 use super::{DeviceArg, ModelArg};
+use crate::out::{self, say};
 
 /// Ask questions about pictures
 ///
@@ -85,30 +86,28 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut on_text = |_: usize, piece: &str| {
         let piece = if begun { piece } else { piece.trim_start() };
         begun |= !piece.is_empty();
-        print!("{piece}");
-        // A closed pipe shows at the last line.
-        let _ = std::io::stdout().flush();
+        out::write(format_args!("{piece}"));
     };
     let on_text = live.then_some(&mut on_text as &mut pheye::OnText);
     let answers = assistant.ask(&cx, &tiles, &questions, &about, &how, on_text)?;
     if live {
-        println!();
+        say!("");
         return Ok(ExitCode::SUCCESS);
     }
     for (i, answers) in answers.chunks(how.num_return_sequences).enumerate() {
         let (picture, question) = (files[about[i]], questions[i]);
         if !one && !args.json {
-            println!("{}{}: {question}", if i == 0 { "" } else { "\n" }, picture.display());
+            say!("{}{}: {question}", if i == 0 { "" } else { "\n" }, picture.display());
         }
         for answer in answers {
             match args.json {
-                true => println!(
+                true => say!(
                     "{}",
                     serde_json::json!({
                         "picture": picture, "question": question, "answer": answer.text, "tokens": answer.ids.len()
                     })
                 ),
-                false => println!("{}", answer.text),
+                false => say!("{}", answer.text),
             }
         }
     }

@@ -13,6 +13,7 @@ use pheye::tensor::{Device, Grads, Init, ParamTable, Scope, Source, Tensor};
 use serde::Serialize;
 
 use super::DeviceArg;
+use crate::out::say;
 use crate::progress::Loading;
 
 /// Time a model of full size, stage by stage
@@ -162,7 +163,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         peak_rss_gb: peak_rss_gb(),
     };
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
     } else {
         print(&report);
     }
@@ -170,12 +171,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn print(r: &Report) {
-    println!("{} on {}, {} threads, {} weights", r.preset, r.device, r.threads, r.weights.name());
+    say!("{} on {}, {} threads, {} weights", r.preset, r.device, r.threads, r.weights.name());
     for (stage, seconds) in &r.seconds {
-        println!("{stage:<14} {:>9.3} s", seconds.as_f64().unwrap_or(f64::NAN));
+        say!("{stage:<14} {:>9.3} s", seconds.as_f64().unwrap_or(f64::NAN));
     }
     if let Some(gb) = r.peak_rss_gb {
-        println!("{:<14} {gb:>9.2} GB", "peak memory");
+        say!("{:<14} {gb:>9.2} GB", "peak memory");
     }
 }
 

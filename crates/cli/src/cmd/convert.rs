@@ -10,6 +10,7 @@ use pheye::model::{Conversion, Keep, LoraSet, Output};
 use pheye::tensor::DType;
 use pheye::weights::refuse_existing;
 
+use crate::out::say;
 use crate::progress::Loading;
 
 /// Convert a model folder: to safetensors, to PEFT adapters, or to a plain CLIP vision model
@@ -113,18 +114,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         for set in sets {
             let folder = args.to.join(set.adapter());
             model.extract_lora(set, &Output { folder: &folder, ..to }, &mut progress)?;
-            println!("{}: the {set} LoRA set, rank {}", folder.display(), model.config().lora(set).rank);
+            say!("{}: the {set} LoRA set, rank {}", folder.display(), model.config().lora(set).rank);
         }
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(set) = merge {
         let written = model.merge_lora(set, &to, &mut progress)?;
         drop(bar);
-        println!(
-            "{}: the vision tower with the {set} LoRA set merged, {}",
-            args.to.display(),
-            said(&written)
-        );
+        say!("{}: the vision tower with the {set} LoRA set merged, {}", args.to.display(), said(&written));
         return Ok(ExitCode::SUCCESS);
     }
     let written = model.save_weights(&to, &mut progress)?;
@@ -134,7 +131,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     model.save_config(&args.to)?;
     let counts = model.config().counts()?;
     let parameters = counts.trained() + counts.frozen();
-    println!("{}: {parameters} parameters, {}", args.to.display(), said(&written));
+    say!("{}: {parameters} parameters, {}", args.to.display(), said(&written));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,6 +13,7 @@ use pheye::ops::Cx;
 use pheye::train::Config;
 
 use super::{DeviceArg, ModelArg};
+use crate::out::say;
 use crate::progress::Progress;
 use crate::show::Shown;
 
@@ -44,9 +45,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     assistant.move_to(&cx.device)?;
     let (accuracy, _) = measure(&cx, &config, &args.config, &assistant, args.questions)?;
     if args.json {
-        println!("{}", serde_json::to_string(&accuracy)?);
+        say!("{}", serde_json::to_string(&accuracy)?);
     } else {
-        println!("{}", sentence(&accuracy));
+        say!("{}", sentence(&accuracy));
     }
     Ok(ExitCode::SUCCESS)
 }

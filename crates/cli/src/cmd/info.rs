@@ -7,6 +7,8 @@ use anyhow::bail;
 use pheye::model::{Config, Counts, PRESETS};
 use serde::Serialize;
 
+use crate::out::say;
+
 /// Tell what a model is made of: parameters by part, memory, image tokens
 ///
 /// Nothing is downloaded or computed: the figures follow from the configuration. Example: `pheye info x2-672`.
@@ -77,7 +79,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
     };
     if args.json {
-        println!("{}", serde_json::to_string(&info)?);
+        say!("{}", serde_json::to_string(&info)?);
     } else {
         print(&info);
     }
@@ -86,9 +88,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn print(info: &Info) {
     let p = &info.parameters;
-    println!("Pheye {}", info.model);
-    println!();
-    println!("parameters");
+    say!("Pheye {}", info.model);
+    say!("");
+    say!("parameters");
     for (part, count, state) in [
         ("vision tower", p.vision, "frozen"),
         ("language model", p.text, "frozen"),
@@ -96,27 +98,29 @@ fn print(info: &Info) {
         ("LoRA, both sets", p.lora, "trained"),
         ("connector", p.connector, "trained"),
     ] {
-        println!("  {part:<17}{:>15}  {state}", grouped(count));
+        say!("  {part:<17}{:>15}  {state}", grouped(count));
     }
-    println!("  {:<17}{:>15}", "frozen", grouped(info.frozen));
-    println!("  {:<17}{:>15}", "trained", grouped(info.trained));
-    println!();
-    println!(
+    say!("  {:<17}{:>15}", "frozen", grouped(info.frozen));
+    say!("  {:<17}{:>15}", "trained", grouped(info.trained));
+    say!("");
+    say!(
         "picture            {0} x {0} pixels, {1} tiles of {2} tokens",
-        info.picture_pixels, info.tiles, info.tokens_per_tile
+        info.picture_pixels,
+        info.tiles,
+        info.tokens_per_tile
     );
-    println!("image tokens       {}", info.image_tokens);
-    println!("cross-attention    {} blocks", info.cross_attention_blocks);
-    println!("context            {} tokens", info.context);
-    println!();
-    println!("memory for weights (activations come on top)");
-    println!(
+    say!("image tokens       {}", info.image_tokens);
+    say!("cross-attention    {} blocks", info.cross_attention_blocks);
+    say!("context            {} tokens", info.context);
+    say!("");
+    say!("memory for weights (activations come on top)");
+    say!(
         "  to run           {} in f32, {} in bf16, {} with trained weights in f32 and frozen ones in bf16",
         bytes(info.memory.run_f32),
         bytes(info.memory.run_bf16),
         bytes(info.memory.run_bf16_frozen)
     );
-    println!(
+    say!(
         "  to train         {} with frozen weights in bf16, AdamW in f32",
         bytes(info.memory.train_bf16_frozen)
     );

@@ -13,6 +13,7 @@ use pheye::train::{Config, Interrupt, Start, Task, train};
 
 use super::eval::{measure, pick, sentence, write};
 use super::{DeviceArg, tidy};
+use crate::out::say;
 use crate::progress::Progress;
 use crate::{plot, show};
 
@@ -77,14 +78,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     training.store(false, Ordering::SeqCst);
     progress.finish();
     if !outcome.finished {
-        println!("stopped after step {}; go on with --resume", outcome.step);
+        say!("stopped after step {}; go on with --resume", outcome.step);
         return Ok(ExitCode::from(130));
     }
-    println!("trained {} steps in {:.0} s", outcome.step, began.elapsed().as_secs_f64());
+    say!("trained {} steps in {:.0} s", outcome.step, began.elapsed().as_secs_f64());
     let out = config.resolve(&config.train.out);
     plot::losses(&out)?;
     if let Some(model) = &outcome.model {
-        println!("model: {}", tidy(model).display());
+        say!("model: {}", tidy(model).display());
         if config.task == Task::Pheye && !config.data.test.is_empty() {
             report(&args, &config, &cx, &out, model)?;
         }
@@ -100,7 +101,7 @@ fn report(args: &Args, config: &Config, cx: &pheye::ops::Cx, out: &Path, model: 
     show::print(&shown, std::io::stdout().is_terminal());
     let sheet = out.join("answers.svg");
     write(&sheet, &show::svg(&shown))?;
-    println!("pictures: {}", tidy(&sheet).display());
-    println!("{}", sentence(&accuracy));
+    say!("pictures: {}", tidy(&sheet).display());
+    say!("{}", sentence(&accuracy));
     Ok(())
 }

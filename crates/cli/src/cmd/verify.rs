@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use pheye::eval::Stage;
 
 use super::DeviceArg;
+use crate::out::say;
 
 /// Compare every stage of a model with golden data computed by PyTorch
 ///
@@ -40,13 +41,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let report = pheye::eval::verify(&args.device.open()?, &args.dir)?;
     let code = if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(3) };
     if args.json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string(&serde_json::json!({"passed": report.passed(), "stages": report.stages}))?
         );
         return Ok(code);
     }
-    println!("{:<14} {:>10} {:>10}", "stage", "error", "allowed");
+    say!("{:<14} {:>10} {:>10}", "stage", "error", "allowed");
     let group = |s: &Stage| GROUPS.iter().position(|(prefix, ..)| s.name.starts_with(prefix));
     report.stages.iter().filter(|s| group(s).is_none()).for_each(|s| line(&s.name, s));
     for (i, (_, name, what)) in GROUPS.iter().enumerate() {
@@ -54,14 +55,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         members().filter(|s| args.verbose || !s.passed()).for_each(|s| line(&s.name, s));
         let worst = members().max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
         if let (Some(worst), false) = (worst, args.verbose) {
-            println!("{} {what}; nearest to its bound is {}:", members().count(), worst.name);
+            say!("{} {what}; nearest to its bound is {}:", members().count(), worst.name);
             line(name, worst);
         }
     }
     let failed = report.stages.iter().filter(|s| !s.passed()).count();
     match failed {
-        0 => println!("passed: {} stages", report.stages.len()),
-        n => println!("FAILED: {n} of {} stages", report.stages.len()),
+        0 => say!("passed: {} stages", report.stages.len()),
+        n => say!("FAILED: {n} of {} stages", report.stages.len()),
     }
     Ok(code)
 }
@@ -73,5 +74,5 @@ fn ratio(s: &Stage) -> f64 {
 
 fn line(name: &str, s: &Stage) {
     let verdict = if s.passed() { "ok" } else { "OUT OF BOUNDS" };
-    println!("{name:<14} {:>10.2e} {:>10.2e}  {verdict}", s.error, s.allowed);
+    say!("{name:<14} {:>10.2e} {:>10.2e}  {verdict}", s.error, s.allowed);
 }
