@@ -177,8 +177,22 @@ fn spans_that_fit_shared_memory() {
         vec![span(0..66, 0..67), span(67..72, 67..72), span(73..74, 72..121), span(74..175, 121..222)];
     Case { rows: 176, keys: 223, spans: spans.clone(), heads: heads(1, 80, false), fused: false }.check();
     Case { rows: 176, keys: 223, spans, heads: heads(1, 64, true), fused: true }.check();
-    let spans = vec![span(0..70, 0..272)];
-    Case { rows: 70, keys: 272, spans, heads: heads(4, 64, false), fused: true }.check();
+    let spans = vec![span(0..131, 0..272)];
+    Case { rows: 131, keys: 272, spans, heads: heads(4, 64, false), fused: true }.check();
+    let spans = vec![span(0..131, 0..77)];
+    Case { rows: 131, keys: 77, spans, heads: heads(4, 64, true), fused: false }.check();
+}
+
+/// Head size 64 and at most 80, or 128, queries to a span: all gradients from one kernel, which also owns keys that no query sees.
+#[test]
+fn short_spans() {
+    let spans = vec![span(1..2, 3..4), span(2..2, 5..9), span(3..36, 10..75), span(36..116, 80..209)];
+    for (causal, fused) in [(false, false), (true, true)] {
+        Case { rows: 118, keys: 290, spans: spans.clone(), heads: heads(2, 64, causal), fused }.check();
+    }
+    // More queries than keys under a causal mask; the keys cut into parts.
+    let spans = vec![span(0..128, 0..40), span(128..209, 41..700)];
+    Case { rows: 209, keys: 720, spans, heads: heads(1, 64, true), fused: false }.check();
 }
 
 /// Few queries over many keys: the keys are cut into parts.
@@ -267,6 +281,20 @@ fn huge_scores_stay_finite() {
     assert!(all.iter().flatten().all(|x| x.is_finite()));
     for o in all[0].chunks(16) {
         assert!(x[2].chunks(16).any(|v| v == o), "{o:?} is no value");
+    }
+}
+
+/// Scores below -1000 everywhere: e^(0 - lse) of what pads a tile of keys would be infinite.
+#[test]
+fn far_negative_scores_stay_finite() {
+    for (head_dim, queries) in [(16, 3), (64, 3), (64, 100), (64, 129)] {
+        let spans = vec![span(0..queries, 0..70)];
+        let case = Case { rows: queries, keys: 70, spans, heads: heads(4, head_dim, false), fused: false };
+        let mut x = case.inputs();
+        x[0].iter_mut().for_each(|q| *q = -1024.0 - q.abs());
+        x[1].iter_mut().for_each(|k| *k = 1.0 + k.abs());
+        let all = case.run(&"emulator".parse().unwrap(), &x);
+        assert!(all.iter().flatten().all(|x| x.is_finite()), "head size {head_dim}, {queries} queries");
     }
 }
 

@@ -6,8 +6,12 @@ use bytemuck::{Pod, Zeroable};
 use pheye_tensor::{DType, Gpu, Launch, Region, Tensor};
 
 use super::work::{self, Item};
-use super::{Heads, Kv, Saved, Span};
+use super::{Heads, Kv, Span};
 use crate::{Cx, Error, Result};
+
+mod backward;
+
+pub(super) use backward::backward;
 
 /// Kernels by head size, 16 to 128 in steps of 16: a size between takes the next.
 pub(super) type Sizes = [&'static str; 8];
@@ -43,37 +47,6 @@ const FORWARD: Family = Family {
         (80, 513..=usize::MAX, "attention_fwd_bf16_d80_long"),
     ],
 };
-const BACKWARD_QUERIES: Family = Family {
-    takes_keys: false,
-    by_size: [
-        "attention_bwd_dq_bf16_d16",
-        "attention_bwd_dq_bf16_d32",
-        "attention_bwd_dq_bf16_d48",
-        "attention_bwd_dq_bf16_d64",
-        "attention_bwd_dq_bf16_d80",
-        "attention_bwd_dq_bf16_d96",
-        "attention_bwd_dq_bf16_d112",
-        "attention_bwd_dq_bf16_d128",
-    ],
-    resident: ["attention_bwd_dq_bf16_d64_resident", "attention_bwd_dq_bf16_d80_resident"],
-    by_length: &[],
-};
-const BACKWARD_KEYS: Family = Family {
-    takes_keys: true,
-    by_size: [
-        "attention_bwd_dkv_bf16_d16",
-        "attention_bwd_dkv_bf16_d32",
-        "attention_bwd_dkv_bf16_d48",
-        "attention_bwd_dkv_bf16_d64",
-        "attention_bwd_dkv_bf16_d80",
-        "attention_bwd_dkv_bf16_d96",
-        "attention_bwd_dkv_bf16_d112",
-        "attention_bwd_dkv_bf16_d128",
-    ],
-    resident: ["attention_bwd_dkv_bf16_d64_resident", "attention_bwd_dkv_bf16_d80_resident"],
-    by_length: &[],
-};
-
 fn range(what: &'static str, value: String, allowed: &str) -> Error {
     Error::Range { op: "attention", what, value, allowed: allowed.to_owned() }
 }
@@ -240,125 +213,4 @@ pub(super) fn forward(
     p.items = l.read(table(cx, &parts.joins)?);
     l.run([parts.joins.len(), h.heads, 1], &p)?;
     Ok((o, lse))
-}
-
-/// `AttentionBwd` in attention_bwd.cu.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Backward {
-    q: u64,
-    k: u64,
-    v: u64,
-    o: u64,
-    dout: u64,
-    lse: u64,
-    delta: u64,
-    dq: u64,
-    dk: u64,
-    dv: u64,
-    part: u64,
-    items: u64,
-    rows: u32,
-    heads: u32,
-    dim: u32,
-    q_stride: u32,
-    k_stride: u32,
-    v_stride: u32,
-    scale: f32,
-    scale_log2: f32,
-    causal: u32,
-    pad: u32,
-}
-
-/// dq, and dk and dv in the layout of k and v.
-pub(super) fn backward(
-    cx: &Cx,
-    gpu: &Gpu,
-    saved: &Saved,
-    dout: &Tensor,
-    spans: &[Span],
-    h: &Heads,
-) -> Result<(Tensor, Kv<Tensor>)> {
-    let Saved { q, kv, out, norms } = saved;
-    let kv = super::borrowed(kv);
-    let (rows, width) = (q.shape().rows(), h.width());
-    let keys = match kv {
-        Kv::Split { k, .. } => k.shape().rows(),
-        Kv::Fused(kv) => kv.shape().rows(),
-    };
-    let dq = cx.empty(q.shape())?;
-    let delta = cx.empty_f32([h.heads, rows])?;
-
-    let mut l = gpu.launch(variant(gpu, &BACKWARD_QUERIES, spans, h)?)?;
-    let Operands { k, v, k_stride, v_stride } = operands(&kv, width, |t| Ok(l.read(matrix(t)?)))?;
-    let list = work::of_queries(spans, rows, h.causal, tile(&l));
-    let parts = work::cut(&list, h.heads, gpu.sms(), l.spec().tile[1]);
-    let mut p = Backward {
-        q: l.read(matrix(q)?),
-        k,
-        v,
-        o: l.read(matrix(out)?),
-        dout: l.read(matrix(dout)?),
-        lse: l.read(norms.region()?),
-        delta: l.write(delta.region()?),
-        rows: rows as u32,
-        heads: h.heads as u32,
-        dim: h.head_dim as u32,
-        q_stride: width as u32,
-        k_stride,
-        v_stride,
-        scale: h.scale,
-        scale_log2: scale_log2(h),
-        causal: h.causal.into(),
-        ..Backward::zeroed()
-    };
-    match parts {
-        None => {
-            (p.dq, p.items) = (l.write(dq.region()?), l.read(table(cx, &list)?));
-            l.run([list.len(), h.heads, 1], &p)?;
-        }
-        Some(parts) => {
-            let part = cx.empty_f32([parts.rows, h.heads, h.head_dim])?;
-            (p.part, p.items) = (l.write(part.region()?), l.read(table(cx, &parts.items)?));
-            l.run([parts.items.len(), h.heads, 1], &p)?;
-            let mut l = gpu.launch("attention_dq_join_bf16")?;
-            (p.dq, p.part) = (l.write(dq.region()?), l.read(part.region()?));
-            p.items = l.read(table(cx, &parts.joins)?);
-            l.run([parts.joins.len(), h.heads, 1], &p)?;
-        }
-    }
-
-    let mut l = gpu.launch(variant(gpu, &BACKWARD_KEYS, spans, h)?)?;
-    let list = work::of_keys(spans, keys, h.causal, tile(&l));
-    // Columns beyond the heads belong to no block.
-    let like = |t: &Tensor, own: usize| {
-        if t.shape().cols() == own { cx.empty(t.shape()) } else { cx.zeros(t.shape()) }
-    };
-    let dkv = match kv {
-        Kv::Split { k, v } => Kv::Split { k: like(k, width)?, v: like(v, width)? },
-        Kv::Fused(kv) => Kv::Fused(like(kv, 2 * width)?),
-    };
-    let all = if matches!(kv, Kv::Fused(_)) { 2 * width } else { width };
-    let to = operands(&super::borrowed(&dkv), width, |t| {
-        let region = t.region()?;
-        Ok(if t.shape().cols() == all { l.write(region) } else { l.update(region) })
-    })?;
-    let read = operands(&kv, width, |t| Ok(l.read(matrix(t)?)))?;
-    let p = Backward {
-        q: l.read(matrix(q)?),
-        k: read.k,
-        v: read.v,
-        dout: l.read(matrix(dout)?),
-        lse: l.read(norms.region()?),
-        delta: l.read(delta.region()?),
-        o: 0,
-        dq: 0,
-        part: 0,
-        dk: to.k,
-        dv: to.v,
-        items: l.read(table(cx, &list)?),
-        ..p
-    };
-    l.run([list.len(), h.heads, 1], &p)?;
-    Ok((dq, dkv))
 }

@@ -102,6 +102,13 @@ pub(super) fn of_keys(spans: &[Span], rows: usize, causal: bool, tile: usize) ->
     items
 }
 
+/// The keys that no query sees, for kernels that own keys along with queries: of no span, or of one without queries.
+pub(super) fn of_keys_unseen(spans: &[Span], rows: usize) -> impl Iterator<Item = Item> {
+    let seen = spans.iter().filter(|s| !s.q.is_empty()).map(|s| s.k.clone());
+    let item = |other| Item { own: 0..0, other, seen: 0, slot: 0, again: false };
+    gaps(rows, seen).into_iter().map(item)
+}
+
 /// Items whose keys are cut, and how to put their parts together.
 #[derive(Debug)]
 pub(super) struct Parts {

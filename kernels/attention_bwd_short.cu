@@ -1,0 +1,180 @@
+// Attention, backward, for spans of few queries over many keys: a prompt and the picture it asks about. One kernel gives all three
+// gradients, and reads keys and values once.
+//
+//   attention_bwd_bf16_d64_80, _128   layouts and formulas of attention_bwd.cu, for spans of at most 80 or 128 queries.
+//                                     A block holds all queries of its item with do, goes through the item's keys tile by tile and
+//                                     owns the dk and dv of each. dq is summed over the tiles in registers.
+//                                     With `part`, items cut the keys: then the sums of an item go to its slot of
+//                                     [part_rows, heads, dim] f32, and attention_dq_join_bf16 adds the parts of each query.
+//                                     An item without queries is for keys that none sees: zeros.
+//
+// Within a tile a warp owns 16 keys: x^T = k q^T and dp^T = v do^T have keys as rows, so that p^T and ds^T are at once the left
+// operands of dv = p^T do and dk = ds^T q. dq = ds k needs all keys of the tile: ds^T goes through shared memory, and each warp
+// makes 16 columns of dq. So a block has a warp for each 16 elements of a head, and as many keys to a tile.
+//
+// Bytes: 2 an element of q, o, do and dq once for each part, of k, v, dk, dv once; 4 a query and head of lse. 10 dim FLOPs for each
+// pair of a query and a key and head, all pairs under a causal mask too.
+// Grid: (items, heads); tile[0] queries to an item at most, keys in tiles of tile[1].
+#include "attention_bwd.cuh"
+
+template <int DP, int QUERIES>
+struct ShortTiles {
+    HeadTile<QUERIES, DP> q, dout;
+    HeadTile<DP, DP> k[2], v[2];
+    // [keys of the tile][queries]
+    HeadTile<DP, QUERIES> ds;
+    float lse[QUERIES], delta[QUERIES];
+};
+
+// The left operand of a product over 16 keys from `key` on: 16 queries from `query` on, of which the tile holds the transpose.
+template <int KEYS, int QUERIES>
+__device__ inline void columns_as_rows(uint32_t (&a)[4], const HeadTile<KEYS, QUERIES>& s, int key, int query) {
+    const int l = lane_id();
+    ldmatrix_x4_trans(a, &s.at[key + l % 8 + 8 * (l / 16)][query + 8 * (l / 8 % 2)]);
+}
+
+// What begins before the first tile of keys has come: lse, and delta = rowsum(do o).
+template <int WARPS, int DP, int QUERIES>
+__device__ inline void row_statistics(ShortTiles<DP, QUERIES>& s, const AttentionBwd& p, const AttentionItem& item) {
+    const int64_t from = (int64_t)item.row * p.q_stride + blockIdx.y * p.dim;
+    for (int i = threadIdx.x; i < QUERIES; i += 32 * WARPS) {
+        s.lse[i] = i < item.rows ? p.lse[(int64_t)blockIdx.y * p.rows + item.row + i] : PLUS_INFINITY;
+    }
+    for (int first = 16 * warp_id(); first < item.rows; first += 16 * WARPS) {
+        uint32_t dout[DP / 16][4];
+        float delta[2];
+        load_left<DP>(dout, p.dout + from, p.q_stride, first, item.rows, p.dim);
+        row_products<DP>(delta, dout, p.o + from, p.q_stride, first, item.rows, p.dim);
+        if (lane_id() % 4 == 0) {
+            s.delta[first + lane_id() / 4] = delta[0];
+            s.delta[first + lane_id() / 4 + 8] = delta[1];
+        }
+    }
+}
+
+// The gradients of the warp's 16 keys of a tile, which begins at the item's key `at`, and ds^T of the tile's share.
+template <int DP, int QUERIES>
+__device__ inline void keys_of_tile(ShortTiles<DP, QUERIES>& s, int buffer, int at, const AttentionBwd& p,
+                                    const AttentionItem& item) {
+    const int g = lane_id() / 4, t = lane_id() % 4, first = 16 * warp_id();
+    Keys<DP> r = {};
+#pragma unroll
+    for (int kk = 0; kk < DP / 16; kk++) {
+        rows_as_rows(r.k[kk], s.k[buffer], first, 16 * kk);
+        rows_as_rows(r.v[kk], s.v[buffer], first, 16 * kk);
+    }
+#pragma unroll 1
+    for (int q0 = 0; q0 < item.rows; q0 += 16) {
+        float x[2][4] = {}, dp[2][4] = {};
+#pragma unroll
+        for (int kk = 0; kk < DP / 16; kk++) {
+            uint32_t b[4];
+            rows_as_columns(b, s.q, q0, 16 * kk);
+            mma_pair(x[0], x[1], r.k[kk], b);
+            rows_as_columns(b, s.dout, q0, 16 * kk);
+            mma_pair(dp[0], dp[1], r.v[kk], b);
+        }
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int query = q0 + 8 * j + 2 * t + i % 2, key = at + first + g + 8 * (i / 2);
+                const bool sees = key < item.seen + (p.causal ? query : 0);
+                const float weight = sees ? exp2_fast(fmaf(x[j][i], p.scale_log2, -s.lse[query])) : 0.f;
+                x[j][i] = weight;
+                dp[j][i] = weight * (dp[j][i] - s.delta[query]);
+            }
+        }
+        uint32_t w[4], d[4];
+        as_left(w, x[0], x[1]);
+        as_left(d, dp[0], dp[1]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            *reinterpret_cast<uint32_t*>(&s.ds.at[first + g + 8 * (i % 2)][q0 + 8 * (i / 2) + 2 * t]) = d[i];
+        }
+#pragma unroll
+        for (int c = 0; c < DP / 8; c += 2) {
+            uint32_t b[4];
+            rows_as_depth(b, s.dout, q0, 8 * c);
+            mma_pair(r.dv[c], r.dv[c + 1], w, b);
+            rows_as_depth(b, s.q, q0, 8 * c);
+            mma_pair(r.dk[c], r.dk[c + 1], d, b);
+        }
+    }
+    const int64_t to = (int64_t)(item.other + at) * p.k_stride + blockIdx.y * p.dim;
+    const int64_t to_v = (int64_t)(item.other + at) * p.v_stride + blockIdx.y * p.dim;
+    store_rows<DP>(p.dk + to, p.k_stride, first, item.others - at, p.dim, r.dk, p.scale, p.scale);
+    store_rows<DP>(p.dv + to_v, p.v_stride, first, item.others - at, p.dim, r.dv, 1.f, 1.f);
+}
+
+template <int DP, int QUERIES>
+__device__ inline void short_backward(const AttentionBwd& p) {
+    constexpr int WARPS = DP / 16, THREADS = 32 * WARPS, KEYS = DP;
+    auto& s = shared<ShortTiles<DP, QUERIES>>();
+    const AttentionItem item = attention_item(p.items);
+    const int head = blockIdx.y, column = head * p.dim;
+    const bf16* k = p.k + (int64_t)item.other * p.k_stride + column;
+    const bf16* v = p.v + (int64_t)item.other * p.v_stride + column;
+
+    auto fetch = [&](int tile) {
+        const int at = tile * KEYS, left = item.others - at;
+        load_tile<THREADS>(s.k[tile % 2], k + (int64_t)at * p.k_stride, p.k_stride, left, p.dim);
+        load_tile<THREADS>(s.v[tile % 2], v + (int64_t)at * p.v_stride, p.v_stride, left, p.dim);
+        cp_async_commit();
+    };
+    const int64_t from = (int64_t)item.row * p.q_stride + column;
+    load_rows<THREADS>(s.q, p.q + from, p.q_stride, item.rows, p.dim);
+    load_rows<THREADS>(s.dout, p.dout + from, p.q_stride, item.rows, p.dim);
+    fetch(0);
+    row_statistics<WARPS>(s, p, item);
+
+    // Of each 16 queries, the warp's 16 columns.
+    float dq[QUERIES / 16][2][4] = {};
+    const int tiles = (item.others + KEYS - 1) / KEYS;
+    for (int tile = 0; tile < tiles; tile++) {
+        cp_async_wait<0>();
+        __syncthreads();
+        if (tile + 1 < tiles) fetch(tile + 1);
+        keys_of_tile(s, tile % 2, tile * KEYS, p, item);
+        __syncthreads();
+#pragma unroll
+        for (int kk = 0; kk < KEYS / 16; kk++) {
+            uint32_t b[4];
+            rows_as_depth(b, s.k[tile % 2], 16 * kk, 16 * warp_id());
+#pragma unroll
+            for (int m = 0; m < QUERIES / 16; m++) {
+                if (16 * m >= item.rows) break;
+                uint32_t a[4];
+                columns_as_rows(a, s.ds, 16 * kk, 16 * m);
+                mma_pair(dq[m][0], dq[m][1], a, b);
+            }
+        }
+    }
+    cp_async_wait<0>();
+
+    const int g = lane_id() / 4, t = lane_id() % 4;
+#pragma unroll
+    for (int m = 0; m < QUERIES / 16; m++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            // Rows g and g + 8 of both tiles of eight columns.
+            const int row = 16 * m + g + 8 * (i % 2), c = 16 * warp_id() + 8 * (i / 2) + 2 * t;
+            if (row >= item.rows || c >= p.dim) continue;
+            const float x = dq[m][i / 2][2 * (i % 2)], y = dq[m][i / 2][2 * (i % 2) + 1];
+            if (p.part == nullptr) {
+                *reinterpret_cast<uint32_t*>(p.dq + from + (int64_t)row * p.q_stride + c) = pack_bf16(p.scale * x, p.scale * y);
+            } else {
+                float* to = p.part + ((int64_t)(item.slot + row) * p.heads + head) * p.dim + c;
+                *reinterpret_cast<float2*>(to) = make_float2(x, y);
+            }
+        }
+    }
+}
+
+#define SHORT_BWD(D, QUERIES)                                                                                   \
+    KERNEL(attention_bwd_bf16_d##D##_##QUERIES, AttentionBwd, 2 * D, sizeof(ShortTiles<D, QUERIES>), QUERIES, D) { \
+        short_backward<D, QUERIES>(p);                                                                          \
+    }
+
+SHORT_BWD(64, 80)
+SHORT_BWD(64, 128)
