@@ -14,7 +14,7 @@ use lora_formula::{Case, DROPOUT, START};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
 use pheye_ops::linear::{After, Before};
-use pheye_ops::lora::{self, Dropout, LoraLinear};
+use pheye_ops::lora::{self, Dropout};
 use pheye_ops::{Cx, Error};
 use pheye_testkit::Rule;
 use pheye_testkit::gpu::{assert_rule, bf16_values, download, on_all_orders, orders, upload_bf16};
@@ -153,7 +153,7 @@ fn check_shared(ranks: &[usize], k: usize, dropout: Option<Dropout>, norm: bool)
         let params = layers.iter_mut().flat_map(|l| l.params_mut()).collect();
         let mut grads = place(device, params, |p| p.name == "A" || p.name == "B", START);
         let x = upload_bf16(device, [m, k], &x);
-        let ps: Vec<&LoraLinear> = layers.iter().collect();
+        let ps = layers.each_ref();
         let (y, downs) = match norm {
             true => {
                 let mut norm = LayerNorm {
@@ -162,13 +162,13 @@ fn check_shared(ranks: &[usize], k: usize, dropout: Option<Dropout>, norm: bool)
                     eps: 1e-5,
                 };
                 let _ = place(device, norm.params_mut(), |_| false, 0.0);
-                let normed = lora::norm_down(cx, x.clone(), Some(&x), &norm, &ps, &route).unwrap();
+                let normed = lora::norm_down(cx, x.clone(), Some(&x), &norm, ps, &route).unwrap();
                 let (h, y, _) = layernorm::forward_residual(cx, x.clone(), &x, &norm).unwrap();
                 assert_eq!(download(&normed.h), download(&h));
                 assert_eq!(download(&normed.y), download(&y));
                 (normed.y, normed.downs)
             }
-            false => (x.clone(), lora::down(cx, &x, &ps, &route).unwrap()),
+            false => (x.clone(), lora::down(cx, &x, ps, &route).unwrap()),
         };
         let mut out = vec![download(&y)];
         for ((p, down), v) in ps.into_iter().zip(downs).zip(&values) {

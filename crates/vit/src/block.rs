@@ -4,7 +4,7 @@ use pheye_ops::attention::{self, Heads, Kv, Span};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
 use pheye_ops::linear::{After, Before};
-use pheye_ops::lora::{self, LoraLinear, Route};
+use pheye_ops::lora::{self, LoraLinear, Normed, Route};
 use pheye_ops::{Cx, Result};
 use pheye_tensor::{Grads, Param, Scope, Tensor};
 
@@ -78,15 +78,19 @@ impl Block {
     /// # Errors
     /// Those of the operations.
     pub fn forward(&self, cx: &Cx, x: &Tensor, spans: &[Span], route: &Route) -> Result<(Tensor, Saved)> {
-        let (h, norm1) = layernorm::forward(cx, x, &self.norm1)?;
-        let (q, sq) = lora::forward(cx, &h, &self.q, route)?;
-        let (k, sk) = lora::forward(cx, &h, &self.k, route)?;
-        let (v, sv) = lora::forward(cx, &h, &self.v, route)?;
+        let qkv = [&self.q, &self.k, &self.v];
+        let Normed { y: h, saved: norm1, downs, .. } =
+            lora::norm_down(cx, x.clone(), None, &self.norm1, qkv, route)?;
+        let [down_q, down_k, down_v] = downs;
+        let (q, sq, _) = lora::forward_from(cx, &h, down_q, &self.q, route, After::default())?;
+        let (k, sk, _) = lora::forward_from(cx, &h, down_k, &self.k, route, After::default())?;
+        let (v, sv, _) = lora::forward_from(cx, &h, down_v, &self.v, route, After::default())?;
         drop(h);
         let (o, attention) = attention::forward(cx, &q, Kv::Split { k: &k, v: &v }, spans, &self.heads)?;
         let (x1, out, _) = lora::forward_with(cx, &o, &self.out, route, After::residual(x))?;
-        let (h, norm2) = layernorm::forward(cx, &x1, &self.norm2)?;
-        let (g, fc1, act) = lora::forward_with(cx, &h, &self.fc1, route, After::gelu(self.act))?;
+        let Normed { y: h, saved: norm2, downs: [down], .. } =
+            lora::norm_down(cx, x1.clone(), None, &self.norm2, [&self.fc1], route)?;
+        let (g, fc1, act) = lora::forward_from(cx, &h, down, &self.fc1, route, After::gelu(self.act))?;
         let (y, mut fc2, _) = lora::forward_with(cx, &g, &self.fc2, route, After::residual(&x1))?;
         let fc2_input = fc2.forget_input();
         Ok((y, Saved { norm1, qkv: [sq, sk, sv], attention, out, norm2, fc1, act, fc2, fc2_input }))

@@ -67,29 +67,28 @@ fn check_all(x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<()> {
     })
 }
 
-fn one_each(mut lows: Vec<low::Low>, count: usize) -> Vec<Down> {
-    match lows.len() == count {
-        true => lows.drain(..).map(|low| Down(Some(low))).collect(),
-        false => (0..count).map(|_| Down(None)).collect(),
-    }
+/// One for each linear; where there are none, forward computes them.
+fn one_each<const N: usize>(lows: Vec<low::Low>) -> [Down; N] {
+    let mut lows = lows.into_iter().map(|low| Down(Some(low)));
+    std::array::from_fn(|_| lows.next().unwrap_or_default())
 }
 
 /// The low-rank sides of `ps` for the same x, one for each, for [`forward_from`].
 ///
 /// # Errors
 /// Those of [`forward`].
-pub fn down(cx: &Cx, x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<Vec<Down>> {
-    check_all(x, ps, route)?;
+pub fn down<const N: usize>(cx: &Cx, x: &Tensor, ps: [&LoraLinear; N], route: &Route) -> Result<[Down; N]> {
+    check_all(x, &ps, route)?;
     let lows = match &cx.device {
         Device::Cpu => Vec::new(),
-        Device::Gpu(gpu) => low::lows(cx, gpu, x, ps, route)?,
+        Device::Gpu(gpu) => low::lows(cx, gpu, x, &ps, route)?,
     };
-    Ok(one_each(lows, ps.len()))
+    Ok(one_each(lows))
 }
 
 /// What [`norm_down`] returns.
 #[derive(Debug)]
-pub struct Normed {
+pub struct Normed<const N: usize> {
     /// x + r; x itself without r.
     pub h: Tensor,
     /// LN(h), which the linears take.
@@ -97,26 +96,26 @@ pub struct Normed {
     /// What the backward of the LayerNorm needs.
     pub saved: layernorm::Saved,
     /// One for each linear.
-    pub downs: Vec<Down>,
+    pub downs: [Down; N],
 }
 
 /// h = x + r or x, y = LN(h), and the low-rank sides of `ps` for y.
 ///
 /// # Errors
 /// Those of [`layernorm::forward_residual`] and [`forward`].
-pub fn norm_down(
+pub fn norm_down<const N: usize>(
     cx: &Cx,
     x: Tensor,
     r: Option<&Tensor>,
     norm: &LayerNorm,
-    ps: &[&LoraLinear],
+    ps: [&LoraLinear; N],
     route: &Route,
-) -> Result<Normed> {
-    check_all(&x, ps, route)?;
+) -> Result<Normed<N>> {
+    check_all(&x, &ps, route)?;
     if let Device::Gpu(gpu) = &cx.device
-        && let Some((down, lows)) = low::lows_of_norm(cx, gpu, (x.clone(), r), norm, ps, route)?
+        && let Some((down, lows)) = low::lows_of_norm(cx, gpu, (x.clone(), r), norm, &ps, route)?
     {
-        return Ok(Normed { h: down.h, y: down.y, saved: down.saved, downs: one_each(lows, ps.len()) });
+        return Ok(Normed { h: down.h, y: down.y, saved: down.saved, downs: one_each(lows) });
     }
     let (h, y, saved) = match r {
         Some(r) => layernorm::forward_residual(cx, x, r, norm)?,
