@@ -5,7 +5,7 @@ mod common;
 use common::{Bench, Case, Result, Work, random_f32, work};
 use pheye_ops::adamw::{self, AdamW, Moments};
 use pheye_ops::{Cx, RandomInit};
-use pheye_tensor::{Device, Grads, Init, Param, ParamTable, Source};
+use pheye_tensor::{DType, Device, Grads, Init, Param, ParamTable, Source, Tensor};
 use serde::Deserialize;
 
 #[derive(Clone, Deserialize)]
@@ -14,21 +14,25 @@ struct Row {
     params: usize,
     /// Elements of each of the tensors they are in.
     tensor: usize,
+    /// Whether the moments are kept in bf16, which only a GPU does.
+    #[serde(default)]
+    bf16_moments: bool,
 }
 
 const HYPER: AdamW = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
 
 fn measure(bench: &mut Bench, row: &Row) {
-    let Row { params, tensor, .. } = *row;
+    let Row { params, tensor, bf16_moments, .. } = *row;
     let norm = row.op == "gradient norm";
-    // p, g, m, v read, p, m, v written, all f32; on a GPU also the copy in bf16.
+    // p, g, m, v read, p, m, v written, f32 but for moments in bf16; on a GPU also the copy in bf16.
     let copy = if bench.element() == 2 { 2 } else { 0 };
+    let step = if bf16_moments { 20 } else { 28 } + copy;
     let case = Case {
         op: if norm { "gradient norm" } else { "adamw" },
-        shape: format!("{params}"),
+        shape: format!("{params}{}", if bf16_moments { " bf16 moments" } else { "" }),
         direction: "forward",
         flops: params as u64 * if norm { 2 } else { 14 },
-        bytes: params as u64 * if norm { 4 } else { 28 + copy },
+        bytes: params as u64 * if norm { 4 } else { step },
     };
     bench.row(case, move |cx| {
         let mut source = RandomInit::new(1);
@@ -44,7 +48,7 @@ fn measure(bench: &mut Bench, row: &Row) {
         let len = table.len();
         let grads = Grads { flat: random_f32(cx, "g", len)?, table };
         if let Device::Gpu(_) = cx.device {
-            return gpu(cx, all, grads, norm);
+            return gpu(cx, all, grads, (norm, bf16_moments));
         }
         if norm {
             return work(move |cx| adamw::global_norm(cx, &grads));
@@ -58,13 +62,17 @@ fn measure(bench: &mut Bench, row: &Row) {
 }
 
 /// The forms of a training step on a GPU, where nothing waits for the norm.
-fn gpu(cx: &Cx, mut all: Vec<Param>, grads: Grads, norm: bool) -> Result<Work> {
+fn gpu(cx: &Cx, mut all: Vec<Param>, grads: Grads, (norm, bf16_moments): (bool, bool)) -> Result<Work> {
     if norm {
         return work(move |cx| adamw::queue_norm(cx, &grads, 1.0, Some(1.0)));
     }
     let len = grads.table.len();
     let masters = grads.table.upload(&mut all, &cx.device)?;
-    let mut moments = Moments { m: random_f32(cx, "m", len)?, v: random_f32(cx, "v", len)? };
+    let dtype = if bf16_moments { DType::Bf16 } else { DType::F32 };
+    let values = |name| -> Result<Tensor> {
+        Ok(random_f32(&Cx::cpu(), name, len)?.to_dtype(dtype)?.to_device(&cx.device)?)
+    };
+    let mut moments = Moments { m: values("m")?, v: values("v")? };
     let norm = adamw::queue_norm(cx, &grads, 1.0, Some(1.0))?;
     work(move |cx| adamw::queue_step(cx, &masters, &grads, &mut moments, &HYPER, 1, &norm))
 }

@@ -8,13 +8,15 @@ mod common;
 
 use common::{Bench, Case, Kept, Result, Work, linear, place, random, random_f32, work};
 use pheye_ops::Cx;
-use pheye_ops::linear as plain;
+use pheye_ops::gelu;
+use pheye_ops::linear::{self as plain, After, Before};
 use pheye_ops::lora::{self, Adapter, Dropout, LoraLinear, Route, RowRange};
 use pheye_tensor::{Device, Factor, Init, Param, Product, Source, Tensor};
 use serde::Deserialize;
 
 #[derive(Clone, Deserialize)]
 struct Row {
+    op: String,
     m: usize,
     k: usize,
     n: usize,
@@ -28,6 +30,8 @@ struct Row {
     forward_only: bool,
     /// How W is kept.
     kept: Option<Kept>,
+    /// The form of GELU: behind the product in `linear gelu`, before it in `gelu linear`, of which backward is measured.
+    gelu: Option<String>,
 }
 
 /// What of a row is timed.
@@ -43,6 +47,7 @@ enum Pass {
 impl Row {
     fn passes(&self) -> &'static [Pass] {
         match (self.forward_only, self.trained) {
+            _ if self.op == "gelu linear" => &[Pass::Backward],
             (true, _) => &[Pass::Forward],
             (false, true) => &[Pass::Forward, Pass::Backward, Pass::Weight],
             (false, false) => &[Pass::Forward, Pass::Backward],
@@ -68,6 +73,12 @@ impl Row {
         if let (Some(r), Some(p)) = (r, self.dropout) {
             shape += &format!(" r{r} p{p}");
         }
+        if let Some(gelu) = &self.gelu {
+            shape += &format!(" {gelu}");
+            flops += 20 * m * if pass == Pass::Forward { n } else { k };
+            // Backward reads what went into GELU.
+            bytes += if pass == Pass::Forward { 0 } else { e * m * k };
+        }
         match pass {
             Pass::Forward => {}
             Pass::Backward => {
@@ -80,7 +91,12 @@ impl Row {
             Pass::Weight => (flops, bytes) = (product, e * m * (k + n) + 8 * k * n),
         }
         Case {
-            op: if r.is_some() { "lora" } else { "linear" },
+            op: match self.op.as_str() {
+                "lora" => "lora",
+                "linear gelu" => "linear gelu",
+                "gelu linear" => "gelu linear",
+                _ => "linear",
+            },
             shape,
             direction: match pass {
                 Pass::Forward => "forward",
@@ -103,11 +119,21 @@ fn plain_row(bench: &mut Bench, row: &Row, pass: Pass) {
         }
         place(cx, layer.bias.iter_mut().collect(), false)?;
         let mut grads = place(cx, vec![&mut layer.weight], row.trained)?;
+        let kind = row.gelu.as_deref().map(common::gelu).transpose()?;
         if pass == Pass::Forward {
-            return work(move |cx| plain::forward(cx, &x, &layer));
+            // As in inference, and as the rivals run: nothing is kept for backward.
+            let after = After { gelu: kind, ..After::default() };
+            return work(move |cx| plain::forward_with(cx, &x, &layer, after));
         }
         let (_, saved) = plain::forward(cx, &x, &layer)?;
         let dy = random(cx, "dy", [row.m, row.n])?;
+        if let Some(kind) = kind {
+            let (_, act) = gelu::forward(cx, &x, kind)?;
+            return work(move |cx| {
+                let before = Before { gelu: Some((&act, kind)), sum: None };
+                plain::backward_with(cx, &saved, &dy, &layer, before, Some(&mut grads))
+            });
+        }
         if pass == Pass::Weight {
             return work(move |cx| plain::backward_params(cx, &saved, &dy, &layer, Some(&mut grads)));
         }

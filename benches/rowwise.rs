@@ -1,8 +1,8 @@
-//! LayerNorm and GELU by themselves: bound by memory.
+//! LayerNorm, alone and with what goes with it in a block, and GELU alone: bound by memory.
 
 mod common;
 
-use common::{Bench, Case, place, random, work};
+use common::{Bench, Case, Result, place, random, work};
 use pheye_ops::RandomInit;
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
@@ -17,49 +17,117 @@ struct Row {
     /// Whether weight and bias are trained.
     #[serde(default)]
     trained: bool,
+    /// Rows of A, of all linears behind the norm.
+    rank: Option<usize>,
 }
 
-fn measure(bench: &mut Bench, row: &Row, back: bool) {
-    let Row { rows, cols, trained, .. } = *row;
-    let (op, kind, flops) = match row.op.as_str() {
-        "gelu quick" => ("gelu quick", Some(Gelu::Quick), [20, 20]),
-        "gelu exact" => ("gelu exact", Some(Gelu::Exact), [20, 20]),
-        "gelu tanh" => ("gelu tanh", Some(Gelu::Tanh), [20, 20]),
-        _ => ("layernorm", None, [8, 17]),
-    };
-    let elements = (rows * cols) as u64;
-    let case = Case {
-        op,
-        shape: format!("{rows}x{cols}{}", if trained { " trained" } else { "" }),
-        direction: if back { "backward" } else { "forward" },
-        flops: flops[back as usize] * elements,
-        // x, y; backward: x, dy, dx.
-        bytes: bench.element() * elements * if back { 3 } else { 2 },
-    };
-    bench.row(case, move |cx| {
-        let (x, dy) = (random(cx, "x", [rows, cols])?, random(cx, "dy", [rows, cols])?);
-        if let Some(kind) = kind {
-            if !back {
-                return work(move |cx| gelu::forward(cx, &x, kind));
-            }
-            let (_, saved) = gelu::forward(cx, &x, kind)?;
-            return work(move |cx| gelu::backward(cx, &saved, &dy, kind));
+impl Row {
+    fn case(&self, op: &'static str, back: bool, flops: u64, moved: usize, e: u64) -> Case {
+        let Row { rows, cols, trained, rank, .. } = *self;
+        let mut shape = format!("{rows}x{cols}");
+        if trained {
+            shape += " trained";
         }
+        if let Some(rank) = rank {
+            shape += &format!(" r{rank}");
+        }
+        let (elements, rank) = ((rows * cols) as u64, rank.unwrap_or(0) as u64);
+        Case {
+            op,
+            shape,
+            direction: if back { "backward" } else { "forward" },
+            flops: flops * elements + 2 * elements * rank,
+            bytes: e * (elements * moved as u64 + rank * (rows + cols) as u64),
+        }
+    }
+}
+
+fn gelu_row(bench: &mut Bench, row: &Row, op: &'static str, kind: Gelu, back: bool) {
+    // x, y; backward: x, dy, dx.
+    let case = row.case(op, back, 20, if back { 3 } else { 2 }, bench.element());
+    let shape = [row.rows, row.cols];
+    bench.row(case, move |cx| {
+        let (x, dy) = (random(cx, "x", shape)?, random(cx, "dy", shape)?);
+        if !back {
+            return work(move |cx| gelu::forward(cx, &x, kind));
+        }
+        let (_, saved) = gelu::forward(cx, &x, kind)?;
+        work(move |cx| gelu::backward(cx, &saved, &dy, kind))
+    });
+}
+
+/// LayerNorm alone, or with the sum before it: h = x + r, y = LN(h).
+fn norm_row(bench: &mut Bench, row: &Row, residual: bool, back: bool) {
+    // x, y; backward: x, dy, dx. With the sum r and h, and in backward the gradient of h, too.
+    let moved = match (residual, back) {
+        (false, false) => 2,
+        (false, true) => 3,
+        (true, _) => 4,
+    };
+    let op = if residual { "layernorm residual" } else { "layernorm" };
+    let case = row.case(op, back, if back { 17 } else { 8 } + residual as u64, moved, bench.element());
+    let Row { rows, cols, trained, .. } = *row;
+    bench.row(case, move |cx| {
+        let [x, r, dy] = ["x", "r", "dy"].map(|name| random(cx, name, [rows, cols]));
+        let (x, r, dy) = (x?, r?, dy?);
         let mut norm = LayerNorm::new(&mut Scope::new(&mut RandomInit::new(1), "norm"), cols, 1e-5);
         let mut grads = place(cx, norm.params_mut(), trained)?;
-        if !back {
-            return work(move |cx| layernorm::forward(cx, &x, &norm));
+        match (residual, back) {
+            (false, false) => work(move |cx| layernorm::forward(cx, &x, &norm)),
+            (true, false) => work(move |cx| layernorm::forward_residual(cx, x.clone(), &r, &norm)),
+            (false, true) => {
+                let (_, saved) = layernorm::forward(cx, &x, &norm)?;
+                work(move |cx| layernorm::backward(cx, &saved, &dy, &norm, Some(&mut grads)))
+            }
+            (true, true) => {
+                let (_, _, saved) = layernorm::forward_residual(cx, x, &r, &norm)?;
+                work(move |cx| {
+                    layernorm::backward_residual(cx, &saved, &dy, r.clone(), &norm, Some(&mut grads))
+                })
+            }
         }
-        let (_, saved) = layernorm::forward(cx, &x, &norm)?;
-        work(move |cx| layernorm::backward(cx, &saved, &dy, &norm, Some(&mut grads)))
     });
+}
+
+/// y = LN(x) and the low-rank side y Aᵀ of the linears behind it.
+fn lora_row(bench: &mut Bench, row: &Row, rank: usize) {
+    let case = row.case("layernorm lora", false, 8, 2, bench.element());
+    let Row { rows, cols, .. } = *row;
+    bench.row(case, move |cx| {
+        let (x, a) = (random(cx, "x", [rows, cols])?, random(cx, "a", [rank, cols])?);
+        let mut norm = LayerNorm::new(&mut Scope::new(&mut RandomInit::new(1), "norm"), cols, 1e-5);
+        place(cx, norm.params_mut(), false)?;
+        work(move |cx| layernorm::forward_lora_down(cx, x.clone(), None, &norm, &a))
+    });
+}
+
+fn measure(bench: &mut Bench, row: &Row) -> Result<()> {
+    if let Some(rank) = row.rank {
+        lora_row(bench, row, rank);
+        return Ok(());
+    }
+    for back in [false, true] {
+        match row.op.as_str() {
+            "layernorm" => norm_row(bench, row, false, back),
+            "layernorm residual" => norm_row(bench, row, true, back),
+            op => {
+                let kind = common::gelu(op.strip_prefix("gelu ").unwrap_or(op))?;
+                let op = match kind {
+                    Gelu::Quick => "gelu quick",
+                    Gelu::Exact => "gelu exact",
+                    Gelu::Tanh => "gelu tanh",
+                };
+                gelu_row(bench, row, op, kind, back);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn main() {
     common::run("rowwise", |bench| {
         for row in bench.rows::<Row>()? {
-            measure(bench, &row, false);
-            measure(bench, &row, true);
+            measure(bench, &row)?;
         }
         Ok(())
     });

@@ -16,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode};
+use pheye_ops::gelu::Gelu;
 use pheye_ops::linear::{self, Linear};
 use pheye_ops::{Cx, RandomInit};
 use pheye_tensor::{DType, Device, Grads, Init, Param, ParamTable, Scope, Shape, Source, Tensor};
@@ -72,6 +73,16 @@ impl Kept {
             Kept::Bf16 => DType::Bf16,
             Kept::Int8 => DType::Int8,
         }
+    }
+}
+
+/// The form of GELU that a row names.
+pub fn gelu(name: &str) -> Result<Gelu> {
+    match name {
+        "quick" => Ok(Gelu::Quick),
+        "exact" => Ok(Gelu::Exact),
+        "tanh" => Ok(Gelu::Tanh),
+        _ => Err(format!("shapes.json names no GELU by {name:?}").into()),
     }
 }
 

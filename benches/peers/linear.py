@@ -1,4 +1,4 @@
-"""Linears in PyTorch: F.linear, and LoRA as peft does it, eager and compiled.
+"""Linears in PyTorch: F.linear, GELU behind or before it, and LoRA as peft does it, eager and compiled.
 
 Without peft the same arithmetic is written out, so that a row exists: y = F.linear(x, W, b) + s * F.linear(F.linear(drop(x), A), B).
 """
@@ -10,6 +10,15 @@ try:
     import peft
 except ImportError:
     peft = None
+
+
+class Function(torch.nn.Module):
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, x):
+        return self.f(x)
 
 
 class Written(torch.nn.Module):
@@ -24,6 +33,13 @@ class Written(torch.nn.Module):
 
     def forward(self, x):
         return self.base(x) + 2.0 * self.b(self.a(self.drop(x)))
+
+
+GELU = {
+    "quick": lambda x: x * torch.sigmoid(1.702 * x),
+    "exact": F.gelu,
+    "tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
 
 
 def base(p, k, n, trained):
@@ -55,7 +71,16 @@ def rows(p):
         kept = row.get("kept")
         shape += f" {kept} W" if kept else ""
         x = p.random(m, k).requires_grad_()
-        if r is None:
+        gelu = GELU.get(row.get("gelu"))
+        if gelu:
+            layer = base(p, k, n, trained)
+            if row["op"] == "linear gelu":
+                module = torch.nn.Sequential(layer, Function(gelu))
+            else:
+                module = torch.nn.Sequential(Function(gelu), layer)
+            shape += f" {row['gelu']}"
+            variants = [("eager", module), ("torch.compile", torch.compile(module))]
+        elif r is None:
             layer = base(p, k, n, trained)
             variants = [("F.linear", layer)]
             if kept == "bf16":
@@ -77,7 +102,8 @@ def rows(p):
             def forward():
                 with torch.no_grad():
                     return module(x)
-            p.row(row["op"], shape, "forward", backend, lambda: forward)
+            if row["op"] != "gelu linear":
+                p.row(row["op"], shape, "forward", backend, lambda: forward)
             if not row.get("forward_only"):
                 make = lambda: p.backward(lambda: module(x), [x, *learned], (m, n))
                 p.row(row["op"], shape, "backward", backend, make)

@@ -1,4 +1,4 @@
-"""LayerNorm and GELU in PyTorch, eager and compiled, and Liger's where it is installed."""
+"""LayerNorm, alone and with what goes with it in a block, and GELU in PyTorch, eager and compiled, and Liger's where it is installed."""
 import torch
 import torch.nn.functional as F
 from timing import Peers
@@ -15,32 +15,45 @@ ACTIVATIONS = {
 }
 
 
-def functions(p, row, trained):
-    """Name and function of each rival, and what is trained besides x."""
+def functions(p, row, dims):
+    """Name and function of each rival, and what it is a function of."""
+    x = p.random(*dims).requires_grad_()
     if row["op"] in ACTIVATIONS:
         f = ACTIVATIONS[row["op"]]
-        return {"eager": f, "torch.compile": torch.compile(f)}, []
-    weight, bias = (p.random(row["cols"]).requires_grad_(trained) for _ in range(2))
-    norm = lambda x: F.layer_norm(x, (row["cols"],), weight, bias, 1e-5)
+        return {"eager": f, "torch.compile": torch.compile(f)}, [x], []
+    trained = row.get("trained", False)
+    weight, bias = (p.random(dims[1]).requires_grad_(trained) for _ in range(2))
+    norm = lambda x: F.layer_norm(x, dims[1:], weight, bias, 1e-5)
+    learned = [weight, bias] if trained else []
+    if row["op"] == "layernorm residual":
+        # Both results, as a pre-norm block uses them.
+        with_sum = lambda x, r: (h := x + r, norm(h))
+        inputs = [x, p.random(*dims)]
+        return {"eager": with_sum, "torch.compile": torch.compile(with_sum)}, inputs, learned
+    if row["op"] == "layernorm lora":
+        a = p.random(row["rank"], dims[1])
+        with_down = lambda x: (y := norm(x), F.linear(y, a))
+        return {"eager": with_down, "torch.compile": torch.compile(with_down)}, [x], learned
     all = {"F.layer_norm": norm, "torch.compile(F.layer_norm)": torch.compile(norm)}
     if LigerLayerNormFunction and p.cuda:
         all["Liger"] = lambda x: LigerLayerNormFunction.apply(x, weight, bias, 1e-5)
-    return all, [weight, bias] if trained else []
+    return all, [x], learned
 
 
 def rows(p):
     for row in p.rows():
-        trained = row.get("trained", False)
         dims = (row["rows"], row["cols"])
-        shape = f"{dims[0]}x{dims[1]}" + (" trained" if trained else "")
-        x = p.random(*dims).requires_grad_()
-        all, learned = functions(p, row, trained)
+        shape = f"{dims[0]}x{dims[1]}" + (" trained" if row.get("trained") else "")
+        shape += f" r{row['rank']}" if "rank" in row else ""
+        all, inputs, learned = functions(p, row, dims)
         for backend, f in all.items():
             def forward():
                 with torch.no_grad():
-                    return f(x)
+                    return f(*inputs)
             p.row(row["op"], shape, "forward", backend, lambda: forward)
-            p.row(row["op"], shape, "backward", backend, lambda: p.backward(lambda: f(x), [x, *learned], dims))
+            if row["op"] != "layernorm lora":
+                make = lambda: p.backward(lambda: f(*inputs), [inputs[0], *learned], dims)
+                p.row(row["op"], shape, "backward", backend, make)
 
 
 if __name__ == "__main__":

@@ -122,10 +122,11 @@ class Peers:
             return make()
 
     def backward(self, forward, inputs, dy_shape):
-        """A function that runs the backward of forward() to `inputs`."""
+        """A function that runs the backward of forward() to `inputs`; results, if several, have one shape."""
         def make():
             y = forward()
-            dy = self.random(*dy_shape, dtype=y.dtype)
+            y = y if isinstance(y, tuple) else (y,)
+            dy = tuple(self.random(*dy_shape, dtype=y.dtype) for y in y)
             return lambda: torch.autograd.grad(y, inputs, dy, retain_graph=True)
         return self.on_stream(make)
 

@@ -23,6 +23,28 @@ pub fn forward(y: &mut [f32], stats: &mut [f32], x: &[f32], weight: &[f32], bias
     });
 }
 
+/// h = x + r and y = LN(h), as [`forward`]: a piece of h is still in a cache when its norm is taken.
+pub fn forward_residual(
+    [h, y]: [&mut [f32]; 2],
+    stats: &mut [f32],
+    [x, r]: [&[f32]; 2],
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+) {
+    let d = weight.len();
+    if d == 0 {
+        return;
+    }
+    let rows = piece_rows(d);
+    let pieces = h.chunks_mut(rows * d).zip(y.chunks_mut(rows * d)).zip(stats.chunks_mut(rows * 2));
+    par::pieces(pieces, 4 * x.len(), |i, ((h, y), stats)| {
+        let at = i * rows * d;
+        h.iter_mut().zip(&x[at..]).zip(&r[at..]).for_each(|((h, x), r)| *h = x + r);
+        forward_rows(y, stats, h, weight, bias, eps);
+    });
+}
+
 /// What [`backward`] reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Backward<'a> {
@@ -34,9 +56,11 @@ pub struct Backward<'a> {
     pub stats: &'a [f32],
     /// The weight, of d elements.
     pub weight: &'a [f32],
+    /// What is added to dx, [rows, d].
+    pub plus: Option<&'a [f32]>,
 }
 
-/// dx = rstd·(g - mean(g) - x̂·mean(g·x̂)) with g = dy·weight and x̂ = (x - mean)·rstd.
+/// dx = rstd·(g - mean(g) - x̂·mean(g·x̂)) + plus with g = dy·weight and x̂ = (x - mean)·rstd.
 ///
 /// Into `partial` [pieces, 2, d], unless it is empty, go Σ dy·x̂ and Σ dy over the rows of each piece of
 /// [`piece_rows`] rows.
@@ -51,6 +75,9 @@ pub fn backward(dx: &mut [f32], partial: &mut [f32], from: Backward) {
         let piece =
             Backward { dy: &from.dy[at * d..], x: &from.x[at * d..], stats: &from.stats[at * 2..], ..from };
         backward_rows(dx, partial, piece);
+        if let Some(plus) = from.plus {
+            dx.iter_mut().zip(&plus[at * d..]).for_each(|(dx, plus)| *dx += plus);
+        }
     };
     let work = 3 * dx.len();
     let pieces = dx.chunks_mut(rows * d);

@@ -13,7 +13,7 @@ use pheye_cpu::layernorm as cpu;
 use pheye_tensor::{Device, Grads, Init, Param, Scope, Tensor};
 
 use crate::linear::wide;
-use crate::{Cx, Error, Result, add};
+use crate::{Cx, Error, Result};
 
 pub use lora::{LoraDown, forward_lora_down};
 
@@ -72,7 +72,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
     }
 }
 
-/// The sum h = x + r, y = LN(h), and what backward needs: a residual connection and the norm behind it, in one pass on a GPU.
+/// The sum h = x + r, y = LN(h), and what backward needs: a residual connection and the norm behind it, in one pass.
 ///
 /// # Errors
 /// As [`forward`]; also when r is not of the size of x.
@@ -81,9 +81,13 @@ pub fn forward_residual(cx: &Cx, x: Tensor, r: &Tensor, p: &LayerNorm) -> Result
     check_params(&x, p)?;
     match &cx.device {
         Device::Cpu => {
-            let h = add::forward(cx, x, r)?;
-            let (y, saved) = forward(cx, &h, p)?;
-            Ok((h, y, saved))
+            let (mut h, mut y) = (cx.empty(x.shape())?, cx.empty(x.shape())?);
+            let mut stats = cx.empty_f32([x.shape().rows(), 2])?;
+            let (weight, bias) = (wide(cx, &p.weight.value)?, wide(cx, &p.bias.value)?);
+            let to = [h.f32_mut()?, y.f32_mut()?];
+            let from = [x.f32()?, r.f32()?];
+            cpu::forward_residual(to, stats.f32_mut()?, from, weight.f32()?, bias.f32()?, p.eps);
+            Ok((h.clone(), y, Saved { x: h, stats }))
         }
         Device::Gpu(gpu) => gpu::forward(cx, gpu, &x, Some(r), p),
     }
@@ -141,6 +145,7 @@ fn backward_of(
                 x: saved.x.f32()?,
                 stats: saved.stats.f32()?,
                 weight: weight.f32()?,
+                plus: dres.as_ref().map(Tensor::f32).transpose()?,
             };
             cpu::backward(dx.f32_mut()?, partial.f32_mut()?, from);
             if let Some(grads) = grads {
@@ -151,10 +156,7 @@ fn backward_of(
                     }
                 }
             }
-            match dres {
-                Some(dres) => add::forward(cx, dres, &dx),
-                None => Ok(dx),
-            }
+            Ok(dx)
         }
         Device::Gpu(gpu) => {
             if let Some(grads) = grads {
