@@ -2,10 +2,11 @@
 //
 //   rotary_fwd   x, y [rows, heads, head_dim]; position [rows]; tables [positions, 2, rot / 2] f32, cos first. For i < rot / 2:
 //                (u, v) = x[i], x[i + rot / 2];   y = (u c - v s, v c + u s), s = sign sin: sign = -1 is backward.
-//                The rest of the head is copied, unless y is x. Saves nothing.
+//                The rest of the head is copied, unless y is x. With `to`, row i of x goes to row to[i] of y. Saves nothing.
 //                Reads and writes 2 bytes an element in bf16, 4 in f32, and only those that turn when y is x. 3 FLOPs for each of these.
+//   rotary_cache three of these in one launch: queries in place, keys and values to their rows of a cache, values with rot = 0.
 //
-// Grid: blocks of tile[0] units; a head has rot / 2 / w units that turn and, where y is not x, (head_dim - rot) / w that are
+// Grid: blocks of tile[0] units, rotary_cache times 3; a head has rot / 2 / w units that turn and, where y is not x, (head_dim - rot) / w that are
 // copied, for w = 8 where that divides and rows are aligned, else 1.
 #include "vec.cuh"
 
@@ -15,9 +16,13 @@ struct RotaryFwd {
     T* y;
     const uint32_t* position;
     const float* tables;
+    const uint32_t* to;
     int rows, heads, head_dim, rot;
     float sign;
     int pad;
+};
+struct RotaryCache {
+    RotaryFwd<bf16> of[3];
 };
 
 constexpr int ROTARY_THREADS = 256;
@@ -31,7 +36,7 @@ __device__ inline void turn(const RotaryFwd<T>& p) {
         const uint64_t head = i / units;
         const int unit = (int)(i % units);
         const T* x = p.x + head * p.head_dim;
-        T* y = p.y + head * p.head_dim;
+        T* y = p.y + (p.to == nullptr ? head : (uint64_t)p.to[head / p.heads] * p.heads + head % p.heads) * p.head_dim;
         float u[W], v[W];
         if (unit >= turning) {
             const int at = p.rot + (unit - turning) * W;
@@ -82,3 +87,4 @@ __device__ inline void turn_any(const RotaryFwd<T>& p) {
 
 KERNEL(rotary_fwd_bf16, RotaryFwd<bf16>, ROTARY_THREADS, 0, ROTARY_THREADS) { turn_any(p); }
 KERNEL(rotary_fwd_f32, RotaryFwd<float>, ROTARY_THREADS, 0, ROTARY_THREADS) { turn_any(p); }
+KERNEL(rotary_cache_bf16, RotaryCache, ROTARY_THREADS, 0, ROTARY_THREADS) { turn_any(p.of[blockIdx.y]); }

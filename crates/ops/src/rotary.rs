@@ -6,10 +6,10 @@
 
 use bytemuck::{Pod, Zeroable};
 use pheye_cpu::rotary as cpu;
-use pheye_tensor::{Device, Gpu, Shape, Tensor};
+use pheye_tensor::{DType, Device, Gpu, Launch, Shape, Tensor};
 
 use crate::gpu::by_dtype;
-use crate::{Cx, Error, Result};
+use crate::{Cx, Error, Result, rows};
 
 /// The rotation of a model: its layout, and cos and sin of every angle it can meet.
 #[derive(Debug, Clone)]
@@ -70,8 +70,50 @@ pub fn backward(cx: &Cx, dx: Tensor, positions: &[u32], p: &Rotary) -> Result<Te
     turn(cx, dx, positions, p, -1.0)
 }
 
-fn turn(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Result<Tensor> {
-    let (left, cols) = (x.shape(), p.heads * p.head_dim);
+/// Where keys and values are kept: their matrices, and a row of these for each row that comes.
+#[derive(Debug)]
+pub struct Cache<'a> {
+    /// Keys, [rows, heads·head_dim].
+    pub k: &'a mut Tensor,
+    /// Values, as the keys.
+    pub v: &'a mut Tensor,
+    /// Of several rows for one place the last counts.
+    pub rows: &'a [usize],
+}
+
+/// q turned as by [`forward`]; k, turned too, and v go into the cache. On a GPU one launch.
+///
+/// # Errors
+/// As [`forward`] and [`rows::scatter`].
+pub fn forward_cached(
+    cx: &Cx,
+    q: Tensor,
+    (k, v): (Tensor, Tensor),
+    positions: &[u32],
+    p: &Rotary,
+    cache: Cache,
+) -> Result<Tensor> {
+    let Cache { k: keys, v: values, rows: at } = cache;
+    if let Device::Gpu(gpu) = &cx.device {
+        let bf16 = [&q, &k, &v, &*keys, &*values].iter().all(|t| t.dtype() == DType::Bf16);
+        if let ((None, to), true) = (rows::last_of_each(at), bf16 && q.is_sole_view() && !at.is_empty()) {
+            check(q.shape(), positions, p)?;
+            check(k.shape(), positions, p)?;
+            rows::check_scatter(keys, &k, at)?;
+            rows::check_scatter(values, &v, at)?;
+            return cached_gpu(cx, gpu, q, [(&k, keys), (&v, values)], (positions, &to), p);
+        }
+    }
+    let q = forward(cx, q, positions, p)?;
+    let k = forward(cx, k, positions, p)?;
+    rows::scatter(cx, keys, &k, at)?;
+    rows::scatter(cx, values, &v, at)?;
+    Ok(q)
+}
+
+/// Whether there is a known position for each row, and the rows are of these heads.
+fn check(left: Shape, positions: &[u32], p: &Rotary) -> Result<()> {
+    let cols = p.heads * p.head_dim;
     if left.cols() != cols || left.rows() != positions.len() {
         let right = Shape::from([positions.len(), cols]);
         return Err(Error::Shapes {
@@ -87,15 +129,20 @@ fn turn(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Res
         let (value, allowed) = (last.to_string(), format!("0..{known}"));
         return Err(Error::Range { op: "rotary", what: "position", value, allowed });
     }
+    Ok(())
+}
+
+fn turn(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Result<Tensor> {
+    check(x.shape(), positions, p)?;
     match &cx.device {
         Device::Cpu => {
             if x.f32_mut().is_err() {
-                let mut copy = cx.empty(left)?;
+                let mut copy = cx.empty(x.shape())?;
                 copy.f32_mut()?.copy_from_slice(x.f32()?);
                 x = copy;
             }
             let rotation = cpu::Rotation { head_dim: p.head_dim, rot: p.rot, tables: p.tables.f32()?, sign };
-            cpu::rotate(x.f32_mut()?, cols, positions, rotation);
+            cpu::rotate(x.f32_mut()?, p.heads * p.head_dim, positions, rotation);
             Ok(x)
         }
         Device::Gpu(gpu) => turn_gpu(cx, gpu, x, positions, p, sign),
@@ -109,6 +156,7 @@ struct Params {
     y: u64,
     position: u64,
     tables: u64,
+    to: u64,
     rows: u32,
     heads: u32,
     head_dim: u32,
@@ -137,16 +185,54 @@ fn turn_gpu(cx: &Cx, gpu: &Gpu, x: Tensor, positions: &[u32], p: &Rotary, sign: 
         y: to,
         position,
         tables,
-        rows: positions.len() as u32,
-        heads: p.heads as u32,
-        head_dim: p.head_dim as u32,
+        to: 0,
         rot: p.rot as u32,
         sign,
-        pad: 0,
+        ..sizes(p, positions.len())
     };
-    // As many units as when all of them turn eight pairs; where fewer elements make a unit, a thread has several.
-    let units = (positions.len() * p.heads * p.head_dim).div_ceil(8);
-    let grid = [units.div_ceil(l.spec().tile[0]).max(1), 1, 1];
+    let grid = [blocks(p, positions.len(), &l), 1, 1];
     l.run(grid, &params)?;
     Ok(y)
+}
+
+fn sizes(p: &Rotary, rows: usize) -> Params {
+    let (heads, head_dim) = (p.heads as u32, p.head_dim as u32);
+    Params { rows: rows as u32, heads, head_dim, ..Params::zeroed() }
+}
+
+/// For as many units as when all of them turn eight pairs; where fewer elements make a unit, a thread has several.
+fn blocks(p: &Rotary, rows: usize, l: &Launch) -> usize {
+    (rows * p.heads * p.head_dim).div_ceil(8).div_ceil(l.spec().tile[0]).max(1)
+}
+
+/// `RotaryCache` in rotary.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct CacheParams {
+    of: [Params; 3],
+}
+
+fn cached_gpu(
+    cx: &Cx,
+    gpu: &Gpu,
+    q: Tensor,
+    kept: [(&Tensor, &mut Tensor); 2],
+    (positions, to): (&[u32], &[u32]),
+    p: &Rotary,
+) -> Result<Tensor> {
+    let mut l = gpu.launch("rotary_cache_bf16")?;
+    let angles = cx.upload(&p.tables)?;
+    let (position, tables) = (l.read(cx.table(positions)?), l.read(angles.region()?));
+    let turned = Params { position, tables, rot: p.rot as u32, sign: 1.0, ..sizes(p, positions.len()) };
+    let place = l.update(q.region()?);
+    let mut of = [Params { x: place, y: place, ..turned }; 3];
+    let to = l.read(cx.table(to)?);
+    for (i, (from, into)) in kept.into_iter().enumerate() {
+        // Values do not turn.
+        let rot = if i == 0 { turned.rot } else { 0 };
+        of[i + 1] = Params { x: l.read(from.region()?), y: l.update(into.region()?), to, rot, ..turned };
+    }
+    let grid = [blocks(p, positions.len(), &l), 3, 1];
+    l.run(grid, &CacheParams { of })?;
+    Ok(q)
 }

@@ -18,17 +18,22 @@ fn check(op: &'static str, row: usize, rows: usize) -> Result<()> {
     Err(Error::Range { op, what: "row", value: row.to_string(), allowed: format!("0..{rows}") })
 }
 
+/// Whether every row of x has a place in `into`.
+pub(crate) fn check_scatter(into: &Tensor, x: &Tensor, at: &[usize]) -> Result<()> {
+    let (left, right) = (x.shape(), into.shape());
+    if left.cols() != right.cols() || left.rows() != at.len() {
+        return Err(Error::Shapes { op: "scatter", left_name: "x", left, right_name: "into", right });
+    }
+    at.iter().try_for_each(|&row| check("scatter", row, right.rows()))
+}
+
 /// `into[at[i]] = x[i]` for the rows of x `[n, d]` and into `[m, d]`.
 ///
 /// # Errors
 /// [`Error::Shapes`] when widths or the number of rows differ, [`Error::Range`] for a row that `into` does not have.
 pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<()> {
-    let (left, right) = (x.shape(), into.shape());
-    let (d, m) = (right.cols(), right.rows());
-    if left.cols() != d || left.rows() != at.len() {
-        return Err(Error::Shapes { op: "scatter", left_name: "x", left, right_name: "into", right });
-    }
-    at.iter().try_for_each(|&row| check("scatter", row, m))?;
+    check_scatter(into, x, at)?;
+    let d = x.shape().cols();
     match &cx.device {
         Device::Cpu => {
             let into = into.f32_mut()?;
@@ -108,7 +113,7 @@ pub fn concat(cx: &Cx, parts: &[&Tensor]) -> Result<Tensor> {
 }
 
 /// The rows of x to move and where to. Of several for one place the last counts, as when they are moved in turn.
-fn last_of_each(at: &[usize]) -> (Option<Vec<u32>>, Vec<u32>) {
+pub(crate) fn last_of_each(at: &[usize]) -> (Option<Vec<u32>>, Vec<u32>) {
     let mut seen = HashSet::with_capacity(at.len());
     let keep: Vec<usize> = (0..at.len()).rev().filter(|&i| seen.insert(at[i])).collect();
     if keep.len() == at.len() {

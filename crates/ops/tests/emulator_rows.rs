@@ -129,6 +129,49 @@ fn rotary_turns_the_first_part_of_each_head() {
     }
 }
 
+/// In one launch and in many: the same bits. Of two rows for one place the last stays.
+#[test]
+fn rotary_into_a_cache_is_rotary_and_scatter() {
+    let (positions, m) = ([3, 0, 700, 2047], 9);
+    for [heads, head_dim, rot] in [[2, 16, 8], [3, 64, 32], [1, 80, 80], [2, 7, 4], [1, 5, 0]] {
+        for at in [[8, 0, 4, 2], [1, 5, 1, 0]] {
+            let (n, cols) = (positions.len(), heads * head_dim);
+            let x = [1, 2, 3].map(|seed| bf16_values(n * cols, seed));
+            let old = [4, 5].map(|seed| bf16_values(m * cols, seed));
+            let ran = on_all_orders(|device| {
+                let (cx, p) = (Cx::new(device.clone()), Rotary::new(heads, head_dim, rot, 10000.0, 2048));
+                let inputs = || {
+                    let [q, k, v] = x.each_ref().map(|x| upload_bf16(device, [n, cols], x));
+                    let [keys, values] = old.each_ref().map(|x| upload_bf16(device, [m, cols], x));
+                    (q, k, v, keys, values)
+                };
+                let (q, k, v, mut keys, mut values) = inputs();
+                let into = rotary::Cache { k: &mut keys, v: &mut values, rows: &at };
+                let q = rotary::forward_cached(&cx, q, (k, v), &positions, &p, into).unwrap();
+                let together = [&q, &keys, &values].map(download);
+                let (q, k, v, mut keys, mut values) = inputs();
+                let q = rotary::forward(&cx, q, &positions, &p).unwrap();
+                let k = rotary::forward(&cx, k, &positions, &p).unwrap();
+                rows::scatter(&cx, &mut keys, &k, &at).unwrap();
+                rows::scatter(&cx, &mut values, &v, &at).unwrap();
+                assert_eq!(together, [&q, &keys, &values].map(download));
+                together.into()
+            });
+            assert_eq!(ran[2][at[3] * cols..][..cols], x[2][3 * cols..], "the last row of v");
+        }
+    }
+    let cx = Cx::new("emulator".parse().unwrap());
+    let p = Rotary::new(1, 8, 8, 10000.0, 2048);
+    let make = |rows: usize| upload_bf16(&cx.device, [rows, 8], &vec![1.0; 8 * rows]);
+    let fault = |rows: usize, position, at: &[usize]| {
+        let (mut k, mut v) = (make(3), make(3));
+        let into = rotary::Cache { k: &mut k, v: &mut v, rows: at };
+        rotary::forward_cached(&cx, make(rows), (make(rows), make(rows)), &[position], &p, into).is_err()
+    };
+    assert!(fault(1, 0, &[3]) && fault(1, 2048, &[0]) && fault(2, 0, &[0]) && fault(1, 0, &[0, 1]));
+    assert!(!fault(1, 0, &[2]));
+}
+
 fn means<T: Real>(x: &[f32], lengths: &[usize], d: usize) -> Vec<T> {
     let mut rows = x.chunks(d);
     let mut y = Vec::new();

@@ -112,13 +112,15 @@ impl Block {
         let (q, sq) = linear::forward(cx, &h, &self.q)?;
         let (k, sk) = linear::forward(cx, &h, &self.k)?;
         let (v, sv) = linear::forward(cx, &h, &self.v)?;
-        let q = rotary::forward(cx, q, &layout.positions, rotary)?;
-        let k = rotary::forward(cx, k, &layout.positions, rotary)?;
         let (o, attention) = match cache {
-            None => attention::forward(cx, &q, Kv::Split { k: &k, v: &v }, &layout.spans, &self.heads)?,
+            None => {
+                let q = rotary::forward(cx, q, &layout.positions, rotary)?;
+                let k = rotary::forward(cx, k, &layout.positions, rotary)?;
+                attention::forward(cx, &q, Kv::Split { k: &k, v: &v }, &layout.spans, &self.heads)?
+            }
             Some(cache) => {
-                rows::scatter(cx, &mut cache.k, &k, &layout.cache_rows)?;
-                rows::scatter(cx, &mut cache.v, &v, &layout.cache_rows)?;
+                let into = rotary::Cache { k: &mut cache.k, v: &mut cache.v, rows: &layout.cache_rows };
+                let q = rotary::forward_cached(cx, q, (k, v), &layout.positions, rotary, into)?;
                 let kv = Kv::Split { k: &cache.k, v: &cache.v };
                 attention::forward(cx, &q, kv, &layout.spans, &self.heads)?
             }
