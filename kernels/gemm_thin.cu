@@ -1,13 +1,14 @@
 // y = x W^T for a few rows of x: a token at a time. a = x [m, k], b = W [n, k]; m up to 32 a block, W read once.
 //
 // Reads 2 n k bytes of W; the same epilogue as the tiled products (include/gemm_params.cuh), without the low-rank term, splits and
-// batches. Blocks take 16 rows of W and 8 or 32 of x. Grid: [n / 16, m / 8 or m / 32, 1].
+// batches. Blocks take 16 rows of W and 8 or 32 of x. Grid: [n / 16, m / 8 or m / 32, 1]. `_several` makes products of one x at once,
+// with the blocks of all in a row.
 #include "gemm_thin.cuh"
 
 template <int NT>
-__device__ inline void thin(const Gemm& p) {
+__device__ inline void thin(const Gemm& p, int tile) {
     auto& s = shared<ThinShared<1, NT>>();
-    const int n0 = (int)blockIdx.x * 16, m0 = (int)blockIdx.y * NT * 8;
+    const int n0 = tile * 16, m0 = (int)blockIdx.y * NT * 8;
     const ThinOperands operands = {p.b, p.a, p.n, p.m, p.k, p.ldb, p.lda};
     thin_product<true, 1, NT>(s, operands, n0, m0, [](uint4&, int, int) {});
     // A thread finishes eight columns of a row of y.
@@ -21,5 +22,13 @@ __device__ inline void thin(const Gemm& p) {
     }
 }
 
-KERNEL(gemm_thin_bf16_8, Gemm, 256, sizeof(ThinShared<1, 1>), 16, 8) { thin<1>(p); }
-KERNEL(gemm_thin_bf16_32, Gemm, 256, sizeof(ThinShared<1, 4>), 16, 32) { thin<4>(p); }
+template <int NT>
+__device__ inline void thin(const GemmSeveral& p) {
+    const int tile = (int)blockIdx.x, i = gemm_of_tile(p, tile);
+    thin<NT>(p.of[i], tile - p.first[i]);
+}
+
+KERNEL(gemm_thin_bf16_8, Gemm, 256, sizeof(ThinShared<1, 1>), 16, 8) { thin<1>(p, (int)blockIdx.x); }
+KERNEL(gemm_thin_bf16_32, Gemm, 256, sizeof(ThinShared<1, 4>), 16, 32) { thin<4>(p, (int)blockIdx.x); }
+KERNEL(gemm_thin_bf16_8_several, GemmSeveral, 256, sizeof(ThinShared<1, 1>), 16, 8) { thin<1>(p); }
+KERNEL(gemm_thin_bf16_32_several, GemmSeveral, 256, sizeof(ThinShared<1, 4>), 16, 32) { thin<4>(p); }

@@ -109,9 +109,9 @@ __device__ inline int2 gemm_place(int tile, int tiles_m, int tiles_n) {
 
 // Grid: [tiles of c, splits, batch].
 template <class T>
-__device__ inline void gemm(const Gemm& p) {
+__device__ inline void gemm(const Gemm& p, int tile) {
     constexpr int BK = GEMM_BK, STAGES = T::STAGES;
-    const int2 place = gemm_place((int)blockIdx.x, (p.m + T::BM - 1) / T::BM, (p.n + T::BN - 1) / T::BN);
+    const int2 place = gemm_place(tile, (p.m + T::BM - 1) / T::BM, (p.n + T::BN - 1) / T::BN);
     const int batch = (int)blockIdx.z, split = (int)blockIdx.y;
     GemmBlock<T> block{shared<typename T::Shared>(), p, place.x * T::BM, place.y * T::BN};
     auto& s = block.s;
@@ -208,5 +208,12 @@ __device__ inline void gemm(const Gemm& p) {
 #define GEMM_KERNEL(name, ...)                                                                                \
     using name##_tile = GemmTile<__VA_ARGS__>;                                                                \
     KERNEL(name, Gemm, name##_tile::THREADS, sizeof(name##_tile::Shared), name##_tile::BM, name##_tile::BN) { \
-        gemm<name##_tile>(p);                                                                                 \
+        gemm<name##_tile>(p, (int)blockIdx.x);                                                                \
+    }
+// Several products in one launch, Grid: [tiles of all, 1, 1].
+#define GEMM_SEVERAL_KERNEL(name, ...)                                                                               \
+    using name##_tile = GemmTile<__VA_ARGS__>;                                                                       \
+    KERNEL(name, GemmSeveral, name##_tile::THREADS, sizeof(name##_tile::Shared), name##_tile::BM, name##_tile::BN) { \
+        const int i = gemm_of_tile(p, (int)blockIdx.x);                                                              \
+        gemm<name##_tile>(p.of[i], (int)blockIdx.x - p.first[i]);                                                    \
     }

@@ -35,6 +35,16 @@ struct Gemm {
     int pad;
 };
 
+// Up to four products of the same a, whose tiles share a grid: product i has the tiles from first[i] on. first[0] is 0; of products
+// that are not there it is beyond the grid.
+struct GemmSeveral {
+    Gemm of[4];
+    int first[4];
+};
+__device__ inline int gemm_of_tile(const GemmSeveral& p, int tile) {
+    return (tile >= p.first[1]) + (tile >= p.first[2]) + (tile >= p.first[3]);
+}
+
 // Which of eight elements have a factor other than zero: bit i for element `first` + i. Blocks of four need not be aligned to them.
 __device__ inline uint32_t kept_bits(const DropoutMask& mask, uint64_t stream, uint64_t block) {
     float f[4];

@@ -13,7 +13,7 @@ mod fused;
 pub(crate) mod gemm;
 pub(crate) mod gpu;
 
-pub use fused::{After, Before, backward_with, forward_with};
+pub use fused::{After, Before, Output, backward_with, forward_several, forward_with};
 use gemm::Epilogue;
 
 /// The parameters of an affine map.
@@ -130,7 +130,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
                 matrix(&p.weight.value, n, k)?.t(),
             );
         }
-        Device::Gpu(ref gpu) => gpu::forward(cx, gpu, x, p, &y, Epilogue::default())?,
+        Device::Gpu(ref gpu) => gpu::product(x, p, &y, Epilogue::default())?.run(cx, gpu)?,
     }
     Ok((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }))
 }

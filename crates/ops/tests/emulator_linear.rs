@@ -168,3 +168,37 @@ fn a_residual_of_another_shape_is_an_error() {
         assert!(matches!(fault, Error::Shapes { op: "linear", left_name: "residual", .. }), "{fault}");
     }
 }
+
+/// Linears of one x together: the bits of each alone, in fewer launches where that is what they are for.
+#[test]
+fn several_of_one_input() {
+    let widths = [72, 8, 136, 40];
+    for (m, k) in [(1, 264), (8, 40), (20, 104), (70, 96), (2, 7), (0, 8)] {
+        let x = bf16_values(m * k, 1);
+        on_all_orders(|device| {
+            let cx = &Cx::new(device.clone());
+            let x = upload_bf16(device, [m, k], &x);
+            let mut layers =
+                widths.map(|n| affine(n, k, &bf16_values(n * k, n as u64), Some(&bf16_values(n, 3))));
+            let _ = place(device, layers.iter_mut().flat_map(|l| l.params_mut()).collect(), |_| false, 0.0);
+            let [a, b, c, d] = layers.each_ref();
+            let gelu = After::gelu(Gelu::Tanh);
+            let all = [(a, After::default()), (b, gelu), (c, After::default()), (d, gelu)];
+            let two = linear::forward_several(cx, &x, [all[0], all[3]]).unwrap();
+            let four = linear::forward_several(cx, &x, all).unwrap();
+            let mut out = Vec::new();
+            let pairs = four.into_iter().zip(all).chain(two.into_iter().zip([all[0], all[3]]));
+            for ((y, _, u), (p, after)) in pairs {
+                let (alone, _, alone_u) = linear::forward_with(cx, &x, p, after).unwrap();
+                assert_eq!(download(&y), download(&alone), "{m} {k} {}", p.n());
+                assert_eq!(u.is_some(), alone_u.is_some());
+                if let (Some(u), Some(alone)) = (u, alone_u) {
+                    let again = |u: gelu::Saved| download(&u.again(cx, Gelu::Tanh).unwrap());
+                    assert_eq!(again(u), again(alone));
+                }
+                out.push(download(&y));
+            }
+            out
+        });
+    }
+}

@@ -109,9 +109,9 @@ impl Block {
         cache: Option<&mut Cache>,
     ) -> Result<(Tensor, Saved)> {
         let (h, norm) = layernorm::forward(cx, x, &self.norm)?;
-        let (q, sq) = linear::forward(cx, &h, &self.q)?;
-        let (k, sk) = linear::forward(cx, &h, &self.k)?;
-        let (v, sv) = linear::forward(cx, &h, &self.v)?;
+        let [plain, gelu] = [After::default(), After::gelu(Gelu::Tanh)];
+        let of_h = [(&self.q, plain), (&self.k, plain), (&self.v, plain), (&self.fc1, gelu)];
+        let [(q, sq, _), (k, sk, _), (v, sv, _), (g, fc1, act)] = linear::forward_several(cx, &h, of_h)?;
         let (o, attention) = match cache {
             None => {
                 let q = rotary::forward(cx, q, &layout.positions, rotary)?;
@@ -126,7 +126,6 @@ impl Block {
             }
         };
         let (x1, dense, _) = linear::forward_with(cx, &o, &self.dense, After::residual(x))?;
-        let (g, fc1, act) = linear::forward_with(cx, &h, &self.fc1, After::gelu(Gelu::Tanh))?;
         let (y, fc2, _) = linear::forward_with(cx, &g, &self.fc2, After::residual(&x1))?;
         Ok((y, Saved { norm, qkv: [sq, sk, sv], attention, dense, fc1, act, fc2 }))
     }

@@ -4,7 +4,7 @@
 
 use pheye_tensor::{DType, Device, Grads, Tensor};
 
-use super::gemm::{Epilogue, region};
+use super::gemm::{Epilogue, Gemm, region};
 use super::{Linear, Saved, backward, backward_params, check_input, check_output, forward, gpu};
 use crate::gelu::{self, Gelu};
 use crate::{Cx, Error, Result, add};
@@ -127,23 +127,53 @@ impl<'a> Before<'a> {
 ///
 /// # Errors
 /// Those of [`forward`]; [`Error::Shapes`] when the residual is not of the shape of y.
-pub fn forward_with(
-    cx: &Cx,
-    x: &Tensor,
-    p: &Linear,
-    after: After,
-) -> Result<(Tensor, Saved, Option<gelu::Saved>)> {
+pub fn forward_with(cx: &Cx, x: &Tensor, p: &Linear, after: After) -> Result<Output> {
     check_input(x, p)?;
     after.check("linear", x, p.n())?;
     if let Device::Gpu(gpu) = &cx.device {
         let y = cx.empty(x.shape().with_cols(p.n()))?;
         let (epilogue, u) = after.epilogue(cx, &y)?;
-        gpu::forward(cx, gpu, x, p, &y, epilogue)?;
+        gpu::product(x, p, &y, epilogue)?.run(cx, gpu)?;
         return Ok((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }, u));
     }
     let (u, saved) = forward(cx, x, p)?;
     let (y, u) = after.apply(cx, u)?;
     Ok((y, saved, u))
+}
+
+/// What [`forward_with`] returns.
+pub type Output = (Tensor, Saved, Option<gelu::Saved>);
+
+/// [`forward_with`] of several linears for one x, as q, k and v are; on a GPU in one launch, where each alone would leave it idle.
+///
+/// # Errors
+/// Those of [`forward_with`].
+pub fn forward_several<const N: usize>(
+    cx: &Cx,
+    x: &Tensor,
+    ps: [(&Linear, After); N],
+) -> Result<[Output; N]> {
+    let mut outputs = Vec::with_capacity(N);
+    if let Device::Gpu(gpu) = &cx.device {
+        let mut products = Vec::with_capacity(N);
+        for (p, after) in ps {
+            check_input(x, p)?;
+            after.check("linear", x, p.n())?;
+            let y = cx.empty(x.shape().with_cols(p.n()))?;
+            let (epilogue, u) = after.epilogue(cx, &y)?;
+            products.push(gpu::product(x, p, &y, epilogue)?);
+            outputs.push((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }, u));
+        }
+        Gemm::run_several(&products, cx, gpu)?;
+    } else {
+        for (p, after) in ps {
+            outputs.push(forward_with(cx, x, p, after)?);
+        }
+    }
+    match outputs.try_into() {
+        Ok(outputs) => Ok(outputs),
+        Err(_) => unreachable!("one for each"),
+    }
 }
 
 /// [`backward`] and what follows it.

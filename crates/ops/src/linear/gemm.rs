@@ -188,6 +188,17 @@ pub(crate) struct GemmParams {
     pub pad: i32,
 }
 
+/// `struct GemmSeveral` of the same file.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct SeveralParams {
+    of: [GemmParams; SEVERAL],
+    first: [i32; SEVERAL],
+}
+
+/// Products that one launch makes.
+const SEVERAL: usize = 4;
+
 const F32: i32 = 1;
 const ADD: i32 = 2;
 const VECTORS: i32 = 4;
@@ -328,16 +339,14 @@ impl Gemm {
         {
             return Ok(());
         }
-        let (is_aligned, sms) = (self.is_aligned(), gpu.sms());
-        let plain = self.low_rank.is_none() && self.batch.is_none();
-        if self.layout == Layout::Nt && m <= THIN && is_aligned && plain {
+        let sms = gpu.sms();
+        if m <= THIN && self.is_simple() {
             return self.run_thin(gpu);
         }
         let [large, small, any] = kernels(self.layout);
         let (tiles_k, tiles) = (k.div_ceil(TILE_K), |t: usize| m.div_ceil(t) * n.div_ceil(t) * batch);
-        let fills = tiles(128) >= sms || tiles(128) * tiles_k >= 32 * sms;
-        let (name, splits) = match is_aligned {
-            true if m > 64 && n > 64 && fills => (large, splits(sms, tiles(128), tiles_k, 8)),
+        let (name, splits) = match self.is_aligned() {
+            true if self.is_large(sms) => (large, splits(sms, tiles(128), tiles_k, 8)),
             true => (small, splits(sms, tiles(64), tiles_k, 4)),
             false => (any, splits(sms, tiles(64), tiles_k, 4)),
         };
@@ -365,6 +374,59 @@ impl Gemm {
         self.name_results(&mut p, &mut launch);
         let blocks = (self.dims[0] * self.dims[1].div_ceil(width)).div_ceil(threads);
         Ok(launch.run([blocks, 1, self.count()], &p)?)
+    }
+
+    /// y = x Wᵀ with an epilogue, of operands that are read 16 bytes at a time.
+    fn is_simple(&self) -> bool {
+        self.layout == Layout::Nt && self.is_aligned() && self.low_rank.is_none() && self.batch.is_none()
+    }
+
+    /// Whether tiles of 128 fill the device.
+    fn is_large(&self, sms: usize) -> bool {
+        let [m, n, k] = self.dims;
+        let tiles = m.div_ceil(128) * n.div_ceil(128) * self.count();
+        m > 64 && n > 64 && (tiles >= sms || tiles * k.div_ceil(TILE_K) >= 32 * sms)
+    }
+
+    /// Runs products of one a; in one launch, where each by itself would leave the device idle and all together do not.
+    ///
+    /// # Errors
+    /// As [`Gemm::run`].
+    pub fn run_several(calls: &[Gemm], cx: &Cx, gpu: &Gpu) -> Result<()> {
+        let Some(kernel) = Gemm::several(calls, gpu) else {
+            return calls.iter().try_for_each(|call| call.run(cx, gpu));
+        };
+        let mut launch = gpu.launch(kernel)?;
+        let [tile_a, tile_b, _] = launch.spec().tile;
+        let mut p = SeveralParams { first: [i32::MAX; SEVERAL], ..SeveralParams::zeroed() };
+        let mut blocks = 0;
+        for ((call, p), first) in calls.iter().zip(&mut p.of).zip(&mut p.first) {
+            *p = call.params(1);
+            call.name_operands(p, &mut launch);
+            call.name_results(p, &mut launch);
+            *first = blocks as i32;
+            let [m, n, _] = call.dims;
+            // The thin kernel's tiles are named the other way round, and hold all of m.
+            blocks += if m <= THIN { n.div_ceil(tile_a) } else { m.div_ceil(tile_a) * n.div_ceil(tile_b) };
+        }
+        Ok(launch.run([blocks, 1, 1], &p)?)
+    }
+
+    fn several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
+        let [m, _, k] = calls.first()?.dims;
+        let simple = |c: &Gemm| c.is_simple() && c.dims[0] == m && c.dims[2] == k && c.dims[1] > 0;
+        if !(2..=SEVERAL).contains(&calls.len()) || m == 0 || gpu.prefers_blas() || !calls.iter().all(simple)
+        {
+            return None;
+        }
+        let tiles = |c: &Gemm| m.div_ceil(64) * c.dims[1].div_ceil(64);
+        match m {
+            ..=8 => Some("gemm_thin_bf16_8_several"),
+            ..=THIN => Some("gemm_thin_bf16_32_several"),
+            _ if calls.iter().any(|c| c.is_large(gpu.sms())) => None,
+            _ if calls.iter().map(tiles).sum::<usize>() < gpu.sms() => None,
+            _ => Some("gemm_nt_bf16_64x64_several"),
+        }
     }
 
     fn run_thin(&self, gpu: &Gpu) -> Result<()> {

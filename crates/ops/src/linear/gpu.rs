@@ -18,20 +18,12 @@ pub(crate) fn bias(p: &Linear) -> Result<Option<Region>> {
 }
 
 /// y = f(x Wᵀ + b), all else of `epilogue` as the caller says.
-pub(crate) fn forward(
-    cx: &Cx,
-    gpu: &Gpu,
-    x: &Tensor,
-    p: &Linear,
-    y: &Tensor,
-    epilogue: Epilogue,
-) -> Result<()> {
+pub(crate) fn product(x: &Tensor, p: &Linear, y: &Tensor, epilogue: Epilogue) -> Result<Gemm> {
     let (k, n) = (p.k(), p.n());
     let dims = [x.shape().rows(), n, k];
     let w = Mat::with(p.weight.matrix(), k)?;
-    let mut call = Gemm::new(Layout::Nt, dims, Mat::of(x)?, w, activation(y)?);
-    call.epilogue = Epilogue { bias: bias(p)?, ..epilogue };
-    call.run(cx, gpu)
+    let call = Gemm::new(Layout::Nt, dims, Mat::of(x)?, w, activation(y)?);
+    Ok(Gemm { epilogue: Epilogue { bias: bias(p)?, ..epilogue }, ..call })
 }
 
 /// dx = (dy W)·slope.
