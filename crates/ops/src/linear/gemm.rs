@@ -415,14 +415,13 @@ impl Gemm {
     fn several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
         let [m, _, k] = calls.first()?.dims;
         let simple = |c: &Gemm| c.is_simple() && c.dims[0] == m && c.dims[2] == k && c.dims[1] > 0;
-        if !(2..=SEVERAL).contains(&calls.len()) || m == 0 || gpu.prefers_blas() || !calls.iter().all(simple)
-        {
+        if !(2..=SEVERAL).contains(&calls.len()) || gpu.prefers_blas() || !calls.iter().all(simple) {
             return None;
         }
         let tiles = |c: &Gemm| m.div_ceil(64) * c.dims[1].div_ceil(64);
         match m {
-            ..=8 => Some("gemm_thin_bf16_8_several"),
-            ..=THIN => Some("gemm_thin_bf16_32_several"),
+            1..=8 => Some("gemm_thin_bf16_8_several"),
+            9..=THIN => Some("gemm_thin_bf16_32_several"),
             _ if calls.iter().any(|c| c.is_large(gpu.sms())) => None,
             _ if calls.iter().map(tiles).sum::<usize>() < gpu.sms() => None,
             _ => Some("gemm_nt_bf16_64x64_several"),
