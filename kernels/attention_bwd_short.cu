@@ -13,7 +13,7 @@
 // makes 16 columns of dq. So a block has a warp for each 16 elements of a head, and as many keys to a tile.
 //
 // Bytes: 2 an element of q, o, do and dq once for each part, of k, v, dk, dv once; 4 a query and head of lse. 10 dim FLOPs for each
-// pair of a query and a key and head, all pairs under a causal mask too.
+// pair of a query and a visible key and head.
 // Grid: (items, heads); tile[0] queries to an item at most, keys in tiles of tile[1].
 #include "attention_bwd.cuh"
 
@@ -31,6 +31,11 @@ template <int KEYS, int QUERIES>
 __device__ inline void columns_as_rows(uint32_t (&a)[4], const HeadTile<KEYS, QUERIES>& s, int key, int query) {
     const int l = lane_id();
     ldmatrix_x4_trans(a, &s.at[key + l % 8 + 8 * (l / 16)][query + 8 * (l / 8 % 2)]);
+}
+
+// Whether some of 16 queries sees some of 16 keys, of which these are the first.
+__device__ inline bool some_seen(const AttentionBwd& p, const AttentionItem& item, int key, int query) {
+    return key < item.seen + (p.causal ? query + 15 : 0);
 }
 
 // What begins before the first tile of keys has come: lse, and delta = rowsum(do o).
@@ -65,6 +70,7 @@ __device__ inline void keys_of_tile(ShortTiles<DP, QUERIES>& s, int buffer, int 
     }
 #pragma unroll 1
     for (int q0 = 0; q0 < item.rows; q0 += 16) {
+        if (!some_seen(p, item, at + first, q0)) continue;
         float x[2][4] = {}, dp[2][4] = {};
 #pragma unroll
         for (int kk = 0; kk < DP / 16; kk++) {
@@ -144,6 +150,7 @@ __device__ inline void short_backward(const AttentionBwd& p) {
 #pragma unroll
             for (int m = 0; m < QUERIES / 16; m++) {
                 if (16 * m >= item.rows) break;
+                if (!some_seen(p, item, tile * KEYS + 16 * kk, 16 * m)) continue;
                 uint32_t a[4];
                 columns_as_rows(a, s.ds, 16 * kk, 16 * m);
                 mma_pair(dq[m][0], dq[m][1], a, b);
