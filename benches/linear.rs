@@ -32,6 +32,9 @@ struct Row {
     kept: Option<Kept>,
     /// The form of GELU: behind the product in `linear gelu`, before it in `gelu linear`, of which backward is measured.
     gelu: Option<String>,
+    /// Of `linears of one x`: the columns of each; n is their sum.
+    #[serde(default)]
+    widths: Vec<usize>,
 }
 
 /// What of a row is timed.
@@ -95,6 +98,7 @@ impl Row {
                 "lora" => "lora",
                 "linear gelu" => "linear gelu",
                 "gelu linear" => "gelu linear",
+                "linears of one x" => "linears of one x",
                 _ => "linear",
             },
             shape,
@@ -138,6 +142,22 @@ fn plain_row(bench: &mut Bench, row: &Row, pass: Pass) {
             return work(move |cx| plain::backward_params(cx, &saved, &dy, &layer, Some(&mut grads)));
         }
         work(move |cx| plain::backward(cx, &saved, &dy, &layer, Some(&mut grads)))
+    });
+}
+
+/// Linears of one x, as q, k, v and fc1 of Phi are.
+fn several_row(bench: &mut Bench, row: &Row) {
+    let (case, row) = (row.case(Pass::Forward, bench.element()), row.clone());
+    bench.row(case, move |cx| {
+        let x = random(cx, "x", [row.m, row.k])?;
+        let mut layers: Vec<_> = row.widths.iter().map(|&n| linear(n, row.k, true)).collect();
+        for layer in &mut layers {
+            place(cx, layer.params_mut(), false)?;
+        }
+        let layers = <[_; 4]>::try_from(layers).map_err(|_| "shapes.json: a row has four widths")?;
+        work(move |cx| {
+            plain::forward_several(cx, &x, layers.each_ref().map(|layer| (layer, After::default())))
+        })
     });
 }
 
@@ -220,6 +240,7 @@ fn main() {
         for row in bench.rows::<Row>()? {
             for &pass in row.passes() {
                 match row.r {
+                    _ if !row.widths.is_empty() => several_row(bench, &row),
                     Some(rank) => lora_row(bench, &row, rank, pass),
                     None => plain_row(bench, &row, pass),
                 }

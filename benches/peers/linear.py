@@ -80,6 +80,13 @@ def rows(p):
                 module = torch.nn.Sequential(Function(gelu), layer)
             shape += f" {row['gelu']}"
             variants = [("eager", module), ("torch.compile", torch.compile(module))]
+        elif "widths" in row:
+            layers = [base(p, k, width, False) for width in row["widths"]]
+            whole = base(p, k, n, False)  # the four put together by hand
+            each = lambda x: [layer(x) for layer in layers]
+            variants = [("F.linear, four times", each), ("F.linear of all", whole),
+                        ("torch.compile", torch.compile(each))]
+            layer = whole
         elif r is None:
             layer = base(p, k, n, trained)
             variants = [("F.linear", layer)]

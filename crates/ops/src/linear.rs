@@ -13,6 +13,7 @@ mod fused;
 pub(crate) mod gemm;
 pub(crate) mod gpu;
 
+pub(crate) use fused::one_each;
 pub use fused::{After, Before, Output, backward_with, forward_several, forward_with};
 use gemm::Epilogue;
 

@@ -20,7 +20,7 @@ mod fused;
 mod gpu;
 mod low;
 
-pub use fused::{Down, Normed, backward_with, down, forward_from, forward_with, norm_down};
+pub use fused::{Down, Normed, Output, backward_with, down, forward_several, forward_with, norm_down};
 
 pub(crate) use gpu::Operands;
 
@@ -86,6 +86,10 @@ pub struct Saved {
 }
 
 impl Saved {
+    fn on_gpu(x: &Tensor, p: &LoraLinear, route: &Route, low: Option<low::Low>) -> Saved {
+        Saved { x: p.keeps_x(route).then(|| x.clone()), s: Vec::new(), gpu: gpu::Saved::of(low) }
+    }
+
     /// Lets go of x, for a caller who can make it again; whether backward will want it.
     pub fn forget_input(&mut self) -> bool {
         self.x.take().is_some()
@@ -193,8 +197,8 @@ pub(crate) fn forward_gpu(
     y: (&Tensor, Epilogue),
 ) -> Result<Saved> {
     let low = low::lows(cx, gpu, from.x, &[p], route)?.pop();
-    let gpu = gpu::forward(cx, gpu, from, p, low, y)?;
-    Ok(Saved { x: p.keeps_x(route).then(|| from.x.clone()), s: Vec::new(), gpu })
+    gpu::product(from, p, low.as_ref(), y)?.run(cx, gpu)?;
+    Ok(Saved::on_gpu(from.x, p, route, low))
 }
 
 fn forward_cpu(

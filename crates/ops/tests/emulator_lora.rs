@@ -142,7 +142,7 @@ fn what_surrounds_it_in_one_launch() {
 
 /// Linears of one x whose low-rank sides come of one pass over x, or of the LayerNorm that makes x: each as if alone.
 fn check_shared(ranks: &[usize], k: usize, dropout: Option<Dropout>, norm: bool) {
-    let cases = [24, 40, 8].map(|n| Case { dropout, ..Case::of(37, k, n, ranks) });
+    let cases = [136, 40, 72].map(|n| Case { dropout, ..Case::of(37, k, n, ranks) });
     let m = cases[0].m;
     let x = bf16_values(m * k, 60);
     let out = on_all_orders(|device| {
@@ -171,8 +171,10 @@ fn check_shared(ranks: &[usize], k: usize, dropout: Option<Dropout>, norm: bool)
             false => (x.clone(), lora::down(cx, &x, ps, &route).unwrap()),
         };
         let mut out = vec![download(&y)];
-        for ((p, down), v) in ps.into_iter().zip(downs).zip(&values) {
-            let (u, saved, _) = lora::forward_from(cx, &y, down, p, &route, After::default()).unwrap();
+        let mut downs = downs.into_iter();
+        let each = ps.map(|p| (p, downs.next().unwrap(), After::default()));
+        let outputs = lora::forward_several(cx, &y, each, &route).unwrap();
+        for ((p, (u, saved, _)), v) in ps.into_iter().zip(outputs).zip(&values) {
             let dy = upload_bf16(device, u.shape(), &v.dy);
             let dx = lora::backward(cx, &saved, &dy, p, &route, Some(&mut grads)).unwrap();
             out.extend([download(&u), download(&dx)]);

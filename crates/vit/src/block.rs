@@ -81,16 +81,17 @@ impl Block {
         let qkv = [&self.q, &self.k, &self.v];
         let Normed { y: h, saved: norm1, downs, .. } =
             lora::norm_down(cx, x.clone(), None, &self.norm1, qkv, route)?;
-        let [down_q, down_k, down_v] = downs;
-        let (q, sq, _) = lora::forward_from(cx, &h, down_q, &self.q, route, After::default())?;
-        let (k, sk, _) = lora::forward_from(cx, &h, down_k, &self.k, route, After::default())?;
-        let (v, sv, _) = lora::forward_from(cx, &h, down_v, &self.v, route, After::default())?;
+        let [dq, dk, dv] = downs;
+        let plain = After::default();
+        let qkv = [(&self.q, dq, plain), (&self.k, dk, plain), (&self.v, dv, plain)];
+        let [(q, sq, _), (k, sk, _), (v, sv, _)] = lora::forward_several(cx, &h, qkv, route)?;
         drop(h);
         let (o, attention) = attention::forward(cx, &q, Kv::Split { k: &k, v: &v }, spans, &self.heads)?;
         let (x1, out, _) = lora::forward_with(cx, &o, &self.out, route, After::residual(x))?;
         let Normed { y: h, saved: norm2, downs: [down], .. } =
             lora::norm_down(cx, x1.clone(), None, &self.norm2, [&self.fc1], route)?;
-        let (g, fc1, act) = lora::forward_from(cx, &h, down, &self.fc1, route, After::gelu(self.act))?;
+        let fc1 = (&self.fc1, down, After::gelu(self.act));
+        let [(g, fc1, act)] = lora::forward_several(cx, &h, [fc1], route)?;
         let (y, mut fc2, _) = lora::forward_with(cx, &g, &self.fc2, route, After::residual(&x1))?;
         let fc2_input = fc2.forget_input();
         Ok((y, Saved { norm1, qkv: [sq, sk, sv], attention, out, norm2, fc1, act, fc2, fc2_input }))

@@ -123,28 +123,19 @@ impl<'a> Before<'a> {
     }
 }
 
-/// [`forward`] and what follows it. The activation's saved input is there when it is to be kept.
+/// y, what backward needs, and the activation's saved input, when it is to be kept.
+pub type Output = (Tensor, Saved, Option<gelu::Saved>);
+
+/// [`forward`] and what follows it.
 ///
 /// # Errors
 /// Those of [`forward`]; [`Error::Shapes`] when the residual is not of the shape of y.
 pub fn forward_with(cx: &Cx, x: &Tensor, p: &Linear, after: After) -> Result<Output> {
-    check_input(x, p)?;
-    after.check("linear", x, p.n())?;
-    if let Device::Gpu(gpu) = &cx.device {
-        let y = cx.empty(x.shape().with_cols(p.n()))?;
-        let (epilogue, u) = after.epilogue(cx, &y)?;
-        gpu::product(x, p, &y, epilogue)?.run(cx, gpu)?;
-        return Ok((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }, u));
-    }
-    let (u, saved) = forward(cx, x, p)?;
-    let (y, u) = after.apply(cx, u)?;
-    Ok((y, saved, u))
+    let [output] = forward_several(cx, x, [(p, after)])?;
+    Ok(output)
 }
 
-/// What [`forward_with`] returns.
-pub type Output = (Tensor, Saved, Option<gelu::Saved>);
-
-/// [`forward_with`] of several linears for one x, as q, k and v are; on a GPU in one launch, where each alone would leave it idle.
+/// [`forward_with`] of several linears for one x, as q, k and v are: on a GPU in one launch, where that fills it better.
 ///
 /// # Errors
 /// Those of [`forward_with`].
@@ -153,26 +144,32 @@ pub fn forward_several<const N: usize>(
     x: &Tensor,
     ps: [(&Linear, After); N],
 ) -> Result<[Output; N]> {
-    let mut outputs = Vec::with_capacity(N);
-    if let Device::Gpu(gpu) = &cx.device {
-        let mut products = Vec::with_capacity(N);
-        for (p, after) in ps {
-            check_input(x, p)?;
-            after.check("linear", x, p.n())?;
-            let y = cx.empty(x.shape().with_cols(p.n()))?;
-            let (epilogue, u) = after.epilogue(cx, &y)?;
-            products.push(gpu::product(x, p, &y, epilogue)?);
-            outputs.push((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }, u));
+    let (mut outputs, mut products) = (Vec::with_capacity(N), Vec::with_capacity(N));
+    for (p, after) in ps {
+        check_input(x, p)?;
+        after.check("linear", x, p.n())?;
+        if let Device::Cpu = cx.device {
+            let (u, saved) = forward(cx, x, p)?;
+            let (y, u) = after.apply(cx, u)?;
+            outputs.push((y, saved, u));
+            continue;
         }
-        Gemm::run_several(&products, cx, gpu)?;
-    } else {
-        for (p, after) in ps {
-            outputs.push(forward_with(cx, x, p, after)?);
-        }
+        let y = cx.empty(x.shape().with_cols(p.n()))?;
+        let (epilogue, u) = after.epilogue(cx, &y)?;
+        products.push(gpu::product(x, p, &y, epilogue)?);
+        outputs.push((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }, u));
     }
-    match outputs.try_into() {
-        Ok(outputs) => Ok(outputs),
-        Err(_) => unreachable!("one for each"),
+    if let Device::Gpu(gpu) = &cx.device {
+        Gemm::run_several(&products, cx, gpu)?;
+    }
+    Ok(one_each(outputs))
+}
+
+/// The items of a list that holds N.
+pub(crate) fn one_each<T, const N: usize>(all: Vec<T>) -> [T; N] {
+    match all.try_into() {
+        Ok(all) => all,
+        Err(_) => unreachable!("one for each linear"),
     }
 }
 

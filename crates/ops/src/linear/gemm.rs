@@ -340,7 +340,7 @@ impl Gemm {
             return Ok(());
         }
         let sms = gpu.sms();
-        if m <= THIN && self.is_simple() {
+        if self.is_thin() {
             return self.run_thin(gpu);
         }
         let [large, small, any] = kernels(self.layout);
@@ -376,9 +376,14 @@ impl Gemm {
         Ok(launch.run([blocks, 1, self.count()], &p)?)
     }
 
-    /// y = x Wᵀ with an epilogue, of operands that are read 16 bytes at a time.
-    fn is_simple(&self) -> bool {
-        self.layout == Layout::Nt && self.is_aligned() && self.low_rank.is_none() && self.batch.is_none()
+    /// y = x Wᵀ of operands that are read 16 bytes at a time.
+    fn is_forward(&self) -> bool {
+        self.layout == Layout::Nt && self.is_aligned() && self.batch.is_none()
+    }
+
+    /// Whether it is a matter of reading W.
+    fn is_thin(&self) -> bool {
+        self.is_forward() && self.dims[0] <= THIN && self.low_rank.is_none()
     }
 
     /// Whether tiles of 128 fill the device.
@@ -388,7 +393,7 @@ impl Gemm {
         m > 64 && n > 64 && (tiles >= sms || tiles * k.div_ceil(TILE_K) >= 32 * sms)
     }
 
-    /// Runs products of one a; in one launch, where each by itself would leave the device idle and all together do not.
+    /// Runs products of one a, in one launch where that fills the device better than one after another.
     ///
     /// # Errors
     /// As [`Gemm::run`].
@@ -407,24 +412,33 @@ impl Gemm {
             *first = blocks as i32;
             let [m, n, _] = call.dims;
             // The thin kernel's tiles are named the other way round, and hold all of m.
-            blocks += if m <= THIN { n.div_ceil(tile_a) } else { m.div_ceil(tile_a) * n.div_ceil(tile_b) };
+            blocks +=
+                if call.is_thin() { n.div_ceil(tile_a) } else { m.div_ceil(tile_a) * n.div_ceil(tile_b) };
         }
         Ok(launch.run([blocks, 1, 1], &p)?)
     }
 
     fn several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
-        let [m, _, k] = calls.first()?.dims;
-        let simple = |c: &Gemm| c.is_simple() && c.dims[0] == m && c.dims[2] == k && c.dims[1] > 0;
-        if !(2..=SEVERAL).contains(&calls.len()) || gpu.prefers_blas() || !calls.iter().all(simple) {
+        let m = calls.first()?.dims[0];
+        let fits = |c: &Gemm| c.is_forward() && c.dims[0] == m && c.dims[1] > 0;
+        if !(2..=SEVERAL).contains(&calls.len()) || gpu.prefers_blas() || !calls.iter().all(fits) {
             return None;
         }
+        let all = |f: fn(&Gemm, usize) -> bool| calls.iter().all(|c| f(c, gpu.sms()));
         let tiles = |c: &Gemm| m.div_ceil(64) * c.dims[1].div_ceil(64);
         match m {
-            1..=8 => Some("gemm_thin_bf16_8_several"),
-            9..=THIN => Some("gemm_thin_bf16_32_several"),
-            _ if calls.iter().any(|c| c.is_large(gpu.sms())) => None,
-            _ if calls.iter().map(tiles).sum::<usize>() < gpu.sms() => None,
-            _ => Some("gemm_nt_bf16_64x64_several"),
+            0 => None,
+            _ if all(|c, _| c.is_thin()) => {
+                Some(if m <= 8 { "gemm_thin_bf16_8_several" } else { "gemm_thin_bf16_32_several" })
+            }
+            _ if all(Gemm::is_large) => Some("gemm_nt_bf16_128x128_several"),
+            // Fewer blocks would be cut along k.
+            _ if all(|c, sms| !c.is_thin() && !c.is_large(sms))
+                && calls.iter().map(tiles).sum::<usize>() >= gpu.sms() =>
+            {
+                Some("gemm_nt_bf16_64x64_several")
+            }
+            _ => None,
         }
     }
 

@@ -3,33 +3,61 @@
 
 use pheye_tensor::{Device, Grads, Tensor};
 
-use super::{LoraLinear, Operands, Route, Saved, backward, forward, forward_gpu, gpu, low};
+use super::{LoraLinear, Operands, Route, Saved, backward, forward, gpu, low};
 use crate::layernorm::{self, LayerNorm};
-use crate::linear::{After, Before, check_input, check_output};
+use crate::linear::gemm::Gemm;
+use crate::linear::{After, Before, check_input, check_output, one_each};
 use crate::{Cx, Result, gelu};
 
-/// [`forward`] and what follows it. The activation's saved input is there when it is to be kept.
+/// y, what backward needs, and the activation's saved input, when it is to be kept.
+pub type Output = (Tensor, Saved, Option<gelu::Saved>);
+
+/// [`forward`] and what follows it.
 ///
 /// # Errors
 /// Those of [`forward`]; [`crate::Error::Shapes`] when the residual is not of the shape of y.
-pub fn forward_with(
+pub fn forward_with(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route, after: After) -> Result<Output> {
+    let [output] = forward_several(cx, x, [(p, Down::default(), after)], route)?;
+    Ok(output)
+}
+
+/// [`forward_with`] of several linears for one x, as q, k and v are, with the low-rank sides that [`down`] or [`norm_down`] has
+/// computed by the same route, or without: on a GPU in one launch, where that fills it better.
+///
+/// # Errors
+/// Those of [`forward_with`].
+pub fn forward_several<const N: usize>(
     cx: &Cx,
     x: &Tensor,
-    p: &LoraLinear,
+    ps: [(&LoraLinear, Down, After); N],
     route: &Route,
-    after: After,
-) -> Result<(Tensor, Saved, Option<gelu::Saved>)> {
-    check_input(x, &p.base)?;
-    after.check("lora", x, p.base.n())?;
-    if let Device::Gpu(gpu) = &cx.device {
+) -> Result<[Output; N]> {
+    let (mut outputs, mut products) = (Vec::with_capacity(N), Vec::with_capacity(N));
+    for (p, down, after) in ps {
+        check_input(x, &p.base)?;
+        after.check("lora", x, p.base.n())?;
+        let Device::Gpu(gpu) = &cx.device else {
+            let (u, saved) = forward(cx, x, p, route)?;
+            let (y, u) = after.apply(cx, u)?;
+            outputs.push((y, saved, u));
+            continue;
+        };
+        let low = match down.0 {
+            None => low::lows(cx, gpu, x, &[p], route)?.pop(),
+            Some(low) => {
+                low.check(x, p)?;
+                Some(low)
+            }
+        };
         let y = cx.empty(x.shape().with_cols(p.base.n()))?;
         let (epilogue, u) = after.epilogue(cx, &y)?;
-        let saved = forward_gpu(cx, gpu, &Operands::of(x, p)?, p, route, (&y, epilogue))?;
-        return Ok((y, saved, u));
+        products.push(gpu::product(&Operands::of(x, p)?, p, low.as_ref(), (&y, epilogue))?);
+        outputs.push((y, Saved::on_gpu(x, p, route, low), u));
     }
-    let (u, saved) = forward(cx, x, p, route)?;
-    let (y, u) = after.apply(cx, u)?;
-    Ok((y, saved, u))
+    if let Device::Gpu(gpu) = &cx.device {
+        Gemm::run_several(&products, cx, gpu)?;
+    }
+    Ok(one_each(outputs))
 }
 
 /// [`backward`] and what follows it.
@@ -68,12 +96,12 @@ fn check_all(x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<()> {
 }
 
 /// One for each linear; where there are none, forward computes them.
-fn one_each<const N: usize>(lows: Vec<low::Low>) -> [Down; N] {
+fn downs<const N: usize>(lows: Vec<low::Low>) -> [Down; N] {
     let mut lows = lows.into_iter().map(|low| Down(Some(low)));
     std::array::from_fn(|_| lows.next().unwrap_or_default())
 }
 
-/// The low-rank sides of `ps` for the same x, one for each, for [`forward_from`].
+/// The low-rank sides of `ps` for the same x, one for each, for [`forward_several`].
 ///
 /// # Errors
 /// Those of [`forward`].
@@ -83,7 +111,7 @@ pub fn down<const N: usize>(cx: &Cx, x: &Tensor, ps: [&LoraLinear; N], route: &R
         Device::Cpu => Vec::new(),
         Device::Gpu(gpu) => low::lows(cx, gpu, x, &ps, route)?,
     };
-    Ok(one_each(lows))
+    Ok(downs(lows))
 }
 
 /// What [`norm_down`] returns.
@@ -115,7 +143,7 @@ pub fn norm_down<const N: usize>(
     if let Device::Gpu(gpu) = &cx.device
         && let Some((down, lows)) = low::lows_of_norm(cx, gpu, (x.clone(), r), norm, &ps, route)?
     {
-        return Ok(Normed { h: down.h, y: down.y, saved: down.saved, downs: one_each(lows) });
+        return Ok(Normed { h: down.h, y: down.y, saved: down.saved, downs: downs(lows) });
     }
     let (h, y, saved) = match r {
         Some(r) => layernorm::forward_residual(cx, x, r, norm)?,
@@ -126,28 +154,4 @@ pub fn norm_down<const N: usize>(
     };
     let downs = down(cx, &y, ps, route)?;
     Ok(Normed { h, y, saved, downs })
-}
-
-/// [`forward_with`] for the x of which [`down`] or [`norm_down`] has computed the low-rank side, by the same route.
-///
-/// # Errors
-/// Those of [`forward_with`].
-pub fn forward_from(
-    cx: &Cx,
-    x: &Tensor,
-    from: Down,
-    p: &LoraLinear,
-    route: &Route,
-    after: After,
-) -> Result<(Tensor, Saved, Option<gelu::Saved>)> {
-    let (Device::Gpu(gpu), Some(low)) = (&cx.device, from.0) else {
-        return forward_with(cx, x, p, route, after);
-    };
-    check_input(x, &p.base)?;
-    after.check("lora", x, p.base.n())?;
-    low.check(x, p)?;
-    let y = cx.empty(x.shape().with_cols(p.base.n()))?;
-    let (epilogue, u) = after.epilogue(cx, &y)?;
-    let gpu = gpu::forward(cx, gpu, &Operands::of(x, p)?, p, Some(low), (&y, epilogue))?;
-    Ok((y, Saved { x: p.keeps_x(route).then(|| x.clone()), s: Vec::new(), gpu }, u))
 }

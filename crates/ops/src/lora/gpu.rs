@@ -39,23 +39,27 @@ impl<'a> Operands<'a> {
 }
 
 /// y = f(x Wᵀ + b + …); all of `epilogue` but the bias as the caller says.
-pub(super) fn forward(
-    cx: &Cx,
-    gpu: &Gpu,
+pub(super) fn product(
     from: &Operands,
     p: &LoraLinear,
-    low: Option<Low>,
+    low: Option<&Low>,
     (y, epilogue): (&Tensor, Epilogue),
-) -> Result<Option<Saved>> {
+) -> Result<Gemm> {
     let (x, rows, k, n) = (Mat::of(from.x)?, from.x.shape().rows(), p.base.k(), p.base.n());
     let mut call = Gemm::new(Layout::Nt, [rows, n, k], x, from.w, base::activation(y)?);
     call.epilogue = Epilogue { bias: base::bias(&p.base)?, ..epilogue };
     let low_rank = |l: &Low| -> Result<LowRank> {
         Ok(LowRank { a: l.s.mat()?, b: Mat::of(&l.packed.b)?, k: l.packed.total, mask: None })
     };
-    call.low_rank = low.as_ref().map(low_rank).transpose()?;
-    call.run(cx, gpu)?;
-    Ok(low.map(|l| Saved { packed: l.packed, s: l.keep.then_some(l.s) }))
+    call.low_rank = low.map(low_rank).transpose()?;
+    Ok(call)
+}
+
+impl Saved {
+    /// Of what forward multiplied by.
+    pub(super) fn of(low: Option<Low>) -> Option<Saved> {
+        low.map(|l| Saved { packed: l.packed, s: l.keep.then_some(l.s) })
+    }
 }
 
 /// What a backward starts from.
