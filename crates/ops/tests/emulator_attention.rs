@@ -8,7 +8,7 @@ use pheye_ops::attention::{self, Heads, Kv, Span};
 use pheye_ops::{Cx, Error};
 use pheye_tensor::{Device, Tensor};
 use pheye_testkit::gpu::{assert_rule, download, on_all_orders, round_bf16, upload_bf16, wide};
-use pheye_testkit::{Rule, uniform};
+use pheye_testkit::{Draw, Rule, cases, uniform};
 
 /// A case: rows of q, rows of k, who sees whom.
 struct Case {
@@ -202,6 +202,33 @@ fn parts() {
     Case { rows: 5, keys: 320, spans, heads: heads(1, 16, false), fused: true }.check();
     let spans = vec![span(0..66, 0..390)];
     Case { rows: 66, keys: 390, spans, heads: heads(1, 64, true), fused: true }.check();
+}
+
+/// Up to four spans of any lengths, with rows and keys between them that are nobody's.
+fn random(draw: &mut Draw) -> Case {
+    let head_dim = draw.pick(&[8, 32, 48, 64, 64, 64, 80, 80, 128]);
+    let length = |draw: &mut Draw, long: usize| match draw.below(4) {
+        0 => draw.below(4),
+        1 => 16 * draw.below(9),
+        2 => 1 + draw.below(40),
+        _ => draw.below(long),
+    };
+    let (mut rows, mut keys) = (0, 0);
+    let spans = (0..1 + draw.below(4))
+        .map(|_| {
+            let (q, k) = (rows + draw.below(3), keys + draw.below(3));
+            rows = q + length(draw, 150);
+            keys = k + length(draw, 400);
+            span(q..rows, k..keys)
+        })
+        .collect();
+    let heads = heads(1 + draw.below(5), head_dim, draw.coin());
+    Case { rows: rows + draw.below(3), keys: keys + draw.below(3), spans, heads, fused: draw.coin() }
+}
+
+#[test]
+fn random_spans() {
+    cases(12).for_each(|mut draw| random(&mut draw).check());
 }
 
 /// Of a query that sees one key, o is its value and no score matters.

@@ -12,12 +12,13 @@ use pheye_tensor::Device;
 use pheye_testkit::gpu::{
     assert_rule, bf16_values, download, on_all_orders, orders, round_bf16, upload_bf16, wide,
 };
-use pheye_testkit::{Real, Rule, plain};
+use pheye_testkit::{Real, Rule, cases, plain};
 
 /// The loss of each row, and softmax - onehot.
 fn formula<T: Real>(z: &[T], targets: &[u32]) -> (Vec<T>, Vec<T>) {
     let (mut losses, mut dz) = (Vec::new(), Vec::new());
-    for (z, &target) in z.chunks(z.len() / targets.len()).zip(targets) {
+    let v = z.len() / targets.len().max(1);
+    for (z, &target) in z.chunks(v.max(1)).zip(targets) {
         let mut p = plain::softmax(z);
         let top = z.iter().copied().fold(z[0], |a, b| if b > a { b } else { a });
         let mut sum = T::of(0.0);
@@ -170,6 +171,17 @@ fn through_the_head() {
     check_head(&every, 41, 24, false);
     check_head(&every, 48, 64, true);
     check_head(&[3], 9, 16, false);
+}
+
+#[test]
+fn random_sizes() {
+    for mut draw in cases(6) {
+        check(draw.size(40), draw.size(3000), draw.pick(&[0.5, 1.0, 5.0]));
+        let (v, d) = (draw.size(300), draw.size(90));
+        let target = |_| if draw.below(3) == 0 { cross_entropy::IGNORE } else { draw.below(v) as i64 };
+        let targets: Vec<i64> = (0..70).map(target).collect();
+        check_head(&targets[..draw.size(70)], v, d, draw.coin());
+    }
 }
 
 #[test]

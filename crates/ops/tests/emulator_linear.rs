@@ -10,11 +10,11 @@ use emulated::{place, product};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::linear::{After, Before};
 use pheye_ops::{Cx, Error, linear};
-use pheye_testkit::Rule;
 use pheye_testkit::gpu::{
     assert_rule, bf16_values, download, on_all_orders, orders, round_bf16, upload_bf16,
 };
 use pheye_testkit::plain::{gelu_exact, gelu_quick, gelu_tanh};
+use pheye_testkit::{Rule, cases};
 
 /// y, dx, dW and db of x [m, k] and W [n, k] on all orders, each near the truth.
 fn check(m: usize, k: usize, n: usize, trained: bool, bias: bool) {
@@ -147,6 +147,16 @@ fn what_surrounds_a_linear_in_one_launch() {
     check_fused(21, 9, 13, Gelu::Quick);
     check_fused(200, 24, 260, Gelu::Quick);
     check_fused(40, 256, 48, Gelu::Tanh);
+}
+
+#[test]
+fn random_sizes() {
+    for mut draw in cases(6) {
+        let [m, k, n] = [300, 300, 280].map(|most| draw.size(most));
+        check(m, k, n, draw.coin(), draw.coin());
+        let [m, k, n] = [150, 80, 150].map(|most| draw.size(most));
+        check_fused(m, k, n, draw.pick(&[Gelu::Exact, Gelu::Tanh, Gelu::Quick]));
+    }
 }
 
 #[test]

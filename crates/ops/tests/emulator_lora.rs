@@ -16,9 +16,9 @@ use pheye_ops::layernorm::{self, LayerNorm};
 use pheye_ops::linear::{After, Before};
 use pheye_ops::lora::{self, Dropout};
 use pheye_ops::{Cx, Error};
-use pheye_testkit::Rule;
 use pheye_testkit::gpu::{assert_rule, bf16_values, download, on_all_orders, orders, upload_bf16};
 use pheye_testkit::plain::gelu_quick;
+use pheye_testkit::{Draw, Rule, cases};
 
 /// y and all gradients in all orders, each near the truth.
 fn check(case: &Case) {
@@ -100,6 +100,33 @@ fn an_adapter_of_two_ranges_and_none() {
     check(&Case { trained: [false, true, false], ..twice.clone() });
     check(&Case { trained: [false, false, true], ..twice.clone() });
     check(&Case { ranges: vec![], trained: [true, true, true], ..twice });
+}
+
+/// Some adapters, each for some ranges of rows or for none, with rows between that take none.
+fn random(draw: &mut Draw) -> Case {
+    let [m, k, n] = [150, 150, 150].map(|most| draw.size(most));
+    let ranks: Vec<usize> =
+        (0..1 + draw.below(3)).map(|_| draw.pick(&[1, 3, 8, 8, 16, 16, 24, 40])).collect();
+    let mut case = Case::of(m, k, n, &ranks);
+    case.ranges.clear();
+    let mut row = 0;
+    while row < m && case.ranges.len() < 5 {
+        let from = row + draw.below(4) * draw.below(2);
+        row = from + draw.size(m);
+        case.ranges.push((from.min(m)..row.min(m), draw.below(ranks.len())));
+    }
+    case.dropout = if draw.coin() { DROPOUT } else { None };
+    case.trained = [draw.below(4) == 0, draw.coin(), draw.coin()];
+    case
+}
+
+#[test]
+fn random_routes() {
+    for mut draw in cases(6) {
+        check(&random(&mut draw));
+        let ranks: Vec<usize> = (0..1 + draw.below(2)).map(|_| draw.pick(&[2, 8, 16])).collect();
+        check_shared(&ranks, draw.size(160), if draw.coin() { DROPOUT } else { None }, draw.coin());
+    }
 }
 
 /// y = gelu(u) + r for the result u of forward, with u kept, and dx of backward times a slope and plus x.

@@ -18,6 +18,6 @@ mod tolerance;
 pub use golden::{Golden, Values};
 pub use gradcheck::{Formula, Ran, gradcheck, reports};
 pub use network::{Inputs, Named, gradients, randomize};
-pub use random::{normal, uniform};
+pub use random::{Draw, cases, normal, uniform};
 pub use real::{Dual, Real, max};
 pub use tolerance::{Report, Rule};

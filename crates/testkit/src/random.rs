@@ -15,6 +15,63 @@ pub fn uniform(seed: u64, n: usize, low: f32, high: f32) -> Vec<f32> {
     draw(seed, n, |w| w.map(|w| low + (high - low) * philox::uniform(w)))
 }
 
+/// A test's cases by number: `n` of them, or those that `PHEYE_CASES` asks for, a count or a range such as `57..58`. Each draws its
+/// own shapes; one that fails is named.
+///
+/// # Panics
+/// When `PHEYE_CASES` is neither.
+pub fn cases(n: u64) -> impl Iterator<Item = Draw> {
+    let asked = std::env::var("PHEYE_CASES").ok();
+    let range = asked.map_or(Some(0..n), |text| match text.split_once("..") {
+        Some((from, to)) => Some(from.parse().ok()?..to.parse().ok()?),
+        None => Some(0..text.parse().ok()?),
+    });
+    range.expect("PHEYE_CASES is a number or two with .. between").map(|case| Draw { case, drawn: 0 })
+}
+
+/// The choices of one case, the same in every run.
+#[derive(Debug)]
+pub struct Draw {
+    case: u64,
+    drawn: u32,
+}
+
+impl Draw {
+    /// A number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.drawn += 1;
+        let word = philox::philox4x32_10([self.drawn, 1, 0, 0], philox::words(self.case))[0];
+        (u64::from(word) * n as u64 >> 32) as usize
+    }
+
+    /// One of these.
+    pub fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())].clone()
+    }
+
+    /// A size from 1 on: small, a multiple of 8, or any up to `most`.
+    pub fn size(&mut self, most: usize) -> usize {
+        match self.below(3) {
+            0 => 1 + self.below(most.min(20)),
+            1 => 8 * (1 + self.below(most / 8)),
+            _ => 1 + self.below(most),
+        }
+    }
+
+    /// True or false.
+    pub fn coin(&mut self) -> bool {
+        self.below(2) == 1
+    }
+}
+
+impl Drop for Draw {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was PHEYE_CASES={}..{}", self.case, self.case + 1);
+        }
+    }
+}
+
 fn draw(seed: u64, n: usize, f: impl Fn([u32; 4]) -> [f32; 4]) -> Vec<f32> {
     let fours =
         (0..n.div_ceil(4)).flat_map(|i| f(philox::philox4x32_10([i as u32, 0, 0, 0], philox::words(seed))));
