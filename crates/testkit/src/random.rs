@@ -41,7 +41,7 @@ impl Draw {
     pub fn below(&mut self, n: usize) -> usize {
         self.drawn += 1;
         let word = philox::philox4x32_10([self.drawn, 1, 0, 0], philox::words(self.case))[0];
-        (u64::from(word) * n as u64 >> 32) as usize
+        ((u64::from(word) * n as u64) >> 32) as usize
     }
 
     /// One of these.
