@@ -1,4 +1,5 @@
 //! Chores of this repository: `cargo xtask` lists them. One file each.
+#![forbid(unsafe_code)]
 
 mod bench;
 mod caption;

@@ -1,4 +1,5 @@
 //! The `pheye` command: train, ask, evaluate, verify.
+#![forbid(unsafe_code)]
 
 mod cmd;
 mod out;

@@ -4,6 +4,7 @@
 //! that order into a [`Batch`], and [`Prefetch`] does so ahead of time. Nothing here has a state that a resumed run
 //! would have to restore: shuffling, the choice of questions and augmentation all follow from the seed and the
 //! position.
+#![forbid(unsafe_code)]
 
 mod augment;
 mod error;

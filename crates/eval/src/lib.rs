@@ -1,4 +1,5 @@
 //! Is the model right, and how good are its answers: comparison with golden data, accuracy over a question set.
+#![forbid(unsafe_code)]
 
 mod accuracy;
 mod case;

@@ -19,6 +19,7 @@
 //! let tokenizer = phi.get("tokenizer.json", &mut |_| ())?;
 //! # Ok::<(), pheye_hub::Error>(())
 //! ```
+#![forbid(unsafe_code)]
 
 mod cache;
 mod digest;

@@ -13,6 +13,7 @@
 //! assert_eq!(tiles.local.len(), 9 * 3 * 224 * 224);
 //! # Ok::<(), pheye_image::Error>(())
 //! ```
+#![forbid(unsafe_code)]
 
 mod augment;
 mod container;

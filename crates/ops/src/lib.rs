@@ -3,6 +3,7 @@
 //! `forward(cx, x, p) -> (y, Saved)` and `backward(cx, &saved, dy, p, Option<&mut Grads>) -> dx`. `Saved` holds what
 //! backward needs and nothing else; for inference, drop it. Activations are written (`=`), gradients of parameters added
 //! (`+=`), and a frozen parameter costs nothing: its gradient is never computed.
+#![forbid(unsafe_code)]
 
 mod ahead;
 mod cx;

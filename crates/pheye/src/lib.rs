@@ -18,6 +18,7 @@
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![forbid(unsafe_code)]
 
 #[cfg(feature = "ask")]
 mod ask;

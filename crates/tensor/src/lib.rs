@@ -3,6 +3,7 @@
 //! Everything is contiguous and row-major. A [`Tensor`] is a view of a shared [`Buffer`]; cloning it copies no
 //! data. Buffers come from an [`Arena`] and go back to it when the last view is dropped, so that a training
 //! step allocates nothing once the first one has run.
+#![forbid(unsafe_code)]
 
 mod arena;
 mod buffer;

@@ -1,4 +1,5 @@
 //! Training: what a run is (its config), what it leaves behind (checkpoints, metrics), and the loop between.
+#![forbid(unsafe_code)]
 
 mod checkpoint;
 mod config;

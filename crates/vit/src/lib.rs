@@ -2,6 +2,7 @@
 //!
 //! One pass serves the global picture and its tiles, where the released code makes two: rows of a batch choose their
 //! adapter. `post_layernorm` is carried for its weights and not applied.
+#![forbid(unsafe_code)]
 
 mod block;
 mod config;

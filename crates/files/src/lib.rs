@@ -1,0 +1,145 @@
+//! Reads files whose names and contents come from strangers.
+//!
+//! A manifest may name a FIFO, which blocks for ever, or `/dev/zero`, which never ends; a sparse file may claim more
+//! bytes than there is memory. So a file is opened only if it is a regular one, its size is compared with a limit before
+//! anything is allocated, and no more than that limit is read even if it grows meanwhile.
+#![forbid(unsafe_code)]
+
+use std::fs::{File, Metadata};
+use std::io::{self, Error, ErrorKind, Read};
+use std::path::Path;
+
+/// A limit for configuration files, in bytes: far above any real one.
+pub const CONFIG_LIMIT: u64 = 16 << 20;
+
+/// Which kinds of file may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Regular files, also behind symbolic links: for names that come from a file.
+    Regular,
+    /// Pipes and devices too, such as `/dev/stdin`: for a name that the user typed. Reading waits for the other end.
+    Any,
+}
+
+/// Opens `path` for reading. A FIFO is never waited for with [`Kind::Regular`].
+///
+/// # Errors
+/// Those of the system; [`ErrorKind::InvalidInput`] for a directory, and with [`Kind::Regular`] for anything that is
+/// no regular file. The message does not repeat the path.
+pub fn open(path: &Path, kind: Kind) -> io::Result<File> {
+    // Looked at before opening, because opening a FIFO waits for a writer and opening a device may act on it; and
+    // again after, because the name may mean another file by then.
+    check(&std::fs::metadata(path)?, kind)?;
+    let file = File::open(path)?;
+    check(&file.metadata()?, kind)?;
+    Ok(file)
+}
+
+fn check(metadata: &Metadata, kind: Kind) -> io::Result<()> {
+    if metadata.is_file() || (kind == Kind::Any && !metadata.is_dir()) {
+        return Ok(());
+    }
+    let found = name(metadata);
+    Err(Error::new(ErrorKind::InvalidInput, format!("it is {found}, not a regular file")))
+}
+
+#[cfg(unix)]
+fn name(metadata: &Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_char_device() || kind.is_block_device() => "a device",
+        () if kind.is_socket() => "a socket",
+        () => "something else",
+    }
+}
+
+#[cfg(not(unix))]
+fn name(metadata: &Metadata) -> &'static str {
+    if metadata.is_dir() { "a directory" } else { "something else" }
+}
+
+/// The bytes of `path`, at most `limit` of them.
+///
+/// # Errors
+/// As [`open`]; [`ErrorKind::FileTooLarge`] for a longer file, before it is read where the system knows its size.
+pub fn read(path: &Path, kind: Kind, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open(path, kind)?;
+    let len = file.metadata()?.len();
+    if len > limit {
+        return Err(too_large(limit));
+    }
+    take(file, len, limit)
+}
+
+/// The text of `path`, UTF-8 of at most `limit` bytes, without a byte order mark at its beginning (RFC 8259 lets a
+/// reader of JSON ignore it).
+///
+/// # Errors
+/// As [`read`]; [`ErrorKind::InvalidData`] for what is no UTF-8, UTF-16 by its name.
+pub fn read_text(path: &Path, kind: Kind, limit: u64) -> io::Result<String> {
+    text(read(path, kind, limit)?)
+}
+
+/// The text of `bytes`, UTF-8 without a byte order mark at its beginning.
+///
+/// # Errors
+/// [`ErrorKind::InvalidData`] for what is no UTF-8, UTF-16 by its name.
+pub fn text(mut bytes: Vec<u8>) -> io::Result<String> {
+    if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+        return Err(Error::new(ErrorKind::InvalidData, "it is UTF-16; save it as UTF-8"));
+    }
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        bytes.drain(..3);
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Error::new(ErrorKind::InvalidData, format!("it is not UTF-8 (byte {at} begins no character)"))
+    })
+}
+
+/// What `reader` gives until its end, at most `limit` bytes; `expected` of them are made room for, whatever more there
+/// is. For the entries of archives, which may unpack to more than they claim.
+///
+/// # Errors
+/// Those of `reader`; [`ErrorKind::FileTooLarge`] when it gives more.
+pub fn take(reader: impl Read, expected: u64, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // A claim of more than memory holds is an error like any other, not an abort.
+    let expected = usize::try_from(expected.min(limit)).unwrap_or(usize::MAX);
+    bytes.try_reserve_exact(expected).map_err(|_| Error::from(ErrorKind::OutOfMemory))?;
+    reader.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(too_large(limit));
+    }
+    Ok(bytes)
+}
+
+fn too_large(limit: u64) -> Error {
+    Error::new(ErrorKind::FileTooLarge, format!("it is larger than the limit of {limit} bytes"))
+}
+
+/// `text` with control characters (but neither line feed nor tab) as `\u{1b}`: text from a file must not drive a
+/// terminal. Characters that change the direction of text count as control characters.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => out.push(c),
+            _ if is_control(c) => out.extend(c.escape_unicode()),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// `name` on one line: as [`printable`], and line feeds and tabs escaped too. For names of tensors and files in messages.
+pub fn quoted(name: &str) -> String {
+    printable(name).replace('\n', "\\n").replace('\t', "\\t")
+}
+
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
