@@ -6,9 +6,11 @@ mod out;
 mod plot;
 mod progress;
 mod show;
+mod signals;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Pheye, a small vision-language model that reads fine detail: train it, ask it, check it.
@@ -21,7 +23,7 @@ use clap::{Parser, Subcommand};
     version,
     after_help = "Exit codes: 0 done; 1 could not be done (the reason is on standard error); 2 wrong usage; \
                   3 `verify` found a stage out of bounds; 130 interrupted, with everything saved (unless by a second Ctrl-C); \
-                  141 nobody read standard output any more."
+                  141 nobody read the result on standard output any more."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,7 +42,27 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    // The main thread's stack is as small as the shell's limit says; this one is not.
+    let main = std::thread::Builder::new().name("main".to_owned()).stack_size(STACK).spawn(command);
+    let ended = main.context("no thread could be started").map(|main| main.join());
+    match ended {
+        Ok(Ok(code)) => code,
+        // A panic, which has been reported.
+        Ok(Err(_)) => ExitCode::from(101),
+        Err(error) => {
+            out::failed(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Bytes: what Linux gives a main thread.
+const STACK: usize = 8 << 20;
+
+fn command() -> ExitCode {
+    let command = Cli::parse().command;
+    signals::survive_file_size_limit();
+    let done = threads().and_then(|()| match command {
         Command::Train(args) => cmd::train::run(args),
         Command::Ask(args) => cmd::ask::run(args),
         Command::Eval(args) => cmd::eval::run(args),
@@ -48,9 +70,20 @@ fn main() -> ExitCode {
         Command::Info(args) => cmd::info::run(args),
         Command::Convert(args) => cmd::convert::run(args),
         Command::Bench(args) => cmd::bench::run(args),
-    };
+    });
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        out::failed(&error);
         ExitCode::FAILURE
     })
+}
+
+/// The most threads that are started without as many processors.
+const MOST_THREADS: usize = 256;
+
+/// Starts the threads that compute: one for each processor, or as many as RAYON_NUM_THREADS says.
+fn threads() -> anyhow::Result<()> {
+    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(asked.min(processors.max(MOST_THREADS)));
+    threads.build_global().context("the threads that compute could not be started (RAYON_NUM_THREADS sets their number)")
 }

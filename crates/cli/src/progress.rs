@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use indicatif::HumanBytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use pheye::train::{Event, StepReport};
+use pheye_files::{printable, quoted};
+
+use crate::out::note;
 
 /// How often a log file gets a line.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -49,7 +52,7 @@ impl Progress {
                 self.line(&format!("{trained} trained parameters, steps {from} to {total}"));
             }
             Event::Step(step) => self.step(step),
-            Event::Saved(path) => self.bar.set_message(format!("saved {}", path.display())),
+            Event::Saved(path) => self.bar.set_message(format!("saved {}", quoted(&path.display().to_string()))),
             _ => {}
         }
     }
@@ -63,7 +66,7 @@ impl Progress {
         if !self.terminal && (self.logged.elapsed() > LOG_EVERY || s.step == self.total) {
             self.logged = Instant::now();
             let left = (self.total - s.step) as f64 / rate;
-            eprintln!("step {}/{}  {text}  {left:.0} s left", s.step, self.total);
+            note!("step {}/{}  {text}  {left:.0} s left", s.step, self.total);
         }
         self.bar.set_message(text);
     }
@@ -80,9 +83,9 @@ impl Progress {
 
     fn line(&self, text: &str) {
         if self.terminal {
-            self.bar.println(text);
+            self.bar.println(printable(text));
         } else {
-            eprintln!("{text}");
+            note!("{text}");
         }
     }
 }
@@ -102,7 +105,7 @@ impl Download {
         use pheye::hub::Progress as P;
         let terminal = std::io::stderr().is_terminal();
         match progress {
-            P::Waiting { file } => eprintln!("{file}: another process downloads it; waiting"),
+            P::Waiting { file } => note!("{file}: another process downloads it; waiting"),
             P::Resumed { file, done } => {
                 self.line(&format!("{file}: the connection was cut; going on at {}", HumanBytes(done)));
             }
@@ -115,7 +118,7 @@ impl Download {
                 if !terminal && logged.elapsed() > LOG_EVERY {
                     *logged = Instant::now();
                     let of = total.map_or(String::new(), |total| format!(" of {}", HumanBytes(total)));
-                    eprintln!("{file}: {}{of}", HumanBytes(done));
+                    note!("{file}: {}{of}", HumanBytes(done));
                 }
             }
             P::Done { .. } => {
@@ -129,8 +132,8 @@ impl Download {
 
     fn line(&self, text: &str) {
         match &self.current {
-            Some((_, bar, _)) if !bar.is_hidden() => bar.println(text),
-            _ => eprintln!("{text}"),
+            Some((_, bar, _)) if !bar.is_hidden() => bar.println(printable(text)),
+            _ => note!("{text}"),
         }
     }
 }
@@ -140,7 +143,7 @@ fn begin(file: &str, done: u64, total: Option<u64>, terminal: bool) -> (String, 
     let bar = if terminal { ProgressBar::new(total.unwrap_or(0)) } else { ProgressBar::hidden() };
     let template = "{prefix}  {bar:32} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(file.to_owned());
+    bar.set_prefix(quoted(file));
     // The rate is that of this attempt alone.
     bar.set_position(done);
     bar.reset_eta();

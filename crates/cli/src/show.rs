@@ -5,8 +5,9 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use pheye::image::Rgb8;
+use pheye_files::quoted;
 
-use crate::out::say;
+use crate::out::{self, tell};
 
 /// A picture with what was asked and answered.
 pub struct Shown {
@@ -50,15 +51,16 @@ pub fn blocks(picture: &Rgb8, cols: usize) -> Vec<String> {
 pub fn print(shown: &[Shown], colour: bool) {
     for s in shown {
         let mark = if s.right() { "right".to_owned() } else { format!("wrong, it is {}", s.expected) };
-        let text = [s.question.clone(), format!("→ {} ({mark})", s.answer)];
+        let text = [quoted(&s.question), format!("→ {} ({})", quoted(&s.answer), quoted(&mark))];
         if !colour {
-            say!("{} {}", text[0], text[1]);
+            tell!("{} {}", text[0], text[1]);
             continue;
         }
         for (i, line) in blocks(&s.picture, 16).iter().enumerate() {
-            say!("  {line}  {}", i.checked_sub(3).and_then(|i| text.get(i)).map_or("", String::as_str));
+            let beside = i.checked_sub(3).and_then(|i| text.get(i)).map_or("", String::as_str);
+            out::paint(&format!("  {line}  {beside}"));
         }
-        say!("");
+        tell!("");
     }
 }
 
@@ -99,6 +101,18 @@ pub fn svg(shown: &[Shown]) -> String {
     out + "</svg>\n"
 }
 
+/// `text` as XML 1.0 can hold it: most control characters may not stand in a document, in whatever form.
 fn escape(text: &str) -> String {
+    let allowed = |c: char| matches!(c, '\t' | '\n' | '\r') || !(c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}'));
+    let text: String = text.chars().map(|c| if allowed(c) { c } else { char::REPLACEMENT_CHARACTER }).collect();
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn xml_holds_no_control_characters() {
+        let escaped = super::escape("a<b>&\u{1}\u{1b}[31m\u{fffe}\nö😀");
+        assert_eq!(escaped, "a&lt;b&gt;&amp;\u{fffd}\u{fffd}[31m\u{fffd}\nö😀");
+    }
 }

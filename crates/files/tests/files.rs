@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use pheye_files::{Kind, open, printable, quoted, read, read_text, take, text};
+use pheye_files::{Kind, chain, open, printable, quoted, read, read_text, take, text};
 
 #[test]
 fn regular_files_up_to_the_limit() {
@@ -59,4 +59,25 @@ fn readers_that_give_more_than_they_claim() {
 fn control_characters() {
     assert_eq!(printable("a\x1b]0;x\x07\n\tö\u{9b}\u{202e}日"), "a\\u{1b}]0;x\\u{7}\n\tö\\u{9b}\\u{202e}日");
     assert_eq!(quoted("a\nb\tc\r"), "a\\nb\\tc\\u{d}");
+}
+
+#[test]
+fn causes_are_said_once() {
+    #[derive(Debug)]
+    struct Says(&'static str, Option<Box<Says>>);
+    impl std::fmt::Display for Says {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+    impl std::error::Error for Says {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.1.as_deref().map(|e| e as _)
+        }
+    }
+    let gone = || Some(Box::new(Says("no such file", None)));
+    assert_eq!(chain(&Says("a.png: cannot be read", gone())), "a.png: cannot be read: no such file");
+    assert_eq!(chain(&Says("bad PNG: no such file", gone())), "bad PNG: no such file");
+    let twice = Says("x", Some(Box::new(Says("no such file", gone()))));
+    assert_eq!(chain(&twice), "x: no such file");
 }

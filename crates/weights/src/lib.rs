@@ -20,6 +20,7 @@ mod save;
 mod shards;
 mod sniff;
 mod source;
+mod staged;
 mod stream;
 mod torch;
 
@@ -29,4 +30,5 @@ pub use error::{Error, Fault, Mismatches, Result};
 pub use names::NameMap;
 pub use save::{atomic_write, save_safetensors, write_elements};
 pub use source::CheckpointSource;
+pub use staged::{Opened, Staged};
 pub use stream::{Elements, Item, Sharded, Written, refuse_existing};

@@ -1,9 +1,11 @@
 //! `pheye ask`: pictures and questions in, answers out.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use pheye::image::DecodeOptions;
 use rayon::prelude::*;
 
@@ -27,7 +29,7 @@ use crate::out::{self, say};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// The picture: PNG, JPEG or WebP
+    /// The picture: PNG, JPEG or WebP; /dev/stdin reads it from standard input
     #[arg(value_name = "PICTURE")]
     picture: PathBuf,
     /// The question or instruction; several are answered together, and the picture is looked at once
@@ -35,7 +37,7 @@ pub struct Args {
     questions: Vec<String>,
     /// A further picture and a question about it, answered together with the others; may be given several times
     #[arg(long, num_args = 2, value_names = ["PICTURE", "QUESTION"])]
-    also: Vec<String>,
+    also: Vec<OsString>,
     #[command(flatten)]
     model: ModelArg,
     /// Largest picture that is decoded, in megapixels
@@ -61,10 +63,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let how = args.generation.config()?;
     // Questions one after another, each with the number of its picture.
-    let also: Vec<(&str, &str)> =
-        args.also.as_chunks().0.iter().map(|[picture, question]| (&picture[..], &question[..])).collect();
-    let files: Vec<&Path> =
-        [&*args.picture].into_iter().chain(also.iter().map(|(picture, _)| Path::new(picture))).collect();
+    let also = args.also.as_chunks().0.iter().map(|[picture, question]| {
+        let question = question.to_str().context("--also: the question is not UTF-8")?;
+        Ok((Path::new(picture), question))
+    });
+    let also = also.collect::<anyhow::Result<Vec<_>>>()?;
+    let files: Vec<&Path> = [&*args.picture].into_iter().chain(also.iter().map(|(picture, _)| *picture)).collect();
     let first = args.questions.iter().map(|q| (0, &q[..]));
     let (about, questions): (Vec<usize>, Vec<&str>) =
         first.chain(also.iter().enumerate().map(|(i, (_, question))| (i + 1, *question))).unzip();
@@ -95,9 +99,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for (i, answers) in answers.chunks(how.num_return_sequences).enumerate() {
-        let (picture, question) = (files[about[i]], questions[i]);
+        // A name that is not UTF-8 is shown as nearly as text can.
+        let (picture, question) = (files[about[i]].display().to_string(), questions[i]);
         if !one && !args.json {
-            say!("{}{}: {question}", if i == 0 { "" } else { "\n" }, picture.display());
+            say!("{}{picture}: {question}", if i == 0 { "" } else { "\n" });
         }
         for answer in answers {
             match args.json {

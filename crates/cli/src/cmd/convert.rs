@@ -8,15 +8,17 @@ use clap::ValueEnum;
 use pheye::Located;
 use pheye::model::{Conversion, Keep, LoraSet, Output};
 use pheye::tensor::DType;
-use pheye::weights::refuse_existing;
+use pheye::weights::{Opened, Staged, atomic_write, refuse_existing};
 
-use crate::out::say;
+use crate::out::{note, tell};
 use crate::progress::Loading;
+use crate::signals;
 
 /// Convert a model folder: to safetensors, to PEFT adapters, or to a plain CLIP vision model
 ///
 /// Reads the released layout (config.json, checkpoint.pt) or this project's own (pheye.json, model.safetensors). Nothing
-/// in a checkpoint is executed, tensors pass through one megabyte at a time, and nothing is ever overwritten.
+/// in a checkpoint is executed, tensors pass through one megabyte at a time, and nothing is ever overwritten. The files
+/// appear in TO when all of them are complete; after an interruption the same command starts again.
 ///
 /// Without --extract-lora or --merge-lora, TO becomes the same model in this project's layout, its elements as they are
 /// stored, in shards where it has more than 5 GB.
@@ -91,6 +93,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(Some(Set::Local)) => Some(LoraSet::Local),
         None => None,
     };
+    let Some(stage) = stage(&args)? else { return Ok(ExitCode::SUCCESS) };
     refuse_existing(FILES.iter().map(|name| args.to.join(name)))?;
     if args.extract_lora {
         let folders = LoraSet::ALL.map(|set| args.to.join(set.adapter()));
@@ -105,43 +108,81 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         (None, true) => Keep::FrozenBf16,
         (None, false) => Keep::Stored,
     };
-    let to = Output { folder: &args.to, keep, shard_size: args.shard_size };
+    let to = Output { folder: stage.path(), keep, shard_size: args.shard_size };
     let mut bar = Loading::named("writing");
     let mut progress = |done, all| bar.at(done, all);
     if args.extract_lora {
         let sets: Vec<_> = LoraSet::ALL.into_iter().filter(|set| model.config().has_lora(*set)).collect();
         ensure!(!sets.is_empty(), "{}: this model has no LoRA set to extract", args.from);
+        for set in &sets {
+            let folder = stage.path().join(set.adapter());
+            model.extract_lora(*set, &Output { folder: &folder, ..to }, &mut progress)?;
+        }
+        stage.publish("adapter_config.json", &words(&args))?;
         for set in sets {
             let folder = args.to.join(set.adapter());
-            model.extract_lora(set, &Output { folder: &folder, ..to }, &mut progress)?;
-            say!("{}: the {set} LoRA set, rank {}", folder.display(), model.config().lora(set).rank);
+            tell!("{}: the {set} LoRA set, rank {}", folder.display(), model.config().lora(set).rank);
         }
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(set) = merge {
         let written = model.merge_lora(set, &to, &mut progress)?;
         drop(bar);
-        say!("{}: the vision tower with the {set} LoRA set merged, {}", args.to.display(), said(&written));
+        stage.publish("config.json", &words(&args))?;
+        tell!("{}: the vision tower with the {set} LoRA set merged, {}", args.to.display(), said(&written));
         return Ok(ExitCode::SUCCESS);
     }
     let written = model.save_weights(&to, &mut progress)?;
     drop(bar);
-    copy_tokenizer(&from, &args.to)?;
+    copy_tokenizer(&from, stage.path())?;
+    model.save_config(stage.path())?;
     // The configuration makes the folder a model, so it comes last.
-    model.save_config(&args.to)?;
+    stage.publish(pheye::model::CONFIG_FILE, &words(&args))?;
     let counts = model.config().counts()?;
     let parameters = counts.trained() + counts.frozen();
-    say!("{}: {parameters} parameters, {}", args.to.display(), said(&written));
+    tell!("{}: {parameters} parameters, {}", args.to.display(), said(&written));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the files are written until all of them are whole; `None` if an earlier conversion by the same options was killed
+/// while it put its last files in place, and is complete now.
+fn stage(args: &Args) -> anyhow::Result<Option<Staged>> {
+    let to = args.to.display().to_string();
+    match Staged::open(&args.to)? {
+        Opened::Completed(what) if what == words(args) => {
+            tell!("{to}: completed the conversion that was interrupted");
+            Ok(None)
+        }
+        Opened::Completed(_) => bail!(
+            "{to}: completed an earlier conversion by other options, which was interrupted; to convert anew, delete the \
+             folder or choose another"
+        ),
+        Opened::Ready(stage) => {
+            let partial = stage.path().display().to_string();
+            let on_signal = move || {
+                note!("interrupted; the same command starts again, or delete {partial}");
+                std::process::exit(130);
+            };
+            signals::on_stop(on_signal).context("signals cannot be waited for")?;
+            Ok(Some(stage))
+        }
+    }
+}
+
+/// The options that decide what a conversion writes.
+fn words(args: &Args) -> String {
+    let Args { from, to: _, extract_lora, merge_lora, lora_global, lora_local, dtype, bf16, shard_size } = args;
+    format!("{from:?} {extract_lora} {merge_lora:?} {lora_global:?} {lora_local:?} {dtype:?} {bf16} {shard_size}")
 }
 
 /// Copies the tokenizer with its configuration, which names the end token.
 fn copy_tokenizer(from: &Located, folder: &Path) -> anyhow::Result<()> {
     for name in ["tokenizer.json", "tokenizer_config.json"] {
-        let (tokenizer, to) = (from.tokenizer().with_file_name(name), folder.join(name));
+        let tokenizer = from.tokenizer().with_file_name(name);
         if tokenizer.exists() {
-            std::fs::copy(&tokenizer, &to)
-                .with_context(|| format!("{} to {}", tokenizer.display(), to.display()))?;
+            let read = pheye_files::open(&tokenizer, pheye_files::Kind::Regular);
+            let mut read = read.with_context(|| tokenizer.display().to_string())?;
+            atomic_write(folder.join(name), |out| std::io::copy(&mut read, out).map(drop))?;
         }
     }
     Ok(())

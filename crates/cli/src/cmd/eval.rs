@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use pheye::Assistant;
 use pheye::data::Manifest;
 use pheye::eval::{Accuracy, AccuracyOptions, Asked, Judged};
@@ -120,7 +120,7 @@ pub fn pick(sets: &[Answered], count: usize) -> anyhow::Result<Vec<Shown>> {
     Ok(shown)
 }
 
-/// Writes `text` to `path`.
+/// Writes `text` to `path`, all of it or nothing.
 pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| path.display().to_string())
+    Ok(pheye::weights::atomic_write(path, |out| out.write_all(text.as_bytes()))?)
 }

@@ -1,15 +1,24 @@
 //! The options of generation, as `pheye ask` takes them.
 
-use anyhow::Context;
 use pheye::model::{EarlyStopping, GenerationConfig};
 
-/// Each option by its name in [`GenerationConfig`] and on the command line, where they differ in more than dashes.
-const NAMES: [(&str, &str); 5] = [
-    ("num_beams", "beams"),
-    ("num_return_sequences", "answers"),
-    ("no_repeat_ngram_size", "no-repeat-ngram"),
-    ("stop_strings", "stop"),
-    ("eos_token_id", "stop"),
+/// Each option by its name in [`GenerationConfig`] and on the command line.
+const NAMES: [(&str, &str); 15] = [
+    ("max_new_tokens", "--max-new-tokens"),
+    ("min_new_tokens", "--min-new-tokens"),
+    ("num_beams", "--beams"),
+    ("length_penalty", "--length-penalty"),
+    ("early_stopping", "--early-stopping"),
+    ("num_return_sequences", "--answers"),
+    ("do_sample", "--sample"),
+    ("temperature", "--temperature"),
+    ("top_k", "--top-k"),
+    ("top_p", "--top-p"),
+    ("min_p", "--min-p"),
+    ("repetition_penalty", "--repetition-penalty"),
+    ("no_repeat_ngram_size", "--no-repeat-ngram"),
+    ("stop_strings", "--stop"),
+    ("eos_token_id", "--stop"),
 ];
 
 /// How answers are generated. Names and meaning are those of Hugging Face's generate().
@@ -93,17 +102,14 @@ impl GenerationArgs {
             no_repeat_ngram_size: self.no_repeat_ngram,
             ..plain
         };
-        config.validate().map_err(pheye::Error::from).or_else(named)?;
+        config.validate().map_err(named)?;
         Ok(config)
     }
 }
 
-/// An error about an option, with its name on the command line.
-fn named(error: pheye::Error) -> anyhow::Result<()> {
-    let pheye::Error::Model(pheye::model::Error::Generation { option, .. }) = &error else {
-        return Err(error.into());
-    };
-    let known = NAMES.iter().find(|(name, _)| name == option);
-    let flag = known.map_or_else(|| option.replace('_', "-"), |(_, flag)| (*flag).to_owned());
-    Err(error).with_context(|| format!("--{flag}"))
+/// An error about options, which it names as they are spelled on the command line.
+pub fn named(error: pheye::model::Error) -> anyhow::Error {
+    let pheye::model::Error::Generation { .. } = error else { return error.into() };
+    let text = NAMES.iter().fold(error.to_string(), |text, (name, flag)| text.replace(name, flag));
+    anyhow::Error::msg(text)
 }

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use anyhow::Context;
 use pheye::Assistant;
 use pheye::model::Options;
 use pheye::train::{Config, Interrupt, Start, Task, train};
 
 use super::eval::{measure, pick, sentence, write};
 use super::{DeviceArg, tidy};
-use crate::out::say;
+use crate::out::{note, tell};
 use crate::progress::Progress;
-use crate::{plot, show};
+use crate::{plot, show, signals};
 
 /// Train a model as a config file says
 ///
@@ -63,14 +64,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = Interrupt::default();
     let training = Arc::new(AtomicBool::new(true));
     let (handler, saving) = (stop.clone(), training.clone());
-    ctrlc::set_handler(move || {
+    let on_signal = move || {
         // A second signal does not wait for the step to end, and after the last step all is saved.
         if handler.stopped() || !saving.load(Ordering::SeqCst) {
             std::process::exit(130);
         }
         handler.stop();
-        eprintln!("saving, then stopping; once more to stop at once");
-    })?;
+        note!("saving, then stopping; once more to stop at once");
+    };
+    signals::on_stop(on_signal).context("signals cannot be waited for")?;
 
     let began = Instant::now();
     let mut progress = Progress::new(0, "steps");
@@ -78,14 +80,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     training.store(false, Ordering::SeqCst);
     progress.finish();
     if !outcome.finished {
-        say!("stopped after step {}; go on with --resume", outcome.step);
+        tell!("stopped after step {}; go on with --resume", outcome.step);
         return Ok(ExitCode::from(130));
     }
-    say!("trained {} steps in {:.0} s", outcome.step, began.elapsed().as_secs_f64());
+    tell!("trained {} steps in {:.0} s", outcome.step, began.elapsed().as_secs_f64());
     let out = config.resolve(&config.train.out);
     plot::losses(&out)?;
     if let Some(model) = &outcome.model {
-        say!("model: {}", tidy(model).display());
+        tell!("model: {}", tidy(model).display());
         if config.task == Task::Pheye && !config.data.test.is_empty() {
             report(&args, &config, &cx, &out, model)?;
         }
@@ -101,7 +103,7 @@ fn report(args: &Args, config: &Config, cx: &pheye::ops::Cx, out: &Path, model: 
     show::print(&shown, std::io::stdout().is_terminal());
     let sheet = out.join("answers.svg");
     write(&sheet, &show::svg(&shown))?;
-    say!("pictures: {}", tidy(&sheet).display());
-    say!("{}", sentence(&accuracy));
+    tell!("pictures: {}", tidy(&sheet).display());
+    tell!("{}", sentence(&accuracy));
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use pheye::eval::Stage;
 
 use super::DeviceArg;
-use crate::out::say;
+use crate::out::{say, tell};
 
 /// Compare every stage of a model with golden data computed by PyTorch
 ///
@@ -47,7 +47,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         );
         return Ok(code);
     }
-    say!("{:<14} {:>10} {:>10}", "stage", "error", "allowed");
+    tell!("{:<14} {:>10} {:>10}", "stage", "error", "allowed");
     let group = |s: &Stage| GROUPS.iter().position(|(prefix, ..)| s.name.starts_with(prefix));
     report.stages.iter().filter(|s| group(s).is_none()).for_each(|s| line(&s.name, s));
     for (i, (_, name, what)) in GROUPS.iter().enumerate() {
@@ -55,14 +55,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         members().filter(|s| args.verbose || !s.passed()).for_each(|s| line(&s.name, s));
         let worst = members().max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
         if let (Some(worst), false) = (worst, args.verbose) {
-            say!("{} {what}; nearest to its bound is {}:", members().count(), worst.name);
+            tell!("{} {what}; nearest to its bound is {}:", members().count(), worst.name);
             line(name, worst);
         }
     }
     let failed = report.stages.iter().filter(|s| !s.passed()).count();
     match failed {
-        0 => say!("passed: {} stages", report.stages.len()),
-        n => say!("FAILED: {n} of {} stages", report.stages.len()),
+        0 => tell!("passed: {} stages", report.stages.len()),
+        n => tell!("FAILED: {n} of {} stages", report.stages.len()),
     }
     Ok(code)
 }
@@ -74,5 +74,5 @@ fn ratio(s: &Stage) -> f64 {
 
 fn line(name: &str, s: &Stage) {
     let verdict = if s.passed() { "ok" } else { "OUT OF BOUNDS" };
-    say!("{name:<14} {:>10.2e} {:>10.2e}  {verdict}", s.error, s.allowed);
+    tell!("{name:<14} {:>10.2e} {:>10.2e}  {verdict}", s.error, s.allowed);
 }
