@@ -85,5 +85,7 @@ fn threads() -> anyhow::Result<()> {
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = rayon::ThreadPoolBuilder::new().num_threads(asked.min(processors.max(MOST_THREADS)));
-    threads.build_global().context("the threads that compute could not be started (RAYON_NUM_THREADS sets their number)")
+    threads
+        .build_global()
+        .context("the threads that compute could not be started (RAYON_NUM_THREADS sets their number)")
 }

@@ -52,7 +52,9 @@ impl Progress {
                 self.line(&format!("{trained} trained parameters, steps {from} to {total}"));
             }
             Event::Step(step) => self.step(step),
-            Event::Saved(path) => self.bar.set_message(format!("saved {}", quoted(&path.display().to_string()))),
+            Event::Saved(path) => {
+                self.bar.set_message(format!("saved {}", quoted(&path.display().to_string())))
+            }
             _ => {}
         }
     }

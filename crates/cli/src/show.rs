@@ -103,8 +103,10 @@ pub fn svg(shown: &[Shown]) -> String {
 
 /// `text` as XML 1.0 can hold it: most control characters may not stand in a document, in whatever form.
 fn escape(text: &str) -> String {
-    let allowed = |c: char| matches!(c, '\t' | '\n' | '\r') || !(c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}'));
-    let text: String = text.chars().map(|c| if allowed(c) { c } else { char::REPLACEMENT_CHARACTER }).collect();
+    let allowed =
+        |c: char| matches!(c, '\t' | '\n' | '\r') || !(c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}'));
+    let text: String =
+        text.chars().map(|c| if allowed(c) { c } else { char::REPLACEMENT_CHARACTER }).collect();
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -37,24 +38,40 @@ fn until(bench: &Bench, args: &[&str], step: usize) -> Child {
     child
 }
 
+/// How many kills in all: five, or `PHEYE_KILLS`.
+fn kills() -> usize {
+    std::env::var("PHEYE_KILLS").map_or(5, |text| text.parse().expect("PHEYE_KILLS is a number"))
+}
+
 #[test]
-fn killed_five_times() {
+fn killed_again_and_again() {
     let whole = Bench::new();
-    let killed = whole.twin();
     let file = whole.pheye("run.toml", STEPS, &[RUN]);
     ends(0, ["train", s(&file)]);
-
-    let file = killed.pheye("run.toml", STEPS, &[RUN]);
+    let left = whole.left("run");
+    std::fs::remove_dir_all(whole.path("run")).unwrap();
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = std::env::var("PHEYE_KILL_SEED").map_or(seed, |text| text.parse().unwrap());
     println!("PHEYE_KILL_SEED={seed} asks for the same moments again");
     let mut random = Random(seed);
-    // The moments: while some step before the middle of the run, or the save after it, is under way.
-    let mut steps: Vec<usize> = (0..5).map(|_| random.below(STEPS as u64 / 2) as usize).collect();
+    let mut killed = 0;
+    while killed < kills() {
+        // Five kills of one run, or as many as are still asked for.
+        let times = (kills() - killed).min(5);
+        killed_and_resumed(&whole.twin(), times, &mut random, &left);
+        killed += times;
+    }
+    println!("{killed} kills");
+}
+
+/// Kills a run `times` times, each while some step before its middle, or the save after it, is under way.
+fn killed_and_resumed(bench: &Bench, times: usize, random: &mut Random, left: &BTreeMap<String, Vec<u8>>) {
+    let file = bench.pheye("run.toml", STEPS, &[RUN]);
+    let mut steps: Vec<usize> = (0..times).map(|_| random.below(STEPS as u64 / 2) as usize).collect();
     steps.sort();
     for (i, step) in steps.into_iter().enumerate() {
         let flags: &[&str] = if i == 0 { &["train", s(&file)] } else { &["train", s(&file), "--resume"] };
-        let mut child = until(&killed, flags, step);
+        let mut child = until(bench, flags, step);
         std::thread::sleep(Duration::from_micros(random.below(20_000)));
         child.kill().unwrap();
         let status = child.wait().unwrap();
@@ -62,9 +79,7 @@ fn killed_five_times() {
     }
     let ended = ends(0, ["train", s(&file), "--resume"]);
     assert!(!ended.err.contains("passed over"), "{ended:#?}");
-    let left = killed.left("run");
-    assert_eq!(left.keys().filter(|n| n.starts_with("checkpoints/")).count(), 3 * 3, "{:?}", left.keys());
-    same(&left, &whole.left("run"));
+    same(&bench.left("run"), left);
 }
 
 fn signal(child: &Child, name: &str) {

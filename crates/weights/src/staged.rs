@@ -48,7 +48,10 @@ impl Staged {
         fs::create_dir_all(&partial).map_err(fault)?;
         let lock = File::create(partial.join(LOCK)).map_err(fault)?;
         if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            return Err(fault(io::Error::new(io::ErrorKind::ResourceBusy, "another process writes to this folder")));
+            return Err(fault(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another process writes to this folder",
+            )));
         }
         let mut staged = Staged { folder: folder.to_owned(), partial, made, published: false, _lock: lock };
         if let Ok(what) = fs::read_to_string(staged.partial.join(MOVING)) {

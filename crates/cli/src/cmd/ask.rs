@@ -68,7 +68,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok((Path::new(picture), question))
     });
     let also = also.collect::<anyhow::Result<Vec<_>>>()?;
-    let files: Vec<&Path> = [&*args.picture].into_iter().chain(also.iter().map(|(picture, _)| *picture)).collect();
+    let files: Vec<&Path> =
+        [&*args.picture].into_iter().chain(also.iter().map(|(picture, _)| *picture)).collect();
     let first = args.questions.iter().map(|q| (0, &q[..]));
     let (about, questions): (Vec<usize>, Vec<&str>) =
         first.chain(also.iter().enumerate().map(|(i, (_, question))| (i + 1, *question))).unzip();

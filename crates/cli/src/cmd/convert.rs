@@ -171,8 +171,11 @@ fn stage(args: &Args) -> anyhow::Result<Option<Staged>> {
 
 /// The options that decide what a conversion writes.
 fn words(args: &Args) -> String {
-    let Args { from, to: _, extract_lora, merge_lora, lora_global, lora_local, dtype, bf16, shard_size } = args;
-    format!("{from:?} {extract_lora} {merge_lora:?} {lora_global:?} {lora_local:?} {dtype:?} {bf16} {shard_size}")
+    let Args { from, to: _, extract_lora, merge_lora, lora_global, lora_local, dtype, bf16, shard_size } =
+        args;
+    format!(
+        "{from:?} {extract_lora} {merge_lora:?} {lora_global:?} {lora_local:?} {dtype:?} {bf16} {shard_size}"
+    )
 }
 
 /// Copies the tokenizer with its configuration, which names the end token.

@@ -160,7 +160,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    fn empty() -> Bench {
+    pub fn empty() -> Bench {
         let temporary = tempfile::tempdir().unwrap();
         Bench { dir: temporary.path().to_owned(), _temporary: Some(temporary) }
     }
