@@ -2,63 +2,40 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pheye_tensor::{DType, Shape, Tensor, bf16};
 use rayon::prelude::*;
 
+use crate::entry::{Entry, TensorInfo, gather};
 use crate::file::DataFile;
-use crate::header::Header;
 use crate::sniff::{Format, format};
 use crate::{Error, Result, StoredDType, convert, header, shards, torch};
 
 /// Named tensors in one file or in shards. Opening reads and checks names, types, shapes and places; the elements
 /// are read when asked for.
+///
+/// Frameworks put a prefix before all names (`module.`, `_orig_mod.`, Lightning's `model.`). A name that the file does
+/// not have is looked for behind the dotted prefixes that all its names share; the first tensor found decides which
+/// one, if any, and [`Checkpoint::stripped_prefix`] says it.
 pub struct Checkpoint {
     pub(crate) path: PathBuf,
+    pub(crate) format: Format,
     pub(crate) files: Vec<DataFile>,
+    pub(crate) contents: Contents,
+    /// Every dotted prefix that all names share, shortest first.
+    pub(crate) prefixes: Vec<String>,
+    /// The one that names are looked for behind; empty for none.
+    pub(crate) prefix: OnceLock<String>,
+}
+
+/// What a file, or an index and its shards, says it holds.
+#[derive(Default)]
+pub(crate) struct Contents {
     pub(crate) entries: BTreeMap<String, Entry>,
     pub(crate) metadata: BTreeMap<String, String>,
-}
-
-/// Where a tensor lies: checked to be inside its file.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) file: usize,
-    pub(crate) dtype: StoredDType,
-    pub(crate) dims: Vec<usize>,
-    /// Steps between elements, where they do not simply follow each other.
-    pub(crate) strides: Option<Vec<usize>>,
-    /// Of the first element, in the file.
-    pub(crate) start: u64,
-    /// Checksum of the elements, where the file has one.
-    pub(crate) crc: Option<u32>,
-}
-
-impl Entry {
-    pub(crate) fn elements(&self) -> usize {
-        self.dims.iter().product()
-    }
-
-    /// The size of its elements.
-    pub(crate) fn bytes(&self) -> u64 {
-        (self.elements() * self.dtype.size()) as u64
-    }
-
-    /// The bytes from its first element to its last, in the file.
-    pub(crate) fn range(&self) -> Range<u64> {
-        let elements = match &self.strides {
-            Some(strides) if self.elements() > 0 => {
-                1 + self.dims.iter().zip(strides).map(|(d, s)| (d - 1) * s).sum::<usize>()
-            }
-            _ => self.elements(),
-        };
-        self.start..self.start + (elements * self.dtype.size()) as u64
-    }
-
-    pub(crate) fn shape(&self) -> Option<Shape> {
-        Shape::try_new(&self.dims)
-    }
+    /// The keys under which torch's state dict was found, outermost first.
+    pub(crate) keys: Vec<String>,
 }
 
 impl Checkpoint {
@@ -70,14 +47,16 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
         let file = DataFile::open(path)?;
-        let (files, (entries, metadata)) = match format(&file)? {
+        let format = format(&file)?;
+        let (files, contents) = match format {
             Format::Index => shards::read(&file)?,
             format => {
-                let header = read_single(&file, format)?;
-                (vec![file], header)
+                let contents = read_single(&file, format)?;
+                (vec![file], contents)
             }
         };
-        Ok(Checkpoint { path: path.to_owned(), files, entries, metadata })
+        let prefixes = shared_prefixes(&contents.entries);
+        Ok(Checkpoint { path: path.to_owned(), format, files, contents, prefixes, prefix: OnceLock::new() })
     }
 
     /// The file that was opened.
@@ -85,21 +64,73 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The names of all tensors, sorted.
+    /// What that file is.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The names of all tensors, sorted, as they are in the file.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
+        self.contents.entries.keys().map(String::as_str)
     }
 
-    /// The free-form strings in a safetensors header; empty for other formats.
+    /// All tensors, sorted by name, those too that cannot be read.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorInfo<'_>> {
+        self.contents.entries.iter().map(|(name, entry)| TensorInfo {
+            name,
+            dtype: entry.dtype,
+            dims: &entry.dims,
+            bytes: entry.bytes,
+            file: &self.files[entry.file].path,
+            unusable: entry.unusable,
+        })
+    }
+
+    /// The free-form strings in a safetensors header, of shards those of all of them; empty for other formats.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
+        &self.contents.metadata
     }
 
-    /// Shape and stored type of tensor `name`; `None` when there is no such tensor or it has more than four
-    /// dimensions.
+    /// The keys under which a torch file holds its state dict, outermost first: `["model"]` for `{"model": {…}, …}`.
+    pub fn state_dict_keys(&self) -> &[String] {
+        &self.contents.keys
+    }
+
+    /// The prefix, with its dot, that all names of the file share and without which they are read; known once a tensor
+    /// was asked for.
+    pub fn stripped_prefix(&self) -> Option<&str> {
+        self.prefix.get().map(String::as_str).filter(|prefix| !prefix.is_empty())
+    }
+
+    /// Shape and stored type of tensor `name`; `None` when there is no such tensor, it has more than four dimensions, or
+    /// it is of a kind that is not read.
     pub fn info(&self, name: &str) -> Option<(Shape, StoredDType)> {
-        let entry = self.entries.get(name)?;
-        Some((entry.shape()?, entry.dtype))
+        let (_, entry) = self.find(name)?;
+        Some((entry.shape().filter(|_| entry.unusable.is_none())?, entry.dtype))
+    }
+
+    /// The tensor `name` and its name in the file.
+    pub(crate) fn find(&self, name: &str) -> Option<(&str, &Entry)> {
+        let get = |prefix: &str| {
+            let found = match prefix {
+                "" => self.contents.entries.get_key_value(name),
+                _ => self.contents.entries.get_key_value(&format!("{prefix}{name}")),
+            };
+            found.map(|(name, entry)| (name.as_str(), entry))
+        };
+        if let Some(prefix) = self.prefix.get() {
+            return get(prefix);
+        }
+        let prefixes = std::iter::once("").chain(self.prefixes.iter().map(String::as_str));
+        let (prefix, found) = prefixes.into_iter().find_map(|prefix| Some((prefix, get(prefix)?)))?;
+        self.prefix.get_or_init(|| prefix.to_owned());
+        Some(found)
+    }
+
+    /// `name`, a name in the file, and what it is without each prefix that all names share.
+    pub(crate) fn spellings<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let stripped = self.prefixes.iter().filter_map(|prefix| name.strip_prefix(prefix.as_str()));
+        std::iter::once(name).chain(stripped)
     }
 
     /// Tensor `name` with its elements converted to `dtype`, rounding to nearest even. Where the file holds them as
@@ -108,7 +139,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Missing`], [`Error::Rank`] above four dimensions, [`Error::DType`] when it holds no floats,
-    /// [`Error::Damaged`] when its bytes do not match their checksum.
+    /// [`Error::Unusable`] when it is of a kind that is not read, [`Error::Damaged`] when its bytes do not match their checksum.
     pub fn tensor(&self, name: &str, dtype: DType) -> Result<Tensor> {
         let entry = self.entry(name)?;
         let rank = entry.dims.len();
@@ -157,9 +188,14 @@ impl Checkpoint {
         Ok(out)
     }
 
+    /// The tensor `name`, which can be read.
     pub(crate) fn entry(&self, name: &str) -> Result<&Entry> {
         let missing = || Error::Missing { path: self.path.clone(), tensor: name.to_owned() };
-        self.entries.get(name).ok_or_else(missing)
+        let (_, entry) = self.find(name).ok_or_else(missing)?;
+        match entry.unusable {
+            None => Ok(entry),
+            Some(kind) => Err(Error::Unusable { path: self.path.clone(), tensor: name.to_owned(), kind }),
+        }
     }
 
     /// The tensor as it lies in the file, if its elements are as wanted.
@@ -176,11 +212,8 @@ impl Checkpoint {
         let Ok(tensor) = Tensor::shared(shape, dtype, Arc::new(file.shared(entry.range())?)) else {
             return Ok(None);
         };
-        match entry.crc {
-            // This also brings the pages into memory.
-            Some(_) => self.check(name, entry, crc_of(file.read(entry.range())?))?,
-            None => file.read_ahead(entry.range()),
-        }
+        file.read_ahead(entry.range());
+        self.check_record(name, entry, true)?;
         Ok(Some(tensor))
     }
 
@@ -199,6 +232,10 @@ impl Checkpoint {
         let (file, size) = (&self.files[entry.file], dtype.size());
         let bytes = file.read(entry.range())?;
         let piece = PIECE / size;
+        let whole = entry.is_whole_record();
+        if !whole {
+            self.check_record(name, entry, false)?;
+        }
         if let Some(strides) = &entry.strides {
             out.par_chunks_mut(piece).enumerate().for_each(|(i, out)| {
                 convert(dtype, &gather(bytes, entry, strides, i * piece..i * piece + out.len()), out);
@@ -209,7 +246,7 @@ impl Checkpoint {
         let crc = out.par_chunks_mut(piece).enumerate().map(|(i, out)| {
             let at = i * PIECE..i * PIECE + out.len() * size;
             let mut crc = crc32fast::Hasher::new();
-            if entry.crc.is_some() {
+            if whole {
                 crc.update(&bytes[at.clone()]);
             }
             convert(dtype, &bytes[at.clone()], out);
@@ -219,28 +256,49 @@ impl Checkpoint {
         let crc = crc.reduce(crc32fast::Hasher::new, joined);
         // Reading ahead brought pages in behind the pieces.
         file.give_back(entry.range());
-        self.check(name, entry, crc)
+        if whole { self.compare(name, entry, crc) } else { Ok(()) }
     }
 
-    pub(crate) fn check(&self, name: &str, entry: &Entry, crc: crc32fast::Hasher) -> Result<()> {
-        if entry.crc.is_some_and(|expected| expected != crc.finalize()) {
-            let path = self.files[entry.file].path.clone();
-            return Err(Error::Damaged { path, tensor: name.to_owned() });
+    /// Compares the bytes of the whole record that `entry` lies in with their checksum, unless that was done before. Their
+    /// pages stay in memory only if they are to be `kept`.
+    pub(crate) fn check_record(&self, name: &str, entry: &Entry, kept: bool) -> Result<()> {
+        let file = &self.files[entry.file];
+        match entry.record.as_ref().filter(|record| record.sound.get().is_none() && entry.elements() > 0) {
+            Some(record) => self.compare(name, entry, crc_of(file, record.range(), kept)?),
+            None => self.compare(name, entry, crc32fast::Hasher::new()),
         }
-        Ok(())
+    }
+
+    /// Compares `crc`, the checksum of the record that `entry` lies in, with the expected one, unless that was done before.
+    pub(crate) fn compare(&self, name: &str, entry: &Entry, crc: crc32fast::Hasher) -> Result<()> {
+        let sound = match &entry.record {
+            Some(record) if entry.elements() > 0 => {
+                *record.sound.get_or_init(|| crc.finalize() == record.crc)
+            }
+            _ => true,
+        };
+        if sound {
+            return Ok(());
+        }
+        let path = self.files[entry.file].path.clone();
+        Err(Error::Damaged { path, tensor: name.to_owned() })
     }
 }
 
 /// Bytes that one thread takes at a time: a multiple of every element size.
 pub(crate) const PIECE: usize = 1 << 20;
 
-fn crc_of(bytes: &[u8]) -> crc32fast::Hasher {
-    let piece = |bytes: &[u8]| {
+fn crc_of(file: &DataFile, range: Range<u64>, kept: bool) -> Result<crc32fast::Hasher> {
+    let pieces = file.read(range.clone())?.par_chunks(PIECE).enumerate().map(|(i, bytes)| {
         let mut crc = crc32fast::Hasher::new();
         crc.update(bytes);
+        let start = range.start + (i * PIECE) as u64;
+        if !kept {
+            file.give_back(start..start + bytes.len() as u64);
+        }
         crc
-    };
-    bytes.par_chunks(PIECE).map(piece).reduce(crc32fast::Hasher::new, joined)
+    });
+    Ok(pieces.reduce(crc32fast::Hasher::new, joined))
 }
 
 /// The checksum of two stretches, one after the other.
@@ -249,11 +307,22 @@ fn joined(mut first: crc32fast::Hasher, second: crc32fast::Hasher) -> crc32fast:
     first
 }
 
+/// Every dotted prefix that all names share, shortest first.
+fn shared_prefixes(entries: &BTreeMap<String, Entry>) -> Vec<String> {
+    // Names are sorted, so that what the first and the last share, all do.
+    let (Some((first, _)), Some((last, _))) = (entries.first_key_value(), entries.last_key_value()) else {
+        return vec![];
+    };
+    let common = first.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
+    let dots = first.match_indices('.').take_while(|&(dot, _)| dot < common);
+    dots.map(|(dot, _)| first[..=dot].to_owned()).collect()
+}
+
 /// The tensors of a file that holds their bytes itself.
-pub(crate) fn read_single(file: &DataFile, format: Format) -> Result<Header> {
+pub(crate) fn read_single(file: &DataFile, format: Format) -> Result<Contents> {
     match format {
         Format::Safetensors => header::read(file),
-        Format::Torch => Ok((torch::read(file)?, BTreeMap::new())),
+        Format::Torch => torch::read(file),
         Format::Index => {
             let looks_like = "JSON, perhaps an index of shards".to_owned();
             Err(Error::NotACheckpoint { path: file.path.clone(), looks_like })
@@ -261,23 +330,8 @@ pub(crate) fn read_single(file: &DataFile, format: Format) -> Result<Header> {
     }
 }
 
-/// Elements `which` of a strided tensor, counted row by row; `bytes` begin with its first element.
-pub(crate) fn gather(bytes: &[u8], entry: &Entry, strides: &[usize], which: Range<usize>) -> Vec<u8> {
-    let size = entry.dtype.size();
-    let mut packed = Vec::with_capacity(which.len() * size);
-    for element in which {
-        let (mut rest, mut at) = (element, 0);
-        for (d, s) in entry.dims.iter().zip(strides).rev() {
-            at += rest % d * s;
-            rest /= d;
-        }
-        packed.extend_from_slice(&bytes[at * size..(at + 1) * size]);
-    }
-    packed
-}
-
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Checkpoint({}, {} tensors)", self.path.display(), self.entries.len())
+        write!(f, "Checkpoint({}, {} tensors)", self.path.display(), self.contents.entries.len())
     }
 }

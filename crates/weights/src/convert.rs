@@ -12,7 +12,7 @@ pub(crate) fn to_f32(from: StoredDType, bytes: &[u8], out: &mut [f32]) -> Option
         F32 => each(bytes, out, f32::from_le_bytes),
         F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
         Bf16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
-        _ => None,
+        _ => each_f8(from, bytes, out, |v| v),
     }
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn to_bf16(from: StoredDType, bytes: &[u8], out: &mut [bf16]) -> Opti
         F32 => each(bytes, out, |b| bf16::from_f32(f32::from_le_bytes(b))),
         F16 => each(bytes, out, |b| bf16::from_f32(f16::from_le_bytes(b).to_f32())),
         Bf16 => each(bytes, out, bf16::from_le_bytes),
-        _ => None,
+        _ => each_f8(from, bytes, out, bf16::from_f32),
     }
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn to_f64(from: StoredDType, bytes: &[u8], out: &mut [f64]) -> Option
         F32 => each(bytes, out, |b| f32::from_le_bytes(b).into()),
         F16 => each(bytes, out, |b| f16::from_le_bytes(b).into()),
         Bf16 => each(bytes, out, |b| bf16::from_le_bytes(b).into()),
-        _ => None,
+        _ => each_f8(from, bytes, out, f64::from),
     }
 }
 
@@ -57,4 +57,36 @@ fn each<const N: usize, T>(bytes: &[u8], out: &mut [T], f: impl Fn([u8; N]) -> T
         *o = f(b);
     }
     Some(())
+}
+
+/// Floats of eight bits, all of which f32 and bf16 hold exactly.
+fn each_f8<T>(from: StoredDType, bytes: &[u8], out: &mut [T], f: impl Fn(f32) -> T) -> Option<()> {
+    match from {
+        F8E4M3 => each(bytes, out, |[b]| f(if b & 0x7f == 0x7f { f32::NAN } else { f8(b, 3, 7) })),
+        // The upper half of an f16.
+        F8E5M2 => each(bytes, out, |[b]| f(f16::from_bits(u16::from(b) << 8).to_f32())),
+        // Where -0 would be, these have their only NaN.
+        F8E4M3Fnuz => each(bytes, out, |[b]| f(if b == 0x80 { f32::NAN } else { f8(b, 3, 8) })),
+        F8E5M2Fnuz => each(bytes, out, |[b]| f(if b == 0x80 { f32::NAN } else { f8(b, 2, 16) })),
+        // Powers of two, without a sign.
+        F8E8M0 => each(bytes, out, |[b]| f(if b == 0xff { f32::NAN } else { exp2(i32::from(b) - 127) })),
+        _ => None,
+    }
+}
+
+/// The number `b` of a sign, an exponent with this bias, and `mantissa` bits; without infinities and NaN.
+fn f8(b: u8, mantissa: u32, bias: i32) -> f32 {
+    let sign = if b & 0x80 == 0 { 1.0 } else { -1.0 };
+    let exponent = i32::from((b & 0x7f) >> mantissa);
+    let fraction = f32::from(b & ((1 << mantissa) - 1)) * exp2(-(mantissa as i32));
+    match exponent {
+        0 => sign * fraction * exp2(1 - bias),
+        _ => sign * (1.0 + fraction) * exp2(exponent - bias),
+    }
+}
+
+/// 2 to the power `n`, which f32 holds: -149 to 127.
+fn exp2(n: i32) -> f32 {
+    let bits = if n < -126 { 1 << (n + 149) } else { (n + 127) << 23 };
+    f32::from_bits(bits as u32)
 }

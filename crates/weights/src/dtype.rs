@@ -11,7 +11,15 @@ pub enum StoredDType {
     Bf16,
     F8E4M3,
     F8E5M2,
+    F8E4M3Fnuz,
+    F8E5M2Fnuz,
+    F8E8M0,
+    F6E2M3,
+    F6E3M2,
+    F4,
+    C128,
     C64,
+    C32,
     I64,
     I32,
     I16,
@@ -21,47 +29,93 @@ pub enum StoredDType {
     U16,
     U8,
     Bool,
+    /// A type that has no meaning here; tensors of it are listed, never read.
+    Unknown,
 }
 
 use StoredDType::*;
 
-/// Each type with its name in safetensors, its storage class in torch, and its bytes per element.
-const TABLE: [(StoredDType, &str, &str, usize); 16] = [
-    (F64, "F64", "DoubleStorage", 8),
-    (F32, "F32", "FloatStorage", 4),
-    (F16, "F16", "HalfStorage", 2),
-    (Bf16, "BF16", "BFloat16Storage", 2),
-    (F8E4M3, "F8_E4M3", "Float8_e4m3fnStorage", 1),
-    (F8E5M2, "F8_E5M2", "Float8_e5m2Storage", 1),
-    (C64, "C64", "ComplexFloatStorage", 8),
-    (I64, "I64", "LongStorage", 8),
-    (I32, "I32", "IntStorage", 4),
-    (I16, "I16", "ShortStorage", 2),
-    (I8, "I8", "CharStorage", 1),
-    (U64, "U64", "UInt64Storage", 8),
-    (U32, "U32", "UInt32Storage", 4),
-    (U16, "U16", "UInt16Storage", 2),
-    (U8, "U8", "ByteStorage", 1),
-    (Bool, "BOOL", "BoolStorage", 1),
+/// Each type with its name in safetensors (or, for those that it does not have, one of the same make), its name in torch,
+/// and its bits per element.
+const TABLE: [(StoredDType, &str, &str, u64); 25] = [
+    (F64, "F64", "float64", 64),
+    (F32, "F32", "float32", 32),
+    (F16, "F16", "float16", 16),
+    (Bf16, "BF16", "bfloat16", 16),
+    (F8E4M3, "F8_E4M3", "float8_e4m3fn", 8),
+    (F8E5M2, "F8_E5M2", "float8_e5m2", 8),
+    (F8E4M3Fnuz, "F8_E4M3FNUZ", "float8_e4m3fnuz", 8),
+    (F8E5M2Fnuz, "F8_E5M2FNUZ", "float8_e5m2fnuz", 8),
+    (F8E8M0, "F8_E8M0", "float8_e8m0fnu", 8),
+    (F6E2M3, "F6_E2M3", "", 6),
+    (F6E3M2, "F6_E3M2", "", 6),
+    (F4, "F4", "", 4),
+    (C128, "C128", "complex128", 128),
+    (C64, "C64", "complex64", 64),
+    (C32, "C32", "complex32", 32),
+    (I64, "I64", "int64", 64),
+    (I32, "I32", "int32", 32),
+    (I16, "I16", "int16", 16),
+    (I8, "I8", "int8", 8),
+    (U64, "U64", "uint64", 64),
+    (U32, "U32", "uint32", 32),
+    (U16, "U16", "uint16", 16),
+    (U8, "U8", "uint8", 8),
+    (Bool, "BOOL", "bool", 8),
+    (Unknown, "unknown", "", 8),
+];
+
+/// Torch's typed storage classes. Every other type lies in an `UntypedStorage`, and its tensor names the type.
+const STORAGES: [(&str, StoredDType); 12] = [
+    ("DoubleStorage", F64),
+    ("FloatStorage", F32),
+    ("HalfStorage", F16),
+    ("BFloat16Storage", Bf16),
+    ("ComplexDoubleStorage", C128),
+    ("ComplexFloatStorage", C64),
+    ("LongStorage", I64),
+    ("IntStorage", I32),
+    ("ShortStorage", I16),
+    ("CharStorage", I8),
+    ("ByteStorage", U8),
+    ("BoolStorage", Bool),
 ];
 
 impl StoredDType {
-    /// Bytes of one element.
+    /// Bytes of one element; those of four or six bits count as one.
     pub fn size(self) -> usize {
-        self.row().3
+        self.row().3.div_ceil(8) as usize
+    }
+
+    /// Whether an element is a whole number of bytes, so that it can be read by itself.
+    pub(crate) fn is_whole_bytes(self) -> bool {
+        self.row().3.is_multiple_of(8)
+    }
+
+    /// Bytes of `elements` elements; `None` where they do not fill whole bytes or overflow.
+    pub(crate) fn bytes(self, elements: u64) -> Option<u64> {
+        let bits = elements.checked_mul(self.row().3)?;
+        bits.is_multiple_of(8).then_some(bits / 8)
     }
 
     /// The type that safetensors calls `name`.
     pub(crate) fn from_safetensors(name: &str) -> Option<StoredDType> {
-        TABLE.iter().find(|row| row.1 == name).map(|row| row.0)
+        let known =
+            |row: &&(StoredDType, &str, &str, u64)| row.1 == name && !matches!(row.0, C128 | C32 | Unknown);
+        TABLE.iter().find(known).map(|row| row.0)
+    }
+
+    /// The type that torch calls `name`.
+    pub(crate) fn from_torch(name: &str) -> Option<StoredDType> {
+        TABLE.iter().find(|row| row.2 == name && !name.is_empty()).map(|row| row.0)
     }
 
     /// The type of torch's storage class `name`.
     pub(crate) fn from_storage(name: &str) -> Option<StoredDType> {
-        TABLE.iter().find(|row| row.2 == name).map(|row| row.0)
+        STORAGES.iter().find(|row| row.0 == name).map(|row| row.1)
     }
 
-    fn row(self) -> &'static (StoredDType, &'static str, &'static str, usize) {
+    fn row(self) -> &'static (StoredDType, &'static str, &'static str, u64) {
         // Rows stand in the order of the enum, which a test checks.
         &TABLE[self as usize]
     }

@@ -1,10 +1,9 @@
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use pheye_tensor::{DType, Shape};
-
-use crate::StoredDType;
+use crate::{Mismatches, StoredDType};
+use pheye_files::quoted;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -15,79 +14,101 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[allow(missing_docs)] // fields are what the message says of them
 pub enum Error {
     /// The system refused to open or read a file.
-    #[error("{}: cannot read: {source}", path.display())]
+    #[error("{}: cannot be read", shown(path))]
     Read { path: PathBuf, source: io::Error },
     /// A file could not be written; whatever had its name before is untouched.
-    #[error("{}: cannot save (the old file, if any, is untouched): {source}", path.display())]
+    #[error("{}: cannot be saved (the old file, if any, is untouched)", shown(path))]
     Write { path: PathBuf, source: io::Error },
     /// A file that would have to be overwritten.
-    #[error("{} exists; choose another folder", path.display())]
+    #[error("{} exists; choose another folder", shown(path))]
     Exists { path: PathBuf },
     /// A file of zero bytes.
-    #[error("{}: the file is empty", path.display())]
+    #[error("{}: the file is empty", shown(path))]
     Empty { path: PathBuf },
     /// Neither safetensors, nor an index of shards, nor a torch zip.
-    #[error("{}: not a checkpoint (safetensors or torch zip); it looks like {looks_like}", path.display())]
+    #[error("{}: not a checkpoint (safetensors or torch zip); it looks like {looks_like}", shown(path))]
     NotACheckpoint { path: PathBuf, looks_like: String },
     /// A file of torch before 1.6, which is not a zip.
     #[error(
         "{}: saved in torch's format from before version 1.6, which is not read; convert it with \
-         `torch.save(torch.load(OLD, weights_only=True), NEW)`", path.display()
+         `torch.save(torch.load(OLD, weights_only=True), NEW)`",
+        shown(path)
     )]
     LegacyTorch { path: PathBuf },
+    /// A module compiled by `torch.jit`, with code beside its weights.
+    #[error(
+        "{}: a TorchScript archive, which holds code; save its weights alone: \
+         `torch.save(torch.jit.load(OLD, map_location=\"cpu\").state_dict(), NEW)`",
+        shown(path)
+    )]
+    TorchScript { path: PathBuf },
     /// The file ends before its contents do.
-    #[error("{}: truncated: {expected} bytes are needed, the file has {found}", path.display())]
+    #[error("{}: truncated: {expected} bytes are needed, the file has {found}", shown(path))]
     Truncated { path: PathBuf, expected: u64, found: u64 },
     /// Bytes follow the end of the contents.
-    #[error("{}: {extra} bytes follow the end of the checkpoint", path.display())]
+    #[error("{}: {extra} bytes follow the end of the checkpoint", shown(path))]
     Trailing { path: PathBuf, extra: u64 },
     /// The header claims a length that no real one has.
-    #[error("{}: the header claims {len} bytes, more than the {limit} allowed", path.display())]
+    #[error("{}: the header claims {len} bytes, more than the {limit} allowed", shown(path))]
     HeaderTooLong { path: PathBuf, len: u64, limit: u64 },
     /// The header of a safetensors file, or an index of shards, is not what it must be.
-    #[error("{}: bad header: {reason}", path.display())]
+    #[error("{}: bad header: {}", shown(path), quoted(reason))]
     Header { path: PathBuf, reason: String },
     /// A name occurs twice.
-    #[error("{}: tensor `{tensor}` occurs twice", path.display())]
+    #[error("{}: tensor `{}` occurs twice", shown(path), name(tensor))]
     Duplicate { path: PathBuf, tensor: String },
     /// An element type that this crate does not know.
-    #[error("{}: tensor `{tensor}` has the unknown element type `{dtype}`", path.display())]
+    #[error("{}: tensor `{}` has the unknown element type `{}`", shown(path), name(tensor), name(dtype))]
     UnknownDType { path: PathBuf, tensor: String, dtype: String },
     /// A tensor's bytes do not lie where and as long as they must.
-    #[error("{}: tensor `{tensor}`: {reason}", path.display())]
+    #[error("{}: tensor `{}`: {}", shown(path), name(tensor), quoted(reason))]
     Layout { path: PathBuf, tensor: String, reason: String },
     /// A zip that cannot be read.
-    #[error("{}: damaged or truncated zip: {reason}", path.display())]
+    #[error("{}: damaged or truncated zip: {}", shown(path), quoted(reason))]
     Zip { path: PathBuf, reason: String },
     /// A zip, but not one that torch wrote.
-    #[error("{}: a zip that torch did not write: {reason}", path.display())]
+    #[error("{}: a zip that `torch.save` did not write: {}", shown(path), quoted(reason))]
     NotTorchZip { path: PathBuf, reason: String },
     /// A tensor's storage is not in the zip, or not of the size its tensors claim.
-    #[error("{}: tensor `{tensor}`: record `{record}` {reason}", path.display())]
+    #[error("{}: tensor `{}`: record `{}` {}", shown(path), name(tensor), name(record), quoted(reason))]
     Record { path: PathBuf, tensor: String, record: String, reason: String },
-    /// A tensor's bytes changed since they were written.
-    #[error("{}: tensor `{tensor}`: its bytes do not match their checksum; the file is damaged", path.display())]
+    /// A tensor's bytes, or others of its record, changed since they were written.
+    #[error(
+        "{}: tensor `{}`: its bytes do not match their checksum; the file is damaged",
+        shown(path),
+        name(tensor)
+    )]
     Damaged { path: PathBuf, tensor: String },
     /// The pickle uses something that no saved state dict needs.
-    #[error("{}: bad pickle at byte {at}: {reason}", path.display())]
+    #[error("{}: bad pickle at byte {at}: {reason}", shown(path))]
     Pickle { path: PathBuf, at: usize, reason: String },
-    /// The pickle names a class or function outside the few that build tensors.
-    #[error("{}: refused: the pickle refers to `{global}`, and a checkpoint of tensors has no use for it", path.display())]
+    /// The pickle names a class or function outside those that state dicts are made of.
+    #[error(
+        "{}: refused: the pickle refers to `{}`, which no state dict of tensors needs. If you trust its maker, load it \
+         in Python and save the tensors alone: `c = torch.load(OLD, weights_only=False)`, then \
+         `torch.save(c[\"state_dict\"], NEW)` with the key under which they are, or `torch.save(c.state_dict(), NEW)` if \
+         it is a whole model",
+        shown(path),
+        name(global)
+    )]
     ForbiddenGlobal { path: PathBuf, global: String },
     /// A pickle without a state dict.
-    #[error("{}: no tensors found; at the top it has {top}", path.display())]
+    #[error("{}: no tensors found; at the top it has {}", shown(path), quoted(top))]
     NoTensors { path: PathBuf, top: String },
     /// A shard that an index names cannot be used.
-    #[error("{}: shard `{shard}`: {reason}", path.display())]
+    #[error("{}: shard `{}`: {}", shown(path), name(shard), quoted(reason))]
     Shard { path: PathBuf, shard: String, reason: String },
     /// A tensor that the checkpoint does not hold.
-    #[error("{}: no tensor `{tensor}`", path.display())]
+    #[error("{}: no tensor `{}`", shown(path), name(tensor))]
     Missing { path: PathBuf, tensor: String },
-    /// A tensor of more dimensions than [`Shape`] has.
-    #[error("{}: tensor `{tensor}` has {rank} dimensions, at most 4 are supported", path.display())]
+    /// A tensor of more dimensions than [`pheye_tensor::Shape`] has.
+    #[error("{}: tensor `{}` has {rank} dimensions, at most 4 are supported", shown(path), name(tensor))]
     Rank { path: PathBuf, tensor: String, rank: usize },
+    /// A tensor of a kind that is not read.
+    #[error("{}: tensor `{}` {kind}", shown(path), name(tensor))]
+    Unusable { path: PathBuf, tensor: String, kind: Unusable },
     /// Elements that cannot become what was asked for.
-    #[error("{}: tensor `{tensor}` holds {dtype}, {wanted} needed", path.display())]
+    #[error("{}: tensor `{}` holds {dtype}, {wanted} needed", shown(path), name(tensor))]
     DType { path: PathBuf, tensor: String, dtype: StoredDType, wanted: &'static str },
     /// A checkpoint that does not fit the network.
     #[error(transparent)]
@@ -97,70 +118,56 @@ pub enum Error {
     Tensor(#[from] pheye_tensor::Error),
 }
 
+/// `path` on one line, without control characters: an index of shards names files as it likes.
+pub(crate) fn shown(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+/// A name from a file, on one line and not without end.
+pub(crate) fn name(name: &str) -> String {
+    const LONGEST: usize = 300;
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => quoted(&name[..end]) + "…",
+        None => quoted(name),
+    }
+}
+
+/// Why a tensor that a checkpoint lists is not read. That matters only when a network asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the messages are their description
+pub enum Unusable {
+    Sparse,
+    Quantized,
+    Meta,
+    Nested,
+    Subclass,
+    Lazy,
+    OtherDevice,
+    DType,
+    Narrow,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unusable::Sparse => "is sparse, which is not read; save its `to_dense()`",
+            Unusable::Quantized => "is quantized by torch, which is not read; save its `dequantize()`",
+            Unusable::Meta => "is on the meta device: the file holds none of its elements",
+            Unusable::Nested => "is nested, which is not read",
+            Unusable::Subclass => {
+                "is of a subclass of `torch.Tensor` without elements of its own, which is not read"
+            }
+            Unusable::Lazy => "is a negated or conjugated view; save its `resolve_neg()` or `resolve_conj()`",
+            Unusable::OtherDevice => "was kept as another element type than it has, which is not read",
+            Unusable::DType => "has an element type that is not read",
+            Unusable::Narrow => "has elements of less than a byte, which are not read",
+        })
+    }
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
         io::Error::other(error)
     }
 }
-
-/// Every way in which a checkpoint does not fit a network.
-#[derive(Debug)]
-pub struct Mismatches {
-    /// The checkpoint.
-    pub path: PathBuf,
-    /// The faults, in the order in which they were met; unused tensors last.
-    pub faults: Vec<Fault>,
-}
-
-/// One way in which a checkpoint does not fit a network.
-#[derive(Debug)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum Fault {
-    /// The network has a parameter that the checkpoint lacks.
-    Missing { tensor: String, shape: Shape },
-    /// The shapes differ.
-    Shape { tensor: String, expected: Shape, found: Vec<usize> },
-    /// The elements are not floats.
-    DType { tensor: String, expected: DType, found: StoredDType },
-    /// The checkpoint holds a tensor that the network has no place for.
-    Unused { tensor: String },
-    /// The tensor is there but cannot be read.
-    Unreadable { tensor: String, error: Box<Error> },
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Missing { tensor, shape } => write!(f, "missing `{tensor}` {shape}"),
-            Fault::Shape { tensor, expected, found } => {
-                write!(f, "`{tensor}` has shape {found:?}, the network needs {expected}")
-            }
-            Fault::DType { tensor, expected, found } => {
-                write!(f, "`{tensor}` holds {found}, the network needs {expected}")
-            }
-            Fault::Unused { tensor } => write!(f, "unused `{tensor}`"),
-            Fault::Unreadable { tensor, error } => write!(f, "cannot read `{tensor}`: {error}"),
-        }
-    }
-}
-
-/// A longer list helps nobody.
-const LISTED: usize = 40;
-
-impl fmt::Display for Mismatches {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n = self.faults.len();
-        let s = if n == 1 { "" } else { "es" };
-        write!(f, "{}: does not fit the network, {n} mismatch{s}:", self.path.display())?;
-        for fault in self.faults.iter().take(LISTED) {
-            write!(f, "\n  {fault}")?;
-        }
-        if n > LISTED {
-            write!(f, "\n  and {} more", n - LISTED)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Mismatches {}

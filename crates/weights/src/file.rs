@@ -1,7 +1,9 @@
-use std::fs::File;
+use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use pheye_files::Kind;
 
 use crate::map::{Map, Mapped};
 use crate::{Error, Result};
@@ -16,12 +18,14 @@ pub(crate) struct DataFile {
 impl DataFile {
     pub(crate) fn open(path: &Path) -> Result<DataFile> {
         let read = |source| Error::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(read)?;
-        let meta = file.metadata().map_err(read)?;
+        // Looked at before opening, which for a FIFO would wait for a writer.
+        let meta = fs::metadata(path).map_err(read)?;
         if !meta.is_file() {
             let looks_like = if meta.is_dir() { "a folder" } else { "a device or pipe" };
             return Err(Error::NotACheckpoint { path: path.to_owned(), looks_like: looks_like.into() });
         }
+        let file = pheye_files::open(path, Kind::Regular).map_err(read)?;
+        let meta = file.metadata().map_err(read)?;
         if meta.len() == 0 {
             return Err(Error::Empty { path: path.to_owned() });
         }

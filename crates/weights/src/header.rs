@@ -6,15 +6,13 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use crate::checkpoint::Entry;
+use crate::checkpoint::Contents;
+use crate::entry::Entry;
 use crate::file::DataFile;
-use crate::{Error, Result, StoredDType};
+use crate::{Error, Result, StoredDType, Unusable};
 
 /// As in the reference implementation.
 pub(crate) const LIMIT: u64 = 100_000_000;
-
-/// Entries of the file's header, and its free-form metadata.
-pub(crate) type Header = (BTreeMap<String, Entry>, BTreeMap<String, String>);
 
 #[derive(Deserialize)]
 struct Claim {
@@ -58,7 +56,7 @@ impl<'de> Deserialize<'de> for Claims {
 }
 
 /// Reads and checks the header of `file`, the only file of its checkpoint.
-pub(crate) fn read(file: &DataFile) -> Result<Header> {
+pub(crate) fn read(file: &DataFile) -> Result<Contents> {
     let path = || file.path.clone();
     let len = file.read(0..8)?.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
     if len > LIMIT {
@@ -81,7 +79,8 @@ pub(crate) fn read(file: &DataFile) -> Result<Header> {
             dtype: claim.dtype.clone(),
         })?;
         let (from, to) = claim.data_offsets;
-        let bytes = claim.shape.iter().try_fold(dtype.size() as u64, |n, &d| n.checked_mul(d));
+        let elements = claim.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+        let bytes = elements.and_then(|n| dtype.bytes(n));
         let claimed = || format!("{dtype} {:?} cannot lie at bytes {from} to {to}", claim.shape);
         if bytes.is_none() || to.checked_sub(from) != bytes {
             return Err(layout(claimed()));
@@ -98,7 +97,9 @@ pub(crate) fn read(file: &DataFile) -> Result<Header> {
         // Past the check of the file's length below, every size fits.
         let start = data.checked_add(from).ok_or_else(|| layout(claimed()))?;
         let dims = claim.shape.iter().map(|&d| d as usize).collect();
-        let entry = Entry { file: 0, dtype, dims, strides: None, start, crc: None };
+        let unusable = (!dtype.is_whole_bytes()).then_some(Unusable::Narrow);
+        let (strides, record) = (None, None);
+        let entry = Entry { file: 0, dtype, dims, strides, start, bytes: to - from, record, unusable };
         if entries.insert(name.clone(), entry).is_some() {
             return Err(Error::Duplicate { path: path(), tensor: name });
         }
@@ -108,6 +109,6 @@ pub(crate) fn read(file: &DataFile) -> Result<Header> {
     match expected.cmp(&file.len) {
         std::cmp::Ordering::Greater => Err(Error::Truncated { path: path(), expected, found: file.len }),
         std::cmp::Ordering::Less => Err(Error::Trailing { path: path(), extra: file.len - expected }),
-        std::cmp::Ordering::Equal => Ok((entries, claims.metadata)),
+        std::cmp::Ordering::Equal => Ok(Contents { entries, metadata: claims.metadata, keys: vec![] }),
     }
 }

@@ -7,13 +7,17 @@
 //! [`Sharded`] those of a checkpoint, piece by piece, into one file or shards.
 #![deny(unsafe_code)]
 
+mod atomic;
 mod checkpoint;
 mod convert;
 mod dtype;
+mod entry;
 mod error;
 mod file;
+mod globals;
 mod header;
 mod map;
+mod mismatch;
 mod names;
 mod pickle;
 mod save;
@@ -24,11 +28,15 @@ mod staged;
 mod stream;
 mod torch;
 
+pub use atomic::{atomic_write, copy_atomically};
 pub use checkpoint::Checkpoint;
 pub use dtype::StoredDType;
-pub use error::{Error, Fault, Mismatches, Result};
+pub use entry::TensorInfo;
+pub use error::{Error, Result, Unusable};
+pub use mismatch::{Fault, Mismatches, Prefix};
 pub use names::NameMap;
-pub use save::{atomic_write, save_safetensors, write_elements};
+pub use save::{save_safetensors, write_elements};
+pub use sniff::Format;
 pub use source::CheckpointSource;
 pub use staged::{Opened, Staged};
 pub use stream::{Elements, Item, Sharded, Written, refuse_existing};

@@ -1,4 +1,4 @@
-//! Files in memory by the system's paging: the only `unsafe` of this crate.
+//! Files in memory by the system's paging: the only `unsafe` of this crate. Miri, which maps no files, gets them read.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -6,11 +6,42 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+#[cfg(not(miri))]
 use memmap2::Mmap;
 
 /// A file mapped for reading.
+#[cfg(not(miri))]
 pub(crate) struct Map(Mmap);
 
+/// A file read whole; in words, so that elements are as aligned as in a map.
+#[cfg(miri)]
+pub(crate) struct Map {
+    words: Vec<u64>,
+    bytes: usize,
+}
+
+#[cfg(miri)]
+impl Map {
+    pub(crate) fn new(mut file: &File) -> io::Result<Map> {
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut file, &mut bytes)?;
+        let len = bytes.len();
+        bytes.resize(len.next_multiple_of(8), 0);
+        let words = bytes.as_chunks().0.iter().map(|&word| u64::from_ne_bytes(word)).collect();
+        Ok(Map { words, bytes: len })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the words are as many bytes or more, all of them written, and any byte may be read as u8.
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), self.bytes) }
+    }
+
+    pub(crate) fn read_ahead(&self, _: Range<usize>) {}
+
+    pub(crate) fn give_back(&self, _: Range<usize>) {}
+}
+
+#[cfg(not(miri))]
 impl Map {
     pub(crate) fn new(file: &File) -> io::Result<Map> {
         // SAFETY: the bytes are only ever read as plain numbers, any bit pattern of which is valid. That nobody cuts or

@@ -23,23 +23,22 @@ impl NameMap {
         self
     }
 
-    /// The map for a vision tower in `checkpoint`: none where its names are a Pheye checkpoint's, else [`NameMap::clip`].
+    /// The map for a vision tower in `checkpoint`: none where its names are a Pheye checkpoint's, else [`NameMap::clip`] or
+    /// [`NameMap::clip_vision`].
     pub fn of_vision(checkpoint: &Checkpoint) -> NameMap {
-        if checkpoint.names().any(|n| n.starts_with("vision_encoder.")) {
-            NameMap::default()
-        } else {
-            NameMap::clip()
+        match () {
+            () if has(checkpoint, "vision_encoder.") => NameMap::default(),
+            () if !has(checkpoint, "vision_model.") && has(checkpoint, "embeddings.patch_embedding.") => {
+                NameMap::clip_vision()
+            }
+            () => NameMap::clip(),
         }
     }
 
     /// The map for a language model in `checkpoint`: none where its names are a Pheye checkpoint's, else
     /// [`NameMap::phi`].
     pub fn of_text(checkpoint: &Checkpoint) -> NameMap {
-        if checkpoint.names().any(|n| n.starts_with("lang_encoder.")) {
-            NameMap::default()
-        } else {
-            NameMap::phi()
-        }
+        if has(checkpoint, "lang_encoder.") { NameMap::default() } else { NameMap::phi() }
     }
 
     /// For a CLIP model as published: `vision_model.embeddings.…`, without adapters.
@@ -47,6 +46,11 @@ impl NameMap {
         NameMap::default()
             .prefix("vision_encoder.vision_model.base_model.model.", "vision_model.")
             .drop(".base_layer")
+    }
+
+    /// For the vision tower alone as transformers saves it since version 5.6: `embeddings.…`, without adapters.
+    pub fn clip_vision() -> NameMap {
+        NameMap::default().prefix("vision_encoder.vision_model.base_model.model.", "").drop(".base_layer")
     }
 
     /// For a Phi model as published: `model.layers.N.…`.
@@ -66,4 +70,9 @@ impl NameMap {
         let mapped = replaced.unwrap_or_else(|| name.to_owned());
         self.dropped.iter().fold(mapped, |n, infix| n.replace(infix, ""))
     }
+}
+
+/// Whether a name in `checkpoint` begins with `start`, perhaps behind a prefix that all share.
+fn has(checkpoint: &Checkpoint, start: &str) -> bool {
+    checkpoint.names().any(|name| checkpoint.spellings(name).any(|name| name.starts_with(start)))
 }

@@ -1,109 +1,142 @@
-//! The part of Python's pickle that torch uses for state dicts (protocol 2), read as data.
+//! Python's pickle as torch uses it for state dicts (protocols 2 to 5), read as data.
 //!
-//! A pickle is a program for a stack machine that may call any Python function. This machine knows three
-//! functions, all of which it replaces by plain data, and torch's storage classes; whatever else a pickle names
-//! is refused. Values live in a table and refer to each other by index, so that shared and cyclic values cost
-//! nothing, and every instruction makes at most one value: memory stays proportional to the pickle.
+//! A pickle is a program for a stack machine that may call any Python function. This machine calls nothing: of the
+//! functions that torch's own safe loader allows it knows what they would make (`globals.rs`), and whatever else a
+//! pickle names is refused. Values live in a table and refer to each other by index, so that shared and cyclic values
+//! cost nothing; every instruction makes at most one value of a fixed size, and there is a limit for their number:
+//! memory stays proportional to the pickle.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::{Error, Result, StoredDType};
+use crate::globals::{self, Foreign, Global, Storage, View};
+use crate::{Error, Result};
 
 /// Index of a value.
-pub(crate) type Id = usize;
+pub(crate) type Id = u32;
 
 pub(crate) enum Value {
-    /// None, a float, or anything else that no tensor is made of.
+    /// None, a float, bytes, or anything else that no tensor is made of.
     Opaque,
+    /// A set; what is in it says nothing about tensors.
+    Set,
     Int(i64),
     /// Place of the text in the pickle.
-    Str(Range<usize>),
-    Tuple(Vec<Id>),
+    Str(Range<u32>),
+    Tuple(Box<[Id]>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    StorageType(StoredDType),
-    Callable(Callable),
+    Global(Global),
     Storage(Storage),
     Tensor(View),
+    /// A tensor of a kind that is not read.
+    Foreign(Foreign),
 }
 
-#[derive(Clone, Copy)]
-pub(crate) enum Callable {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-}
+/// Values that all have in common.
+const OPAQUE: Id = 0;
+const SET: Id = 1;
+const EMPTY: Id = 2;
 
-/// Elements in a record of the zip.
-#[derive(Clone, Copy)]
-pub(crate) struct Storage {
-    pub(crate) dtype: StoredDType,
-    /// A string: the record's name.
-    pub(crate) key: Id,
-    pub(crate) elements: u64,
-}
-
-/// A tensor: a strided view of a storage, in elements.
-#[derive(Clone)]
-pub(crate) struct View {
-    pub(crate) storage: Storage,
-    pub(crate) offset: u64,
-    pub(crate) dims: Vec<u64>,
-    pub(crate) strides: Vec<u64>,
-}
+/// Values, remembered values and values on the stack that a pickle may have, each: far more than a checkpoint needs.
+const LIMIT: usize = 1 << 23;
+/// Lists of values that may be open inside each other.
+const DEEP: usize = 1 << 20;
 
 /// What a pickle says.
 pub(crate) struct Pickle<'a> {
-    bytes: &'a [u8],
-    values: Vec<Value>,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) values: Vec<Value>,
     pub(crate) root: Id,
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads the pickle `bytes` of the file `path`.
+    /// Reads the pickle `bytes`, at most 4 GiB, of the file `path`.
     pub(crate) fn read(bytes: &'a [u8], path: &Path) -> Result<Pickle<'a>> {
-        let mut m =
-            Machine { bytes, at: 0, values: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
+        // A power of two, as its growth doubles it up to the limit and not beyond.
+        let mut values = Vec::with_capacity(4);
+        values.extend([Value::Opaque, Value::Set, Value::Tuple([].into())]);
+        let so_far = Pickle { bytes, values, root: OPAQUE };
+        let mut m = Machine { so_far, at: 0, stack: vec![], marks: vec![], memo: vec![], remembered: 0 };
         match m.run() {
-            Ok(root) => Ok(Pickle { bytes, values: m.values, root }),
+            Ok(root) => Ok(Pickle { root, ..m.so_far }),
             Err(Stop::Forbidden(global)) => Err(Error::ForbiddenGlobal { path: path.to_owned(), global }),
             Err(Stop::Bad(reason)) => Err(Error::Pickle { path: path.to_owned(), at: m.at, reason }),
         }
     }
 
     pub(crate) fn get(&self, id: Id) -> &Value {
-        &self.values[id]
+        &self.values[id as usize]
     }
 
-    /// The text of value `id`, if it is a string.
-    pub(crate) fn text(&self, id: Id) -> Option<&'a str> {
-        match &self.values[id] {
-            Value::Str(range) => std::str::from_utf8(&self.bytes[range.clone()]).ok(),
+    /// The text of value `id`, if it is a string. Lone surrogates, which UTF-8 cannot hold, are written as Python
+    /// writes them: `\udce9`.
+    pub(crate) fn text(&self, id: Id) -> Option<Cow<'a, str>> {
+        match self.get(id) {
+            Value::Str(range) => text(&self.bytes[range.start as usize..range.end as usize]),
+            _ => None,
+        }
+    }
+
+    /// The items of a tuple or list.
+    pub(crate) fn items(&self, id: Id) -> Option<&[Id]> {
+        match self.get(id) {
+            Value::Tuple(items) => Some(items),
+            Value::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn natural(&self, id: Id) -> Option<u64> {
+        match *self.get(id) {
+            Value::Int(n) => n.try_into().ok(),
             _ => None,
         }
     }
 }
 
-enum Stop {
+/// UTF-8 as Python's `surrogatepass` has it.
+fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    let mut rest = match std::str::from_utf8(bytes) {
+        Ok(text) => return Some(Cow::Borrowed(text)),
+        Err(_) => bytes,
+    };
+    let mut out = String::new();
+    loop {
+        let valid = match std::str::from_utf8(rest) {
+            Ok(text) => return Some(Cow::Owned(out + text)),
+            Err(e) => e.valid_up_to(),
+        };
+        let (sound, wrong) = rest.split_at(valid);
+        out += std::str::from_utf8(sound).ok()?;
+        let &[0xed, high @ 0xa0..=0xbf, low @ 0x80..=0xbf, ref after @ ..] = wrong else { return None };
+        out += &format!("\\ud{:03x}", u32::from(high & 0x3f) << 6 | u32::from(low & 0x3f));
+        rest = after;
+    }
+}
+
+pub(crate) enum Stop {
     Bad(String),
     Forbidden(String),
 }
 
-fn bad<T>(reason: impl Into<String>) -> Result<T, Stop> {
+pub(crate) fn bad<T>(reason: impl Into<String>) -> Result<T, Stop> {
     Err(Stop::Bad(reason.into()))
 }
 
 struct Machine<'a> {
-    bytes: &'a [u8],
+    so_far: Pickle<'a>,
     at: usize,
-    values: Vec<Value>,
     stack: Vec<Id>,
     /// Heights of the stack where a list of arguments begins.
-    marks: Vec<usize>,
-    memo: HashMap<u32, Id>,
+    marks: Vec<u32>,
+    /// Remembered values by their number, `NOTHING` between them.
+    memo: Vec<Id>,
+    remembered: u32,
 }
+
+const NOTHING: Id = Id::MAX;
 
 impl Machine<'_> {
     fn run(&mut self) -> Result<Id, Stop> {
@@ -111,82 +144,156 @@ impl Machine<'_> {
             return bad("it does not begin with its protocol");
         }
         let [protocol] = self.array()?;
-        if protocol != 2 {
-            return bad(format!("protocol {protocol}; torch writes 2"));
+        if !(2..=5).contains(&protocol) {
+            return bad(format!("protocol {protocol}; 2 to 5 are read"));
         }
         loop {
             let [op] = self.array()?;
-            match op {
-                b'.' => return self.pop(),
-                b'(' => self.marks.push(self.stack.len()),
-                b'N' | 0x88 | 0x89 => self.push(Value::Opaque),
-                b'K' => self.int::<1>(|b| b[0].into())?,
-                b'M' => self.int(|b| u16::from_le_bytes(b).into())?,
-                b'J' => self.int(|b| i32::from_le_bytes(b).into())?,
-                0x8a => self.long()?,
-                b'G' => {
-                    self.take(8)?;
-                    self.push(Value::Opaque);
-                }
-                b'X' => {
-                    let n = u32::from_le_bytes(self.array()?) as usize;
-                    let start = self.at;
-                    if std::str::from_utf8(self.take(n)?).is_err() {
-                        return bad("a string is not UTF-8");
-                    }
-                    self.push(Value::Str(start..start + n));
-                }
-                b'}' => self.push(Value::Dict(vec![])),
-                b']' => self.push(Value::List(vec![])),
-                b')' => self.push(Value::Tuple(vec![])),
-                0x85..=0x87 => {
-                    let n = usize::from(op - 0x84);
-                    self.tuple(self.stack.len().wrapping_sub(n))?;
-                }
-                b't' => {
-                    let mark = self.mark()?;
-                    self.tuple(mark)?;
-                }
-                b's' => {
-                    let from = self.stack.len().wrapping_sub(2);
-                    self.extend_dict(from)?;
-                }
-                b'u' => {
-                    let from = self.mark()?;
-                    self.extend_dict(from)?;
-                }
-                b'a' => self.extend_list(self.stack.len().wrapping_sub(1))?,
-                b'e' => {
-                    let from = self.mark()?;
-                    self.extend_list(from)?;
-                }
-                b'q' => {
-                    let [n] = self.array()?;
-                    self.store(n.into())?;
-                }
-                b'r' => {
-                    let n = u32::from_le_bytes(self.array()?);
-                    self.store(n)?;
-                }
-                b'h' => {
-                    let [n] = self.array()?;
-                    self.recall(n.into())?;
-                }
-                b'j' => {
-                    let n = u32::from_le_bytes(self.array()?);
-                    self.recall(n)?;
-                }
-                b'c' => self.global()?,
-                b'Q' => self.storage()?,
-                b'R' => self.call()?,
-                b'b' => self.build()?,
-                _ => return bad(format!("instruction {op:#04x} is not one that tensors need")),
+            if op == b'.' {
+                return self.pop();
+            }
+            if !(self.literal(op)? || self.collection(op)? || self.reference(op)?) {
+                return bad(format!("instruction {op:#04x} is not one that tensors need"));
             }
         }
     }
 
+    /// Instructions that carry a value.
+    fn literal(&mut self, op: u8) -> Result<bool, Stop> {
+        match op {
+            b'N' | 0x88 | 0x89 => self.push_id(OPAQUE)?,
+            b'K' => self.int::<1>(|b| b[0].into())?,
+            b'M' => self.int(|b| u16::from_le_bytes(b).into())?,
+            b'J' => self.int(|b| i32::from_le_bytes(b).into())?,
+            b'G' => self.skip(8)?,
+            0x8a => {
+                let [n] = self.array()?;
+                self.long(n.into())?;
+            }
+            0x8b | b'X' | b'B' => {
+                let n = u32::from_le_bytes(self.array()?) as usize;
+                match op {
+                    0x8b => self.long(n)?,
+                    b'X' => self.string(n)?,
+                    _ => self.skip(n)?,
+                }
+            }
+            0x8c => {
+                let [n] = self.array()?;
+                self.string(n.into())?;
+            }
+            // Bytes, and the strings of Python 2, which may be any bytes.
+            b'C' | b'U' => {
+                let [n] = self.array()?;
+                let (start, n) = (self.at, usize::from(n));
+                let text = op == b'U' && text(self.take(n)?).is_some();
+                self.at = start;
+                if text { self.string(n)? } else { self.skip(n)? }
+            }
+            0x8d | 0x8e | 0x96 => {
+                let n = usize::try_from(u64::from_le_bytes(self.array()?)).unwrap_or(usize::MAX);
+                if op == 0x8d { self.string(n)? } else { self.skip(n)? }
+            }
+            // The length of a frame is for whoever reads from a stream.
+            0x95 => _ = self.take(8)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Instructions that make tuples, lists, dicts and sets, or fill them.
+    fn collection(&mut self, op: u8) -> Result<bool, Stop> {
+        match op {
+            b'(' if self.marks.len() == DEEP => return bad("lists of values lie too deep inside each other"),
+            b'(' => self.marks.push(self.stack.len() as u32),
+            b'}' => self.push(Value::Dict(vec![]))?,
+            b']' => self.push(Value::List(vec![]))?,
+            b')' => self.push_id(EMPTY)?,
+            0x8f => self.push_id(SET)?,
+            0x85..=0x87 => self.tuple(self.stack.len().wrapping_sub(usize::from(op - 0x84)))?,
+            b't' => {
+                let from = self.mark()?;
+                self.tuple(from)?;
+            }
+            b's' => self.extend_dict(self.stack.len().wrapping_sub(2))?,
+            b'u' => {
+                let from = self.mark()?;
+                self.extend_dict(from)?;
+            }
+            b'a' => self.extend_list(self.stack.len().wrapping_sub(1))?,
+            b'e' => {
+                let from = self.mark()?;
+                self.extend_list(from)?;
+            }
+            0x90 => {
+                let from = self.mark()?;
+                self.split(from)?;
+                if self.stack.last() != Some(&SET) {
+                    return bad("it adds to something that is no set");
+                }
+            }
+            0x91 => {
+                let from = self.mark()?;
+                self.split(from)?;
+                self.push_id(OPAQUE)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Instructions about what was remembered, globals, and calls of them.
+    fn reference(&mut self, op: u8) -> Result<bool, Stop> {
+        match op {
+            b'q' | b'h' => {
+                let [n] = self.array()?;
+                if op == b'q' { self.store(n.into())? } else { self.recall(n.into())? }
+            }
+            b'r' | b'j' => {
+                let n = u32::from_le_bytes(self.array()?);
+                if op == b'r' { self.store(n)? } else { self.recall(n)? }
+            }
+            0x94 => self.store(self.remembered)?,
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.push(globals::find(&module, &name).map_err(Stop::Forbidden)?)?;
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let (Some(module), Some(name)) = (self.so_far.text(module), self.so_far.text(name)) else {
+                    return bad("a global has a name that is no string");
+                };
+                self.push(globals::find(&module, &name).map_err(Stop::Forbidden)?)?;
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                let storage = self.so_far.storage(id);
+                let Some(storage) = storage else { return bad("a persistent id is not that of a storage") };
+                self.push(Value::Storage(storage))?;
+            }
+            b'R' => {
+                let (args, function) = (self.pop()?, self.pop()?);
+                match self.so_far.call(function, args)? {
+                    globals::Called::Old(id) => self.push_id(id)?,
+                    globals::Called::Opaque => self.push_id(OPAQUE)?,
+                    globals::Called::New(value) => self.push(value)?,
+                }
+            }
+            // State that torch hangs on an `OrderedDict` (versions of modules) says nothing about tensors.
+            b'b' => {
+                self.pop()?;
+                match self.stack.last().map(|&id| self.so_far.get(id)) {
+                    Some(Value::Dict(_)) => {}
+                    _ => return bad("it sets the state of something that is no dict"),
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
     fn take(&mut self, n: usize) -> Result<&[u8], Stop> {
-        let taken = self.at.checked_add(n).and_then(|end| self.bytes.get(self.at..end));
+        let taken = self.at.checked_add(n).and_then(|end| self.so_far.bytes.get(self.at..end));
         let taken = taken.ok_or_else(|| Stop::Bad("it ends too early".into()))?;
         self.at += n;
         Ok(taken)
@@ -198,28 +305,44 @@ impl Machine<'_> {
         Ok(out)
     }
 
-    fn push(&mut self, value: Value) {
-        self.values.push(value);
-        self.stack.push(self.values.len() - 1);
+    fn push(&mut self, value: Value) -> Result<(), Stop> {
+        let values = &mut self.so_far.values;
+        if values.len() == LIMIT {
+            return bad(format!("it has more than {LIMIT} values"));
+        }
+        values.push(value);
+        let id = values.len() as Id - 1;
+        self.push_id(id)
+    }
+
+    fn push_id(&mut self, id: Id) -> Result<(), Stop> {
+        if self.stack.len() == LIMIT {
+            return bad(format!("it has more than {LIMIT} values at hand"));
+        }
+        self.stack.push(id);
+        Ok(())
+    }
+
+    fn floor(&self) -> usize {
+        self.marks.last().map_or(0, |&mark| mark as usize)
     }
 
     /// Never takes what lies below the last mark, as Python does not.
     fn pop(&mut self) -> Result<Id, Stop> {
-        let floor = self.marks.last().copied().unwrap_or(0);
-        match self.stack.len() > floor {
+        match self.stack.len() > self.floor() {
             true => self.stack.pop().ok_or_else(|| Stop::Bad("empty stack".into())),
             false => bad("it takes a value that is not there"),
         }
     }
 
     fn mark(&mut self) -> Result<usize, Stop> {
-        self.marks.pop().ok_or_else(|| Stop::Bad("a list of values has no beginning".into()))
+        let mark = self.marks.pop().map(|mark| mark as usize);
+        mark.ok_or_else(|| Stop::Bad("a list of values has no beginning".into()))
     }
 
     /// All values from height `from` on.
     fn split(&mut self, from: usize) -> Result<Vec<Id>, Stop> {
-        let floor = self.marks.last().copied().unwrap_or(0);
-        if from < floor || from > self.stack.len() {
+        if from < self.floor() || from > self.stack.len() {
             return bad("it takes values that are not there");
         }
         Ok(self.stack.split_off(from))
@@ -227,34 +350,47 @@ impl Machine<'_> {
 
     fn int<const N: usize>(&mut self, read: impl Fn([u8; N]) -> i64) -> Result<(), Stop> {
         let n = read(self.array()?);
-        self.push(Value::Int(n));
-        Ok(())
+        self.push(Value::Int(n))
     }
 
-    fn long(&mut self) -> Result<(), Stop> {
-        let [n] = self.array()?;
-        let bytes = self.take(n.into())?;
+    /// Passes over `n` bytes that hold a value.
+    fn skip(&mut self, n: usize) -> Result<(), Stop> {
+        self.take(n)?;
+        self.push_id(OPAQUE)
+    }
+
+    /// An integer of `n` bytes. One of more than 64 bits is none that a tensor could have.
+    fn long(&mut self, n: usize) -> Result<(), Stop> {
+        let bytes = self.take(n)?;
         let negative = bytes.last().is_some_and(|b| b & 0x80 != 0);
         let mut all = [if negative { 0xff } else { 0 }; 8];
-        match all.get_mut(..bytes.len()) {
-            Some(low) => low.copy_from_slice(bytes),
-            None => return bad("an integer has more than 64 bits"),
+        let Some(low) = all.get_mut(..bytes.len()) else { return self.push_id(OPAQUE) };
+        low.copy_from_slice(bytes);
+        self.push(Value::Int(i64::from_le_bytes(all)))
+    }
+
+    fn string(&mut self, n: usize) -> Result<(), Stop> {
+        let start = self.at as u32;
+        if text(self.take(n)?).is_none() {
+            return bad("a string is not UTF-8");
         }
-        self.push(Value::Int(i64::from_le_bytes(all)));
-        Ok(())
+        self.push(Value::Str(start..self.at as u32))
     }
 
     fn tuple(&mut self, from: usize) -> Result<(), Stop> {
         let items = self.split(from)?;
-        self.push(Value::Tuple(items));
-        Ok(())
+        self.push(Value::Tuple(items.into()))
+    }
+
+    fn target(&mut self) -> Option<&mut Value> {
+        let top = *self.stack.last()?;
+        Some(&mut self.so_far.values[top as usize])
     }
 
     fn extend_dict(&mut self, from: usize) -> Result<(), Stop> {
         let items = self.split(from)?;
-        let target = self.stack.last().copied();
-        match target.map(|id| &mut self.values[id]) {
-            Some(Value::Dict(pairs)) if items.len() % 2 == 0 => {
+        match self.target() {
+            Some(Value::Dict(pairs)) if items.len().is_multiple_of(2) => {
                 pairs.extend(items.chunks_exact(2).map(|kv| (kv[0], kv[1])));
                 Ok(())
             }
@@ -264,8 +400,7 @@ impl Machine<'_> {
 
     fn extend_list(&mut self, from: usize) -> Result<(), Stop> {
         let items = self.split(from)?;
-        let target = self.stack.last().copied();
-        match target.map(|id| &mut self.values[id]) {
+        match self.target() {
             Some(Value::List(list)) => {
                 list.extend(items);
                 Ok(())
@@ -276,18 +411,28 @@ impl Machine<'_> {
 
     fn store(&mut self, n: u32) -> Result<(), Stop> {
         let Some(&top) = self.stack.last() else { return bad("it remembers a value that is not there") };
-        self.memo.insert(n, top);
+        // Python counts them from 0.
+        if n as usize >= LIMIT {
+            return bad(format!("it remembers value {n}, more than {LIMIT}"));
+        }
+        if self.memo.len() <= n as usize {
+            self.memo.resize(n as usize + 1, NOTHING);
+        }
+        let place = &mut self.memo[n as usize];
+        self.remembered += u32::from(*place == NOTHING);
+        *place = top;
         Ok(())
     }
 
     fn recall(&mut self, n: u32) -> Result<(), Stop> {
-        let Some(&id) = self.memo.get(&n) else { return bad(format!("it recalls value {n}, never stored")) };
-        self.stack.push(id);
-        Ok(())
+        match self.memo.get(n as usize) {
+            Some(&id) if id != NOTHING => self.push_id(id),
+            _ => bad(format!("it recalls value {n}, never stored")),
+        }
     }
 
     fn line(&mut self) -> Result<String, Stop> {
-        let rest = &self.bytes[self.at..];
+        let rest = &self.so_far.bytes[self.at..];
         match rest.iter().take(200).position(|&b| b == b'\n') {
             Some(n) => {
                 let line = String::from_utf8_lossy(&rest[..n]).into_owned();
@@ -295,99 +440,6 @@ impl Machine<'_> {
                 Ok(line)
             }
             None => bad("a name has no end"),
-        }
-    }
-
-    fn global(&mut self) -> Result<(), Stop> {
-        let (module, name) = (self.line()?, self.line()?);
-        let value = match (module.as_str(), name.as_str()) {
-            ("collections", "OrderedDict") => Value::Callable(Callable::OrderedDict),
-            ("torch._utils", "_rebuild_tensor_v2") => Value::Callable(Callable::RebuildTensor),
-            ("torch._utils", "_rebuild_parameter") => Value::Callable(Callable::RebuildParameter),
-            ("torch", class) => match StoredDType::from_storage(class) {
-                Some(dtype) => Value::StorageType(dtype),
-                None => return Err(Stop::Forbidden(format!("torch.{class}"))),
-            },
-            _ => return Err(Stop::Forbidden(format!("{module}.{name}"))),
-        };
-        self.push(value);
-        Ok(())
-    }
-
-    /// A persistent id: ("storage", class, key, device, number of elements).
-    fn storage(&mut self) -> Result<(), Stop> {
-        let id = self.pop()?;
-        let storage = match &self.values[id] {
-            Value::Tuple(parts) => match parts[..] {
-                [kind, class, key, _device, elements] => {
-                    match (&self.values[kind], &self.values[class], &self.values[key], self.natural(elements))
-                    {
-                        (Value::Str(k), &Value::StorageType(dtype), Value::Str(_), Some(elements))
-                            if &self.bytes[k.clone()] == b"storage" =>
-                        {
-                            Some(Storage { dtype, key, elements })
-                        }
-                        _ => None,
-                    }
-                }
-                _ => None,
-            },
-            _ => None,
-        };
-        let Some(storage) = storage else { return bad("a persistent id is not that of a storage") };
-        self.push(Value::Storage(storage));
-        Ok(())
-    }
-
-    fn call(&mut self) -> Result<(), Stop> {
-        let (args, function) = (self.pop()?, self.pop()?);
-        let (Value::Tuple(args), Value::Callable(function)) = (&self.values[args], &self.values[function])
-        else {
-            return bad("it calls something that is no function");
-        };
-        match (function, &args[..]) {
-            (Callable::OrderedDict, []) => self.push(Value::Dict(vec![])),
-            (Callable::RebuildParameter, &[tensor, ..]) => self.stack.push(tensor),
-            (Callable::RebuildTensor, &[storage, offset, dims, strides, ..]) => {
-                let view = self.view(storage, offset, dims, strides);
-                let Some(view) = view else {
-                    return bad("a tensor is built from something else than a storage");
-                };
-                self.push(Value::Tensor(view));
-            }
-            _ => return bad("a function is called with arguments it does not take"),
-        }
-        Ok(())
-    }
-
-    /// State that torch hangs on an `OrderedDict` (versions of modules) says nothing about tensors.
-    fn build(&mut self) -> Result<(), Stop> {
-        self.pop()?;
-        match self.stack.last().map(|&id| &self.values[id]) {
-            Some(Value::Dict(_)) => Ok(()),
-            _ => bad("it sets the state of something that is no dict"),
-        }
-    }
-
-    fn view(&self, storage: Id, offset: Id, dims: Id, strides: Id) -> Option<View> {
-        let &Value::Storage(storage) = &self.values[storage] else { return None };
-        let (dims, strides) = (self.naturals(dims)?, self.naturals(strides)?);
-        (dims.len() == strides.len()).then_some(())?;
-        Some(View { storage, offset: self.natural(offset)?, dims, strides })
-    }
-
-    fn natural(&self, id: Id) -> Option<u64> {
-        match self.values[id] {
-            Value::Int(n) => n.try_into().ok(),
-            _ => None,
-        }
-    }
-
-    /// A short tuple: one long tuple shared by many tensors would otherwise be copied for each.
-    fn naturals(&self, id: Id) -> Option<Vec<u64>> {
-        match &self.values[id] {
-            Value::Tuple(items) if items.len() <= 64 => items.iter().map(|&i| self.natural(i)).collect(),
-            _ => None,
         }
     }
 }

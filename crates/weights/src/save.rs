@@ -1,18 +1,17 @@
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use pheye_tensor::{DType, Device, Slice, Tensor};
 
 use crate::stream::{Item, write_file};
-use crate::{Error, Result, StoredDType};
+use crate::{Result, StoredDType};
 
-/// Writes `tensors` and the strings `metadata` as safetensors, atomically (see [`atomic_write`]). Wider elements
+/// Writes `tensors` and the strings `metadata` as safetensors, atomically (see [`crate::atomic_write`]). Wider elements
 /// come first, so that each tensor lies on a multiple of its element size.
 ///
 /// # Errors
-/// [`Error::Duplicate`] when a name occurs twice or is the format's own `__metadata__`; [`Error::Write`] when the
+/// [`crate::Error::Duplicate`] when a name occurs twice or is the format's own `__metadata__`; [`crate::Error::Write`] when the
 /// disk is full or anything else stops the write. The old file is then intact.
 pub fn save_safetensors<'a>(
     path: impl AsRef<Path>,
@@ -63,51 +62,4 @@ pub fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
         }),
         Slice::Int8(..) => Ok(()),
     }
-}
-
-/// Replaces the file `path` by what `write` writes, or leaves it as it is: the bytes go to a new file in the same
-/// folder, reach the disk, and only then take the name. A process killed in between leaves the old file, and a
-/// stray `.NAME.….tmp` beside it.
-///
-/// # Errors
-/// [`Error::Write`] when `write` or the system fails, or the [`Error`] that `write` returned inside an [`io::Error`]; the
-/// new file is then removed.
-pub fn atomic_write(
-    path: impl AsRef<Path>,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<()> {
-    let path = path.as_ref();
-    // An error of this crate on its way through `write` is the one to report.
-    replace(path, write).map_err(|source| match source.downcast::<Error>() {
-        Ok(own) => own,
-        Err(source) => Error::Write { path: path.to_owned(), source },
-    })
-}
-
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let name =
-        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
-    let written = fill(&temporary, write).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    // The new name itself must reach the disk; folders cannot be opened for that everywhere.
-    #[cfg(unix)]
-    fs::File::open(folder)?.sync_all()?;
-    Ok(())
-}
-
-/// Writes a new file and waits until it is on the disk.
-fn fill(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, fs::File::create(path)?);
-    write(&mut out)?;
-    out.flush()?;
-    out.get_ref().sync_all()
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::checkpoint::read_single;
+use crate::checkpoint::{Contents, read_single};
+use crate::error::name;
 use crate::file::DataFile;
-use crate::header::{Header, LIMIT};
-use crate::sniff::format;
+use crate::header::LIMIT;
+use crate::sniff::{BOM, format};
 use crate::{Error, Result};
 
 #[derive(Deserialize)]
@@ -17,11 +18,12 @@ struct Index {
 }
 
 /// The shards that `index` names, and the tensors it places in them.
-pub(crate) fn read(index: &DataFile) -> Result<(Vec<DataFile>, Header)> {
+pub(crate) fn read(index: &DataFile) -> Result<(Vec<DataFile>, Contents)> {
     if index.len > LIMIT {
         return Err(Error::HeaderTooLong { path: index.path.clone(), len: index.len, limit: LIMIT });
     }
-    let json = index.read(0..index.len)?;
+    let json = index.bytes();
+    let json = json.strip_prefix(BOM).unwrap_or(json);
     let Index { weight_map } = serde_json::from_slice(json).map_err(|e| Error::Header {
         path: index.path.clone(),
         reason: format!("not an index of shards: {e}"),
@@ -33,22 +35,23 @@ pub(crate) fn read(index: &DataFile) -> Result<(Vec<DataFile>, Header)> {
     };
 
     let shards: BTreeSet<&String> = weight_map.values().collect();
-    let (mut files, mut held) = (Vec::new(), BTreeMap::new());
-    for name in shards {
-        if name.is_empty() || Path::new(name).file_name() != Some(name.as_ref()) {
-            return Err(fault(name, "its name must be that of a file beside the index".into()));
+    let (mut files, mut held, mut metadata) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    for shard in shards {
+        if shard.is_empty() || Path::new(shard).file_name() != Some(shard.as_ref()) {
+            return Err(fault(shard, "its name must be that of a file beside the index".into()));
         }
-        let file = DataFile::open(&index.path.with_file_name(name))?;
-        let mut entries = read_single(&file, format(&file)?)?.0;
+        let file = DataFile::open(&index.path.with_file_name(shard))?;
+        let Contents { mut entries, metadata: strings, .. } = read_single(&file, format(&file)?)?;
+        strings.into_iter().for_each(|(key, value)| _ = metadata.entry(key).or_insert(value));
         entries.values_mut().for_each(|e| e.file = files.len());
-        held.insert(name, entries);
+        held.insert(shard, entries);
         files.push(file);
     }
     let mut entries = BTreeMap::new();
     for (tensor, shard) in &weight_map {
         let entry = held.get_mut(shard).and_then(|h| h.remove(tensor));
-        let entry = entry.ok_or_else(|| fault(shard, format!("holds no tensor `{tensor}`")))?;
+        let entry = entry.ok_or_else(|| fault(shard, format!("holds no tensor `{}`", name(tensor))))?;
         entries.insert(tensor.clone(), entry);
     }
-    Ok((files, (entries, BTreeMap::new())))
+    Ok((files, Contents { entries, metadata, keys: vec![] }))
 }

@@ -1,13 +1,32 @@
+use std::fmt;
+
 use crate::file::DataFile;
 use crate::{Error, Result};
 
 /// The formats that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
+#[non_exhaustive]
+pub enum Format {
+    /// One file of safetensors.
     Safetensors,
+    /// A JSON file that names shards, of safetensors or torch's.
     Index,
+    /// The zip that `torch.save` writes.
     Torch,
 }
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Safetensors => "safetensors",
+            Format::Index => "index of shards",
+            Format::Torch => "torch zip",
+        })
+    }
+}
+
+/// A byte order mark, which may stand before JSON.
+pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// How a file of torch before 1.6 begins: pickle protocol 2 and a ten-byte magic number.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
@@ -42,7 +61,8 @@ pub(crate) fn format(file: &DataFile) -> Result<Format> {
     if object && head[4..8] == [0; 4] {
         return Ok(Format::Safetensors);
     }
-    if head.trim_ascii_start().starts_with(b"{") {
+    let text = head.strip_prefix(BOM).unwrap_or(head);
+    if text.trim_ascii_start().starts_with(b"{") {
         return Ok(Format::Index);
     }
     let stranger = STRANGERS.iter().find(|(magic, _)| head.starts_with(magic));
@@ -50,7 +70,7 @@ pub(crate) fn format(file: &DataFile) -> Result<Format> {
         (Some((_, what)), _) => *what,
         (None, [0x80, 2..=5, ..]) => "a plain pickle, which is not executed",
         _ if object => return Ok(Format::Safetensors),
-        _ if head.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => "text",
+        _ if text.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => "text",
         _ if head.len() < 9 => "the first few bytes of something",
         _ => "unknown binary data",
     };

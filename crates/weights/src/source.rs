@@ -2,6 +2,7 @@ use std::collections::HashSet;
 
 use pheye_tensor::{DType, Init, Shape, Source, Tensor};
 
+use crate::mismatch::{self, KEPT};
 use crate::{Checkpoint, Error, Fault, Mismatches, NameMap, Result, convert};
 
 /// Whether a name, given by the network or by the file, belongs to some set.
@@ -10,7 +11,8 @@ type Choice<'a> = Box<dyn Fn(&str) -> bool + 'a>;
 /// Told the bytes done and all bytes.
 type OnBytes<'a> = Box<dyn FnMut(u64, u64) + 'a>;
 
-/// Gives a network its parameters from a [`Checkpoint`] and keeps every fault for [`CheckpointSource::finish`].
+/// Gives a network its parameters from a [`Checkpoint`] and keeps every fault for [`CheckpointSource::finish`]. From the
+/// first fault on the network gets empty tensors: it may be built from them, and must not be used.
 ///
 /// Several files are chained: one source is the fallback of another, and a random start is the last.
 pub struct CheckpointSource<'a> {
@@ -23,6 +25,8 @@ pub struct CheckpointSource<'a> {
     check_only: bool,
     used: HashSet<String>,
     faults: Vec<Fault>,
+    /// Faults beyond those kept.
+    more: usize,
 }
 
 impl<'a> CheckpointSource<'a> {
@@ -39,6 +43,7 @@ impl<'a> CheckpointSource<'a> {
             check_only: false,
             used: HashSet::new(),
             faults: Vec::new(),
+            more: 0,
         }
     }
 
@@ -56,8 +61,13 @@ impl<'a> CheckpointSource<'a> {
 
     /// Bytes of the file that there are to load: all but the second copies in released checkpoints, and what need not be used.
     pub fn bytes(&self) -> u64 {
-        let unneeded = |name: &str| is_released_copy(name) || (self.unneeded)(name);
-        self.checkpoint.entries.iter().filter(|(name, _)| !unneeded(name)).map(|(_, e)| e.bytes()).sum()
+        let needed = self.checkpoint.tensors().filter(|tensor| !self.is_unneeded(tensor.name));
+        needed.fold(0, |all, tensor| all.saturating_add(tensor.bytes))
+    }
+
+    /// Whether nothing need ask for `name`, a name in the file.
+    fn is_unneeded(&self, name: &str) -> bool {
+        self.checkpoint.spellings(name).any(|name| is_released_copy(name) || (self.unneeded)(name))
     }
 
     /// Calls `progress` after each tensor with the bytes that are done and [`CheckpointSource::bytes`].
@@ -84,68 +94,86 @@ impl<'a> CheckpointSource<'a> {
     ///
     /// # Errors
     /// [`Error::Mismatch`] with all of them.
-    pub fn finish(self) -> Result<()> {
-        let unused = self
-            .checkpoint
-            .names()
-            .filter(|name| !self.used.contains(*name) && !is_released_copy(name) && !(self.unneeded)(name));
-        let unused = unused.map(|name| Fault::Unused { tensor: name.to_owned() });
-        let faults: Vec<Fault> = self.faults.into_iter().chain(unused).collect();
-        if faults.is_empty() {
+    pub fn finish(mut self) -> Result<()> {
+        let unused =
+            self.checkpoint.names().filter(|name| !self.used.contains(*name) && !self.is_unneeded(name));
+        let unused: Vec<&str> = unused.collect();
+        if self.faults.is_empty() && unused.is_empty() {
             return Ok(());
         }
-        Err(Error::Mismatch(Mismatches { path: self.checkpoint.path().to_owned(), faults }))
+        let missing = self.faults.iter().filter_map(|fault| match fault {
+            Fault::Missing { tensor, .. } => Some(tensor.as_str()),
+            _ => None,
+        });
+        let prefix = mismatch::prefix(&missing.collect::<Vec<_>>(), &unused);
+        let kept = unused.iter().take(KEPT).map(|&name| Fault::Unused { tensor: name.to_owned() });
+        self.faults.extend(kept);
+        Err(Error::Mismatch(Mismatches {
+            path: self.checkpoint.path().to_owned(),
+            faults: self.faults,
+            more: self.more + unused.len().saturating_sub(KEPT),
+            stripped: self.checkpoint.stripped_prefix().map(str::to_owned),
+            prefix,
+        }))
     }
 
+    /// The tensor that the network calls `name` and the file `stored`. Nothing is allocated before it is known to be
+    /// there and of this shape, and nothing is read after a fault: the network will not be used.
     fn load(&self, stored: &str, name: &str, shape: Shape) -> Result<Tensor, Fault> {
         let tensor = || stored.to_owned();
         let dtype = (self.dtype)(name);
-        let Some(entry) = self.checkpoint.entries.get(stored) else {
+        let Some((_, entry)) = self.checkpoint.find(stored) else {
             return Err(Fault::Missing { tensor: tensor(), shape });
         };
         if entry.dims != shape.dims() {
             return Err(Fault::Shape { tensor: tensor(), expected: shape, found: entry.dims.clone() });
         }
-        if self.check_only {
+        let fault = |error| match error {
+            Error::DType { dtype: found, .. } => Fault::DType { tensor: tensor(), expected: dtype, found },
+            error => Fault::Unreadable { tensor: tensor(), error: Box::new(error) },
+        };
+        if self.check_only || !self.faults.is_empty() {
+            self.checkpoint.entry(stored).map_err(fault)?;
             // Of floats?
             let floats = convert::to_f64(entry.dtype, &[], &mut []);
             let fault = Fault::DType { tensor: tensor(), expected: dtype, found: entry.dtype };
             return floats.map(|()| Tensor::zeros([0], dtype)).ok_or(fault);
         }
-        self.checkpoint.tensor(stored, dtype).map_err(|e| match e {
-            Error::DType { dtype: found, .. } => Fault::DType { tensor: tensor(), expected: dtype, found },
-            error => Fault::Unreadable { tensor: tensor(), error: Box::new(error) },
-        })
+        self.checkpoint.tensor(stored, dtype).map_err(fault)
     }
 }
 
 impl Source for CheckpointSource<'_> {
     fn tensor(&mut self, name: &str, shape: Shape, init: Init) -> Tensor {
         let stored = self.names.apply(name);
-        if !self.checkpoint.entries.contains_key(&stored)
+        let found = self.checkpoint.find(&stored).map(|(name, entry)| (name.to_owned(), entry.bytes));
+        if found.is_none()
             && let Some((may, source)) = &mut self.fallback
             && may(name)
         {
             return source.tensor(name, shape, init);
         }
         let loaded = self.load(&stored, name, shape);
-        if let (Some((progress, done, total)), Some(entry)) =
-            (&mut self.progress, self.checkpoint.entries.get(&stored))
-        {
-            *done += entry.bytes();
-            progress(*done, *total);
+        if let Some((in_file, bytes)) = found {
+            self.used.insert(in_file);
+            if let Some((progress, done, total)) = &mut self.progress {
+                *done += bytes;
+                progress(*done, *total);
+            }
         }
-        self.used.insert(stored);
         loaded.unwrap_or_else(|fault| {
-            self.faults.push(fault);
-            let shape = if self.check_only { [0].into() } else { shape };
-            Tensor::zeros(shape, (self.dtype)(name))
+            match self.faults.len() {
+                0..KEPT => self.faults.push(fault),
+                _ => self.more += 1,
+            }
+            // Not of the shape asked for, which a configuration may claim to be of any size.
+            Tensor::zeros([0], (self.dtype)(name))
         })
     }
 
     fn shape_of(&self, name: &str) -> Option<Shape> {
-        match (self.checkpoint.entries.get(&self.names.apply(name)), &self.fallback) {
-            (Some(entry), _) => entry.shape(),
+        match (self.checkpoint.find(&self.names.apply(name)), &self.fallback) {
+            (Some((_, entry)), _) => entry.shape(),
             (None, Some((may, source))) if may(name) => source.shape_of(name),
             _ => None,
         }

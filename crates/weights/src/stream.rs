@@ -11,7 +11,9 @@ use half::bf16;
 use pheye_tensor::DType;
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::{PIECE, gather};
+use crate::checkpoint::PIECE;
+use crate::entry::gather;
+use crate::error::name;
 use crate::{Checkpoint, Error, Result, StoredDType, atomic_write, convert};
 
 /// A tensor that will be written.
@@ -180,7 +182,7 @@ pub(crate) fn write_file(
             let mut wrote = 0;
             elements(item, &mut Counted { out, told: &mut |n| wrote += n })?;
             if wrote != item.bytes() {
-                let fault = format!("tensor `{}` has {} bytes, not {wrote}", item.name, item.bytes());
+                let fault = format!("tensor `{}` has {} bytes, not {wrote}", name(&item.name), item.bytes());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
             }
         }
@@ -228,6 +230,10 @@ impl Checkpoint {
         let file = &self.files[entry.file];
         let bytes = file.read(entry.range())?;
         let (elements, size) = (entry.elements(), entry.dtype.size());
+        let whole = entry.is_whole_record();
+        if !whole {
+            self.check_record(name, entry, false)?;
+        }
         let mut crc = crc32fast::Hasher::new();
         for from in (0..elements).step_by(PIECE / size) {
             let which = from..elements.min(from + PIECE / size);
@@ -235,7 +241,7 @@ impl Checkpoint {
                 Some(strides) => Cow::Owned(gather(bytes, entry, strides, which.clone())),
                 None => Cow::Borrowed(&bytes[which.start * size..which.end * size]),
             };
-            if entry.crc.is_some() && entry.strides.is_none() {
+            if whole {
                 crc.update(&piece);
             }
             let converted = converted(entry.dtype, wanted, &piece).ok_or_else(|| Error::DType {
@@ -252,8 +258,8 @@ impl Checkpoint {
         }
         // Reading ahead brought pages in behind the pieces.
         file.give_back(entry.range());
-        if entry.strides.is_none() {
-            self.check(name, entry, crc)?;
+        if whole {
+            self.compare(name, entry, crc)?;
         }
         Ok(())
     }

@@ -1,109 +1,167 @@
 //! Torch's zip: `NAME/data.pkl` says which tensors there are, `NAME/data/KEY` holds the bytes of each storage.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
+use std::sync::{Arc, OnceLock};
 
+use zip::read::{ArchiveOffset, Config};
 use zip::{CompressionMethod, ZipArchive};
 
-use crate::checkpoint::Entry;
+use crate::checkpoint::Contents;
+use crate::entry::{Entry, Record};
+use crate::error::name;
 use crate::file::DataFile;
-use crate::pickle::{Id, Pickle, Value, View};
+use crate::globals::{Foreign, Storage, View};
+use crate::pickle::{Id, Pickle, Value};
 use crate::{Error, Result};
 
 /// A real one has some hundred bytes per tensor.
 const PICKLE_LIMIT: u64 = 64 << 20;
 
+/// Elements of a tensor that has more of them than its storage, as `expand` makes: a small file must not ask for any
+/// amount of memory.
+const EXPANDED_LIMIT: u64 = 1 << 26;
+
 /// Keys under which training scripts put a state dict, most specific first.
 const WRAPPERS: [&str; 5] = ["state_dict", "model_state_dict", "model", "module", "weights"];
 
-/// A stored file of the zip.
-struct Record {
-    start: u64,
-    len: u64,
-    crc: u32,
+/// A file of the zip.
+struct Member {
+    bytes: Arc<Record>,
+    /// Whether its bytes are there as they are, neither compressed nor encrypted.
+    stored: bool,
 }
 
+/// The files of the zip by name.
+type Members = HashMap<String, Member>;
+
 /// The tensors of the state dict in `file`.
-pub(crate) fn read(file: &DataFile) -> Result<BTreeMap<String, Entry>> {
-    let records = records(file)?;
-    let not_torch = |reason: &str| Error::NotTorchZip { path: file.path.clone(), reason: reason.into() };
-    let mut pickles = records.keys().filter(|name| {
+pub(crate) fn read(file: &DataFile) -> Result<Contents> {
+    let members = members(file)?;
+    let not_torch = |reason: String| Error::NotTorchZip { path: file.path.clone(), reason };
+    let mut pickles = members.keys().filter(|name| {
         let top = name.strip_suffix("data.pkl");
         top.is_some_and(|top| top.is_empty() || top.ends_with('/') && top.matches('/').count() == 1)
     });
-    let name = pickles.next().ok_or_else(|| not_torch("it has no data.pkl"))?;
+    let pickle = pickles.next().ok_or_else(|| not_torch("it has no data.pkl".into()))?;
     if pickles.next().is_some() {
-        return Err(not_torch("it has more than one data.pkl"));
+        return Err(not_torch("it has more than one data.pkl".into()));
     }
-    let top = name.strip_suffix("data.pkl").unwrap_or_default();
-    if let Some(order) = records.get(&format!("{top}byteorder"))
-        && file.read(order.start..order.start + order.len.min(16))? != b"little"
+    let top = pickle.strip_suffix("data.pkl").unwrap_or_default();
+    if members.contains_key(&format!("{top}constants.pkl")) {
+        return Err(Error::TorchScript { path: file.path.clone() });
+    }
+    if let Some(order) = members.get(&format!("{top}byteorder"))
+        && let order = file.read(order.bytes.start..order.bytes.start + order.bytes.len.min(16))?
+        && order != b"little"
     {
-        return Err(not_torch("it was written on a big-endian machine"));
+        return Err(not_torch(match order {
+            b"big" => "it was written on a big-endian machine".into(),
+            _ => "its byte order is neither `little` nor `big`".into(),
+        }));
     }
+    let bytes = pickle_bytes(file, pickle, &members[pickle])?;
+    let pickle = Pickle::read(bytes, &file.path)?;
+    let mut keys = Vec::new();
+    let Some(state) = state_dict(&pickle, pickle.root, 3, &mut keys) else {
+        return Err(Error::NoTensors { path: file.path.clone(), top: describe(&pickle) });
+    };
+    let entries = entries(file, &members, top, &pickle, state)?;
+    Ok(Contents { entries, metadata: BTreeMap::new(), keys })
+}
 
-    let record = &records[name];
+/// The bytes of the zip's file `name`, checked.
+fn pickle_bytes<'a>(file: &'a DataFile, name: &str, member: &Member) -> Result<&'a [u8]> {
+    if !member.stored {
+        return Err(Error::NotTorchZip { path: file.path.clone(), reason: compressed(name) });
+    }
+    let record = &member.bytes;
     if record.len > PICKLE_LIMIT {
         return Err(Error::HeaderTooLong { path: file.path.clone(), len: record.len, limit: PICKLE_LIMIT });
     }
-    let bytes = file.read(record.start..record.start + record.len)?;
-    if crc32fast::hash(bytes) != record.crc {
-        return Err(Error::Zip {
-            path: file.path.clone(),
-            reason: format!("`{name}` does not match its checksum"),
-        });
+    let bytes = file.read(record.range())?;
+    if record.crc != 0 && crc32fast::hash(bytes) != record.crc {
+        let reason = format!("`{name}` does not match its checksum");
+        return Err(Error::Zip { path: file.path.clone(), reason });
     }
-    let pickle = Pickle::read(bytes, &file.path)?;
-    let Some(state) = state_dict(&pickle, pickle.root, 3) else {
-        return Err(Error::NoTensors { path: file.path.clone(), top: describe(&pickle) });
-    };
+    Ok(bytes)
+}
+
+fn compressed(file: &str) -> String {
+    format!("`{}` is compressed or encrypted; zip its files again without compression", name(file))
+}
+
+/// The tensors of `state`. Other values (step counts, names) are not weights.
+fn entries(
+    file: &DataFile,
+    members: &Members,
+    top: &str,
+    pickle: &Pickle<'_>,
+    state: &[(Id, Id)],
+) -> Result<BTreeMap<String, Entry>> {
     let mut entries = BTreeMap::new();
     for &(key, value) in state {
-        // Other values (step counts, names) are not weights.
-        if let (Some(tensor), Value::Tensor(view)) = (pickle.text(key), pickle.get(value)) {
-            let key = pickle.text(view.storage.key).unwrap_or_default();
-            let fault = |reason: String| Error::Record {
-                path: file.path.clone(),
-                tensor: tensor.to_owned(),
-                record: key.to_owned(),
-                reason,
-            };
-            let record =
-                records.get(&format!("{top}data/{key}")).ok_or_else(|| fault("is missing".into()))?;
-            entries.insert(tensor.to_owned(), place(view, record).map_err(fault)?);
-        }
+        let (Some(tensor), value) = (pickle.text(key), pickle.get(value)) else { continue };
+        let entry = match value {
+            Value::Foreign(foreign) => listed(pickle, foreign),
+            Value::Tensor(view) => {
+                let Value::Storage(storage) = pickle.get(view.storage) else { continue };
+                let key = pickle.text(storage.key).unwrap_or_default();
+                let fault = |reason: String| Error::Record {
+                    path: file.path.clone(),
+                    tensor: tensor.clone().into_owned(),
+                    record: key.clone().into_owned(),
+                    reason,
+                };
+                let member = members.get(&format!("{top}data/{key}"));
+                let member = member.ok_or_else(|| fault("is missing".into()))?;
+                if !member.stored {
+                    return Err(fault("is compressed or encrypted".into()));
+                }
+                place(pickle, view, storage, &member.bytes).map_err(fault)?
+            }
+            _ => continue,
+        };
+        entries.insert(tensor.into_owned(), entry);
     }
     Ok(entries)
 }
 
-/// The stored files of the zip, by name, each checked to lie inside it.
-fn records(file: &DataFile) -> Result<HashMap<String, Record>> {
+/// The files of the zip, each checked to lie inside it.
+fn members(file: &DataFile) -> Result<Members> {
     let fault = |reason: String| Error::Zip { path: file.path.clone(), reason };
-    let mut zip = ZipArchive::new(Cursor::new(file.bytes())).map_err(|e| fault(e.to_string()))?;
+    let mut zip = archive(file.bytes()).map_err(|e| fault(e.to_string()))?;
     check_end(file, zip.comment().len() as u64)?;
-    let mut records = HashMap::new();
+    if zip.has_duplicate_names() {
+        return Err(fault("two of its files have the same name".into()));
+    }
+    let mut members = HashMap::new();
     for i in 0..zip.len() {
         let entry = zip.by_index_raw(i).map_err(|e| fault(e.to_string()))?;
-        let name = entry.name().map_err(|e| fault(e.to_string()))?.into_owned();
-        let len = entry.size();
-        if entry.compression() != CompressionMethod::Stored
-            || entry.compressed_size() != len
-            || entry.encrypted()
-        {
-            let reason = format!("`{name}` is compressed or encrypted, which torch never does");
-            return Err(Error::NotTorchZip { path: file.path.clone(), reason });
-        }
-        let start = entry.data_start().unwrap_or(u64::MAX);
+        let path = entry.name().map_err(|e| fault(e.to_string()))?.into_owned();
+        let (start, len) = (entry.data_start().unwrap_or(u64::MAX), entry.compressed_size());
         match start.checked_add(len) {
             Some(end) if end <= file.len => {}
-            _ => return Err(fault(format!("`{name}` lies outside the file"))),
+            _ => return Err(fault(format!("`{}` lies outside the file", name(&path)))),
         }
-        let crc = entry.crc32();
-        if records.insert(name.clone(), Record { start, len, crc }).is_some() {
-            return Err(fault(format!("`{name}` occurs twice")));
+        let stored =
+            entry.compression() == CompressionMethod::Stored && entry.size() == len && !entry.encrypted();
+        let bytes = Arc::new(Record { start, len, crc: entry.crc32(), sound: OnceLock::new() });
+        // Names that differ in bytes may still be read as the same text.
+        if members.insert(path.clone(), Member { bytes, stored }).is_some() {
+            return Err(fault(format!("`{}` occurs twice", name(&path))));
         }
     }
-    Ok(records)
+    Ok(members)
+}
+
+/// The zip in `bytes`. Its directory lies where its end says, if nothing precedes the zip; only else is it searched for
+/// from the end, which torch's zips may mislead: between directory and end lie 76 bytes of zip64 records, and if the first
+/// entry of the directory is as long, the second one looks like the first.
+fn archive(bytes: &[u8]) -> zip::result::ZipResult<ZipArchive<Cursor<&[u8]>>> {
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    ZipArchive::with_config(config, Cursor::new(bytes)).or_else(|_| ZipArchive::new(Cursor::new(bytes)))
 }
 
 /// A zip ends with 22 bytes and a comment; readers skip whatever follows, this one says so.
@@ -122,59 +180,117 @@ fn check_end(file: &DataFile, comment: u64) -> Result<()> {
 }
 
 /// Where in the file a tensor lies, or what is wrong with its record.
-fn place(view: &View, record: &Record) -> Result<Entry, String> {
-    let View { storage, offset, dims, strides } = view;
-    let size = storage.dtype.size() as u64;
-    if storage.elements.checked_mul(size) != Some(record.len) {
-        let (n, dtype) = (storage.elements, storage.dtype);
-        return Err(format!("has {} bytes, the pickle says {n} elements of {dtype}", record.len));
+fn place(pickle: &Pickle<'_>, view: &View, storage: &Storage, record: &Arc<Record>) -> Result<Entry, String> {
+    let View { dtype, offset, dims, strides, .. } = *view;
+    let sizes = (pickle.natural(offset), pickle.naturals(dims), pickle.naturals(strides));
+    let (Some(offset), Some(dims), Some(strides)) = sizes else {
+        return Err("has a tensor without sizes".into());
+    };
+    if storage.bytes != record.len {
+        return Err(format!("has {} bytes, the pickle says {}", record.len, storage.bytes));
     }
+    let size = dtype.size() as u64;
+    let held = storage.bytes / size;
     let elements = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
     // One past the last element that the view touches.
-    let end = dims.iter().zip(strides).try_fold(offset.checked_add(1), |end, (&d, &s)| {
+    let end = dims.iter().zip(&strides).try_fold(offset.checked_add(1), |end, (&d, &s)| {
         Some(end?.checked_add(d.saturating_sub(1).checked_mul(s)?))
     });
-    let within = match (elements, end.flatten()) {
-        (Some(0), _) => *offset <= storage.elements,
-        (Some(n), Some(end)) => n <= storage.elements && end <= storage.elements,
-        _ => false,
+    let elements = match (elements, end.flatten()) {
+        (Some(0), _) if offset <= held => 0,
+        (Some(n), Some(end)) if n > 0 && end <= held && n <= held.max(EXPANDED_LIMIT) => n,
+        _ => {
+            let rank = dims.len().min(8);
+            return Err(format!(
+                "has {held} elements; shape {:?} with steps {:?} from {offset} is not among them",
+                &dims[..rank],
+                &strides[..rank]
+            ));
+        }
     };
-    if !within {
-        let n = storage.elements;
-        return Err(format!(
-            "has {n} elements; shape {dims:?} with steps {strides:?} from {offset} is not among them"
-        ));
-    }
     let mut next = 1;
     let mut follows = |(&d, &s): (&u64, &u64)| {
         let yes = d == 1 || s == next;
         next *= d;
         yes
     };
-    let packed = elements == Some(0) || dims.iter().zip(strides).rev().all(&mut follows);
+    let packed = elements == 0 || dims.iter().zip(&strides).rev().all(&mut follows);
     let narrow = |all: &[u64]| all.iter().map(|&n| n as usize).collect();
     Ok(Entry {
         file: 0,
-        dtype: storage.dtype,
-        dims: narrow(dims),
-        strides: (!packed).then(|| narrow(strides)),
+        dtype,
+        dims: narrow(&dims),
+        strides: (!packed).then(|| narrow(&strides)),
         start: record.start + offset * size,
-        crc: (packed && elements == Some(storage.elements)).then_some(record.crc),
+        bytes: elements * size,
+        record: (record.crc != 0).then(|| record.clone()),
+        unusable: None,
     })
 }
 
-/// The dict that holds tensors: `id`, or one that a training script put inside it.
-fn state_dict<'p>(pickle: &'p Pickle<'_>, id: Id, depth: usize) -> Option<&'p [(Id, Id)]> {
+/// What is said of a tensor that is not read.
+fn listed(pickle: &Pickle<'_>, foreign: &Foreign) -> Entry {
+    let dims = pickle.naturals(foreign.dims).unwrap_or_default();
+    let held = |id: Id| match pickle.get(id) {
+        Value::Storage(storage) => Some(storage),
+        Value::Tensor(view) => match pickle.get(view.storage) {
+            Value::Storage(storage) => Some(storage),
+            _ => None,
+        },
+        _ => None,
+    };
+    let parts = match pickle.items(foreign.parts) {
+        Some(parts) => &parts[..parts.len().min(4)],
+        None => &[foreign.parts],
+    };
+    let sizes = parts.iter().filter_map(|&part| held(part)).map(|storage| storage.bytes);
+    Entry {
+        file: 0,
+        dtype: foreign.dtype,
+        dims: dims.iter().map(|&d| d as usize).collect(),
+        strides: None,
+        start: 0,
+        bytes: sizes.fold(0, u64::saturating_add),
+        record: None,
+        unusable: Some(foreign.kind),
+    }
+}
+
+/// The dict that holds tensors: `id`, or one that a training script put inside it, under `keys`.
+fn state_dict<'p>(
+    pickle: &'p Pickle<'_>,
+    id: Id,
+    depth: usize,
+    keys: &mut Vec<String>,
+) -> Option<&'p [(Id, Id)]> {
     let Value::Dict(pairs) = pickle.get(id) else { return None };
     if depth > 0 {
         for wrapper in WRAPPERS {
-            let inner = pairs.iter().rev().find(|(k, _)| pickle.text(*k) == Some(wrapper));
-            if let Some(state) = inner.and_then(|&(_, v)| state_dict(pickle, v, depth - 1)) {
+            let inner = pairs.iter().rev().find(|(k, _)| pickle.text(*k).as_deref() == Some(wrapper));
+            keys.push(wrapper.to_owned());
+            if let Some(state) = inner.and_then(|&(_, v)| state_dict(pickle, v, depth - 1, keys)) {
                 return Some(state);
             }
+            keys.pop();
         }
     }
-    pairs.iter().any(|&(_, v)| matches!(pickle.get(v), Value::Tensor(_))).then_some(pairs)
+    if has_tensors(pickle, id) {
+        return Some(pairs);
+    }
+    // Under a key of its own, if there is but one such dict.
+    let mut inner = pairs.iter().filter(|&&(k, v)| pickle.text(k).is_some() && has_tensors(pickle, v));
+    let (Some(&(key, only)), None) = (inner.next(), inner.next()) else { return None };
+    keys.extend(pickle.text(key).map(Cow::into_owned));
+    match pickle.get(only) {
+        Value::Dict(pairs) => Some(pairs),
+        _ => None,
+    }
+}
+
+/// Whether value `id` is a dict with tensors in it.
+fn has_tensors(pickle: &Pickle<'_>, id: Id) -> bool {
+    let tensor = |&(_, v): &(Id, Id)| matches!(pickle.get(v), Value::Tensor(_) | Value::Foreign(_));
+    matches!(pickle.get(id), Value::Dict(pairs) if pairs.iter().any(tensor))
 }
 
 fn describe(pickle: &Pickle<'_>) -> String {
@@ -185,7 +301,7 @@ fn describe(pickle: &Pickle<'_>) -> String {
                 keys.map(|k| format!("`{}`", k.chars().take(40).collect::<String>())).collect();
             if keys.is_empty() { "an empty dict".into() } else { format!("the keys {}", keys.join(", ")) }
         }
-        Value::Tensor(_) => "a single tensor without a name".into(),
+        Value::Tensor(_) | Value::Foreign(_) => "a single tensor without a name".into(),
         Value::List(_) | Value::Tuple(_) => "a list".into(),
         _ => "no dict".into(),
     }

@@ -176,14 +176,19 @@ fn attack_pickles_that_call() {
         ("c__builtin__\ngetattr\n", "__builtin__.getattr"),
         ("ctorch\nload\n", "torch.load"),
         ("ctorch.serialization\nload\n", "torch.serialization.load"),
-        ("ctorch._utils\n_rebuild_wrapper_subclass\n", "torch._utils._rebuild_wrapper_subclass"),
-        ("ccollections\nCounter\n", "collections.Counter"),
+        ("ctorch._utils\n_import_dotted_name\n", "torch._utils._import_dotted_name"),
+        ("ctorch.storage\n_load_from_bytes\n", "torch.storage._load_from_bytes"),
+        ("ctorch.hub\nFloatStorage\n", "torch.hub.FloatStorage"),
+        ("cnumpy.core.multiarray\nscalar\n", "numpy.core.multiarray.scalar"),
+        ("cargparse\nNamespace\n", "argparse.Namespace"),
     ] {
         let e = of_pickle(&[b"\x80\x02", global.as_bytes(), b"."].concat());
         assert!(matches!(&e, Error::ForbiddenGlobal { global, .. } if global == name), "{e}");
     }
+    let e = of_pickle(b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.");
+    assert!(matches!(&e, Error::ForbiddenGlobal { global, .. } if global == "posix.system"), "{e}");
     // Instructions that build objects or find functions by other ways.
-    for op in [&b"i"[..], b"o", b"\x81", b"\x92", b"\x93", b"\x82\x01", b"P", b"0", b"2", b"I1\n"] {
+    for op in [&b"i"[..], b"o", b"\x81", b"\x92", b"\x97", b"\x98", b"\x82\x01", b"P", b"0", b"2", b"I1\n"] {
         let e = of_pickle(&[b"\x80\x02((", op, b"."].concat());
         assert!(
             matches!(&e, Error::Pickle { reason, .. } if reason.contains("not one that tensors need")),
@@ -200,8 +205,17 @@ fn attack_pickles_that_claim() {
         e.to_string()
     };
     assert!(bad(b"\x80\x02X\xff\xff\xff\xffshort.").contains("ends too early"));
-    assert!(bad(b"\x80\x04\x95.").contains("protocol 4"));
-    assert!(bad(b"\x80\x02}r\xff\xff\xff\xff.").contains("an empty dict"));
+    assert!(bad(b"\x80\x04\x95.").contains("ends too early"));
+    assert!(bad(b"\x80\x06.").contains("protocol 6"));
+    assert!(bad(b"\x80\x01.").contains("protocol 1"));
+    assert!(bad(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xffx.").contains("ends too early"));
+    assert!(bad(b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7fx.").contains("ends too early"));
+    assert!(bad(b"\x80\x02\x8b\xff\xff\xff\xff.").contains("ends too early"));
+    assert!(bad(b"\x80\x04](K\x01\x90.").contains("no set"));
+    assert!(bad(b"\x80\x04K\x01K\x02\x93.").contains("no string"));
+    assert!(bad(b"\x80\x04X\x03\0\0\0\xed\x20\x20.").contains("UTF-8"));
+    assert!(bad(b"\x80\x04X\x02\0\0\0\xed\xa0.").contains("UTF-8"));
+    assert!(bad(b"\x80\x02}r\xff\xff\xff\xff.").contains("remembers value"));
     assert!(bad(b"\x80\x02j\xff\xff\xff\xff.").contains("never stored"));
     assert!(bad(b"\x80\x02.").contains("not there"));
     assert!(bad(b"\x80\x02}s.").contains("not there"));
@@ -214,6 +228,11 @@ fn attack_pickles_that_claim() {
     assert!(bad(b"\x80\x02ctorch\nFloatStorage\n)R.").contains("no function"));
     assert!(bad(b"\x80\x02]K\x01a.").contains("a list"));
     assert!(bad(&[&b"\x80\x02"[..], &b"("[..].repeat(1 << 20)].concat()).contains("too early"));
+    assert!(bad(&[&b"\x80\x02"[..], &b"("[..].repeat(1 + (1 << 20))].concat()).contains("too deep"));
+    // More of anything than a checkpoint needs, each byte of which would cost several in memory.
+    assert!(bad(&[&b"\x80\x02"[..], &b"}"[..].repeat(9 << 20)].concat()).contains("values"));
+    assert!(bad(&[&b"\x80\x02"[..], &b"N"[..].repeat(9 << 20)].concat()).contains("values at hand"));
+    assert!(bad(&[&b"\x80\x04N"[..], &b"\x94"[..].repeat(9 << 20)].concat()).contains("remembers value"));
     // A dict inside itself, and dicts doubling at each level.
     bad(b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s.");
     let mut doubling = b"\x80\x02}q\x00".to_vec();
@@ -248,6 +267,9 @@ fn attack_tensors_outside_their_storage() {
     refused(with(b"K\x02", b"K\x01", TUPLE_2, TUPLE_1));
     refused(with(b"K\x02", zero, TUPLE_2, TUPLE_2));
     refused(with(b"K\x02", zero, huge, b"K\x00\x85"));
+    // A tensor that repeats its elements may have more of them than its storage, but not any number.
+    with(b"K\x02", zero, TUPLE_2, b"K\x00\x85").unwrap();
+    refused(with(b"K\x02", zero, b"J\x01\x00\x00\x04\x85", b"K\x00\x85"));
     refused(with(b"K\x02", zero, TUPLE_2, huge));
     refused(with(b"K\x02", b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f", TUPLE_1, TUPLE_1));
     assert!(matches!(with(b"K\x02", b"J\xff\xff\xff\xff", TUPLE_1, TUPLE_1), Err(Error::Pickle { .. })));
@@ -273,6 +295,9 @@ fn attack_zips() {
     not_torch(zip(&[("a/b/data.pkl", b".")], stored), "no data.pkl");
     not_torch(zip(&[("a/data.pkl", &[0; 4096])], CompressionMethod::Deflated), "compressed");
     not_torch(zip(&[("a/data.pkl", b"."), ("a/byteorder", b"big")], stored), "big-endian");
+    not_torch(zip(&[("a/data.pkl", b"."), ("a/byteorder", b"odd")], stored), "neither");
+    let script = zip(&[("a/data.pkl", b"."), ("a/constants.pkl", b".")], stored);
+    assert!(matches!(script, Error::TorchScript { .. }), "{script}");
     assert!(matches!(open(b"PK\x03\x04 and nothing more of a zip"), Err(Error::Zip { .. })));
     assert!(matches!(open(b"PK\x05\x06"), Err(Error::NotACheckpoint { .. })));
 }

@@ -146,7 +146,7 @@ fn shards_are_read_as_one() {
 
     let said = |map: &str| index(map).unwrap_err().to_string();
     assert!(said(r#"{"b":"one.safetensors"}"#).contains("shard `one.safetensors`: holds no tensor `b`"));
-    assert!(said(r#"{"b":"three.safetensors"}"#).contains("three.safetensors: cannot read"));
+    assert!(said(r#"{"b":"three.safetensors"}"#).contains("three.safetensors: cannot be read"));
     for outside in ["../one.safetensors", "/etc/passwd", "", "..", "a/b"] {
         assert!(said(&format!("{{\"a\":\"{outside}\"}}")).contains("beside the index"), "{outside}");
     }

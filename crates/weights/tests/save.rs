@@ -35,7 +35,7 @@ fn a_write_that_fails_leaves_the_old_file() {
 fn errors_name_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("absent/w");
-    assert!(atomic_write(&absent, |_| Ok(())).unwrap_err().to_string().contains("absent/w: cannot save"));
+    assert!(atomic_write(&absent, |_| Ok(())).unwrap_err().to_string().contains("absent/w: cannot be saved"));
     assert!(matches!(atomic_write("/", |_| Ok(())), Err(Error::Write { .. })));
     let t = Tensor::zeros([1], DType::F32);
     for twice in [["a", "a"], ["a", "__metadata__"]] {

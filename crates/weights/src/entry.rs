@@ -1,0 +1,104 @@
+//! Where a tensor lies in its file.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use pheye_tensor::Shape;
+
+use crate::{StoredDType, Unusable};
+
+/// Where a tensor lies: checked to be inside its file.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) file: usize,
+    pub(crate) dtype: StoredDType,
+    pub(crate) dims: Vec<usize>,
+    /// Steps between elements, where they do not simply follow each other.
+    pub(crate) strides: Option<Vec<usize>>,
+    /// Of the first element, in the file.
+    pub(crate) start: u64,
+    /// Size of its elements.
+    pub(crate) bytes: u64,
+    /// The record it lies in, where that has a checksum.
+    pub(crate) record: Option<Arc<Record>>,
+    /// Why it is listed only; all else but name, type and sizes is then of no meaning.
+    pub(crate) unusable: Option<Unusable>,
+}
+
+/// A stretch of a file with one checksum; several tensors may lie in it.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+    /// 0 where whoever wrote the file computed none.
+    pub(crate) crc: u32,
+    /// Whether the bytes match it, once they were compared.
+    pub(crate) sound: OnceLock<bool>,
+}
+
+impl Record {
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.start..self.start + self.len
+    }
+}
+
+impl Entry {
+    pub(crate) fn elements(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// The bytes from its first element to its last, in the file.
+    pub(crate) fn range(&self) -> Range<u64> {
+        let elements = match &self.strides {
+            Some(strides) if self.elements() > 0 => {
+                1 + self.dims.iter().zip(strides).map(|(d, s)| (d - 1) * s).sum::<usize>()
+            }
+            _ => self.elements(),
+        };
+        self.start..self.start + (elements * self.dtype.size()) as u64
+    }
+
+    /// Whether reading its elements one after the other reads all of its record.
+    pub(crate) fn is_whole_record(&self) -> bool {
+        self.strides.is_none() && self.record.as_ref().is_some_and(|record| record.range() == self.range())
+    }
+
+    pub(crate) fn shape(&self) -> Option<Shape> {
+        Shape::try_new(&self.dims)
+    }
+}
+
+/// Elements `which` of a strided tensor, counted row by row; `bytes` begin with its first element.
+pub(crate) fn gather(bytes: &[u8], entry: &Entry, strides: &[usize], which: Range<usize>) -> Vec<u8> {
+    let size = entry.dtype.size();
+    let mut packed = Vec::with_capacity(which.len() * size);
+    for element in which {
+        let (mut rest, mut at) = (element, 0);
+        for (d, s) in entry.dims.iter().zip(strides).rev() {
+            at += rest % d * s;
+            rest /= d;
+        }
+        packed.extend_from_slice(&bytes[at * size..(at + 1) * size]);
+    }
+    packed
+}
+
+/// What a checkpoint says of one of its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TensorInfo<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// Its elements as they are stored.
+    pub dtype: StoredDType,
+    /// Its dimensions, outermost first, however many; none for a scalar.
+    pub dims: &'a [usize],
+    /// The size of its elements; 0 where the file holds none of them.
+    pub bytes: u64,
+    /// The file that holds it.
+    pub file: &'a Path,
+    /// Why it cannot be read, if so.
+    pub unusable: Option<Unusable>,
+}

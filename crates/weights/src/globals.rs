@@ -1,0 +1,307 @@
+//! The classes and functions that a pickle may name: those that torch's safe loader (`weights_only=True`) allows, and a
+//! few that hold no code. None is called: each is replaced by what it says about tensors.
+
+use crate::pickle::{Id, Pickle, Stop, Value, bad};
+use crate::{StoredDType, Unusable};
+
+/// What a name in a pickle stands for.
+#[derive(Clone, Copy)]
+pub(crate) enum Global {
+    DType(StoredDType),
+    /// A class of storages: of one element type, or of bytes whose type the tensor says.
+    Storage {
+        dtype: Option<StoredDType>,
+        quantized: bool,
+    },
+    Function(Function),
+}
+
+/// Functions by what calling them gives.
+#[derive(Clone, Copy)]
+pub(crate) enum Function {
+    /// A dict: empty, or the one given.
+    Dict,
+    /// Its argument.
+    Same,
+    /// Nothing that a tensor is made of.
+    Opaque,
+    /// A view of a typed storage.
+    Tensor,
+    /// A view of a storage as elements of the given type.
+    TypedTensor,
+    Quantized,
+    Sparse,
+    Meta,
+    Nested,
+    Subclass,
+    /// The tensor that is its first argument.
+    Parameter,
+    /// The tensor that is its first argument, as elements of the given type.
+    OtherDevice,
+    /// What another function makes, with attributes.
+    WithAttributes,
+}
+
+/// Elements in a record of the zip.
+#[derive(Clone, Copy)]
+pub(crate) struct Storage {
+    /// `None` where tensors say the type themselves.
+    pub(crate) dtype: Option<StoredDType>,
+    quantized: bool,
+    /// A string: the record's name.
+    pub(crate) key: Id,
+    pub(crate) bytes: u64,
+}
+
+/// A tensor: a strided view of a storage, in elements. Its sizes stay in the pickle, as many views may share them.
+#[derive(Clone, Copy)]
+pub(crate) struct View {
+    pub(crate) storage: Id,
+    pub(crate) dtype: StoredDType,
+    pub(crate) offset: Id,
+    pub(crate) dims: Id,
+    pub(crate) strides: Id,
+}
+
+/// A tensor of a kind that is not read.
+#[derive(Clone, Copy)]
+pub(crate) struct Foreign {
+    pub(crate) kind: Unusable,
+    pub(crate) dtype: StoredDType,
+    pub(crate) dims: Id,
+    /// A storage or view with its elements, or a tuple of such.
+    pub(crate) parts: Id,
+}
+
+/// What a call gives.
+pub(crate) enum Called {
+    Old(Id),
+    Opaque,
+    New(Value),
+}
+
+/// Dimensions of a tensor at most.
+const RANK: usize = 64;
+
+/// The value of `module.name`, or the name of a global that is refused.
+pub(crate) fn find(module: &str, name: &str) -> Result<Value, String> {
+    // As Python 2 and protocol 2 call it.
+    let known = if module == "__builtin__" { "builtins" } else { module };
+    let function = match (known, name) {
+        ("collections", "OrderedDict" | "Counter" | "defaultdict") | ("builtins", "dict") => Function::Dict,
+        ("torch", "Size") | ("builtins", "tuple") => Function::Same,
+        ("builtins", "bytearray" | "bytes" | "set" | "frozenset" | "complex" | "list" | "int" | "float")
+        | ("builtins", "bool" | "str" | "slice" | "range")
+        | ("_codecs", "encode")
+        | ("torch", "device")
+        | ("torch.serialization", "_get_layout") => Function::Opaque,
+        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Function::Tensor,
+        ("torch._utils", "_rebuild_tensor_v3") => Function::TypedTensor,
+        ("torch._utils", "_rebuild_qtensor") => Function::Quantized,
+        ("torch._utils", "_rebuild_sparse_tensor") => Function::Sparse,
+        ("torch._utils", "_rebuild_meta_tensor_no_storage") => Function::Meta,
+        ("torch._utils", "_rebuild_nested_tensor") => Function::Nested,
+        ("torch._utils", "_rebuild_wrapper_subclass") => Function::Subclass,
+        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state")
+        | ("torch.nn.parameter", "Parameter" | "Buffer") => Function::Parameter,
+        ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor") => Function::OtherDevice,
+        ("torch._tensor", "_rebuild_from_type_v2") => Function::WithAttributes,
+        _ => return constant(module, name).ok_or_else(|| format!("{module}.{name}")),
+    };
+    Ok(Value::Global(Global::Function(function)))
+}
+
+/// Classes and values of torch that are not called.
+fn constant(module: &str, name: &str) -> Option<Value> {
+    if (module, name) == ("torch.storage", "UntypedStorage") || (module, name) == ("torch", "UntypedStorage")
+    {
+        return Some(Value::Global(Global::Storage { dtype: None, quantized: false }));
+    }
+    if (module, name) == ("torch.storage", "TypedStorage") {
+        return Some(Value::Opaque);
+    }
+    let place = module.strip_prefix("torch")?;
+    if !matches!(place, "" | ".cuda" | ".sparse" | ".cuda.sparse") {
+        return None;
+    }
+    // `torch.FloatTensor` and its like.
+    let class = name.strip_suffix("Tensor");
+    if class.is_some_and(|c| c.is_empty() || StoredDType::from_storage(&format!("{c}Storage")).is_some()) {
+        return Some(Value::Opaque);
+    }
+    if matches!(place, "" | ".cuda") {
+        let quantized = match name {
+            "QInt8Storage" => Some(StoredDType::I8),
+            "QInt32Storage" => Some(StoredDType::I32),
+            // Of less than a byte, several in one.
+            "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => Some(StoredDType::U8),
+            _ => None,
+        };
+        if let Some(dtype) = quantized.or_else(|| StoredDType::from_storage(name)) {
+            return Some(Value::Global(Global::Storage {
+                dtype: Some(dtype),
+                quantized: quantized.is_some(),
+            }));
+        }
+    }
+    if place.is_empty()
+        && let Some(dtype) = StoredDType::from_torch(name)
+    {
+        return Some(Value::Global(Global::DType(dtype)));
+    }
+    (place.is_empty() && is_other(name)).then_some(Value::Opaque)
+}
+
+/// Element types that are not read, ways of quantizing, and layouts.
+fn is_other(name: &str) -> bool {
+    let narrow = |name: &str, start: &str| {
+        name.strip_prefix(start).is_some_and(|bits| matches!(bits.as_bytes(), [b'1'..=b'7']))
+    };
+    narrow(name, "int")
+        || narrow(name, "uint")
+        || matches!(
+            name,
+            "float4_e2m1fn_x2" | "bits8" | "bits16" | "bits1x8" | "bits2x4" | "bits4x2" | "qint8" | "quint8"
+        )
+        || matches!(name, "qint32" | "quint4x2" | "quint2x4" | "strided" | "sparse_coo" | "sparse_csr")
+        || matches!(name, "per_tensor_affine" | "per_tensor_symmetric" | "per_channel_affine")
+        || matches!(name, "per_channel_symmetric" | "per_channel_affine_float_qparams")
+}
+
+impl Pickle<'_> {
+    /// The storage of a persistent id: ("storage", class, key, device, number of elements).
+    pub(crate) fn storage(&self, id: Id) -> Option<Storage> {
+        let Value::Tuple(parts) = self.get(id) else { return None };
+        let &[kind, class, key, _device, elements] = &parts[..] else { return None };
+        let (Value::Str(_), &Value::Global(Global::Storage { dtype, quantized })) =
+            (self.get(key), self.get(class))
+        else {
+            return None;
+        };
+        (self.text(kind)? == "storage").then_some(())?;
+        let elements = self.natural(elements)?;
+        let bytes = dtype.map_or(Some(elements), |dtype| dtype.bytes(elements));
+        // What claims more than that lies in no record.
+        Some(Storage { dtype, quantized, key, bytes: bytes.unwrap_or(u64::MAX) })
+    }
+
+    /// What calling `function` with `args` gives.
+    pub(crate) fn call(&self, function: Id, args: Id) -> Result<Called, Stop> {
+        let (mut function, mut args) = (function, args);
+        // Attributes of attributes are nothing that torch writes.
+        for _ in 0..4 {
+            let (Value::Tuple(given), &Value::Global(Global::Function(called))) =
+                (self.get(args), self.get(function))
+            else {
+                return bad("it calls something that is no function");
+            };
+            match (called, &given[..]) {
+                (Function::WithAttributes, &[inner, _class, inner_args, _state]) => {
+                    (function, args) = (inner, inner_args);
+                }
+                (called, given) => return self.made(called, given),
+            }
+        }
+        bad("attributes lie too deep inside each other")
+    }
+
+    fn made(&self, called: Function, given: &[Id]) -> Result<Called, Stop> {
+        let foreign = |kind, dtype, dims, parts| {
+            let dtype = match self.get(dtype) {
+                &Value::Global(Global::DType(dtype)) => dtype,
+                &Value::Storage(Storage { dtype: Some(dtype), .. }) => dtype,
+                &Value::Tensor(View { dtype, .. }) => dtype,
+                _ => StoredDType::Unknown,
+            };
+            Ok(Called::New(Value::Foreign(Foreign { kind, dtype, dims, parts })))
+        };
+        match (called, given) {
+            (Function::Dict, []) => Ok(Called::New(Value::Dict(vec![]))),
+            // A Counter is made from a dict, a defaultdict from what makes its values.
+            (Function::Dict, &[from]) if matches!(self.get(from), Value::Dict(_)) => Ok(Called::Old(from)),
+            (Function::Dict, &[from]) if matches!(self.get(from), Value::Global(_) | Value::Opaque) => {
+                Ok(Called::New(Value::Dict(vec![])))
+            }
+            (Function::Same, &[from]) => Ok(Called::Old(from)),
+            (Function::Opaque, _) => Ok(Called::Opaque),
+            (Function::Parameter, &[tensor, ..]) => self.tensor(tensor),
+            (Function::OtherDevice, &[tensor, dtype, ..]) => match (self.get(tensor), self.get(dtype)) {
+                (&Value::Tensor(view), &Value::Global(Global::DType(dtype))) if view.dtype != dtype => {
+                    let (kind, dims) = (Unusable::OtherDevice, view.dims);
+                    Ok(Called::New(Value::Foreign(Foreign { kind, dtype, dims, parts: tensor })))
+                }
+                _ => self.tensor(tensor),
+            },
+            (Function::Tensor, &[storage, offset, dims, strides, ref rest @ ..]) => {
+                self.view(storage, None, [offset, dims, strides], rest.get(2))
+            }
+            (Function::TypedTensor, &[storage, offset, dims, strides, _, _, dtype, ref rest @ ..]) => {
+                match self.get(dtype) {
+                    &Value::Global(Global::DType(dtype)) => {
+                        self.view(storage, Some(dtype), [offset, dims, strides], rest.first())
+                    }
+                    _ => foreign(Unusable::DType, dtype, dims, storage),
+                }
+            }
+            (Function::Quantized, &[storage, _, dims, ..]) => {
+                foreign(Unusable::Quantized, storage, dims, storage)
+            }
+            // Indices, values, size; or two sorts of indices, values, size.
+            (Function::Sparse, &[_layout, data, ..]) => {
+                let parts = self.items(data).unwrap_or_default();
+                let tensors = parts.iter().filter(|&&part| matches!(self.get(part), Value::Tensor(_)));
+                match (tensors.last(), parts.iter().find(|&&part| self.items(part).is_some())) {
+                    (Some(&values), Some(&size)) => foreign(Unusable::Sparse, values, size, data),
+                    _ => bad("a sparse tensor is built from something else than tensors"),
+                }
+            }
+            (Function::Meta, &[dtype, dims, ..]) => foreign(Unusable::Meta, dtype, dims, dims),
+            (Function::Nested, &[buffer, ..]) => foreign(Unusable::Nested, buffer, buffer, buffer),
+            (Function::Subclass, &[_class, dtype, dims, ..]) => {
+                foreign(Unusable::Subclass, dtype, dims, dims)
+            }
+            _ => bad("a function is called with arguments it does not take"),
+        }
+    }
+
+    /// The tensor `id` itself.
+    fn tensor(&self, id: Id) -> Result<Called, Stop> {
+        match self.get(id) {
+            Value::Tensor(_) | Value::Foreign(_) => Ok(Called::Old(id)),
+            _ => bad("a parameter is built from something else than a tensor"),
+        }
+    }
+
+    /// A view of `storage` as `dtype`, or as the storage's own type.
+    fn view(
+        &self,
+        storage: Id,
+        dtype: Option<StoredDType>,
+        [offset, dims, strides]: [Id; 3],
+        metadata: Option<&Id>,
+    ) -> Result<Called, Stop> {
+        let wrong = || bad("a tensor is built from something else than a storage");
+        let &Value::Storage(held) = self.get(storage) else { return wrong() };
+        let Some(dtype) = dtype.or(held.dtype) else { return wrong() };
+        let rank = |id: Id| {
+            let items = self.items(id).filter(|items| items.len() <= RANK)?;
+            items.iter().all(|&item| self.natural(item).is_some()).then_some(items.len())
+        };
+        if self.natural(offset).is_none() || rank(dims).is_none() || rank(dims) != rank(strides) {
+            return wrong();
+        }
+        // Set on views that stand for the negated or conjugated elements.
+        let lazy = metadata.is_some_and(|&id| matches!(self.get(id), Value::Dict(bits) if !bits.is_empty()));
+        let kind = match (lazy, held.quantized) {
+            (true, _) => Unusable::Lazy,
+            (_, true) => Unusable::Quantized,
+            _ => return Ok(Called::New(Value::Tensor(View { storage, dtype, offset, dims, strides }))),
+        };
+        Ok(Called::New(Value::Foreign(Foreign { kind, dtype, dims, parts: storage })))
+    }
+
+    /// The sizes in a tuple that [`Pickle::view`] has checked.
+    pub(crate) fn naturals(&self, id: Id) -> Option<Vec<u64>> {
+        self.items(id).filter(|items| items.len() <= RANK)?.iter().map(|&i| self.natural(i)).collect()
+    }
+}

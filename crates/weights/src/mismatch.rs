@@ -1,0 +1,148 @@
+//! What a network finds wrong with a checkpoint, all of it at once, told so that the way out shows.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::path::PathBuf;
+
+use pheye_tensor::{DType, Shape};
+
+use crate::error::{name, shown};
+use crate::{Error, StoredDType};
+
+/// Every way in which a checkpoint does not fit a network.
+#[derive(Debug)]
+pub struct Mismatches {
+    /// The checkpoint.
+    pub path: PathBuf,
+    /// The faults, in the order in which they were met; unused tensors last. At most a thousand of each sort.
+    pub faults: Vec<Fault>,
+    /// Faults beyond those.
+    pub more: usize,
+    /// The prefix that all names of the file share and without which they were read.
+    pub stripped: Option<String>,
+    /// The prefix by which most missing names differ from unused ones.
+    pub prefix: Option<Prefix>,
+}
+
+/// A beginning of names, with its dot, that only one of file and network has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prefix {
+    /// The file's names have it.
+    InFile(String),
+    /// The network's names have it.
+    InNetwork(String),
+}
+
+/// One way in which a checkpoint does not fit a network.
+#[derive(Debug)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Fault {
+    /// The network has a parameter that the checkpoint lacks.
+    Missing { tensor: String, shape: Shape },
+    /// The shapes differ.
+    Shape { tensor: String, expected: Shape, found: Vec<usize> },
+    /// The elements are not floats.
+    DType { tensor: String, expected: DType, found: StoredDType },
+    /// The checkpoint holds a tensor that the network has no place for.
+    Unused { tensor: String },
+    /// The tensor is there but cannot be read.
+    Unreadable { tensor: String, error: Box<Error> },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Missing { tensor, shape } => write!(f, "missing `{}` {shape}", name(tensor)),
+            Fault::Shape { tensor, expected, found } => {
+                let (tensor, rank) = (name(tensor), found.len());
+                match rank {
+                    0..=8 => write!(f, "`{tensor}` has shape {found:?}, the network needs {expected}"),
+                    _ => write!(f, "`{tensor}` has {rank} dimensions, the network needs {expected}"),
+                }
+            }
+            Fault::DType { tensor, expected, found } => {
+                write!(f, "`{}` holds {found}, the network needs {expected}", name(tensor))
+            }
+            Fault::Unused { tensor } => write!(f, "unused `{}`", name(tensor)),
+            // Its message names file and tensor; what caused it has no other place to be told.
+            Fault::Unreadable { tensor, error } => {
+                write!(f, "cannot read `{}`: {error}", name(tensor))?;
+                let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
+                causes.into_iter().try_for_each(|cause| write!(f, ": {cause}"))
+            }
+        }
+    }
+}
+
+/// A longer list helps nobody.
+const LISTED: usize = 40;
+/// Lines kept for unused tensors when the list is cut: beside the missing ones they show how names differ.
+const UNUSED_LISTED: usize = 10;
+/// Faults of one sort that are kept: a configuration may ask for millions of tensors.
+pub(crate) const KEPT: usize = 1000;
+
+impl fmt::Display for Mismatches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.faults.len() + self.more;
+        let s = if n == 1 { "" } else { "es" };
+        write!(f, "{}: does not fit the network, {n} mismatch{s}", shown(&self.path))?;
+        if let Some(stripped) = &self.stripped {
+            write!(f, "; its names are read without the prefix `{}`, which all have", name(stripped))?;
+        }
+        match &self.prefix {
+            Some(Prefix::InFile(prefix)) => {
+                write!(f, "; names in the file have the prefix `{}`, the network's do not", name(prefix))?;
+            }
+            Some(Prefix::InNetwork(prefix)) => {
+                write!(
+                    f,
+                    "; names in the file lack the prefix `{}`, which the network's have",
+                    name(prefix)
+                )?;
+            }
+            None => {}
+        }
+        f.write_str(":")?;
+        let (unused, others): (Vec<_>, Vec<_>) =
+            self.faults.iter().partition(|fault| matches!(fault, Fault::Unused { .. }));
+        let first = others.len().min(LISTED - unused.len().min(UNUSED_LISTED));
+        let listed = others.iter().take(first).chain(unused.iter().take(LISTED - first));
+        let listed: Vec<_> = listed.collect();
+        for fault in &listed {
+            write!(f, "\n  {fault}")?;
+        }
+        if n > listed.len() {
+            write!(f, "\n  and {} more", n - listed.len())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mismatches {}
+
+/// The prefix that would make most of the `missing` names those of `unused` tensors.
+pub(crate) fn prefix(missing: &[&str], unused: &[&str]) -> Option<Prefix> {
+    const SAMPLE: usize = 20;
+    let sample = &missing[..missing.len().min(SAMPLE)];
+    let there: HashSet<&str> = unused.iter().copied().collect();
+    let most = |found: BTreeMap<&str, usize>| {
+        let (prefix, n) = found.into_iter().max_by_key(|&(_, n)| n)?;
+        (2 * n >= sample.len()).then(|| prefix.to_owned())
+    };
+    let (mut in_file, mut in_network) = (BTreeMap::new(), BTreeMap::new());
+    for &wanted in sample {
+        for have in unused {
+            if let Some(prefix) = have.strip_suffix(wanted).filter(|p| p.ends_with('.')) {
+                *in_file.entry(prefix).or_default() += 1;
+            }
+        }
+        for (dot, _) in wanted.match_indices('.') {
+            let (prefix, rest) = wanted.split_at(dot + 1);
+            if there.contains(rest) {
+                *in_network.entry(prefix).or_default() += 1;
+            }
+        }
+    }
+    most(in_file).map(Prefix::InFile).or_else(|| most(in_network).map(Prefix::InNetwork))
+}
