@@ -7,7 +7,7 @@ use std::fs;
 
 use common::{data, golden, open, safetensors};
 use pheye_tensor::{DType, Shape, Slice, Tensor};
-use pheye_weights::{Checkpoint, Error, StoredDType, save_safetensors};
+use pheye_weights::{Checkpoint, Error, Format, StoredDType, save_safetensors};
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
     match tensor.slice().unwrap() {
@@ -157,6 +157,97 @@ fn shards_are_read_as_one() {
     assert_eq!((mixed.f64s("a").unwrap(), mixed.f64s("scalar").unwrap()), (vec![1.0, 1.0], vec![7.0]));
     fs::write(at("x.json"), "{\"a\": 1}").unwrap();
     assert!(matches!(Checkpoint::open(at("x.json")), Err(Error::Header { .. })));
+}
+
+#[test]
+fn types_that_nobody_asks_for_do_not_stop_the_load() {
+    // As many bytes as the reference says: two elements of F4 to a byte, four of F6 to three.
+    let all = [("F4", 6, 3), ("F6_E2M3", 4, 3), ("F6_E3M2", 8, 6), ("F8_E8M0", 2, 2), ("F8_E4M3FNUZ", 2, 2)];
+    let all =
+        all.into_iter().chain([("F8_E5M2FNUZ", 2, 2), ("F8_E4M3", 2, 2), ("F8_E5M2", 2, 2), ("C64", 1, 8)]);
+    for (dtype, elements, bytes) in all {
+        let end = 4 + bytes;
+        let header = format!(
+            r#"{{"w":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}},"x":{{"dtype":"{dtype}","shape":[{elements}],"data_offsets":[4,{end}]}}}}"#
+        );
+        let file = safetensors(&header, end);
+        assert!(safetensors::SafeTensors::deserialize(&file).is_ok(), "{dtype}");
+        let c = open(&file).unwrap();
+        assert_eq!(c.f64s("w").unwrap(), [0.0]);
+        let x = c.tensors().find(|tensor| tensor.name == "x").unwrap();
+        assert_eq!((x.dtype.to_string().as_str(), x.dims, x.bytes), (dtype, &[elements][..], bytes as u64));
+        match dtype {
+            "F4" | "F6_E2M3" | "F6_E3M2" => {
+                let e = c.tensor("x", DType::F32).unwrap_err();
+                assert!(e.to_string().contains("tensor `x` has elements of less than a byte"), "{e}");
+                assert!(
+                    matches!(c.write_to("x", None, &mut Vec::new()), Err(e) if e.to_string().contains("`x`"))
+                );
+            }
+            "C64" => assert!(matches!(c.f64s("x"), Err(Error::DType { dtype: StoredDType::C64, .. }))),
+            _ => assert_eq!(c.f64s("x").unwrap().len(), elements),
+        }
+        let short = header.replace(&format!("[{elements}]"), &format!("[{}]", elements + 1));
+        assert!(matches!(open(&safetensors(&short, end)), Err(Error::Layout { .. })), "{dtype}");
+    }
+    // Torch's complex types have no name there.
+    for dtype in ["C128", "C32", "unknown", "F99"] {
+        let header = format!(r#"{{"x":{{"dtype":"{dtype}","shape":[0],"data_offsets":[0,0]}}}}"#);
+        assert!(matches!(open(&safetensors(&header, 0)), Err(Error::UnknownDType { .. })), "{dtype}");
+    }
+}
+
+#[test]
+fn an_index_may_begin_with_a_byte_order_mark_and_name_regular_files_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let a = Tensor::from_f32([1], &[3.0]).unwrap();
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    save_safetensors(at("one.safetensors"), [("a", &a)], &metadata).unwrap();
+    let index = |shard: &str| {
+        fs::write(at("i.json"), format!("\u{feff}{{\"weight_map\":{{\"a\":\"{shard}\"}}}}")).unwrap();
+        Checkpoint::open(at("i.json"))
+    };
+    let c = index("one.safetensors").unwrap();
+    assert_eq!((c.f64s("a").unwrap(), c.metadata(), c.format()), (vec![3.0], &metadata, Format::Index));
+    assert!(c.tensors().all(|tensor| tensor.file == at("one.safetensors")));
+    #[cfg(unix)]
+    {
+        let made = std::process::Command::new("mkfifo").arg(at("pipe")).status();
+        if made.is_ok_and(|status| status.success()) {
+            assert!(index("pipe").unwrap_err().to_string().contains("device or pipe"));
+        }
+        std::os::unix::fs::symlink("/dev/zero", at("zero")).unwrap();
+        assert!(index("zero").unwrap_err().to_string().contains("device or pipe"));
+    }
+}
+
+#[test]
+fn messages_are_one_line_without_control_characters() {
+    let name = r"w\u001b]0;PWNED\u0007\n\u202e";
+    let raw = "w\u{1b}]0;PWNED\u{7}\n\u{202e}";
+    let one = |name: &str, dtype: &str, end: usize| {
+        safetensors(&format!(r#"{{"{name}":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,{end}]}}}}"#), 4)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let index = folder.path().join("i.json");
+    fs::write(&index, format!(r#"{{"weight_map":{{"{name}":"{name}"}}}}"#)).unwrap();
+    let errors = [
+        open(&one(name, "F32", 3)).unwrap_err(),
+        open(&one(name, &name[1..], 4)).unwrap_err(),
+        open(&one(name, "I64", 4)).unwrap_err(),
+        open(&one(name, "F32", 4)).unwrap().tensor("\u{1b}", DType::F32).unwrap_err(),
+        open(&one(name, "F32", 4)).unwrap().integers(raw).unwrap_err(),
+        open(&safetensors(&format!("{{\"{name}\":1}}"), 0)).unwrap_err(),
+        Checkpoint::open(&index).unwrap_err(),
+    ];
+    for e in errors {
+        let said = e.to_string();
+        assert!(said.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{said:?}");
+        assert!(said.contains("\\u{1b}"), "{said:?}");
+    }
+    let long = open(&safetensors(&format!("{{\"{}\":1}}", "x".repeat(1 << 20)), 0)).unwrap_err();
+    assert!(matches!(long, Error::Header { .. }));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use pheye_tensor::{DType, Tensor};
-use pheye_weights::{Checkpoint, Error, atomic_write, save_safetensors};
+use pheye_weights::{Checkpoint, Error, atomic_write, copy_atomically, save_safetensors};
 
 fn files(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -54,6 +54,64 @@ fn a_saved_file_is_as_readable_as_any_other() {
     fs::write(folder.path().join("plain"), b"").unwrap();
     atomic_write(folder.path().join("saved"), |_| Ok(())).unwrap();
     assert_eq!(mode("saved"), mode("plain"));
+}
+
+#[test]
+fn what_a_killed_writer_left_is_removed_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for stray in [".w.123.tmp", ".w.123.4.tmp"] {
+        fs::write(path(stray), "half").unwrap();
+    }
+    // Of another file, or nobody's.
+    let kept = [".v.123.tmp", ".w.123", ".w.backup.tmp", ".w.tmp", "w.123.tmp"];
+    kept.iter().for_each(|name| fs::write(path(name), "mine").unwrap());
+    // A writer that is still at work keeps its own.
+    atomic_write(path("w"), |out| {
+        out.write_all(b"slow")?;
+        atomic_write(path("w"), |out| out.write_all(b"fast")).unwrap();
+        assert_eq!(fs::read(path("w")).unwrap(), b"fast");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(fs::read(path("w")).unwrap(), b"slow");
+    let mut expected = kept.to_vec();
+    expected.push("w");
+    expected.sort_unstable();
+    assert_eq!(files(folder.path()), expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_in_the_way_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("victim"), "untouched").unwrap();
+    let names = (0..200).map(|n| format!(".w.{}.{n}.tmp", std::process::id()));
+    for name in names.chain([format!(".w.{}.tmp", std::process::id())]) {
+        std::os::unix::fs::symlink(path("victim"), path(&name)).unwrap();
+    }
+    atomic_write(path("w"), |out| out.write_all(b"new")).unwrap();
+    assert_eq!(fs::read(path("victim")).unwrap(), b"untouched");
+    assert_eq!(fs::read(path("w")).unwrap(), b"new");
+    assert!(path("w").symlink_metadata().unwrap().is_file());
+}
+
+#[test]
+fn a_copy_is_whole_or_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let bytes: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
+    fs::write(path("from"), &bytes).unwrap();
+    copy_atomically(path("from"), path("to")).unwrap();
+    assert_eq!(fs::read(path("to")).unwrap(), bytes);
+    let e = copy_atomically(path("absent"), path("to")).unwrap_err();
+    assert!(matches!(&e, Error::Read { path, .. } if path.ends_with("absent")), "{e}");
+    let e = copy_atomically(folder.path(), path("to")).unwrap_err();
+    assert!(matches!(&e, Error::Read { .. }), "{e}");
+    let e = copy_atomically(path("from"), path("absent/to")).unwrap_err();
+    assert!(matches!(&e, Error::Write { path, .. } if path.ends_with("absent/to")), "{e}");
+    assert_eq!(files(folder.path()), ["from", "to"]);
 }
 
 const FULL: &str = "PHEYE_TEST_FULL_DISK";

@@ -1,0 +1,143 @@
+//! Names that differ from the network's by what frameworks put before them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pheye_tensor::{DType, Init, Shape, Source, Tensor};
+use pheye_weights::{
+    Checkpoint, CheckpointSource, Error, Fault, Mismatches, NameMap, Prefix, save_safetensors,
+};
+
+/// A file of scalars under these names, each its place in the list.
+fn file(path: &Path, names: &[&str]) -> Checkpoint {
+    let tensors: Vec<Tensor> =
+        (0..names.len()).map(|i| Tensor::from_f32([1], &[i as f32]).unwrap()).collect();
+    save_safetensors(path, names.iter().copied().zip(&tensors), &BTreeMap::new()).unwrap();
+    Checkpoint::open(path).unwrap()
+}
+
+fn source(checkpoint: &Checkpoint) -> CheckpointSource<'_> {
+    CheckpointSource::new(checkpoint, |_| DType::F32)
+}
+
+fn ask(source: &mut CheckpointSource, name: &str) -> Vec<f32> {
+    source.tensor(name, Shape::from([1]), Init::Zeros).to_vec_f32().unwrap()
+}
+
+fn mismatches(result: Result<(), Error>) -> Mismatches {
+    match result {
+        Err(Error::Mismatch(m)) => m,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_prefix_that_all_names_share_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w");
+    for prefix in ["", "module.", "_orig_mod.", "model.", "_orig_mod.module.", "student.backbone."] {
+        let names = ["a.weight", "b.weight", "vision_encoder.position_ids"].map(|n| format!("{prefix}{n}"));
+        let c = file(&path, &names.each_ref().map(String::as_str));
+        assert_eq!(c.stripped_prefix(), None);
+        let mut s = source(&c);
+        // Known before it is known which prefix it is: 8 bytes of the three tensors need be read.
+        assert_eq!(s.bytes(), 8);
+        assert_eq!(s.shape_of("a.weight"), Some(Shape::from([1])));
+        assert_eq!(ask(&mut s, "a.weight"), [0.0]);
+        assert_eq!(ask(&mut s, "b.weight"), [1.0]);
+        assert_eq!(c.stripped_prefix(), (!prefix.is_empty()).then_some(prefix));
+        s.finish().unwrap();
+        // As they are in the file for whoever asks so.
+        let c = Checkpoint::open(&path).unwrap();
+        assert_eq!((c.f64s(&names[1]).unwrap(), c.stripped_prefix()), (vec![1.0], None));
+        // What is written goes by the name that was asked for.
+        let c = Checkpoint::open(&path).unwrap();
+        let mut out = Vec::new();
+        c.write_to("b.weight", None, &mut out).unwrap();
+        assert_eq!(
+            (c.item("b.weight", None).unwrap().name.as_str(), out),
+            ("b.weight", 1f32.to_le_bytes().into())
+        );
+    }
+}
+
+#[test]
+fn a_prefix_is_not_passed_over_for_some_names_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w");
+    // A published Phi without its head: all names share `model.`, which is the network's own.
+    let c = file(&path, &["model.embed_tokens.weight", "model.layers.0.fc.weight", "model.lm_head.weight"]);
+    let mut s = source(&c).names(NameMap::phi());
+    assert_eq!(ask(&mut s, "lang_encoder.model.embed_tokens.weight"), [0.0]);
+    assert!(ask(&mut s, "lang_encoder.lm_head.weight").is_empty());
+    assert_eq!(c.stripped_prefix(), None);
+    let m = mismatches(s.finish());
+    assert!(matches!(&m.faults[0], Fault::Missing { tensor, .. } if tensor == "lm_head.weight"));
+    // Where not all names share it, it is named.
+    let c = file(&path, &["model.a.weight", "model.b.weight", "loss.weight"]);
+    let mut s = source(&c);
+    assert!(ask(&mut s, "a.weight").is_empty() && ask(&mut s, "b.weight").is_empty());
+    let m = mismatches(s.finish());
+    assert_eq!((&m.prefix, &m.stripped), (&Some(Prefix::InFile("model.".into())), &None));
+    let said = m.to_string();
+    assert!(
+        said.contains("5 mismatches; names in the file have the prefix `model.`, the network's do not:\n"),
+        "{said}"
+    );
+    // The other way round.
+    let mut s = source(&c);
+    assert!(ask(&mut s, "net.model.a.weight").is_empty() && ask(&mut s, "net.loss.weight").is_empty());
+    let m = mismatches(s.finish());
+    assert_eq!(m.prefix, Some(Prefix::InNetwork("net.".into())));
+    // A name of its own is no hint.
+    let mut s = source(&c);
+    ask(&mut s, "other");
+    assert_eq!(mismatches(s.finish()).prefix, None);
+    // What was passed over is said with the mismatches.
+    let c = file(&path, &["module.a.weight", "module.b.weight"]);
+    let mut s = source(&c);
+    ask(&mut s, "a.weight");
+    let said = mismatches(s.finish()).to_string();
+    assert!(said.contains("1 mismatch; its names are read without the prefix `module.`"), "{said}");
+    assert!(said.contains("unused `module.b.weight`"), "{said}");
+}
+
+#[test]
+fn a_long_list_shows_missing_and_unused_tensors_and_has_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w");
+    let names: Vec<String> = (0..60).map(|i| format!("x.{i}")).collect();
+    let c = file(&path, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut s = source(&c);
+    for i in 0..5000 {
+        s.tensor(&format!("y.{i}"), Shape::from([1 << 60]), Init::Zeros);
+    }
+    let m = mismatches(s.finish());
+    assert_eq!((m.faults.len(), m.more), (1060, 4000));
+    let said = m.to_string();
+    assert!(said.starts_with(&format!("{}: does not fit the network, 5060 mismatches:", path.display())));
+    assert_eq!((said.matches("\n  missing").count(), said.matches("\n  unused").count()), (30, 10));
+    assert!(said.ends_with("\n  and 5020 more"), "{said}");
+}
+
+#[test]
+fn the_published_vision_tower_is_known_by_its_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w");
+    let ours = "vision_encoder.vision_model.base_model.model.embeddings.patch_embedding.base_layer.weight";
+    let theirs = "embeddings.patch_embedding.weight";
+    // As CLIPModel and CLIPVisionModel are saved, by transformers before and since 5.6, and wrapped.
+    for prefix in ["vision_model.", "", "module.vision_model.", "module.", "_orig_mod.module."] {
+        for more in ["pre_layrnorm.weight", "post_layernorm.weight"] {
+            let names = [theirs, more].map(|n| format!("{prefix}{n}"));
+            let c = file(&path, &names.each_ref().map(String::as_str));
+            let mut s = source(&c).names(NameMap::of_vision(&c)).allow_unused(|n| n.ends_with(more));
+            assert_eq!(ask(&mut s, ours), [0.0], "{prefix}");
+            s.finish().unwrap();
+        }
+    }
+    let c = file(&path, &["module.vision_encoder.x", "module.lang_encoder.x"]);
+    assert_eq!((NameMap::of_vision(&c), NameMap::of_text(&c)), (NameMap::default(), NameMap::default()));
+    assert_eq!(NameMap::of_vision(&file(&path, &["something.else", "other"])), NameMap::clip());
+    assert_eq!(NameMap::of_text(&file(&path, &["model.layers.0.x", "lm_head.x"])), NameMap::phi());
+}
