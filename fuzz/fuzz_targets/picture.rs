@@ -7,7 +7,7 @@ use pheye_image::{DecodeOptions, Preprocess, decode};
 fuzz_target!(|data: &[u8]| {
     // Small, so that a run is about headers and streams, not about filling pixels.
     for apply_orientation in [true, false] {
-        let options = DecodeOptions { max_pixels: 1 << 16, apply_orientation };
+        let options = DecodeOptions { max_pixels: 1 << 16, apply_orientation, ..DecodeOptions::default() };
         match decode(data, "input", &options) {
             Ok(picture) => {
                 assert_eq!(picture.pixels.len(), 3 * picture.width * picture.height);

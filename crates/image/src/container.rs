@@ -1,22 +1,25 @@
 //! Reads what a file says about itself, before any decoder allocates for it.
 //!
-//! Three things the decoders do not tell: the claimed size of a file too broken or too large to open, whether the file
-//! goes on to its end (a JPEG decoder fills a missing rest with grey), and whether a PNG is 16-bit grey, which Pillow
-//! converts by a rule of its own.
+//! What the decoders do not tell: the claimed size of a file too broken or too large to open, whether a JPEG or WebP goes
+//! on to its end (a JPEG decoder fills a missing rest with grey), how a JPEG is coded, and every place that may tell the
+//! picture's orientation.
 
+use crate::jpeg_header::Header;
+use crate::orientation::{Sources, Text};
 use image::ImageFormat;
+use std::borrow::Cow;
 
 /// What a file's headers and markers say.
 #[derive(Default)]
 pub(crate) struct Facts<'a> {
     /// Width and height in pixels, if the header got that far.
     pub size: Option<(u32, u32)>,
-    /// The end of the picture is present: IEND, EOI, or all bytes that the RIFF header promises.
+    /// The end is there: EOI of a JPEG, all bytes that a WebP promises. What a PNG lacks its decoder tells.
     pub complete: bool,
-    /// A PNG of colour type 0 with 16 bits, Pillow's mode "I;16".
-    pub grey16: bool,
-    /// EXIF block, starting at its TIFF header.
-    pub exif: Option<&'a [u8]>,
+    /// Of a JPEG, how it is coded.
+    pub jpeg: Header<'a>,
+    /// Where the orientation may be told.
+    pub orientation: Sources<'a>,
 }
 
 /// Facts of a file known to start with the signature of `format`.
@@ -29,26 +32,53 @@ pub(crate) fn inspect(format: ImageFormat, bytes: &[u8]) -> Facts<'_> {
 }
 
 fn png(bytes: &[u8]) -> Facts<'_> {
-    let mut facts = Facts::default();
+    let mut facts = Facts { complete: true, ..Facts::default() };
     let mut at = 8;
     // Length, type, data, CRC.
     while let (Some(length), Some(kind)) = (be(bytes, at, 4), bytes.get(at + 4..at + 8)) {
         let data = bytes.get(at + 8..).unwrap_or_default();
         if kind == b"IHDR" && facts.size.is_none() {
             facts.size = be(data, 0, 4).zip(be(data, 4, 4));
-            facts.grey16 = data.get(8..10) == Some(&[16, 0]);
         }
-        let Some(after) = at.checked_add(12 + length as usize).filter(|&end| end <= bytes.len()) else {
-            break;
-        };
+        let Some(data) = data.get(..length as usize).filter(|_| kind != b"IEND") else { break };
         match kind {
-            b"eXIf" => facts.exif = Some(tiff(&data[..length as usize])),
-            b"IEND" => facts.complete = true,
+            b"eXIf" => facts.orientation.exif = Some(data.into()),
+            b"tEXt" | b"zTXt" | b"iTXt" => text(kind, data, &mut facts.orientation),
             _ => {}
         }
-        at = after;
+        at += 12 + length as usize;
     }
     facts
+}
+
+/// The texts of a PNG that hold EXIF or XMP; of several with the same keyword, Pillow keeps the last.
+fn text<'a>(kind: &[u8], data: &'a [u8], sources: &mut Sources<'a>) {
+    let Some((keyword, rest)) = split(data) else { return };
+    let text = match (kind, rest) {
+        (b"tEXt", text) => Text::Plain(text),
+        (b"zTXt", [0, packed @ ..]) => Text::Packed(packed),
+        // Flag and method of compression, language, translated keyword.
+        (b"iTXt", [flag, method, rest @ ..]) => {
+            match (flag, method, split(rest).and_then(|(_, rest)| split(rest))) {
+                (0, _, Some((_, text))) => Text::Plain(text),
+                (_, 0, Some((_, packed))) => Text::Packed(packed),
+                _ => return,
+            }
+        }
+        _ => return,
+    };
+    match (keyword, text) {
+        (b"Raw profile type exif", _) => sources.profile = Some(text),
+        (b"XML:com.adobe.xmp", _) => sources.xmp = Some(text),
+        (b"exif", Text::Plain(block)) if kind == b"tEXt" => sources.exif = Some(block.into()),
+        _ => {}
+    }
+}
+
+/// What comes before and after the first zero byte.
+fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = data.iter().position(|&b| b == 0)?;
+    Some((&data[..end], &data[end + 1..]))
 }
 
 fn jpeg(bytes: &[u8]) -> Facts<'_> {
@@ -69,23 +99,33 @@ fn jpeg(bytes: &[u8]) -> Facts<'_> {
         }
         let Some(length) = be(bytes, at + 1, 2) else { break };
         let segment = bytes.get(at + 3..).unwrap_or_default();
-        let is_frame = matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
-        if is_frame && facts.size.is_none() {
-            facts.size = be(segment, 3, 2).zip(be(segment, 1, 2));
-        }
         let segment = &segment[..segment.len().min((length as usize).saturating_sub(2))];
-        if marker == 0xE1 && segment.starts_with(b"Exif\0\0") && facts.exif.is_none() {
-            facts.exif = Some(tiff(segment));
+        facts.jpeg.add(marker, segment);
+        if marker == 0xE1 && facts.jpeg.scans.is_empty() {
+            app1(segment, &mut facts.orientation);
         }
         at += 1 + (length as usize).max(2);
     }
+    facts.size = facts.jpeg.sof.and_then(|(_, frame)| be(frame, 3, 2).zip(be(frame, 1, 2)));
     facts
 }
 
+/// EXIF goes on through all its segments, and the last packet of XMP counts, as in Pillow.
+fn app1<'a>(segment: &'a [u8], sources: &mut Sources<'a>) {
+    if let Some(packet) = segment.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0") {
+        sources.xmp = Some(Text::Plain(packet));
+    } else if let Some(block) = segment.strip_prefix(b"Exif\0\0") {
+        match &mut sources.exif {
+            Some(exif) => exif.to_mut().extend(block),
+            none => *none = Some(Cow::Borrowed(block)),
+        }
+    }
+}
+
 fn webp(bytes: &[u8]) -> Facts<'_> {
-    let complete = le(bytes, 4, 4).is_some_and(|size| bytes.len() >= 8 + size as usize);
+    let complete = le(bytes, 4, 4).is_some_and(|size| bytes.len() as u64 >= 8 + u64::from(size));
     let mut facts = Facts { complete, ..Facts::default() };
-    let mut at = 12;
+    let (mut at, mut flags) = (12, 0);
     while let (Some(kind), Some(length)) = (bytes.get(at..at + 4), le(bytes, at + 4, 4)) {
         let data = bytes.get(at + 8..).unwrap_or_default();
         let size = match kind {
@@ -95,17 +135,18 @@ fn webp(bytes: &[u8]) -> Facts<'_> {
             _ => None,
         };
         facts.size = facts.size.or(size);
-        if kind == b"EXIF" {
-            facts.exif = data.get(..length as usize).map(tiff);
+        let chunk = data.get(..length as usize);
+        let sources = &mut facts.orientation;
+        // libwebp keeps the first chunk of each kind, and only what the flags of VP8X announce.
+        match kind {
+            b"VP8X" if at == 12 => flags = data.first().copied().unwrap_or(0),
+            b"EXIF" if flags & 8 != 0 && sources.exif.is_none() => sources.exif = chunk.map(Cow::Borrowed),
+            b"XMP " if flags & 4 != 0 && sources.xmp.is_none() => sources.xmp = chunk.map(Text::Plain),
+            _ => {}
         }
         at = at.saturating_add(8 + length as usize + (length & 1) as usize);
     }
     facts
-}
-
-/// Some writers put JPEG's EXIF prefix before the TIFF header in PNG and WebP too.
-fn tiff(exif: &[u8]) -> &[u8] {
-    exif.strip_prefix(b"Exif\0\0").unwrap_or(exif)
 }
 
 fn be(bytes: &[u8], at: usize, count: usize) -> Option<u32> {

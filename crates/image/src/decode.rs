@@ -1,13 +1,12 @@
-//! Files to [`Rgb8`]: format by content, size limit before allocation, EXIF orientation.
+//! Files to [`Rgb8`]: format by content, limits before allocation, orientation.
 
 use crate::augment::orient;
 use crate::container::{Facts, inspect};
-use crate::{Error, Rgb8, convert};
-use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
-use image::metadata::Orientation;
+use crate::{Error, Rgb8, convert, jpeg, png};
+use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageResult, Limits};
-use std::fs::File;
-use std::io::{Cursor, Read};
+use pheye_files::{Kind, quoted};
+use std::io::{Cursor, ErrorKind, Read};
 use std::path::Path;
 
 /// How to decode.
@@ -16,58 +15,94 @@ pub struct DecodeOptions {
     /// Pictures whose header claims more pixels are refused before anything is allocated for them. The default is
     /// 178,956,970, where Pillow raises `DecompressionBombError`.
     pub max_pixels: u64,
-    /// Turn the picture as its EXIF orientation says (default), or keep it as stored, as the PyTorch release does.
+    /// Pictures with a longer side are refused likewise: a few bytes can claim one that is one pixel wide and takes
+    /// minutes to resize. The default is 1,000,000 pixels.
+    pub max_side: u32,
+    /// [`open`] and [`open_regular`] refuse larger files, before they are read where the system knows their size. The
+    /// default is 512 MiB.
+    pub max_bytes: u64,
+    /// Turn the picture as its EXIF or XMP orientation says (default), or keep it as stored, as the PyTorch release does.
     pub apply_orientation: bool,
 }
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { max_pixels: 178_956_970, apply_orientation: true }
+        Self { max_pixels: 178_956_970, max_side: 1_000_000, max_bytes: 512 << 20, apply_orientation: true }
     }
 }
 
-/// Decodes a PNG, JPEG or WebP file as Pillow's `Image.open(path).convert("RGB")`, a JPEG to within a few levels.
+/// Decodes a PNG, JPEG or WebP file as Pillow's `ImageOps.exif_transpose(Image.open(path)).convert("RGB")`, a JPEG to
+/// within a few levels.
 ///
-/// The format is told by content, not by extension. Of an animation the first frame is taken.
+/// The format is told by content, not by extension. Of an animation the first frame is taken. `path` may be a pipe or a
+/// device, such as `/dev/stdin`; for a name that comes from a file there is [`open_regular`].
+///
+/// A file that ends early is an error, but for a PNG that has all its pixels: it may lack its end. Kinds of JPEG that
+/// would come out wrong (arithmetic coding, more than 8 bits, ...) are refused by name.
 ///
 /// # Errors
 /// All but [`Error::Shape`]; each names the file.
 pub fn open(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Rgb8, Error> {
-    let path = path.as_ref();
-    let name = path.display().to_string();
-    let io = |source| Error::Io { path: path.to_path_buf(), source };
-    let mut file = File::open(path).map_err(io)?;
+    open_as(path.as_ref(), Kind::Any, options)
+}
+
+/// [`open`], but only of a regular file (also behind a symbolic link), so that it can neither block nor go on for ever.
+///
+/// # Errors
+/// As [`open`]; [`Error::Io`] for a FIFO, a device or a directory.
+pub fn open_regular(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Rgb8, Error> {
+    open_as(path.as_ref(), Kind::Regular, options)
+}
+
+fn open_as(path: &Path, kind: Kind, options: &DecodeOptions) -> Result<Rgb8, Error> {
+    let name = quoted(&path.display().to_string());
+    let limit = options.max_bytes;
+    let io = |source: std::io::Error| match source.kind() {
+        ErrorKind::FileTooLarge => Error::TooManyBytes { name: name.clone(), limit },
+        _ => Error::Io { path: path.to_path_buf(), source },
+    };
+    let mut file = pheye_files::open(path, kind).map_err(io)?;
+    let expected = file.metadata().map_err(io)?.len();
     // A look at the first bytes, so that a large file of another kind is not read in vain.
-    let mut bytes = Vec::new();
-    file.by_ref().take(64).read_to_end(&mut bytes).map_err(io)?;
-    sniff(&bytes, &name)?;
-    file.read_to_end(&mut bytes).map_err(io)?;
+    let mut head = Vec::new();
+    file.by_ref().take(64).read_to_end(&mut head).map_err(io)?;
+    sniff(&head, &name)?;
+    if expected > limit {
+        return Err(Error::TooManyBytes { name, limit });
+    }
+    let bytes = pheye_files::take(head.chain(file), expected, limit).map_err(io)?;
     decode(&bytes, &name, options)
 }
 
 /// Decodes the bytes of a PNG, JPEG or WebP file; `name` stands for the file in errors. Otherwise as [`open`].
 ///
 /// # Errors
-/// All but [`Error::Io`] and [`Error::Shape`].
+/// All but [`Error::Io`], [`Error::TooManyBytes`] and [`Error::Shape`].
 pub fn decode(bytes: &[u8], name: &str, options: &DecodeOptions) -> Result<Rgb8, Error> {
+    let name = &quoted(name);
     let (format, label) = sniff(bytes, name)?;
     let facts = inspect(format, bytes);
-    if let Some((width, height)) = facts.size
-        && u64::from(width) * u64::from(height) > options.max_pixels
-    {
-        return Err(Error::TooLarge { name: name.into(), width, height, limit: options.max_pixels });
+    if let Some((width, height)) = facts.size {
+        if u64::from(width) * u64::from(height) > options.max_pixels {
+            return Err(Error::TooLarge { name: name.into(), width, height, limit: options.max_pixels });
+        }
+        if width.max(height) > options.max_side {
+            return Err(Error::TooLong { name: name.into(), width, height, limit: options.max_side });
+        }
     }
-    let Facts { size: Some(size), complete: true, .. } = facts else {
-        return Err(Error::Truncated { name: name.into(), format: label, bytes: bytes.len() });
+    let cut = || Error::Truncated { name: name.into(), format: label, bytes: bytes.len() };
+    let Facts { size: Some(size), complete: true, jpeg: header, orientation } = facts else {
+        return Err(cut());
     };
-    let picture = read(format, bytes, size).map_err(|source| Error::Decode {
-        name: name.into(),
-        format: label,
-        source,
-    })?;
-    let rgb = convert::to_rgb(picture, facts.grey16);
-    let turn = facts.exif.filter(|_| options.apply_orientation).and_then(Orientation::from_exif_chunk);
-    Ok(orient(rgb, turn.unwrap_or(Orientation::NoTransforms)))
+    let rgb = match format {
+        ImageFormat::Png => png::read(bytes, size).map_err(|e| match png::is_cut(&e) {
+            true => cut(),
+            false => Error::decode(name, label, e),
+        })?,
+        ImageFormat::Jpeg => jpeg::read(bytes, size, &header, name)?,
+        _ => convert::to_rgb(webp(bytes, size).map_err(|e| Error::decode(name, label, e))?),
+    };
+    Ok(if options.apply_orientation { orient(rgb, orientation.orientation()) } else { rgb })
 }
 
 fn sniff(bytes: &[u8], name: &str) -> Result<(ImageFormat, &'static str), Error> {
@@ -83,21 +118,13 @@ fn sniff(bytes: &[u8], name: &str) -> Result<(ImageFormat, &'static str), Error>
 }
 
 /// `size` is what the header was read to claim; a decoder that sees a larger picture is stopped by its limits.
-fn read(format: ImageFormat, bytes: &[u8], (width, height): (u32, u32)) -> ImageResult<DynamicImage> {
+fn webp(bytes: &[u8], (width, height): (u32, u32)) -> ImageResult<DynamicImage> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(width);
     limits.max_image_height = Some(height);
-    // Sixteen-bit RGBA is the widest pixel; the rest is for a decoder's own tables and metadata.
+    // RGBA, and the decoder's own tables and metadata.
     limits.max_alloc = Some(u64::from(width) * u64::from(height) * 8 + (64 << 20));
-    let reader = Cursor::new(bytes);
-    match format {
-        ImageFormat::Png => DynamicImage::from_decoder(PngDecoder::with_limits(reader, limits)?),
-        ImageFormat::Jpeg => limited(JpegDecoder::new(reader)?, limits),
-        _ => limited(WebPDecoder::new(reader)?, limits),
-    }
-}
-
-fn limited(mut decoder: impl ImageDecoder, limits: Limits) -> ImageResult<DynamicImage> {
+    let mut decoder = WebPDecoder::new(Cursor::new(bytes))?;
     decoder.set_limits(limits)?;
     DynamicImage::from_decoder(decoder)
 }

@@ -1,5 +1,6 @@
 //! What can go wrong between a file and its pixels. Every variant about a file names it.
 
+use pheye_files::quoted;
 use std::path::PathBuf;
 
 /// An error of this crate.
@@ -7,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// The file could not be read at all.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read", quoted(&path.display().to_string()))]
     Io {
         /// The file.
         path: PathBuf,
@@ -51,15 +52,46 @@ pub enum Error {
         /// Length of what there is.
         bytes: usize,
     },
-    /// The file is damaged, or uses a part of its format that the decoder lacks.
-    #[error("{name}: cannot decode this {format} file: {source}")]
+    /// A side longer than [`DecodeOptions::max_side`](crate::DecodeOptions::max_side); nothing was allocated.
+    #[error("{name}: {width}x{height} pixels: a side is longer than the limit of {limit} (max_side)")]
+    TooLong {
+        /// The file.
+        name: String,
+        /// Claimed width.
+        width: u32,
+        /// Claimed height.
+        height: u32,
+        /// The limit in pixels.
+        limit: u32,
+    },
+    /// The file is larger than [`DecodeOptions::max_bytes`](crate::DecodeOptions::max_bytes).
+    #[error("{name}: the file is larger than the limit of {limit} bytes (max_bytes)")]
+    TooManyBytes {
+        /// The file.
+        name: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A sound JPEG of a rare kind.
+    #[error(
+        "{name}: a JPEG with {what}, which this program does not read; save it again as PNG or as an ordinary JPEG, \
+         for example with `magick in.jpg out.png`"
+    )]
+    UnreadJpeg {
+        /// The file.
+        name: String,
+        /// What it has that other JPEGs do not.
+        what: String,
+    },
+    /// The file is damaged.
+    #[error("{name}: cannot decode this {format} file")]
     Decode {
         /// The file.
         name: String,
         /// PNG, JPEG or WebP.
         format: &'static str,
         /// What the decoder said.
-        source: image::ImageError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A picture whose sides and bytes do not fit together.
     #[error("a {width}x{height} RGB picture cannot have {bytes} bytes")]
@@ -71,4 +103,14 @@ pub enum Error {
         /// Bytes given.
         bytes: usize,
     },
+}
+
+impl Error {
+    pub(crate) fn decode(
+        name: &str,
+        format: &'static str,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Decode { name: name.into(), format, source: Box::new(source) }
+    }
 }

@@ -20,11 +20,15 @@ mod container;
 mod convert;
 mod decode;
 mod error;
+mod jpeg;
+mod jpeg_header;
+mod orientation;
+mod png;
 mod resize;
 mod tiles;
 
 pub use augment::{Augment, flip_horizontal, flip_vertical, rotate, shift};
-pub use decode::{DecodeOptions, decode, open};
+pub use decode::{DecodeOptions, decode, open, open_regular};
 pub use error::Error;
 pub use resize::{PassOrder, resize_bicubic, resize_bicubic_in};
 pub use tiles::{CLIP_MEAN, CLIP_STD, Preprocess, Tiles};

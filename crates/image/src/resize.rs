@@ -11,6 +11,9 @@ use rayon::prelude::*;
 const BITS: u32 = 32 - 8 - 2;
 const HALF: i32 = 1 << (BITS - 1);
 
+/// Bytes of a band of rows between the two passes.
+const BAND: usize = 1 << 20;
+
 /// Multiply-adds worth handing to another thread.
 const GRAIN: usize = 1 << 17;
 
@@ -26,7 +29,8 @@ pub enum PassOrder {
 
 /// The picture at `width`×`height` pixels, rows first; the aspect ratio is whatever these say.
 ///
-/// A side of 0 gives an empty picture. The result does not depend on the number of threads.
+/// A side of 0 gives an empty picture. The result does not depend on the number of threads. Besides picture and result it
+/// takes about four times the memory of the result.
 pub fn resize_bicubic(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
     resize_bicubic_in(picture, width, height, PassOrder::RowsFirst)
 }
@@ -42,8 +46,9 @@ pub fn resize_bicubic_in(picture: &Rgb8, width: usize, height: usize, order: Pas
         (true, true) => picture.clone(),
         (false, true) => rows(picture, width),
         (true, false) => columns(picture, height),
+        // Fewer rows than the picture has, so the picture in between is the smaller one.
         _ if order == PassOrder::Pillow13 && mostly_height => rows(&columns(picture, height), width),
-        _ => columns(&rows(picture, width), height),
+        _ => both(picture, width, height),
     }
 }
 
@@ -61,7 +66,7 @@ impl Taps {
         let scale = input as f64 / output as f64;
         let widen = scale.max(1.0);
         let support = 2.0 * widen;
-        let stride = support.ceil() as usize * 2 + 1;
+        let stride = (support.ceil() as usize * 2 + 1).min(input);
         let mut taps = Self { ranges: Vec::with_capacity(output), weights: vec![0; output * stride], stride };
         let mut exact = Vec::with_capacity(stride);
         for (i, fixed) in taps.weights.chunks_exact_mut(stride).enumerate() {
@@ -106,11 +111,37 @@ fn round(sum: i32) -> u8 {
 }
 
 fn rows(picture: &Rgb8, width: usize) -> Rgb8 {
-    let taps = Taps::new(picture.width, width);
     let mut pixels = vec![0; 3 * width * picture.height];
-    let outs = pixels.par_chunks_exact_mut(3 * width);
-    let ins = picture.pixels.par_chunks_exact(3 * picture.width);
-    outs.zip(ins).with_min_len(grain(&taps, width)).for_each(|(out, row)| {
+    resize_rows(&Taps::new(picture.width, width), &picture.pixels, picture.width, &mut pixels);
+    Rgb8 { width, height: picture.height, pixels }
+}
+
+fn columns(picture: &Rgb8, height: usize) -> Rgb8 {
+    let mut columns = Columns::new(picture.width, picture.height, height);
+    columns.add(&picture.pixels, 0);
+    columns.finish()
+}
+
+/// Rows, then columns, a band of input rows at a time: at no moment is there a picture of the new width and the old
+/// height, which can be thousands of times larger than both the picture and the result.
+fn both(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
+    let taps = Taps::new(picture.width, width);
+    let mut columns = Columns::new(width, picture.height, height);
+    let band = (BAND / (3 * width)).clamp(1, picture.height);
+    let mut resized = vec![0; 3 * width * band];
+    for (i, band_pixels) in picture.pixels.chunks(3 * picture.width * band).enumerate() {
+        let resized = &mut resized[..band_pixels.len() / picture.width * width];
+        resize_rows(&taps, band_pixels, picture.width, resized);
+        columns.add(resized, i * band);
+    }
+    columns.finish()
+}
+
+/// Every row of `pixels`, each `from` pixels wide, to one of `out`.
+fn resize_rows(taps: &Taps, pixels: &[u8], from: usize, out: &mut [u8]) {
+    let width = taps.ranges.len();
+    let outs = out.par_chunks_exact_mut(3 * width);
+    outs.zip(pixels.par_chunks_exact(3 * from)).with_min_len(grain(taps, width)).for_each(|(out, row)| {
         for (i, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
             let (first, weights) = taps.at(i);
             let mut sum = [HALF; 3];
@@ -122,28 +153,52 @@ fn rows(picture: &Rgb8, width: usize) -> Rgb8 {
             *out = sum.map(round);
         }
     });
-    Rgb8 { width, height: picture.height, pixels }
 }
 
-fn columns(picture: &Rgb8, height: usize) -> Rgb8 {
-    let taps = Taps::new(picture.height, height);
-    let stride = 3 * picture.width;
-    let mut pixels = vec![0; stride * height];
-    let outs = pixels.par_chunks_exact_mut(stride).enumerate().with_min_len(grain(&taps, picture.width));
-    outs.for_each_init(Vec::new, |sums, (i, out)| {
-        let (first, weights) = taps.at(i);
-        sums.clear();
-        sums.resize(stride, HALF);
-        for (row, &w) in picture.pixels[stride * first..].chunks_exact(stride).zip(weights) {
-            for (sum, &v) in sums.iter_mut().zip(row) {
-                *sum += i32::from(v) * w;
+/// The second pass, over input rows that come in bands.
+struct Columns {
+    taps: Taps,
+    width: usize,
+    /// `[height, width, 3]`, before rounding.
+    sums: Vec<i32>,
+    pixels: Vec<u8>,
+}
+
+impl Columns {
+    fn new(width: usize, from: usize, height: usize) -> Self {
+        let taps = Taps::new(from, height);
+        Self { taps, width, sums: vec![HALF; 3 * width * height], pixels: vec![0; 3 * width * height] }
+    }
+
+    /// Adds the input rows in `band`, of which the first is row `start`. Rows come in order.
+    fn add(&mut self, band: &[u8], start: usize) {
+        let stride = 3 * self.width;
+        let end = start + band.len() / stride;
+        let ranges = &self.taps.ranges;
+        let outs = ranges.partition_point(|&(first, count)| first + count <= start)
+            ..ranges.partition_point(|&(first, _)| first < end);
+        let bytes = outs.start * stride..outs.end * stride;
+        let sums = self.sums[bytes.clone()].par_chunks_exact_mut(stride);
+        let pixels = self.pixels[bytes].par_chunks_exact_mut(stride);
+        let jobs = sums.zip(pixels).enumerate().with_min_len(grain(&self.taps, self.width));
+        jobs.for_each(|(i, (sums, pixels))| {
+            let (first, weights) = self.taps.at(outs.start + i);
+            let rows = first.max(start)..end.min(first + weights.len());
+            for row in rows.clone() {
+                let w = weights[row - first];
+                for (sum, &v) in sums.iter_mut().zip(&band[stride * (row - start)..][..stride]) {
+                    *sum += i32::from(v) * w;
+                }
             }
-        }
-        for (out, &sum) in out.iter_mut().zip(sums.iter()) {
-            *out = round(sum);
-        }
-    });
-    Rgb8 { width: picture.width, height, pixels }
+            if rows.end == first + weights.len() {
+                pixels.iter_mut().zip(&*sums).for_each(|(pixel, &sum)| *pixel = round(sum));
+            }
+        });
+    }
+
+    fn finish(self) -> Rgb8 {
+        Rgb8 { width: self.width, height: self.taps.ranges.len(), pixels: self.pixels }
+    }
 }
 
 /// Rows per job.

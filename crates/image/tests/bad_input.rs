@@ -1,6 +1,9 @@
 //! Broken files end in errors that say which file and why.
 
-use pheye_image::{DecodeOptions, Error, decode, open};
+use flate2::read::ZlibDecoder;
+use pheye_image::{DecodeOptions, Error, decode, open, open_regular};
+use std::error::Error as _;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 fn path(name: &str) -> PathBuf {
@@ -20,9 +23,11 @@ fn empty_missing_and_foreign_files() {
     );
     assert!(error(b"GIF89a......").to_string().ends_with("it is Gif"));
     assert!(matches!(error(b"RIFF\x10\0\0\0WAVEfmt "), Error::Unsupported { .. }));
-    let missing = open("no/such.png", &DecodeOptions::default()).unwrap_err();
-    assert!(matches!(missing, Error::Io { .. }) && missing.to_string().starts_with("no/such.png: "));
-    assert!(open(env!("CARGO_MANIFEST_DIR"), &DecodeOptions::default()).is_err());
+    let missing = open("no/such\n.png", &DecodeOptions::default()).unwrap_err();
+    assert_eq!(missing.to_string(), "no/such\\n.png: cannot be read");
+    assert!(missing.source().is_some());
+    let folder = open(env!("CARGO_MANIFEST_DIR"), &DecodeOptions::default()).unwrap_err();
+    assert!(folder.source().unwrap().to_string().starts_with("it is a directory"));
     assert!(matches!(
         open(file!(), &DecodeOptions::default()),
         Err(Error::Io { .. } | Error::Unsupported { .. })
@@ -32,14 +37,11 @@ fn empty_missing_and_foreign_files() {
 #[test]
 fn every_proper_prefix_is_an_error() {
     let files = [
-        "rgb8.png",
-        "palette4_trns.png",
-        "interlaced.png",
-        "animated.png",
         "rgb420.jpg",
         "progressive.jpg",
         "restart.jpg",
         "cmyk.jpg",
+        "apart.jpg",
         "lossless.webp",
         "lossy.webp",
         "lossy_alpha.webp",
@@ -54,6 +56,54 @@ fn every_proper_prefix_is_an_error() {
         assert!(matches!(half, Error::Truncated { .. }), "{name}: {half}");
         assert!(half.to_string().starts_with("bad.file: truncated "));
     }
+}
+
+/// The unpacked rows of a PNG, as far as they are there.
+fn rows(png: &[u8]) -> usize {
+    let (mut at, mut packed) = (8, Vec::new());
+    while let Some(head) = png.get(at..at + 8) {
+        let length = u32::from_be_bytes(head[..4].try_into().unwrap()) as usize;
+        let data = &png[at + 8..png.len().min(at + 8 + length)];
+        if &head[4..] == b"IDAT" {
+            packed.extend(data);
+        }
+        at = png.len().min(at + 12 + length);
+    }
+    let mut unpacked = Vec::new();
+    let _ = ZlibDecoder::new(&packed[..]).read_to_end(&mut unpacked);
+    unpacked.len()
+}
+
+/// What follows the last pixel may be missing: the rest of the stream, its checksums, IEND.
+#[test]
+fn a_prefix_of_a_png_is_read_if_all_pixels_are_there() {
+    for name in
+        ["rgb8.png", "rgba16.png", "palette4_trns.png", "interlaced.png", "interlaced2.png", "animated.png"]
+    {
+        let bytes = std::fs::read(path(name)).unwrap();
+        let whole = decode(&bytes, name, &DecodeOptions::default()).unwrap();
+        for end in 0..bytes.len() {
+            let there = rows(&bytes[..end]) == rows(&bytes);
+            match decode(&bytes[..end], name, &DecodeOptions::default()) {
+                Ok(picture) => assert!(there && picture == whole, "{name} cut to {end}"),
+                Err(Error::Truncated { .. } | Error::Empty { .. }) => assert!(!there, "{name} cut to {end}"),
+                Err(other) => assert!(end < 8, "{name} cut to {end}: {other}"),
+            }
+        }
+        assert!(
+            decode(&bytes[..bytes.len() - 12], name, &DecodeOptions::default()).is_ok(),
+            "{name}: no IEND"
+        );
+    }
+}
+
+/// Missing is one thing, damaged another.
+#[test]
+fn a_wrong_checksum_of_the_pixels_is_an_error() {
+    let mut bytes = std::fs::read(path("rgb8.png")).unwrap();
+    let crc = bytes.len() - 13;
+    bytes[crc] ^= 1;
+    assert!(matches!(error(&bytes), Error::Decode { .. }));
 }
 
 /// A cut after an embedded thumbnail's own end marker is still a cut.
@@ -104,6 +154,60 @@ fn flipped_bytes_do_not_panic() {
     }
 }
 
+/// A JPEG with one byte of its frame header changed: `at` counts from the marker's second byte.
+fn frame_with(name: &str, at: usize, byte: u8) -> Vec<u8> {
+    let mut bytes = std::fs::read(path(name)).unwrap();
+    let frame = bytes.windows(2).position(|m| matches!(m, [0xFF, 0xC0..=0xC2])).unwrap();
+    bytes[frame + 1 + at] = byte;
+    bytes
+}
+
+#[test]
+fn jpegs_that_would_come_out_wrong_are_refused_by_name() {
+    let cases = [
+        ("rgb444.jpg", 0, 0xC9, "arithmetic coding"),
+        ("progressive.jpg", 0, 0xCA, "arithmetic coding"),
+        ("grey.jpg", 0, 0xC3, "lossless coding"),
+        ("rgb444.jpg", 0, 0xC5, "hierarchical coding"),
+        ("rgb444.jpg", 3, 12, "samples of 12 bits"),
+        ("rgb444.jpg", 8, 2, "2 colour components"),
+        // 3x1 luma beside 2x1 chroma; a component sampled never.
+        ("four_across.jpg", 10, 0x31, "sampling factors that do not divide one another"),
+        ("rgb444.jpg", 10, 0x00, "sampling factors that do not divide one another"),
+        ("apart.jpg", 13, 0x21, "several sampling factors in separate scans"),
+        ("apart.jpg", 0, 0xC2, "scans that do not add up to one whole picture"),
+    ];
+    for (name, at, byte, what) in cases {
+        // Both chroma components where it is about a sampling factor of one.
+        let mut bytes = frame_with(name, at, byte);
+        if at == 13 {
+            let luma = bytes.windows(2).position(|m| m == [0xFF, 0xC0]).unwrap() + 11;
+            bytes[luma] = 0x42;
+        }
+        let refused = error(&bytes);
+        assert!(matches!(refused, Error::UnreadJpeg { .. }), "{name}: {refused}");
+        let start = format!("bad.file: a JPEG with {what}, which this program does not read; save it again");
+        assert!(refused.to_string().starts_with(&start), "{refused}");
+    }
+    let tall = [&[0xFF, 0xD8][..], &claims(60, 60)[1][2..]].concat();
+    assert!(matches!(error(&tall), Error::Truncated { .. }));
+}
+
+/// A scan taken away or given twice: libjpeg would fill in grey, or mix.
+#[test]
+fn scans_must_add_up() {
+    let bytes = std::fs::read(path("apart.jpg")).unwrap();
+    let scans: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(&[0xFF, 0xDA])).collect();
+    let (before, last) = (&bytes[..scans[2]], &bytes[scans[2]..]);
+    let missing = [before, &[0xFF, 0xD9]].concat();
+    let twice = [before, &bytes[scans[1]..scans[2]], last].concat();
+    for bytes in [missing, twice] {
+        assert!(error(&bytes).to_string().contains("scans that do not add up to one whole picture"));
+    }
+    let many = [before, &bytes[scans[1]..scans[2]].repeat(500), last].concat();
+    assert!(error(&many).to_string().contains("more than 500 scans"));
+}
+
 fn claims(width: u32, height: u32) -> [Vec<u8>; 3] {
     let png = [
         &b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"[..],
@@ -133,6 +237,55 @@ fn huge_claims_are_refused_by_the_header() {
     for bytes in claims(100, 100) {
         assert!(matches!(error(&bytes), Error::Truncated { .. } | Error::Decode { .. }));
     }
+}
+
+#[test]
+fn long_sides_are_refused_by_the_header() {
+    let [tall, _, _] = claims(1, 20_000_000);
+    let want = "bad.file: 1x20000000 pixels: a side is longer than the limit of 1000000 (max_side)";
+    assert_eq!(error(&tall).to_string(), want);
+    let [wide, ..] = claims(178_956_970, 1);
+    assert!(matches!(error(&wide), Error::TooLong { .. }));
+}
+
+/// A sparse file of 5 GB behind a PNG's signature costs neither time nor memory.
+#[test]
+fn large_files_are_refused_before_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sparse.png");
+    let png = std::fs::read(path("rgb8.png")).unwrap();
+    std::fs::File::create(&file).and_then(|mut f| f.write_all(&png).and(f.set_len(5 << 30))).unwrap();
+    let refused = open(&file, &DecodeOptions::default()).unwrap_err();
+    assert!(
+        refused.to_string().ends_with("is larger than the limit of 536870912 bytes (max_bytes)"),
+        "{refused}"
+    );
+    let limit = |max_bytes| DecodeOptions { max_bytes, ..DecodeOptions::default() };
+    assert!(open(path("rgb8.png"), &limit(png.len() as u64)).is_ok());
+    let refused = open(path("rgb8.png"), &limit(png.len() as u64 - 1)).unwrap_err();
+    assert!(matches!(refused, Error::TooManyBytes { .. }));
+}
+
+/// A name that the user typed may be a pipe, one from a file may not: nobody may ever write to it.
+#[cfg(unix)]
+#[test]
+fn pipes_are_read_only_for_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let refused = open_regular(&pipe, &DecodeOptions::default()).unwrap_err();
+    assert!(refused.source().unwrap().to_string().contains("FIFO"));
+    let bytes = std::fs::read(path("rgb8.png")).unwrap();
+    let plain = decode(&bytes, "rgb8.png", &DecodeOptions::default()).unwrap();
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::write(pipe, bytes).unwrap()
+    });
+    assert_eq!(open(&pipe, &DecodeOptions::default()).unwrap(), plain);
+    writer.join().unwrap();
+    assert_eq!(open_regular(path("rgb8.png"), &DecodeOptions::default()).unwrap(), plain);
+    let endless = open("/dev/zero", &DecodeOptions::default());
+    assert!(matches!(endless, Err(Error::Unsupported { .. })));
 }
 
 #[test]

@@ -5,11 +5,14 @@ resize/NAME.png with resize/NAME.WxH.png       source and Pillow's BICUBIC resiz
 decode/NAME.EXT with decode/NAME.EXT.rgb.png   file and Pillow's convert("RGB") of it
 orient/NAME.EXT with orient/NAME.EXT.rgb.png   the same after ImageOps.exif_transpose
 
-PNG kinds that Pillow cannot write are assembled by hand. Run with Pillow 13: python3 make_golden.py
+PNG kinds that Pillow cannot write are assembled by hand, rare JPEGs come from libjpeg-turbo's cjpeg and jpegtran. Run with
+Pillow 13: python3 make_golden.py
 """
 
 import io
 import struct
+import subprocess
+import tempfile
 import warnings
 import zlib
 from pathlib import Path
@@ -177,6 +180,48 @@ def decode_cases():
     golden("decode", "animated.webp", encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True))
 
 
+def jpeg_cases():
+    """Layouts, samplings and markers that are rare; cjpeg and jpegtran come with libjpeg-turbo."""
+
+    def run(command, data, script=""):
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write(script)
+            file.flush()
+            command = command.split() + (["-scans", file.name] if script else [])
+            return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
+
+    w, h = 41, 37
+    pixels = b"P6\n%d %d\n255\n" % (w, h) + smooth(w, h).tobytes()
+    for name, options, script in [
+        ("apart", "-sample 2x2", "0;1;2;"), ("apart_restart", "-sample 2x1 -restart 1B", "0;1;2;"),
+        ("pair_first", "-sample 1x2", "0,1;2;"), ("pair_last", "-sample 2x2", "0;1,2;"),
+        ("coarse_luma", "-sample 1x1,2x1,1x1", ""), ("coarse_luma2", "-sample 1x1,2x2,2x2", ""),
+        ("same_2x2", "-sample 2x2,1x2,1x2", ""), ("three_across", "-sample 3x1", ""), ("three_two", "-sample 3x2", ""),
+        ("four_across", "-sample 4x1,2x1,2x1", ""),
+        ("refined", "-sample 2x2", "0,1,2:0-0,0,1;0,1,2:0-0,1,0;0:1-63,0,1;0:1-63,1,0;1:1-63,0,0;2:1-63,0,0;"),
+        ("soft", "-sample 2x2", "0,1,2:0-0,0,0;0:1-20,0,0;1:1-20,0,0;2:1-20,0,0;"),
+    ]:
+        golden("decode", f"{name}.jpg", run(f"cjpeg -quality 92 {options}", pixels, script))
+    plain = run("cjpeg -quality 92 -sample 1x1", pixels)
+    adobe = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0"
+    golden("decode", "jfif_adobe0.jpg", plain[:20] + adobe + b"\0" + plain[20:])
+    golden("decode", "adobe1_names_rgb.jpg", named(plain[:2] + adobe + b"\1" + plain[20:], b"RGB"))
+    golden("decode", "jfif_names_rgb.jpg", named(plain, b"RGB"))
+    golden("decode", "names_rgb.jpg", named(plain[:2] + plain[20:], b"RGB"))
+    cmyk = encode(Image.fromarray(smooth(w, h, 4), "CMYK"), "JPEG", quality=92, subsampling=2)
+    golden("decode", "cmyk_apart.jpg", run("jpegtran -copy all", cmyk, "0;1;2;3;"))
+    at = cmyk.index(b"Adobe") + 11
+    golden("decode", "ycck_apart.jpg", run("jpegtran -copy all", cmyk[:at] + b"\2" + cmyk[at + 1 :], "0,1,2;3;"))
+
+
+def named(data, names):
+    """The baseline JPEG with other names for its three components."""
+    data, frame, scan = bytearray(data), data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    for i, name in enumerate(names):
+        data[frame + 10 + 3 * i] = data[scan + 5 + 2 * i] = name
+    return bytes(data)
+
+
 def orient_cases():
     for orientation in range(1, 9):
         exif = Image.Exif()
@@ -192,7 +237,124 @@ def orient_cases():
     golden("orient", "o6_late.png", raw_png(np.asarray(picture), 8, 2, after=block), True)
 
 
+def directory(*entries, order="<"):
+    """An EXIF block of one directory: entries of tag, type, count and the bytes of the values."""
+    block = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries))
+    far = b""
+    for tag, kind, count, data in entries:
+        if len(data) > 4:
+            place = struct.pack(order + "I", 8 + 2 + 12 * len(entries) + 4 + len(far))
+            far += data
+        else:
+            place = data.ljust(4, b"\0")
+        block += struct.pack(order + "HHI", tag, kind, count) + place
+    return block + b"\0\0\0\0" + far
+
+
+def place_cases():
+    """Every place and form in which an orientation may be told, and what is not one to Pillow."""
+    tag = 0x0112
+    block = directory((tag, 3, 1, struct.pack("<H", 6)))
+    other = directory((0x0100, 3, 1, struct.pack("<H", 9)))
+    packets = {
+        "attribute": b'<rdf:Description tiff:Orientation="6"/>',
+        "element": b"<rdf:Description><tiff:Orientation>8</tiff:Orientation></rdf:Description>",
+        "quote": b"<rdf:Description tiff:Orientation='6'/>",
+        "space": b'<rdf:Description tiff:Orientation = "6"/>',
+        "twice": b'<a tiff:Orientation="x"/><b tiff:Orientation="3"/><c tiff:Orientation="6"/>',
+        "nine": b'<rdf:Description tiff:Orientation="9"/>',
+    }
+    xmp = packets["attribute"]
+
+    def itxt(key, value, packed=False):
+        return chunk(b"iTXt", key + b"\0" + (b"\1\0" if packed else b"\0\0") + b"en\0\0"
+                     + (zlib.compress(value) if packed else value))
+
+    def text(key, value):
+        return chunk(b"tEXt", key + b"\0" + value)
+
+    def ztxt(key, value):
+        return chunk(b"zTXt", key + b"\0\0" + zlib.compress(value))
+
+    def raw(block):
+        digits = block.hex()
+        lines = [digits[i : i + 72] for i in range(0, len(digits), 72)]
+        return ("\nexif\n%8d\n" % len(block) + "\n".join(lines) + "\n").encode()
+
+    profile, xml = b"Raw profile type exif", b"XML:com.adobe.xmp"
+    numbers = {
+        "byte": (1, 1, b"\6"), "ascii": (2, 2, b"6\0"), "long": (4, 1, struct.pack("<I", 6)),
+        "long_8_far": (4, 2, struct.pack("<II", 8, 6)), "rational": (5, 1, struct.pack("<II", 12, 2)),
+        "rational_none": (5, 1, struct.pack("<II", 6, 0)), "sbyte": (6, 1, b"\6"), "undefined": (7, 1, b"\6"),
+        "sshort": (8, 1, struct.pack("<h", 6)), "sshort_minus": (8, 1, struct.pack("<h", -6)),
+        "slong": (9, 1, struct.pack("<i", 6)), "srational": (10, 1, struct.pack("<ii", -6, -1)),
+        "float": (11, 1, struct.pack("<f", 6)), "float_half": (11, 1, struct.pack("<f", 6.5)),
+        "double": (12, 1, struct.pack("<d", 6)), "ifd": (13, 1, struct.pack("<I", 6)), "unknown": (14, 1, b"\6"),
+        "long8": (16, 1, struct.pack("<Q", 6)), "two": (3, 2, struct.pack("<HH", 6, 3)), "none": (3, 0, b""),
+        "three_far": (3, 3, struct.pack("<HHH", 6, 3, 1)), "zero": (3, 1, b"\0\0"), "nine": (3, 1, b"\x09\0"),
+        "long_large": (4, 1, struct.pack("<I", 262)), "cut": (3, 30, b"\6\0\0\0\0\0"),
+    }
+    pngs = {f"exif_{name}": chunk(b"eXIf", directory((tag, *number))) for name, number in numbers.items()}
+    pngs |= {f"xmp_{name}": itxt(xml, packet) for name, packet in packets.items()}
+    pngs |= {
+        "exif_long_mm": chunk(b"eXIf", directory((tag, 4, 1, struct.pack(">I", 6)), order=">")),
+        "exif_short_mm": chunk(b"eXIf", directory((tag, 3, 1, struct.pack(">H", 6)), order=">")),
+        "exif_prefix": chunk(b"eXIf", b"Exif\0\0Exif\0\0" + block),
+        "exif_twice": chunk(b"eXIf", directory((tag, 3, 1, b"\3\0"), (tag, 3, 1, b"\6\0"))),
+        "exif_shortened": chunk(b"eXIf", block[:-6]),
+        "exif_text": text(b"exif", block),
+        "xmp_packed": itxt(xml, xmp, True),
+        "xmp_text": text(xml, xmp),
+        "xmp_ztxt": ztxt(xml, xmp),
+        "xmp_other_key": itxt(b"xmp:adobe", xmp),
+        "xmp_later_wins": itxt(xml, xmp) + itxt(xml, packets["element"]),
+        "profile_ztxt": ztxt(profile, raw(b"Exif\0\0" + block)),
+        "profile_text": text(profile, raw(b"Exif\0\0" + block)),
+        "profile_itxt": itxt(profile, raw(block), True),
+        "profile_app1": ztxt(b"Raw profile type APP1", raw(b"Exif\0\0" + block)),
+        "profile_after_exif": chunk(b"eXIf", directory((tag, 3, 1, b"\3\0"))) + ztxt(profile, raw(block)),
+        "profile_other_exif": chunk(b"eXIf", other) + ztxt(profile, raw(block)),
+        "exif_before_xmp": itxt(xml, packets["element"]) + chunk(b"eXIf", block),
+        "exif_zero_before_xmp": itxt(xml, xmp) + chunk(b"eXIf", directory((tag, 3, 1, b"\0\0"))),
+        "exif_other_then_xmp": itxt(xml, xmp) + chunk(b"eXIf", other),
+        "exif_cut_then_xmp": itxt(xml, xmp) + chunk(b"eXIf", directory((tag, *numbers["cut"]))),
+        "profile_other_then_xmp": itxt(xml, xmp) + ztxt(profile, raw(other)),
+    }
+    picture = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 13
+    for name, chunks in pngs.items():
+        golden("orient", f"{name}.png", raw_png(picture, 8, 2, before=chunks), True)
+    golden("orient", "profile_late.png", raw_png(picture, 8, 2, after=ztxt(profile, raw(block))), True)
+    golden("orient", "xmp_late.png", raw_png(picture, 8, 2, after=itxt(xml, xmp)), True)
+
+    def app1(data):
+        return b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data
+
+    plain = encode(Image.fromarray(smooth(9, 6)), "JPEG", quality=95, subsampling=0)
+    exif, packet = b"Exif\0\0" + block, b"http://ns.adobe.com/xap/1.0/\0"
+    for name, segments in {
+        "long": app1(b"Exif\0\0" + directory((tag, 4, 1, struct.pack("<I", 6)))),
+        "long_mm": app1(b"Exif\0\0" + directory((tag, 4, 1, struct.pack(">I", 6)), order=">")),
+        "in_two": app1(exif[:20]) + app1(b"Exif\0\0" + exif[20:]),
+        "xmp": app1(packet + xmp),
+        "xmp_element": app1(packet + packets["element"]),
+        "xmp_later_wins": app1(packet + xmp) + app1(packet + packets["element"]),
+        "exif_before_xmp": app1(packet + packets["element"]) + app1(exif),
+        "exif_other_then_xmp": app1(b"Exif\0\0" + other) + app1(packet + xmp),
+    }.items():
+        golden("orient", f"{name}.jpg", plain[:2] + segments + plain[2:], True)
+
+    webp = Image.fromarray(picture)
+    golden("orient", "xmp.webp", encode(webp, "WEBP", lossless=True, xmp=xmp), True)
+    both = encode(webp, "WEBP", lossless=True, xmp=packets["element"], exif=block)
+    golden("orient", "exif_before_xmp.webp", both, True)
+    flags = both.index(b"VP8X") + 8
+    for name, mask in {"xmp_announced": 4, "none_announced": 0}.items():
+        golden("orient", f"{name}.webp", both[:flags] + bytes([both[flags] & ~12 | mask]) + both[flags + 1 :], True)
+
+
 if __name__ == "__main__":
     resize_cases()
     decode_cases()
+    jpeg_cases()
     orient_cases()
+    place_cases()

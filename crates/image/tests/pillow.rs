@@ -65,7 +65,7 @@ fn decoding_is_exact_but_for_jpeg() {
         assert!(difference <= allowed, "{name}: {difference} levels from Pillow, {allowed} allowed");
         compared += 1;
     }
-    assert_eq!(compared, 44);
+    assert_eq!(compared, 62);
 }
 
 /// The files above are compared with PNGs that this crate decodes; this one is compared with bytes written by hand.
@@ -76,7 +76,7 @@ fn plain_rgb_png_holds_its_bytes() {
 }
 
 #[test]
-fn orientations_follow_exif() {
+fn orientations_are_found_where_pillow_finds_them() {
     let mut compared = 0;
     for expected in names("orient") {
         let Some(name) = expected.strip_suffix(".rgb.png") else { continue };
@@ -85,7 +85,7 @@ fn orientations_follow_exif() {
         assert!(difference <= if name.ends_with(".jpg") { 5 } else { 0 }, "{name}: {difference}");
         compared += 1;
     }
-    assert_eq!(compared, 11);
+    assert_eq!(compared, 78);
 }
 
 #[test]

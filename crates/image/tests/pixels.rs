@@ -64,6 +64,18 @@ fn threads_do_not_change_the_result() {
     assert_eq!(alone.install(resize), many.install(resize));
 }
 
+/// Rows go through the second pass in bands; one pass at a time there is one band.
+#[test]
+fn bands_do_not_show() {
+    for (w, h, to_w, to_h) in
+        [(40, 5000, 300, 7), (3, 6000, 500, 1), (300, 900, 900, 1100), (2, 9000, 90, 8999)]
+    {
+        let picture = ramp(w, h);
+        let apart = resize_bicubic(&resize_bicubic(&picture, to_w, h), to_w, to_h);
+        assert_eq!(resize_bicubic(&picture, to_w, to_h), apart, "{w}x{h} to {to_w}x{to_h}");
+    }
+}
+
 #[test]
 fn tiles_run_down_the_columns() {
     // A 4×4 picture at s = 2, level 2: no resampling for the tiles.

@@ -1,0 +1,42 @@
+//! Writes a picture as the model's preparation gets it: RGB of 8 bits, turned upright, before any resizing.
+//!
+//! ```text
+//! cargo run -p pheye-image --example decode -- dog.jpg dog.png
+//! cargo run -p pheye-image --example decode -- --stored dog.jpg dog.png
+//! ```
+//!
+//! The first names a PNG, JPEG or WebP file (`/dev/stdin` will do), the second is the PNG to write. `--stored` keeps the
+//! picture as it is stored, whatever orientation the file tells. To look at the resized tiles there is the example `tiles`.
+
+use pheye_image::{DecodeOptions, open};
+use std::error::Error;
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: decode [--stored] PICTURE OUT.png";
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|a| a == "--help" || a == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let stored = arguments.iter().position(|a| a == "--stored").map(|at| arguments.remove(at)).is_some();
+    let [picture, out] = &arguments[..] else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    if let Err(error) = run(picture, out, !stored) {
+        let causes = std::iter::successors(error.source(), |&e| e.source());
+        eprintln!("{}", causes.fold(error.to_string(), |text, e| format!("{text}: {e}")));
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(picture: &str, out: &str, apply_orientation: bool) -> Result<(), Box<dyn Error>> {
+    let rgb = open(picture, &DecodeOptions { apply_orientation, ..DecodeOptions::default() })?;
+    let format = image::ImageFormat::Png;
+    let (width, height) = (rgb.width as u32, rgb.height as u32);
+    image::save_buffer_with_format(out, &rgb.pixels, width, height, image::ColorType::Rgb8, format)?;
+    Ok(())
+}

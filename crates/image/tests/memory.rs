@@ -1,0 +1,54 @@
+//! Memory stays within a few times picture and result, whatever the shape. The one test of its process, whose peak it reads.
+#![cfg(target_os = "linux")]
+
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use pheye_image::{DecodeOptions, PassOrder, Preprocess, decode, resize_bicubic_in};
+
+/// A figure of `/proc/self/status` in bytes.
+fn status(key: &str) -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<usize>().unwrap() << 10
+}
+
+/// What `work` gives, and by how many bytes the process grew meanwhile.
+fn growth<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    // Resets the peak to what is in use.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = status("VmRSS:");
+    let result = work();
+    (result, status("VmHWM:").saturating_sub(before))
+}
+
+fn png(width: u32, height: u32, colour: ExtendedColorType) -> Vec<u8> {
+    let bytes = width as usize * height as usize * usize::from(colour.bits_per_pixel() / 8);
+    let mut out = Vec::new();
+    let samples: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
+    PngEncoder::new(&mut out).write_image(&samples, width, height, colour).unwrap();
+    out
+}
+
+#[test]
+fn memory_follows_picture_and_result() {
+    const MB: usize = 1 << 20;
+    let options = DecodeOptions::default();
+    // Between the passes such a picture would have 100 MB at 672 pixels, and 300 MB at 2016.
+    for (width, height) in [(1, 50_000), (50_000, 1)] {
+        let bytes = png(width, height, ExtendedColorType::L8);
+        let (picture, grown) = growth(|| decode(&bytes, "thin", &options).unwrap());
+        assert!(grown < 4 * MB, "decoding {width}x{height}: {} kB", grown >> 10);
+        for order in [PassOrder::RowsFirst, PassOrder::Pillow13] {
+            let (_, grown) = growth(|| resize_bicubic_in(&picture, 672, 672, order));
+            assert!(grown < 24 * MB, "{width}x{height} to 672, {order:?}: {} kB", grown >> 10);
+        }
+        let preprocess = Preprocess::new(336, 6);
+        let (tiles, grown) = growth(|| preprocess.pixels(&picture));
+        let result = 4 * (tiles.global.len() + tiles.local.len());
+        assert!(grown < 3 * result, "{width}x{height} to tiles: {} kB for {} kB", grown >> 10, result >> 10);
+    }
+    // Eight bytes a pixel in the file, three in memory.
+    let bytes = png(2000, 2000, ExtendedColorType::Rgba16);
+    let (picture, grown) = growth(|| decode(&bytes, "deep", &options).unwrap());
+    assert!(grown < picture.pixels.len() + 4 * MB, "16 bits: {} kB", grown >> 10);
+}
