@@ -16,15 +16,16 @@ pub fn encoder(config: &Config) -> Result<Box<Encode>> {
     let tokenizer = Tokenizer::from_file(file, None)?;
     tokenizer.check_fits(network.text.vocab_size)?;
     let (task, prompt) = (config.task, network.prompt);
+    let most = config.data.max_tokens.unwrap_or(network.text.max_position_embeddings);
     Ok(Box::new(move |example| {
         Ok(match example {
             Example::Question(question, answer) => {
-                let example = prompt.encode_example(&tokenizer, question, answer)?;
+                let example = prompt.encode_example(&tokenizer, question, answer, most)?;
                 let loss_from = if task == Task::NextToken { 1 } else { example.loss_from };
                 Encoded { ids: example.ids, loss_from }
             }
             Example::Text(text) => {
-                let mut ids = tokenizer.encode(text)?;
+                let mut ids = tokenizer.encode_within(text, most)?;
                 if task != Task::Contrastive {
                     ids.push(tokenizer.end_token());
                 }

@@ -26,14 +26,15 @@ impl PromptTemplate {
     /// The ids to generate an answer from.
     ///
     /// # Errors
-    /// As [`PromptTemplate::render`]; [`Error::TooLong`] unless at least one more token fits into `max_context`.
+    /// As [`PromptTemplate::render`]; [`Error::TooLong`] unless at least one more token fits into `max_context`, and
+    /// [`Error::TextTooLong`] for what exceeds it by far.
     pub fn encode_prompt(
         &self,
         tokenizer: &Tokenizer,
         instruction: &str,
         max_context: usize,
     ) -> Result<Vec<u32>> {
-        let ids = tokenizer.encode(&self.render(instruction)?)?;
+        let ids = tokenizer.encode_within(&self.render(instruction)?, max_context)?;
         if ids.len() >= max_context {
             return Err(Error::TooLong { len: ids.len(), context: max_context });
         }
@@ -41,17 +42,24 @@ impl PromptTemplate {
     }
 
     /// The ids to train on. Prompt and answer are tokenized apart, so that the prompt's ids are those that
-    /// generation starts from.
+    /// generation starts from. They are meant to be at most `max_tokens` together; the caller looks at their number.
     ///
     /// # Errors
-    /// As [`PromptTemplate::render`]; [`Error::EmptyAnswer`] when there is nothing but white space.
-    pub fn encode_example(&self, tokenizer: &Tokenizer, instruction: &str, answer: &str) -> Result<Example> {
+    /// As [`PromptTemplate::render`]; [`Error::EmptyAnswer`] when there is nothing but white space, and
+    /// [`Error::TextTooLong`] for what exceeds `max_tokens` by far.
+    pub fn encode_example(
+        &self,
+        tokenizer: &Tokenizer,
+        instruction: &str,
+        answer: &str,
+        max_tokens: usize,
+    ) -> Result<Example> {
         if answer.trim().is_empty() {
             return Err(Error::EmptyAnswer { instruction: instruction.to_owned() });
         }
-        let mut ids = tokenizer.encode(&self.render(instruction)?)?;
+        let mut ids = tokenizer.encode_within(&self.render(instruction)?, max_tokens)?;
         let loss_from = ids.len();
-        ids.extend(tokenizer.encode(&format!("{}{answer}", self.answer_prefix))?);
+        ids.extend(tokenizer.encode_within(&format!("{}{answer}", self.answer_prefix), max_tokens)?);
         ids.push(tokenizer.end_token());
         Ok(Example { ids, loss_from })
     }

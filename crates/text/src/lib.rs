@@ -7,6 +7,12 @@
 mod error;
 #[cfg(feature = "tokenizer")]
 mod example;
+#[cfg(feature = "tokenizer")]
+mod growth;
+#[cfg(feature = "tokenizer")]
+mod guard;
+#[cfg(feature = "tokenizer")]
+mod inspect;
 mod prompt;
 mod stop;
 #[cfg(feature = "tokenizer")]

@@ -70,23 +70,6 @@ fn a_stream_gives_the_same_text_and_only_whole_characters() {
 }
 
 #[test]
-fn every_text_of_random_ids_streams_to_its_decoding() {
-    let t = tokenizer();
-    let mut state = 1u64;
-    for _ in 0..300 {
-        let mut stream = t.stream();
-        let (mut ids, mut text) = (Vec::new(), String::new());
-        for _ in 0..24 {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ids.push(((state >> 33) % 300) as u32);
-            text.extend(stream.push(*ids.last().unwrap()).unwrap());
-        }
-        text.extend(stream.finish().unwrap());
-        assert_eq!(text, t.decode(&ids).unwrap(), "{ids:?}");
-    }
-}
-
-#[test]
 fn the_default_prompt_is_the_released_one() {
     let p = PromptTemplate::default();
     assert_eq!(
@@ -115,7 +98,7 @@ fn a_config_replaces_parts_of_the_prompt() {
 fn loss_is_taken_on_the_answer_and_the_end_token() {
     let t = tokenizer();
     let p = PromptTemplate { template: "Instruction: {instruction}\nOutput:".into(), ..Default::default() };
-    let e = p.encode_example(&t, "what color is the shape?", "red").unwrap();
+    let e = p.encode_example(&t, "what color is the shape?", "red", 128).unwrap();
     assert_eq!(e.loss_from, 25);
     assert_eq!(e.ids, [&PROMPT[..], &[277, 68, 0]].concat());
     assert_eq!(e.labels(), [&[-100; 25][..], &[277, 68, 0]].concat());
@@ -123,7 +106,7 @@ fn loss_is_taken_on_the_answer_and_the_end_token() {
     let long = p.encode_prompt(&t, "what color is the shape?", 25);
     assert!(matches!(long, Err(Error::TooLong { len: 25, context: 25 })));
     assert!(
-        matches!(p.encode_example(&t, "why?", " "), Err(Error::EmptyAnswer { instruction }) if instruction == "why?")
+        matches!(p.encode_example(&t, "why?", " ", 128), Err(Error::EmptyAnswer { instruction }) if instruction == "why?")
     );
 }
 
@@ -156,7 +139,8 @@ fn faults_name_the_file_and_the_numbers() {
         e.to_string().contains("tokenizer.json: this tokenizer does not fit the model: its ids go up to 299")
     );
     let absent = Tokenizer::from_file("nowhere/tokenizer.json", None).unwrap_err();
-    assert!(absent.to_string().starts_with("nowhere/tokenizer.json: cannot read"), "{absent}");
+    assert!(absent.to_string() == "nowhere/tokenizer.json: cannot be read", "{absent}");
+    assert!(std::error::Error::source(&absent).is_some());
     for bad in [&b""[..], b"{}", b"not json", b"\xff\xfe"] {
         assert!(matches!(Tokenizer::from_bytes(bad, None), Err(Error::NotATokenizer { .. })));
     }

@@ -1,0 +1,65 @@
+//! The tokenizer library panics on some damaged files. Here, and nowhere else, its panics become errors.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+
+thread_local! {
+    /// Whether this thread is inside [`caught`], where a panic is an answer, not a fault of the program.
+    static SILENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `work` returns, or the message of the panic that ended it. Such a panic is not printed; the process's panic hook
+/// sees all others as before.
+///
+/// The state that the library shares between calls is caches only, behind locks and cells that are released on the way
+/// out, so that none of it is broken by a panic.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !SILENT.get() {
+                others(info);
+            }
+        }));
+    });
+    let before = SILENT.replace(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    SILENT.set(before);
+    result.map_err(message)
+}
+
+fn message(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    format!("the tokenizer library panicked: {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn only_other_panics_reach_the_hook() {
+        static SEEN: AtomicUsize = AtomicUsize::new(0);
+        panic::set_hook(Box::new(|_| _ = SEEN.fetch_add(1, Ordering::SeqCst)));
+        assert_eq!(caught(|| 3), Ok(3));
+        let length = std::hint::black_box(2);
+        let index: Result<u8, String> = caught(|| vec![1, 2][length]);
+        assert!(index.unwrap_err().contains("index out of bounds"));
+        assert_eq!(
+            caught(|| panic!("plain")),
+            Err::<(), _>("the tokenizer library panicked: plain".to_owned())
+        );
+        assert_eq!(SEEN.load(Ordering::SeqCst), 0);
+        assert!(panic::catch_unwind(|| panic!("another")).is_err());
+        // Panics of other threads go on being reported while this one is silent.
+        let other = || std::thread::spawn(|| panic!("elsewhere")).join().is_err();
+        assert_eq!(caught(other), Ok(true));
+        assert_eq!(SEEN.load(Ordering::SeqCst), 2);
+    }
+}
