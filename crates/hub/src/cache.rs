@@ -75,6 +75,27 @@ impl RepoCache {
     }
 }
 
+/// The names of the repositories in `cache` that have files, sorted.
+pub fn cached(cache: &Path) -> Vec<String> {
+    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+    let name = |entry: fs::DirEntry| {
+        let folder = entry.file_name().into_string().ok()?;
+        let id = folder.strip_prefix("models--")?.replace("--", "/");
+        let filled = fs::read_dir(entry.path().join("snapshots")).ok()?.next().is_some();
+        (filled && id.parse::<Repo>().is_ok()).then_some(id)
+    };
+    let mut names: Vec<String> = entries.filter_map(name).collect();
+    names.sort();
+    names
+}
+
+/// Where the link `path` leads, if to nothing.
+pub(crate) fn dangling(path: &Path) -> Option<PathBuf> {
+    let target = fs::read_link(path).ok()?;
+    let target = path.parent()?.join(target);
+    matches!(fs::metadata(path), Err(e) if e.kind() == io::ErrorKind::NotFound).then_some(target)
+}
+
 #[cfg(unix)]
 fn link(target: &Path, _: &Path, new: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, new)

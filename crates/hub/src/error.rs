@@ -1,5 +1,7 @@
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use pheye_files::quoted;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -22,7 +24,7 @@ pub enum Error {
     #[error(
         "{repo}: {file} is not in the cache (looked for {}), and HF_HUB_OFFLINE forbids downloading it; unset it, \
          or copy the cache of a machine that has the model",
-        looked_for.display()
+        shown(looked_for)
     )]
     Offline { repo: String, file: String, looked_for: PathBuf },
     /// The server answers that there is no such repository or revision.
@@ -61,8 +63,19 @@ pub enum Error {
          command again"
     )]
     Corrupt { repo: String, file: String, what: &'static str, found: String, expected: String },
+    /// More than a file may have. What came was deleted.
+    #[error("{repo}: {file} {}; it was not downloaded", too_large(*promised, *limit))]
+    TooLarge { repo: String, file: String, limit: u64, promised: Option<u64> },
+    /// The cache has a name for the contents, but no longer the contents.
+    #[error(
+        "{repo}: {file} in the cache is a link to contents that are gone: {} leads to {}; with a network they are \
+         downloaded again (HF_HUB_OFFLINE unset), or delete the link",
+        shown(link),
+        shown(target)
+    )]
+    Gone { repo: String, file: String, link: PathBuf, target: PathBuf },
     /// A file of the cache cannot be read, written, locked or linked.
-    #[error("{}: cannot {doing}: {source}{}", path.display(), hint(source))]
+    #[error("{}: cannot {doing}{}", shown(path), hint(source))]
     Io { path: PathBuf, doing: &'static str, source: io::Error },
 }
 
@@ -77,4 +90,16 @@ fn hint(source: &io::Error) -> &'static str {
         }
         _ => "",
     }
+}
+
+fn too_large(promised: Option<u64>, limit: u64) -> String {
+    match promised {
+        Some(bytes) => format!("has {bytes} bytes, {limit} is the limit for such a file"),
+        None => format!("is longer than {limit} bytes, and no answer says how long"),
+    }
+}
+
+/// A path for a message: parts of it may come from a server.
+fn shown(path: &Path) -> String {
+    quoted(&path.display().to_string())
 }

@@ -3,14 +3,15 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cache::{self, RepoCache};
 use crate::digest::Sum;
 use crate::http::{About, Client};
+use crate::limits::Limit;
 use crate::{Error, Progress, Result, Watch};
 
-/// Cuts in a row, without a byte between, after which a download is given up.
+/// Cuts without real progress between them after which a download is given up.
 const MAX_CUTS: u32 = 5;
 const PIECE: usize = 256 << 10;
 
@@ -53,7 +54,7 @@ pub(crate) fn blob(
             whole = download(client, &incomplete, w, pause, watch);
         }
     }
-    if matches!(whole, Err(Error::Corrupt { .. })) {
+    if matches!(whole, Err(Error::Corrupt { .. } | Error::TooLarge { .. })) {
         remove(&incomplete)?;
     }
     whole?;
@@ -96,6 +97,7 @@ struct Part<'a> {
     sum: Sum,
     done: u64,
     total: Option<u64>,
+    limit: Limit,
 }
 
 impl Part<'_> {
@@ -107,7 +109,8 @@ impl Part<'_> {
     fn open<'a>(path: &'a Path, w: Wanted) -> Result<Part<'a>> {
         let opened = OpenOptions::new().read(true).append(true).create(true).open(path);
         let file = opened.map_err(|source| Error::Io { path: path.to_owned(), doing: "open", source })?;
-        let mut part = Part { file, path, sum: Sum::new(w.etag, w.size), done: 0, total: w.size };
+        let (sum, limit) = (Sum::new(w.etag, w.size), Limit::default());
+        let mut part = Part { file, path, sum, done: 0, total: w.size, limit };
         let there = part.file.metadata().map_err(|e| part.fault("read", e))?.len();
         let mut piece = vec![0; PIECE];
         while part.done < there {
@@ -132,24 +135,41 @@ impl Part<'_> {
         (self.sum, self.done, self.total) = (Sum::new(w.etag, w.size), 0, w.size);
         Ok(())
     }
+
+    /// Checks what is there and what is promised against the limit.
+    fn check(&self, w: Wanted) -> Result<()> {
+        let (promised, limit) = match self.total {
+            Some(total) => (total, self.limit.sized),
+            None => (0, self.limit.unsized_),
+        };
+        if self.done.max(promised) <= limit {
+            return Ok(());
+        }
+        let (repo, file) = (w.about.repo.to_string(), w.about.file.to_owned());
+        Err(Error::TooLarge { repo, file, limit, promised: self.total })
+    }
 }
 
 /// Fills the file at `path` with the wanted contents and checks them.
 fn download(client: &Client, path: &Path, w: Wanted, pause: Duration, watch: Watch) -> Result<()> {
+    let limits = &client.settings().limits;
     let mut part = Part::open(path, w)?;
-    let mut cuts = 0;
+    part.limit = limits.bytes(w.about.file, path);
+    part.check(w)?;
+    // A drip of a few bytes a time is no progress: it could go on without end.
+    let (mut cuts, mut known) = (0, part.done);
     let report = |part: &Part, watch: &mut dyn FnMut(Progress<'_>)| {
         watch(Progress::Bytes { file: w.about.file, done: part.done, total: part.total });
     };
     report(&part, watch);
     // Without a size in advance the end of a body is the end.
     while part.total.is_none_or(|total| part.done < total) {
-        let before = part.done;
         match transfer(client, &mut part, w, &mut |part| report(part, watch)) {
             Ok(()) if part.total.is_none_or(|total| part.done >= total) => break,
             Err(error) if !passing(&error) => return Err(error),
             end => {
-                cuts = if part.done > before { 1 } else { cuts + 1 };
+                let progress = part.done.saturating_sub(known) >= limits.progress;
+                (cuts, known) = if progress { (1, part.done) } else { (cuts + 1, known) };
                 if cuts > MAX_CUTS {
                     let why = match end {
                         Err(Error::Unreachable { why, .. }) => why,
@@ -206,8 +226,15 @@ fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(
                 part.restart(w)?;
             }
             part.total = part.total.or_else(|| header("content-length")?.parse().ok());
+            part.check(w)?;
         }
     }
+    let limits = &client.settings().limits;
+    let unreachable = |why: String| {
+        let (repo, file) = (w.about.repo.to_string(), w.about.file.to_owned());
+        Err(Error::Unreachable { repo, file, host: crate::http::host(&answer.url), why })
+    };
+    let (mut since, mut pace) = (Instant::now(), 0);
     let mut body = answer.response.into_body().into_reader();
     let mut piece = vec![0; PIECE];
     loop {
@@ -215,11 +242,7 @@ fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(
             Ok(0) => return Ok(()),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => {
-                let (repo, file) = (w.about.repo.to_string(), w.about.file.to_owned());
-                let host = crate::http::host(&answer.url);
-                return Err(Error::Unreachable { repo, file, host, why: e.to_string() });
-            }
+            Err(e) => return unreachable(e.to_string()),
         };
         part.file.write_all(&piece[..n]).map_err(|e| part.fault("write", e))?;
         part.sum.update(&piece[..n]);
@@ -227,7 +250,15 @@ fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(
         if part.total.is_some_and(|total| part.done > total) {
             return Ok(()); // more than was promised: the check of the size reports it
         }
+        part.check(w)?;
         report(part);
+        pace += n as u64;
+        if since.elapsed() >= limits.patience {
+            if (pace as f64) < limits.least_speed as f64 * since.elapsed().as_secs_f64() {
+                return unreachable(format!("it gives less than {} bytes a second", limits.least_speed));
+            }
+            (since, pace) = (Instant::now(), 0);
+        }
     }
 }
 

@@ -10,8 +10,6 @@ use crate::{Error, Repo, Result, Settings};
 const MAX_REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(15);
 const FIRST_BYTE: Duration = Duration::from_secs(60);
-/// A body that takes longer is asked for again from where it is; so a connection that fell silent ends too.
-const BODY: Duration = Duration::from_secs(600);
 
 /// What a request is about, for errors.
 #[derive(Clone, Copy)]
@@ -52,7 +50,8 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(FIRST_BYTE))
-            .timeout_recv_body(Some(BODY))
+            // A connection that falls silent is asked again from where it is.
+            .timeout_per_read(Some(settings.limits.patience))
             .user_agent(concat!("pheye/", env!("CARGO_PKG_VERSION")))
             // Sizes and ranges are those of the file itself.
             .accept_encoding("identity")
@@ -104,7 +103,7 @@ impl Client {
                 _ => {
                     let text = |text: Option<String>| text.as_deref().map(plain).map(str::to_owned);
                     let commit = text(commit).filter(|c| crate::repo::is_component(c));
-                    let etag = text(etag).filter(|e| crate::repo::is_component(e));
+                    let etag = text(etag).map(checksum).filter(|e| crate::repo::is_component(e));
                     let Some((commit, etag)) = commit.zip(etag) else {
                         return Err(about.protocol(&url, "names no commit or ETag"));
                     };
@@ -191,7 +190,14 @@ fn redirect(about: About, url: &str, response: &Response<Body>) -> Result<Option
 
 /// An ETag without the marks of its syntax: `W/"abc"` is `abc`.
 fn plain(etag: &str) -> &str {
-    etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
+    let etag = etag.trim();
+    etag.strip_prefix("W/").or_else(|| etag.strip_prefix("w/")).unwrap_or(etag).trim_matches('"')
+}
+
+/// An ETag in small letters if it is a checksum: some stores write theirs in capitals.
+fn checksum(etag: String) -> String {
+    let hex = matches!(etag.len(), 40 | 64) && etag.bytes().all(|b| b.is_ascii_hexdigit());
+    if hex { etag.to_ascii_lowercase() } else { etag }
 }
 
 /// The address that `to`, found at `url`, means.

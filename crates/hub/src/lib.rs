@@ -26,11 +26,14 @@ mod digest;
 mod error;
 mod fetch;
 mod http;
+mod limits;
 mod repo;
 mod settings;
 mod snapshot;
 
+pub use cache::cached;
 pub use error::{Error, Result};
+pub use limits::Limits;
 pub use repo::Repo;
 pub use settings::{Settings, Token};
 pub use snapshot::{Hub, Snapshot};
@@ -60,7 +63,7 @@ pub enum Progress<'a> {
         /// Bytes there.
         done: u64,
     },
-    /// The file is complete and its checksum right.
+    /// The file is complete and its checksum right, where there is one.
     Done {
         /// The file, as the repository names it.
         file: &'a str,

@@ -1,7 +1,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::{Error, Result};
+use crate::{Error, Limits, Result};
 
 const PUBLIC: &str = "https://huggingface.co";
 
@@ -16,6 +17,8 @@ pub struct Settings {
     pub token: Option<Token>,
     /// HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE: only the cache is used.
     pub offline: bool,
+    /// What a server may make this machine do.
+    pub limits: Limits,
 }
 
 /// Proves who asks. Never shown, not even by `{:?}`.
@@ -53,7 +56,7 @@ impl Settings {
     /// What the environment says.
     ///
     /// # Errors
-    /// [`Error::Setting`] for an endpoint that is no address, a malformed token, and when nothing tells where the
+    /// [`Error::Setting`] for an endpoint that is no address, a malformed token or time, and when nothing tells where the
     /// cache is.
     pub fn from_env() -> Result<Settings> {
         Settings::from_vars(|name| std::env::var(name).ok(), std::env::home_dir().as_deref())
@@ -95,6 +98,13 @@ impl Settings {
         let token = set("HF_TOKEN").or_else(|| set("HUGGING_FACE_HUB_TOKEN")).or_else(stored);
         let token = token.map(|text| Token::new(&text)).transpose()?.flatten();
         let offline = yes("HF_HUB_OFFLINE") || yes("TRANSFORMERS_OFFLINE");
-        Ok(Settings { cache, endpoint, token, offline })
+        let mut limits = Limits::default();
+        if let Some(seconds) = set("HF_HUB_DOWNLOAD_TIMEOUT") {
+            let seconds = seconds.parse().ok().filter(|seconds: &u32| (1..=86400).contains(seconds));
+            let why = "is no number of seconds from 1 to 86400";
+            let seconds = seconds.ok_or(Error::Setting { name: "HF_HUB_DOWNLOAD_TIMEOUT", why })?;
+            limits.patience = Duration::from_secs(seconds.into());
+        }
+        Ok(Settings { cache, endpoint, token, offline, limits })
     }
 }

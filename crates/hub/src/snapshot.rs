@@ -68,7 +68,12 @@ impl Snapshot<'_> {
     /// As [`Snapshot::get`], but for [`Error::NoFile`].
     pub fn find(&mut self, file: &str, watch: Watch) -> Result<Option<PathBuf>> {
         match self.look(file, watch) {
-            Err(Error::Offline { .. } | Error::Unreachable { .. }) if self.commit.is_some() => Ok(None),
+            // The repository has a file that the cache has a name for.
+            Err(Error::Offline { .. } | Error::Unreachable { .. })
+                if self.commit.is_some() && self.gone(file).is_none() =>
+            {
+                Ok(None)
+            }
             other => other,
         }
     }
@@ -108,7 +113,17 @@ impl Snapshot<'_> {
         Ok(Some(path))
     }
 
+    /// The file's link in the cache and where it leads, if to nothing.
+    fn gone(&self, file: &str) -> Option<(PathBuf, PathBuf)> {
+        let link = self.folder()?.join(file);
+        let target = cache::dangling(&link)?;
+        Some((link, target))
+    }
+
     fn offline(&self, file: &str) -> Error {
+        if let Some((link, target)) = self.gone(file) {
+            return Error::Gone { repo: self.repo.to_string(), file: file.to_owned(), link, target };
+        }
         let folder = self.folder().map(|folder| folder.join(file));
         let looked_for = folder.unwrap_or_else(|| self.cache.reference(&self.repo.revision));
         Error::Offline { repo: self.repo.to_string(), file: file.to_owned(), looked_for }

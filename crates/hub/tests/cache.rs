@@ -45,13 +45,23 @@ fn offline_hits_and_misses() {
     let file = phi.get("tokenizer.json", &mut |_| ()).unwrap();
     assert_eq!(fs::read_to_string(file).unwrap(), "{\"t\":1}");
     assert_eq!(fs::read_to_string(phi.get("sub/weights", &mut |_| ()).unwrap()).unwrap(), "www");
-    for missing in ["config.json", "gone"] {
-        let error = phi.get(missing, &mut |_| ()).unwrap_err();
+    let error = phi.get("config.json", &mut |_| ()).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Offline { .. }), "{text}");
+    assert!(
+        text.contains("config.json") && text.contains(COMMIT) && text.contains("HF_HUB_OFFLINE"),
+        "{text}"
+    );
+    assert_eq!(phi.find("config.json", &mut |_| ()).unwrap(), None);
+    // A file that the repository has, and whose contents alone are missing, is not one that it lacks.
+    for error in [phi.get("gone", &mut |_| ()).unwrap_err(), phi.find("gone", &mut |_| ()).unwrap_err()] {
         let text = error.to_string();
-        assert!(matches!(error, Error::Offline { .. }), "{text}");
-        assert!(text.contains(missing) && text.contains(COMMIT) && text.contains("HF_HUB_OFFLINE"), "{text}");
-        assert_eq!(phi.find(missing, &mut |_| ()).unwrap(), None);
+        assert!(matches!(error, Error::Gone { .. }), "{text}");
+        assert!(text.starts_with("microsoft/phi-1_5: gone in the cache is a link"), "{text}");
+        assert!(text.contains("blobs/gone") && text.contains("HF_HUB_OFFLINE"), "{text}");
     }
+    assert_eq!(pheye_hub::cached(dir.path()), ["microsoft/phi-1_5"]);
+    assert!(pheye_hub::cached(&dir.path().join("none")).is_empty());
     // By its commit, too.
     let mut pinned = hub.snapshot(format!("microsoft/phi-1_5@{COMMIT}").parse().unwrap());
     pinned.get("tokenizer.json", &mut |_| ()).unwrap();
@@ -65,6 +75,7 @@ fn offline_hits_and_misses() {
     phi.get("tokenizer.json", &mut |_| ()).unwrap();
     assert_eq!(phi.find("tokenizer_config.json", &mut |_| ()).unwrap(), None);
     assert!(matches!(phi.get("config.json", &mut |_| ()), Err(Error::Unreachable { .. })));
+    assert!(matches!(phi.find("gone", &mut |_| ()), Err(Error::Unreachable { .. })));
 }
 
 #[test]
@@ -108,6 +119,13 @@ fn the_environment() {
     for wrong in ["huggingface.co", "ftp://x", "https://", "https://me:pass@x"] {
         let error = settings(&[("HF_ENDPOINT", wrong)], Some("/h")).unwrap_err();
         assert!(error.to_string().starts_with("HF_ENDPOINT"), "{error}");
+    }
+    let patience = |seconds: &str| settings(&[("HF_HUB_DOWNLOAD_TIMEOUT", seconds)], Some("/h"));
+    assert_eq!(patience("7").unwrap().limits.patience.as_secs(), 7);
+    assert_eq!(s.limits.patience.as_secs(), 60);
+    for wrong in ["0", "-1", "soon", "1e9", "99999999999"] {
+        let error = patience(wrong).unwrap_err().to_string();
+        assert!(error.starts_with("HF_HUB_DOWNLOAD_TIMEOUT is no number"), "{error}");
     }
     assert!(settings(&[], None).unwrap_err().to_string().contains("HF_HOME"));
     assert!(settings(&[("HF_HOME", "/x")], None).is_ok());

@@ -255,6 +255,8 @@ fn a_full_disk() {
     let part = blobs.join(format!("{}.incomplete", sha256(&large)));
     std::os::unix::fs::symlink("/dev/full", &part).unwrap();
     let error = hub.hub(dir.path()).snapshot(REPO.parse().unwrap()).get("checkpoint.pt", &mut |_| ());
-    let error = error.unwrap_err().to_string();
-    assert!(error.contains(".incomplete") && error.contains("free some space"), "{error}");
+    let error = error.unwrap_err();
+    assert!(std::error::Error::source(&error).is_some());
+    let error = error.to_string();
+    assert!(error.contains(".incomplete: cannot write; free some space"), "{error}");
 }
