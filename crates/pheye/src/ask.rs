@@ -50,6 +50,7 @@ impl Assistant {
         options: Options,
         progress: impl FnMut(u64, u64),
     ) -> Result<Assistant> {
+        files.check()?;
         let tokenizer = Tokenizer::from_file(files.tokenizer(), None)?;
         let named = |name: &str| files.find(name);
         tokenizer.check_fits(Config::load_named(&files.folder, &named)?.text.vocab_size)?;

@@ -1,3 +1,7 @@
+use std::path::{Path, PathBuf};
+
+use pheye_files::quoted;
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -22,10 +26,42 @@ pub enum Error {
         /// The repository.
         repo: String,
     },
+    /// A folder that is not there, and not the name of anything else.
+    #[error("there is no folder {}{}", shown(folder), quoted(advice))]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// What to give instead; may be empty.
+        advice: String,
+    },
+    /// A name of a hub's model that neither a folder, the cache nor the hub knows.
+    #[cfg(feature = "hub")]
+    #[error("{} is neither a folder here nor a model of the cache{}", quoted(model), quoted(advice))]
+    Unknown {
+        /// The name.
+        model: String,
+        /// What to give instead; may be empty.
+        advice: String,
+        /// What the hub says of it.
+        source: pheye_hub::Error,
+    },
+    /// A link that leads to nothing.
+    #[error("{} is a link to {}, which does not exist", shown(link), shown(target))]
+    Dangling {
+        /// The link.
+        link: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// A picture could not be read.
     Image(#[from] pheye_image::Error),
     /// A run could not be understood, started or saved.
     Train(#[from] pheye_train::Error),
     /// A model could not be judged.
     Eval(#[from] pheye_eval::Error),
+}
+
+/// A path for a message: its name may come from a file.
+fn shown(path: &Path) -> String {
+    quoted(&path.display().to_string())
 }

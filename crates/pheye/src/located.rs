@@ -1,6 +1,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pheye_files::{CONFIG_LIMIT, Kind};
+
+use crate::{Error, Result};
+
 /// Where a model's files are: its own folder, and the folders of what its configuration names by a hub name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Located {
@@ -21,6 +25,25 @@ impl Located {
         self.named.get(name).cloned()
     }
 
+    /// Looks whether the folders are there, and whether all links among a model's files lead to something.
+    ///
+    /// # Errors
+    /// [`Error::NoFolder`] and [`Error::Dangling`].
+    pub fn check(&self) -> Result<()> {
+        linked(&self.folder)?;
+        if !self.folder.exists() {
+            return Err(Error::NoFolder { folder: self.folder.clone(), advice: String::new() });
+        }
+        let config = released(&self.folder).unwrap_or_default();
+        let named = ["encoder", "decoder", "tokenizer"].iter().filter_map(|key| config.get(key)?.as_str());
+        let inner = named.map(|name| self.find(name).unwrap_or_else(|| self.folder.join(name)));
+        for folder in inner.chain([self.folder.clone()]) {
+            linked(&folder)?;
+            FILES.iter().try_for_each(|file| linked(&folder.join(file)))?;
+        }
+        Ok(())
+    }
+
     /// The model's `tokenizer.json`, in either layout; it may not exist.
     pub fn tokenizer(&self) -> PathBuf {
         let named = || {
@@ -35,7 +58,28 @@ impl Located {
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
+/// What models and backbones have their parts in.
+const FILES: [&str; 8] = [
+    "config.json",
+    "pheye.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "checkpoint.pt",
+    "pytorch_model.bin",
+    TOKENIZER,
+    "tokenizer_config.json",
+];
+
+/// Checks that `path`, if it is a link, leads to something: else it would pass for a file that was never there.
+pub(crate) fn linked(path: &Path) -> Result<()> {
+    match (std::fs::read_link(path), path.try_exists()) {
+        (Ok(target), Ok(false)) => Err(Error::Dangling { link: path.to_owned(), target }),
+        _ => Ok(()),
+    }
+}
+
 /// The released configuration in `folder`, if there is one.
 pub(crate) fn released(folder: &Path) -> Option<serde_json::Value> {
-    serde_json::from_slice(&std::fs::read(folder.join("config.json")).ok()?).ok()
+    let path = folder.join("config.json");
+    serde_json::from_str(&pheye_files::read_text(&path, Kind::Regular, CONFIG_LIMIT).ok()?).ok()
 }
