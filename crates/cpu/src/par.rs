@@ -22,6 +22,19 @@ pub fn simd<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
+/// The vector instructions that [`simd`] chooses on this processor: other ones round otherwise.
+pub fn instruction_set() -> &'static str {
+    match pulp::Arch::new() {
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        pulp::Arch::V3(_) => "AVX2",
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        pulp::Arch::V4(_) => "AVX-512",
+        #[cfg(target_arch = "aarch64")]
+        pulp::Arch::Neon(_) => "NEON",
+        _ => "no vector instructions",
+    }
+}
+
 /// Calls `f(first, piece)` for each piece of `rows` rows of `out`, a matrix with `cols` columns, in parallel when the
 /// whole is worth `work` steps. `first` is the piece's first row.
 pub fn rows<T: Send>(

@@ -1,5 +1,7 @@
 //! Which changes to pictures are drawn while training.
 
+use std::num::IntErrorKind;
+
 use pheye_image::Augment;
 
 use crate::random::{Purpose, below, draw};
@@ -19,15 +21,18 @@ impl Augmentation {
     /// pixels of the picture each way).
     ///
     /// # Errors
-    /// [`Error::Augmentation`] for any other name.
+    /// [`Error::Augmentation`] for any other name, [`Error::Shift`] for more pixels than any picture has.
     pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<Augmentation> {
         let mut out = Augmentation::default();
         for name in names.iter().map(S::as_ref) {
-            match (name, name.strip_prefix("shift:").map(str::parse)) {
+            match (name, name.strip_prefix("shift:").map(str::parse::<u16>)) {
                 ("hflip", _) => out.hflip = true,
                 ("vflip", _) => out.vflip = true,
                 ("rot90", _) => out.rot90 = true,
                 (_, Some(Ok(n))) => out.shift = n,
+                (_, Some(Err(e))) if *e.kind() == IntErrorKind::PosOverflow => {
+                    return Err(Error::Shift(name.into()));
+                }
                 _ => return Err(Error::Augmentation(name.into())),
             }
         }

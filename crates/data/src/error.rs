@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use pheye_files::quoted;
+
 use crate::Content;
 
 /// `Result` with this crate's [`Error`].
@@ -10,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
-    #[error("{name}: {source}")]
+    #[error("{}: cannot be read", quoted(name))]
     Io {
         /// The file, with its archive if it lies in one.
         name: String,
@@ -18,15 +20,23 @@ pub enum Error {
         source: std::io::Error,
     },
     /// An archive that is damaged or no zip archive.
-    #[error("{name}: {source}")]
+    #[error("{}: cannot be unpacked", quoted(name))]
     Zip {
         /// The archive, or the file in it.
         name: String,
         /// What the reader said.
         source: zip::result::ZipError,
     },
+    /// An archive with two files of one name, of which either may be meant.
+    #[error("{}: holds two files named {}", quoted(archive), quoted(name))]
+    Duplicate {
+        /// The archive.
+        archive: String,
+        /// The name.
+        name: String,
+    },
     /// A line of a manifest that cannot be used.
-    #[error("{name}, line {line}: {message}")]
+    #[error("{}, line {line}: {}", quoted(name), quoted(message))]
     Line {
         /// The manifest.
         name: String,
@@ -34,6 +44,16 @@ pub enum Error {
         line: usize,
         /// What is wrong.
         message: String,
+    },
+    /// A picture or text of a manifest that cannot be used.
+    #[error("{}, line {line}", quoted(name))]
+    Item {
+        /// The manifest.
+        name: String,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        source: Box<Error>,
     },
     /// A manifest without a single item of the kind asked for.
     #[error("{}: nothing to learn from: no line has {}", path.display(), content.needs())]
@@ -51,9 +71,20 @@ pub enum Error {
         /// Weights given.
         weights: usize,
     },
+    /// More samples than can be counted.
+    #[error("an epoch of {samples:.3e} samples is too long; at most {limit} can be numbered")]
+    Epoch {
+        /// Samples of an epoch.
+        samples: f64,
+        /// The most there may be.
+        limit: u64,
+    },
     /// An augmentation that does not exist.
-    #[error("unknown augmentation `{0}`; known are hflip, vflip, rot90 and shift:N (pixels)")]
+    #[error("unknown augmentation `{}`; known are hflip, vflip, rot90 and shift:N (pixels)", quoted(_0))]
     Augmentation(String),
+    /// A shift by more pixels than any picture has.
+    #[error("augmentation `{}` is out of range: N of shift:N is at most {} pixels", quoted(_0), u16::MAX)]
+    Shift(String),
     /// A batch of no pictures, or no question of each.
     #[error("{option} is 0, at least 1 is needed")]
     Zero {
@@ -64,24 +95,44 @@ pub enum Error {
     #[error(transparent)]
     Image(#[from] pheye_image::Error),
     /// A text that cannot be encoded.
-    #[error("{name}: {source}")]
+    #[error("a text cannot be encoded")]
     Encode {
-        /// Where the text comes from.
-        name: String,
         /// What the tokenizer or the prompt template said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A text of too many tokens.
-    #[error("{name}: {tokens} tokens with the prompt, at most {limit} fit (max_tokens)")]
+    #[error("{tokens} tokens with the prompt, at most {limit} fit (max_tokens)")]
     TooLong {
-        /// Where the text comes from.
-        name: String,
         /// Its length.
         tokens: usize,
         /// The most allowed.
         limit: usize,
     },
+    /// A text of more bytes than the tokens that fit can stand for.
+    #[error("a text of {bytes} bytes, but {tokens} tokens (max_tokens) stand for at most {limit}")]
+    TooManyBytes {
+        /// Its length.
+        bytes: usize,
+        /// The most tokens allowed.
+        tokens: usize,
+        /// The most bytes allowed.
+        limit: usize,
+    },
+    /// A text without a single token to learn.
+    #[error("a text has no token to learn from")]
+    EmptyText,
     /// The thread that builds batches is gone, after an error that was reported or a panic.
     #[error("the thread that builds batches has stopped")]
     Stopped,
+}
+
+/// What `error` says, with its causes, on one line: for a report that holds no error itself.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(e) = cause {
+        text += &format!(": {e}");
+        cause = e.source();
+    }
+    pheye_files::quoted(&text)
 }

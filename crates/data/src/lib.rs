@@ -6,12 +6,14 @@
 //! position.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod augment;
 mod error;
 mod loader;
 mod manifest;
 mod mixture;
 mod prefetch;
+mod prints;
 mod random;
 mod store;
 

@@ -7,6 +7,7 @@ use pheye_image::{DecodeOptions, Preprocess, Rgb8, Tiles};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::error::chain;
 use crate::random::{Permutation, Purpose};
 use crate::{Augmentation, Content, Draw, Error, Mixture, Result};
 
@@ -24,7 +25,7 @@ pub enum Example<'a> {
 pub struct Encoded {
     /// The tokens, end token included.
     pub ids: Vec<u32>,
-    /// The first token that is learnt, an index into `ids`.
+    /// The first token that is learnt, an index into `ids`. A text without one cannot be used.
     pub loss_from: usize,
 }
 
@@ -97,6 +98,12 @@ pub struct Batch {
     pub skipped: Vec<String>,
 }
 
+/// Bytes that a token stands for at most, to tell without encoding a text that it has too many tokens. The longest token
+/// of GPT-2's vocabulary, which is Phi's, has 128.
+const TOKEN_BYTES: usize = 128;
+/// Bytes of a text that is encoded at all: a tokenizer takes hundreds of times as much memory.
+const TEXT_BYTES: usize = 1 << 20;
+
 /// Builds batches.
 pub struct Loader {
     mixture: Mixture,
@@ -150,7 +157,7 @@ impl Loader {
     /// The batch whose first sample stands at `position`. It goes on into the next epoch when one ends.
     ///
     /// # Errors
-    /// The first fault in the order of the samples. With [`OnBroken::Skip`] none; a batch may then be empty.
+    /// The first fault in the order of the samples. With [`OnBroken::Skip`] none; a batch may then have no sequences.
     pub fn batch(&self, position: u64) -> Result<Batch> {
         let positions = (0..self.batch_len()).into_par_iter().map(|i| position + i);
         let samples: Vec<Result<Sample>> = positions.map(|p| self.sample(&self.mixture.draw(p))).collect();
@@ -160,12 +167,11 @@ impl Loader {
                 (Ok(sample), _) => sample,
                 (Err(error), OnBroken::Stop) => return Err(error),
                 (Err(error), OnBroken::Skip) => {
-                    batch.skipped.push(error.to_string());
+                    batch.skipped.push(chain(&error));
                     continue;
                 }
             };
             batch.skipped.extend(sample.skipped);
-            // A picture without a text left would be computed for nothing.
             if sample.texts.is_empty() {
                 continue;
             }
@@ -178,20 +184,23 @@ impl Loader {
     }
 
     fn sample(&self, draw: &Draw) -> Result<Sample> {
-        let name = self.mixture.manifest(draw).name(draw.item);
+        let manifest = self.mixture.manifest(draw);
+        let name = manifest.name(draw.item);
+        let fault = |error| manifest.fault(draw.item, error);
         let (mut texts, mut skipped) = (Vec::new(), Vec::new());
         for text in self.texts(draw) {
-            match (self.encode(text, &name), self.options.on_broken) {
+            match (self.encode(text).map_err(fault), self.options.on_broken) {
                 (Ok(encoded), _) => texts.push(encoded),
                 (Err(error), OnBroken::Stop) => return Err(error),
-                (Err(error), OnBroken::Skip) => skipped.push(error.to_string()),
+                (Err(error), OnBroken::Skip) => skipped.push(chain(&error)),
             }
         }
         let picture = match &self.mixture.item(draw).image {
-            Some(image) if self.options.content != Content::Text => {
+            // Where no text is left, nothing would be learnt from the picture.
+            Some(image) if self.options.content != Content::Text && !texts.is_empty() => {
                 let augment = self.options.augmentation.draw(self.mixture.seed(), draw.id, draw.pass);
-                let tiles = self.preprocess.augmented(&*self.picture(draw, image)?, &augment);
-                Some(Picture { name, tiles })
+                let picture = self.picture(draw, image).map_err(fault)?;
+                Some(Picture { name, tiles: self.preprocess.augmented(&*picture, &augment) })
             }
             _ => None,
         };
@@ -224,12 +233,22 @@ impl Loader {
         }
     }
 
-    fn encode(&self, text: Example<'_>, name: &str) -> Result<Encoded> {
-        let encoded =
-            (self.encode)(text).map_err(|source| Error::Encode { name: name.to_string(), source })?;
-        let (tokens, limit) = (encoded.ids.len(), self.options.max_tokens);
-        if tokens > limit {
-            return Err(Error::TooLong { name: name.to_string(), tokens, limit });
+    fn encode(&self, text: Example<'_>) -> Result<Encoded> {
+        let tokens = self.options.max_tokens;
+        let limit = tokens.saturating_mul(TOKEN_BYTES).min(TEXT_BYTES);
+        let bytes = match text {
+            Example::Question(question, answer) => question.len().saturating_add(answer.len()),
+            Example::Text(text) => text.len(),
+        };
+        if bytes > limit {
+            return Err(Error::TooManyBytes { bytes, tokens, limit });
+        }
+        let encoded = (self.encode)(text).map_err(|source| Error::Encode { source })?;
+        if encoded.ids.len() > tokens {
+            return Err(Error::TooLong { tokens: encoded.ids.len(), limit: tokens });
+        }
+        if encoded.loss_from >= encoded.ids.len() {
+            return Err(Error::EmptyText);
         }
         Ok(encoded)
     }

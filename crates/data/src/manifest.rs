@@ -7,6 +7,7 @@
 //! ```
 //! Paths are relative to the manifest. Other keys are ignored.
 
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -72,8 +73,7 @@ impl Item {
     }
 
     fn parse(json: &[u8], line: usize) -> Result<Item, String> {
-        let mut l: Line =
-            serde_json::from_slice(json).map_err(|e| e.to_string().replace(" at line 1", ","))?;
+        let mut l = Line::parse(json)?;
         match (l.instruction, l.output) {
             (Some(instruction), Some(output)) => l.qa.push((instruction, output)),
             (None, None) => {}
@@ -88,6 +88,55 @@ impl Item {
     }
 }
 
+impl Line {
+    fn parse(json: &[u8]) -> Result<Line, String> {
+        if json.starts_with(b"[") {
+            return Err("one object a line is wanted (JSON Lines), this is an array; \
+                        `jq -c '.[]' OLD > NEW` turns one array into lines"
+                .into());
+        }
+        let error = match serde_json::from_slice(json) {
+            Ok(line) => return Ok(line),
+            Err(error) => error,
+        };
+        if let Some(line) = without_lone_surrogates(json).and_then(|json| serde_json::from_slice(&json).ok())
+        {
+            return Ok(line);
+        }
+        let why = error.to_string().replace(" at line 1", ",");
+        Err(match () {
+            () if json.contains(&0) => "holds NUL bytes, as UTF-16 does; save it as UTF-8".into(),
+            () if error.is_eof() && json.starts_with(b"{") => format!(
+                "{why}: the object does not end on its line; if it goes on in the next, \
+                 `jq -c . OLD > NEW` puts each object on one line"
+            ),
+            () => why,
+        })
+    }
+}
+
+/// `json` with U+FFFD for every escape of half a character outside the Basic Multilingual Plane: Python writes them for
+/// text that was cut in the middle of one and reads them, and JSON's grammar allows them. `None` when there is none.
+fn without_lone_surrogates(json: &[u8]) -> Option<Vec<u8>> {
+    let unit = |at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let (mut out, mut at) = (json.to_vec(), 0);
+    while at < json.len() {
+        at += match (json[at], unit(at)) {
+            (_, Some(0xd800..0xdc00)) if matches!(unit(at + 6), Some(0xdc00..0xe000)) => 12,
+            (_, Some(0xd800..0xe000)) => {
+                out[at..at + 6].copy_from_slice(b"\\ufffd");
+                6
+            }
+            (b'\\', _) => 2,
+            _ => 1,
+        };
+    }
+    (out != json).then_some(out)
+}
+
 /// A data set.
 #[derive(Debug)]
 pub struct Manifest {
@@ -97,13 +146,21 @@ pub struct Manifest {
     pub store: Store,
     /// Its lines.
     pub items: Vec<Item>,
+    /// Its bytes and their CRC-32, to tell whether it has changed.
+    pub print: (u64, u32),
+    /// The file of its lines in the store.
+    file: String,
 }
 
+/// Bytes of a line: far more than the longest text that is learnt from.
+const LINE_LIMIT: u64 = 16 << 20;
+
 impl Manifest {
-    /// Opens a `.jsonl` file, or the `manifest.jsonl` in a folder or a `.zip`.
+    /// Opens a `.jsonl` file, or the `manifest.jsonl` in a folder or a `.zip`: regular files of at most 4 GiB, with lines
+    /// of at most 16 MiB.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Zip`], or [`Error::Line`] for the first line that cannot be used.
+    /// [`Error::Io`], [`Error::Zip`], [`Error::Duplicate`], or [`Error::Line`] for the first line that cannot be used.
     pub fn open(path: impl AsRef<Path>) -> Result<Manifest> {
         let path = path.as_ref();
         let is_zip = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("zip"));
@@ -113,23 +170,57 @@ impl Manifest {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             (Store::Folder(path.parent().unwrap_or(Path::new("")).into()), file)
         };
-        let bytes = store.read(&file)?;
-        let mut items = Vec::new();
-        for (i, json) in bytes.split(|b| *b == b'\n').enumerate() {
-            if !json.trim_ascii().is_empty() {
-                let fault = |message| Error::Line { name: store.name(&file), line: i + 1, message };
-                items.push(Item::parse(json, i + 1).map_err(fault)?);
-            }
-        }
-        Ok(Manifest { path: path.into(), store, items })
+        let file = file.into_owned();
+        let (items, print) = store.read_manifest(&file, |reader| lines(reader, &store, &file))?;
+        Ok(Manifest { path: path.into(), store, items, print, file })
     }
 
     /// Item `i` as errors call it: its picture, or its line.
     pub fn name(&self, i: usize) -> String {
-        let item = &self.items[i];
-        match &item.image {
+        match &self.items[i].image {
             Some(image) => self.store.name(image),
-            None => format!("{}, line {}", self.path.display(), item.line),
+            None => format!("{}, line {}", self.store.name(&self.file), self.items[i].line),
         }
     }
+
+    /// An item with its line and its picture.
+    pub(crate) fn place(&self, item: &Item) -> String {
+        let image =
+            item.image.as_ref().map_or_else(String::new, |image| format!(": {}", self.store.name(image)));
+        pheye_files::quoted(&format!("{}, line {}{image}", self.store.name(&self.file), item.line))
+    }
+
+    /// `source`, which is about item `i`, with the line that the item stands on.
+    pub(crate) fn fault(&self, i: usize, source: Error) -> Error {
+        let name = self.store.name(&self.file);
+        Error::Item { name, line: self.items[i].line, source: Box::new(source) }
+    }
+}
+
+/// The items of a manifest, its length and its CRC-32.
+fn lines(reader: &mut dyn BufRead, store: &Store, file: &str) -> Result<(Vec<Item>, (u64, u32))> {
+    let (mut items, mut bytes) = (Vec::new(), Vec::new());
+    let (mut len, mut crc) = (0, crc32fast::Hasher::new());
+    for number in 1.. {
+        bytes.clear();
+        let read = reader.take(LINE_LIMIT + 1).read_until(b'\n', &mut bytes);
+        if read.map_err(|source| store.io(file, source))? == 0 {
+            break;
+        }
+        (len, _) = (len + bytes.len() as u64, crc.update(&bytes));
+        let fault = |message| Error::Line { name: store.name(file), line: number, message };
+        if bytes.len() as u64 > LINE_LIMIT {
+            return Err(fault(format!("longer than the limit of {LINE_LIMIT} bytes")));
+        }
+        let utf16 = bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF");
+        if number == 1 && utf16 {
+            return Err(fault("it is UTF-16; save it as UTF-8".into()));
+        }
+        // A byte order mark begins a file, and with files put together also a line.
+        let json = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes).trim_ascii();
+        if !json.is_empty() {
+            items.push(Item::parse(json, number).map_err(fault)?);
+        }
+    }
+    Ok((items, (len, crc.finalize())))
 }

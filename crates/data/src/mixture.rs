@@ -36,12 +36,15 @@ pub struct Draw {
     pub(crate) id: u32,
 }
 
+/// The most samples of an epoch.
+const EPOCH_LIMIT: u64 = u32::MAX as u64;
+
 impl Mixture {
     /// Mixes `manifests`, each seen as often per epoch as its weight says (once, without weights). Items that have
     /// nothing of `content` are left out.
     ///
     /// # Errors
-    /// [`Error::Weights`], or [`Error::Nothing`] when a source has nothing of `content`.
+    /// [`Error::Weights`], [`Error::Epoch`], or [`Error::Nothing`] when a source has nothing of `content`.
     pub fn new(
         manifests: Vec<Manifest>,
         weights: Option<&[f64]>,
@@ -53,6 +56,11 @@ impl Mixture {
         let positive = weights.iter().all(|w| *w > 0.0 && w.is_finite());
         if weights.len() != manifests.len() || manifests.is_empty() || !positive {
             return Err(Error::Weights { manifests: manifests.len(), weights: weights.len() });
+        }
+        let samples: f64 = manifests.iter().zip(weights).map(|(m, w)| m.items.len() as f64 * w).sum();
+        // The numbers of items are u32, and a permutation needs room for the next power of four.
+        if samples > EPOCH_LIMIT as f64 {
+            return Err(Error::Epoch { samples, limit: EPOCH_LIMIT });
         }
         let (mut sources, mut first) = (Vec::new(), 0);
         for (mut manifest, weight) in manifests.into_iter().zip(weights) {
@@ -100,6 +108,16 @@ impl Mixture {
     /// The item of a draw.
     pub fn item(&self, draw: &Draw) -> &Item {
         &self.manifest(draw).items[draw.item]
+    }
+
+    /// All items with the data sets that they are of, in the order of their numbers.
+    pub(crate) fn items(&self) -> impl Iterator<Item = (&Manifest, &Item)> {
+        self.sources.iter().flat_map(|s| s.manifest.items.iter().map(|item| (&s.manifest, item)))
+    }
+
+    /// The data sets.
+    pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        self.sources.iter().map(|s| &s.manifest)
     }
 
     /// The seed.

@@ -1,8 +1,8 @@
 //! Batches built ahead on a thread of their own, handed out in order.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
 
 use crate::{Batch, Error, Loader, Result};
 
@@ -12,6 +12,7 @@ pub struct Prefetch {
     position: u64,
     /// `None` when batches are built in turn, by the caller's thread.
     worker: Option<Worker>,
+    no_thread: Option<std::io::Error>,
 }
 
 struct Worker {
@@ -19,26 +20,43 @@ struct Worker {
     thread: JoinHandle<()>,
 }
 
+/// Builds one batch after another, until nobody receives any more or one cannot be built.
+fn work(loader: &Loader, mut position: u64, sender: &SyncSender<Result<Batch>>) {
+    loop {
+        let batch = loader.batch(position);
+        position += loader.batch_len();
+        let last = batch.is_err();
+        if sender.send(batch).is_err() || last {
+            break;
+        }
+    }
+}
+
 impl Prefetch {
-    /// Starts at `position`, with at most `ahead` finished batches waiting; 0 builds each when it is asked for.
+    /// Starts at `position`, with at most `ahead` finished batches waiting ([`Prefetch::MOST`] at most); 0 builds each when
+    /// it is asked for, and so does a system that has no thread to give.
     pub fn new(loader: Arc<Loader>, position: u64, ahead: usize) -> Prefetch {
-        let worker = (ahead > 0).then(|| {
-            let (sender, batches) = sync_channel(ahead);
-            let (loader, mut position) = (loader.clone(), position);
-            let thread = std::thread::spawn(move || {
-                loop {
-                    let batch = loader.batch(position);
-                    position += loader.batch_len();
-                    let last = batch.is_err();
-                    // Nobody receives any more: the run is over.
-                    if sender.send(batch).is_err() || last {
-                        break;
-                    }
-                }
-            });
-            Worker { batches, thread }
-        });
-        Prefetch { loader, position, worker }
+        Prefetch::on(std::thread::Builder::new(), loader, position, ahead)
+    }
+
+    fn on(thread: Builder, loader: Arc<Loader>, position: u64, ahead: usize) -> Prefetch {
+        let mut this = Prefetch { loader: loader.clone(), position, worker: None, no_thread: None };
+        if ahead > 0 {
+            let (sender, batches) = sync_channel(ahead.min(Prefetch::MOST));
+            match thread.spawn(move || work(&loader, position, &sender)) {
+                Ok(thread) => this.worker = Some(Worker { batches, thread }),
+                Err(error) => this.no_thread = Some(error),
+            }
+        }
+        this
+    }
+
+    /// The most batches that wait.
+    pub const MOST: usize = 1024;
+
+    /// Why batches are not built ahead although that was asked for.
+    pub fn no_thread(&self) -> Option<&std::io::Error> {
+        self.no_thread.as_ref()
     }
 
     /// The next batch, the same with and without a worker.
@@ -66,6 +84,43 @@ impl Drop for Prefetch {
             drop(batches);
             // A panic of the worker was seen as `Error::Stopped`.
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Content, Encoded, LoaderOptions, Manifest, Mixture};
+
+    #[test]
+    fn without_a_thread_batches_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.jsonl");
+        std::fs::write(&path, "{\"text\": \"a\"}\n{\"text\": \"b\"}\n").unwrap();
+        let loader = || {
+            let data = vec![Manifest::open(&path).unwrap()];
+            let mixture = Mixture::new(data, None, Content::Text, 0).unwrap();
+            let encode = Box::new(|_: crate::Example<'_>| Ok(Encoded { ids: vec![1, 2], loss_from: 1 }));
+            let preprocess = pheye_image::Preprocess::new(16, 1);
+            let options = LoaderOptions {
+                batch: 2,
+                content: Content::Text,
+                questions: None,
+                augmentation: Default::default(),
+                max_tokens: 9,
+                cache_bytes: 0,
+                decode: Default::default(),
+                on_broken: Default::default(),
+            };
+            Arc::new(Loader::new(mixture, preprocess, encode, options).unwrap())
+        };
+        // No system has room for such a stack.
+        let mut none = Prefetch::on(Builder::new().stack_size(1 << 60), loader(), 0, 2);
+        let mut one = Prefetch::new(loader(), 0, 2);
+        assert!(none.no_thread().is_some() && one.no_thread().is_none());
+        for _ in 0..3 {
+            assert_eq!(none.next_batch().unwrap(), one.next_batch().unwrap());
         }
     }
 }

@@ -1,14 +1,19 @@
 //! Files by name, in a folder or in a zip archive.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
-use zip::ZipArchive;
+use pheye_files::Kind;
 use zip::result::ZipError;
 
+use crate::archive::{self, Archive};
 use crate::{Error, Result};
+
+/// Bytes of a picture's file: more than any that has few enough pixels to be decoded.
+const PICTURE_LIMIT: u64 = 512 << 20;
+/// Bytes of a manifest.
+const MANIFEST_LIMIT: u64 = 4 << 30;
 
 /// Where the files of a manifest lie.
 pub enum Store {
@@ -19,25 +24,29 @@ pub enum Store {
         /// The archive.
         path: PathBuf,
         /// One reader; decoding happens outside the lock.
-        archive: Mutex<ZipArchive<BufReader<File>>>,
+        archive: Mutex<Archive>,
     },
+}
+
+/// What is known of a file before it is unpacked.
+pub(crate) struct Facts {
+    /// Bytes, unpacked.
+    pub(crate) len: u64,
+    /// CRC-32 of its contents, where the archive says it.
+    pub(crate) crc: Option<u32>,
 }
 
 impl Store {
     /// A folder, or a file that is a zip archive.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Zip`], naming the file.
+    /// [`Error::Io`], [`Error::Zip`] or [`Error::Duplicate`], naming the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref();
-        let name = || path.display().to_string();
         if path.is_dir() {
             return Ok(Store::Folder(path.into()));
         }
-        let file = File::open(path).map_err(|source| Error::Io { name: name(), source })?;
-        let archive =
-            ZipArchive::new(BufReader::new(file)).map_err(|source| Error::Zip { name: name(), source })?;
-        Ok(Store::Zip { path: path.into(), archive: Mutex::new(archive) })
+        Ok(Store::Zip { path: path.into(), archive: Mutex::new(archive::open(path)?) })
     }
 
     /// The file `name` as errors call it.
@@ -48,27 +57,87 @@ impl Store {
         }
     }
 
-    /// The bytes of the file `name`.
+    /// The bytes of the picture `name`: a regular file of at most 512 MiB.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Zip`], naming the file.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let io = |source| Error::Io { name: self.name(name), source };
+        let io = |source| self.io(name, source);
         match self {
-            Store::Folder(path) => std::fs::read(path.join(name)).map_err(io),
+            Store::Folder(path) => {
+                pheye_files::read(&path.join(name), Kind::Regular, PICTURE_LIMIT).map_err(io)
+            }
             Store::Zip { archive, .. } => {
-                // A reader that panicked while holding the lock left no half-done state: every read seeks first.
-                let mut archive = archive.lock().unwrap_or_else(|e| e.into_inner());
-                let mut file = archive.by_name(name).map_err(|source| match source {
-                    ZipError::FileNotFound => io(std::io::ErrorKind::NotFound.into()),
-                    source => Error::Zip { name: self.name(name), source },
-                })?;
-                let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes).map_err(io)?;
-                Ok(bytes)
+                let mut archive = lock(archive);
+                let file = archive.by_name(name).map_err(|e| self.zip(name, e))?;
+                let len = within(file.size(), PICTURE_LIMIT).map_err(io)?;
+                // No more than the directory says, whatever the file unpacks to.
+                pheye_files::take(file, len, len).map_err(io)
             }
         }
     }
+
+    /// Reads the manifest `name` with `read`: a regular file of at most 4 GiB.
+    pub(crate) fn read_manifest<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&mut dyn BufRead) -> Result<T>,
+    ) -> Result<T> {
+        let io = |source| self.io(name, source);
+        match self {
+            Store::Folder(path) => {
+                let file = pheye_files::open(&path.join(name), Kind::Regular).map_err(io)?;
+                let len = file.metadata().map_err(io)?.len();
+                let len = within(len, MANIFEST_LIMIT).map_err(io)?;
+                read(&mut BufReader::new(std::io::Read::take(file, len)))
+            }
+            Store::Zip { archive, .. } => {
+                let mut archive = lock(archive);
+                let file = archive.by_name(name).map_err(|e| self.zip(name, e))?;
+                within(file.size(), MANIFEST_LIMIT).map_err(io)?;
+                read(&mut BufReader::new(std::io::Read::take(file, MANIFEST_LIMIT)))
+            }
+        }
+    }
+
+    /// What is known of the file `name` without unpacking it, or `None` when it is not there or no regular file.
+    pub(crate) fn facts(&self, name: &str) -> Option<Facts> {
+        match self {
+            Store::Folder(path) => {
+                let metadata = std::fs::metadata(path.join(name)).ok().filter(|m| m.is_file())?;
+                Some(Facts { len: metadata.len(), crc: None })
+            }
+            Store::Zip { archive, .. } => {
+                let archive = lock(archive);
+                let entry = archive.by_index_data(archive.index_for_name(name)?).ok()?;
+                Some(Facts { len: entry.size(), crc: Some(entry.crc32()) })
+            }
+        }
+    }
+
+    pub(crate) fn io(&self, name: &str, source: std::io::Error) -> Error {
+        Error::Io { name: self.name(name), source }
+    }
+
+    fn zip(&self, name: &str, source: ZipError) -> Error {
+        match source {
+            ZipError::FileNotFound => self.io(name, std::io::ErrorKind::NotFound.into()),
+            source => Error::Zip { name: self.name(name), source },
+        }
+    }
+}
+
+/// A reader that panicked while holding the lock left no half-done state: every read seeks first.
+fn lock(archive: &Mutex<Archive>) -> MutexGuard<'_, Archive> {
+    archive.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn within(len: u64, limit: u64) -> std::io::Result<u64> {
+    if len <= limit {
+        return Ok(len);
+    }
+    let message = format!("it has {len} bytes, more than the limit of {limit}");
+    Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message))
 }
 
 impl std::fmt::Debug for Store {

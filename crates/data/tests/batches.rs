@@ -124,7 +124,9 @@ fn a_broken_picture_stops_the_run_by_name() {
     let (_dir, loader) = broken(OnBroken::Stop);
     let mut batches = Prefetch::new(Arc::new(loader), 0, 2);
     let error = batches.next_batch().unwrap_err();
-    assert!(matches!(error, Error::Image(_)) && error.to_string().contains("1.png"), "{error}");
+    let Error::Item { name, line: 2, source } = &error else { panic!("{error:?}") };
+    assert!(name.ends_with("m.jsonl") && matches!(**source, Error::Image(_)), "{error:?}");
+    assert!(source.to_string().contains("1.png"), "{error:?}");
     assert!(matches!(batches.next_batch(), Err(Error::Stopped)));
     assert_eq!(batches.position(), 0);
 }
@@ -135,7 +137,7 @@ fn or_is_skipped_by_name() {
     let batch = loader.batch(0).unwrap();
     assert_eq!((batch.pictures.len(), batch.sequences.len(), batch.skipped.len()), (1, 1, 2));
     assert!(batch.skipped.iter().any(|s| s.contains("1.png")));
-    assert!(batch.skipped.iter().any(|s| s.contains("2.png: 602 tokens")), "{:?}", batch.skipped);
+    assert!(batch.skipped.iter().any(|s| s.contains("m.jsonl, line 3: 602 tokens")), "{:?}", batch.skipped);
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn name(metadata: &Metadata) -> &'static str {
     if metadata.is_dir() { "a directory" } else { "something else" }
 }
 
-/// The bytes of `path`, at most `limit` of them.
+/// The bytes of `path`, at most `limit` of them. A regular file that claims none is not read: those of the system's own
+/// file systems, such as `/proc/kmsg`, may wait for ever.
 ///
 /// # Errors
 /// As [`open`]; [`ErrorKind::FileTooLarge`] for a longer file, before it is read where the system knows its size.
@@ -70,6 +71,9 @@ pub fn read(path: &Path, kind: Kind, limit: u64) -> io::Result<Vec<u8>> {
     let len = file.metadata()?.len();
     if len > limit {
         return Err(too_large(limit));
+    }
+    if len == 0 && kind == Kind::Regular {
+        return Ok(Vec::new());
     }
     take(file, len, limit)
 }

@@ -4,7 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use pheye_data::{Content, OnBroken};
+use pheye_data::{Content, OnBroken, Prefetch};
+use pheye_files::{CONFIG_LIMIT, Kind};
 use pheye_model::Recompute;
 use pheye_optim::{AdamWConfig, Schedule, ScheduleKind};
 use serde::{Deserialize, Serialize};
@@ -98,13 +99,13 @@ pub struct DataConfig {
     pub questions: Option<usize>,
     /// Random changes to pictures: `hflip`, `vflip`, `rot90`, `shift:N` (pixels).
     pub augment: Vec<String>,
-    /// Longest sequence in tokens; the decoder's context when absent.
+    /// Longest sequence in tokens, at most the decoder's context, which it is when absent.
     pub max_tokens: Option<usize>,
     /// MiB of decoded pictures kept in memory.
     pub cache_mib: usize,
-    /// Batches built ahead of the one being trained on; 0 builds them in turn.
+    /// Batches built ahead of the one being trained on, at most 1024; 0 builds them in turn.
     pub prefetch: usize,
-    /// Whether a broken picture stops the run.
+    /// Whether a broken picture or text stops the run, or is left out, named and counted.
     pub on_broken: OnBroken,
 }
 
@@ -241,15 +242,25 @@ const FREE: &[&str] = &[
     "train.tensorboard",
 ];
 
+/// Samples of one forward pass, far more than fit into memory with any model.
+const BATCH: usize = 1 << 16;
+/// Samples of a step.
+const STEP_SAMPLES: usize = 1 << 24;
+/// Steps and epochs of a run: samples are counted in 64 bits.
+const STEPS: u64 = 1_000_000_000_000;
+const EPOCHS: f64 = 1e9;
+/// MiB whose bytes can be counted, and more than any machine has.
+const CACHE_MIB: usize = 1 << 24;
+
 impl Config {
     /// Reads a config file.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::UnknownKey`], and [`Error::Config`] for a fault of syntax, type or range; the last two
+    /// [`Error::Read`], [`Error::UnknownKey`], and [`Error::Config`] for a fault of syntax, type or range; the last two
     /// name file, line and key.
     pub fn load(path: impl AsRef<Path>) -> Result<Config> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let text = pheye_files::read_text(path, Kind::Any, CONFIG_LIMIT).map_err(|e| Error::read(path, e))?;
         let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
         Config::parse(&text, path, base)
     }
@@ -257,7 +268,7 @@ impl Config {
     /// Reads the text of a config; `path` stands for it in errors.
     ///
     /// # Errors
-    /// As [`Config::load`], except for [`Error::Io`].
+    /// As [`Config::load`], except for [`Error::Read`].
     pub fn parse(text: &str, path: &Path, base: PathBuf) -> Result<Config> {
         let mut config: Config = toml::from_str(text).map_err(|e| config_error::explain(e, text, path))?;
         config.base = base;
@@ -356,11 +367,24 @@ impl Config {
             ),
             ("data.weights", data.weights.iter().all(|w| w.is_finite() && *w > 0.0), "must be above 0"),
             ("data.questions", data.questions != Some(0), "must be at least 1"),
+            ("data.max_tokens", data.max_tokens != Some(0), "must be at least 1"),
+            ("data.cache_mib", data.cache_mib <= CACHE_MIB, "must be at most 16777216 (16 TiB)"),
+            ("data.prefetch", data.prefetch <= Prefetch::MOST, "must be at most 1024"),
             ("train.steps", train.steps.is_some() != train.epochs.is_some(), "give either steps or epochs"),
             ("train.steps", train.steps != Some(0), "must be at least 1"),
+            ("train.steps", train.steps.is_none_or(|n| n <= STEPS), "must be at most 1000000000000"),
             ("train.epochs", train.epochs.is_none_or(|e| e.is_finite() && e > 0.0), "must be above 0"),
+            ("train.epochs", train.epochs.is_none_or(|e| e <= EPOCHS), "must be at most 1000000000"),
             ("train.batch", train.batch > 0, "must be at least 1"),
+            ("train.batch", train.batch <= BATCH, "must be at most 65536"),
             ("train.accumulation", train.accumulation > 0, "must be at least 1"),
+            (
+                "train.accumulation",
+                train.batch.checked_mul(train.accumulation).is_some_and(|samples| samples <= STEP_SAMPLES),
+                "times train.batch must be at most 16777216",
+            ),
+            ("eval.batch", self.eval.batch != Some(0), "must be at least 1"),
+            ("eval.batch", self.eval.batch.is_none_or(|n| n <= BATCH), "must be at most 65536"),
             ("train.lora_dropout", (0.0..1.0).contains(&train.lora_dropout), "must be from 0 to below 1"),
             ("train.keep", train.keep > 0, "must be at least 1"),
             ("optim.clip", self.optim.clip.is_none_or(|c| c > 0.0), "must be above 0"),

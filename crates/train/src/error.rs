@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+use pheye_files::{printable, quoted};
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -7,16 +9,24 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder could not be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
+    /// A file or folder could not be read.
+    #[error("{}: cannot be read", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file or folder could not be made, written, moved or removed.
+    #[error("{}: cannot be written", path.display())]
+    Write {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
     /// A key that no config has.
-    #[error("{}{}: unknown key `{key}`{}{}", path.display(), at(*line), place(table), hint(nearest, valid))]
+    #[error("{}{}: unknown key `{}`{}{}", path.display(), at(*line), quoted(key), place(table), hint(nearest, valid))]
     UnknownKey {
         /// The config.
         path: PathBuf,
@@ -32,7 +42,7 @@ pub enum Error {
         valid: Vec<String>,
     },
     /// A fault of syntax, type or range in a config.
-    #[error("{}{}{}: {message}", path.display(), at(*line), of(key))]
+    #[error("{}{}{}: {}", path.display(), at(*line), of(key), printable(message))]
     Config {
         /// The config.
         path: PathBuf,
@@ -69,6 +79,17 @@ pub enum Error {
         path: PathBuf,
         /// The keys that differ, with both values.
         differences: Vec<String>,
+    },
+    /// A checkpoint of a run that began with other files than there are.
+    #[error(
+        "{} was made with files that have changed since:\n  {}\nput them back as they were, or start again with --over",
+        path.display(), changes.join("\n  ")
+    )]
+    OtherFiles {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What has changed, one line each.
+        changes: Vec<String>,
     },
     /// A key that the task cannot do without.
     #[error("`{key}` is missing: task `{}` needs it", task.name())]
@@ -108,10 +129,34 @@ pub enum Error {
         /// The folder of the run.
         path: PathBuf,
     },
+    /// Another process has taken over the folder of the run, after somebody removed its lock.
+    #[error("{} is no longer the lock of this run: somebody replaced it; nothing more is saved", path.display())]
+    LockLost {
+        /// The file that keeps other processes out.
+        path: PathBuf,
+    },
+    /// Pictures and texts were left out until none was left.
+    #[error("nothing could be used in {samples} samples; the first because of {first}")]
+    NothingUsable {
+        /// Samples that were drawn one after another.
+        samples: u64,
+        /// Why the first of them was left out.
+        first: String,
+    },
+    /// The data of the next step could not be had, and the run was saved before it.
+    #[error("stopped before step {}; step {step} is saved as {}, and --resume goes on from there", step + 1, path.display())]
+    Halted {
+        /// Steps taken.
+        step: u64,
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong with the data.
+        source: Box<Error>,
+    },
     /// A loss or gradient that is infinite or not a number.
     #[error(
         "the {what} of step {step} is {value}, with {}; nothing was changed by this step, the last checkpoint is {}",
-        pictures.join(", "),
+        quoted(&pictures.join(", ")),
         last.as_ref().map_or("none".to_owned(), |p| p.display().to_string())
     )]
     NotFinite {
@@ -185,9 +230,12 @@ impl Error {
         }
     }
 
-    /// An [`Error::Io`] about `path`.
-    pub(crate) fn io(path: impl AsRef<Path>, source: std::io::Error) -> Error {
-        Error::Io { path: path.as_ref().into(), source }
+    pub(crate) fn read(path: impl AsRef<Path>, source: std::io::Error) -> Error {
+        Error::Read { path: path.as_ref().into(), source }
+    }
+
+    pub(crate) fn write(path: impl AsRef<Path>, source: std::io::Error) -> Error {
+        Error::Write { path: path.as_ref().into(), source }
     }
 }
 
@@ -199,7 +247,7 @@ fn size(bytes: u64) -> String {
 }
 
 fn place(table: &str) -> String {
-    if table.is_empty() { String::new() } else { format!(" in [{table}]") }
+    if table.is_empty() { String::new() } else { format!(" in [{}]", quoted(table)) }
 }
 
 fn hint(nearest: &Option<String>, valid: &[String]) -> String {
@@ -214,5 +262,5 @@ fn at(line: usize) -> String {
 }
 
 fn of(key: &str) -> String {
-    if key.is_empty() { String::new() } else { format!(", `{key}`") }
+    if key.is_empty() { String::new() } else { format!(", `{}`", quoted(key)) }
 }

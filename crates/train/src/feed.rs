@@ -23,13 +23,14 @@ pub(crate) fn loader(
         data.train.iter().map(|path| Manifest::open(config.resolve(path))).collect::<Result<Vec<_>, _>>()?;
     let weights = (!data.weights.is_empty()).then_some(data.weights.as_slice());
     let mixture = Mixture::new(manifests, weights, content, config.train.seed)?;
+    let context = network.text.max_position_embeddings;
     let preprocess = Preprocess::new(network.vision.image_size, network.connector.level);
     let options = LoaderOptions {
         batch: config.train.batch,
         content,
         questions: data.questions,
         augmentation: Augmentation::parse(&data.augment)?,
-        max_tokens: data.max_tokens.unwrap_or(network.text.max_position_embeddings),
+        max_tokens: data.max_tokens.unwrap_or(context).min(context),
         cache_bytes: data.cache_mib << 20,
         decode: DecodeOptions::default(),
         on_broken: data.on_broken,

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use pheye_data::Batch;
+use pheye_files::Kind;
 use pheye_model::{Loss, Options, Pheye, QueuedLoss, Recompute};
 use pheye_ops::cross_entropy::Sum;
 use pheye_ops::lora::Dropout;
@@ -30,6 +31,8 @@ pub(crate) const VISION_FILE: &str = "vision.safetensors";
 /// The language model's weights.
 const TEXT_FILE: &str = "text.safetensors";
 const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Bytes of a tokenizer.
+const TOKENIZER_LIMIT: u64 = 1 << 30;
 
 impl Learner {
     /// The network of `config`, of the shape `model`, at the start of a run. `progress` is told the bytes of weights that are loaded
@@ -104,6 +107,14 @@ impl Learner {
         }
     }
 
+    /// Whether there is anything to learn in a batch.
+    pub(crate) fn learns(&self, batch: &Batch) -> bool {
+        match self {
+            Learner::Contrastive(_) => !batch.pictures.is_empty(),
+            _ => batch.sequences.iter().any(|s| s.ids.len() > s.loss_from.max(1)),
+        }
+    }
+
     /// The pixels of a batch as [`Learner::queue`] takes them, where they can be sent ahead.
     pub(crate) fn pixels(&self, batch: &Batch) -> Result<Option<Tensor>> {
         match self {
@@ -147,7 +158,7 @@ impl Learner {
 
     /// Writes what was trained, with its tokenizer: a model folder, or the backbone that other runs start from.
     pub(crate) fn export(&mut self, folder: &Path, tokenizer: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        std::fs::create_dir_all(folder).map_err(|e| Error::write(folder, e))?;
         let none = Default::default();
         match self {
             Learner::Pheye(model) => model.save(folder)?,
@@ -164,7 +175,9 @@ impl Learner {
         }
         let copy = folder.join(TOKENIZER_FILE);
         // Read before anything is written: it may be the very file that is to be replaced.
-        let bytes = std::fs::read(tokenizer).map_err(|e| Error::io(tokenizer, e))?;
+        let file = if tokenizer.is_dir() { tokenizer.join(TOKENIZER_FILE) } else { tokenizer.to_path_buf() };
+        let bytes = pheye_files::read(&file, Kind::Regular, TOKENIZER_LIMIT);
+        let bytes = bytes.map_err(|e| Error::read(&file, e))?;
         Ok(atomic_write(&copy, |file| file.write_all(&bytes))?)
     }
 }

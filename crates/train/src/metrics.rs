@@ -27,13 +27,13 @@ impl Metrics {
     /// starts anew, events of an earlier run included.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Write`].
     pub fn open(dir: &Path, resumed: Option<u64>, tensorboard: bool) -> Result<Metrics> {
         let path = dir.join("metrics.jsonl");
-        let file = open(dir, &path, resumed).map_err(|e| Error::io(&path, e))?;
+        let file = open(dir, &path, resumed).map_err(|e| Error::write(&path, e))?;
         let events = dir.join("tensorboard");
         if resumed.is_none() && events.exists() {
-            std::fs::remove_dir_all(&events).map_err(|e| Error::io(&events, e))?;
+            std::fs::remove_dir_all(&events).map_err(|e| Error::write(&events, e))?;
         }
         let events = tensorboard.then(|| EventWriter::create(&events, resumed)).transpose()?;
         Ok(Metrics { path, file, events })
@@ -43,7 +43,7 @@ impl Metrics {
     /// written as null.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Write`].
     pub fn log(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
         let mut text = format!("{{\"step\":{step}");
         for (name, value) in values {
@@ -51,11 +51,20 @@ impl Metrics {
         }
         text += "}\n";
         // One write: a run killed in it leaves at most one partial line, which the next `open` drops.
-        self.file.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path, e))?;
+        self.file.write_all(text.as_bytes()).map_err(|e| Error::write(&self.path, e))?;
         match &mut self.events {
             Some(events) => events.scalars(step, values),
             None => Ok(()),
         }
+    }
+
+    /// Makes everything logged so far durable, events for TensorBoard too.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::write(&self.path, e))?;
+        self.events.as_ref().map_or(Ok(()), EventWriter::sync)
     }
 }
 

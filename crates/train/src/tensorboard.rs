@@ -23,11 +23,13 @@ impl EventWriter {
     /// A new file in `dir`. TensorBoard reads all files of a folder in the order of their names, so a resumed run gets
     /// one of its own, which begins by saying that earlier events after step `resumed` do not count.
     pub(crate) fn create(dir: &Path, resumed: Option<u64>) -> Result<EventWriter> {
-        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-        let earlier = std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))?.count();
-        let name = format!("events.out.tfevents.{:010}.pheye.{earlier:04}", now() as u64);
+        std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+        let earlier = stamps(dir).map_err(|e| Error::write(dir, e))?;
+        // After all that are there, whatever the clock says.
+        let stamp = earlier.iter().max().map_or(0, |last| last.saturating_add(1)).max(now() as u64);
+        let name = format!("{PREFIX}{stamp:010}.pheye.{:04}", earlier.len());
         let path = dir.join(name);
-        let file = File::create_new(&path).map_err(|e| Error::io(&path, e))?;
+        let file = File::create_new(&path).map_err(|e| Error::write(&path, e))?;
         let mut writer = EventWriter { path, file };
         writer.event(0, 3, b"brain.Event:2")?;
         if let Some(step) = resumed {
@@ -53,6 +55,11 @@ impl EventWriter {
         self.event(step, 5, &summary)
     }
 
+    /// Makes all events durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::write(&self.path, e))
+    }
+
     fn event(&mut self, step: u64, field: u64, what: &[u8]) -> Result<()> {
         let mut event = Vec::new();
         key(&mut event, 1, 1);
@@ -60,8 +67,18 @@ impl EventWriter {
         key(&mut event, 2, 0);
         varint(&mut event, step);
         bytes(&mut event, field, what);
-        self.file.write_all(&frame(&event)).map_err(|e| Error::io(&self.path, e))
+        self.file.write_all(&frame(&event)).map_err(|e| Error::write(&self.path, e))
     }
+}
+
+/// Begins the name of an event file; the seconds since 1970 follow, in ten digits.
+const PREFIX: &str = "events.out.tfevents.";
+
+/// The seconds in the names of the event files of a folder.
+fn stamps(dir: &Path) -> std::io::Result<Vec<u64>> {
+    let stamp = |name: &str| name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok();
+    let names = std::fs::read_dir(dir)?.map(|entry| Ok(stamp(&entry?.file_name().to_string_lossy())));
+    Ok(names.collect::<std::io::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 /// A TFRecord.

@@ -3,22 +3,15 @@
 //! Whatever a step draws at random follows from the config's seed and the counters in [`State`], so a run that was cut
 //! off and resumed ends with the same bits as one that was not.
 
-use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use pheye_data::{Batch, Encode, Prefetch};
-use pheye_model::{Load, Loss, QueuedLoss};
-use pheye_ops::adamw::Moments;
-use pheye_ops::lora::Dropout;
-use pheye_ops::{Ahead, Arriving, Cx, Graphs};
-use pheye_optim::Optimizer;
-use pheye_tensor::{DType, GpuError};
-use pheye_weights::{Checkpoint, save_safetensors};
+use pheye_data::{Encode, Loader, OnBroken};
+use pheye_ops::Cx;
 
 use crate::feed;
-use crate::learner::Learner;
-use crate::{Checkpoints, Config, Error, Interrupt, Metrics, Result, State};
+use crate::run::{Run, Source, Taken};
+use crate::{Config, Error, Interrupt, Metrics, Result};
 
 /// What a run does when its folder holds an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +50,15 @@ pub enum Event<'a> {
     Step(StepReport),
     /// A checkpoint was saved.
     Saved(&'a Path),
+    /// A picture or text was left out, as `data.on_broken = "skip"` says.
+    Skipped {
+        /// Which, and why.
+        why: &'a str,
+        /// How many were left out so far.
+        total: u64,
+    },
+    /// Something that does not stop the run and that its owner should know.
+    Warning(&'a str),
 }
 
 /// One step.
@@ -85,36 +87,21 @@ pub struct Outcome {
     pub finished: bool,
     /// The folder with the finished model.
     pub model: Option<PathBuf>,
-}
-
-const WEIGHTS: &str = "trained.safetensors";
-const MOMENTS: &str = "moments.safetensors";
-
-/// A run: what it learns, how far it is, and where it saves.
-struct Run<'a> {
-    config: &'a Config,
-    learner: Learner,
-    optimizer: Optimizer,
-    state: State,
-    checkpoints: Checkpoints,
-    graphs: Graphs,
-    ahead: Ahead,
-    _lock: File,
-}
-
-/// A batch that is about to be learnt from.
-struct Ready {
-    batch: Batch,
-    pixels: Option<Arriving>,
-    /// Where the batch after it starts.
-    after: u64,
+    /// Pictures and texts left out, those before a resume included.
+    pub skipped: u64,
+    /// Why the first few of them were left out.
+    pub reasons: Vec<String>,
 }
 
 /// Trains as `config` says; `encode` turns its texts into tokens. Raising `stop` saves and returns after the step under way.
 ///
+/// With `data.on_broken = "skip"` what cannot be used is left out and counted. A step of which nothing is left takes the
+/// samples after it instead.
+///
 /// # Errors
-/// Files that cannot be read or written, a checkpoint of another config, and a loss or gradient that is not finite:
-/// the error then names the step and the pictures, and the last checkpoint stays as it was.
+/// Files that cannot be read or written; a checkpoint of another config or of other files; data that cannot be used, after
+/// the run was saved if it has taken a step ([`Error::Halted`]); and a loss or gradient that is not finite: the error
+/// then names the step and the pictures, and the last checkpoint stays as it was.
 pub fn train(
     cx: &Cx,
     config: &Config,
@@ -127,209 +114,76 @@ pub fn train(
     let network = config.network()?;
     let tokenizer = config.needed("model.tokenizer", &config.model.tokenizer)?;
     let loader = feed::loader(config, &network, encode)?;
-    let mut run = Run::new(config, &network, &out, |done, all| on(Event::Loading { done, all }))?;
-    let resumed = match start {
-        Start::New if !run.checkpoints.steps()?.is_empty() => return Err(Error::RunExists { path: out }),
-        Start::New | Start::Over => None,
-        Start::Resume => run.resume()?,
-    };
-    if start == Start::Over {
-        run.checkpoints.clear()?;
-    }
+    let mut run = Run::new(cx, config, network, &out, |done, all| on(Event::Loading { done, all }))?;
+    let resumed = run.start(start, &out, loader.mixture())?;
     run.move_to(cx)?;
     let mut metrics =
         Metrics::open(&out, resumed.as_ref().map(|_| run.state.step), config.train.tensorboard)?;
-    let per_step = (config.train.batch * config.train.accumulation) as u64;
-    let total = config.train.steps.unwrap_or_else(|| {
-        let samples = loader.mixture().epoch_len() as f64 * config.train.epochs.unwrap_or(1.0);
-        ((samples / per_step as f64).ceil() as u64).max(1)
-    });
-    let skipped = resumed.unwrap_or_default();
+    let total = steps(config, &loader);
+    let resumed = resumed.unwrap_or_default();
     let trained = run.optimizer.grads.table.entries().iter().map(|(_, r)| r.len()).sum();
-    on(Event::Begin { total, from: run.state.step, trained, skipped: &skipped });
+    on(Event::Begin { total, from: run.state.step, trained, skipped: &resumed.passed_over });
+    resumed.warnings.iter().for_each(|text| on(Event::Warning(text)));
 
-    let mut batches = Prefetch::new(loader, run.state.samples, config.data.prefetch);
-    let (schedule, accumulation) = (config.optim.schedule(), config.train.accumulation as u64);
-    let mut ready: Option<Result<Ready>> = None;
+    let mut source = Source::new(loader, run.state.samples, config.data.prefetch);
+    if let Some(e) = source.batches.no_thread() {
+        on(Event::Warning(&format!("no thread to build batches ahead ({e}): they are built in turn")));
+    }
+    let schedule = config.optim.schedule();
     while run.state.step < total {
         let began = Instant::now();
-        let mut loss = Loss::default();
-        let mut names = Vec::new();
-        let mut position = run.state.samples;
-        for micro in 0..accumulation {
-            let Ready { batch, pixels, after } = match ready.take() {
-                Some(ready) => ready?,
-                None => run.fetch(cx, &mut batches)?,
-            };
-            position = after;
-            let queued = run.learn(cx, &batch, pixels, run.state.step * accumulation + micro);
-            // While a GPU works on this one.
-            if run.state.step + 1 < total || micro + 1 < accumulation {
-                ready = Some(run.fetch(cx, &mut batches));
-            }
-            let part = queued.and_then(|queued| Ok(queued.read()?));
-            let part = part.map_err(|e| run.short_of_memory(e, &network, &batch))?;
-            loss.sum += part.sum;
-            loss.tokens += part.tokens;
-            names.extend(batch.pictures.into_iter().map(|p| p.name));
-        }
-        if names.is_empty() {
-            names.push(format!("texts {} to {position} of the order", run.state.samples));
-        }
-        let step = run.state.step + 1;
-        let lr = schedule.lr(run.state.step, total);
-        if !loss.sum.is_finite() {
-            return Err(run.not_finite("loss", loss.sum, step, names));
-        }
-        let grad_norm = match run.step(cx, lr, loss.tokens as u64) {
-            Err(Error::Optim(pheye_optim::Error::NonFinite { norm })) => {
-                return Err(run.not_finite("norm of the gradient", norm, step, names));
+        let taken = match run.take(cx, &mut source, total, &mut on) {
+            Err(error @ (Error::Data(_) | Error::NothingUsable { .. })) if run.state.step > 0 => {
+                metrics.sync()?;
+                return Err(run.halt(error, &mut on));
             }
             other => other?,
         };
-        run.state.step = step;
-        run.state.samples = position;
-        run.state.tokens += loss.tokens as u64;
-        let mean = loss.sum / loss.tokens as f64;
+        let step = run.state.step + 1;
+        let lr = schedule.lr(run.state.step, total);
+        let Taken { loss, .. } = taken;
+        if !loss.sum.is_finite() {
+            return Err(run.not_finite("loss", loss.sum, step, taken.names));
+        }
+        let grad_norm = match run.step(cx, lr, loss.tokens as u64) {
+            Err(Error::Optim(pheye_optim::Error::NonFinite { norm })) => {
+                return Err(run.not_finite("norm of the gradient", norm, step, taken.names));
+            }
+            other => other?,
+        };
+        run.advance(taken);
+        let (mean, tokens) = (loss.sum / loss.tokens as f64, loss.tokens as u64);
+        let mut values =
+            vec![("loss", mean), ("lr", lr), ("grad_norm", grad_norm), ("tokens", tokens as f64)];
+        if config.data.on_broken == OnBroken::Skip {
+            values.push(("skipped", run.state.skipped as f64));
+        }
+        metrics.log(step, &values)?;
         let seconds = began.elapsed().as_secs_f64();
-        metrics.log(
-            step,
-            &[("loss", mean), ("lr", lr), ("grad_norm", grad_norm), ("tokens", loss.tokens as f64)],
-        )?;
-        on(Event::Step(StepReport { step, loss: mean, lr, grad_norm, tokens: loss.tokens as u64, seconds }));
+        on(Event::Step(StepReport { step, loss: mean, lr, grad_norm, tokens, seconds }));
 
         let every = config.train.checkpoint_every;
         let stopped = stop.stopped() && step < total;
         if step == total || stopped || (every > 0 && step % every == 0) {
+            metrics.sync()?;
             let path = run.save()?;
             on(Event::Saved(&path));
         }
         if stopped {
-            return Ok(Outcome { step, finished: false, model: None });
+            return Ok(run.outcome(None));
         }
     }
-    drop(batches);
+    drop(source);
     let model = config.model.out.as_ref().map_or_else(|| out.join("model"), |out| config.resolve(out));
     run.learner.export(&model, &tokenizer)?;
-    Ok(Outcome { step: run.state.step, finished: true, model: Some(model) })
+    Ok(run.outcome(Some(model)))
 }
 
-/// Keeps other processes out of a run's folder for as long as the file is open.
-fn lock(out: &Path) -> Result<File> {
-    let path = out.join("run.lock");
-    let opened = fs::create_dir_all(out).and_then(|()| File::create(&path));
-    let file = opened.map_err(|e| Error::io(&path, e))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::RunBusy { path: out.into() }),
-        // Some network file systems have no locks.
-        Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
-    }
-}
-
-impl<'a> Run<'a> {
-    fn new(
-        config: &'a Config,
-        network: &pheye_model::Config,
-        out: &Path,
-        progress: impl FnMut(u64, u64),
-    ) -> Result<Run<'a>> {
-        let mut learner = Learner::new(config, network, progress)?;
-        let table = learner.choose(&config.train.trainable)?;
-        learner.set_recompute(config.train.recompute);
-        if table.is_empty() {
-            return Err(Error::NothingTrained { patterns: config.train.trainable.clone() });
-        }
-        let optimizer = Optimizer::new(table, config.optim.adamw())?;
-        let lock = lock(out)?;
-        let checkpoints = Checkpoints::open(out.join("checkpoints"), config.train.keep)?;
-        let state = State { config: config.echo()?, ..State::default() };
-        Ok(Run {
-            config,
-            learner,
-            optimizer,
-            state,
-            checkpoints,
-            graphs: Graphs::default(),
-            ahead: Ahead::default(),
-            _lock: lock,
-        })
-    }
-
-    /// Goes on from the last whole checkpoint: why newer ones were passed over, or `None` when there is none.
-    fn resume(&mut self) -> Result<Option<Vec<String>>> {
-        let Some(loaded) = self.checkpoints.resume(self.config)? else { return Ok(None) };
-        let weights = Checkpoint::open(loaded.path.join(WEIGHTS))?;
-        for param in self.learner.params_mut() {
-            if param.is_trained() {
-                param.value = weights.tensor(&param.name, DType::F32)?;
-            }
-        }
-        let moments = Checkpoint::open(loaded.path.join(MOMENTS))?;
-        let moments = Moments { m: moments.tensor("m", DType::F32)?, v: moments.tensor("v", DType::F32)? };
-        self.optimizer.restore(moments, loaded.state.step)?;
-        self.state = State { config: self.config.echo()?, ..loaded.state };
-        Ok(Some(loaded.skipped))
-    }
-
-    /// Moves the parameters and the optimizer to the device of `cx`.
-    fn move_to(&mut self, cx: &Cx) -> Result<()> {
-        match self.learner.move_to(&cx.device, &self.optimizer.grads.table)? {
-            Some(masters) => Ok(self.optimizer.move_to(cx, masters)?),
-            None => Ok(()),
-        }
-    }
-
-    /// The next batch, its pixels on their way to the device.
-    fn fetch(&mut self, cx: &Cx, batches: &mut Prefetch) -> Result<Ready> {
-        let batch = batches.next_batch()?;
-        let pixels = self.learner.pixels(&batch)?;
-        let pixels = pixels.map(|pixels| self.ahead.upload(cx, &pixels)).transpose()?;
-        Ok(Ready { batch, pixels, after: batches.position() })
-    }
-
-    fn learn(&mut self, cx: &Cx, batch: &Batch, pixels: Option<Arriving>, stream: u64) -> Result<QueuedLoss> {
-        let c = &self.config.train;
-        let dropout =
-            (c.lora_dropout > 0.0).then_some(Dropout { p: c.lora_dropout as f32, seed: c.seed, stream });
-        let pixels = pixels.map(Arriving::join).transpose()?;
-        self.learner.queue(cx, batch, pixels, dropout, &mut self.optimizer.grads, &mut self.graphs)
-    }
-
-    fn step(&mut self, cx: &Cx, lr: f64, tokens: u64) -> Result<f64> {
-        let clip = self.config.optim.clip;
-        Ok(self.optimizer.apply(cx, &mut self.learner.params_mut(), lr, tokens, clip)?)
-    }
-
-    fn save(&mut self) -> Result<PathBuf> {
-        let params = self.learner.params_mut();
-        let trained = params.iter().filter(|p| p.is_trained()).map(|p| (p.name.as_str(), &p.value));
-        let Moments { m, v } = &self.optimizer.moments;
-        let none = Default::default();
-        self.checkpoints.save(&self.state, |dir| {
-            save_safetensors(dir.join(WEIGHTS), trained, &none)?;
-            save_safetensors(dir.join(MOMENTS), [("m", m), ("v", v)], &none)?;
-            Ok(())
-        })
-    }
-
-    /// When the GPU's memory ran out: how much the step takes, and what would fit.
-    fn short_of_memory(&self, error: Error, network: &pheye_model::Config, batch: &Batch) -> Error {
-        let Some(&GpuError::OutOfMemory { wanted, free, total }) = error.gpu() else { return error };
-        let load = Load {
-            pictures: batch.pictures.len(),
-            tokens: batch.sequences.iter().map(|s| s.ids.len()).sum(),
-            recompute: self.config.train.recompute,
-            element: 2,
-        };
-        let (Ok(memory), Ok(fits)) = (network.memory(load), network.fitting(load, total)) else {
-            return error;
-        };
-        let Load { pictures, tokens, .. } = load;
-        Error::Memory { wanted, free, total, pictures, tokens, estimate: memory.total(), fits }
-    }
-
-    fn not_finite(&self, what: &'static str, value: f64, step: u64, pictures: Vec<String>) -> Error {
-        let last = self.checkpoints.latest().ok().flatten().map(|loaded| loaded.path);
-        Error::NotFinite { what, value, step, pictures, last }
-    }
+/// Steps of the whole run.
+fn steps(config: &Config, loader: &Loader) -> u64 {
+    let per_step = config.train.batch.saturating_mul(config.train.accumulation) as f64;
+    config.train.steps.unwrap_or_else(|| {
+        let samples = loader.mixture().epoch_len() as f64 * config.train.epochs.unwrap_or(1.0);
+        ((samples / per_step).ceil() as u64).max(1)
+    })
 }

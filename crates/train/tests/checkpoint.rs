@@ -6,7 +6,14 @@ use std::path::{Path, PathBuf};
 use pheye_train::{Checkpoints, Config, Error, State};
 
 fn state(step: u64) -> State {
-    State { step, samples: step * 16, tokens: 7, best: Some((0.1 + 0.2, 3)), config: serde_json::Value::Null }
+    State {
+        step,
+        samples: step * 16,
+        tokens: 7,
+        best: Some((0.1 + 0.2, 3)),
+        config: serde_json::Value::Null,
+        ..State::default()
+    }
 }
 
 fn write(dir: &Path) -> pheye_train::Result<()> {
@@ -17,7 +24,7 @@ fn write(dir: &Path) -> pheye_train::Result<()> {
 
 fn full_disk(dir: &Path) -> pheye_train::Result<()> {
     fs::write(dir.join("trained.safetensors"), vec![1; 10]).unwrap();
-    Err(Error::Io { path: dir.into(), source: std::io::ErrorKind::StorageFull.into() })
+    Err(Error::Write { path: dir.into(), source: std::io::ErrorKind::StorageFull.into() })
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -73,10 +80,41 @@ fn damage_of_any_kind_is_skipped_with_its_reason() {
 }
 
 #[test]
+fn every_bit_of_the_state_counts() {
+    let (_dir, checkpoints, paths) = saved(3, &[1, 2]);
+    let path = paths[1].join("state.json");
+    let good = fs::read(&path).unwrap();
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&good).unwrap()["step"], 2);
+    for bit in 0..8 * good.len() {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, bad).unwrap();
+        let latest = checkpoints.latest().unwrap().unwrap();
+        assert_eq!((latest.state.step, latest.skipped.len()), (1, 1), "bit {bit}");
+        assert!(latest.skipped[0].contains("state.json: it"), "{:?}", latest.skipped);
+    }
+    fs::write(&path, good).unwrap();
+    assert_eq!(checkpoints.latest().unwrap().unwrap().state.step, 2);
+}
+
+#[test]
+fn a_step_is_that_of_its_folder_and_old_states_are_named() {
+    let (_dir, checkpoints, paths) = saved(3, &[1, 2]);
+    fs::rename(&paths[1], paths[1].with_file_name("step-000009")).unwrap();
+    let latest = checkpoints.latest().unwrap().unwrap();
+    assert!(latest.skipped[0].contains("it is of step 2"), "{:?}", latest.skipped);
+    fs::remove_dir_all(paths[1].with_file_name("step-000009")).unwrap();
+
+    fs::write(paths[0].join("state.json"), "{\"step\": 1, \"samples\": 16, \"files\": {}}").unwrap();
+    let error = checkpoints.latest().unwrap_err().to_string();
+    assert!(error.contains("an earlier version wrote it"), "{error}");
+}
+
+#[test]
 fn a_failed_save_leaves_everything_as_it_was() {
     let (dir, checkpoints, _) = saved(1, &[1]);
     let error = checkpoints.save(&state(2), full_disk).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }));
+    assert!(matches!(error, Error::Write { .. }));
     checkpoints.save(&state(1), full_disk).unwrap_err();
     assert_eq!(names(&dir.path().join("checkpoints")), ["step-000001"]);
     assert_eq!(checkpoints.latest().unwrap().unwrap().state, state(1));

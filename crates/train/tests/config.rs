@@ -76,7 +76,7 @@ fn faults_of_type_and_range_name_line_and_key() {
 #[test]
 fn a_missing_file_is_named() {
     let error = Config::load("nowhere/run.toml").unwrap_err();
-    assert!(matches!(&error, Error::Io { path, .. } if path == Path::new("nowhere/run.toml")));
+    assert!(matches!(&error, Error::Read { path, .. } if path == Path::new("nowhere/run.toml")));
 }
 
 #[test]
@@ -107,4 +107,45 @@ fn a_model_to_go_on_from_goes_with_no_other() {
         let error = fault(from, &format!("init = \"m\"\n{key} = \"b\""));
         assert!(error.starts_with(&format!("run.toml, line 5, `model.{key}`: model.init")), "{error}");
     }
+}
+
+#[test]
+fn sizes_beyond_reason_are_named() {
+    for (line, key) in [
+        ("batch = 1000000000", "train.batch"),
+        ("batch = 9223372036854775807", "train.batch"),
+        ("batch = 65536\naccumulation = 257", "train.accumulation"),
+        ("accumulation = 9223372036854775807", "train.accumulation"),
+        ("[eval]\nbatch = 9223372036854775807", "eval.batch"),
+    ] {
+        let error = parse(&format!("{GOOD}{line}\n")).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}`: ")) && error.contains("at most"), "{error}");
+    }
+    for key in ["prefetch", "cache_mib"] {
+        let error = fault("augment = ", &format!("{key} = 9223372036854775807\naugment = "));
+        assert!(error.starts_with(&format!("run.toml, line 9, `data.{key}`: must be at most")), "{error}");
+    }
+    for (length, key) in [("steps = 9223372036854775807", "steps"), ("epochs = 1e300", "epochs")] {
+        let error = fault("steps = 100", length);
+        assert!(error.starts_with(&format!("run.toml, line 15, `train.{key}`: must be at most")), "{error}");
+    }
+    parse(&format!("{GOOD}batch = 65536\naccumulation = 256\nkeep = 9223372036854775807\n")).unwrap();
+}
+
+#[test]
+fn what_is_no_config_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let reason = |path: &Path| match Config::load(path) {
+        Err(Error::Read { source, .. }) => source.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(reason(dir.path()).contains("a directory"));
+    let large = dir.path().join("large.toml");
+    std::fs::File::create(&large).unwrap().set_len(3 << 30).unwrap();
+    assert!(reason(&large).contains("larger than the limit"));
+    if cfg!(unix) {
+        assert!(reason(Path::new("/dev/zero")).contains("larger than the limit"));
+    }
+    std::fs::write(&large, format!("\u{feff}{GOOD}")).unwrap();
+    Config::load(&large).unwrap();
 }

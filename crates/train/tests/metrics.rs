@@ -68,6 +68,26 @@ fn tensorboard_files_read_back() {
     assert_eq!((varint(&second[1], 2), field(&second[1], 7)), (201, &[8, 1][..]));
 }
 
+#[test]
+fn a_clock_set_back_does_not_change_the_order_of_event_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("tensorboard");
+    fs::create_dir(&folder).unwrap();
+    let future = "events.out.tfevents.4000000000.pheye.0000";
+    for name in [future, "notes.txt"] {
+        fs::write(folder.join(name), "").unwrap();
+    }
+    run(dir.path(), Some(0), 1..=1);
+    run(dir.path(), Some(1), 2..=2);
+    let mut names: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let first = "events.out.tfevents.4000000001.pheye.0001";
+    assert_eq!(names, [future, first, "events.out.tfevents.4000000002.pheye.0002", "notes.txt"]);
+    let step = |name: &str| varint(&records(&fs::read(folder.join(name)).unwrap())[2], 2);
+    assert_eq!((step(&names[1]), step(&names[2])), (1, 2));
+}
+
 /// The data of TFRecord frames, checksums verified.
 fn records(mut file: &[u8]) -> Vec<Vec<u8>> {
     let masked = |data: &[u8]| {

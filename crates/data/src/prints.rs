@@ -1,0 +1,76 @@
+//! Whether pictures are the ones that a run began with.
+//!
+//! Reading every picture would take as long as an epoch, so a picture is known by less: in an archive by its size and by
+//! the checksum that the directory has; in a folder by its size and by its first and last 4 KiB, and by its size alone
+//! when there are more than 50,000. So pictures in a folder that were replaced by others of the same size are noticed
+//! in small sets when they differ near either end, as compressed pictures do, and not in large ones.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
+use rayon::prelude::*;
+
+use crate::{Item, Manifest, Mixture, Store};
+
+/// Up to this many pictures are looked into.
+const LOOK_INTO: usize = 50_000;
+/// Bytes looked at on both ends.
+const END: u64 = 4096;
+
+impl Mixture {
+    /// A fingerprint of each item's picture, in the order of the items' numbers: 0 for one that is not there, and for an
+    /// item without one.
+    pub fn prints(&self) -> Vec<u32> {
+        let items: Vec<(&Manifest, &Item)> = self.items().collect();
+        let deep = items.len() <= LOOK_INTO;
+        items.par_iter().map(|(manifest, item)| print(&manifest.store, item.image.as_deref(), deep)).collect()
+    }
+
+    /// Whether the first `samples` positions of the order have each item in them, in the order of the items' numbers.
+    pub fn drawn(&self, samples: u64) -> Vec<bool> {
+        let mut drawn = vec![false; self.items().count()];
+        let mut left = drawn.len();
+        for position in 0..samples {
+            let seen = &mut drawn[self.draw(position).id as usize];
+            left -= usize::from(!*seen);
+            *seen = true;
+            if left == 0 {
+                break;
+            }
+        }
+        drawn
+    }
+
+    /// Item `number` as errors call it, with its line.
+    pub fn place(&self, number: usize) -> String {
+        let item = self.items().nth(number);
+        item.map_or_else(String::new, |(manifest, item)| manifest.place(item))
+    }
+}
+
+fn print(store: &Store, image: Option<&str>, deep: bool) -> u32 {
+    let Some((name, facts)) = image.and_then(|name| Some((name, store.facts(name)?))) else { return 0 };
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&facts.len.to_le_bytes());
+    match (facts.crc, store) {
+        (Some(known), _) => crc.update(&known.to_le_bytes()),
+        (None, Store::Folder(folder)) if deep => {
+            // One that cannot be read is told apart by its size; what is wrong is told when it is needed.
+            let _ = ends(&folder.join(name), facts.len).map(|bytes| crc.update(&bytes));
+        }
+        _ => {}
+    }
+    // 0 says that there is none.
+    crc.finalize().max(1)
+}
+
+/// The first and last bytes of a file.
+fn ends(path: &std::path::Path, len: u64) -> std::io::Result<Vec<u8>> {
+    let (mut file, mut bytes): (File, _) = (File::open(path)?, Vec::new());
+    file.by_ref().take(END).read_to_end(&mut bytes)?;
+    if len > END {
+        file.seek(SeekFrom::Start(len.saturating_sub(END).max(END)))?;
+        file.take(END).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}

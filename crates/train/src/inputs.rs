@@ -1,0 +1,148 @@
+//! The files that a run reads, known by fingerprints: one that goes on with other files than it began with would end as
+//! another model, without a word.
+//!
+//! Of backbones, a model to go on from, the tokenizer and manifests every byte counts. Of pictures it is less
+//! ([`Mixture::prints`] says what); they are kept one by one beside a checkpoint's tensors, so that those that
+//! changed can be named.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use pheye_data::Mixture;
+use pheye_files::{CONFIG_LIMIT, Kind};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::checksum;
+use crate::{Config, Error, Result, Task};
+
+/// A file's length and CRC-32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Print {
+    /// Bytes.
+    pub bytes: u64,
+    /// CRC-32 of its contents.
+    pub crc32: u32,
+}
+
+/// In a checkpoint: a fingerprint of each picture, four bytes each.
+pub(crate) const PICTURES: &str = "pictures.crc32";
+/// As many of a list are told.
+const TOLD: usize = 5;
+
+/// Fingerprints of everything that `config` names and that decides what is learnt, apart from pictures.
+///
+/// # Errors
+/// [`Error::Read`].
+pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<String, Print>> {
+    let m = &config.model;
+    let mut prints = BTreeMap::new();
+    let weights = config.task == Task::Pheye;
+    for (key, path) in [("model.init", &m.init), ("model.encoder", &m.encoder), ("model.decoder", &m.decoder)]
+    {
+        let Some(path) = path else { continue };
+        if config.resolve(path).is_dir() {
+            for file in of_model(&config.resolve(path), weights)? {
+                add(&mut prints, key, config, &path.join(file))?;
+            }
+        } else if weights {
+            add(&mut prints, key, config, path)?;
+        }
+    }
+    if let Some(path) = &m.tokenizer {
+        let file = if config.resolve(path).is_dir() { path.join("tokenizer.json") } else { path.clone() };
+        // It says what ends an answer.
+        let beside = file.with_file_name("tokenizer_config.json");
+        add(&mut prints, "model.tokenizer", config, &file)?;
+        if config.resolve(&beside).is_file() {
+            add(&mut prints, "model.tokenizer", config, &beside)?;
+        }
+    }
+    for (path, manifest) in config.data.train.iter().zip(mixture.manifests()) {
+        let (bytes, crc32) = manifest.print;
+        prints.insert(format!("data.train: {}", path.display()), Print { bytes, crc32 });
+    }
+    Ok(prints)
+}
+
+fn add(prints: &mut BTreeMap<String, Print>, key: &str, config: &Config, path: &Path) -> Result<()> {
+    let file = config.resolve(path);
+    let (bytes, crc32) = checksum(&file).map_err(|e| Error::read(&file, e))?;
+    prints.insert(format!("{key}: {}", path.display()), Print { bytes, crc32 });
+    Ok(())
+}
+
+/// Weights of a model's folder, the first that is there.
+const WEIGHTS: &[&str] = &[
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "checkpoint.pt",
+];
+const CONFIGS: &[&str] = &["pheye.json", "config.json"];
+
+/// The files of the model in `folder`, as paths in it.
+fn of_model(folder: &Path, weights: bool) -> Result<BTreeSet<PathBuf>> {
+    let there = |name: &&&str| folder.join(name).is_file();
+    let mut files: BTreeSet<PathBuf> = CONFIGS.iter().filter(there).map(PathBuf::from).collect();
+    let Some(name) = WEIGHTS.iter().find(there).filter(|_| weights) else { return Ok(files) };
+    files.insert(name.into());
+    if name.ends_with(".index.json") {
+        files.extend(shards(&folder.join(name))?);
+    }
+    Ok(files)
+}
+
+/// The files that an index of shards names; what is wrong with it is told by whoever loads it.
+fn shards(index: &Path) -> Result<BTreeSet<PathBuf>> {
+    let text =
+        pheye_files::read_text(index, Kind::Regular, CONFIG_LIMIT).map_err(|e| Error::read(index, e))?;
+    let json: serde_json::Value = serde_json::from_str(&text)?;
+    let names = json["weight_map"].as_object().into_iter().flat_map(|map| map.values());
+    Ok(names.filter_map(|name| name.as_str().map(PathBuf::from)).collect())
+}
+
+/// How `now` differs from `then`, a line for each file.
+pub(crate) fn changes(then: &BTreeMap<String, Print>, now: &BTreeMap<String, Print>) -> Vec<String> {
+    let names: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+    let change = |name: &String| match (then.get(name), now.get(name)) {
+        (Some(a), Some(b)) if a == b => None,
+        (Some(a), Some(b)) if a.bytes != b.bytes => {
+            Some(format!("{name}: {} bytes → {} bytes", a.bytes, b.bytes))
+        }
+        (Some(_), Some(_)) => Some(format!("{name}: other contents of the same length")),
+        (Some(_), None) => Some(format!("{name}: not there any more")),
+        (None, _) => Some(format!("{name}: was not there")),
+    };
+    names.into_iter().filter_map(change).map(|line| pheye_files::quoted(&line)).collect()
+}
+
+/// Pictures that are not those of a checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    /// Those that the run had learnt from.
+    pub(crate) used: Vec<String>,
+    /// Those that it had not come to.
+    pub(crate) unused: Vec<String>,
+}
+
+/// Compares the pictures' fingerprints `now` with `then`, those of a checkpoint after `samples` samples.
+pub(crate) fn changed_pictures(mixture: &Mixture, then: &[u32], now: &[u32], samples: u64) -> Changed {
+    let differ: Vec<usize> =
+        (0..now.len()).filter(|&i| then.get(i).copied().unwrap_or(0) != now[i]).collect();
+    if differ.is_empty() {
+        return Changed::default();
+    }
+    let drawn = mixture.drawn(samples);
+    let (used, unused) = differ.into_iter().partition(|&i| drawn[i]);
+    let line =
+        |i, is: bool| format!("{}: {}", mixture.place(i), if is { "changed" } else { "not there any more" });
+    let told = |list: Vec<usize>| {
+        let mut lines: Vec<_> = list.iter().take(TOLD).map(|&i| line(i, now[i] != 0)).collect();
+        if list.len() > TOLD {
+            lines.push(format!("and {} pictures more", list.len() - TOLD));
+        }
+        lines
+    };
+    Changed { used: told(used), unused: told(unused) }
+}

@@ -1,0 +1,338 @@
+//! A run under way: its network, its optimizer, how far it is, and where it saves.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pheye_data::{Batch, Loader, Mixture, Prefetch};
+use pheye_files::Kind;
+use pheye_model::{Load, Loss, QueuedLoss};
+use pheye_ops::adamw::Moments;
+use pheye_ops::lora::Dropout;
+use pheye_ops::{Ahead, Arriving, Cx, Graphs};
+use pheye_optim::Optimizer;
+use pheye_tensor::{DType, Device, GpuError};
+use pheye_weights::{Checkpoint, save_safetensors};
+
+use crate::checkpoint::Loaded;
+use crate::inputs::{self, Changed, PICTURES};
+use crate::learner::Learner;
+use crate::lock::Lock;
+use crate::{Checkpoints, Config, Error, Event, Outcome, Result, Start, State};
+
+const WEIGHTS: &str = "trained.safetensors";
+const MOMENTS: &str = "moments.safetensors";
+/// As many reasons for leaving something out are kept.
+const REASONS: usize = 5;
+
+/// What a run learns, how far it is, and where it saves.
+pub(crate) struct Run<'a> {
+    config: &'a Config,
+    network: pheye_model::Config,
+    pub(crate) learner: Learner,
+    pub(crate) optimizer: Optimizer,
+    pub(crate) state: State,
+    checkpoints: Checkpoints,
+    /// A fingerprint of each picture.
+    pictures: Vec<u32>,
+    graphs: Graphs,
+    ahead: Ahead,
+    lock: Lock,
+}
+
+/// What there is to say about the checkpoint that a run goes on from.
+#[derive(Debug, Default)]
+pub(crate) struct Resumed {
+    /// Why newer checkpoints were passed over.
+    pub(crate) passed_over: Vec<String>,
+    /// What is not as it was and does not forbid to go on.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Batches on their way to the device.
+pub(crate) struct Source {
+    pub(crate) batches: Prefetch,
+    ready: Option<Result<Ready>>,
+    epoch: u64,
+}
+
+impl Source {
+    /// The batches of `loader` from `position` on, with at most `ahead` waiting.
+    pub(crate) fn new(loader: Arc<Loader>, position: u64, ahead: usize) -> Source {
+        let epoch = loader.mixture().epoch_len();
+        Source { batches: Prefetch::new(loader, position, ahead), ready: None, epoch }
+    }
+}
+
+/// A batch that is about to be learnt from.
+struct Ready {
+    batch: Batch,
+    pixels: Option<Arriving>,
+    /// Where the batch after it starts.
+    after: u64,
+}
+
+/// What the forward passes of a step came to.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) loss: Loss,
+    /// The pictures learnt from, or the place of the texts.
+    pub(crate) names: Vec<String>,
+    /// Where the next step starts.
+    position: u64,
+    /// Why samples were left out.
+    skipped: Vec<String>,
+}
+
+impl<'a> Run<'a> {
+    /// A run of the network of `config`, of the shape `network`, before its first step. `progress` is told the bytes of
+    /// weights that are loaded and all bytes.
+    pub(crate) fn new(
+        cx: &Cx,
+        config: &'a Config,
+        network: pheye_model::Config,
+        out: &Path,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Run<'a>> {
+        let mut learner = Learner::new(config, &network, progress)?;
+        let table = learner.choose(&config.train.trainable)?;
+        learner.set_recompute(config.train.recompute);
+        if table.is_empty() {
+            return Err(Error::NothingTrained { patterns: config.train.trainable.clone() });
+        }
+        let optimizer = Optimizer::new(table, config.optim.adamw())?;
+        let lock = Lock::take(out)?;
+        let checkpoints = Checkpoints::open(out.join("checkpoints"), config.train.keep)?;
+        let device = match &cx.device {
+            Device::Cpu => format!("cpu with {}", pheye_cpu::par::instruction_set()),
+            gpu => gpu.to_string(),
+        };
+        let state = State { config: config.echo()?, device, ..State::default() };
+        let (graphs, ahead) = (Graphs::default(), Ahead::default());
+        let pictures = Vec::new();
+        Ok(Run { config, network, learner, optimizer, state, checkpoints, pictures, graphs, ahead, lock })
+    }
+
+    /// Begins, or goes on from the last whole checkpoint: what there is to say about it, or `None` without one.
+    pub(crate) fn start(&mut self, start: Start, out: &Path, mixture: &Mixture) -> Result<Option<Resumed>> {
+        if start == Start::New && !self.checkpoints.steps()?.is_empty() {
+            return Err(Error::RunExists { path: out.into() });
+        }
+        self.state.inputs = inputs::files(self.config, mixture)?;
+        self.pictures = mixture.prints();
+        match start {
+            Start::Resume => match self.checkpoints.resume(self.config)? {
+                Some(loaded) => Ok(Some(self.resume(loaded, mixture)?)),
+                None => Ok(None),
+            },
+            Start::New => Ok(None),
+            Start::Over => self.checkpoints.clear().map(|()| None),
+        }
+    }
+
+    fn resume(&mut self, loaded: Loaded, mixture: &Mixture) -> Result<Resumed> {
+        let Loaded { path, state, skipped } = loaded;
+        let warnings = self.compare(&path, &state, mixture)?;
+        let weights = Checkpoint::open(path.join(WEIGHTS))?;
+        for param in self.learner.params_mut() {
+            if param.is_trained() {
+                param.value = weights.tensor(&param.name, DType::F32)?;
+            }
+        }
+        let moments = Checkpoint::open(path.join(MOMENTS))?;
+        let moments = Moments { m: moments.tensor("m", DType::F32)?, v: moments.tensor("v", DType::F32)? };
+        self.optimizer.restore(moments, state.step)?;
+        let now = std::mem::take(&mut self.state);
+        self.state = State { config: now.config, device: now.device, inputs: now.inputs, ..state };
+        self.checkpoints.prune(self.state.step)?;
+        Ok(Resumed { passed_over: skipped, warnings })
+    }
+
+    /// Compares the files that the run reads with those of the checkpoint `path`: what is not as it was but does not forbid
+    /// to go on.
+    fn compare(&self, path: &Path, state: &State, mixture: &Mixture) -> Result<Vec<String>> {
+        let mut changes = inputs::changes(&state.inputs, &self.state.inputs);
+        let mut warnings = Vec::new();
+        if changes.is_empty() {
+            let then = pictures(&path.join(PICTURES))?;
+            let Changed { used, unused } =
+                inputs::changed_pictures(mixture, &then, &self.pictures, state.samples);
+            changes = used;
+            let unused = unused.into_iter().map(|line| format!("{line}; the run had not used it yet"));
+            warnings.extend(unused);
+        }
+        if !changes.is_empty() {
+            return Err(Error::OtherFiles { path: path.into(), changes });
+        }
+        if state.device != self.state.device {
+            warnings.push(format!(
+                "the checkpoint was computed on {}, this is {}: bits will differ from those of an unbroken run",
+                pheye_files::quoted(&state.device),
+                self.state.device
+            ));
+        }
+        Ok(warnings)
+    }
+
+    /// Moves the parameters and the optimizer to the device of `cx`.
+    pub(crate) fn move_to(&mut self, cx: &Cx) -> Result<()> {
+        match self.learner.move_to(&cx.device, &self.optimizer.grads.table)? {
+            Some(masters) => Ok(self.optimizer.move_to(cx, masters)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The forward and backward passes of the next step; of a run of `total` steps it may fetch ahead what the one after
+    /// needs. A pass without anything to learn adds nothing, and when all of a step are so, it begins again further on.
+    pub(crate) fn take(
+        &mut self,
+        cx: &Cx,
+        source: &mut Source,
+        total: u64,
+        on: &mut impl FnMut(Event),
+    ) -> Result<Taken> {
+        let mut taken = Taken { position: self.state.samples, ..Taken::default() };
+        while taken.loss.tokens == 0 {
+            let samples = taken.position - self.state.samples;
+            // After twice an epoch's samples, a whole epoch is among them.
+            if samples >= source.epoch.saturating_mul(2) {
+                let first = taken.skipped.swap_remove(0);
+                return Err(Error::NothingUsable { samples, first });
+            }
+            for micro in 0..self.config.train.accumulation as u64 {
+                self.pass(cx, source, total, micro, &mut taken, on)?;
+            }
+        }
+        if taken.names.is_empty() {
+            taken.names.push(format!("texts {} to {} of the order", self.state.samples, taken.position));
+        }
+        Ok(taken)
+    }
+
+    fn pass(
+        &mut self,
+        cx: &Cx,
+        source: &mut Source,
+        total: u64,
+        micro: u64,
+        taken: &mut Taken,
+        on: &mut impl FnMut(Event),
+    ) -> Result<()> {
+        let Ready { batch, pixels, after } = match source.ready.take() {
+            Some(ready) => ready?,
+            None => self.fetch(cx, &mut source.batches)?,
+        };
+        taken.position = after;
+        for why in &batch.skipped {
+            taken.skipped.push(why.clone());
+            on(Event::Skipped { why, total: self.state.skipped + taken.skipped.len() as u64 });
+        }
+        if !self.learner.learns(&batch) {
+            return Ok(());
+        }
+        let accumulation = self.config.train.accumulation as u64;
+        let queued = self.learn(cx, &batch, pixels, self.state.step * accumulation + micro);
+        // While a GPU works on this one.
+        if self.state.step + 1 < total || micro + 1 < accumulation {
+            source.ready = Some(self.fetch(cx, &mut source.batches));
+        }
+        let part = queued.and_then(|queued| Ok(queued.read()?));
+        let part = part.map_err(|e| self.short_of_memory(e, &batch))?;
+        taken.loss.sum += part.sum;
+        taken.loss.tokens += part.tokens;
+        taken.names.extend(batch.pictures.into_iter().map(|p| p.name));
+        Ok(())
+    }
+
+    /// The next batch, its pixels on their way to the device.
+    fn fetch(&mut self, cx: &Cx, batches: &mut Prefetch) -> Result<Ready> {
+        let batch = batches.next_batch()?;
+        let pixels = if self.learner.learns(&batch) { self.learner.pixels(&batch)? } else { None };
+        let pixels = pixels.map(|pixels| self.ahead.upload(cx, &pixels)).transpose()?;
+        Ok(Ready { batch, pixels, after: batches.position() })
+    }
+
+    fn learn(&mut self, cx: &Cx, batch: &Batch, pixels: Option<Arriving>, stream: u64) -> Result<QueuedLoss> {
+        let c = &self.config.train;
+        let dropout =
+            (c.lora_dropout > 0.0).then_some(Dropout { p: c.lora_dropout as f32, seed: c.seed, stream });
+        let pixels = pixels.map(Arriving::join).transpose()?;
+        self.learner.queue(cx, batch, pixels, dropout, &mut self.optimizer.grads, &mut self.graphs)
+    }
+
+    pub(crate) fn step(&mut self, cx: &Cx, lr: f64, tokens: u64) -> Result<f64> {
+        let clip = self.config.optim.clip;
+        Ok(self.optimizer.apply(cx, &mut self.learner.params_mut(), lr, tokens, clip)?)
+    }
+
+    /// Counts a step that was taken.
+    pub(crate) fn advance(&mut self, taken: Taken) {
+        self.state.step += 1;
+        self.state.samples = taken.position;
+        self.state.tokens += taken.loss.tokens as u64;
+        self.state.skipped += taken.skipped.len() as u64;
+        let room = REASONS.saturating_sub(self.state.reasons.len());
+        self.state.reasons.extend(taken.skipped.into_iter().take(room));
+    }
+
+    pub(crate) fn save(&mut self) -> Result<PathBuf> {
+        self.lock.check()?;
+        let params = self.learner.params_mut();
+        let trained = params.iter().filter(|p| p.is_trained()).map(|p| (p.name.as_str(), &p.value));
+        let Moments { m, v } = &self.optimizer.moments;
+        let none = Default::default();
+        let prints: Vec<u8> = self.pictures.iter().flat_map(|print| print.to_le_bytes()).collect();
+        self.checkpoints.save(&self.state, |dir| {
+            save_safetensors(dir.join(WEIGHTS), trained, &none)?;
+            save_safetensors(dir.join(MOMENTS), [("m", m), ("v", v)], &none)?;
+            let path = dir.join(PICTURES);
+            std::fs::write(&path, prints).map_err(|e| Error::write(path, e))
+        })
+    }
+
+    /// Saves, because the data of the next step cannot be had; returns the error that says so. When saving fails as well,
+    /// the first error is the one to report.
+    pub(crate) fn halt(&mut self, error: Error, on: &mut impl FnMut(Event)) -> Error {
+        let Ok(path) = self.save() else { return error };
+        on(Event::Saved(&path));
+        Error::Halted { step: self.state.step, path, source: Box::new(error) }
+    }
+
+    /// How the run ends.
+    pub(crate) fn outcome(&self, model: Option<PathBuf>) -> Outcome {
+        let State { step, skipped, reasons, .. } = self.state.clone();
+        Outcome { step, finished: model.is_some(), model, skipped, reasons }
+    }
+
+    /// When the GPU's memory ran out: how much the step takes, and what would fit.
+    fn short_of_memory(&self, error: Error, batch: &Batch) -> Error {
+        let Some(&GpuError::OutOfMemory { wanted, free, total }) = error.gpu() else { return error };
+        let load = Load {
+            pictures: batch.pictures.len(),
+            tokens: batch.sequences.iter().map(|s| s.ids.len()).sum(),
+            recompute: self.config.train.recompute,
+            element: 2,
+        };
+        let (Ok(memory), Ok(fits)) = (self.network.memory(load), self.network.fitting(load, total)) else {
+            return error;
+        };
+        let Load { pictures, tokens, .. } = load;
+        Error::Memory { wanted, free, total, pictures, tokens, estimate: memory.total(), fits }
+    }
+
+    pub(crate) fn not_finite(
+        &self,
+        what: &'static str,
+        value: f64,
+        step: u64,
+        pictures: Vec<String>,
+    ) -> Error {
+        let last = self.checkpoints.latest().ok().flatten().map(|loaded| loaded.path);
+        Error::NotFinite { what, value, step, pictures, last }
+    }
+}
+
+/// The fingerprints of pictures that a checkpoint holds; its length was checked with everything in it.
+fn pictures(path: &Path) -> Result<Vec<u32>> {
+    let bytes = pheye_files::read(path, Kind::Regular, u64::MAX).map_err(|e| Error::read(path, e))?;
+    Ok(bytes.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect())
+}

@@ -1,0 +1,47 @@
+//! A CRC-32 of a JSON object as its last key, so that a changed bit is noticed anywhere in the file, that of the key
+//! included.
+
+/// What stands after the object's other keys: all but the eight digits.
+const BEFORE: &[u8] = b",\n  \"crc32\": \"";
+const AFTER: &[u8] = b"\"\n}\n";
+/// What an object ends with when it is written with line breaks.
+const END: &[u8] = b"\n}";
+
+/// `json`, an object written with line breaks, with its checksum.
+pub(crate) fn seal(json: &[u8]) -> Vec<u8> {
+    let body = json.strip_suffix(END).unwrap_or(json);
+    let crc = format!("{:08x}", crc32fast::hash(json));
+    [body, BEFORE, crc.as_bytes(), AFTER].concat()
+}
+
+/// What [`seal`] was given, or why `sealed` is not what it gave.
+pub(crate) fn unseal(sealed: &[u8]) -> Result<Vec<u8>, String> {
+    let body = sealed.len().checked_sub(BEFORE.len() + 8 + AFTER.len()).map(|at| &sealed[..at]);
+    let json = body.map(|body| [body, END].concat());
+    match json.filter(|json| seal(json) == sealed) {
+        Some(json) => Ok(json),
+        None if sealed.windows(BEFORE.len()).any(|w| w == BEFORE) => {
+            Err("its contents have changed (CRC-32)".into())
+        }
+        None => Err("it has no checksum: it is cut short, or an earlier version wrote it".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bit_counts() {
+        let sealed = seal(b"{\n  \"step\": 7\n}");
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&sealed).unwrap()["step"], 7);
+        assert_eq!(unseal(&sealed).unwrap(), b"{\n  \"step\": 7\n}");
+        for bit in 0..8 * sealed.len() {
+            let mut other = sealed.clone();
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal(&other).is_err(), "bit {bit}");
+        }
+        (0..sealed.len()).for_each(|len| assert!(unseal(&sealed[..len]).is_err()));
+        assert!(unseal(&[&sealed[..], b"\n"].concat()).is_err());
+    }
+}
