@@ -26,9 +26,11 @@ pub fn encoder(config: &Config) -> Result<Box<Encode>> {
             }
             Example::Text(text) => {
                 let mut ids = tokenizer.encode_within(text, most)?;
-                if task != Task::Contrastive {
-                    ids.push(tokenizer.end_token());
+                if task == Task::Contrastive {
+                    // A caption of one token is as good as any.
+                    return Ok(Encoded { ids, loss_from: 0 });
                 }
+                ids.push(tokenizer.end_token());
                 Encoded { ids, loss_from: 1 }
             }
         })
