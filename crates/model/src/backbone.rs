@@ -1,12 +1,16 @@
 //! CLIP and Phi as their makers publish them: a folder with `config.json` and weights, whole or in shards.
 
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 
-use pheye_weights::Checkpoint;
-use serde_json::Value;
+use pheye_ops::RandomInit;
+use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
+use pheye_weights::{Checkpoint, CheckpointSource, NameMap};
 
-use crate::load::{known_keys, read_json};
-use crate::{Config, Error, Result};
+use crate::json::{fault, read_json};
+use crate::load::dtype;
+use crate::pheye::VIT_PREFIX;
+use crate::{Config, Error, Options, Pheye, Result, transformers};
 
 /// Weights of a published folder, the first that is there.
 const WEIGHTS: &[&str] = &[
@@ -16,6 +20,9 @@ const WEIGHTS: &[&str] = &[
     "pytorch_model.bin.index.json",
 ];
 const CONFIG: &str = "config.json";
+/// The network's names of the matrices that tied models share.
+const HEAD: &str = "lang_encoder.lm_head.weight";
+const EMBEDDING: &str = "lang_encoder.model.embed_tokens.weight";
 
 /// The weights of a backbone: the file `path`, or those in the folder `path`.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint> {
@@ -30,13 +37,13 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint> {
 }
 
 /// What a whole CLIP model has beside its vision tower.
-pub(crate) fn beside_clip(name: &str) -> bool {
+fn beside_clip(name: &str) -> bool {
     name.starts_with("text_model.")
         || ["logit_scale", "text_projection.weight", "visual_projection.weight"].contains(&name)
 }
 
 /// What older copies of Phi store although it follows from the configuration.
-pub(crate) fn beside_phi(name: &str) -> bool {
+fn beside_phi(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
 }
 
@@ -45,30 +52,103 @@ impl Config {
     /// CLIP model's the `vision_config`. A backbone that is a single file changes nothing.
     ///
     /// # Errors
-    /// A folder without `config.json`, one that cannot be understood, and one of another kind of model.
+    /// A folder without `config.json`, one of another kind of model, and a key whose meaning this network does not have.
     pub fn with_backbones(mut self, vision: Option<&Path>, text: Option<&Path>) -> Result<Config> {
         if let Some(folder) = vision.filter(|path| path.is_dir()) {
-            let value = read(folder, &["clip", "clip_vision_model"])?;
-            let tower = value.get("vision_config").unwrap_or(&value);
-            self.vision = known_keys(&folder.join(CONFIG), tower)?;
+            let path = folder.join(CONFIG);
+            self.vision = transformers::tower(&path, &read_json(&path)?)?;
+            self.vision.validate().map_err(|e| fault(&path, e.to_string()))?;
         }
         if let Some(folder) = text.filter(|path| path.is_dir()) {
-            self.text = known_keys(&folder.join(CONFIG), &read(folder, &["phi"])?)?;
+            let path = folder.join(CONFIG);
+            self.text = transformers::text(&path, &read_json(&path)?)?.config;
+            self.text.validate().map_err(|e| fault(&path, e.to_string()))?;
         }
         Ok(self)
     }
 }
 
-/// The configuration in `folder`, which must be of one of these kinds.
-fn read(folder: &Path, kinds: &[&str]) -> Result<Value> {
-    let path = folder.join(CONFIG);
-    let value = read_json(&path)?;
-    match value.get("model_type").and_then(Value::as_str) {
-        Some(kind) if !kinds.contains(&kind) => {
-            let why =
-                format!("`model_type` is `{kind}`, but this backbone must be one of {}", kinds.join(", "));
-            Err(Error::Config { path, why })
+/// The opened files of both backbones.
+pub(crate) struct Backbones {
+    vision: Checkpoint,
+    text: Checkpoint,
+    /// Whether the language model's output head is its embedding.
+    tied: bool,
+}
+
+impl Backbones {
+    pub(crate) fn open(vision: &Path, text: &Path) -> Result<Backbones> {
+        let config = text.join(CONFIG);
+        let tied = config.exists() && transformers::text(&config, &read_json(&config)?)?.tied;
+        Ok(Backbones { vision: open(vision)?, text: open(text)?, tied })
+    }
+
+    /// The model over these backbones, what Pheye trains drawn at random; without a seed only names, types and shapes are
+    /// looked at, and the model has no elements. All mismatches of a file at once.
+    pub(crate) fn build(
+        &self,
+        config: &Config,
+        options: Options,
+        seed: Option<u64>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Pheye> {
+        let (mut nothing, mut random) = (Nothing, RandomInit::new(seed.unwrap_or(0)));
+        let rest: &mut dyn Source = if seed.is_some() { &mut random } else { &mut nothing };
+        let (progress, done) = (RefCell::new(progress), Cell::new([0; 2]));
+        let (vision, text) = (self.vision(options), self.text(options));
+        let all = vision.bytes() + text.bytes();
+        let part = |i: usize| {
+            let (progress, done) = (&progress, &done);
+            move |now, _| {
+                let mut parts = done.get();
+                parts[i] = now;
+                done.set(parts);
+                progress.borrow_mut()(parts.iter().sum(), all);
+            }
+        };
+        let (vision, text) = match seed {
+            Some(_) => (vision.progress(part(1)), text.progress(part(0))),
+            None => (vision.check_only(), text.check_only()),
+        };
+        let not_tower = |name: &str| !name.starts_with(VIT_PREFIX) || Pheye::is_pheye_param(name);
+        let mut text = text.fallback(Pheye::is_pheye_param, rest);
+        let mut vision = vision.fallback(not_tower, &mut text);
+        let model = Pheye::build(config, &mut Scope::new(&mut vision, ""))?;
+        vision.finish()?;
+        text.finish()?;
+        Ok(model)
+    }
+
+    /// What gives a network the tower.
+    fn vision(&self, options: Options) -> CheckpointSource<'_> {
+        CheckpointSource::new(&self.vision, dtype(options))
+            .names(NameMap::of_vision(&self.vision))
+            .allow_unused(beside_clip)
+    }
+
+    /// What gives a network the language model.
+    fn text(&self, options: Options) -> CheckpointSource<'_> {
+        let (mut names, tied) = (NameMap::of_text(&self.text), self.tied);
+        let head = names.apply(HEAD);
+        if tied {
+            let embedding = names.apply(EMBEDDING);
+            names = names.first(HEAD, &embedding);
         }
-        _ => Ok(value),
+        CheckpointSource::new(&self.text, dtype(options))
+            .names(names)
+            .allow_unused(move |name| beside_phi(name) || (tied && name == head))
+    }
+}
+
+/// Gives empty tensors, to look at names and shapes alone.
+struct Nothing;
+
+impl Source for Nothing {
+    fn tensor(&mut self, _: &str, _: Shape, _: Init) -> Tensor {
+        Tensor::zeros([0], DType::F32)
+    }
+
+    fn shape_of(&self, _: &str) -> Option<Shape> {
+        None
     }
 }

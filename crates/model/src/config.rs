@@ -103,10 +103,10 @@ impl Config {
         ]
     }
 
-    /// Checks that the sizes fit each other.
+    /// Checks that the sizes are below their limits and fit each other: nothing that is computed from them overflows.
     ///
     /// # Errors
-    /// The first option that does not.
+    /// The first option that is at fault.
     pub fn validate(&self) -> Result<()> {
         self.vision.validate()?;
         self.text.validate()?;
@@ -123,8 +123,8 @@ impl Config {
             ("lora_local.rank", "lora_local.alpha", self.lora_local),
         ] {
             let fault = |option, value, rule| Err(Error::Lora { option, value, rule });
-            if lora.rank == 0 {
-                return fault(rank, "0".to_owned(), "it must be positive");
+            if !(1..=AdapterSpec::MOST).contains(&lora.rank) {
+                return fault(rank, lora.rank.to_string(), "it must be positive, and at most 65536");
             }
             if let Some(a) = lora.alpha.filter(|a| !a.is_finite()) {
                 return fault(alpha, a.to_string(), "it must be a finite number");

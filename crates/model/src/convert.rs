@@ -12,7 +12,8 @@ use pheye_weights::{
 };
 use serde_json::{Value, json};
 
-use crate::load::{RELEASED_CONFIG, open_weights, read_json, write_json};
+use crate::json::{read_json, write_json};
+use crate::load::{RELEASED_CONFIG, open_weights};
 use crate::peft::{self, Adapter};
 use crate::pheye::VIT_PREFIX;
 use crate::{CONFIG_FILE, Config, Error, LoraSet, Named, Pheye, Result};

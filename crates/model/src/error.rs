@@ -7,16 +7,24 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
+    /// A file could not be read.
+    #[error("{}: cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file or folder could not be written.
+    #[error("{}: cannot be written", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
     /// A configuration file does not say what it should.
-    #[error("{path}: {why}")]
+    #[error("{}: {why}", path.display())]
     Config {
         /// The file.
         path: PathBuf,
@@ -25,7 +33,8 @@ pub enum Error {
     },
     /// A folder that holds no model.
     #[error(
-        "{path} holds no model: neither `pheye.json` (this project's layout) nor `config.json` (the released one)"
+        "{} holds no model: neither `pheye.json` (this project's layout) nor `config.json` (the released one)",
+        path.display()
     )]
     NoModel {
         /// The folder.
@@ -54,7 +63,7 @@ pub enum Error {
         layers: usize,
     },
     /// A folder without weights.
-    #[error("{path} holds no weights: none of {}", .looked_for.join(", "))]
+    #[error("{} holds no weights: none of {}", path.display(), .looked_for.join(", "))]
     NoBackbone {
         /// The folder.
         path: PathBuf,

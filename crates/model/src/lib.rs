@@ -7,12 +7,14 @@ mod config;
 mod convert;
 mod error;
 mod generate;
+mod json;
 mod load;
 mod lora;
 mod loss;
 mod memory;
 mod peft;
 mod pheye;
+mod transformers;
 
 pub use config::{Config, Counts, LoraSpec, PRESETS};
 pub use convert::{Conversion, Keep, OnWritten, Output, SHARD_SIZE};

@@ -1,19 +1,20 @@
 //! Models from and to folders: this project's layout (`pheye.json`, `model.safetensors`, `tokenizer.json`) and the
 //! released one (`config.json`, `checkpoint.pt`, backbones' configurations).
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pheye_files::quoted;
 use pheye_ops::RandomInit;
 use pheye_tensor::{DType, Scope};
-use pheye_weights::{Checkpoint, CheckpointSource, NameMap, atomic_write, save_safetensors};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use pheye_vit::AdapterSpec;
+use pheye_weights::{Checkpoint, CheckpointSource, save_safetensors};
 use serde_json::Value;
 
+use crate::backbone::{self, Backbones};
+use crate::json::{fault, parse, read_json, write_json};
 use crate::pheye::VIT_PREFIX;
-use crate::{Config, Error, Options, Pheye, Result, backbone};
+use crate::{Config, Error, Options, Pheye, Result, transformers};
 
 /// The configuration in this project's layout.
 pub const CONFIG_FILE: &str = "pheye.json";
@@ -31,8 +32,14 @@ pub(crate) const RELEASED_CONFIG: &str = "config.json";
 const RELEASED_WEIGHTS: &str = "checkpoint.pt";
 
 /// The type that a parameter is kept in.
-fn dtype(options: Options) -> impl Fn(&str) -> DType {
+pub(crate) fn dtype(options: Options) -> impl Fn(&str) -> DType {
     move |name| options.dtype(name)
+}
+
+/// The configuration of the file `path`, if a model can have it.
+fn possible(path: &Path, config: Config) -> Result<Config> {
+    config.validate().map_err(|e| fault(path, e.to_string()))?;
+    Ok(config)
 }
 
 impl Config {
@@ -53,19 +60,19 @@ impl Config {
     pub fn load_named(folder: &Path, named: Named) -> Result<Config> {
         let own = folder.join(CONFIG_FILE);
         if own.exists() {
-            return parse(&own, read_json(&own)?);
+            return possible(&own, parse(&own, "", read_json(&own)?)?);
         }
         let released = folder.join(RELEASED_CONFIG);
         if !released.exists() {
             return Err(Error::NoModel { path: folder.into() });
         }
-        let mut config = read_released(folder, &released, named)?;
+        let mut config = possible(&released, read_released(folder, &released, named)?)?;
         let weights = folder.join(RELEASED_WEIGHTS);
         if weights.exists() {
             let checkpoint = Checkpoint::open(weights)?;
             for (lora, name) in [(&mut config.lora_global, "first"), (&mut config.lora_local, "second")] {
                 let a = format!("{VIT_PREFIX}.embeddings.patch_embedding.lora_A.{name}.weight");
-                let stored = checkpoint.info(&a).and_then(|(shape, _)| shape.dims().first().copied());
+                let stored = checkpoint.info(&a).and_then(|(shape, _)| AdapterSpec::rank_of(shape));
                 lora.rank = stored.unwrap_or(lora.rank);
             }
         }
@@ -116,32 +123,10 @@ impl Pheye {
         options: Options,
         progress: impl FnMut(u64, u64),
     ) -> Result<Pheye> {
-        let (vision, text) = (backbone::open(vision)?, backbone::open(text)?);
-        let mut random = RandomInit::new(seed);
-        let (progress, done) = (RefCell::new(progress), Cell::new([0; 2]));
-        let text = CheckpointSource::new(&text, dtype(options))
-            .names(NameMap::of_text(&text))
-            .allow_unused(backbone::beside_phi);
-        let vision = CheckpointSource::new(&vision, dtype(options))
-            .names(NameMap::of_vision(&vision))
-            .allow_unused(backbone::beside_clip);
-        let all = vision.bytes() + text.bytes();
-        let part = |i: usize| {
-            let (progress, done) = (&progress, &done);
-            move |now, _| {
-                let mut parts = done.get();
-                parts[i] = now;
-                done.set(parts);
-                progress.borrow_mut()(parts.iter().sum(), all);
-            }
-        };
-        let not_tower = |name: &str| !name.starts_with(VIT_PREFIX) || Pheye::is_pheye_param(name);
-        let mut text = text.progress(part(0)).fallback(Pheye::is_pheye_param, &mut random);
-        let mut vision = vision.progress(part(1)).fallback(not_tower, &mut text);
-        let model = Pheye::build(config, &mut Scope::new(&mut vision, ""))?;
-        vision.finish()?;
-        text.finish()?;
-        Ok(model)
+        let backbones = Backbones::open(vision, text)?;
+        // What does not fit is told before anything is read or drawn.
+        backbones.build(config, options, None, |_, _| ())?;
+        backbones.build(config, options, Some(seed), progress)
     }
 
     /// A model with all parameters drawn at random from `seed`.
@@ -158,7 +143,7 @@ impl Pheye {
     /// # Errors
     /// What the system says, such as a full disk.
     pub fn save(&mut self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.into(), source })?;
+        std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.into(), source })?;
         let params = self.params_mut();
         let tensors = params.iter().map(|p| (p.name.as_str(), &p.value));
         save_safetensors(folder.join(WEIGHTS_FILE), tensors, &BTreeMap::new())?;
@@ -172,32 +157,6 @@ pub(crate) fn open_weights(folder: &Path) -> Result<Checkpoint> {
     if own { backbone::open(folder) } else { Ok(Checkpoint::open(folder.join(RELEASED_WEIGHTS))?) }
 }
 
-pub(crate) fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    serde_json::from_str(&text).map_err(|e| Error::Config { path: path.into(), why: e.to_string() })
-}
-
-fn parse<T: DeserializeOwned>(path: &Path, value: Value) -> Result<T> {
-    serde_json::from_value(value).map_err(|e| Error::Config { path: path.into(), why: e.to_string() })
-}
-
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::Config { path: path.into(), why: e.to_string() })?;
-    Ok(atomic_write(path, |file| writeln!(file, "{text}"))?)
-}
-
-/// The keys of `T` out of a foreign configuration, which has many more; the defaults of `T` for those it lacks.
-pub(crate) fn known_keys<T: Default + Serialize + DeserializeOwned>(
-    path: &Path,
-    foreign: &Value,
-) -> Result<T> {
-    let default = serde_json::to_value(T::default()).unwrap_or_default();
-    let keys = default.as_object().into_iter().flat_map(serde_json::Map::keys);
-    let kept = keys.filter_map(|k| Some((k.clone(), foreign.get(k)?.clone()))).collect();
-    parse(path, Value::Object(kept))
-}
-
 /// The vision or text part of a backbone, whose name is a folder beside the released configuration or known to `named`.
 fn backbone(
     folder: &Path,
@@ -206,12 +165,14 @@ fn backbone(
     released: &Value,
     named: Named,
 ) -> Result<(PathBuf, Value)> {
-    let why = |why: String| Error::Config { path: file.into(), why };
-    let name = released.get(key).and_then(Value::as_str).ok_or_else(|| why(format!("`{key}` is missing")))?;
+    let why = |why: String| fault(file, why);
+    let name = released.get(key).and_then(Value::as_str);
+    let name = name.ok_or_else(|| why(format!("`{key}` is missing, or not the name of a backbone")))?;
     let beside = folder.join(name).join("config.json");
     let path = if beside.exists() { beside } else { named(name).map_or(beside, |f| f.join("config.json")) };
     if !path.exists() {
-        return Err(why(format!("`{key}` is `{name}`, but there is no {}", path.display())));
+        let beside = quoted(&path.to_string_lossy());
+        return Err(why(format!("`{key}` is `{}`, but there is no {beside}", quoted(name))));
     }
     let value = read_json(&path)?;
     Ok((path, value))
@@ -219,23 +180,26 @@ fn backbone(
 
 fn read_released(folder: &Path, file: &Path, named: Named) -> Result<Config> {
     let released = read_json(file)?;
+    let connector = transformers::connector(file, &released)?;
     let vision = match released.get("encoder").and_then(Value::as_str) {
         Some(KNOWN_VISION) => pheye_vit::Config::h14(),
         _ => {
             let (path, value) = backbone(folder, file, "encoder", &released, named)?;
-            known_keys(&path, value.get("vision_config").unwrap_or(&value))?
+            transformers::tower(&path, &value)?
         }
     };
     let text = match released.get("decoder").and_then(Value::as_str) {
         Some(KNOWN_TEXT) => pheye_phi::Config::default(),
         _ => {
             let (path, value) = backbone(folder, file, "decoder", &released, named)?;
-            known_keys(&path, &value)?
+            let text = transformers::text(&path, &value)?;
+            if text.tied {
+                let why = "`tie_word_embeddings` is true, but a released checkpoint holds both matrices";
+                return Err(fault(&path, why.to_owned()));
+            }
+            text.config
         }
     };
-    let mut connector: pheye_xattn::Config = known_keys(file, &released)?;
-    // Released configurations without the key predate adapters on the global picture.
-    connector.first_level = released.get("first_level").and_then(Value::as_bool).unwrap_or(false);
     Ok(Config { vision, text, connector, ..Config::default() })
 }
 

@@ -34,8 +34,12 @@ pub struct Memory {
 impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.frozen + self.trained + self.activations
+        self.frozen.saturating_add(self.trained).saturating_add(self.activations)
     }
+}
+
+fn wide(size: usize) -> u128 {
+    size as u128
 }
 
 impl Config {
@@ -52,52 +56,62 @@ impl Config {
         })
     }
 
-    /// Bytes of the arena at the peak of a step.
+    /// Bytes of the arena at the peak of a step, of a configuration that is possible.
     pub fn activations(&self, load: Load) -> u64 {
-        let Load { pictures, tokens, recompute, element } = load;
-        let (v, t) = (&self.vision, &self.text);
-        let tiles = pictures * (1 + self.connector.local_tiles());
-        let rows = tiles * v.tokens();
-        let again = recompute.vision.min(v.num_hidden_layers);
+        // Of the largest sizes and loads the sum has 127 bits.
+        let [pictures, tokens, element] = [load.pictures, load.tokens, load.element].map(wide);
+        let (v, t, recompute) = (&self.vision, &self.text, load.recompute);
+        let [v_width, v_inner, v_layers, v_heads, v_tokens, patch] = [
+            v.hidden_size,
+            v.intermediate_size,
+            v.num_hidden_layers,
+            v.num_attention_heads,
+            v.tokens(),
+            v.patch_size,
+        ]
+        .map(wide);
+        let [t_width, t_inner, t_heads, vocab] =
+            [t.hidden_size, t.intermediate_size, t.num_attention_heads, t.vocab_size].map(wide);
+        let tiles = pictures * wide(1 + self.connector.local_tiles());
+        let rows = tiles * v_tokens;
+        let again = wide(recompute.vision).min(v_layers);
 
         // Of a row: x, q, k, v, o, x1 and the two normed inputs are as wide as the tower, u as its MLP; statistics of two norms and of
         // each head are two floats each; S of seven modules.
-        let lora = self.lora_global.rank.max(self.lora_local.rank);
-        let vit_row =
-            element * (8 * v.hidden_size + v.intermediate_size + 6 * lora) + 8 * (2 + v.num_attention_heads);
+        let lora = wide(self.lora_global.rank.max(self.lora_local.rank));
+        let vit_row = element * (8 * v_width + v_inner + 6 * lora) + 8 * (2 + v_heads);
         // Backward of the MLP holds g and dg, or dg and du, dy and dx at once.
-        let vit_scratch = element * (2 * v.intermediate_size + 3 * v.hidden_size);
-        let vision = rows * ((v.num_hidden_layers - again) * vit_row + again * element * v.hidden_size);
-        let vision_layer = rows * (usize::from(again > 0) * vit_row + vit_scratch);
-        let patches = tiles * (v.tokens() - 1) * 3 * v.patch_size * v.patch_size * (4 + element);
-        let connector = rows * (2 * element * v.hidden_size + 8);
+        let vit_scratch = element * (2 * v_inner + 3 * v_width);
+        let vision = rows * ((v_layers - again) * vit_row + again * element * v_width);
+        let vision_layer = rows * (u128::from(again > 0) * vit_row + vit_scratch);
+        let patches = tiles * (v_tokens - 1) * 3 * patch * patch * (4 + element);
+        let connector = rows * (2 * element * v_width + 8);
 
-        let (inner, heads) = (
-            self.connector.inner(t.hidden_size, v.hidden_size),
-            self.connector.heads(t.hidden_size, v.hidden_size),
-        );
-        let hidden = 4 * t.hidden_size / self.connector.reduce;
+        let inner = wide(self.connector.inner(t.hidden_size, v.hidden_size));
+        let heads = wide(self.connector.heads(t.hidden_size, v.hidden_size));
+        let hidden = 4 * t_width / wide(self.connector.reduce);
         let layers = t.num_hidden_layers;
         let first = (0..layers).find(|&i| self.connector.has_block(i)).unwrap_or(layers);
-        let phi_row = element * (5 * t.hidden_size + t.intermediate_size) + 8 * (1 + t.num_attention_heads);
-        let cross_row = element * (4 * t.hidden_size + 2 * inner + 2 * hidden) + 8 * (2 + heads);
-        let kv = pictures * self.media_tokens() * 2 * inner * element;
+        let phi_row = element * (5 * t_width + t_inner) + 8 * (1 + t_heads);
+        let cross_row = element * (4 * t_width + 2 * inner + 2 * hidden) + 8 * (2 + heads);
+        let kv = pictures * wide(self.media_tokens()) * 2 * inner * element;
         let of_layer = |i: usize| match self.connector.has_block(i) {
             true => tokens * (phi_row + cross_row) + kv,
             false => tokens * phi_row,
         };
         let again = recompute.text.min(layers - first);
-        let kept: usize = (first + again..layers).map(of_layer).sum();
+        let kept: u128 = (first + again..layers).map(of_layer).sum();
         let largest = (first..layers).map(of_layer).max().unwrap_or(0);
         let text = kept
-            + again * tokens * element * t.hidden_size
-            + usize::from(again > 0) * largest
+            + wide(again) * tokens * element * t_width
+            + u128::from(again > 0) * largest
             + kv
-            + tokens * element * (2 * t.intermediate_size + 4 * t.hidden_size);
+            + tokens * element * (2 * t_inner + 4 * t_width);
         // Logits of a chunk of rows, in f32.
-        let logits = 4 * (tokens * t.vocab_size).min(1 << 21);
+        let logits = 4 * (tokens * vocab).min(1 << 21);
         // What the language model saved is gone when backward comes to the tower.
-        (vision + patches + connector + (text + logits).max(vision_layer)) as u64
+        let all = vision + patches + connector + (text + logits).max(vision_layer);
+        u64::try_from(all).unwrap_or(u64::MAX)
     }
 
     /// Ways to take no more than `free` bytes, as settings of a training config: what recomputes least comes first.

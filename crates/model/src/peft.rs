@@ -6,7 +6,7 @@ use pheye_weights::{Checkpoint, NameMap};
 use serde_json::{Value, json};
 
 use crate::convert::decimal;
-use crate::load::read_json;
+use crate::json::{read_json, shown};
 use crate::pheye::VIT_PREFIX;
 use crate::{Error, LoraSet, LoraSpec, Result};
 
@@ -98,7 +98,7 @@ fn unsupported(config: &Value) -> Option<(&'static str, &'static str)> {
 fn spec(path: &Path) -> Result<LoraSpec> {
     let config = read_json(path)?;
     let fault = |key: &str, rule: &str| {
-        let found = config.get(key).map_or("missing".to_owned(), Value::to_string);
+        let found = config.get(key).map_or("missing".to_owned(), shown);
         Error::Config { path: path.into(), why: format!("`{key}` is {found}, but {rule}") }
     };
     if config.get("peft_type").and_then(Value::as_str) != Some("LORA") {

@@ -4,7 +4,7 @@ use pheye_ops::Cx;
 use pheye_ops::lora::{Dropout, Route, RowRange};
 use pheye_phi::Phi;
 use pheye_tensor::{DType, Device, Masters, Param, ParamTable, Scope, Tensor};
-use pheye_vit::Vit;
+use pheye_vit::{AdapterSpec, Vit};
 use pheye_xattn::{Block, Connector};
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,7 @@ impl Pheye {
         let mut config = config.clone();
         for (spec, name) in [(&mut config.lora_global, "first"), (&mut config.lora_local, "second")] {
             let stored = tower.shape_of(&format!("embeddings.patch_embedding.lora_A.{name}.weight"));
-            spec.rank = stored.and_then(|s| s.dims().first().copied()).unwrap_or(spec.rank);
+            spec.rank = stored.and_then(AdapterSpec::rank_of).unwrap_or(spec.rank);
         }
         let vit = Vit::new(&mut tower, &config.vision, &config.adapters())?;
         let connector = Connector::new(&mut scope.at(CONNECTOR_PREFIX), &config.connector, vision);

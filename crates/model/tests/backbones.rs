@@ -128,7 +128,7 @@ fn what_a_published_folder_lacks_is_named() {
     assert!(said.contains("config.json"), "{said}");
     write(&text, &text_config, &phi, Layout::Whole);
     let said = Config::default().with_backbones(Some(&text), None).unwrap_err().to_string();
-    assert!(said.contains("`model_type` is `phi`") && said.contains("clip"), "{said}");
+    assert!(said.contains("`model_type` is \"phi\"") && said.contains("clip"), "{said}");
     let load = || {
         Pheye::from_backbones(&config(), &vision, &text, 1, Options::default(), |_, _| ())
             .unwrap_err()

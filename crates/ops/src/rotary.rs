@@ -29,8 +29,21 @@ impl Rotary {
     ///
     /// Of an odd or too large `rot`, as many elements turn as can.
     pub fn new(heads: usize, head_dim: usize, rot: usize, theta: f32, max_positions: usize) -> Rotary {
+        Rotary::scaled(heads, head_dim, rot, [theta, 1.0], max_positions)
+    }
+
+    /// [`Rotary::new`] with the positions divided by `factor` (linear scaling, as transformers has it: the
+    /// frequencies are).
+    pub fn scaled(
+        heads: usize,
+        head_dim: usize,
+        rot: usize,
+        [theta, factor]: [f32; 2],
+        max_positions: usize,
+    ) -> Rotary {
         let rot = rot.min(head_dim) / 2 * 2;
-        let inv: Vec<f32> = (0..rot).step_by(2).map(|i| 1.0 / theta.powf(i as f32 / rot as f32)).collect();
+        let frequency = |i: usize| 1.0 / theta.powf(i as f32 / rot as f32) / factor;
+        let inv: Vec<f32> = (0..rot).step_by(2).map(frequency).collect();
         let mut tables = Tensor::zeros([max_positions, rot], pheye_tensor::DType::F32);
         if let Ok(t) = tables.f32_mut() {
             for (position, row) in t.chunks_exact_mut(rot.max(1)).enumerate() {

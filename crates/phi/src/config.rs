@@ -30,10 +30,27 @@ pub struct Config {
     pub partial_rotary_factor: f32,
     /// Base of the rotary frequencies.
     pub rope_theta: f32,
+    /// Rotary positions are divided by it (linear scaling); 1 in Phi-1.5, and left out of the file then.
+    #[serde(skip_serializing_if = "is_one")]
+    pub rope_factor: f32,
     /// ε of every LayerNorm.
     pub layer_norm_eps: f32,
     /// The context, in tokens.
     pub max_position_embeddings: usize,
+}
+
+/// More layers than any published model has.
+const LAYERS: usize = 1 << 10;
+const WIDTH: usize = 1 << 16;
+const MLP_WIDTH: usize = 1 << 20;
+const VOCABULARY: usize = 1 << 24;
+const CONTEXT: usize = 1 << 20;
+/// Elements of the rotary tables, which are made whatever the weights are: 256 MiB.
+const ROTARY_TABLES: usize = 1 << 26;
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so
+fn is_one(factor: &f32) -> bool {
+    *factor == 1.0
 }
 
 impl Default for Config {
@@ -46,6 +63,7 @@ impl Default for Config {
             num_attention_heads: 32,
             partial_rotary_factor: 0.5,
             rope_theta: 10000.0,
+            rope_factor: 1.0,
             layer_norm_eps: 1e-5,
             max_position_embeddings: 2048,
         }
@@ -63,37 +81,50 @@ impl Config {
         (self.head_dim() as f32 * self.partial_rotary_factor) as usize
     }
 
-    /// Checks that the sizes fit each other.
+    /// Checks that the sizes are below their limits and fit each other, so that no product of them overflows.
     ///
     /// # Errors
-    /// The first option that does not.
+    /// The first option that is at fault.
     pub fn validate(&self) -> Result<(), Error> {
-        let positive = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("max_position_embeddings", self.max_position_embeddings),
+        let fault = |option, value: String, rule: String| Err(Error { option, value, rule });
+        let sizes = [
+            ("vocab_size", self.vocab_size, VOCABULARY),
+            ("hidden_size", self.hidden_size, WIDTH),
+            ("intermediate_size", self.intermediate_size, MLP_WIDTH),
+            ("num_hidden_layers", self.num_hidden_layers, LAYERS),
+            ("num_attention_heads", self.num_attention_heads, WIDTH),
+            ("max_position_embeddings", self.max_position_embeddings, CONTEXT),
         ];
-        for (option, value) in positive {
+        for (option, value, most) in sizes {
             if value == 0 {
-                return Err(Error { option, value: "0".to_owned(), rule: "it must be positive".to_owned() });
+                return fault(option, "0".to_owned(), "it must be positive".to_owned());
+            }
+            if value > most {
+                return fault(option, value.to_string(), format!("it must be at most {most}"));
             }
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) || !self.head_dim().is_multiple_of(8) {
             let rule = format!("each of {} heads needs a multiple of 8", self.num_attention_heads);
-            return Err(Error { option: "hidden_size", value: self.hidden_size.to_string(), rule });
+            return fault("hidden_size", self.hidden_size.to_string(), rule);
         }
         let f = self.partial_rotary_factor;
         if !(0.0..=1.0).contains(&f) || !self.rotary_dim().is_multiple_of(2) {
             let rule = format!("it must leave an even part of a head of {}", self.head_dim());
-            return Err(Error { option: "partial_rotary_factor", value: f.to_string(), rule });
+            return fault("partial_rotary_factor", f.to_string(), rule);
         }
-        for (option, value) in [("rope_theta", self.rope_theta), ("layer_norm_eps", self.layer_norm_eps)] {
+        if self.max_position_embeddings * self.rotary_dim() > ROTARY_TABLES {
+            let most = ROTARY_TABLES / self.rotary_dim();
+            let rule = format!("it must be at most {most} where {} columns turn", self.rotary_dim());
+            return fault("max_position_embeddings", self.max_position_embeddings.to_string(), rule);
+        }
+        let numbers = [
+            ("rope_theta", self.rope_theta),
+            ("rope_factor", self.rope_factor),
+            ("layer_norm_eps", self.layer_norm_eps),
+        ];
+        for (option, value) in numbers {
             if !(value > 0.0 && value.is_finite()) {
-                let rule = "it must be a positive number".to_owned();
-                return Err(Error { option, value: value.to_string(), rule });
+                return fault(option, value.to_string(), "it must be a positive number".to_owned());
             }
         }
         Ok(())

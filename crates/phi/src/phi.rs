@@ -43,7 +43,8 @@ impl Phi {
         let mut layers = scope.at("old_decoder_blocks");
         let blocks = (0..config.num_hidden_layers).map(|i| Block::new(&mut layers.at(i), config)).collect();
         let (heads, context) = (config.num_attention_heads, config.max_position_embeddings);
-        let rotary = Rotary::new(heads, config.head_dim(), config.rotary_dim(), config.rope_theta, context);
+        let frequencies = [config.rope_theta, config.rope_factor];
+        let rotary = Rotary::scaled(heads, config.head_dim(), config.rotary_dim(), frequencies, context);
         Ok(Phi { config: config.clone(), embed, blocks, final_norm, head, rotary })
     }
 

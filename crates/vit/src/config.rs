@@ -1,3 +1,4 @@
+use pheye_tensor::Shape;
 use serde::{Deserialize, Serialize};
 
 /// A configuration that no vision transformer can have.
@@ -44,6 +45,13 @@ pub struct Config {
     pub layer_norm_eps: f32,
 }
 
+/// More layers than any published model has.
+const LAYERS: usize = 1 << 10;
+const WIDTH: usize = 1 << 16;
+const MLP_WIDTH: usize = 1 << 20;
+/// Pixels of a side.
+const SIDE: usize = 1 << 12;
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -84,22 +92,26 @@ impl Config {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// Checks that the sizes fit each other.
+    /// Checks that the sizes are below their limits and fit each other, so that no product of them overflows.
     ///
     /// # Errors
-    /// The first option that does not.
+    /// The first option that is at fault.
     pub fn validate(&self) -> Result<(), Error> {
-        let positive = [
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("image_size", self.image_size),
-            ("patch_size", self.patch_size),
+        let sizes = [
+            ("hidden_size", self.hidden_size, WIDTH),
+            ("intermediate_size", self.intermediate_size, MLP_WIDTH),
+            ("num_hidden_layers", self.num_hidden_layers, LAYERS),
+            ("num_attention_heads", self.num_attention_heads, WIDTH),
+            ("image_size", self.image_size, SIDE),
+            ("patch_size", self.patch_size, SIDE),
         ];
-        for (option, value) in positive {
+        for (option, value, most) in sizes {
             if value == 0 {
                 return Err(Error { option, value: "0".to_owned(), rule: "it must be positive".to_owned() });
+            }
+            if value > most {
+                let rule = format!("it must be at most {most}");
+                return Err(Error { option, value: value.to_string(), rule });
             }
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) || !self.head_dim().is_multiple_of(8) {
@@ -128,4 +140,14 @@ pub struct AdapterSpec {
     pub rank: usize,
     /// α, or `None` for 2r.
     pub alpha: Option<f32>,
+}
+
+impl AdapterSpec {
+    /// The largest rank: that of a matrix of the widest tower.
+    pub const MOST: usize = WIDTH;
+
+    /// The rank that a stored A of this shape, [r, …], has; `None` for one that no adapter can have.
+    pub fn rank_of(a: Shape) -> Option<usize> {
+        a.dims().first().copied().filter(|rank| (1..=AdapterSpec::MOST).contains(rank))
+    }
 }

@@ -67,10 +67,10 @@ impl Modules<'_> {
     ) -> LoraLinear {
         let mut adapter = |spec: &AdapterSpec| {
             let (a, b) = (format!("lora_A.{}.weight", spec.name), format!("lora_B.{}.weight", spec.name));
-            let stored = scope.shape_of(&a).and_then(|s| s.dims().first().copied());
+            let stored = scope.shape_of(&a).and_then(AdapterSpec::rank_of);
             let rank = stored.unwrap_or(spec.rank).max(1);
             // Kaiming-uniform with a = √5: bound √(6 / (1 + 5) / fan_in).
-            let fan_in = a_shape(rank).elements() / rank;
+            let fan_in = a_shape(1).elements();
             let a = scope.param(&a, a_shape(rank), Init::Uniform((fan_in as f32).sqrt().recip()));
             let b = scope.param(&b, b_shape(rank), Init::Zeros);
             Adapter { a, b, scale: spec.alpha.unwrap_or(2.0 * rank as f32) / rank as f32 }

@@ -17,6 +17,12 @@ impl NameMap {
         self
     }
 
+    /// As [`NameMap::prefix`], but before all prefixes that are there.
+    pub fn first(mut self, ours: &str, theirs: &str) -> NameMap {
+        self.prefixes.insert(0, (ours.to_owned(), theirs.to_owned()));
+        self
+    }
+
     /// Also drops `infix` wherever it stands.
     pub fn drop(mut self, infix: &str) -> NameMap {
         self.dropped.push(infix.to_owned());
