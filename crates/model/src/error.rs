@@ -129,6 +129,31 @@ pub enum Error {
         /// What it must satisfy.
         rule: &'static str,
     },
+    /// More answers at a time than there is memory for.
+    #[error(
+        "{answers} answers at a time in a context of {tokens} tokens take {bytes} bytes for their keys, values and \
+         logits, which there are not: lower num_beams, num_return_sequences, max_new_tokens, or ask fewer questions at once"
+    )]
+    AnswersTooLarge {
+        /// Answers, of all prompts.
+        answers: usize,
+        /// Tokens of the longest prompt with its answer.
+        tokens: usize,
+        /// What they take; `u64::MAX` stands for anything from there on.
+        bytes: u64,
+    },
+    /// A number that no token can be chosen by.
+    #[error(
+        "a {what} of token {step} of answer {sequence} is not finite: some weights are not, or are too large"
+    )]
+    NotFinite {
+        /// What the number is.
+        what: &'static str,
+        /// The token's place in its answer, from 0.
+        step: usize,
+        /// The answer's number, from 0.
+        sequence: usize,
+    },
     /// A prompt without tokens.
     #[error("prompt {index} has no tokens")]
     EmptyPrompt {

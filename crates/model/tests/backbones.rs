@@ -116,6 +116,33 @@ fn published_folders_start_a_model() {
     }
 }
 
+/// transformers from 5.6 on saves a CLIPVisionModel without `vision_model.` in its names.
+#[test]
+fn towers_without_the_outer_name_start_a_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vision, text) = (dir.path().join("clip"), dir.path().join("phi"));
+    let mut old = lively(&config());
+    let (clip, phi) = (published(&mut old, true), published(&mut old, false));
+    let bare =
+        clip.iter().filter_map(|(name, t)| Some((name.strip_prefix("vision_model.")?.to_owned(), t.clone())));
+    let (vision_config, text_config) = configs(&config());
+    let mut alone = vision_config["vision_config"].clone();
+    alone["model_type"] = json!("clip_vision_model");
+    write(&vision, &alone, &bare.collect::<Vec<_>>(), Layout::Whole);
+    write(&text, &text_config, &phi, Layout::Whole);
+    let c = Config { connector: config().connector, ..Config::default() };
+    let c = c.with_backbones(Some(&vision), Some(&text)).unwrap();
+    let mut new = Pheye::from_backbones(&c, &vision, &text, 1, Options::default(), |_, _| ()).unwrap();
+    let old = old.params_mut();
+    let tower = new.params_mut().into_iter().filter(|p| p.name.contains(".vision_model."));
+    let tower: Vec<_> = tower.filter(|p| !Pheye::is_pheye_param(&p.name)).collect();
+    assert!(tower.len() > 30, "{}", tower.len());
+    for p in tower {
+        let was = old.iter().find(|o| o.name == p.name).unwrap();
+        assert_eq!(values(&p.value), values(&was.value), "{}", p.name);
+    }
+}
+
 #[test]
 fn what_a_published_folder_lacks_is_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -7,13 +7,14 @@ type Fault = (&'static str, fn(&mut Config));
 
 #[test]
 fn impossible_configurations_name_their_option() {
-    let faults: [Fault; 7] = [
+    let faults: [Fault; 8] = [
         ("vision config: patch_size", |c| c.vision.patch_size = 0),
         ("text config: hidden_size", |c| c.text.hidden_size = 0),
         ("text config: vocab_size", |c| c.text.vocab_size = 0),
         ("connector config: level", |c| c.connector.level = 7),
         ("connector config: reduce", |c| c.connector.reduce = 3),
         ("lora_global.rank", |c| c.lora_global.rank = 0),
+        ("lora_local.rank", |c| c.lora_local.rank = usize::MAX),
         ("lora_local.alpha", |c| c.lora_local.alpha = Some(f32::NAN)),
     ];
     for (option, spoil) in faults {

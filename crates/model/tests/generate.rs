@@ -3,7 +3,7 @@
 mod common;
 
 use common::{VOCAB, config, ids, lively, pixels, values};
-use pheye_model::{Batch, EarlyStopping, Error, GenerationConfig, Hooks, Pheye};
+use pheye_model::{Batch, EarlyStopping, Error, GenerationConfig, Hooks, Options, Pheye};
 use pheye_ops::Cx;
 use pheye_tensor::Tensor;
 
@@ -266,6 +266,111 @@ fn whoever_knows_the_text_can_end_an_answer() {
     assert_eq!(asked.ask(0..2, &beams, hooks).unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
     let error = asked.ask(0..1, &how, Hooks::default()).unwrap_err();
     assert!(matches!(error, Error::Generation { option: "stop_strings", .. }), "{error}");
+}
+
+/// Ways to choose a token: on the device, among processed scores, by chance, with beams.
+fn choices() -> [GenerationConfig; 4] {
+    let plain = GenerationConfig::greedy(NEW);
+    [
+        plain.clone(),
+        GenerationConfig { repetition_penalty: 1.2, ..plain.clone() },
+        GenerationConfig { do_sample: true, ..plain.clone() },
+        GenerationConfig { num_beams: 3, ..plain },
+    ]
+}
+
+#[test]
+fn logits_that_are_not_finite_are_told_with_their_token() {
+    let asked = asked();
+    let mut model = lively(&config());
+    let dir = tempfile::tempdir().unwrap();
+    for name in [
+        "vision_encoder.vision_model.base_model.model.embeddings.class_embedding",
+        "vision_encoder.vision_model.base_model.model.encoder.layers.1.mlp.fc1.base_layer.weight",
+        "vision_encoder.vision_model.base_model.model.encoder.layers.0.self_attn.q_proj.lora_B.second.weight",
+        "vision_encoder.norm_lvl_1.weight",
+        "lang_encoder.cross_attn_layers.1.attn.to_kv.weight",
+        "lang_encoder.old_decoder_blocks.0.mlp.fc2.weight",
+        "lang_encoder.model.final_layernorm.bias",
+        "lang_encoder.lm_head.weight",
+        "lang_encoder.lm_head.bias",
+    ] {
+        for spoiled in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let place = |model: &mut Pheye, value: f32| {
+                let mut params = model.params_mut();
+                let p = params.iter_mut().find(|p| p.name == name).unwrap_or_else(|| panic!("no {name}"));
+                std::mem::replace(p.value.f32_mut().unwrap().last_mut().unwrap(), value)
+            };
+            let was = place(&mut model, spoiled);
+            model.save(dir.path()).unwrap();
+            place(&mut model, was);
+            for options in [Options::default(), Options::BF16, Options::INT8] {
+                let model = Pheye::load(dir.path(), options).unwrap();
+                let media = model.encode(&asked.cx, &pixels(&config(), 3, 4), 3).unwrap();
+                let kvs = model.cross_kv(&asked.cx, &media).unwrap();
+                let asked = (&asked.prompts, &ABOUT);
+                for how in choices() {
+                    let made = model.generate(&Cx::cpu(), &kvs, asked.0, asked.1, &how, Hooks::default());
+                    let Err(Error::NotFinite { what, step, sequence }) = &made else {
+                        panic!("{name} {spoiled} {options:?}: {made:?}")
+                    };
+                    assert_eq!((*what, *step, *sequence), ("logit", 0, 0), "{name}");
+                    let said = made.unwrap_err().to_string();
+                    assert!(said.contains("token 0 of answer 0 is not finite"), "{said}");
+                }
+                let scores = model.next_scores(&Cx::cpu(), &kvs, asked.0, asked.1, &choices()[0]);
+                assert!(matches!(scores, Err(Error::NotFinite { .. })), "{name}");
+            }
+        }
+    }
+    // A token that only the third answer, of a longer prompt, meets.
+    let id = asked.prompts[1].iter().find(|id| asked.prompts.iter().filter(|p| p.contains(id)).count() == 1);
+    let (width, id) = (config().text.hidden_size, *id.expect("a token of one prompt alone") as usize);
+    let embedding = model.params_mut().into_iter().find(|p| p.name.ends_with("embed_tokens.weight")).unwrap();
+    embedding.value.f32_mut().unwrap()[id * width] = f32::NAN;
+    for how in choices() {
+        let made = model.generate(&asked.cx, &asked.kvs, &asked.prompts, &ABOUT, &how, Hooks::default());
+        assert!(matches!(made, Err(Error::NotFinite { step: 0, sequence: 1, .. })), "{made:?}");
+    }
+}
+
+#[test]
+fn more_answers_than_memory_are_refused_before_any_is_made() {
+    let asked = asked();
+    let plain = GenerationConfig::greedy(NEW);
+    for many in [4097, 100_000, 1_000_000_000_000, usize::MAX] {
+        for (option, how) in [
+            ("num_beams", GenerationConfig { num_beams: many, ..plain.clone() }),
+            (
+                "num_return_sequences",
+                GenerationConfig { do_sample: true, num_return_sequences: many, ..plain.clone() },
+            ),
+        ] {
+            let said = asked.ask(0..4, &how, Hooks::default()).unwrap_err().to_string();
+            assert!(said.starts_with(option) && said.contains("at most 4096"), "{said}");
+        }
+    }
+    // Sizes without an upper limit of their own.
+    let without = GenerationConfig {
+        max_new_tokens: usize::MAX,
+        no_repeat_ngram_size: usize::MAX,
+        top_k: usize::MAX,
+        do_sample: true,
+        ..plain.clone()
+    };
+    assert_eq!(asked.ask(0..1, &without, Hooks::default()).unwrap()[0].len(), 32 - LENGTHS[0] + 1);
+    let most = GenerationConfig { do_sample: true, num_return_sequences: 4096, max_new_tokens: 1, ..plain };
+    assert_eq!(asked.ask(0..1, &most, Hooks::default()).unwrap().len(), 4096);
+    // Caches of many terabytes: the largest context and the most layers, for as many answers.
+    let mut large = config();
+    large.text.max_position_embeddings = 1 << 20;
+    let model = lively(&large);
+    let how = GenerationConfig { num_beams: 4096, max_new_tokens: 1 << 20, ..Default::default() };
+    let media = model.encode(&asked.cx, &pixels(&large, 3, 4), 3).unwrap();
+    let kvs = model.cross_kv(&asked.cx, &media).unwrap();
+    let made = model.generate(&asked.cx, &kvs, &asked.prompts, &ABOUT, &how, Hooks::default());
+    let Err(error @ Error::AnswersTooLarge { answers: 16384, .. }) = made else { panic!("{made:?}") };
+    assert!(error.to_string().contains("num_beams"), "{error}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ type Fault = (&'static str, &'static str, fn(&mut Config));
 
 #[test]
 fn every_rule_names_its_option() {
-    let faults: [Fault; 14] = [
+    let faults: [Fault; 22] = [
         ("vocab_size", "positive", |c| c.vocab_size = 0),
         ("hidden_size", "positive", |c| c.hidden_size = 0),
         ("intermediate_size", "positive", |c| c.intermediate_size = 0),
@@ -22,6 +22,16 @@ fn every_rule_names_its_option() {
         ("rope_theta", "positive", |c| c.rope_theta = 0.0),
         ("layer_norm_eps", "positive", |c| c.layer_norm_eps = -1e-5),
         ("layer_norm_eps", "positive", |c| c.layer_norm_eps = f32::INFINITY),
+        ("rope_factor", "positive", |c| c.rope_factor = 0.0),
+        ("vocab_size", "at most 16777216", |c| c.vocab_size = usize::MAX),
+        ("hidden_size", "at most 65536", |c| c.hidden_size = 1 << 62),
+        ("intermediate_size", "at most 1048576", |c| c.intermediate_size = 1 << 32),
+        ("num_hidden_layers", "at most 1024", |c| c.num_hidden_layers = 1025),
+        ("num_attention_heads", "at most 65536", |c| c.num_attention_heads = usize::MAX),
+        ("max_position_embeddings", "at most 1048576", |c| c.max_position_embeddings = 1 << 40),
+        ("max_position_embeddings", "at most 131072 where 512 columns turn", |c| {
+            (c.num_attention_heads, c.max_position_embeddings) = (2, 1 << 20);
+        }),
     ];
     for (option, rule, spoil) in faults {
         let mut config = Config::default();

@@ -5,7 +5,9 @@ pub(crate) fn round(values: &mut [i8], factors: &mut [f32], x: &[f32]) {
     let cols = x.len() / factors.len().max(1);
     let rows = values.chunks_exact_mut(cols.max(1)).zip(x.chunks_exact(cols.max(1)));
     for ((values, x), factor) in rows.zip(factors) {
-        let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        // As whole numbers infinities and NaN are the largest, and a factor that is not finite tells of them.
+        let largest = x.iter().fold(0, |m: u32, x| m.max(x.to_bits() & 0x7fff_ffff));
+        let largest = f32::from_bits(largest);
         *factor = largest / 127.0;
         let inverse = if *factor > 0.0 { 1.0 / *factor } else { 0.0 };
         values.iter_mut().zip(x).for_each(|(v, x)| *v = (x * inverse).round() as i8);
@@ -24,6 +26,19 @@ pub(crate) fn widen(out: &mut [f32], values: &[i8], factors: &[f32]) {
 #[cfg(test)]
 mod tests {
     use crate::{DType, Slice, Tensor};
+
+    #[test]
+    fn what_is_not_finite_does_not_become_a_number() {
+        for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let t = Tensor::from_f32([2, 3], &[1.0, x, 2.0, 1.0, 2.0, 3.0]).unwrap();
+            let back = t.to_dtype(DType::Int8).unwrap().to_dtype(DType::F32).unwrap();
+            let back = back.f32().unwrap();
+            assert!(
+                back[..3].iter().all(|x| x.is_nan()) && back[3..].iter().all(|x| x.is_finite()),
+                "{back:?}"
+            );
+        }
+    }
 
     #[test]
     fn within_half_a_step_of_each_row() {

@@ -7,7 +7,7 @@ type Fault = (&'static str, &'static str, fn(&mut Config));
 
 #[test]
 fn every_rule_names_its_option() {
-    let faults: [Fault; 11] = [
+    let faults: [Fault; 16] = [
         ("hidden_size", "positive", |c| c.hidden_size = 0),
         ("intermediate_size", "positive", |c| c.intermediate_size = 0),
         ("num_hidden_layers", "positive", |c| c.num_hidden_layers = 0),
@@ -19,6 +19,11 @@ fn every_rule_names_its_option() {
         ("image_size", "patch size 32", |c| c.image_size = 225),
         ("layer_norm_eps", "positive", |c| c.layer_norm_eps = 0.0),
         ("layer_norm_eps", "positive", |c| c.layer_norm_eps = f32::NAN),
+        ("hidden_size", "at most 65536", |c| c.hidden_size = 1 << 62),
+        ("intermediate_size", "at most 1048576", |c| c.intermediate_size = 1 << 32),
+        ("num_hidden_layers", "at most 1024", |c| c.num_hidden_layers = 65_535),
+        ("image_size", "at most 4096", |c| c.image_size = 1 << 20),
+        ("patch_size", "at most 4096", |c| c.patch_size = usize::MAX),
     ];
     for (option, rule, spoil) in faults {
         let mut config = Config::default();

@@ -129,6 +129,9 @@ impl<'de> Deserialize<'de> for EarlyStopping {
     }
 }
 
+/// Answers to a prompt at most, followed at a time or returned.
+const MOST_ANSWERS: usize = 1 << 12;
+
 impl GenerationConfig {
     /// Greedy answers of at most so many tokens, with no token that ends them.
     pub fn greedy(max_new_tokens: usize) -> GenerationConfig {
@@ -147,8 +150,15 @@ impl GenerationConfig {
         let only_sampling = "is for sampling: set do_sample too, or leave it";
         let only_beams = "is for beams: set num_beams above 1 too, or leave it";
         // What is wrong if the condition does not hold.
-        let rules: [(bool, &'static str, String, &'static str); 16] = [
+        let rules: [(bool, &'static str, String, &'static str); 18] = [
             (self.num_beams > 0, "num_beams", self.num_beams.to_string(), "must be 1 or more"),
+            (self.num_beams <= MOST_ANSWERS, "num_beams", self.num_beams.to_string(), "must be at most 4096"),
+            (
+                self.num_return_sequences <= MOST_ANSWERS,
+                "num_return_sequences",
+                self.num_return_sequences.to_string(),
+                "must be at most 4096",
+            ),
             (
                 !(beams && self.do_sample),
                 "num_beams",

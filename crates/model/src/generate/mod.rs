@@ -11,8 +11,8 @@ mod warp;
 
 pub use config::{EarlyStopping, GenerationConfig};
 
-use pheye_ops::{Cx, argmax};
-use pheye_tensor::Tensor;
+use pheye_ops::{Cx, argmax, topk};
+use pheye_tensor::{Device, Tensor};
 
 use crate::error::count;
 use crate::loss::check_pictures;
@@ -112,6 +112,7 @@ impl Pheye {
             prompts.iter().map(|p| how.max_new_tokens.min(context - p.len() + 1)).collect();
         let capacity = prompts.iter().zip(&limits).map(|(p, limit)| p.len() + limit - 1).max().unwrap_or(0);
         let copies = how.num_beams.max(how.num_return_sequences);
+        self.check_memory(prompts.len(), copies, capacity)?;
         let pictures = picture.iter().flat_map(|&p| std::iter::repeat_n(p, copies)).collect();
         let mut decoder = Decoder::new(self, cx, kvs, pictures, capacity)?;
 
@@ -151,8 +152,9 @@ impl Pheye {
         let mut decoder = Decoder::new(self, cx, kvs, picture.to_vec(), capacity)?;
         let logits = decoder.step(prompts)?;
         let mut values = logits.to_vec_f32()?;
-        let rows = values.chunks_exact_mut(logits.shape().cols().max(1)).zip(prompts);
-        rows.map(|(scores, prompt)| {
+        let rows = values.chunks_exact_mut(logits.shape().cols().max(1)).zip(prompts).enumerate();
+        rows.map(|(sequence, (scores, prompt))| {
+            finite(scores, 0, sequence)?;
             how.process(scores, prompt, prompt.len());
             if how.do_sample {
                 how.warp(scores)?;
@@ -160,6 +162,28 @@ impl Pheye {
             Ok(scores.to_vec())
         })
         .collect()
+    }
+
+    /// An error unless the CPU's memory can hold caches of `capacity` tokens, and logits, of `copies` answers to each of
+    /// `prompts` prompts. A GPU says so itself when they are made.
+    fn check_memory(&self, prompts: usize, copies: usize, capacity: usize) -> Result<()> {
+        let c = &self.config.text;
+        let wide = |n: usize| n as u128;
+        // Keys and values of each layer; logits, their copy, and the scores made of them.
+        let floats =
+            2 * wide(c.num_hidden_layers) * wide(capacity) * wide(c.hidden_size) + 3 * wide(c.vocab_size);
+        let bytes = 4 * wide(prompts) * wide(copies) * floats;
+        let room = usize::try_from(bytes).ok().filter(|bytes| *bytes <= isize::MAX as usize);
+        // Asked for and given back untouched: the system refuses at once what it could never give.
+        if room.is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok()) {
+            return Ok(());
+        }
+        let answers = prompts.saturating_mul(copies);
+        Err(Error::AnswersTooLarge {
+            answers,
+            tokens: capacity,
+            bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+        })
     }
 
     /// Whether prompts leave room in the context, and there are keys and values of the pictures they are about.
@@ -241,20 +265,28 @@ impl Request<'_> {
         texts: &[Vec<u32>],
         open: &[(usize, usize)],
     ) -> Result<Vec<u32>> {
+        let vocab = logits.shape().cols();
+        let step = |slot: usize| texts[slot].len() - self.prompts[slot / self.copies].len();
         if !self.how.do_sample && !self.how.has_processors() {
-            let best = argmax::forward(cx, logits)?;
-            return Ok(open.iter().map(|&(_, row)| best[row]).collect());
+            let (best, telling, width) = most_probable(cx, logits)?;
+            let chosen = open.iter().map(|&(slot, row)| {
+                finite(&telling[row * width..(row + 1) * width], step(slot), slot)?;
+                Ok(best[row])
+            });
+            return chosen.collect();
         }
-        let (values, vocab) = (logits.to_vec_f32()?, logits.shape().cols());
+        let values = logits.to_vec_f32()?;
         let (mut scores, mut draws) = (Vec::with_capacity(open.len() * vocab), Vec::new());
         for &(slot, row) in open {
             let prompt = self.prompts[slot / self.copies].len();
-            scores.extend_from_slice(&values[row * vocab..(row + 1) * vocab]);
+            let logits = &values[row * vocab..(row + 1) * vocab];
+            finite(logits, step(slot), slot)?;
+            scores.extend_from_slice(logits);
             let start = scores.len() - vocab;
             self.how.process(&mut scores[start..], &texts[slot], prompt);
             if self.how.do_sample {
                 self.how.warp(&mut scores[start..])?;
-                draws.push(warp::number(slot % self.copies, texts[slot].len() - prompt));
+                draws.push(warp::number(slot % self.copies, step(slot)));
             }
         }
         let scores = Tensor::from_f32([open.len(), vocab], &scores)?;
@@ -275,16 +307,17 @@ impl Request<'_> {
         let mut values = logits.to_vec_f32()?;
         loop {
             let mut copies = Vec::new();
-            let open = searches.iter_mut().zip(self.prompts).filter(|(search, _)| !search.beams.is_empty());
-            for (search, prompt) in open {
+            let open = searches.iter_mut().zip(self.prompts).enumerate();
+            for (i, (search, prompt)) in open.filter(|(_, (search, _))| !search.beams.is_empty()) {
                 let scores = |beam: &beam::Beam| {
                     let row = row_of[beam.slot];
                     let mut scores = values[row * vocab..(row + 1) * vocab].to_vec();
+                    finite(&scores, beam.ids.len(), i * self.how.num_return_sequences)?;
                     log_softmax(&mut scores);
                     self.how.process(&mut scores, &[&prompt[..], &beam.ids].concat(), prompt.len());
-                    scores
+                    Ok(scores)
                 };
-                let scores: Vec<_> = search.beams.iter().map(scores).collect();
+                let scores = search.beams.iter().map(scores).collect::<Result<Vec<_>>>()?;
                 let moves = search.advance(&scores, self.how, &mut |ids| hooks.ends(ids));
                 // Of the prompt every slot has its copy.
                 copies.extend(moves.iter().map(|m| (m.from, m.to, prompt.len()..decoder.past(m.from))));
@@ -302,6 +335,26 @@ impl Request<'_> {
             fed.iter().for_each(|&(slot, row)| row_of[slot] = row);
         }
         Ok(searches.into_iter().flat_map(|s| s.results(self.how.num_return_sequences)).collect())
+    }
+}
+
+/// The most probable token of each row, and so many values of each row that are finite if all its logits are: the logits
+/// themselves, or on a GPU the largest one, which a NaN or an infinity would be.
+fn most_probable(cx: &Cx, logits: &Tensor) -> Result<(Vec<u32>, Vec<f32>, usize)> {
+    match &cx.device {
+        Device::Cpu => Ok((argmax::forward(cx, logits)?, logits.to_vec_f32()?, logits.shape().cols())),
+        Device::Gpu(_) => {
+            let best = topk::forward(cx, logits, 1)?;
+            Ok((best.ids, best.values, 1))
+        }
+    }
+}
+
+/// An error unless all logits are finite: weights that are not, or that are too large, make answers of nothing.
+fn finite(logits: &[f32], step: usize, sequence: usize) -> Result<()> {
+    match logits.iter().all(|x| x.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::NotFinite { what: "logit", step, sequence }),
     }
 }
 

@@ -14,8 +14,10 @@ impl GenerationConfig {
     /// # Errors
     /// None for scores that are there.
     pub fn warp(&self, scores: &mut [f32]) -> Result<()> {
-        if self.temperature != 1.0 {
-            scores.iter_mut().for_each(|s| *s /= self.temperature);
+        let top = largest(scores);
+        if self.temperature != 1.0 && top.is_finite() {
+            // The largest becomes 0, so that no temperature, however small, makes it infinite: it tends to the greedy choice.
+            scores.iter_mut().for_each(|s| *s = (*s - top) / self.temperature);
         }
         if self.top_k > 0 && self.top_k < scores.len() {
             top_k(scores, self.top_k)?;
@@ -118,6 +120,28 @@ mod tests {
         let min_p = GenerationConfig { min_p: 0.45, ..plain() };
         near(&warped(min_p, &P), &[4.0 / 9.0, 0.0, 3.0 / 9.0, 2.0 / 9.0]);
         near(&warped(GenerationConfig { min_p: 1.0, ..plain() }, &P), &[1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_temperature_near_zero_takes_the_largest() {
+        for temperature in [1e-3, 6e-39, 1e-40, f32::from_bits(1)] {
+            for how in
+                [GenerationConfig::default(), GenerationConfig { top_k: 0, top_p: 0.9, ..Default::default() }]
+            {
+                near(&warped(GenerationConfig { temperature, ..how }, &P), &[1.0, 0.0, 0.0, 0.0]);
+            }
+            let how = GenerationConfig { temperature, top_k: 0, ..Default::default() };
+            // Equal ones stay equal, and what is banned stays so.
+            let mut scores = [-3.0, OUT, -3.0, -4.0];
+            how.warp(&mut scores).unwrap();
+            assert!(
+                scores[0] == scores[2] && scores[1] == OUT && (scores[3] - scores[0]) < -900.0,
+                "{scores:?}"
+            );
+            let mut none = [OUT; 3];
+            how.warp(&mut none).unwrap();
+            assert_eq!(none, [OUT; 3]);
+        }
     }
 
     #[test]
