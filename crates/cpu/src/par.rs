@@ -47,7 +47,7 @@ pub fn rows<T: Send>(
     if out.is_empty() {
         return;
     }
-    let piece = (rows * cols).max(1);
+    let piece = rows.saturating_mul(cols).max(1);
     if work < SERIAL_BELOW || out.len() <= piece {
         out.chunks_mut(piece).enumerate().for_each(|(i, o)| simd(|| f(i * rows, o)));
     } else {

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, Kv, Norm, Qkv, Rows, RowsMut, Scores, Span, Values, blocks, disjoint, tiles};
+use super::{Head, Heads, Kv, Norm, Qkv, Rows, RowsMut, Scores, Span, Values, blocks, disjoint, fit, tiles};
 use crate::gemm::{MatRef, Panels, Pointer, Start, gemm_packed};
 use crate::math::{exp, vectorised};
 use crate::par;
@@ -54,29 +54,30 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
     assert!(disjoint(spans.iter().map(|s| s.q.clone())), "spans share queries");
     assert!(disjoint(spans.iter().map(|s| s.k.clone())), "spans share keys");
     assert!(
-        y.norms.len() == rows * h.heads && spans.iter().all(|s| s.q.end <= rows),
+        rows.checked_mul(h.heads) == Some(y.norms.len()) && spans.iter().all(|s| s.q.end <= rows),
         "spans do not fit the rows"
     );
+    x.check(spans, width);
     dq.fill(0.0);
-    let fits = |m: &RowsMut<'_>, width: usize| {
-        m.stride >= width
-            && spans.iter().all(|s| s.k.is_empty() || (s.k.end - 1) * m.stride + width <= m.data.len())
-    };
+    let fits = |m: &RowsMut<'_>, width: usize| spans.iter().all(|s| fit(&s.k, m.stride, width, m.data.len()));
     let part = |m: RowsMut<'_>| {
         m.data.fill(0.0);
         (Pointer(m.data.as_mut_ptr()), m.stride)
     };
     let ((dk, k_stride), (dv, v_stride)) = match dkv {
         Kv::Split { k, v } => {
-            assert!(fits(&k, width) && fits(&v, width), "spans do not fit the keys");
+            assert!(fits(&k, width) && fits(&v, width), "spans do not fit the gradients of the keys");
             (part(k), part(v))
         }
         Kv::Fused(kv) => {
-            assert!(fits(&kv, 2 * width), "spans do not fit the keys");
+            assert!(fits(&kv, width.saturating_mul(2)), "spans do not fit the gradients of the keys");
             let (all, stride) = part(kv);
             ((all, stride), (all.at(width), stride))
         }
     };
+    if width == 0 {
+        return;
+    }
     let dq = Pointer(dq.as_mut_ptr());
     let work = spans.iter().map(|s| s.q.len() * s.k.len() * width * 5).sum();
     par::each(spans.len() * h.heads, work, |i| {

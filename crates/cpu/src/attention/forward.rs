@@ -36,11 +36,15 @@ pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], 
     assert!(disjoint(spans.iter().map(|s| s.q.clone())), "spans share queries");
     let (rows, width) = (out.len() / h.width().max(1), h.width());
     assert!(
-        norms.len() == rows * h.heads && spans.iter().all(|s| s.q.end <= rows),
+        rows.checked_mul(h.heads) == Some(norms.len()) && spans.iter().all(|s| s.q.end <= rows),
         "spans do not fit the rows"
     );
+    x.check(spans, width);
     out.fill(0.0);
     norms.fill(UNSEEING);
+    if width == 0 {
+        return;
+    }
     spans.iter().filter(|s| few::suits(s)).for_each(|span| few::forward(out, norms, x, span, h));
     let many: Vec<_> = spans.iter().filter(|s| !few::suits(s)).collect();
     // A task packs keys and values for its queries alone: few tasks with many of them.

@@ -39,8 +39,14 @@ pub struct Heads {
 
 impl Heads {
     /// Columns of all heads.
+    ///
+    /// # Panics
+    /// When they are more than can be counted.
     pub fn width(&self) -> usize {
-        self.heads * self.head_dim
+        let Some(width) = self.heads.checked_mul(self.head_dim) else {
+            panic!("{} heads of {} columns do not fit any matrix", self.heads, self.head_dim);
+        };
+        width
     }
 
     /// How many keys of `span` its query `i` sees: the first ones.
@@ -103,6 +109,13 @@ pub enum Values<'a> {
 }
 
 impl<'a> Values<'a> {
+    fn len(self) -> usize {
+        match self {
+            Values::F32(x) => x.len(),
+            Values::Bf16(x) => x.len(),
+        }
+    }
+
     /// Those from number `start` on.
     fn from(self, start: usize) -> Values<'a> {
         match self {
@@ -162,6 +175,23 @@ pub struct Qkv<'a> {
     pub k: Rows<'a>,
     /// Values.
     pub v: Rows<'a>,
+}
+
+/// Whether all `rows`, of `width` elements and `stride` elements apart, lie in `len` elements and not in each other.
+fn fit(rows: &Range<usize>, stride: usize, width: usize, len: usize) -> bool {
+    let last = |row: usize| row.checked_mul(stride)?.checked_add(width);
+    rows.is_empty() || stride >= width && last(rows.end - 1).is_some_and(|end| end <= len)
+}
+
+impl Qkv<'_> {
+    /// Stops unless the spans lie in the matrices: from here on no place of an element can be too large a number.
+    fn check(&self, spans: &[Span], width: usize) {
+        let all = |m: &Rows<'_>, rows: fn(&Span) -> &Range<usize>| {
+            spans.iter().all(|s| fit(rows(s), m.stride, width, m.data.len()))
+        };
+        assert!(all(&self.q, |s| &s.q), "spans do not fit the queries");
+        assert!(all(&self.k, |s| &s.k) && all(&self.v, |s| &s.k), "spans do not fit the keys and values");
+    }
 }
 
 /// Whether no row lies in two of the ranges.

@@ -81,7 +81,9 @@ impl Job<'_> {
         let stretches = k.div_ceil(DEPTH);
         // Taken, not borrowed: while it waits, this thread may be given another product to compute.
         let mut a = ROUNDED.take();
-        a.pairs.resize(a.pairs.len().max(m * k.div_ceil(2)), [0; 2]);
+        // Rows of A may be one and the same in memory, so that not even their number bounds this.
+        let pairs = m.checked_mul(k.div_ceil(2)).expect("memory for A in 16 bits");
+        a.pairs.resize(a.pairs.len().max(pairs), [0; 2]);
         a.factors.resize(a.factors.len().max(m * stretches), 0.0);
         let to = To(a.pairs.as_mut_ptr(), a.factors.as_mut_ptr());
         each(m.div_ceil(TILE), m * k, &|tile| {

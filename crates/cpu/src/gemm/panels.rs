@@ -18,9 +18,9 @@ pub(crate) struct Panels {
 impl Panels {
     /// Takes `b` in the place of what was here.
     pub(crate) fn pack(&mut self, b: MatRef<'_>) {
+        let (row_stride, col_stride, data) = (b.row_stride, b.col_stride, b.checked().data);
         (self.rows, self.cols) = (b.rows, b.cols);
-        let (row_stride, col_stride) = (b.row_stride, b.col_stride);
-        match b.checked().data {
+        match data {
             Elements::F32(x) => self.fill(Mat { x, row_stride, col_stride, scales: Scales::None }),
             Elements::Bf16(x) => self.fill(Mat { x, row_stride, col_stride, scales: Scales::None }),
             Elements::Int8(x, scales) => self.fill(Mat { x, row_stride, col_stride, scales }),
