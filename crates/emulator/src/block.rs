@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use corosensei::stack::{DefaultStack, Stack};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use crate::global::Globals;
+use crate::global::{Globals, inside};
 use crate::shared::Shared;
 use crate::warp::{Operands, Operation, Pending, Warp};
 use crate::{Fault, Kind, Launch, matrix};
@@ -64,17 +64,22 @@ thread_local! {
 
 /// The block that this thread of the machine is running.
 ///
+/// # Panics
+/// Outside of a block.
+///
 /// # Safety
-/// Only from a fiber of a block, and `f` does not switch fibers.
+/// `f` does not switch fibers.
 pub(crate) unsafe fn with<R>(f: impl FnOnce(&mut Block) -> R) -> R {
-    // SAFETY: inside a fiber the pointer is that of the block being run, which lives in `run`'s frame on this same thread and to
-    // which nobody holds a reference while a fiber runs.
-    f(unsafe { &mut *BLOCK.get() })
+    let block = BLOCK.get();
+    assert!(!block.is_null(), "a call of the emulator from outside of a kernel");
+    // SAFETY: the pointer is that of the block being run, which lives in `run`'s frame on this same thread and to which nobody
+    // holds a reference while a fiber runs.
+    f(unsafe { &mut *block })
 }
 
 /// Lets other threads run until this one is ready again.
 pub(crate) fn suspend() {
-    // SAFETY: called from a fiber; the yielder lives as long as the fiber.
+    // SAFETY: the closure ends before the switch; the yielder lives as long as the fiber.
     unsafe {
         let yielder = with(|b| b.threads[b.current].yielder);
         (*yielder).suspend(());
@@ -83,7 +88,7 @@ pub(crate) fn suspend() {
 
 /// Does `f`; on a fault the thread stops for good.
 pub(crate) fn checked<R>(f: impl FnOnce(&mut Block) -> Result<R, Kind>) -> R {
-    // SAFETY: called from a fiber; the closure ends before any switch.
+    // SAFETY: the closure ends before any switch.
     match unsafe { with(|b| f(b).map_err(|kind| b.fail(kind))) } {
         Ok(value) => value,
         Err(()) => loop {
@@ -100,7 +105,8 @@ pub(crate) unsafe fn run(launch: &Launch, globals: &Globals, at: [u32; 3]) -> Re
     let count = launch.threads as usize;
     let (mut stacks, mut shared) = KEPT.take();
     while stacks.len() < count {
-        stacks.push(DefaultStack::new(STACK).expect("address space for the stacks of a block"));
+        let stack = DefaultStack::new(STACK);
+        stacks.push(stack.map_err(|e| Fault::new(launch.kernel, at, 0, Kind::Stacks(e.to_string())))?);
     }
     shared.reset(launch.shared);
     let thread = |stack: &DefaultStack| Thread {
@@ -245,8 +251,8 @@ impl Block<'_> {
         if aligned && !addr.is_multiple_of(bytes) {
             return Err(Kind::Misaligned { what, addr, bytes });
         }
-        let params = self.launch.params.as_ptr_range();
-        if !write && addr >= params.start as usize && addr + bytes <= params.end as usize {
+        let params = self.launch.params;
+        if !write && inside(addr, bytes, params.as_ptr() as usize, params.len()) {
             return Ok(());
         }
         if let Some(offset) = self.shared_offset(addr, bytes) {
@@ -265,7 +271,10 @@ impl Block<'_> {
         }
         match self.shared_offset(addr, 4) {
             Some(offset) => self.shared.atomic(offset, self.current),
-            None => self.globals.access(addr, 4, false, self.linear()),
+            None => {
+                self.globals.access(addr, 4, false, self.linear())?;
+                self.globals.access(addr, 4, true, self.linear())
+            }
         }
     }
 
@@ -388,7 +397,7 @@ impl Block<'_> {
                     return Err(Kind::OutOfBounds { what: "ldmatrix", addr, bytes: 16, near });
                 }
                 self.access(addr, 16, false, true)?;
-                // SAFETY: just found to be 16 aligned bytes of shared memory.
+                // SAFETY: just found to be 16 aligned bytes that the kernel may read.
                 *row = unsafe { *(addr as *const [u16; 8]) };
             }
             for (o, word) in of.iter().zip(matrix::distribute(&rows, transpose)) {
@@ -402,6 +411,9 @@ impl Block<'_> {
 
     /// Issues a cp.async.
     pub fn copy(&mut self, to: usize, from: usize, bytes: usize, valid: usize) -> Result<(), Kind> {
+        if !matches!(bytes, 4 | 8 | 16) || valid > bytes {
+            return Err(Kind::CopySize { bytes, valid });
+        }
         let Some(offset) = self.shared.offset(to) else {
             let near = "which is not shared memory".to_owned();
             return Err(Kind::OutOfBounds { what: "cp.async", addr: to, bytes, near });

@@ -13,7 +13,7 @@ macro_rules! questions {
     ($($name:ident => $answer:expr;)*) => {$(
         #[unsafe(no_mangle)]
         extern "C" fn $name() -> u32 {
-            // SAFETY: called from a fiber.
+            // SAFETY: the answers switch no fibers.
             unsafe { with($answer) }
         }
     )*};

@@ -165,6 +165,20 @@ pub enum Kind {
         /// Given.
         given: usize,
     },
+    /// A cp.async of a size that there is none of, or with more bytes to read than it has.
+    #[error("cp.async of {bytes} bytes, {valid} of them to be read")]
+    CopySize {
+        /// Its size.
+        bytes: usize,
+        /// Bytes to read; the rest is zeros.
+        valid: usize,
+    },
+    /// The system has no memory for the stacks of a block.
+    #[error("no memory for the stacks of a block: {0}")]
+    Stacks(String),
+    /// More blocks than can be counted.
+    #[error("a grid of {0:?} blocks")]
+    Grid([u32; 3]),
     /// A block of no whole number of warps, or too large.
     #[error("{0} threads in a block: it takes whole warps of 32, up to 1024")]
     Threads(u32),

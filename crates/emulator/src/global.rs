@@ -37,6 +37,11 @@ pub(crate) struct Globals<'a> {
     writers: Vec<Vec<AtomicU32>>,
 }
 
+/// Whether `bytes` from `addr` on, which may be any numbers, lie in the `size` bytes from `start` on.
+pub(crate) fn inside(addr: usize, bytes: usize, start: usize, size: usize) -> bool {
+    addr.checked_sub(start).and_then(|offset| size.checked_sub(offset)).is_some_and(|rest| bytes <= rest)
+}
+
 impl<'a> Globals<'a> {
     pub fn new(ranges: &'a [Range]) -> Globals<'a> {
         let writers = |r: &Range| match r.access {
@@ -48,14 +53,14 @@ impl<'a> Globals<'a> {
 
     /// Whether these bytes are in a buffer.
     pub fn contains(&self, addr: usize, bytes: usize) -> bool {
-        self.ranges.iter().any(|r| addr >= r.addr && addr + bytes <= r.addr + r.bytes)
+        self.ranges.iter().any(|r| inside(addr, bytes, r.addr, r.bytes))
     }
 
     pub fn access(&self, addr: usize, bytes: usize, write: bool, block: u32) -> Result<(), Kind> {
         let what = if write { "write" } else { "read" };
         let mut forbidden = None;
         for (range, writers) in self.ranges.iter().zip(&self.writers) {
-            if addr < range.addr || addr + bytes > range.addr + range.bytes {
+            if !inside(addr, bytes, range.addr, range.bytes) {
                 continue;
             }
             match (range.access, write) {
@@ -83,7 +88,7 @@ impl<'a> Globals<'a> {
 
     fn near(&self, addr: usize) -> String {
         let distance = |r: &&Range| {
-            if addr < r.addr { r.addr - addr } else { addr.saturating_sub(r.addr + r.bytes) }
+            if addr < r.addr { r.addr - addr } else { (addr - r.addr).saturating_sub(r.bytes) }
         };
         match self.ranges.iter().min_by_key(distance) {
             None => "and the launch names no buffer".to_owned(),
@@ -100,5 +105,40 @@ impl<'a> Globals<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(access: Access) -> Range {
+        Range { addr: 1024, bytes: 64, access, label: "x".to_owned() }
+    }
+
+    #[test]
+    fn no_address_wraps_into_a_buffer() {
+        let ranges = [range(Access::Update)];
+        let globals = Globals::new(&ranges);
+        assert_eq!(globals.access(1024 + 60, 4, true, 0), Ok(()));
+        for (addr, bytes) in
+            [(usize::MAX - 3, 8), (usize::MAX, 1 + 1024 + 8), (1024, usize::MAX), (1088, usize::MAX - 1087)]
+        {
+            let outcome = globals.access(addr, bytes, true, 0);
+            assert!(matches!(outcome, Err(Kind::OutOfBounds { .. })), "{addr:#x} {bytes}: {outcome:?}");
+            assert!(!globals.contains(addr, bytes));
+        }
+    }
+
+    #[test]
+    fn an_output_is_written_whole_by_one_block_each() {
+        let ranges = [range(Access::Write)];
+        let globals = Globals::new(&ranges);
+        assert!(matches!(globals.access(1024, 4, false, 0), Err(Kind::Access { access: "write-only", .. })));
+        (0..15).for_each(|i| globals.access(1024 + 4 * i, 4, true, i as u32).unwrap());
+        assert_eq!(globals.all_written(), Err(Kind::NeverWritten { buffer: "x".to_owned(), offset: 60 }));
+        assert!(matches!(globals.access(1024, 4, true, 9), Err(Kind::WrittenTwice { other: 0, .. })));
+        globals.access(1084, 4, true, 15).unwrap();
+        assert_eq!(globals.all_written(), Ok(()));
     }
 }

@@ -14,14 +14,13 @@ mod fault;
 mod global;
 mod matrix;
 mod order;
+mod pool;
 mod shared;
 mod warp;
 
 pub use fault::{Fault, Kind};
 pub use global::{Access, Range};
 pub use order::Order;
-
-use rayon::prelude::*;
 
 /// A kernel compiled for the emulator: takes a pointer to its parameters.
 pub type Entry = unsafe extern "C" fn(params: *const u8);
@@ -57,19 +56,22 @@ pub const MAX_THREADS: u32 = 1024;
 ///
 /// # Safety
 /// `launch.entry` was compiled with `emulator.h` as described above and takes a parameter struct of the layout of
-/// `launch.params`; each range is allocated memory that nothing else touches meanwhile.
+/// `launch.params`, which is aligned to 16 bytes; each range is allocated memory that nothing else touches meanwhile.
 pub unsafe fn run(launch: &Launch) -> Result<(), Fault> {
     if launch.threads == 0 || launch.threads > MAX_THREADS || !launch.threads.is_multiple_of(32) {
         return Err(Fault::new(launch.kernel, [0; 3], 0, Kind::Threads(launch.threads)));
     }
     let [x, y, z] = launch.grid.map(u64::from);
+    let Some(blocks) = x.checked_mul(y).and_then(|xy| xy.checked_mul(z)) else {
+        return Err(Fault::new(launch.kernel, [0; 3], 0, Kind::Grid(launch.grid)));
+    };
     let globals = global::Globals::new(launch.ranges);
-    (0..x * y * z).into_par_iter().try_for_each(|i| {
+    pool::each(blocks, |i| {
         let at = [(i % x) as u32, (i / x % y) as u32, (i / (x * y)) as u32];
         // SAFETY: the caller's promise, passed on.
         unsafe { block::run(launch, &globals, at) }
     })?;
-    if x * y * z > 0 {
+    if blocks > 0 {
         globals.all_written().map_err(|kind| Fault::new(launch.kernel, [0; 3], 0, kind))
     } else {
         Ok(())

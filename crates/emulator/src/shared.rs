@@ -5,6 +5,7 @@
 //! clocks of Lamport, 1978, in units of warps). Within a warp, `seen[w][w]` is the time of its last `__syncwarp`.
 
 use crate::Kind;
+use crate::global::inside;
 
 /// Bytes per shadow cell.
 const GRAIN: usize = 2;
@@ -75,7 +76,8 @@ impl Shared {
     pub fn offset(&mut self, addr: usize) -> Option<isize> {
         let base = self.base() as usize;
         let margin = 1 << 16;
-        (addr + margin >= base && addr < base + self.size + margin).then(|| addr as isize - base as isize)
+        let offset = addr.wrapping_sub(base) as isize;
+        (-margin..self.size as isize + margin).contains(&offset).then_some(offset)
     }
 
     fn ordered(&self, by: Touch, thread: usize) -> bool {
@@ -92,10 +94,12 @@ impl Shared {
     }
 
     fn cells(&self, offset: isize, bytes: usize, what: &'static str) -> Result<std::ops::Range<usize>, Kind> {
-        if offset < 0 || offset as usize + bytes > self.size {
-            return Err(Kind::SharedOutOfBounds { what, offset, bytes, size: self.size });
+        match usize::try_from(offset) {
+            Ok(start) if inside(start, bytes, 0, self.size) => {
+                Ok(start / GRAIN..(start + bytes).div_ceil(GRAIN))
+            }
+            _ => Err(Kind::SharedOutOfBounds { what, offset, bytes, size: self.size }),
         }
-        Ok(offset as usize / GRAIN..(offset as usize + bytes).div_ceil(GRAIN))
     }
 
     pub fn read(&mut self, offset: isize, bytes: usize, thread: usize) -> Result<(), Kind> {
@@ -202,5 +206,105 @@ impl Shared {
     pub fn meet_warp(&mut self, warp: usize) {
         self.now += 1;
         self.seen[warp][warp] = self.now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared() -> Shared {
+        let mut shared = Shared::default();
+        shared.reset(256);
+        shared
+    }
+
+    /// Threads of three warps.
+    const A: usize = 0;
+    const B: usize = 32;
+    const C: usize = 64;
+
+    #[test]
+    fn a_block_finds_its_memory_unwritten_and_aligned() {
+        let mut shared = shared();
+        let base = shared.base();
+        assert_eq!(base as usize % 128, 0);
+        // SAFETY: 256 bytes from the base on are the block's.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(base, 256) };
+        assert!(bytes.iter().all(|&b| b == 0xff));
+        bytes.fill(1);
+        assert_eq!(shared.read(0, 4, A), Err(Kind::Unwritten { offset: 0 }));
+        shared.write(0, 4, A).unwrap();
+        shared.read(0, 4, A).unwrap();
+        // The next block's is another.
+        shared.reset(256);
+        assert_eq!(shared.read(0, 4, A), Err(Kind::Unwritten { offset: 0 }));
+    }
+
+    #[test]
+    fn no_access_wraps_into_the_memory() {
+        let mut shared = shared();
+        let base = shared.base() as usize;
+        assert_eq!(shared.offset(base + 255), Some(255));
+        assert_eq!(shared.offset(base - 4), Some(-4));
+        assert_eq!((shared.offset(0), shared.offset(usize::MAX)), (None, None));
+        for (offset, bytes) in [(-4, 4), (-4, 8), (256, 1), (253, 4), (4, usize::MAX - 1), (isize::MIN, 16)] {
+            let outcome = shared.write(offset, bytes, A);
+            assert!(matches!(outcome, Err(Kind::SharedOutOfBounds { .. })), "{offset} {bytes}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn warps_race_until_a_barrier() {
+        let race = |what, other| Err(Kind::Race { what, other, offset: 0, by: 0 });
+        let mut shared = shared();
+        shared.write(0, 2, A).unwrap();
+        assert_eq!(shared.read(0, 2, B), race("read", "write"));
+        assert_eq!(shared.write(0, 2, B), race("write", "write"));
+        // A barrier of two warps orders those and no third.
+        shared.meet(&[0, 1]);
+        shared.read(0, 2, B).unwrap();
+        assert_eq!(shared.read(0, 2, C), race("read", "write"));
+        shared.meet_all();
+        shared.read(0, 2, C).unwrap();
+        shared.read(0, 2, A).unwrap();
+        assert!(matches!(shared.write(0, 2, B), Err(Kind::Race { what: "write", other: "read", .. })));
+        shared.meet_all();
+        shared.write(0, 2, B).unwrap();
+    }
+
+    #[test]
+    fn lanes_of_a_warp_race_until_they_meet() {
+        let mut shared = shared();
+        shared.write(8, 4, A).unwrap();
+        shared.write(8, 4, A).unwrap();
+        assert!(matches!(shared.read(8, 4, A + 1), Err(Kind::Race { .. })));
+        shared.meet_warp(0);
+        shared.read(8, 4, A + 1).unwrap();
+        // Atomics on a word do not race with each other.
+        shared.atomic(8, B).unwrap();
+        shared.atomic(8, C).unwrap();
+    }
+
+    #[test]
+    fn a_copy_is_in_flight_until_it_lands() {
+        let mut shared = shared();
+        shared.depart(16, 16, A).unwrap();
+        let flight = |what| Err(Kind::InFlight { what, offset: 16, by: 0 });
+        assert_eq!(shared.read(16, 2, A), flight("read"));
+        assert_eq!(shared.write(16, 2, B), flight("write"));
+        shared.land(16, 16, A);
+        shared.read(16, 2, A).unwrap();
+        assert!(matches!(shared.read(16, 2, B), Err(Kind::Race { .. })));
+    }
+
+    #[test]
+    fn time_starts_again_before_it_runs_out() {
+        let mut shared = shared();
+        shared.write(0, 4, A).unwrap();
+        shared.now = u32::MAX / 2 + 1;
+        shared.reset(256);
+        assert_eq!(shared.now, 1);
+        assert_eq!(shared.read(0, 4, A), Err(Kind::Unwritten { offset: 0 }));
     }
 }
