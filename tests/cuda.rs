@@ -81,7 +81,7 @@ fn bytes_go_to_the_device_and_come_back() {
     for bytes in [1, 255, 4097, 256 << 10, (256 << 10) + 1, (40 << 20) + 3] {
         let sent = pattern(bytes, bytes);
         let memory = filled(&gpu, &sent);
-        assert_eq!(memory.all().addr % 256, 0);
+        assert_eq!(memory.addr() % 256, 0);
         assert!(content(&gpu, &memory) == sent, "{bytes} bytes came back changed");
     }
     let empty = filled(&gpu, &[]);

@@ -43,8 +43,11 @@ fn library(source: &str, folder: &str, name: &str) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/driver").join(source);
     let part = folder.join(format!("{name}.{}", std::process::id()));
     let compiler = std::env::var_os("CC").unwrap_or("cc".into());
-    let compiled =
-        Command::new(&compiler).args(["-shared", "-fPIC", "-O1", "-o"]).arg(&part).arg(source).output();
+    let compiled = Command::new(&compiler)
+        .args(["-shared", "-fPIC", "-pthread", "-O1", "-o"])
+        .arg(&part)
+        .arg(source)
+        .output();
     let Ok(compiled) = compiled else {
         eprintln!("skipped: there is no C compiler ({})", compiler.display());
         return None;
@@ -139,6 +142,8 @@ fn child() {
         "kernel" => cases::kernel(argument),
         "launch" => cases::launch(argument),
         "failures" => cases::failures(),
+        "threads" => cases::threads(),
+        "arena" => cases::arena(argument),
         #[cfg(feature = "cublaslt")]
         "product" => blas::product(argument),
         other => panic!("no case {other}"),
@@ -360,6 +365,38 @@ fn a_launch_that_fails_names_kernel_grid_and_shapes() {
     let outcome = run("launch 3", &[late, ("PHEYE_SYNC", "1")]).unwrap();
     assert!(outcome.result.starts_with(&format!("Err({launch}")), "{}", outcome.result);
     outcome.says(&["kernel `standin_add`", "CUDA_ERROR_ILLEGAL_ADDRESS"]);
+}
+
+#[test]
+fn what_threads_queue_is_queued_and_recordings_hold_their_own() {
+    for pools in ["1", "0"] {
+        let Some(outcome) = run("threads", &[("STANDIN_POOLS", pools)]) else { return };
+        outcome.is("Ok(\"done\")");
+        assert!(outcome.is_clean(), "{}", outcome.calls.join("\n"));
+        let ran = |blocks: usize, recorded: bool| {
+            let start = format!("ran standin_add on {blocks} 2 1 ");
+            let lines = outcome.calls.iter().filter(|line| line.starts_with(&start));
+            lines.filter(|line| line.ends_with(", recorded") == recorded).count()
+        };
+        // One thread rehearses and records 1 block twice; another queues 10 times while it rehearses, and 10 while it records.
+        assert_eq!((ran(1, true), ran(1, false)), (2, 0), "{}", outcome.calls.join("\n"));
+        assert_eq!((ran(2, true), ran(2, false)), (0, 10), "{}", outcome.calls.join("\n"));
+        assert_eq!((ran(3, true), ran(3, false)), (0, 10), "{}", outcome.calls.join("\n"));
+        assert_eq!(outcome.count("cuGraphLaunch"), 1);
+    }
+}
+
+#[test]
+fn an_arena_gives_its_idle_buffers_back_when_memory_is_short() {
+    for pools in ["1", "0"] {
+        let vars = [("STANDIN_MEMORY", "1000000"), ("STANDIN_POOLS", pools)];
+        let Some(outcome) = run("arena 600000 500000 700000", &vars) else { return };
+        outcome.is("Ok(\"3 buffers, one after another\")");
+        assert!(outcome.is_clean());
+        let none = run("arena 600000 1100000", &vars).unwrap();
+        none.says(&["out of GPU memory", "1000000 of 1000000 are free"]);
+        assert!(none.is_clean());
+    }
 }
 
 #[test]

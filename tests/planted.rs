@@ -24,8 +24,8 @@ fn run(device: &str, kernel: &'static str, fault: i32) -> Result<Vec<f32>> {
     let (x, y) = (gpu.alloc(4 * n)?, gpu.alloc(4 * n)?);
     let values: Vec<f32> = (0..n).map(|i| 1.0 + i as f32).collect();
     let (x, y) = (x.region(0, "f32", 4, &[n])?, y.region(0, "f32", 4, &[n])?);
-    gpu.upload(bytemuck::cast_slice(&values), x)?;
-    let params = Planted { x: launch.read(x), y: launch.write(y), n: n as i32, fault };
+    gpu.upload(bytemuck::cast_slice(&values), x.clone())?;
+    let params = Planted { x: launch.read(x), y: launch.write(y.clone()), n: n as i32, fault };
     launch.run([blocks, 1, 1], &params)?;
     let mut out = vec![0.0; n];
     gpu.download(y, bytemuck::cast_slice_mut(&mut out))?;
@@ -142,6 +142,24 @@ fn two_threads_writing_one_word() {
 fn an_output_that_nobody_wrote_and_one_written_twice() {
     caught("planted_output", 1, "nobody wrote the element at byte 380 of the output");
     caught("planted_output", 2, "writes too");
+}
+
+#[test]
+fn no_number_as_an_address_reaches_memory() {
+    // Also such as wrap to the start of a buffer when the size of the access is added.
+    for addr in [0, 8, u64::MAX, u64::MAX - 3, 1 << 63] {
+        let gpu = Gpu::open("emulator").unwrap();
+        let y = gpu.alloc(4 * 64).unwrap();
+        for reads in [true, false] {
+            let mut launch = gpu.launch("planted_global").unwrap();
+            let n = launch.spec().threads;
+            let whole = launch.update(y.all());
+            let (x, y) = if reads { (addr, whole) } else { (whole, addr) };
+            let error =
+                launch.run([1, 1, 1], &Planted { x, y, n: n as i32, fault: 0 }).unwrap_err().to_string();
+            assert!(error.contains("out of bounds") || error.contains("not aligned"), "{addr:#x}: {error}");
+        }
+    }
 }
 
 #[test]

@@ -196,7 +196,7 @@ impl Cuda {
         let late = |error| self.queue.lock().failed("cuEventSynchronize", error);
         self.staging.each(from, late, |part, offset, read| {
             let state = self.enter()?;
-            // SAFETY: `Gpu::upload` checked the region's size, regions lie inside live memory, and `part` stays as it is
+            // SAFETY: `Gpu::upload` checked the region's size, the region keeps the memory alive, and `part` stays as it is
             // until `read` has passed.
             unsafe { result::memcpy_htod_async(to + offset as u64, part, stream.handle()) }
                 .map_err(|error| state.failed("cuMemcpyHtoDAsync", error))?;
@@ -218,7 +218,7 @@ impl Cuda {
         let (queued, mark) = self.mark(&state)?;
         drop(state);
         let copied = self.aside.wait_for(&queued).and_then(|()| {
-            // SAFETY: `Gpu::download` checked the region's size, and regions lie inside live memory; `to` is ours until the
+            // SAFETY: `Gpu::download` checked the region's size, and the region keeps the memory alive; `to` is ours until the
             // wait below is over.
             unsafe { result::memcpy_dtoh_async(to, from, self.aside.handle()) }?;
             self.aside.wait()
@@ -234,7 +234,7 @@ impl Cuda {
             return Ok(());
         }
         let state = self.enter()?;
-        // SAFETY: `Gpu::copy` checked the sizes, and regions lie inside live memory.
+        // SAFETY: `Gpu::copy` checked the sizes, and the region keeps the memory alive.
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.handle()) }
             .map_err(|error| state.failed("cuMemcpyDtoDAsync", error))
     }
@@ -244,7 +244,7 @@ impl Cuda {
             return Ok(());
         }
         let state = self.enter()?;
-        // SAFETY: a region lies inside live memory.
+        // SAFETY: `Gpu::clear` holds the region, which keeps the memory alive.
         unsafe { result::memset_d8_async(addr, 0, bytes, self.stream.handle()) }
             .map_err(|error| state.failed("cuMemsetD8Async", error))
     }
@@ -261,23 +261,29 @@ impl Cuda {
         self.kernel(kernel).map(|kernel| kernel.spec)
     }
 
-    pub(crate) fn run(&self, launch: &Launch, grid: [usize; 3], params: &[u8]) -> Result<()> {
+    pub(crate) fn run(&self, launch: &Launch, grid: [u32; 3], params: &[u8]) -> Result<()> {
         let Kernel { function, spec } = self.kernel(launch.kernel)?;
         if params.len() != spec.params {
             let (expected, found) = (spec.params, params.len());
             return Err(Error::Params { kernel: launch.kernel, expected, found });
         }
-        let grid = blocks(grid)?;
         let mut state = self.enter()?;
         // The one parameter, a struct by value. The driver reads as many bytes as the kernel takes, whatever their alignment,
         // and before the call returns.
         let mut arguments = [params.as_ptr().cast_mut().cast::<c_void>()];
         // From the kernel's own record, whose fields are u32.
         let (threads, shared) = ((spec.threads as u32, 1, 1), spec.shared as u32);
-        // SAFETY: the function takes one struct of this size, as its record says; that the addresses in it are of live
-        // memory is the contract of `Launch`, whose regions name that memory.
+        // SAFETY: the function takes one struct of this size, as its record says; that the addresses in it are of
+        // memory that is alive is the contract of `Launch`, whose regions hold that memory.
         unsafe {
-            result::launch_kernel(function, grid, threads, shared, self.stream.handle(), &mut arguments)
+            result::launch_kernel(
+                function,
+                grid.into(),
+                threads,
+                shared,
+                self.stream.handle(),
+                &mut arguments,
+            )
         }
         .map_err(|error| state.failed("cuLaunchKernel", error))?;
         state.push(launch.kernel);
@@ -370,29 +376,4 @@ fn pool(card: &Card) -> Result<sys::CUmemoryPool> {
     unsafe { result::mem_pool::set_attribute(pool, threshold, (&raw mut keep).cast()) }
         .map_err(failed("cuMemPoolSetAttribute"))?;
     Ok(pool)
-}
-
-/// A grid within the device's limits, which are the same for all: 2³¹ − 1 blocks along the first axis, 65535 along the others.
-fn blocks(grid: [usize; 3]) -> Result<(u32, u32, u32)> {
-    let axis = |i: usize, limit: usize| {
-        let blocks = u32::try_from(grid[i]).ok().filter(|_| grid[i] <= limit);
-        blocks.ok_or_else(|| Error::Driver {
-            call: "a launch",
-            cause: format!("a grid may have {limit} blocks along axis {i}"),
-        })
-    };
-    Ok((axis(0, i32::MAX as usize)?, axis(1, 65535)?, axis(2, 65535)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::blocks;
-
-    #[test]
-    fn a_grid_has_limits() {
-        assert_eq!(blocks([1 << 20, 65535, 1]), Ok((1 << 20, 65535, 1)));
-        for grid in [[1 << 31, 1, 1], [1, 65536, 1], [1, 1, 1 << 16]] {
-            assert!(blocks(grid).is_err_and(|e| e.to_string().contains("a grid may have")), "{grid:?}");
-        }
-    }
 }

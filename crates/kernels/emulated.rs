@@ -2,8 +2,10 @@
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
-use std::sync::Mutex;
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use pheye_emulator as emulator;
@@ -23,8 +25,10 @@ pub struct Emulated {
     /// Bytes it pretends to have, and how many of them are in use.
     memory: u64,
     used: AtomicU64,
-    /// While recording, what was asked for.
-    open: Mutex<Option<Vec<Step>>>,
+    /// Of each thread that records, what it asked for.
+    open: Mutex<Vec<(ThreadId, Vec<Step>)>>,
+    /// Held by whoever touches memory: as on a GPU's stream, one thing is done after the other.
+    turn: Mutex<()>,
 }
 
 /// Launches and copies to do again.
@@ -36,7 +40,7 @@ enum Step {
         kernel: &'static str,
         entry: Entry,
         spec: Spec,
-        grid: [usize; 3],
+        grid: [u32; 3],
         params: Vec<u8>,
         ranges: Vec<Range>,
     },
@@ -69,7 +73,8 @@ impl Emulated {
             order,
             memory,
             used: AtomicU64::new(0),
-            open: Mutex::new(None),
+            open: Mutex::default(),
+            turn: Mutex::default(),
         })
     }
 
@@ -88,38 +93,50 @@ impl Emulated {
 
     pub(crate) fn alloc(&self, bytes: usize) -> Result<u64> {
         let wanted = bytes as u64;
-        let (free, total) = self.memory()?;
-        let none = Error::OutOfMemory { wanted, free, total };
-        if bytes > isize::MAX as usize - ALIGN || wanted > free {
-            return Err(none);
+        let claim = |used: u64| used.checked_add(wanted).filter(|used| *used <= self.memory);
+        let claimed = bytes <= isize::MAX as usize - ALIGN
+            && self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim).is_ok();
+        let none = || {
+            let (free, total) = self.memory()?;
+            Err(Error::OutOfMemory { wanted, free, total })
+        };
+        if !claimed {
+            return none();
         }
         // SAFETY: the size is not zero.
         let start = unsafe { alloc(Emulated::layout(bytes)) };
         if start.is_null() {
-            return Err(none);
+            self.used.fetch_sub(wanted, Ordering::Relaxed);
+            return none();
         }
         // SAFETY: just allocated. NaN, so that a test sees what nobody wrote.
         unsafe { start.write_bytes(0xff, bytes) };
-        self.used.fetch_add(wanted, Ordering::Relaxed);
-        Ok(start as u64)
+        Ok(start.expose_provenance() as u64)
     }
 
     pub(crate) fn free(&self, addr: u64, bytes: usize) {
         self.used.fetch_sub(bytes as u64, Ordering::Relaxed);
-        // SAFETY: `Memory` gives back once what `alloc` gave it.
-        unsafe { dealloc(addr as *mut u8, Emulated::layout(bytes)) };
+        // SAFETY: `Memory` gives back once what `alloc` gave it, when no region of it is left.
+        unsafe { dealloc(at(addr), Emulated::layout(bytes)) };
     }
 
     pub(crate) fn upload(&self, from: &[u8], to: u64) -> Result<()> {
-        // SAFETY: `Gpu::upload` checked the region's size, and regions lie inside live memory.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+        let _turn = self.turn();
+        // SAFETY: `Gpu::upload` checked the size and holds the region, which keeps the memory alive; it is our turn to touch it.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), at(to), from.len()) };
         Ok(())
     }
 
     pub(crate) fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        let _turn = self.turn();
         // SAFETY: as for `upload`.
-        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
+        unsafe { ptr::copy_nonoverlapping(at(from), to.as_mut_ptr(), to.len()) };
         Ok(())
+    }
+
+    /// A thread that panicked leaves the memory as a fault would, its contents unspecified.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     pub(crate) fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
@@ -140,11 +157,11 @@ impl Emulated {
         Emulated::find(kernel).map(|(_, spec)| spec)
     }
 
-    pub(crate) fn run(&self, launch: &Launch, grid: [usize; 3], params: &[u8]) -> Result<()> {
+    pub(crate) fn run(&self, launch: &Launch, grid: [u32; 3], params: &[u8]) -> Result<()> {
         let (entry, spec) = Emulated::find(launch.kernel)?;
-        let ranges = launch.regions.iter().map(|&(access, region)| Range {
-            addr: region.addr as usize,
-            bytes: region.bytes,
+        let ranges = launch.regions.iter().map(|(access, region)| Range {
+            addr: region.addr() as usize,
+            bytes: region.bytes(),
             access: match access {
                 Access::Read => emulator::Access::Read,
                 Access::Write => emulator::Access::Write,
@@ -161,27 +178,25 @@ impl Emulated {
             params: params.to_owned(),
             ranges: ranges.collect(),
         })
-        .map_err(|e| match e {
-            Error::Driver { cause, .. } => launch.failed(grid, cause),
-            other => other,
-        })
     }
 
-    /// Does `step` now, or keeps it when recording.
+    /// Does `step` now, or keeps it when this thread records.
     fn take(&self, step: Step) -> Result<()> {
-        let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
-        match &mut *open {
-            Some(steps) => {
-                steps.push(step);
-                Ok(())
-            }
-            None => {
-                drop(open);
-                self.step(&step)
-            }
+        if let Some((_, steps)) =
+            self.recordings().iter_mut().find(|(thread, _)| *thread == thread::current().id())
+        {
+            steps.push(step);
+            return Ok(());
         }
+        let _turn = self.turn();
+        self.step(&step)
     }
 
+    fn recordings(&self) -> MutexGuard<'_, Vec<(ThreadId, Vec<Step>)>> {
+        self.open.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// It is the caller's turn.
     fn step(&self, step: &Step) -> Result<()> {
         match step {
             Step::Run { kernel, entry, spec, grid, params, ranges } => {
@@ -191,7 +206,7 @@ impl Emulated {
                 let launch = emulator::Launch {
                     kernel,
                     entry: *entry,
-                    grid: grid.map(|g| g as u32),
+                    grid: *grid,
                     threads: spec.threads as u32,
                     shared: spec.shared,
                     params: &bytes[..params.len()],
@@ -199,18 +214,18 @@ impl Emulated {
                     order: self.order,
                 };
                 // SAFETY: the registry holds kernels that the build script compiled for the emulator, `Launch::run` compared the
-                // size of the parameters, and regions lie inside live memory that only launches touch, one at a time.
+                // size of the parameters, and the regions' memory is alive: `Launch` holds them, `Graph` their memory. It is our turn.
                 unsafe { emulator::run(&launch) }
                     .map_err(|fault| Error::Driver { call: "run", cause: fault.to_string() })
             }
             Step::Copy { from, to, bytes } => {
-                // SAFETY: `Gpu::copy` checked the sizes, and regions lie inside live memory.
-                unsafe { std::ptr::copy(*from as *const u8, *to as *mut u8, *bytes) };
+                // SAFETY: `Gpu::copy` checked the sizes, and as for a launch the memory is alive and it is our turn.
+                unsafe { ptr::copy(at(*from), at(*to), *bytes) };
                 Ok(())
             }
             Step::Clear { addr, bytes } => {
-                // SAFETY: a region lies inside live memory.
-                unsafe { std::ptr::write_bytes(*addr as *mut u8, 0, *bytes) };
+                // SAFETY: a region lies inside its memory, which is alive, and it is our turn.
+                unsafe { ptr::write_bytes(at(*addr), 0, *bytes) };
                 Ok(())
             }
         }
@@ -225,15 +240,43 @@ impl Emulated {
     }
 
     pub(crate) fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Recording> {
-        *self.open.lock().unwrap_or_else(|e| e.into_inner()) = Some(Vec::new());
-        let outcome = work();
-        let steps = self.open.lock().unwrap_or_else(|e| e.into_inner()).take();
-        outcome.map(|()| Recording(steps.unwrap_or_default()))
+        /// Ends the recording, also when `work` panics.
+        struct End<'a>(&'a Emulated, ThreadId);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.recordings().retain(|(thread, _)| *thread != self.1);
+            }
+        }
+        let me = thread::current().id();
+        let mut open = self.recordings();
+        if open.iter().any(|(thread, _)| *thread == me) {
+            return Err(Error::Unsupported("a recording within recorded work"));
+        }
+        open.push((me, Vec::new()));
+        drop(open);
+        let _end = End(self, me);
+        work()?;
+        let mut open = self.recordings();
+        let mine = open.iter_mut().find(|(thread, _)| *thread == me);
+        Ok(Recording(mine.map(|(_, steps)| std::mem::take(steps)).unwrap_or_default()))
     }
 
+    /// Does all of `recording`, or makes it part of this thread's.
     pub(crate) fn replay(&self, recording: &Recording) -> Result<()> {
+        if let Some((_, steps)) =
+            self.recordings().iter_mut().find(|(thread, _)| *thread == thread::current().id())
+        {
+            steps.extend_from_slice(&recording.0);
+            return Ok(());
+        }
+        let _turn = self.turn();
         recording.0.iter().try_for_each(|step| self.step(step))
     }
+}
+
+/// The memory at an address that `alloc` gave, or inside of it.
+fn at(addr: u64) -> *mut u8 {
+    ptr::with_exposed_provenance_mut(addr as usize)
 }
 
 impl fmt::Display for Emulated {

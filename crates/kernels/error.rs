@@ -110,6 +110,17 @@ pub enum Error {
         /// The size of the memory.
         found: usize,
     },
+    /// Memory of one GPU was given to another.
+    #[error("{region} is memory of another GPU than {gpu}, or of {gpu} opened another time")]
+    OtherGpu {
+        /// Type and shape of what was given.
+        region: String,
+        /// Whom it was given.
+        gpu: String,
+    },
+    /// A recording was to run after memory that it uses was given back.
+    #[error("a recording uses memory that was given back")]
+    Gone,
     /// A launch was refused or failed.
     #[error("kernel `{kernel}` with grid {grid:?} on {regions}: {cause}")]
     Launch {

@@ -7,13 +7,15 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 #[cfg(feature = "cuda")]
 use crate::cuda::Cuda;
 #[cfg(feature = "emulator")]
 use crate::emulated::Emulated;
+use crate::memory::Allocation;
 use crate::product::{Gemms, Product};
 use crate::{Error, Launch, Memory, Region, Result, Spec};
 
@@ -21,16 +23,18 @@ use crate::{Error, Launch, Memory, Region, Result, Spec};
 #[derive(Clone)]
 pub struct Gpu {
     launcher: Launcher,
-    /// While rehearsing or recording, what the work so far amounts to.
-    rehearsal: Arc<Mutex<Option<Rehearsal>>>,
+    /// Of each thread that rehearses or records, what its work so far amounts to; the last of a thread counts.
+    noted: Arc<Mutex<Vec<(ThreadId, Noted)>>>,
     gemms: Gemms,
 }
 
 #[derive(Default)]
-struct Rehearsal {
+struct Noted {
     hash: DefaultHasher,
     /// Whether the work is also passed on, to be recorded.
     recording: bool,
+    /// What recorded work uses.
+    memory: Vec<Weak<Allocation>>,
 }
 
 #[derive(Clone)]
@@ -90,7 +94,7 @@ impl Gpu {
     }
 
     fn new(launcher: Launcher, gemms: Gemms) -> Gpu {
-        Gpu { launcher, rehearsal: Arc::default(), gemms }
+        Gpu { launcher, noted: Arc::default(), gemms }
     }
 
     /// Whether plain products are to go to [`Gpu::blas`]: `PHEYE_GEMM=cublaslt` when the GPU was opened.
@@ -105,11 +109,13 @@ impl Gpu {
     /// [`Error::Size`] when an operand is outside its region, [`Error::Driver`] when a call fails.
     pub fn blas(&self, product: &Product) -> Result<bool> {
         product.check()?;
+        let regions = [&product.a.region, &product.b.region, &product.c];
+        regions.iter().try_for_each(|region| self.own(region))?;
         match self.launcher {
             #[cfg(feature = "cublaslt")]
             Launcher::Cuda(ref g) => {
                 let Some(plan) = g.plan(product)? else { return Ok(false) };
-                if self.note(product.fingerprint()) {
+                if self.note(product.fingerprint(), regions.map(Region::memory)) {
                     g.multiply(product, &plan)?;
                 }
                 Ok(true)
@@ -119,23 +125,45 @@ impl Gpu {
         }
     }
 
-    /// Notes a piece of work when rehearsing; whether it is also to be done.
-    fn note(&self, work: impl Hash) -> bool {
-        let mut rehearsal = self.rehearsal.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(r) = &mut *rehearsal else { return true };
-        work.hash(&mut r.hash);
-        r.recording
-    }
-
-    fn not_recorded(&self, what: &'static str) -> Result<()> {
-        match *self.rehearsal.lock().unwrap_or_else(|e| e.into_inner()) {
-            Some(_) => Err(Error::Unsupported(what)),
-            None => Ok(()),
+    /// Refuses memory of another GPU, which this one does not keep in the order of its work.
+    fn own(&self, region: &Region) -> Result<()> {
+        match Arc::ptr_eq(&self.noted, &region.gpu().noted) {
+            true => Ok(()),
+            false => Err(Error::OtherGpu { region: region.to_string(), gpu: self.to_string() }),
         }
     }
 
-    /// Does `work` with all launches, copies and clears left out, and gives a fingerprint of them: work of the same fingerprint
-    /// is the same, to the addresses and values of its parameters. Uploads and downloads are errors meanwhile.
+    /// A thread that panicked leaves the list whole: every change is one call.
+    fn lock(&self) -> MutexGuard<'_, Vec<(ThreadId, Noted)>> {
+        self.noted.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Notes a piece of work on `memory` when this thread rehearses or records; whether it is also to be done.
+    fn note(&self, work: impl Hash, memory: impl IntoIterator<Item = Weak<Allocation>>) -> bool {
+        let mut all = self.lock();
+        let mine = all.iter_mut().rfind(|(thread, _)| *thread == thread::current().id());
+        let Some((_, noted)) = mine else { return true };
+        work.hash(&mut noted.hash);
+        for memory in memory {
+            // Other memory may come to lie at the same address.
+            memory.as_ptr().hash(&mut noted.hash);
+            if noted.recording {
+                noted.memory.push(memory);
+            }
+        }
+        noted.recording
+    }
+
+    fn not_recorded(&self, what: &'static str) -> Result<()> {
+        match self.lock().iter().any(|(thread, _)| *thread == thread::current().id()) {
+            true => Err(Error::Unsupported(what)),
+            false => Ok(()),
+        }
+    }
+
+    /// Does `work` with all launches, copies and clears of this thread left out, and gives a fingerprint of them: work of the same
+    /// fingerprint is the same, to the addresses and values of its parameters. Uploads and downloads are errors meanwhile.
+    /// What other threads do is theirs, and is done.
     ///
     /// # Errors
     /// Those of `work`.
@@ -143,19 +171,21 @@ impl Gpu {
         &self,
         work: impl FnOnce() -> std::result::Result<T, E>,
     ) -> std::result::Result<(T, u64), E> {
-        self.noting(false, work)
+        self.noting(false, work).map(|(value, noted)| (value, noted.hash.finish()))
     }
 
     fn noting<T, E>(
         &self,
         recording: bool,
         work: impl FnOnce() -> std::result::Result<T, E>,
-    ) -> std::result::Result<(T, u64), E> {
-        /// Ends the rehearsal, also when `work` panics.
-        struct End<'a>(&'a Mutex<Option<Rehearsal>>);
+    ) -> std::result::Result<(T, Noted), E> {
+        /// Ends it, also when `work` panics.
+        struct End<'a>(&'a Gpu, ThreadId);
         impl End<'_> {
-            fn noted(&self) -> Rehearsal {
-                self.0.lock().unwrap_or_else(|e| e.into_inner()).take().unwrap_or_default()
+            fn noted(&self) -> Option<Noted> {
+                let mut all = self.0.lock();
+                let mine = all.iter().rposition(|(thread, _)| *thread == self.1)?;
+                Some(all.remove(mine).1)
             }
         }
         impl Drop for End<'_> {
@@ -163,11 +193,12 @@ impl Gpu {
                 self.noted();
             }
         }
-        let end = End(&self.rehearsal);
-        let begun = Rehearsal { recording, ..Rehearsal::default() };
-        *end.0.lock().unwrap_or_else(|e| e.into_inner()) = Some(begun);
+        let end = End(self, thread::current().id());
+        self.lock().push((end.1, Noted { recording, ..Noted::default() }));
         let value = work()?;
-        Ok((value, end.noted().hash.finish()))
+        let noted = end.noted().unwrap_or_default();
+        std::mem::forget(end);
+        Ok((value, noted))
     }
 
     /// Its multiprocessors.
@@ -199,11 +230,10 @@ impl Gpu {
     /// Copies `from` to the start of `to`.
     ///
     /// # Errors
-    /// [`Error::Size`] when it does not fit, [`Error::Driver`] when the device fails.
+    /// [`Error::Size`] when it does not fit, [`Error::OtherGpu`] for memory of another, [`Error::Driver`] when the device fails.
     pub fn upload(&self, from: &[u8], to: Region) -> Result<()> {
-        fits("an upload", from.len(), to.bytes)?;
-        self.not_recorded("an upload within recorded work")?;
-        either!(self, g => g.upload(from, to.addr))
+        self.uploads(from, &to)?;
+        either!(self, g => g.upload(from, to.addr()))
     }
 
     /// Copies `from` to the start of `to` while queued work runs, none of which may use `to`. Later work may use it once
@@ -212,23 +242,30 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::upload`].
     pub fn upload_ahead(&self, from: &[u8], to: Region) -> Result<Arrival> {
-        fits("an upload", from.len(), to.bytes)?;
-        self.not_recorded("an upload within recorded work")?;
+        self.uploads(from, &to)?;
         match self.launcher {
             #[cfg(feature = "cuda")]
             Launcher::Cuda(ref g) => {
-                Ok(Arrival { gpu: self.clone(), copied: Some(g.upload_ahead(from, to.addr)?) })
+                let copied = g.upload_ahead(from, to.addr())?;
+                Ok(Arrival { copied: Some(copied), to })
             }
             #[cfg(feature = "emulator")]
             Launcher::Emulator(ref g) => {
-                g.upload(from, to.addr)?;
+                g.upload(from, to.addr())?;
                 Ok(Arrival {
-                    gpu: self.clone(),
                     #[cfg(feature = "cuda")]
                     copied: None,
+                    to,
                 })
             }
         }
+    }
+
+    /// What an upload needs.
+    fn uploads(&self, from: &[u8], to: &Region) -> Result<()> {
+        fits("an upload", from.len(), to.bytes())?;
+        self.own(to)?;
+        self.not_recorded("an upload within recorded work")
     }
 
     /// Copies the start of `from` to `to`, after all that was queued before.
@@ -236,9 +273,10 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::upload`]; also those of work queued earlier.
     pub fn download(&self, from: Region, to: &mut [u8]) -> Result<()> {
-        fits("a download", to.len(), from.bytes)?;
+        fits("a download", to.len(), from.bytes())?;
+        self.own(&from)?;
         self.not_recorded("a download within recorded work")?;
-        either!(self, g => g.download(from.addr, to))
+        either!(self, g => g.download(from.addr(), to))
     }
 
     /// Copies `from` to the start of `to`, on the device.
@@ -246,22 +284,26 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::upload`].
     pub fn copy(&self, from: Region, to: Region) -> Result<()> {
-        fits("a copy", from.bytes, to.bytes)?;
-        if !self.note(("copy", from.addr, to.addr, from.bytes)) {
+        fits("a copy", from.bytes(), to.bytes())?;
+        self.own(&from)?;
+        self.own(&to)?;
+        let work = ("copy", from.addr(), to.addr(), from.bytes());
+        if !self.note(work, [from.memory(), to.memory()]) {
             return Ok(());
         }
-        either!(self, g => g.copy(from.addr, to.addr, from.bytes))
+        either!(self, g => g.copy(from.addr(), to.addr(), from.bytes()))
     }
 
     /// Sets all bytes to zero.
     ///
     /// # Errors
-    /// [`Error::Driver`].
+    /// [`Error::OtherGpu`], [`Error::Driver`].
     pub fn clear(&self, region: Region) -> Result<()> {
-        if !self.note(("clear", region.addr, region.bytes)) {
+        self.own(&region)?;
+        if !self.note(("clear", region.addr(), region.bytes()), [region.memory()]) {
             return Ok(());
         }
-        either!(self, g => g.clear(region.addr, region.bytes))
+        either!(self, g => g.clear(region.addr(), region.bytes()))
     }
 
     /// A launch of `kernel`.
@@ -273,8 +315,10 @@ impl Gpu {
         Ok(Launch { gpu: self, kernel, spec: spec?, regions: Vec::with_capacity(8) })
     }
 
-    pub(crate) fn run(&self, launch: &Launch, grid: [usize; 3], params: &[u8]) -> Result<()> {
-        if !self.note((launch.kernel, grid, params)) {
+    pub(crate) fn run(&self, launch: &Launch, grid: [u32; 3], params: &[u8]) -> Result<()> {
+        launch.regions.iter().try_for_each(|(_, region)| self.own(region))?;
+        let memory = launch.regions.iter().map(|(_, region)| region.memory());
+        if !self.note((launch.kernel, grid, params), memory) {
             return Ok(());
         }
         either!(self, g => g.run(launch, grid, params))
@@ -297,11 +341,11 @@ impl Gpu {
         either!(self, g => g.time(work))
     }
 
-    /// Records the launches, copies and clears that `work` makes, without running them, and fingerprints them as
-    /// [`Gpu::rehearse`] does.
+    /// Records the launches, copies and clears that `work` makes on this thread, without running them, and fingerprints them as
+    /// [`Gpu::rehearse`] does. On CUDA other threads that queue work wait for the end, so `work` must not wait for them.
     ///
     /// # Errors
-    /// Those of `work`; [`Error::Unsupported`] when it uploads, downloads or waits.
+    /// Those of `work`; [`Error::Unsupported`] when it uploads, downloads, waits or records.
     pub fn record<T, E: From<Error>>(
         &self,
         work: impl FnOnce() -> std::result::Result<T, E>,
@@ -317,11 +361,14 @@ impl Gpu {
             #[cfg(feature = "emulator")]
             Launcher::Emulator(ref g) => g.record(&mut noted).map(Recording::Emulator),
         };
-        let (value, fingerprint) = match outcome {
+        let (value, Noted { hash, mut memory, .. }) = match outcome {
             Some(outcome) => outcome?,
             None => return Err(recording.err().unwrap_or(Error::Unsupported("recording")).into()),
         };
-        Ok((value, Graph { gpu: self.clone(), recording: recording?, fingerprint }))
+        memory.sort_unstable_by_key(Weak::as_ptr);
+        memory.dedup_by(|a, b| a.ptr_eq(b));
+        let fingerprint = hash.finish();
+        Ok((value, Graph { gpu: self.clone(), recording: recording?, fingerprint, memory }))
     }
 }
 
@@ -341,11 +388,11 @@ impl fmt::Debug for Gpu {
     }
 }
 
-/// An upload under way beside queued work.
+/// An upload under way beside queued work. It keeps the memory alive; dropped, it is as if joined.
 pub struct Arrival {
-    gpu: Gpu,
     #[cfg(feature = "cuda")]
     copied: Option<crate::cuda::Copied>,
+    to: Region,
 }
 
 impl Arrival {
@@ -353,30 +400,42 @@ impl Arrival {
     ///
     /// # Errors
     /// [`Error::Driver`].
-    pub fn join(&self) -> Result<()> {
-        match self.gpu.launcher {
+    pub fn join(mut self) -> Result<()> {
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        match self.to.gpu().launcher {
             #[cfg(feature = "cuda")]
-            Launcher::Cuda(ref g) => self.copied.as_ref().map_or(Ok(()), |copied| g.join(copied)),
+            Launcher::Cuda(ref g) => self.copied.take().map_or(Ok(()), |copied| g.join(&copied)),
             #[cfg(feature = "emulator")]
             Launcher::Emulator(_) => Ok(()),
         }
     }
 }
 
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        // So that the memory is not given back, to be used for something else, while the copy is under way. Nobody is left to act
+        // on a failure; it repeats one that later calls report.
+        let _ = self.wait();
+    }
+}
+
 impl fmt::Debug for Arrival {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Arrival(on {})", self.gpu)
+        write!(f, "Arrival(in {})", self.to)
     }
 }
 
 /// Work recorded by [`Gpu::record`], to run again and again with one call (on CUDA, a CUDA graph).
 ///
-/// The memory it touches must live, and keep its addresses, as long as it is run.
+/// It does not keep the memory alive that it uses, and cannot be launched once some of it was given back.
 pub struct Graph {
-    #[cfg_attr(not(feature = "emulator"), allow(dead_code))] // a recording on CUDA knows its own
     gpu: Gpu,
     recording: Recording,
     fingerprint: u64,
+    memory: Vec<Weak<Allocation>>,
 }
 
 enum Recording {
@@ -395,8 +454,14 @@ impl Graph {
     /// Queues all of it.
     ///
     /// # Errors
-    /// As [`Launch::run`].
+    /// [`Error::Gone`] when memory that it uses was given back; else as [`Launch::run`].
     pub fn launch(&self) -> Result<()> {
+        // Alive until all is queued.
+        let memory: Option<Vec<_>> = self.memory.iter().map(Weak::upgrade).collect();
+        let _memory = memory.ok_or(Error::Gone)?;
+        if !self.gpu.note(("graph", self.fingerprint), self.memory.iter().cloned()) {
+            return Ok(());
+        }
         match self.recording {
             #[cfg(feature = "cuda")]
             Recording::Cuda(ref r) => r.launch(),

@@ -64,14 +64,21 @@ impl Launch<'_> {
     }
 
     fn name(&mut self, access: Access, region: Region) -> u64 {
+        let addr = region.addr();
         self.regions.push((access, region));
-        region.addr
+        addr
     }
 
     /// Runs the kernel on a grid of blocks. On CUDA this only queues it; a fault shows at the next synchronization.
     ///
+    /// Addresses in `params` are to be those that [`Launch::read`] and its siblings gave, and sizes to fit them. The emulator
+    /// holds each access of the kernel to the regions named. A GPU does not: there a kernel with wrong parameters can touch
+    /// whatever the device can reach, which is other memory of this process on the device, its pinned host memory, and on
+    /// systems where GPU and CPU share page tables all of its memory. So each kernel is tried on the emulator first.
+    ///
     /// # Errors
-    /// [`Error::Params`] when `params` is not what the kernel takes, [`Error::Launch`] when the device refuses.
+    /// [`Error::Params`] when `params` is not what the kernel takes, [`Error::OtherGpu`] when a region is of another GPU,
+    /// [`Error::Launch`] when the device refuses.
     pub fn run<P: NoUninit>(self, grid: [usize; 3], params: &P) -> Result<()> {
         let Spec { params: expected, .. } = self.spec;
         let found = size_of::<P>();
@@ -81,14 +88,40 @@ impl Launch<'_> {
         if grid.contains(&0) {
             return Ok(());
         }
-        self.gpu.run(&self, grid, bytes_of(params)).map_err(|cause| match cause {
+        let run = || self.gpu.run(&self, blocks(grid)?, bytes_of(params));
+        run().map_err(|cause| match cause {
             Error::Driver { cause, .. } => self.failed(grid, cause),
             other => other,
         })
     }
 
-    pub(crate) fn failed(&self, grid: [usize; 3], cause: String) -> Error {
+    fn failed(&self, grid: [usize; 3], cause: String) -> Error {
         let regions: Vec<String> = self.regions.iter().map(|(_, r)| r.to_string()).collect();
         Error::Launch { kernel: self.kernel, grid, regions: regions.join(", "), cause }
+    }
+}
+
+/// A grid within the limits of all devices: 2³¹ − 1 blocks along the first axis, 65535 along the others.
+fn blocks(grid: [usize; 3]) -> Result<[u32; 3]> {
+    let axis = |i: usize, limit: usize| {
+        let blocks = u32::try_from(grid[i]).ok().filter(|_| grid[i] <= limit);
+        blocks.ok_or_else(|| Error::Driver {
+            call: "a launch",
+            cause: format!("a grid may have {limit} blocks along axis {i}"),
+        })
+    };
+    Ok([axis(0, i32::MAX as usize)?, axis(1, 65535)?, axis(2, 65535)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::blocks;
+
+    #[test]
+    fn a_grid_has_limits() {
+        assert_eq!(blocks([1 << 20, 65535, 1]), Ok([1 << 20, 65535, 1]));
+        for grid in [[1 << 31, 1, 1], [1, 65536, 1], [1, 1, 1 << 16], [1, 1 << 32, 1]] {
+            assert!(blocks(grid).is_err_and(|e| e.to_string().contains("a grid may have")), "{grid:?}");
+        }
     }
 }

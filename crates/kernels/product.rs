@@ -3,7 +3,7 @@
 use crate::{Error, Region, Result};
 
 /// A factor, row-major in bf16.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Factor {
     /// Where it lies.
     pub region: Region,
@@ -14,7 +14,7 @@ pub struct Factor {
 }
 
 /// c = α a b + β c with a [m, k], b [k, n], c [m, n]; sums in f32. With β = 0 c is not read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Product {
     /// m, n, k.
     pub dims: [usize; 3],
@@ -45,17 +45,17 @@ impl Product {
     /// Whether all of it lies inside its regions.
     pub(crate) fn check(&self) -> Result<()> {
         let [m, n, k] = self.dims;
-        inside("factor a of a product", self.a.stored(m, k), self.a.ld, 2, self.a.region)?;
-        inside("factor b of a product", self.b.stored(k, n), self.b.ld, 2, self.b.region)?;
-        inside("the result of a product", [m, n], self.ldc, if self.wide { 4 } else { 2 }, self.c)
+        inside("factor a of a product", self.a.stored(m, k), self.a.ld, 2, self.a.region.bytes())?;
+        inside("factor b of a product", self.b.stored(k, n), self.b.ld, 2, self.b.region.bytes())?;
+        inside("the result of a product", [m, n], self.ldc, if self.wide { 4 } else { 2 }, self.c.bytes())
     }
 
     /// All that two products which are the same have in common.
     #[cfg_attr(not(feature = "cublaslt"), allow(dead_code))]
     pub(crate) fn fingerprint(&self) -> impl std::hash::Hash {
-        let factor = |f: &Factor| (f.region.addr, f.ld, f.transposed);
+        let factor = |f: &Factor| (f.region.addr(), f.ld, f.transposed);
         let scales = [self.alpha, self.beta].map(f32::to_bits);
-        ("cublasLt", self.dims, factor(&self.a), factor(&self.b), self.c.addr, self.ldc, self.wide, scales)
+        ("cublasLt", self.dims, factor(&self.a), factor(&self.b), self.c.addr(), self.ldc, self.wide, scales)
     }
 }
 
@@ -64,17 +64,17 @@ fn inside(
     [rows, cols]: [usize; 2],
     ld: usize,
     element: usize,
-    region: Region,
+    found: usize,
 ) -> Result<()> {
-    let narrow = Error::Size { what, bytes: cols * element, found: ld * element };
     if rows == 0 || cols == 0 {
         return Ok(());
     }
+    let size = |elements: Option<usize>| elements.and_then(|n| n.checked_mul(element)).unwrap_or(usize::MAX);
     if ld < cols {
-        return Err(narrow);
+        return Err(Error::Size { what, bytes: size(Some(cols)), found: size(Some(ld)) });
     }
-    let bytes = ((rows - 1) * ld + cols) * element;
-    if bytes > region.bytes { Err(Error::Size { what, bytes, found: region.bytes }) } else { Ok(()) }
+    let bytes = size((rows - 1).checked_mul(ld).and_then(|start| start.checked_add(cols)));
+    if bytes > found { Err(Error::Size { what, bytes, found }) } else { Ok(()) }
 }
 
 /// Who does products that nothing is fused to.
@@ -131,9 +131,13 @@ mod tests {
 
     #[test]
     fn a_product_stays_inside_its_regions() {
-        let outcome = |bytes, ld| inside("m", [3, 4], ld, 2, crate::memory::region_for_tests(bytes));
+        let outcome = |bytes, ld| inside("m", [3, 4], ld, 2, bytes);
         assert_eq!(outcome(40, 8), Ok(()));
         assert_eq!(outcome(39, 8), Err(Error::Size { what: "m", bytes: 40, found: 39 }));
         assert_eq!(outcome(40, 3), Err(Error::Size { what: "m", bytes: 8, found: 6 }));
+        // (3 - 1) * 2^63 and 2^63 * 2 are 0 in 64 bits.
+        let size = |found| Err(Error::Size { what: "m", bytes: usize::MAX, found });
+        assert_eq!(outcome(40, 1 << 63), size(40));
+        assert_eq!(inside("m", [1, 1 << 63], 1 << 63, 2, 0), size(0));
     }
 }

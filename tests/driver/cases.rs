@@ -1,5 +1,10 @@
 //! What the children of `tests/driver.rs` do; their files of kernels hold `standin_add`.
 
+use std::sync::mpsc::channel;
+use std::thread;
+
+use pheye_tensor::{Arena, Device};
+
 use super::*;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -92,4 +97,54 @@ pub fn failures() -> Result<String> {
         failed += 1;
     }
     Ok(format!("{failed} failed, then {:?}", work_on(&gpu)?))
+}
+
+/// Two threads on one GPU: one rehearses and records, the other queues what is to be done.
+pub fn threads() -> Result<String> {
+    let gpu = Gpu::open("cuda")?;
+    let (x, y) = (gpu.alloc(64)?, gpu.alloc(128)?);
+    let (of_one, of_other) = (
+        || add(&gpu, 1, &x, &y),
+        |blocks| {
+            (0..10).try_for_each(|_| {
+                drop(gpu.alloc(100)?);
+                add(&gpu, blocks, &x, &y)
+            })
+        },
+    );
+    gpu.rehearse::<_, Error>(|| {
+        of_one()?;
+        thread::scope(|scope| scope.spawn(|| of_other(2)).join().expect("no panic"))?;
+        of_one()
+    })?;
+    thread::scope(|scope| {
+        let (started, wait) = channel();
+        let mut other = None;
+        let ((), graph) = gpu.record::<_, Error>(|| {
+            of_one()?;
+            other = Some(scope.spawn(move || {
+                let _ = started.send(());
+                of_other(3)
+            }));
+            let _ = wait.recv();
+            // Time to queue something, were it let.
+            thread::sleep(Duration::from_millis(30));
+            of_one()
+        })?;
+        other.map_or(Ok(()), |other| other.join().expect("no panic"))?;
+        graph.launch()
+    })?;
+    gpu.synchronize()?;
+    Ok("done".to_owned())
+}
+
+/// Buffers of these sizes from one arena, each given back before the next.
+pub fn arena(sizes: &str) -> Result<String> {
+    let gpu = Gpu::open("cuda")?;
+    let arena = Arena::of(&Device::Gpu(gpu));
+    let sizes: Vec<usize> = sizes.split(' ').map(|size| size.parse().expect("a size")).collect();
+    for &size in &sizes {
+        arena.take(size).map_err(|error| error.gpu().cloned().expect("an error of the GPU"))?;
+    }
+    Ok(format!("{} buffers, one after another", sizes.len()))
 }

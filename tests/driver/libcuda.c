@@ -7,6 +7,7 @@
  *
  * An image of the tests' own is a fatbin's header and lines `NAME THREADS SHARED PARAMS X Y Z BYTES`, the last being the size of
  * the kernel's record (0: it has none). Any other image has every kernel, of 128 threads and 8 bytes of parameters. */
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,16 @@
 typedef int Result;
 enum { OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500 };
 
-/* What is alive. A test runs it on one thread at a time. */
+/* Held during each call: threads may call at once. */
+static pthread_mutex_t calls = PTHREAD_MUTEX_INITIALIZER;
+
+static void end_call(int *unused) { pthread_mutex_unlock(&calls); }
+
+#define ONE_CALL                                                                                                                  \
+    __attribute__((cleanup(end_call))) int one_call = pthread_mutex_lock(&calls);                                                 \
+    (void)one_call
+
+/* What is alive. */
 static struct {
     long streams, events, modules, allocations, pinned, graphs, programs, contexts;
 } live;
@@ -61,6 +71,7 @@ static Result enter(const char *name, int waits) {
 
 #define CALL(name, parameters, body)                                                                                              \
     Result name parameters {                                                                                                      \
+        ONE_CALL;                                                                                                                 \
         Result failed = enter(#name, strstr(#name, "Synchronize") != NULL);                                                       \
         if (failed) return failed;                                                                                                \
         body;                                                                                                                     \
@@ -78,6 +89,7 @@ CALL(cuDevicePrimaryCtxRetain, (void **context, int device), (*context = (void *
 CALL(cuCtxSetCurrent, (void *context), )
 
 Result cuDeviceGetAttribute(int *value, int attribute, int device) {
+    ONE_CALL;
     Result failed = enter("cuDeviceGetAttribute", 0);
     if (failed) return failed;
     long capability = number("STANDIN_CAPABILITY", 90);
@@ -92,6 +104,7 @@ Result cuDeviceGetAttribute(int *value, int attribute, int device) {
 }
 
 Result cuDevicePrimaryCtxRelease_v2(int device) {
+    ONE_CALL;
     char text[256];
     live.contexts--;
     snprintf(text, sizeof text, "left: %ld streams, %ld events, %ld modules, %ld allocations, %ld pinned, %ld graphs, %ld programs, %ld contexts",
@@ -148,6 +161,7 @@ CALL(cuEventSynchronize, (void *event), )
 CALL(cuEventElapsedTime, (float *milliseconds, void *from, void *to), *milliseconds = 0.25f)
 
 Result cuStreamEndCapture(void *stream, void **graph) {
+    ONE_CALL;
     recording = NULL;
     Result failed = enter("cuStreamEndCapture", 0);
     *graph = failed ? NULL : malloc(1);
@@ -200,6 +214,7 @@ static Kernel *find(Module *module, const char *name) {
 }
 
 Result cuModuleLoadData(Module **module, const void *image) {
+    ONE_CALL;
     Result failed = enter("cuModuleLoadData", 0);
     if (failed) return failed;
     const char *text = (const char *)image + *(const uint16_t *)((const char *)image + 6);
@@ -225,6 +240,7 @@ Result cuModuleLoadData(Module **module, const void *image) {
 CALL(cuModuleUnload, (Module *module), (free(module), live.modules--))
 
 Result cuModuleGetFunction(Kernel **function, Module *module, const char *name) {
+    ONE_CALL;
     Result failed = enter("cuModuleGetFunction", 0);
     if (failed) return failed;
     *function = find(module, name);
@@ -232,6 +248,7 @@ Result cuModuleGetFunction(Kernel **function, Module *module, const char *name) 
 }
 
 Result cuModuleGetGlobal_v2(uint64_t *addr, size_t *bytes, Module *module, const char *name) {
+    ONE_CALL;
     Result failed = enter("cuModuleGetGlobal_v2", 0);
     if (failed) return failed;
     char kernel[128];
@@ -249,6 +266,7 @@ CALL(cuFuncSetAttribute, (Kernel *function, int attribute, int value), )
 
 Result cuLaunchKernel(Kernel *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                       void *stream, void **parameters, void **extra) {
+    ONE_CALL;
     Result failed = enter("cuLaunchKernel", 0);
     if (failed) return failed;
     char text[256];

@@ -53,7 +53,7 @@ fn key(p: &Product) -> Key {
         lds: [p.a.ld, p.b.ld, p.ldc],
         transposed: [p.a.transposed, p.b.transposed],
         wide: p.wide,
-        aligned: [p.a.region, p.b.region, p.c].map(|r| 1 << r.addr.trailing_zeros().min(8)),
+        aligned: [&p.a.region, &p.b.region, &p.c].map(|r| 1 << r.addr().trailing_zeros().min(8)),
     }
 }
 
@@ -124,7 +124,7 @@ impl Cuda {
             matrices: &plan.matrices,
             algorithm: &plan.algorithm,
             scales: [p.alpha, p.beta],
-            addrs: [p.b.region.addr, p.a.region.addr, p.c.addr].map(at),
+            addrs: [p.b.region.addr(), p.a.region.addr(), p.c.addr()].map(at),
             workspace: (at(blas.workspace), WORKSPACE),
             stream: self.stream.handle().cast(),
         };

@@ -103,7 +103,7 @@ impl Recording {
     /// Queues all of it.
     pub(crate) fn launch(&self) -> Result<()> {
         let mut state = self.cuda.enter()?;
-        // SAFETY: graph and stream live; that the memory it touches lives is what `Graph` asks of its user.
+        // SAFETY: graph and stream live; `Graph` holds the memory that it touches.
         unsafe { result::graph::launch(self.graph, self.cuda.stream.handle()) }
             .map_err(|error| state.failed("cuGraphLaunch", error))?;
         if state.recorder.is_some() {

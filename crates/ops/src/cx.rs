@@ -14,17 +14,15 @@ pub struct Cx {
     /// Where outputs and scratch memory come from.
     pub arena: Arena,
     tables: Arc<Mutex<Tables>>,
+    /// Of work that is rehearsed or recorded, its tables by their order, since their contents change from one replay to the next.
+    slots: Arc<Mutex<Option<Slots>>>,
 }
 
 /// Small arrays of integers on the GPU: row numbers, spans, token ids.
 #[derive(Debug, Default)]
 struct Tables {
     by_content: HashMap<Vec<u32>, (Tensor, u64)>,
-    /// The dropout stream: its memory, and what is in it.
-    stream: Option<(Tensor, u64)>,
     clock: u64,
-    /// While work is rehearsed or recorded: its tables by their order, since their contents change from one replay to the next.
-    slots: Option<Slots>,
 }
 
 /// Tables of recorded work: memory that stays, and what is to be in it.
@@ -69,7 +67,7 @@ impl Cx {
     /// A context with an arena of its own.
     pub fn new(device: Device) -> Cx {
         let arena = Arena::of(&device);
-        Cx { device, arena, tables: Arc::default() }
+        Cx { device, arena, tables: Arc::default(), slots: Arc::default() }
     }
 
     /// A context on the CPU.
@@ -134,26 +132,16 @@ impl Cx {
     /// # Errors
     /// When the context is not on a GPU, or it has no memory left.
     pub fn table(&self, words: &[u32]) -> Result<Region> {
-        let mut tables = self.lock();
-        if let Some(slots) = &mut tables.slots {
+        if let Some(slots) = &mut *lock(&self.slots) {
             return self.slot(slots, words);
         }
-        tables.clock += 1;
-        let now = tables.clock;
-        if let Some((tensor, used)) = tables.by_content.get_mut(words) {
-            *used = now;
+        if let Some(tensor) = lock(&self.tables).find(words) {
             return Ok(tensor.region()?);
         }
-        if tables.by_content.len() >= TABLES {
-            // The half that was used longest ago.
-            let mut ages: Vec<u64> = tables.by_content.values().map(|(_, used)| *used).collect();
-            let middle = ages.len() / 2;
-            let (_, &mut limit, _) = ages.select_nth_unstable(middle);
-            tables.by_content.retain(|_, (_, used)| *used >= limit);
-        }
+        // Without the lock: the GPU may make this thread wait for another, which may want a table too.
         let tensor = self.words(words)?;
         let region = tensor.region()?;
-        tables.by_content.insert(words.to_vec(), (tensor, now));
+        lock(&self.tables).keep(words, tensor);
         Ok(region)
     }
 
@@ -162,30 +150,7 @@ impl Cx {
     /// # Errors
     /// As [`Cx::table`].
     pub fn stream(&self, stream: u64) -> Result<Region> {
-        let mut tables = self.lock();
-        let words = [stream as u32, (stream >> 32) as u32];
-        if let Some(slots) = &mut tables.slots {
-            return self.slot(slots, &words);
-        }
-        match &mut tables.stream {
-            Some((tensor, held)) => {
-                if *held != stream {
-                    self.write_words(&words, tensor)?;
-                    *held = stream;
-                }
-                Ok(tensor.region()?)
-            }
-            None => {
-                let tensor = self.words(&words)?;
-                let region = tensor.region()?;
-                tables.stream = Some((tensor, stream));
-                Ok(region)
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(|e| e.into_inner())
+        self.table(&[stream as u32, (stream >> 32) as u32])
     }
 
     /// The next table of the work, or an earlier one of the same content.
@@ -215,8 +180,9 @@ impl Cx {
     }
 
     /// Does `work`, on a GPU by a recording where there is one of the same launches on the same memory: then a single call
-    /// queues all of them. Tables may differ in content from one time to the next. `work` may run several times over, and
-    /// must not read results; on the CPU it simply runs, as one [`Cx::pass`].
+    /// queues all of them. Tables may differ in content from one time to the next; they belong to the context that `work` is
+    /// given. `work` may run several times over, and must not read results, nor wait for other threads that use the GPU; on the
+    /// CPU it simply runs, as one [`Cx::pass`].
     ///
     /// # Errors
     /// Those of `work`, which are [`pheye_tensor::GpuError::Unsupported`] when it uploads or downloads.
@@ -226,39 +192,43 @@ impl Cx {
         mut work: impl FnMut(&Cx) -> Result<T, E> + Send,
     ) -> Result<T, E> {
         let Device::Gpu(gpu) = &self.device else { return self.pass(|| work(self)) };
-        let begin = |memory| self.lock().slots = Some(Slots { memory, words: Vec::new() });
-        let end = || self.lock().slots.take().unwrap_or_default();
-        begin(std::mem::take(&mut graphs.memory));
-        let rehearsed = gpu.rehearse(|| work(self));
-        let slots = end();
+        // Other threads must not get memory of the work before the work is queued.
+        let _hold = self.arena.hold();
+        let inside = |memory: Vec<Tensor>| {
+            let slots = Slots { memory, words: Vec::new() };
+            Cx { slots: Arc::new(Mutex::new(Some(slots))), ..self.clone() }
+        };
+        let cx = inside(std::mem::take(&mut graphs.memory));
+        let rehearsed = gpu.rehearse(|| work(&cx));
+        let Slots { words, memory } = cx.end();
+        graphs.memory = memory;
         let (value, fingerprint) = rehearsed?;
-        for (words, memory) in slots.words.iter().zip(&slots.memory) {
+        for (words, memory) in words.iter().zip(&graphs.memory) {
             self.write_words(words, memory)?;
         }
-        let value = match graphs.recorded.get(&fingerprint) {
-            Some(graph) => {
-                graph.launch().map_err(Error::from)?;
-                graphs.memory = slots.memory;
-                value
-            }
-            None => {
-                drop(value);
-                if graphs.recorded.len() >= RECORDINGS {
-                    graphs.recorded.clear();
-                }
-                begin(slots.memory);
-                let recorded = gpu.record(|| work(self).map_err(Attempt::Work));
-                graphs.memory = end().memory;
-                let (value, graph) = recorded.map_err(|e| match e {
-                    Attempt::Work(e) => e,
-                    Attempt::Gpu(e) => E::from(e.into()),
-                })?;
-                graph.launch().map_err(Error::from)?;
-                graphs.recorded.insert(graph.fingerprint(), graph);
-                value
-            }
-        };
+        if let Some(graph) = graphs.recorded.get(&fingerprint) {
+            graph.launch().map_err(Error::from)?;
+            return Ok(value);
+        }
+        drop(value);
+        if graphs.recorded.len() >= RECORDINGS {
+            graphs.recorded.clear();
+        }
+        let cx = inside(std::mem::take(&mut graphs.memory));
+        let recorded = gpu.record(|| work(&cx).map_err(Attempt::Work));
+        graphs.memory = cx.end().memory;
+        let (value, graph) = recorded.map_err(|e| match e {
+            Attempt::Work(e) => e,
+            Attempt::Gpu(e) => E::from(e.into()),
+        })?;
+        graph.launch().map_err(Error::from)?;
+        graphs.recorded.insert(graph.fingerprint(), graph);
         Ok(value)
+    }
+
+    /// The tables of rehearsed or recorded work, which are over.
+    fn end(&self) -> Slots {
+        lock(&self.slots).take().unwrap_or_default()
     }
 
     fn words(&self, words: &[u32]) -> Result<Tensor> {
@@ -275,6 +245,31 @@ impl Cx {
         }
         Ok(())
     }
+}
+
+impl Tables {
+    fn find(&mut self, words: &[u32]) -> Option<Tensor> {
+        self.clock += 1;
+        let (tensor, used) = self.by_content.get_mut(words)?;
+        *used = self.clock;
+        Some(tensor.clone())
+    }
+
+    fn keep(&mut self, words: &[u32], tensor: Tensor) {
+        if self.by_content.len() >= TABLES {
+            // The half that was used longest ago.
+            let mut ages: Vec<u64> = self.by_content.values().map(|(_, used)| *used).collect();
+            let middle = ages.len() / 2;
+            let (_, &mut limit, _) = ages.select_nth_unstable(middle);
+            self.by_content.retain(|_, (_, used)| *used >= limit);
+        }
+        self.by_content.insert(words.to_vec(), (tensor, self.clock));
+    }
+}
+
+/// What a thread that panicked leaves is whole: every change is one call.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// Why a recording failed.

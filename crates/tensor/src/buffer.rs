@@ -23,17 +23,18 @@ impl Lines {
     /// From so many bytes on, pages of their own.
     const PAGES: usize = 4 << 20;
 
-    pub(crate) fn zeroed(count: usize) -> Lines {
-        let bytes = count * size_of::<Line>();
+    /// None when the system has no memory left.
+    pub(crate) fn zeroed(count: usize) -> Option<Lines> {
+        let bytes = count.checked_mul(size_of::<Line>())?;
         if bytes >= Lines::PAGES
             && let Ok(pages) = MmapMut::map_anon(bytes)
         {
             // Advice that the system may leave aside.
             #[cfg(target_os = "linux")]
             let _ = pages.advise(memmap2::Advice::HugePage);
-            return Lines::Pages(pages);
+            return Some(Lines::Pages(pages));
         }
-        Lines::Heap(bytemuck::zeroed_vec(count))
+        bytemuck::allocation::try_zeroed_vec(count).ok().map(Lines::Heap)
     }
 }
 
@@ -144,7 +145,12 @@ pub(crate) fn detached_gpu(gpu: &Gpu, bytes: usize) -> Result<Arc<Buffer>> {
 }
 
 /// Host memory of its own, outside any arena.
+///
+/// # Panics
+/// When there is none.
 pub(crate) fn detached(bytes: usize) -> Arc<Buffer> {
-    let lines = Lines::zeroed(bytes.div_ceil(size_of::<Line>()));
+    let Some(lines) = Lines::zeroed(bytes.div_ceil(size_of::<Line>())) else {
+        panic!("out of memory: {bytes} bytes more are needed");
+    };
     Arc::new(Buffer::Cpu(CpuBuffer { lines, home: Weak::new() }))
 }

@@ -26,11 +26,11 @@ impl DType {
         }
     }
 
-    /// Bytes of all elements of a tensor, and of their factors if it has some.
+    /// Bytes of all elements of a tensor, and of their factors if it has some; the largest number when they are more.
     pub fn storage(self, shape: Shape) -> usize {
         match self {
-            DType::F32 | DType::Bf16 => shape.elements() * self.size(),
-            DType::Int8 => factors(shape) + 4 * shape.rows(),
+            DType::F32 | DType::Bf16 => shape.elements().saturating_mul(self.size()),
+            DType::Int8 => factors(shape).saturating_add(shape.rows().saturating_mul(4)),
         }
     }
 
@@ -63,5 +63,5 @@ pub enum Slice<'a> {
 
 /// Where the factors of an int8 tensor begin, in bytes.
 pub(crate) fn factors(shape: Shape) -> usize {
-    shape.elements().next_multiple_of(4)
+    shape.elements().checked_next_multiple_of(4).unwrap_or(usize::MAX)
 }

@@ -61,6 +61,12 @@ pub enum Error {
         /// Where it is needed.
         expected: &'static str,
     },
+    /// The host has no memory left.
+    #[error("out of memory: {bytes} bytes more are needed")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// A GPU could not be opened, or what it was asked for failed.
     #[error(transparent)]
     Gpu(#[from] pheye_kernels::Error),

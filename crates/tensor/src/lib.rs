@@ -16,7 +16,7 @@ mod shape;
 mod source;
 mod tensor;
 
-pub use arena::{Arena, ArenaStats};
+pub use arena::{Arena, ArenaStats, Hold};
 pub use buffer::Buffer;
 pub use device::Device;
 pub use dtype::{DType, Slice};

@@ -20,9 +20,9 @@ impl Shape {
         &self.dims[..self.rank]
     }
 
-    /// Number of elements; 1 for a scalar.
+    /// Number of elements; 1 for a scalar. The largest number when they are more: no memory has so many.
     pub fn elements(&self) -> usize {
-        self.dims().iter().product()
+        product(self.dims())
     }
 
     /// The innermost dimension; 1 for a scalar.
@@ -30,9 +30,9 @@ impl Shape {
         self.dims().last().copied().unwrap_or(1)
     }
 
-    /// All dimensions but the innermost, multiplied.
+    /// All dimensions but the innermost, multiplied; as [`Shape::elements`], never wrapping.
     pub fn rows(&self) -> usize {
-        self.dims().split_last().map_or(1, |(_, outer)| outer.iter().product())
+        self.dims().split_last().map_or(1, |(_, outer)| product(outer))
     }
 
     /// This shape with the innermost dimension replaced.
@@ -43,6 +43,10 @@ impl Shape {
         self.dims[self.rank - 1] = cols;
         self
     }
+}
+
+fn product(dims: &[usize]) -> usize {
+    if dims.contains(&0) { 0 } else { dims.iter().fold(1, |product, &dim| product.saturating_mul(dim)) }
 }
 
 impl<const N: usize> From<[usize; N]> for Shape {
@@ -63,5 +67,23 @@ impl fmt::Display for Shape {
 impl fmt::Debug for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.dims(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+
+    #[test]
+    fn sizes_never_wrap() {
+        // 2^32 * 2^32, and in bytes 2^62 * 4, are 0 in 64 bits.
+        let huge = Shape::from([1 << 32, 1 << 32, 3]);
+        assert_eq!((huge.elements(), huge.rows()), (usize::MAX, usize::MAX));
+        assert_eq!(Shape::from([usize::MAX, usize::MAX, 0]).elements(), 0);
+        assert_eq!(DType::F32.storage(Shape::from([1 << 62])), usize::MAX);
+        assert_eq!(DType::Int8.storage(huge), usize::MAX);
+        assert_eq!(DType::Int8.storage(Shape::from([1 << 62, 1])), usize::MAX);
+        assert_eq!(DType::Int8.storage(Shape::from([3, 5])), 16 + 12);
     }
 }

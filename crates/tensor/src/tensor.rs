@@ -24,7 +24,7 @@ impl Tensor {
     /// A tensor in arena memory, its contents unspecified: the caller writes every element.
     ///
     /// # Errors
-    /// [`Error::Gpu`] when a GPU has no memory left.
+    /// As [`Arena::take`].
     pub fn empty(arena: &Arena, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let shape = shape.into();
         Ok(Tensor { buffer: arena.take(dtype.storage(shape))?, start: 0, shape, dtype })
@@ -33,7 +33,7 @@ impl Tensor {
     /// A tensor of zeros in memory of its own on `device`.
     ///
     /// # Errors
-    /// As [`Tensor::empty`].
+    /// [`Error::Gpu`] when a GPU has no memory left.
     pub fn zeros_on(device: &Device, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let Device::Gpu(gpu) = device else { return Ok(Tensor::zeros(shape, dtype)) };
         let shape = shape.into();
@@ -227,7 +227,7 @@ impl Tensor {
         let cols = self.shape.cols();
         let view = Shape::from([rows.len(), cols]);
         if rows.end > self.shape.rows() || rows.start > rows.end || self.dtype == DType::Int8 {
-            return Err(Error::View { shape: self.shape, view, start: rows.start * cols });
+            return Err(Error::View { shape: self.shape, view, start: rows.start.saturating_mul(cols) });
         }
         Ok(Tensor { start: self.start + rows.start * cols, shape: view, ..self.clone() })
     }
@@ -238,7 +238,8 @@ impl Tensor {
     /// [`Error::View`] when there are fewer.
     pub fn view(&self, start: usize, shape: impl Into<Shape>) -> Result<Tensor> {
         let view = shape.into();
-        if start + view.elements() > self.shape.elements() || self.dtype == DType::Int8 {
+        let end = start.checked_add(view.elements());
+        if end.is_none_or(|end| end > self.shape.elements()) || self.dtype == DType::Int8 {
             return Err(Error::View { shape: self.shape, view, start });
         }
         Ok(Tensor { start: self.start + start, shape: view, ..self.clone() })

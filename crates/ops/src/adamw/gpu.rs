@@ -84,7 +84,7 @@ fn table(cx: &Cx, control: &Control) -> Result<Region> {
     cx.table(bytemuck::cast_slice(bytemuck::bytes_of(control)))
 }
 
-pub(super) fn step(gpu: &Gpu, flat: &Flat, control: Region) -> Result<()> {
+pub(super) fn step(gpu: &Gpu, flat: &Flat, control: &Region) -> Result<()> {
     let dtype = flat.m.dtype();
     let mut l = gpu.launch(by_dtype(dtype, "adamw_bf16", "adamw_f32"))?;
     let n = flat.p.shape().elements();
@@ -94,7 +94,7 @@ pub(super) fn step(gpu: &Gpu, flat: &Flat, control: Region) -> Result<()> {
         m: l.update(typed(&flat.m, dtype)?),
         v: l.update(typed(&flat.v, dtype)?),
         g: l.read(typed(&flat.g, DType::F32)?),
-        control: l.read(control),
+        control: l.read(control.clone()),
         norm: flat.norm.map_or(Ok(0), |norm| typed(norm, DType::F32).map(|r| l.read(r)))?,
         n: n as u64,
     };

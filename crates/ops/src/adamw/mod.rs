@@ -71,7 +71,7 @@ pub fn step(
                 gpu::step(
                     gpu,
                     &gpu::Flat { p: &p.value, half: p.half.as_ref(), m, v, g, norm: None },
-                    control,
+                    &control,
                 )?;
             }
             Ok(())
@@ -111,7 +111,7 @@ pub fn queue_step(
     let control = gpu::control(cx, &numbers(hp, step, 1.0), step, None)?;
     let (m, v, g) = (moments.m.clone(), moments.v.clone(), grads.flat.clone());
     let flat = gpu::Flat { p: &masters.values, half: Some(&masters.halves), m, v, g, norm: Some(norm) };
-    gpu::step(gpu, &flat, control)
+    gpu::step(gpu, &flat, &control)
 }
 
 /// Moments as long as the gradients, of one type.

@@ -99,7 +99,7 @@ pub(super) fn matrix(t: &Tensor) -> Result<Region> {
         return Err(pheye_tensor::Error::DType { shape, found, expected }.into());
     }
     let region = t.region()?;
-    if !region.addr.is_multiple_of(16) || !t.shape().cols().is_multiple_of(8) {
+    if !region.addr().is_multiple_of(16) || !t.shape().cols().is_multiple_of(8) {
         return Err(range(
             "place of a matrix",
             t.shape().to_string(),

@@ -83,7 +83,6 @@ struct SumParams {
 }
 
 /// Which pictures have which caption, and what each counts.
-#[derive(Clone, Copy)]
 struct Pairs {
     labels: Region,
     counts: Region,
@@ -116,8 +115,8 @@ pub(super) fn run(
     let scale = log_scale.exp();
     let (i, t) = (Unit::new(cx, gpu, images)?, Unit::new(cx, gpu, texts)?);
     let z = product(cx, gpu, scale, Matrix::of(&i.rows), Matrix::of(&t.rows).transposed())?;
-    let lines = lines(cx, gpu, &z, pairs)?;
-    let (dz, dots) = grad(cx, gpu, &z, &lines, pairs)?;
+    let lines = lines(cx, gpu, &z, &pairs)?;
+    let (dz, dots) = grad(cx, gpu, &z, &lines, &pairs)?;
     let dimages = product(cx, gpu, scale, Matrix::of(&dz), Matrix::of(&t.rows))?;
     let dtexts = product(cx, gpu, scale, Matrix::of(&dz).transposed(), Matrix::of(&i.rows))?;
     let (dimages, dtexts) = (i.backward(cx, gpu, &dimages, images)?, t.backward(cx, gpu, &dtexts, texts)?);
@@ -208,13 +207,13 @@ fn product(cx: &Cx, gpu: &Gpu, scale: f32, a: Matrix, b: Matrix) -> Result<Tenso
 }
 
 /// Largest value, Σ exp and loss of each row of z, then of each column.
-fn lines(cx: &Cx, gpu: &Gpu, z: &Tensor, pairs: Pairs) -> Result<Tensor> {
+fn lines(cx: &Cx, gpu: &Gpu, z: &Tensor, pairs: &Pairs) -> Result<Tensor> {
     let lines = cx.empty_f32([pairs.b + pairs.c, 3])?;
     let mut l = gpu.launch("contrastive_lines_f32")?;
     let p = LinesParams {
         z: l.read(z.region()?),
-        labels: l.read(pairs.labels),
-        counts: l.read(pairs.counts),
+        labels: l.read(pairs.labels.clone()),
+        counts: l.read(pairs.counts.clone()),
         lines: l.write(lines.region()?),
         b: pairs.b as i32,
         c: pairs.c as i32,
@@ -226,13 +225,13 @@ fn lines(cx: &Cx, gpu: &Gpu, z: &Tensor, pairs: Pairs) -> Result<Tensor> {
 }
 
 /// dz [b, c], and z·dz summed over each row.
-fn grad(cx: &Cx, gpu: &Gpu, z: &Tensor, lines: &Tensor, pairs: Pairs) -> Result<(Tensor, Tensor)> {
+fn grad(cx: &Cx, gpu: &Gpu, z: &Tensor, lines: &Tensor, pairs: &Pairs) -> Result<(Tensor, Tensor)> {
     let (dz, dots) = (cx.empty_f32(z.shape())?, cx.empty_f32([pairs.b])?);
     let mut l = gpu.launch("contrastive_grad_f32")?;
     let p = GradParams {
         z: l.read(z.region()?),
-        labels: l.read(pairs.labels),
-        counts: l.read(pairs.counts),
+        labels: l.read(pairs.labels.clone()),
+        counts: l.read(pairs.counts.clone()),
         lines: l.read(lines.region()?),
         dz: l.write(dz.region()?),
         dots: l.write(dots.region()?),

@@ -41,7 +41,7 @@ fn choose(gpu: &Gpu, v: &Variants, dtype: DType, cols: usize, addresses: &[u64])
 
 /// Addresses of tensors that are there.
 fn addresses(tensors: &[Option<&Tensor>]) -> Result<Vec<u64>> {
-    tensors.iter().flatten().map(|t| Ok(t.region()?.addr)).collect()
+    tensors.iter().flatten().map(|t| Ok(t.region()?.addr())).collect()
 }
 
 /// Blocks for `rows` rows, `each` to a block; when there are many, a block takes several in turn.

@@ -61,7 +61,7 @@ pub fn forward_lora_down(
 fn choose(gpu: &Gpu, x: &Tensor, r: Option<&Tensor>, a: &Tensor) -> Result<Option<&'static str>> {
     let (cols, n) = (x.shape().cols(), a.shape().rows());
     for t in [x, a].into_iter().chain(r) {
-        if t.dtype() != DType::Bf16 || cols % 8 != 0 || t.region()?.addr % 16 != 0 {
+        if t.dtype() != DType::Bf16 || cols % 8 != 0 || t.region()?.addr() % 16 != 0 {
             return Ok(None);
         }
     }

@@ -21,7 +21,7 @@ pub(crate) enum Layout {
 }
 
 /// A row-major bf16 matrix whose rows are `ld` elements apart.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Mat {
     pub region: Region,
     pub ld: usize,
@@ -46,7 +46,7 @@ impl Mat {
 
     /// Whether rows start on 16-byte boundaries.
     pub fn is_aligned(&self) -> bool {
-        aligned(self.region) && self.ld.is_multiple_of(8)
+        aligned(&self.region) && self.ld.is_multiple_of(8)
     }
 }
 
@@ -59,8 +59,8 @@ pub(crate) fn region(t: &Tensor, dtype: DType) -> Result<Region> {
     Ok(t.region()?)
 }
 
-fn aligned(region: Region) -> bool {
-    region.addr.is_multiple_of(16)
+fn aligned(region: &Region) -> bool {
+    region.addr().is_multiple_of(16)
 }
 
 /// Dropout as kernels take it, `DropoutMask` of `kernels/include/philox.cuh`.
@@ -74,7 +74,7 @@ pub(crate) struct MaskParams {
 }
 
 /// Dropout of a product's operand or result: the region holds the stream.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Mask {
     pub stream: Region,
     pub seed: u64,
@@ -83,10 +83,10 @@ pub(crate) struct Mask {
 }
 
 impl Mask {
-    pub fn params(mask: Option<Mask>, launch: &mut Launch) -> MaskParams {
+    pub fn params(mask: Option<&Mask>, launch: &mut Launch) -> MaskParams {
         match mask {
-            Some(Mask { stream, seed, module, p }) => {
-                MaskParams { stream: launch.read(stream), seed, module, p }
+            Some(&Mask { ref stream, seed, module, p }) => {
+                MaskParams { stream: launch.read(stream.clone()), seed, module, p }
             }
             None => MaskParams::zeroed(),
         }
@@ -94,7 +94,7 @@ impl Mask {
 }
 
 /// a2 [m, k2] and b2, laid out as a and b are.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct LowRank {
     pub a: Mat,
     pub b: Mat,
@@ -104,7 +104,7 @@ pub(crate) struct LowRank {
 }
 
 /// What happens to a product before it is stored. The regions are of c's shape, the bias f32, the others bf16.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Epilogue {
     pub bias: Option<Region>,
     pub activation: Option<Gelu>,
@@ -116,7 +116,7 @@ pub(crate) struct Epilogue {
 }
 
 /// The result.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Out {
     pub region: Region,
     pub ld: usize,
@@ -133,7 +133,7 @@ pub(crate) struct Batch {
 }
 
 /// One matrix product, or a batch of them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Gemm {
     pub layout: Layout,
     /// m, n, k.
@@ -235,13 +235,14 @@ pub(crate) fn splits(sms: usize, tiles: usize, tiles_k: usize, least: usize) -> 
 impl Gemm {
     fn is_aligned(&self) -> bool {
         let strides = self.batch.is_none_or(|b| b.strides[..2].iter().all(|s| s.is_multiple_of(8)));
-        let low = self.low_rank.is_none_or(|l| l.a.is_aligned() && l.b.is_aligned());
+        let low = self.low_rank.as_ref().is_none_or(|l| l.a.is_aligned() && l.b.is_aligned());
         self.a.is_aligned() && self.b.is_aligned() && strides && low
     }
 
     fn has_vectors(&self) -> bool {
         let e = &self.epilogue;
-        let regions = [Some(self.c.region), e.pre, e.residual, e.slope.map(|(r, _)| r)];
+        let slope = e.slope.as_ref().map(|(region, _)| region);
+        let regions = [Some(&self.c.region), e.pre.as_ref(), e.residual.as_ref(), slope];
         let stride = self.batch.map_or(0, |b| b.strides[2]);
         let [ld, stride] = [self.c.ld, stride].map(|x| x.is_multiple_of(8));
         ld && stride && regions.into_iter().flatten().all(aligned)
@@ -259,12 +260,12 @@ impl Gemm {
         {
             return None;
         }
-        let factor = |m: Mat, transposed| Factor { region: m.region, ld: m.ld, transposed };
+        let factor = |m: &Mat, transposed| Factor { region: m.region.clone(), ld: m.ld, transposed };
         Some(Product {
             dims: self.dims,
-            a: factor(self.a, self.layout == Layout::Tn),
-            b: factor(self.b, self.layout == Layout::Nt),
-            c: self.c.region,
+            a: factor(&self.a, self.layout == Layout::Tn),
+            b: factor(&self.b, self.layout == Layout::Nt),
+            c: self.c.region.clone(),
             ldc: self.c.ld,
             wide: self.c.dtype == DType::F32,
             alpha: self.alpha,
@@ -279,7 +280,7 @@ impl Gemm {
     /// Sizes and switches; no addresses.
     fn params(&self, splits: usize) -> GemmParams {
         let ([m, n, k], [sa, sb, sc]) = (self.dims, self.batch.map_or([0; 3], |b| b.strides));
-        let low = self.low_rank;
+        let low = self.low_rank.as_ref();
         let flag = |on, bit| if on { bit } else { 0 };
         GemmParams {
             strides: [sa as i64, sb as i64, sc as i64],
@@ -298,30 +299,31 @@ impl Gemm {
                 | flag(self.c.add, ADD)
                 | flag(self.has_vectors(), VECTORS),
             activation: gelu(self.epilogue.activation),
-            slope_kind: gelu(self.epilogue.slope.map(|(_, kind)| kind)),
+            slope_kind: gelu(self.epilogue.slope.as_ref().map(|(_, kind)| *kind)),
             alpha: self.alpha,
             ..GemmParams::zeroed()
         }
     }
 
     fn name_operands(&self, p: &mut GemmParams, launch: &mut Launch) {
-        p.a = launch.read(self.a.region);
-        p.b = launch.read(self.b.region);
+        p.a = launch.read(self.a.region.clone());
+        p.b = launch.read(self.b.region.clone());
         if let Some(low) = &self.low_rank {
-            p.a2 = launch.read(low.a.region);
-            p.b2 = launch.read(low.b.region);
-            p.mask = Mask::params(low.mask, launch);
+            p.a2 = launch.read(low.a.region.clone());
+            p.b2 = launch.read(low.b.region.clone());
+            p.mask = Mask::params(low.mask.as_ref(), launch);
         }
     }
 
     fn name_results(&self, p: &mut GemmParams, launch: &mut Launch) {
         let ([m, n, _], e) = (self.dims, &self.epilogue);
         let whole = self.c.ld == n && self.batch.is_none_or(|b| b.strides[2] == m * n);
-        p.c = if self.c.add || !whole { launch.update(self.c.region) } else { launch.write(self.c.region) };
-        p.pre = e.pre.map_or(0, |r| launch.write(r));
-        p.bias = e.bias.map_or(0, |r| launch.read(r));
-        p.residual = e.residual.map_or(0, |r| launch.read(r));
-        p.slope = e.slope.map_or(0, |(r, _)| launch.read(r));
+        let c = self.c.region.clone();
+        p.c = if self.c.add || !whole { launch.update(c) } else { launch.write(c) };
+        p.pre = e.pre.clone().map_or(0, |r| launch.write(r));
+        p.bias = e.bias.clone().map_or(0, |r| launch.read(r));
+        p.residual = e.residual.clone().map_or(0, |r| launch.read(r));
+        p.slope = e.slope.clone().map_or(0, |(r, _)| launch.read(r));
     }
 
     /// Runs it.
@@ -479,7 +481,7 @@ pub(crate) fn add_column_sums(cx: &Cx, gpu: &Gpu, sums: Region, x: &Tensor) -> R
     let partial = cx.empty_f32([splits, n])?;
     let x = Mat::of(x)?;
     let p = ColumnSums {
-        x: launch.read(x.region),
+        x: launch.read(x.region.clone()),
         partial: launch.write(partial.region()?),
         rows: rows as i32,
         n: n as i32,
@@ -488,7 +490,7 @@ pub(crate) fn add_column_sums(cx: &Cx, gpu: &Gpu, sums: Region, x: &Tensor) -> R
     };
     launch.run([tiles, splits, 1], &p)?;
     let c = Out { region: sums, ld: n, dtype: DType::F32, add: true };
-    Gemm::new(Layout::Tn, [1, n, rows], x, x, c).reduce(gpu, &partial, splits)
+    Gemm::new(Layout::Tn, [1, n, rows], x.clone(), x, c).reduce(gpu, &partial, splits)
 }
 
 #[cfg(all(test, feature = "emulator"))]

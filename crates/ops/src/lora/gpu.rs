@@ -22,7 +22,7 @@ pub(super) struct Saved {
 }
 
 /// x [rows, k] and W [n, k], whose rows may be padded.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Operands<'a> {
     pub x: &'a Tensor,
     pub w: Mat,
@@ -46,7 +46,7 @@ pub(super) fn product(
     (y, epilogue): (&Tensor, Epilogue),
 ) -> Result<Gemm> {
     let (x, rows, k, n) = (Mat::of(from.x)?, from.x.shape().rows(), p.base.k(), p.base.n());
-    let mut call = Gemm::new(Layout::Nt, [rows, n, k], x, from.w, base::activation(y)?);
+    let mut call = Gemm::new(Layout::Nt, [rows, n, k], x, from.w.clone(), base::activation(y)?);
     call.epilogue = Epilogue { bias: base::bias(&p.base)?, ..epilogue };
     let low_rank = |l: &Low| -> Result<LowRank> {
         Ok(LowRank { a: l.s.mat()?, b: Mat::of(&l.packed.b)?, k: l.packed.total, mask: None })
@@ -117,9 +117,9 @@ pub(super) fn backward(
     grads: Option<&Grads>,
 ) -> Result<()> {
     let (k, n, rows, dy) = (p.base.k(), p.base.n(), from.dy.shape().rows(), Mat::of(from.dy)?);
-    let call = from.dx.map(|(dx, epilogue)| -> Result<Gemm> {
-        let call = Gemm::new(Layout::Nn, [rows, k, n], dy, from.w, base::activation(dx)?);
-        Ok(Gemm { epilogue, ..call })
+    let call = from.dx.as_ref().map(|(dx, epilogue)| -> Result<Gemm> {
+        let call = Gemm::new(Layout::Nn, [rows, k, n], dy.clone(), from.w.clone(), base::activation(dx)?);
+        Ok(Gemm { epilogue: epilogue.clone(), ..call })
     });
     let mut call = call.transpose()?;
     let chosen = p.chosen(route, rows)?;
@@ -131,19 +131,19 @@ pub(super) fn backward(
         let mask = mask(cx, p, route)?;
         let ds = if call.is_some() || x.is_some() {
             let words = ranges(route, &chosen, &places, 0);
-            Some(Down { x: dy, rows, k: n, a: &packed.bt, words: &words, mask: None }.run(cx, gpu)?)
+            Some(Down { x: dy.clone(), rows, k: n, a: &packed.bt, words: &words, mask: None }.run(cx, gpu)?)
         } else {
             None
         };
         let mut sums = Vec::new();
         if let (Some(x), Some(ds)) = (x, &ds) {
             let t = Part::whole(ds.clone());
-            let partial = Thin { t: &t, x: Mat::of(x)?, cols: k, mask }.run(cx, gpu)?;
+            let partial = Thin { t: &t, x: Mat::of(x)?, cols: k, mask: mask.clone() }.run(cx, gpu)?;
             sums.extend(da.into_iter().map(|target| Sum {
                 partial: partial.clone(),
                 target,
                 transposed: false,
-                factor: keep(mask),
+                factor: keep(mask.as_ref()),
             }));
         }
         if let Some(s) = s.as_ref().filter(|_| !db.is_empty()) {
@@ -169,7 +169,7 @@ pub(super) fn backward(
     }
 }
 
-fn keep(mask: Option<Mask>) -> f32 {
+fn keep(mask: Option<&Mask>) -> f32 {
     mask.map_or(1.0, |m| 1.0 / (1.0 - m.p))
 }
 
@@ -216,9 +216,9 @@ impl Thin<'_> {
         let t = self.t.mat()?;
         let params = GemmParams {
             a: launch.read(t.region),
-            b: launch.read(self.x.region),
+            b: launch.read(self.x.region.clone()),
             partial: launch.write(partial.region()?),
-            mask: Mask::params(self.mask, &mut launch),
+            mask: Mask::params(self.mask.as_ref(), &mut launch),
             m: total as i32,
             n: self.cols as i32,
             k: rows as i32,
@@ -266,7 +266,7 @@ fn add_all(gpu: &Gpu, sums: &[Sum]) -> Result<()> {
             let [splits, total, n] = [0, 1, 2].map(|d| sum.partial.shape().dims()[d]);
             *params = GradParams {
                 partial: launch.read(sum.partial.region()?),
-                grad: launch.update(sum.target.grad),
+                grad: launch.update(sum.target.grad.clone()),
                 splits: splits as i32,
                 total: total as i32,
                 first: sum.target.first as i32,

@@ -211,11 +211,11 @@ impl Down<'_> {
         let mut launch = gpu.launch(name)?;
         let [tile_rows, tile_cols, _] = launch.spec().tile;
         let params = DownParams {
-            x: launch.read(self.x.region),
+            x: launch.read(self.x.region.clone()),
             a: launch.read(a.region),
             s: launch.write(s.region()?),
             ranges: launch.read(cx.table(self.words)?),
-            mask: Mask::params(self.mask, &mut launch),
+            mask: Mask::params(self.mask.as_ref(), &mut launch),
             rows: self.rows as i32,
             k: self.k as i32,
             rank: total as i32,
