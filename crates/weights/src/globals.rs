@@ -206,15 +206,6 @@ impl Pickle<'_> {
     }
 
     fn made(&self, called: Function, given: &[Id]) -> Result<Called, Stop> {
-        let foreign = |kind, dtype, dims, parts| {
-            let dtype = match self.get(dtype) {
-                &Value::Global(Global::DType(dtype)) => dtype,
-                &Value::Storage(Storage { dtype: Some(dtype), .. }) => dtype,
-                &Value::Tensor(View { dtype, .. }) => dtype,
-                _ => StoredDType::Unknown,
-            };
-            Ok(Called::New(Value::Foreign(Foreign { kind, dtype, dims, parts })))
-        };
         match (called, given) {
             (Function::Dict, []) => Ok(Called::New(Value::Dict(vec![]))),
             // A Counter is made from a dict, a defaultdict from what makes its values.
@@ -226,9 +217,8 @@ impl Pickle<'_> {
             (Function::Opaque, _) => Ok(Called::Opaque),
             (Function::Parameter, &[tensor, ..]) => self.tensor(tensor),
             (Function::OtherDevice, &[tensor, dtype, ..]) => match (self.get(tensor), self.get(dtype)) {
-                (&Value::Tensor(view), &Value::Global(Global::DType(dtype))) if view.dtype != dtype => {
-                    let (kind, dims) = (Unusable::OtherDevice, view.dims);
-                    Ok(Called::New(Value::Foreign(Foreign { kind, dtype, dims, parts: tensor })))
+                (Value::Tensor(view), &Value::Global(Global::DType(to))) if view.dtype != to => {
+                    self.foreign(Unusable::OtherDevice, dtype, view.dims, tensor)
                 }
                 _ => self.tensor(tensor),
             },
@@ -240,27 +230,41 @@ impl Pickle<'_> {
                     &Value::Global(Global::DType(dtype)) => {
                         self.view(storage, Some(dtype), [offset, dims, strides], rest.first())
                     }
-                    _ => foreign(Unusable::DType, dtype, dims, storage),
+                    _ => self.foreign(Unusable::DType, dtype, dims, storage),
                 }
             }
             (Function::Quantized, &[storage, _, dims, ..]) => {
-                foreign(Unusable::Quantized, storage, dims, storage)
+                self.foreign(Unusable::Quantized, storage, dims, storage)
             }
-            // Indices, values, size; or two sorts of indices, values, size.
-            (Function::Sparse, &[_layout, data, ..]) => {
-                let parts = self.items(data).unwrap_or_default();
-                let tensors = parts.iter().filter(|&&part| matches!(self.get(part), Value::Tensor(_)));
-                match (tensors.last(), parts.iter().find(|&&part| self.items(part).is_some())) {
-                    (Some(&values), Some(&size)) => foreign(Unusable::Sparse, values, size, data),
-                    _ => bad("a sparse tensor is built from something else than tensors"),
-                }
-            }
-            (Function::Meta, &[dtype, dims, ..]) => foreign(Unusable::Meta, dtype, dims, dims),
-            (Function::Nested, &[buffer, ..]) => foreign(Unusable::Nested, buffer, buffer, buffer),
+            (Function::Sparse, &[_layout, data, ..]) => self.sparse(data),
+            (Function::Meta, &[dtype, dims, ..]) => self.foreign(Unusable::Meta, dtype, dims, dims),
+            (Function::Nested, &[buffer, ..]) => self.foreign(Unusable::Nested, buffer, buffer, buffer),
             (Function::Subclass, &[_class, dtype, dims, ..]) => {
-                foreign(Unusable::Subclass, dtype, dims, dims)
+                self.foreign(Unusable::Subclass, dtype, dims, dims)
             }
             _ => bad("a function is called with arguments it does not take"),
+        }
+    }
+
+    /// A tensor that is not read, of the type `dtype` or of that of a storage or tensor.
+    fn foreign(&self, kind: Unusable, dtype: Id, dims: Id, parts: Id) -> Result<Called, Stop> {
+        let dtype = match *self.get(dtype) {
+            Value::Global(Global::DType(dtype)) => dtype,
+            Value::Storage(Storage { dtype: Some(dtype), .. }) => dtype,
+            Value::Tensor(View { dtype, .. }) => dtype,
+            _ => StoredDType::Unknown,
+        };
+        Ok(Called::New(Value::Foreign(Foreign { kind, dtype, dims, parts })))
+    }
+
+    /// A sparse tensor: indices, values, size; or two sorts of indices, values, size.
+    fn sparse(&self, data: Id) -> Result<Called, Stop> {
+        let parts = self.items(data).filter(|parts| parts.len() <= 4).unwrap_or_default();
+        let values = parts.iter().rfind(|&&part| matches!(self.get(part), Value::Tensor(_)));
+        let size = parts.iter().find(|&&part| self.items(part).is_some());
+        match (values, size) {
+            (Some(&values), Some(&size)) => self.foreign(Unusable::Sparse, values, size, data),
+            _ => bad("a sparse tensor is built from something else than tensors"),
         }
     }
 

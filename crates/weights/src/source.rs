@@ -53,7 +53,8 @@ impl<'a> CheckpointSource<'a> {
         self
     }
 
-    /// Takes what the checkpoint lacks from `source`, if `may` accepts the network's name; else it is missing.
+    /// Takes what the checkpoint lacks from `source`, if `may` accepts the network's name; else it is missing. After a
+    /// fault of its own this source asks the other for nothing more.
     pub fn fallback(mut self, may: impl Fn(&str) -> bool + 'a, source: &'a mut dyn Source) -> Self {
         self.fallback = Some((Box::new(may), source));
         self
@@ -151,7 +152,11 @@ impl Source for CheckpointSource<'_> {
             && let Some((may, source)) = &mut self.fallback
             && may(name)
         {
-            return source.tensor(name, shape, init);
+            // What is drawn at random would be of the size that a configuration claims.
+            return match self.faults.is_empty() {
+                true => source.tensor(name, shape, init),
+                false => Tensor::zeros([0], (self.dtype)(name)),
+            };
         }
         let loaded = self.load(&stored, name, shape);
         if let Some((in_file, bytes)) = found {

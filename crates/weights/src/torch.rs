@@ -19,6 +19,9 @@ use crate::{Error, Result};
 /// A real one has some hundred bytes per tensor.
 const PICKLE_LIMIT: u64 = 64 << 20;
 
+/// Tensors of a state dict: their sizes take more memory here than in the pickle, where tensors may share them.
+const TENSORS_LIMIT: usize = 1 << 18;
+
 /// Elements of a tensor that has more of them than its storage, as `expand` makes: a small file must not ask for any
 /// amount of memory.
 const EXPANDED_LIMIT: u64 = 1 << 26;
@@ -124,6 +127,10 @@ fn entries(
             _ => continue,
         };
         entries.insert(tensor.into_owned(), entry);
+        if entries.len() > TENSORS_LIMIT {
+            let reason = format!("its state dict has more than {TENSORS_LIMIT} tensors");
+            return Err(Error::NotTorchZip { path: file.path.clone(), reason });
+        }
     }
     Ok(entries)
 }

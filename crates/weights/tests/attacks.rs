@@ -279,6 +279,23 @@ fn attack_tensors_outside_their_storage() {
     assert!(e.to_string().contains("tensor `w`: record `0` is missing"), "{e}");
 }
 
+/// Each name costs ten bytes of pickle, and a tensor's sizes half a kilobyte or more.
+#[test]
+fn attack_many_names_for_one_tensor_of_many_dimensions() {
+    let ones = [&b"("[..], &b"K\x01".repeat(64), b"t"].concat();
+    let tensor = one_tensor(b"K\x02", b"K\x00", &ones, &ones);
+    let mut pickle = tensor[..tensor.len() - 2].to_vec();
+    pickle.extend(b"q\x01s(");
+    for i in 0..270_000u32 {
+        pickle.extend(b"X\x04\x00\x00\x00");
+        pickle.extend([i >> 18 & 63, i >> 12 & 63, i >> 6 & 63, i & 63].map(|b| 32 + b as u8));
+        pickle.extend(b"h\x01");
+    }
+    pickle.extend(b"u.");
+    let e = open(&torch_zip(&pickle, &[("0", &[0; 8])])).unwrap_err();
+    assert!(e.to_string().contains("more than 262144 tensors"), "{e}");
+}
+
 #[test]
 fn attack_zips() {
     let stored = CompressionMethod::Stored;

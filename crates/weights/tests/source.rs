@@ -76,6 +76,19 @@ fn all_faults_are_told_at_once() {
     assert!(said.contains("unused `f16`"), "{said}");
 }
 
+/// A source of the shapes that it is asked for would take any amount of memory.
+#[test]
+fn after_a_fault_a_fallback_is_not_asked() {
+    let c = Checkpoint::open(data("kinds.pt")).unwrap();
+    let mut random = Ones(Vec::new());
+    let mut source = CheckpointSource::new(&c, f32_only).fallback(|n| n.contains("lora_"), &mut random);
+    assert_eq!(source.tensor("lora_a", Shape::from([2]), Init::Zeros).f32().unwrap(), [1.0, 1.0]);
+    source.tensor("absent", Shape::from([1 << 40]), Init::Zeros);
+    assert_eq!(source.tensor("lora_b", Shape::from([1 << 40]), Init::Zeros).shape().elements(), 0);
+    assert!(source.finish().is_err());
+    assert_eq!(random.0, ["lora_a"]);
+}
+
 #[test]
 fn a_long_list_is_cut() {
     let c = Checkpoint::open(golden("level1/checkpoint.pt")).unwrap();
