@@ -25,8 +25,7 @@ pub fn read_checkpoint(bytes: &[u8]) {
         Ok(checkpoint) => checkpoint,
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
-    let all = checkpoint.tensors().inspect(|tensor| assert!(tensor.file == path && tensor.dtype.size() > 0));
-    let small = all.filter(|tensor| tensor.bytes <= 1 << 20 || tensor.bytes <= bytes.len() as u64);
+    let small = checkpoint.tensors().filter(|tensor| tensor.bytes <= 1 << 20);
     let names: Vec<String> = small.map(|tensor| tensor.name.to_owned()).collect();
     for name in &names {
         let info = checkpoint.info(name);
