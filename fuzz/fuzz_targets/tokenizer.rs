@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use pheye_text::Tokenizer;
 
 /// Two keys are open behind it: the input closes the text.
-const SOUND: &str = r#"{"version":"1.0","added_tokens":[{"id":0,"content":"<|endoftext|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],"model":{"type":"BPE","unk_token":null,"byte_fallback":true,"vocab":{"<|endoftext|>":0,"a":1,"b":2,"ab":3,"Ġ":4,"▁":5,"##a":6,"<0xC3>":7,"<0xA9>":8,"Ã":9,"©":10," ":11},"merges":[["a","b"]]},"#;
+const SOUND: &str = r###"{"version":"1.0","added_tokens":[{"id":0,"content":"<|endoftext|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],"model":{"type":"BPE","unk_token":null,"byte_fallback":true,"vocab":{"<|endoftext|>":0,"a":1,"b":2,"ab":3,"Ġ":4,"▁":5,"##a":6,"<0xC3>":7,"<0xA9>":8,"Ã":9,"©":10," ":11},"merges":[["a","b"]]},"###;
 
 fuzz_target!(|data: &[u8]| {
     // A file may be large; what it may make of a byte is what is looked for.

@@ -94,7 +94,7 @@ impl<'a> Plan<'a> {
         let (joined, strips) = (String::new(), Vec::new());
         let mut plan = Plan { certain: true, steps, bytes: None, open, joined, strips };
         match decoder {
-            Some(decoder) => _ = plan.add(decoder, &mut false),
+            Some(decoder) => plan.add(decoder, &mut false),
             None => plan.steps.push(Step::Spaced(false)),
         }
         plan
