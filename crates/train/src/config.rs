@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use pheye_data::{Content, OnBroken, Prefetch};
-use pheye_files::{CONFIG_LIMIT, Kind};
+use pheye_files::{CONFIG_LIMIT, Kind, quoted};
 use pheye_model::Recompute;
 use pheye_optim::{AdamWConfig, Schedule, ScheduleKind};
 use serde::{Deserialize, Serialize};
@@ -343,8 +343,9 @@ impl Config {
         keys.dedup();
         let matters = |key: &&String| !FREE.iter().any(|free| crate::matches(free, key));
         let both = |key: &String| (value(&then, key), value(&now, key));
-        let differs =
-            |key: &String| Some(both(key)).filter(|(a, b)| a != b).map(|(a, b)| format!("{key}: {a} → {b}"));
+        let differs = |key: &String| {
+            Some(both(key)).filter(|(a, b)| a != b).map(|(a, b)| quoted(&format!("{key}: {a} → {b}")))
+        };
         Ok(keys.into_iter().filter(matters).filter_map(differs).collect())
     }
 

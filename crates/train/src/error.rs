@@ -136,7 +136,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Pictures and texts were left out until none was left.
-    #[error("nothing could be used in {samples} samples; the first because of {first}")]
+    #[error("nothing could be used in {samples} samples; the first of them: {}", quoted(first))]
     NothingUsable {
         /// Samples that were drawn one after another.
         samples: u64,

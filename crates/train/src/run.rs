@@ -195,7 +195,9 @@ impl<'a> Run<'a> {
             let samples = taken.position - self.state.samples;
             // After twice an epoch's samples, a whole epoch is among them.
             if samples >= source.epoch.saturating_mul(2) {
-                let first = taken.skipped.swap_remove(0);
+                let first = taken.skipped.into_iter().next();
+                let first =
+                    first.unwrap_or_else(|| "texts of one token, of which nothing can be learnt".into());
                 return Err(Error::NothingUsable { samples, first });
             }
             for micro in 0..self.config.train.accumulation as u64 {

@@ -68,6 +68,14 @@ fn nothing_left_is_an_error() {
     let error = run(&config, Start::New, |_| {}).unwrap_err();
     assert!(matches!(error, Error::NothingUsable { samples: 6, .. }), "{error}");
     assert!(error.to_string().contains(".png"), "{error}");
+
+    // A token alone follows nothing.
+    bench.write("m.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n");
+    for data in ["", SKIP] {
+        let config = bench.config("next-token", "texts", data, "steps = 4\nbatch = 1");
+        let error = run(&config, Start::New, |_| {}).unwrap_err();
+        assert!(matches!(error, Error::NothingUsable { samples: 4, .. }), "{error}");
+    }
 }
 
 #[test]
