@@ -200,7 +200,7 @@ impl Loader {
             Some(image) if self.options.content != Content::Text && !texts.is_empty() => {
                 let augment = self.options.augmentation.draw(self.mixture.seed(), draw.id, draw.pass);
                 let picture = self.picture(draw, image).map_err(fault)?;
-                Some(Picture { name, tiles: self.preprocess.augmented(&*picture, &augment) })
+                Some(Picture { name, tiles: self.preprocess.augmented(&picture, &augment) })
             }
             _ => None,
         };
