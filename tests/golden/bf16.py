@@ -84,6 +84,24 @@ def plain_bf16(bias_apart=False, scale_queries=False, float_scores=False, branch
         yield
 
 
+def lora_sets(shapes):
+    """Rank and alpha of both LoRA sets, as `Config::load` has them: the ranks of the tensors, and alpha twice the rank."""
+    sets = {}
+    for part, adapter in (("global", "first"), ("local", "second")):
+        a = f"vision_encoder.vision_model.base_model.model.embeddings.patch_embedding.lora_A.{adapter}.weight"
+        if a in shapes:
+            sets |= {f"{part}_rank": shapes[a][0], f"{part}_alpha": 2 * shapes[a][0]}
+    return sets
+
+
+def text_config(text):
+    """The keys of a Phi configuration with the rotary ones where transformers had them before version 5."""
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    assert kind == "default", f"rotary positions of the kind {kind} are not in pheye_torch.py"
+    return text | {k: rope[k] for k in ("rope_theta", "partial_rotary_factor") if k in rope}
+
+
 class Case:
     """A folder's weights and inputs."""
 
@@ -92,14 +110,16 @@ class Case:
             return json.loads((folder / name).read_text())
 
         c, vision, text = read("config.json"), read("encoder/config.json")["vision_config"], read("decoder/config.json")
+        # The wrapped model's names are a second set of the same weights.
+        state = torch.load(folder / "checkpoint.pt", weights_only=True)
+        self.state = {k: v for k, v in state.items() if not k.startswith("lang_encoder.model.layers.")}
+        text = text_config(text)
         self.config = PheyeConfig(
             VisionConfig(**{k: v for k, v in vision.items() if k in VisionConfig.__dataclass_fields__}),
             PhiConfig(**{k: v for k, v in text.items() if k in PhiConfig.__dataclass_fields__}),
             c["level"], c["cross_interval"], c["from_layer"], c["reduce"], c["first_level"],
+            **lora_sets({k: tuple(v.shape) for k, v in self.state.items()}),
         )
-        # The wrapped model's names are a second set of the same weights.
-        state = torch.load(folder / "checkpoint.pt", weights_only=True)
-        self.state = {k: v for k, v in state.items() if not k.startswith("lang_encoder.model.layers.")}
         with safe_open(folder / "golden.safetensors", "pt") as f:
             self.golden = {k: f.get_tensor(k) for k in f.keys()}
         self.dtype = torch.float64

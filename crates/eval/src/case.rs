@@ -184,7 +184,11 @@ impl Case {
         for end in self.open.iter().copied().chain([self.greedy.len()]) {
             let how = GenerationConfig::greedy(end.saturating_sub(ids.len()));
             let prompt = std::slice::from_ref(&ids);
-            let mut new = model.generate(cx, &kvs, prompt, &[0], &how, Hooks::default())?;
+            let mut new = match model.generate(cx, &kvs, prompt, &[0], &how, Hooks::default()) {
+                // No id is right then; the other stages say where it begins.
+                Err(pheye_model::Error::NotFinite { .. }) => return Ok(vec![f64::NAN; self.greedy.len()]),
+                made => made?,
+            };
             ids.extend(new.swap_remove(0));
             ids.extend(self.greedy.get(end));
         }

@@ -8,7 +8,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
-    #[error("{path}: {source}")]
+    #[error("{}: cannot be read", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -16,7 +16,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The golden file lacks an entry, or holds it in another shape.
-    #[error("{path}: golden entry `{name}` {why}")]
+    #[error("{}: golden entry `{}` {why}", path.display(), pheye_files::quoted(name))]
     Entry {
         /// The file.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum Error {
         why: String,
     },
     /// `generate.json` is not what it should be.
-    #[error("{path}: {why}")]
+    #[error("{}: {why}", path.display())]
     Generation {
         /// The file.
         path: PathBuf,
@@ -35,7 +35,8 @@ pub enum Error {
     },
     /// Golden data without bounds for a GPU.
     #[error(
-        "{path} is missing: it says how far bf16 may be off; `cargo xtask golden DIR` writes it (with PyTorch)"
+        "{} is missing: it says how far bf16 may be off; `cargo xtask golden DIR` writes it (with PyTorch)",
+        path.display()
     )]
     NoBf16 {
         /// The file.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pheye_eval::verify;
+use pheye_model::{Options, Pheye};
 use pheye_ops::Cx;
 
 const CASES: [&str; 3] = ["level1", "x2-level2", "x4-level3"];
@@ -37,6 +38,22 @@ fn copy_of(case: &str) -> tempfile::TempDir {
         }
     }
     dir
+}
+
+/// Weights that are not finite are stages that do not pass, not an end of the report.
+#[test]
+fn weights_that_are_not_finite_do_not_pass() {
+    let dir = copy_of("level1");
+    let mut model = Pheye::load(dir.path(), Options::default()).unwrap();
+    let head = model.params_mut().into_iter().find(|p| p.name == "lang_encoder.lm_head.bias").unwrap();
+    head.value.f32_mut().unwrap()[5] = f32::NAN;
+    model.save(dir.path()).unwrap();
+    let report = verify(&Cx::cpu(), dir.path()).unwrap();
+    let passed = |name: &str| report.stages.iter().filter(|s| s.name.starts_with(name)).all(|s| s.passed());
+    assert!(passed("media") && passed("global_pixels"));
+    for name in ["logits", "greedy", "generate", "sampling", "loss_sum"] {
+        assert!(report.stages.iter().filter(|s| s.name.starts_with(name)).all(|s| !s.passed()), "{name}");
+    }
 }
 
 /// `generate.json` with `from` changed to `to`: the stages that do not pass then.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pheye_vit::AdapterSpec;
 use pheye_weights::{Checkpoint, NameMap};
 use serde_json::{Value, json};
 
@@ -107,8 +108,8 @@ fn spec(path: &Path) -> Result<LoraSpec> {
     if let Some((key, rule)) = unsupported(&config) {
         return Err(fault(key, rule));
     }
-    let rank = config.get("r").and_then(Value::as_u64).filter(|r| *r > 0);
-    let rank = rank.ok_or_else(|| fault("r", "it must be a whole number from 1"))? as usize;
+    let rank = config.get("r").and_then(Value::as_u64).filter(|r| (1..=AdapterSpec::MOST as u64).contains(r));
+    let rank = rank.ok_or_else(|| fault("r", "it must be a whole number from 1 to 65536"))? as usize;
     let alpha = config.get("lora_alpha").and_then(Value::as_f64).filter(|a| (*a as f32).is_finite());
     let alpha = alpha.ok_or_else(|| fault("lora_alpha", "it must be a finite number"))? as f32;
     // As a configuration that leaves it out means it.

@@ -316,3 +316,17 @@ fn backbones_that_do_not_fit_are_told_before_anything_is_made() {
     let said = Pheye::from_backbones(&wide, &file, &file, 1, Options::default(), |_, _| ()).unwrap_err();
     assert!(said.to_string().contains("does not fit"), "{said}");
 }
+
+/// A device in the place of a file ends no reading, and a FIFO none begins.
+#[cfg(unix)]
+#[test]
+fn configurations_are_regular_files() {
+    for name in ["pheye.json", "config.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join(name)).unwrap();
+        let error = Config::load(dir.path()).unwrap_err();
+        let cause = std::error::Error::source(&error).expect("a cause").to_string();
+        assert!(error.to_string().ends_with(&format!("{name}: cannot be read")), "{error}");
+        assert!(cause.contains("it is a device, not a regular file"), "{cause}");
+    }
+}

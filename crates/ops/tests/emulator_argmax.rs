@@ -73,6 +73,12 @@ fn the_first_of_equals_and_not_a_number() {
     let ids = same([6, 4], &rows.concat(), |cx, x| Ok(topk::forward(cx, x, 4)?.ids));
     let expected = [[1, 2, 3, 0], [0, 1, 2, 3], [1, 3, 2, 0], [0, 3, 2, 1], [0, 1, 2, 3], [1, 2, 0, 3]];
     assert_eq!(ids, expected.concat());
+    // What generation takes for a sign that some logit is not finite.
+    let largest = |cx: &Cx, x: &Tensor| {
+        let values = topk::forward(cx, x, 1)?.values;
+        Ok(values.into_iter().map(|v| if v.is_finite() { "finite" } else { "not" }).collect::<Vec<_>>())
+    };
+    assert_eq!(same([6, 4], &rows.concat(), largest), ["finite", "finite", "not", "not", "not", "finite"]);
     let equal = vec![0.25; 5000];
     assert_eq!(
         same([1, 5000], &equal, |cx, x| Ok(topk::forward(cx, x, 9)?.ids)),
