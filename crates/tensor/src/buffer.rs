@@ -26,7 +26,9 @@ impl Lines {
     /// None when the system has no memory left.
     pub(crate) fn zeroed(count: usize) -> Option<Lines> {
         let bytes = count.checked_mul(size_of::<Line>())?;
+        // Miri knows no advice about pages.
         if bytes >= Lines::PAGES
+            && !cfg!(miri)
             && let Ok(pages) = MmapMut::map_anon(bytes)
         {
             // Advice that the system may leave aside.
