@@ -14,6 +14,9 @@ use crate::out::note;
 /// How often a log file gets a line.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
+/// Pictures and texts left out that are named one by one.
+const SKIPPED_SHOWN: u64 = 10;
+
 /// A bar on standard error when that is a terminal, else a line every ten seconds.
 pub struct Progress {
     bar: ProgressBar,
@@ -52,6 +55,11 @@ impl Progress {
                 self.line(&format!("{trained} trained parameters, steps {from} to {total}"));
             }
             Event::Step(step) => self.step(step),
+            Event::Skipped { why, total } if total <= SKIPPED_SHOWN => self.line(&format!("left out: {why}")),
+            Event::Skipped { total, .. } if total == SKIPPED_SHOWN + 1 => {
+                self.line("left out: more, which are counted in metrics.jsonl (`skipped`)");
+            }
+            Event::Warning(what) => self.line(&format!("warning: {what}")),
             Event::Saved(path) => {
                 self.bar.set_message(format!("saved {}", quoted(&path.display().to_string())))
             }

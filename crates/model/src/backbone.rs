@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 
+use pheye_files::quoted;
 use pheye_ops::RandomInit;
 use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
 use pheye_weights::{Checkpoint, CheckpointSource, NameMap};
@@ -34,6 +35,13 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint> {
         Some(file) => Ok(Checkpoint::open(file)?),
         None => Err(Error::NoBackbone { path: path.into(), looked_for: WEIGHTS }),
     }
+}
+
+/// Says so when the names of `checkpoint` were read without a prefix.
+pub(crate) fn remark(checkpoint: &Checkpoint) -> Option<String> {
+    let prefix = checkpoint.stripped_prefix()?;
+    let path = checkpoint.path().display().to_string();
+    Some(format!("{}: names are read without the prefix `{}`, which all have", quoted(&path), quoted(prefix)))
 }
 
 /// What a whole CLIP model has beside its vision tower.
@@ -113,9 +121,10 @@ impl Backbones {
         let not_tower = |name: &str| !name.starts_with(VIT_PREFIX) || Pheye::is_pheye_param(name);
         let mut text = text.fallback(Pheye::is_pheye_param, rest);
         let mut vision = vision.fallback(not_tower, &mut text);
-        let model = Pheye::build(config, &mut Scope::new(&mut vision, ""))?;
+        let mut model = Pheye::build(config, &mut Scope::new(&mut vision, ""))?;
         vision.finish()?;
         text.finish()?;
+        model.remarks.extend([&self.vision, &self.text].into_iter().filter_map(remark));
         Ok(model)
     }
 

@@ -12,6 +12,7 @@ use pheye_weights::{
 };
 use serde_json::{Value, json};
 
+use crate::backbone;
 use crate::json::{read_json, write_json};
 use crate::load::{RELEASED_CONFIG, open_weights};
 use crate::peft::{self, Adapter};
@@ -96,6 +97,12 @@ impl Conversion {
         let released = read_json(&folder.join(RELEASED_CONFIG)).ok();
         let encoder = released.and_then(|c| Some(c.get("encoder")?.as_str()?.to_owned()));
         Ok(Conversion { config, base, adapters, params, encoder })
+    }
+
+    /// What its owner should know of how the weights are read, as [`Pheye::remarks`].
+    pub fn remarks(&self) -> Vec<String> {
+        let adapters = self.adapters.iter().flatten().map(|adapter| &adapter.checkpoint);
+        std::iter::once(&self.base).chain(adapters).filter_map(backbone::remark).collect()
     }
 
     /// The configuration, with the ranks that the checkpoint or the adapters have.

@@ -103,8 +103,9 @@ impl Pheye {
         let config = Config::load_named(folder, named)?;
         let checkpoint = open_weights(folder)?;
         let mut source = CheckpointSource::new(&checkpoint, dtype(options)).progress(progress);
-        let model = Pheye::build(&config, &mut Scope::new(&mut source, ""))?;
+        let mut model = Pheye::build(&config, &mut Scope::new(&mut source, ""))?;
         source.finish()?;
+        model.remarks.extend(backbone::remark(&checkpoint));
         Ok(model)
     }
 

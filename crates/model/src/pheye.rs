@@ -72,6 +72,7 @@ pub struct Pheye {
     pub(crate) cross: Vec<Option<Block>>,
     pub(crate) trains: Trains,
     pub(crate) recompute: Recompute,
+    pub(crate) remarks: Vec<String>,
 }
 
 /// Which parts have trained parameters, and so how far backward has to go.
@@ -129,7 +130,13 @@ impl Pheye {
             cross,
             trains: Trains::default(),
             recompute: Recompute::default(),
+            remarks: Vec::new(),
         })
+    }
+
+    /// What its owner should know of how the weights were read, a sentence each: a prefix that all names of a file had.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     /// The configuration.

@@ -66,6 +66,14 @@ impl Learner {
         }
     }
 
+    /// What its owner should know of how its weights were read.
+    pub(crate) fn remarks(&self) -> &[String] {
+        match self {
+            Learner::Pheye(model) => model.remarks(),
+            Learner::Contrastive(_) | Learner::NextToken(_) => &[],
+        }
+    }
+
     /// Chooses which layers backward computes again; those of the vision tower where there is one.
     pub(crate) fn set_recompute(&mut self, recompute: Recompute) {
         match self {

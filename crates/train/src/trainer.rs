@@ -123,7 +123,8 @@ pub fn train(
     let resumed = resumed.unwrap_or_default();
     let trained = run.optimizer.grads.table.entries().iter().map(|(_, r)| r.len()).sum();
     on(Event::Begin { total, from: run.state.step, trained, skipped: &resumed.passed_over });
-    resumed.warnings.iter().for_each(|text| on(Event::Warning(text)));
+    let remarks = run.learner.remarks().iter().chain(&resumed.warnings);
+    remarks.for_each(|text| on(Event::Warning(text)));
 
     let mut source = Source::new(loader, run.state.samples, config.data.prefetch);
     if let Some(e) = source.batches.no_thread() {

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use pheye::Located;
 use pheye::model::{Conversion, Keep, LoraSet, Output};
 use pheye::tensor::DType;
-use pheye::weights::{Opened, Staged, atomic_write, refuse_existing};
+use pheye::weights::{Opened, Staged, copy_atomically, refuse_existing};
 
 use crate::out::{note, tell};
 use crate::progress::Loading;
@@ -64,8 +64,9 @@ Examples:
                                                           the same model with another adapter for the tiles
   pheye convert pheye-x4 clip-tiles --merge-lora local    a CLIPVisionModel as the tiles see it
 
-PEFT loads an extracted adapter over the inner transformer of CLIP:
-  PeftModel.from_pretrained(CLIPVisionModel.from_pretrained(NAME).vision_model, \"adapters/first\")";
+PEFT loads an extracted adapter over CLIP's vision transformer, which transformers before 5.6 has inside the model:
+  clip = CLIPVisionModel.from_pretrained(NAME)
+  PeftModel.from_pretrained(getattr(clip, \"vision_model\", clip), \"adapters/first\")";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Set {
@@ -102,6 +103,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let from = super::locate(&args.from)?;
     let lora = [args.lora_global.as_deref(), args.lora_local.as_deref()];
     let model = Conversion::open(&from.folder, &|name: &str| from.find(name), lora)?;
+    model.remarks().iter().for_each(|remark| note!("note: {remark}"));
     let keep = match (args.dtype, args.bf16) {
         (Some(Type::F32), _) => Keep::All(DType::F32),
         (Some(Type::Bf16), _) => Keep::All(DType::Bf16),
@@ -183,9 +185,7 @@ fn copy_tokenizer(from: &Located, folder: &Path) -> anyhow::Result<()> {
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         let tokenizer = from.tokenizer().with_file_name(name);
         if tokenizer.exists() {
-            let read = pheye_files::open(&tokenizer, pheye_files::Kind::Regular);
-            let mut read = read.with_context(|| tokenizer.display().to_string())?;
-            atomic_write(folder.join(name), |out| std::io::copy(&mut read, out).map(drop))?;
+            copy_atomically(&tokenizer, folder.join(name))?;
         }
     }
     Ok(())

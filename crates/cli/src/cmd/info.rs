@@ -1,22 +1,35 @@
-//! `pheye info`: what a model is made of, and what it costs to run.
+//! `pheye info`: what a model is made of, and what it costs to run; or what a file of weights holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
 use pheye::model::{Config, Counts, PRESETS};
+use pheye_files::{CONFIG_LIMIT, Kind};
 use serde::Serialize;
 
+use super::tensors;
 use crate::out::say;
 
-/// Tell what a model is made of: parameters by part, memory, image tokens
+/// Tell what a model is made of (parameters by part, memory, image tokens), or what a file of weights holds
 ///
-/// Nothing is downloaded or computed: the figures follow from the configuration. Example: `pheye info x2-672`.
+/// Of a preset or the folder of a model the figures follow from its configuration: nothing is downloaded or computed. Of a
+/// file of weights (safetensors, a shard or an index of shards, what torch.save writes), or a folder with some and no
+/// model, every tensor is listed with its element type and shape, and the file's metadata; no element is read, and
+/// nothing in the file is executed. Examples:
+///
+///   pheye info x2-672
+///   pheye info models/nano --tensors
+///   pheye info checkpoint.pt --json
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A preset (nano, x2-224, x2-448, x2-672, x4-224, x4-448, x4-672) or the folder of a model
-    #[arg(value_name = "PRESET|DIR")]
+    /// A preset (nano, x2-224, x2-448, x2-672, x4-224, x4-448, x4-672), the folder of a model, or a file or folder of weights
+    #[arg(value_name = "PRESET|DIR|FILE")]
     model: String,
+    /// List the tensors of a model's folder instead
+    #[arg(long)]
+    tensors: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -49,11 +62,18 @@ struct Memory {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let dir = PathBuf::from(&args.model);
     let config = match Config::preset(&args.model) {
-        Some(config) => config,
-        None if dir.is_dir() => Config::load(&dir)?,
-        None => {
-            bail!("`{}` is neither a folder nor a preset; presets are {}", args.model, PRESETS.join(", "))
+        Some(config) if !args.tensors => config,
+        _ if dir.is_dir() && !args.tensors && is_model(&dir) => Config::load(&dir)?,
+        _ if dir.exists() => {
+            tensors::list(&dir, args.json)?;
+            return Ok(ExitCode::SUCCESS);
         }
+        Some(_) => bail!("--tensors: `{}` is a preset, which has no weights", args.model),
+        None => bail!(
+            "`{}` is neither a file, a folder nor a preset; presets are {}",
+            args.model,
+            PRESETS.join(", ")
+        ),
     };
     let counts = config.counts()?;
     let (trained, frozen) = (counts.trained(), counts.frozen());
@@ -84,6 +104,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         print(&info);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the folder holds a model's configuration in either layout; a backbone's `config.json` names no others.
+fn is_model(dir: &Path) -> bool {
+    let released = || {
+        let text = pheye_files::read_text(&dir.join("config.json"), Kind::Regular, CONFIG_LIMIT).ok()?;
+        serde_json::from_str::<serde_json::Value>(&text).ok()?.get("encoder").cloned()
+    };
+    dir.join(pheye::model::CONFIG_FILE).exists() || released().is_some()
 }
 
 fn print(info: &Info) {
@@ -127,14 +156,14 @@ fn print(info: &Info) {
 }
 
 /// 295136192 as 295,136,192.
-fn grouped(n: u64) -> String {
+pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
     groups.join(",")
 }
 
-fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     match n {
         n if n >= 1_000_000_000 => format!("{:.1} GB", n as f64 / 1e9),
         n => format!("{:.1} MB", n as f64 / 1e6),

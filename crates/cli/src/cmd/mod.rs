@@ -7,6 +7,7 @@ pub mod eval;
 pub mod generation;
 pub mod info;
 mod model;
+mod tensors;
 pub mod train;
 pub mod verify;
 

@@ -9,6 +9,7 @@ use pheye::ops::Cx;
 use pheye::tensor::Device;
 use pheye::{Assistant, Located};
 
+use crate::out::note;
 use crate::progress::Loading;
 
 /// The model that a command works with.
@@ -54,7 +55,10 @@ impl ModelArg {
             Weights::Auto => Options::default(),
         };
         let mut bar = Loading::new();
-        Ok(Assistant::load_located(&files, options, |done, all| bar.at(done, all))?)
+        let assistant = Assistant::load_located(&files, options, |done, all| bar.at(done, all))?;
+        drop(bar);
+        assistant.model.remarks().iter().for_each(|remark| note!("note: {remark}"));
+        Ok(assistant)
     }
 
     /// Where its files are; downloads those that are missing, with a progress bar.

@@ -79,6 +79,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let outcome = train(&cx, &config, pheye::encoder(&config)?, start, &stop, |event| progress.event(event))?;
     training.store(false, Ordering::SeqCst);
     progress.finish();
+    if outcome.skipped > 0 {
+        tell!("left out (data.on_broken = \"skip\"): {} pictures and texts", outcome.skipped);
+        outcome.reasons.iter().for_each(|why| tell!("  {why}"));
+    }
     if !outcome.finished {
         tell!("stopped after step {}; go on with --resume", outcome.step);
         return Ok(ExitCode::from(130));
