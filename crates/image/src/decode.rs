@@ -16,7 +16,7 @@ pub struct DecodeOptions {
     /// 178,956,970, where Pillow raises `DecompressionBombError`.
     pub max_pixels: u64,
     /// Pictures with a longer side are refused likewise: a few bytes can claim one that is one pixel wide and takes
-    /// minutes to resize. The default is 1,000,000 pixels.
+    /// minutes to resize. The default is 100,000 pixels, above what JPEG and WebP can have.
     pub max_side: u32,
     /// [`open`] and [`open_regular`] refuse larger files, before they are read where the system knows their size. The
     /// default is 512 MiB.
@@ -27,7 +27,7 @@ pub struct DecodeOptions {
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { max_pixels: 178_956_970, max_side: 1_000_000, max_bytes: 512 << 20, apply_orientation: true }
+        Self { max_pixels: 178_956_970, max_side: 100_000, max_bytes: 512 << 20, apply_orientation: true }
     }
 }
 

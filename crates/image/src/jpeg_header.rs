@@ -187,10 +187,10 @@ fn largest(components: &[Component]) -> (u32, u32) {
     (most(|c| c.across), most(|c| c.down))
 }
 
-/// Each component comes in one scan, with all its coefficients.
+/// Each component comes in one scan, with all its coefficients; some writers name 0 as the last of them.
 fn is_sequential(scans: &[Scan], components: usize) -> bool {
     let times = |i| scans.iter().filter(|scan| scan.components.contains(&i)).count();
-    let whole = |scan: &Scan| (scan.first, scan.last, scan.high, scan.low) == (0, 63, 0, 0);
+    let whole = |scan: &Scan| matches!((scan.first, scan.last, scan.high, scan.low), (0, 0 | 63, 0, 0));
     scans.iter().all(whole) && (0..components).all(|i| times(i) == 1)
 }
 

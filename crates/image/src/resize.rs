@@ -30,7 +30,7 @@ pub enum PassOrder {
 /// The picture at `width`×`height` pixels, rows first; the aspect ratio is whatever these say.
 ///
 /// A side of 0 gives an empty picture. The result does not depend on the number of threads. Besides picture and result it
-/// takes about four times the memory of the result.
+/// takes a few megabytes, and sixteen bytes for each pixel of a long side.
 pub fn resize_bicubic(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
     resize_bicubic_in(picture, width, height, PassOrder::RowsFirst)
 }
@@ -159,41 +159,49 @@ fn resize_rows(taps: &Taps, pixels: &[u8], from: usize, out: &mut [u8]) {
 struct Columns {
     taps: Taps,
     width: usize,
-    /// `[height, width, 3]`, before rounding.
-    sums: Vec<i32>,
+    /// Before rounding, the output rows that need rows both of the bands so far and of those to come.
+    open: Vec<i32>,
+    /// The output rows, finished up to those of `open`.
     pixels: Vec<u8>,
 }
 
 impl Columns {
     fn new(width: usize, from: usize, height: usize) -> Self {
-        let taps = Taps::new(from, height);
-        Self { taps, width, sums: vec![HALF; 3 * width * height], pixels: vec![0; 3 * width * height] }
+        Self { taps: Taps::new(from, height), width, open: Vec::new(), pixels: vec![0; 3 * width * height] }
     }
 
     /// Adds the input rows in `band`, of which the first is row `start`. Rows come in order.
     fn add(&mut self, band: &[u8], start: usize) {
         let stride = 3 * self.width;
         let end = start + band.len() / stride;
-        let ranges = &self.taps.ranges;
-        let outs = ranges.partition_point(|&(first, count)| first + count <= start)
-            ..ranges.partition_point(|&(first, _)| first < end);
-        let bytes = outs.start * stride..outs.end * stride;
-        let sums = self.sums[bytes.clone()].par_chunks_exact_mut(stride);
-        let pixels = self.pixels[bytes].par_chunks_exact_mut(stride);
-        let jobs = sums.zip(pixels).enumerate().with_min_len(grain(&self.taps, self.width));
-        jobs.for_each(|(i, (sums, pixels))| {
-            let (first, weights) = self.taps.at(outs.start + i);
-            let rows = first.max(start)..end.min(first + weights.len());
-            for row in rows.clone() {
+        let taps = &self.taps;
+        let ended = |by: usize| taps.ranges.partition_point(|&(first, count)| first + count <= by);
+        let (done, now) = (ended(start), ended(end));
+        let begun = taps.ranges.partition_point(|&(first, _)| first < end);
+        let add = |i: usize, sums: &mut [i32]| {
+            let (first, weights) = taps.at(i);
+            for row in first.max(start)..end.min(first + weights.len()) {
                 let w = weights[row - first];
                 for (sum, &v) in sums.iter_mut().zip(&band[stride * (row - start)..][..stride]) {
                     *sum += i32::from(v) * w;
                 }
             }
-            if rows.end == first + weights.len() {
-                pixels.iter_mut().zip(&*sums).for_each(|(pixel, &sum)| *pixel = round(sum));
-            }
+        };
+        let least = grain(taps, self.width);
+        let old = &self.open;
+        let finished = self.pixels[done * stride..now * stride].par_chunks_exact_mut(stride).enumerate();
+        finished.with_min_len(least).for_each_init(Vec::new, |sums, (i, out)| {
+            sums.clear();
+            sums.extend_from_slice(old.get(i * stride..(i + 1) * stride).unwrap_or_default());
+            sums.resize(stride, HALF);
+            add(done + i, sums);
+            out.iter_mut().zip(&*sums).for_each(|(out, &sum)| *out = round(sum));
         });
+        let mut open = old.get((now - done) * stride..).unwrap_or_default().to_vec();
+        open.resize((begun - now) * stride, HALF);
+        let rows = open.par_chunks_exact_mut(stride).enumerate().with_min_len(least);
+        rows.for_each(|(i, sums)| add(now + i, sums));
+        self.open = open;
     }
 
     fn finish(self) -> Rgb8 {
