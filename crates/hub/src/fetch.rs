@@ -9,7 +9,7 @@ use crate::cache::{self, RepoCache};
 use crate::digest::Sum;
 use crate::http::{About, Client};
 use crate::limits::Limit;
-use crate::{Error, Progress, Result, Watch};
+use crate::{Error, Limits, Progress, Result, Watch};
 
 /// Cuts without real progress between them after which a download is given up.
 const MAX_CUTS: u32 = 5;
@@ -229,12 +229,11 @@ fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(
             part.check(w)?;
         }
     }
-    let limits = &client.settings().limits;
-    let unreachable = |why: String| {
+    let mut pace = Pace { since: Instant::now(), bytes: 0 };
+    let cut = |why: String| {
         let (repo, file) = (w.about.repo.to_string(), w.about.file.to_owned());
         Err(Error::Unreachable { repo, file, host: crate::http::host(&answer.url), why })
     };
-    let (mut since, mut pace) = (Instant::now(), 0);
     let mut body = answer.response.into_body().into_reader();
     let mut piece = vec![0; PIECE];
     loop {
@@ -242,7 +241,7 @@ fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(
             Ok(0) => return Ok(()),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return unreachable(e.to_string()),
+            Err(e) => return cut(e.to_string()),
         };
         part.file.write_all(&piece[..n]).map_err(|e| part.fault("write", e))?;
         part.sum.update(&piece[..n]);
@@ -252,13 +251,29 @@ fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(
         }
         part.check(w)?;
         report(part);
-        pace += n as u64;
-        if since.elapsed() >= limits.patience {
-            if (pace as f64) < limits.least_speed as f64 * since.elapsed().as_secs_f64() {
-                return unreachable(format!("it gives less than {} bytes a second", limits.least_speed));
-            }
-            (since, pace) = (Instant::now(), 0);
+        if let Err(why) = pace.count(n, &client.settings().limits) {
+            return cut(why);
         }
+    }
+}
+
+/// Bytes of the last while.
+struct Pace {
+    since: Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    /// Counts bytes; the reason to give the connection up if they come too slowly.
+    fn count(&mut self, bytes: usize, limits: &Limits) -> Result<(), String> {
+        self.bytes += bytes;
+        let elapsed = self.since.elapsed();
+        if elapsed < limits.patience {
+            return Ok(());
+        }
+        let slow = (self.bytes as f64) < limits.least_speed as f64 * elapsed.as_secs_f64();
+        *self = Pace { since: Instant::now(), bytes: 0 };
+        if slow { Err(format!("it gives less than {} bytes a second", limits.least_speed)) } else { Ok(()) }
     }
 }
 
