@@ -70,10 +70,10 @@ fn options_at_odds_are_named() {
     refused(&["--top-p", "1.5"], &["--top-p", "from 0 to 1"]);
     refused(&["--min-p", "-0.5"], &["--min-p", "from 0 to 1"]);
     refused(&["--beams", "0"], &["--beams"]);
-    refused(&["--beams", "2", "--seed", "3"], &["--beams", "do_sample"]);
-    refused(&["--answers", "2"], &["--answers", "num_beams"]);
-    refused(&["--length-penalty", "2"], &["--length-penalty", "num_beams"]);
-    refused(&["--early-stopping", "never"], &["--early-stopping", "num_beams"]);
+    refused(&["--beams", "2", "--seed", "3"], &["--beams", "--sample"]);
+    refused(&["--answers", "2"], &["--answers", "--beams"]);
+    refused(&["--length-penalty", "2"], &["--length-penalty", "--beams"]);
+    refused(&["--early-stopping", "never"], &["--early-stopping", "--beams"]);
     refused(&["--repetition-penalty", "0"], &["--repetition-penalty"]);
     refused(&["--min-new-tokens", "9", "--max-new-tokens", "8"], &["--min-new-tokens"]);
     refused(&["--stop", ""], &["--stop"]);

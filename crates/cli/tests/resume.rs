@@ -156,7 +156,7 @@ fn full_disk() {
     let failed = limited(32, &["convert", s(&model), s(&to)]);
     assert_eq!(failed.code, Some(1), "{failed:#?}");
     assert!(failed.err.contains("model.safetensors"), "{failed:#?}");
-    assert!(tree(&to).is_empty(), "{:?}", tree(&to).keys());
+    assert!(!to.exists());
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn not_finite() {
 }
 
 #[test]
-fn poisoned_weight() {
+fn a_backbone_that_changed() {
     let (bench, file) = ended();
     let whole = bench.left("run");
     for step in ["step-000006", "step-000008"] {
@@ -189,15 +189,18 @@ fn poisoned_weight() {
     bad.map(&name, |i, v| if i == 100 { f32::NAN } else { v });
     bad.write(&backbone);
     let before = tree(&bench.path("run/checkpoints"));
-    let parts = ["the loss of step 5 is NaN", ".png", "step-000004", "nothing was changed"];
-    refuses(["train", s(&file), "--resume"], &parts);
+    refuses(["train", s(&file), "--resume"], &["step-000004", "have changed", "text.safetensors", "--over"]);
     same(&tree(&bench.path("run/checkpoints")), &before);
-
     fs::write(&backbone, good).unwrap();
     ends(0, ["train", s(&file), "--resume"]);
     same(&bench.left("run"), &whole);
+}
 
-    // Nothing is known of a first checkpoint.
+#[test]
+fn poisoned_weight() {
+    let (bench, _) = ended();
+    let backbone = bench.path("text/model/text.safetensors");
+    let mut bad = Safetensors::read(&backbone);
     let name = bad.find(&["lm_head.weight"]);
     bad.map(&name, |_, v| v * f32::INFINITY);
     bad.write(&backbone);

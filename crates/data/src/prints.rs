@@ -6,11 +6,11 @@
 //! in small sets when they differ near either end, as compressed pictures do, and not in large ones.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 
 use rayon::prelude::*;
 
-use crate::{Item, Manifest, Mixture, Store};
+use crate::{Item, Manifest, Mixture, Result, Store};
 
 /// Up to this many pictures are looked into.
 const LOOK_INTO: usize = 50_000;
@@ -20,7 +20,11 @@ const END: u64 = 4096;
 impl Mixture {
     /// A fingerprint of each item's picture, in the order of the items' numbers: 0 for one that is not there, and for an
     /// item without one.
-    pub fn prints(&self) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] when the system cannot read a picture for a reason that is not the picture's, such as too many
+    /// open files.
+    pub fn prints(&self) -> Result<Vec<u32>> {
         let items: Vec<(&Manifest, &Item)> = self.items().collect();
         let deep = items.len() <= LOOK_INTO;
         items.par_iter().map(|(manifest, item)| print(&manifest.store, item.image.as_deref(), deep)).collect()
@@ -48,20 +52,24 @@ impl Mixture {
     }
 }
 
-fn print(store: &Store, image: Option<&str>, deep: bool) -> u32 {
-    let Some((name, facts)) = image.and_then(|name| Some((name, store.facts(name)?))) else { return 0 };
+fn print(store: &Store, image: Option<&str>, deep: bool) -> Result<u32> {
+    let Some((name, facts)) = image.and_then(|name| Some((name, store.facts(name)?))) else { return Ok(0) };
     let mut crc = crc32fast::Hasher::new();
     crc.update(&facts.len.to_le_bytes());
     match (facts.crc, store) {
         (Some(known), _) => crc.update(&known.to_le_bytes()),
         (None, Store::Folder(folder)) if deep => {
-            // One that cannot be read is told apart by its size; what is wrong is told when it is needed.
-            let _ = ends(&folder.join(name), facts.len).map(|bytes| crc.update(&bytes));
+            match ends(&folder.join(name), facts.len) {
+                Ok(bytes) => crc.update(&bytes),
+                // One that may not be read is known by its size; what is wrong is told when it is needed.
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
+                Err(e) => return Err(store.io(name, e)),
+            }
         }
         _ => {}
     }
     // 0 says that there is none.
-    crc.finalize().max(1)
+    Ok(crc.finalize().max(1))
 }
 
 /// The first and last bytes of a file.

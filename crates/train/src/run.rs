@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
             return Err(Error::RunExists { path: out.into() });
         }
         self.state.inputs = inputs::files(self.config, mixture)?;
-        self.pictures = mixture.prints();
+        self.pictures = mixture.prints()?;
         match start {
             Start::Resume => match self.checkpoints.resume(self.config)? {
                 Some(loaded) => Ok(Some(self.resume(loaded, mixture)?)),
