@@ -40,6 +40,34 @@ fn a_folder() {
 }
 
 #[test]
+fn files_of_weights() {
+    let file = golden("level1").join("checkpoint.pt");
+    let json: Value = serde_json::from_str(&ends(0, ["info", s(&file), "--json"]).out).unwrap();
+    let file = &json["files"][0];
+    assert_eq!(file["format"], "torch zip");
+    let tensors = file["tensors"].as_array().unwrap();
+    let embedding = tensors.iter().find(|t| t["name"] == "lang_encoder.model.embed_tokens.weight").unwrap();
+    assert_eq!(embedding["dtype"], "F32");
+    let elements: u64 = embedding["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product();
+    assert_eq!(embedding["bytes"], 4 * elements);
+
+    // The tensors of a model's folder; a folder of weights without a model; one of neither.
+    let nano = common::top().join("models/nano");
+    let text = ends(0, ["info", s(&nano), "--tensors"]).out;
+    assert!(text.contains("model.safetensors: safetensors, ") && text.contains("lang_encoder.lm_head.bias"), "{text}");
+    assert!(ends(0, ["info", s(&nano)]).out.contains("parameters"));
+    let weights = tempfile::tempdir().unwrap();
+    std::fs::copy(nano.join("model.safetensors"), weights.path().join("b.safetensors")).unwrap();
+    std::fs::copy(golden("level1").join("checkpoint.pt"), weights.path().join("a.pt")).unwrap();
+    let json: Value = serde_json::from_str(&ends(0, ["info", s(weights.path()), "--json"]).out).unwrap();
+    let formats: Vec<_> = json["files"].as_array().unwrap().iter().map(|f| f["format"].clone()).collect();
+    assert_eq!(formats, ["torch zip", "safetensors"]);
+    refuses(["info", s(&common::top().join("docs"))], &["docs", "no file of weights"]);
+    refuses(["info", s(&common::top().join("picture.png"))], &["picture.png", "a PNG image"]);
+    refuses(["info", "nano", "--tensors"], &["--tensors", "preset"]);
+}
+
+#[test]
 fn help() {
     let options: [(&str, &[&str]); 7] = [
         ("train", &["CONFIG", "--resume", "--over", "--steps", "--questions", "--out", "--device"]),

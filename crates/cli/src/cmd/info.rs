@@ -166,6 +166,7 @@ pub fn grouped(n: u64) -> String {
 pub fn bytes(n: u64) -> String {
     match n {
         n if n >= 1_000_000_000 => format!("{:.1} GB", n as f64 / 1e9),
-        n => format!("{:.1} MB", n as f64 / 1e6),
+        n if n >= 100_000 => format!("{:.1} MB", n as f64 / 1e6),
+        n => format!("{n} bytes"),
     }
 }
