@@ -1,5 +1,6 @@
 //! The `pheye` command: train, ask, evaluate, verify.
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod cmd;
 mod out;

@@ -54,7 +54,10 @@ fn files_of_weights() {
     // The tensors of a model's folder; a folder of weights without a model; one of neither.
     let nano = common::top().join("models/nano");
     let text = ends(0, ["info", s(&nano), "--tensors"]).out;
-    assert!(text.contains("model.safetensors: safetensors, ") && text.contains("lang_encoder.lm_head.bias"), "{text}");
+    assert!(
+        text.contains("model.safetensors: safetensors, ") && text.contains("lang_encoder.lm_head.bias"),
+        "{text}"
+    );
     assert!(ends(0, ["info", s(&nano)]).out.contains("parameters"));
     let weights = tempfile::tempdir().unwrap();
     std::fs::copy(nano.join("model.safetensors"), weights.path().join("b.safetensors")).unwrap();

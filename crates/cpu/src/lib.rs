@@ -2,6 +2,7 @@
 //!
 //! Storage is f32 or bf16, arithmetic is f32. Work is cut into pieces whose borders depend on the shapes alone, never
 //! on the number of threads, and every sum runs in a fixed order: a result is the same on one thread or sixty.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod adamw;
 pub mod attention;

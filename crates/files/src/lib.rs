@@ -4,6 +4,7 @@
 //! bytes than there is memory. So a file is opened only if it is a regular one, its size is compared with a limit before
 //! anything is allocated, and no more than that limit is read even if it grows meanwhile.
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::fs::{File, Metadata};
 use std::io::{self, Error, ErrorKind, Read};

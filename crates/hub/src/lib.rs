@@ -20,6 +20,7 @@
 //! # Ok::<(), pheye_hub::Error>(())
 //! ```
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod cache;
 mod digest;

@@ -4,6 +4,7 @@
 //! data. Buffers come from an [`Arena`] and go back to it when the last view is dropped, so that a training
 //! step allocates nothing once the first one has run.
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod arena;
 mod buffer;
