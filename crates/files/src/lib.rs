@@ -2,9 +2,14 @@
 //!
 //! A manifest may name a FIFO, which blocks for ever, or `/dev/zero`, which never ends; a sparse file may claim more
 //! bytes than there is memory. So a file is opened only if it is a regular one, its size is compared with a limit before
-//! anything is allocated, and no more than that limit is read even if it grows meanwhile.
+//! anything is allocated, and no more than that limit is read even if it grows meanwhile. What a library makes of the
+//! contents may end in a panic, which becomes an error ([`caught`]).
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod guard;
+
+pub use guard::caught;
 
 use std::fs::{File, Metadata};
 use std::io::{self, Error, ErrorKind, Read};

@@ -5,7 +5,7 @@ use crate::container::{Facts, inspect};
 use crate::{Error, Rgb8, convert, jpeg, png};
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageResult, Limits};
-use pheye_files::{Kind, quoted};
+use pheye_files::{Kind, caught, quoted};
 use std::io::{Cursor, ErrorKind, Read};
 use std::path::Path;
 
@@ -94,14 +94,15 @@ pub fn decode(bytes: &[u8], name: &str, options: &DecodeOptions) -> Result<Rgb8,
     let Facts { size: Some(size), complete: true, jpeg: header, orientation } = facts else {
         return Err(cut());
     };
-    let rgb = match format {
+    let decoded = caught(|| match format {
         ImageFormat::Png => png::read(bytes, size).map_err(|e| match png::is_cut(&e) {
             true => cut(),
             false => Error::decode(name, label, e),
-        })?,
-        ImageFormat::Jpeg => jpeg::read(bytes, size, &header, name)?,
-        _ => convert::to_rgb(webp(bytes, size).map_err(|e| Error::decode(name, label, e))?),
-    };
+        }),
+        ImageFormat::Jpeg => jpeg::read(bytes, size, &header, name),
+        _ => Ok(convert::to_rgb(webp(bytes, size).map_err(|e| Error::decode(name, label, e))?)),
+    });
+    let rgb = decoded.unwrap_or_else(|panic| Err(Error::decode(name, label, panic)))?;
     Ok(if options.apply_orientation { orient(rgb, orientation.orientation()) } else { rgb })
 }
 

@@ -109,8 +109,8 @@ impl Error {
     pub(crate) fn decode(
         name: &str,
         format: &'static str,
-        source: impl std::error::Error + Send + Sync + 'static,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self::Decode { name: name.into(), format, source: Box::new(source) }
+        Self::Decode { name: name.into(), format, source: source.into() }
     }
 }

@@ -27,6 +27,10 @@ pub(crate) fn read(bytes: &[u8], size: (u32, u32)) -> Result<Rgb8, DecodingError
     let row_bytes = reader.output_line_size(size.0).filter(|_| reader.info().size() == size);
     let mut row = vec![0; row_bytes.ok_or(DecodingError::LimitsExceeded)?];
     let info = reader.info();
+    if info.palette.as_ref().is_some_and(|palette| palette.len() % 3 != 0) {
+        let fault = std::io::Error::new(ErrorKind::InvalidData, "the palette's bytes are no whole colours");
+        return Err(DecodingError::IoError(fault));
+    }
     let rows = if info.interlaced { interlaced_rows(size) } else { u64::from(size.1) };
     let (colour, depth) = reader.output_color_type();
     let kind =

@@ -314,3 +314,12 @@ fn the_limit_is_the_callers() {
         assert!(matches!(open(path(name), &limit(area - 1)), Err(Error::TooLarge { .. })), "{name}");
     }
 }
+
+/// A palette of sixteen colours and a third, of which the decoder's own reading panics.
+#[test]
+fn a_palette_of_no_whole_colours_is_refused() {
+    let bytes = std::fs::read(path("../bad/palette_of_49_bytes.png")).unwrap();
+    let damaged = error(&bytes);
+    assert!(matches!(damaged, Error::Decode { .. }), "{damaged}");
+    assert!(pheye_files::chain(&damaged).contains("palette"), "{}", pheye_files::chain(&damaged));
+}

@@ -11,7 +11,6 @@ mod example;
 #[cfg(feature = "tokenizer")]
 mod growth;
 #[cfg(feature = "tokenizer")]
-mod guard;
 #[cfg(feature = "tokenizer")]
 mod inspect;
 mod prompt;

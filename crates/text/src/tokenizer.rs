@@ -3,12 +3,11 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use pheye_files::{CONFIG_LIMIT, Kind};
+use pheye_files::{CONFIG_LIMIT, Kind, caught};
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::{Decoder, NormalizedString, Normalizer};
 
-use crate::guard::caught;
 use crate::inspect::{FILE_LIMIT, Facts, Fault, inspect};
 use crate::{Error, Result, TextStream};
 

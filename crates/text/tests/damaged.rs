@@ -84,7 +84,7 @@ fn where_the_library_panics_is_an_error() {
     let mut model = sound()["model"].clone();
     model["continuing_subword_prefix"] = json!("0123456789abcdef");
     let e = refusal(json!({"model": model}));
-    assert!(e.contains("tokenizer.json: not a tokenizer: the tokenizer library panicked"), "{e}");
+    assert!(e.contains("tokenizer.json: not a tokenizer: the library that reads it panicked"), "{e}");
     let e = refusal(json!({"decoder": "x"}));
     assert!(e.starts_with("tokenizer.json: "), "{e}");
     // Some files are found out by a text only.

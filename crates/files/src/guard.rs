@@ -1,4 +1,5 @@
-//! The tokenizer library panics on some damaged files. Here, and nowhere else, its panics become errors.
+//! Libraries that read tokenizers and pictures panic on some damaged files. Here, and nowhere else, their panics become
+//! errors.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -10,12 +11,15 @@ thread_local! {
     static SILENT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` returns, or the message of the panic that ended it. Such a panic is not printed; the process's panic hook
-/// sees all others as before.
+/// What `work`, a call of another library, returns, or the message of the panic that ended it. Such a panic is not printed;
+/// the process's panic hook sees all others as before.
 ///
-/// The state that the library shares between calls is caches only, behind locks and cells that are released on the way
-/// out, so that none of it is broken by a panic.
-pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// Only for work whose state a panic cannot break: what it changes is dropped with it, or lies behind locks and cells that
+/// are released on the way out.
+///
+/// # Errors
+/// The panic's message.
+pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let others = panic::take_hook();
@@ -34,7 +38,7 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 fn message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    format!("the tokenizer library panicked: {text}")
+    format!("the library that reads it panicked: {text}")
 }
 
 #[cfg(test)]
@@ -53,7 +57,7 @@ mod tests {
         assert!(index.unwrap_err().contains("index out of bounds"));
         assert_eq!(
             caught(|| panic!("plain")),
-            Err::<(), _>("the tokenizer library panicked: plain".to_owned())
+            Err::<(), _>("the library that reads it panicked: plain".to_owned())
         );
         assert_eq!(SEEN.load(Ordering::SeqCst), 0);
         assert!(panic::catch_unwind(|| panic!("another")).is_err());
