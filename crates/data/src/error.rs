@@ -125,14 +125,3 @@ pub enum Error {
     #[error("the thread that builds batches has stopped")]
     Stopped,
 }
-
-/// What `error` says, with its causes, on one line: for a report that holds no error itself.
-pub(crate) fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(e) = cause {
-        text += &format!(": {e}");
-        cause = e.source();
-    }
-    pheye_files::quoted(&text)
-}

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use pheye_files::{chain, quoted};
 use pheye_image::{DecodeOptions, Preprocess, Rgb8, Tiles};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::error::chain;
 use crate::random::{Permutation, Purpose};
 use crate::{Augmentation, Content, Draw, Error, Mixture, Result};
 
@@ -167,7 +167,7 @@ impl Loader {
                 (Ok(sample), _) => sample,
                 (Err(error), OnBroken::Stop) => return Err(error),
                 (Err(error), OnBroken::Skip) => {
-                    batch.skipped.push(chain(&error));
+                    batch.skipped.push(reason(&error));
                     continue;
                 }
             };
@@ -192,7 +192,7 @@ impl Loader {
             match (self.encode(text).map_err(fault), self.options.on_broken) {
                 (Ok(encoded), _) => texts.push(encoded),
                 (Err(error), OnBroken::Stop) => return Err(error),
-                (Err(error), OnBroken::Skip) => skipped.push(chain(&error)),
+                (Err(error), OnBroken::Skip) => skipped.push(reason(&error)),
             }
         }
         let picture = match &self.mixture.item(draw).image {
@@ -269,4 +269,9 @@ impl Loader {
         }
         Ok(picture)
     }
+}
+
+/// Why something was left out, on one line.
+fn reason(error: &Error) -> String {
+    quoted(&chain(error))
 }

@@ -4,14 +4,15 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use pheye_files::Kind;
+use pheye_files::{Kind, within};
+use pheye_image::DecodeOptions;
 use zip::result::ZipError;
 
 use crate::archive::{self, Archive};
 use crate::{Error, Result};
 
-/// Bytes of a picture's file: more than any that has few enough pixels to be decoded.
-const PICTURE_LIMIT: u64 = 512 << 20;
+/// Bytes of a picture's file.
+const PICTURE_LIMIT: u64 = DecodeOptions::MAX_BYTES;
 /// Bytes of a manifest.
 const MANIFEST_LIMIT: u64 = 4 << 30;
 
@@ -86,8 +87,7 @@ impl Store {
         let io = |source| self.io(name, source);
         match self {
             Store::Folder(path) => {
-                let file = pheye_files::open(&path.join(name), Kind::Regular).map_err(io)?;
-                let len = file.metadata().map_err(io)?.len();
+                let (file, len) = pheye_files::open_with_len(&path.join(name), Kind::Regular).map_err(io)?;
                 let len = within(len, MANIFEST_LIMIT).map_err(io)?;
                 read(&mut BufReader::new(std::io::Read::take(file, len)))
             }
@@ -130,14 +130,6 @@ impl Store {
 /// A reader that panicked while holding the lock left no half-done state: every read seeks first.
 fn lock(archive: &Mutex<Archive>) -> MutexGuard<'_, Archive> {
     archive.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-fn within(len: u64, limit: u64) -> std::io::Result<u64> {
-    if len <= limit {
-        return Ok(len);
-    }
-    let message = format!("it has {len} bytes, more than the limit of {limit}");
-    Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message))
 }
 
 impl std::fmt::Debug for Store {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{encode, options};
 use pheye_data::{Content, Error, Loader, LoaderOptions, Manifest, Mixture, Store};
+use pheye_files::chain;
 use pheye_image::Preprocess;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -20,13 +21,6 @@ fn open(bytes: impl AsRef<[u8]>) -> Result<Manifest, Error> {
     let path = dir.path().join("m.jsonl");
     fs::write(&path, bytes).unwrap();
     Manifest::open(path)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }
 
 #[test]
@@ -183,7 +177,7 @@ fn entries_that_claim_or_hold_too_much() {
     let dir = tempfile::tempdir().unwrap();
     let big = vec![b' '; 1 << 20];
     for (size, reason) in
-        [(600 << 20, "more than the limit of 536870912"), (1000, "larger than its declared")]
+        [(600 << 20, "larger than the limit of 536870912"), (1000, "larger than its declared")]
     {
         let path = archive(dir.path(), &[("a.png", &big)], CompressionMethod::Deflated);
         claim(&path, size);

@@ -30,15 +30,35 @@ pub enum Kind {
 /// Opens `path` for reading. A FIFO is never waited for with [`Kind::Regular`].
 ///
 /// # Errors
-/// Those of the system; [`ErrorKind::InvalidInput`] for a directory, and with [`Kind::Regular`] for anything that is
+/// Those of the system, [`ErrorKind::NotFound`] also for a link to nothing; [`ErrorKind::InvalidInput`] for a directory, and with [`Kind::Regular`] for anything that is
 /// no regular file. The message does not repeat the path.
 pub fn open(path: &Path, kind: Kind) -> io::Result<File> {
+    Ok(open_with_len(path, kind)?.0)
+}
+
+/// As [`open`], with the file's size as the system knows it: 0 for pipes and devices.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_len(path: &Path, kind: Kind) -> io::Result<(File, u64)> {
     // Looked at before opening, because opening a FIFO waits for a writer and opening a device may act on it; and
     // again after, because the name may mean another file by then.
-    check(&std::fs::metadata(path)?, kind)?;
+    check(&std::fs::metadata(path).map_err(|e| dangling(path, e))?, kind)?;
     let file = File::open(path)?;
-    check(&file.metadata()?, kind)?;
-    Ok(file)
+    let metadata = file.metadata()?;
+    check(&metadata, kind)?;
+    Ok((file, metadata.len()))
+}
+
+/// `error`, or what is missing when `path` is a link: the link itself is there for everybody to see.
+fn dangling(path: &Path, error: Error) -> Error {
+    match std::fs::read_link(path) {
+        Ok(target) if error.kind() == ErrorKind::NotFound => {
+            let target = quoted(&target.display().to_string());
+            Error::new(ErrorKind::NotFound, format!("it is a link to {target}, which does not exist"))
+        }
+        _ => error,
+    }
 }
 
 fn check(metadata: &Metadata, kind: Kind) -> io::Result<()> {
@@ -73,11 +93,8 @@ fn name(metadata: &Metadata) -> &'static str {
 /// # Errors
 /// As [`open`]; [`ErrorKind::FileTooLarge`] for a longer file, before it is read where the system knows its size.
 pub fn read(path: &Path, kind: Kind, limit: u64) -> io::Result<Vec<u8>> {
-    let file = open(path, kind)?;
-    let len = file.metadata()?.len();
-    if len > limit {
-        return Err(too_large(limit));
-    }
+    let (file, len) = open_with_len(path, kind)?;
+    within(len, limit)?;
     if len == 0 && kind == Kind::Regular {
         return Ok(Vec::new());
     }
@@ -121,14 +138,19 @@ pub fn take(reader: impl Read, expected: u64, limit: u64) -> io::Result<Vec<u8>>
     let expected = usize::try_from(expected.min(limit)).unwrap_or(usize::MAX);
     bytes.try_reserve_exact(expected).map_err(|_| Error::from(ErrorKind::OutOfMemory))?;
     reader.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(too_large(limit));
-    }
+    within(bytes.len() as u64, limit)?;
     Ok(bytes)
 }
 
-fn too_large(limit: u64) -> Error {
-    Error::new(ErrorKind::FileTooLarge, format!("it is larger than the limit of {limit} bytes"))
+/// `len`, the size that a file claims or has, if it is at most `limit`; both in bytes.
+///
+/// # Errors
+/// [`ErrorKind::FileTooLarge`].
+pub fn within(len: u64, limit: u64) -> io::Result<u64> {
+    if len <= limit {
+        return Ok(len);
+    }
+    Err(Error::new(ErrorKind::FileTooLarge, format!("it is larger than the limit of {limit} bytes")))
 }
 
 /// `text` with control characters (but neither line feed nor tab) as `\u{1b}`: text from a file must not drive a

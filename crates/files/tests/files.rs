@@ -40,6 +40,18 @@ fn a_fifo_is_not_waited_for() {
     assert!(open(&dir.path().join("link"), Kind::Regular).is_err());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("gone", &link).unwrap();
+    let error = open(&link, Kind::Any).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.to_string(), "it is a link to gone, which does not exist");
+    assert!(!open(&dir.path().join("absent"), Kind::Any).unwrap_err().to_string().contains("link"));
+}
+
 #[test]
 fn texts() {
     assert_eq!(text(b"\xEF\xBB\xBF{}".to_vec()).unwrap(), "{}");

@@ -25,9 +25,15 @@ pub struct DecodeOptions {
     pub apply_orientation: bool,
 }
 
+impl DecodeOptions {
+    /// Default of `max_bytes`: more than any picture has that has few enough pixels to be decoded.
+    pub const MAX_BYTES: u64 = 512 << 20;
+}
+
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { max_pixels: 178_956_970, max_side: 100_000, max_bytes: 512 << 20, apply_orientation: true }
+        let max_bytes = DecodeOptions::MAX_BYTES;
+        Self { max_pixels: 178_956_970, max_side: 100_000, max_bytes, apply_orientation: true }
     }
 }
 
@@ -61,8 +67,7 @@ fn open_as(path: &Path, kind: Kind, options: &DecodeOptions) -> Result<Rgb8, Err
         ErrorKind::FileTooLarge => Error::TooManyBytes { name: name.clone(), limit },
         _ => Error::Io { path: path.to_path_buf(), source },
     };
-    let mut file = pheye_files::open(path, kind).map_err(io)?;
-    let expected = file.metadata().map_err(io)?.len();
+    let (mut file, expected) = pheye_files::open_with_len(path, kind).map_err(io)?;
     // A look at the first bytes, so that a large file of another kind is not read in vain.
     let mut head = Vec::new();
     file.by_ref().take(64).read_to_end(&mut head).map_err(io)?;

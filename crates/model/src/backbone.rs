@@ -6,20 +6,13 @@ use std::path::Path;
 use pheye_files::quoted;
 use pheye_ops::RandomInit;
 use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
-use pheye_weights::{Checkpoint, CheckpointSource, NameMap};
+use pheye_weights::{Checkpoint, CheckpointSource, FOLDER_FILES, NameMap, first_in};
 
 use crate::json::{fault, read_json};
 use crate::load::dtype;
 use crate::pheye::VIT_PREFIX;
 use crate::{Config, Error, Options, Pheye, Result, transformers};
 
-/// Weights of a published folder, the first that is there.
-const WEIGHTS: &[&str] = &[
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-];
 const CONFIG: &str = "config.json";
 /// The network's names of the matrices that tied models share.
 const HEAD: &str = "lang_encoder.lm_head.weight";
@@ -30,10 +23,9 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint> {
     if !path.is_dir() {
         return Ok(Checkpoint::open(path)?);
     }
-    let found = WEIGHTS.iter().map(|name| path.join(name)).find(|file| file.exists());
-    match found {
+    match first_in(path, FOLDER_FILES) {
         Some(file) => Ok(Checkpoint::open(file)?),
-        None => Err(Error::NoBackbone { path: path.into(), looked_for: WEIGHTS }),
+        None => Err(Error::NoBackbone { path: path.into(), looked_for: FOLDER_FILES }),
     }
 }
 

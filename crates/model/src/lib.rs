@@ -21,7 +21,7 @@ pub use config::{Config, Counts, LoraSpec, PRESETS};
 pub use convert::{Conversion, Keep, OnWritten, Output, SHARD_SIZE};
 pub use error::{Error, Result};
 pub use generate::{EarlyStopping, Ends, Generated, GenerationConfig, Hooks, OnToken};
-pub use load::{CONFIG_FILE, Named, WEIGHTS_FILE, is_known_backbone};
+pub use load::{CONFIG_FILE, Named, WEIGHTS_FILE, is_known_backbone, is_released};
 pub use lora::LoraSet;
 pub use loss::{Batch, Loss, QueuedLoss, stack};
 pub use memory::{Load, Memory};

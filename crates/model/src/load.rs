@@ -28,6 +28,11 @@ pub fn is_known_backbone(name: &str) -> bool {
     [KNOWN_VISION, KNOWN_TEXT].contains(&name)
 }
 
+/// Whether `folder` holds a released model's configuration: a backbone's `config.json` names no `encoder`.
+pub fn is_released(folder: &Path) -> bool {
+    read_json(&folder.join(RELEASED_CONFIG)).is_ok_and(|config| config.get("encoder").is_some())
+}
+
 pub(crate) const RELEASED_CONFIG: &str = "config.json";
 const RELEASED_WEIGHTS: &str = "checkpoint.pt";
 

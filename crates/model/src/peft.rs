@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pheye_vit::AdapterSpec;
-use pheye_weights::{Checkpoint, NameMap};
+use pheye_weights::{Checkpoint, NameMap, first_in};
 use serde_json::{Value, json};
 
 use crate::convert::decimal;
@@ -48,8 +48,8 @@ impl Adapter {
     /// Opens the adapter in `folder`, to be the model's `set`.
     pub(crate) fn open(folder: &Path, set: LoraSet) -> Result<Adapter> {
         let spec = spec(&folder.join(CONFIG))?;
-        let found = WEIGHTS.iter().map(|name| folder.join(name)).find(|file| file.exists());
-        let file = found.ok_or_else(|| Error::NoBackbone { path: folder.into(), looked_for: WEIGHTS })?;
+        let file = first_in(folder, WEIGHTS)
+            .ok_or_else(|| Error::NoBackbone { path: folder.into(), looked_for: WEIGHTS })?;
         let checkpoint = Checkpoint::open(file)?;
         let whole = checkpoint.names().any(|name| name.starts_with(&format!("{WHOLE_PREFIX}.")));
         let names = map(set, if whole { WHOLE_PREFIX } else { PREFIX });

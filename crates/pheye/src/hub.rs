@@ -2,7 +2,7 @@
 
 use pheye_files::{CONFIG_LIMIT, Kind};
 use pheye_hub::{Hub, Repo, Snapshot, Watch};
-use pheye_model::{CONFIG_FILE, WEIGHTS_FILE, is_known_backbone};
+use pheye_model::{CONFIG_FILE, WEIGHTS_FILE, is_known_backbone, is_released};
 use serde_json::Value;
 
 use crate::located::{TOKENIZER, linked, released};
@@ -101,7 +101,7 @@ fn in_cache(hub: &Hub) -> String {
 fn own_files(files: &mut Snapshot, watch: Watch) -> Result<std::path::PathBuf> {
     let config = files.find("config.json", watch)?;
     let folder = |files: &Snapshot| files.folder().unwrap_or_default();
-    if config.is_some() && released(&folder(files)).is_some_and(|c| c.get("encoder").is_some()) {
+    if config.is_some() && is_released(&folder(files)) {
         files.get("checkpoint.pt", watch)?;
         return Ok(folder(files));
     }

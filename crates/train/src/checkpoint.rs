@@ -33,16 +33,12 @@ pub struct State {
     /// The best measurement so far and its step.
     pub best: Option<(f64, u64)>,
     /// Pictures and texts left out because they could not be used.
-    #[serde(default)]
     pub skipped: u64,
     /// Why the first few of them were left out.
-    #[serde(default)]
     pub reasons: Vec<String>,
     /// The device that computed the last step, a CPU with the instructions used: other ones round otherwise.
-    #[serde(default)]
     pub device: String,
     /// Files that the run reads, by their keys and names in the config.
-    #[serde(default)]
     pub inputs: BTreeMap<String, Print>,
     /// The config, as [`Config::echo`] gives it.
     pub config: serde_json::Value,

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use pheye_data::Mixture;
-use pheye_files::{CONFIG_LIMIT, Kind};
+use pheye_weights::{Checkpoint, FOLDER_FILES, first_in};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::checksum;
@@ -32,31 +33,37 @@ const TOLD: usize = 5;
 /// Fingerprints of everything that `config` names and that decides what is learnt, apart from pictures.
 ///
 /// # Errors
-/// [`Error::Read`].
+/// [`Error::Read`], and what is wrong with an index of shards.
 pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<String, Print>> {
     let m = &config.model;
-    let mut prints = BTreeMap::new();
+    let mut files: Vec<(&str, PathBuf)> = Vec::new();
     let weights = config.task == Task::Pheye;
     for (key, path) in [("model.init", &m.init), ("model.encoder", &m.encoder), ("model.decoder", &m.decoder)]
     {
         let Some(path) = path else { continue };
         if config.resolve(path).is_dir() {
-            for file in of_model(&config.resolve(path), weights)? {
-                add(&mut prints, key, config, &path.join(file))?;
-            }
+            let names = of_model(&config.resolve(path), weights)?;
+            files.extend(names.into_iter().map(|name| (key, path.join(name))));
         } else if weights {
-            add(&mut prints, key, config, path)?;
+            files.push((key, path.clone()));
         }
     }
     if let Some(path) = &m.tokenizer {
         let file = if config.resolve(path).is_dir() { path.join("tokenizer.json") } else { path.clone() };
         // It says what ends an answer.
         let beside = file.with_file_name("tokenizer_config.json");
-        add(&mut prints, "model.tokenizer", config, &file)?;
+        files.push(("model.tokenizer", file));
         if config.resolve(&beside).is_file() {
-            add(&mut prints, "model.tokenizer", config, &beside)?;
+            files.push(("model.tokenizer", beside));
         }
     }
+    // Side by side: of backbones they are gigabytes.
+    let prints = files.par_iter().map(|(key, path)| {
+        let file = config.resolve(path);
+        let (bytes, crc32) = checksum(&file).map_err(|e| Error::read(&file, e))?;
+        Ok((format!("{key}: {}", path.display()), Print { bytes, crc32 }))
+    });
+    let mut prints = prints.collect::<Result<BTreeMap<_, _>>>()?;
     for (path, manifest) in config.data.train.iter().zip(mixture.manifests()) {
         let (bytes, crc32) = manifest.print;
         prints.insert(format!("data.train: {}", path.display()), Print { bytes, crc32 });
@@ -64,42 +71,20 @@ pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<Strin
     Ok(prints)
 }
 
-fn add(prints: &mut BTreeMap<String, Print>, key: &str, config: &Config, path: &Path) -> Result<()> {
-    let file = config.resolve(path);
-    let (bytes, crc32) = checksum(&file).map_err(|e| Error::read(&file, e))?;
-    prints.insert(format!("{key}: {}", path.display()), Print { bytes, crc32 });
-    Ok(())
-}
-
-/// Weights of a model's folder, the first that is there.
-const WEIGHTS: &[&str] = &[
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "checkpoint.pt",
-];
+/// Configurations of a model's folder, and the weights of a released one.
 const CONFIGS: &[&str] = &["pheye.json", "config.json"];
+const RELEASED: &[&str] = &["checkpoint.pt"];
 
-/// The files of the model in `folder`, as paths in it.
+/// The files of the model in `folder`, by their names in it.
 fn of_model(folder: &Path, weights: bool) -> Result<BTreeSet<PathBuf>> {
-    let there = |name: &&&str| folder.join(name).is_file();
-    let mut files: BTreeSet<PathBuf> = CONFIGS.iter().filter(there).map(PathBuf::from).collect();
-    let Some(name) = WEIGHTS.iter().find(there).filter(|_| weights) else { return Ok(files) };
-    files.insert(name.into());
-    if name.ends_with(".index.json") {
-        files.extend(shards(&folder.join(name))?);
+    let configs = CONFIGS.iter().map(|name| folder.join(name)).filter(|file| file.is_file());
+    let mut files: BTreeSet<PathBuf> = configs.collect();
+    let found = || first_in(folder, FOLDER_FILES).or_else(|| first_in(folder, RELEASED));
+    if let Some(file) = found().filter(|_| weights) {
+        files.extend(Checkpoint::open(&file)?.files().map(Path::to_owned));
+        files.insert(file);
     }
-    Ok(files)
-}
-
-/// The files that an index of shards names; what is wrong with it is told by whoever loads it.
-fn shards(index: &Path) -> Result<BTreeSet<PathBuf>> {
-    let text =
-        pheye_files::read_text(index, Kind::Regular, CONFIG_LIMIT).map_err(|e| Error::read(index, e))?;
-    let json: serde_json::Value = serde_json::from_str(&text)?;
-    let names = json["weight_map"].as_object().into_iter().flat_map(|map| map.values());
-    Ok(names.filter_map(|name| name.as_str().map(PathBuf::from)).collect())
+    Ok(files.iter().filter_map(|file| file.file_name().map(PathBuf::from)).collect())
 }
 
 /// How `now` differs from `then`, a line for each file.

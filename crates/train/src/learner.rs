@@ -4,14 +4,13 @@
 use std::path::Path;
 
 use pheye_data::Batch;
-use pheye_files::Kind;
 use pheye_model::{Loss, Options, Pheye, QueuedLoss, Recompute};
 use pheye_ops::cross_entropy::Sum;
 use pheye_ops::lora::Dropout;
 use pheye_ops::{Cx, Graphs, RandomInit};
 use pheye_phi::{Layout, Phi};
 use pheye_tensor::{Device, Grads, Masters, Param, ParamTable, Scope, Tensor};
-use pheye_weights::{atomic_write, save_safetensors};
+use pheye_weights::{copy_atomically, save_safetensors};
 
 use crate::contrastive::Contrastive;
 use crate::{Config, Error, Result, Task, matches};
@@ -31,8 +30,6 @@ pub(crate) const VISION_FILE: &str = "vision.safetensors";
 /// The language model's weights.
 const TEXT_FILE: &str = "text.safetensors";
 const TOKENIZER_FILE: &str = "tokenizer.json";
-/// Bytes of a tokenizer.
-const TOKENIZER_LIMIT: u64 = 1 << 30;
 
 impl Learner {
     /// The network of `config`, of the shape `model`, at the start of a run. `progress` is told the bytes of weights that are loaded
@@ -182,11 +179,9 @@ impl Learner {
             }
         }
         let copy = folder.join(TOKENIZER_FILE);
-        // Read before anything is written: it may be the very file that is to be replaced.
         let file = if tokenizer.is_dir() { tokenizer.join(TOKENIZER_FILE) } else { tokenizer.to_path_buf() };
-        let bytes = pheye_files::read(&file, Kind::Regular, TOKENIZER_LIMIT);
-        let bytes = bytes.map_err(|e| Error::read(&file, e))?;
-        Ok(atomic_write(&copy, |file| file.write_all(&bytes))?)
+        // It may be the very file that is to be replaced, which stays whole until its copy is.
+        Ok(copy_atomically(file, copy)?)
     }
 }
 

@@ -117,16 +117,17 @@ impl<'a> Run<'a> {
         if start == Start::New && !self.checkpoints.steps()?.is_empty() {
             return Err(Error::RunExists { path: out.into() });
         }
+        // Another config is told before gigabytes are read.
+        let loaded = match start {
+            Start::Resume => self.checkpoints.resume(self.config)?,
+            Start::New | Start::Over => None,
+        };
         self.state.inputs = inputs::files(self.config, mixture)?;
         self.pictures = mixture.prints()?;
-        match start {
-            Start::Resume => match self.checkpoints.resume(self.config)? {
-                Some(loaded) => Ok(Some(self.resume(loaded, mixture)?)),
-                None => Ok(None),
-            },
-            Start::New => Ok(None),
-            Start::Over => self.checkpoints.clear().map(|()| None),
+        if start == Start::Over {
+            self.checkpoints.clear()?;
         }
+        loaded.map(|loaded| self.resume(loaded, mixture)).transpose()
     }
 
     fn resume(&mut self, loaded: Loaded, mixture: &Mixture) -> Result<Resumed> {

@@ -4,7 +4,8 @@ mod common;
 
 use std::fs;
 
-use common::{Bench, chain, line, run, run_to};
+use common::{Bench, line, run, run_to};
+use pheye_files::chain;
 use pheye_train::{Error, Event, Start};
 
 const SKIP: &str = "on_broken = \"skip\"";

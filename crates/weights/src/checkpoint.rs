@@ -64,7 +64,12 @@ impl Checkpoint {
         &self.path
     }
 
-    /// What that file is.
+    /// The files that hold the tensors: that one, or the shards that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// What the opened file is.
     pub fn format(&self) -> Format {
         self.format
     }

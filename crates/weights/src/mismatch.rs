@@ -67,9 +67,7 @@ impl fmt::Display for Fault {
             Fault::Unused { tensor } => write!(f, "unused `{}`", name(tensor)),
             // Its message names file and tensor; what caused it has no other place to be told.
             Fault::Unreadable { tensor, error } => {
-                write!(f, "cannot read `{}`: {error}", name(tensor))?;
-                let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
-                causes.into_iter().try_for_each(|cause| write!(f, ": {cause}"))
+                write!(f, "cannot read `{}`: {}", name(tensor), pheye_files::chain(error))
             }
         }
     }

@@ -41,8 +41,11 @@ fn a_changed_byte_is_survived() {
             bytes[at] = was;
         }
     }
+    if cfg!(miri) {
+        return; // Many thousand instructions a time.
+    }
     let mut bytes = real("../../tests/golden/level1/checkpoint.pt");
-    for at in (0..bytes.len()).step_by(61 * STEP) {
+    for at in (0..bytes.len()).step_by(61) {
         let was = bytes[at];
         for change in [1, 4, 0x20, 0xff] {
             bytes[at] = was ^ change;

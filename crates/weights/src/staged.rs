@@ -55,7 +55,8 @@ impl Staged {
         }
         let mut staged = Staged { folder: folder.to_owned(), partial, made, published: false, _lock: lock };
         if let Ok(what) = fs::read_to_string(staged.partial.join(MOVING)) {
-            staged.move_all(None).map_err(|source| staged.fault(source))?;
+            let files = staged.files().map_err(|source| staged.fault(source))?;
+            staged.move_all(files).map_err(|source| staged.fault(source))?;
             staged.published = true;
             return Ok(Opened::Completed(what));
         }
@@ -76,12 +77,13 @@ impl Staged {
     /// # Errors
     /// [`Error::Exists`] for a file that is in the folder already: then none is moved; [`Error::Write`].
     pub fn publish(mut self, last: &str, what: &str) -> Result<()> {
-        let files = self.files().map_err(|source| self.fault(source))?;
+        let mut files = self.files().map_err(|source| self.fault(source))?;
+        files.sort_by_key(|file| file == Path::new(last));
         refuse_existing(files.iter().map(|file| self.folder.join(file)))?;
         atomic_write(self.partial.join(MOVING), |out| out.write_all(what.as_bytes()))?;
         // From here on, what cannot be moved is moved by the next attempt.
         self.published = true;
-        self.move_all(Some(last)).map_err(|source| self.fault(source))
+        self.move_all(files).map_err(|source| self.fault(source))
     }
 
     fn fault(&self, source: io::Error) -> Error {
@@ -106,9 +108,8 @@ impl Staged {
         Ok(files)
     }
 
-    fn move_all(&self, last: Option<&str>) -> io::Result<()> {
-        let mut files = self.files()?;
-        files.sort_by_key(|file| last.is_some_and(|last| file == Path::new(last)));
+    /// Moves `files`, in their order, and takes the stage away.
+    fn move_all(&self, files: Vec<PathBuf>) -> io::Result<()> {
         let mut folders = std::collections::BTreeSet::from([self.folder.clone()]);
         for file in files {
             let to = self.folder.join(&file);

@@ -1,11 +1,10 @@
 //! `pheye info`: what a model is made of, and what it costs to run; or what a file of weights holds.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use pheye::model::{Config, Counts, PRESETS};
-use pheye_files::{CONFIG_LIMIT, Kind};
+use pheye::model::{CONFIG_FILE, Config, Counts, PRESETS, is_released};
 use serde::Serialize;
 
 use super::tensors;
@@ -61,9 +60,10 @@ struct Memory {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let dir = PathBuf::from(&args.model);
+    let is_model = dir.join(CONFIG_FILE).exists() || is_released(&dir);
     let config = match Config::preset(&args.model) {
         Some(config) if !args.tensors => config,
-        _ if dir.is_dir() && !args.tensors && is_model(&dir) => Config::load(&dir)?,
+        _ if dir.is_dir() && !args.tensors && is_model => Config::load(&dir)?,
         _ if dir.exists() => {
             tensors::list(&dir, args.json)?;
             return Ok(ExitCode::SUCCESS);
@@ -104,15 +104,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         print(&info);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether the folder holds a model's configuration in either layout; a backbone's `config.json` names no others.
-fn is_model(dir: &Path) -> bool {
-    let released = || {
-        let text = pheye_files::read_text(&dir.join("config.json"), Kind::Regular, CONFIG_LIMIT).ok()?;
-        serde_json::from_str::<serde_json::Value>(&text).ok()?.get("encoder").cloned()
-    };
-    dir.join(pheye::model::CONFIG_FILE).exists() || released().is_some()
 }
 
 fn print(info: &Info) {

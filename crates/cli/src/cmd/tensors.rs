@@ -3,23 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use pheye::weights::Checkpoint;
+use pheye::weights::{Checkpoint, FOLDER_FILES, first_in};
 use pheye_files::quoted;
 use serde_json::{Value, json};
 
 use super::info::{bytes, grouped};
 use crate::out::say;
-
-/// Files that hold all weights of a folder, the first that is there.
-const WHOLE: [&str; 7] = [
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-    "checkpoint.pt",
-];
 
 /// Endings of files of weights.
 const ENDINGS: [&str; 4] = ["safetensors", "pt", "pth", "bin"];
@@ -43,7 +32,8 @@ pub fn list(path: &Path, as_json: bool) -> anyhow::Result<()> {
 }
 
 fn files_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    if let Some(whole) = WHOLE.iter().map(|name| folder.join(name)).find(|file| file.exists()) {
+    // Else an index and its shards would be listed twice.
+    if let Some(whole) = first_in(folder, FOLDER_FILES) {
         return Ok(vec![whole]);
     }
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;

@@ -118,20 +118,7 @@ pub fn data_set(dir: &Path, pictures: usize) {
 }
 
 /// The network of the runs below: every part of Pheye, of the smallest size.
-pub const NETWORK: &str = "
-[model.config.vision]
-hidden_size = 16
-intermediate_size = 32
-num_hidden_layers = 1
-num_attention_heads = 2
-image_size = 16
-[model.config.text]
-hidden_size = 64
-intermediate_size = 64
-num_hidden_layers = 1
-num_attention_heads = 4
-max_position_embeddings = 64
-";
+pub const NETWORK: &str = include_str!("../../../train/tests/common/network.toml");
 
 /// The text of a config; `extra` are lines by table, such as `("train", "keep = 3")`.
 pub fn config(task: &str, extra: &[(&str, &str)]) -> String {

@@ -11,6 +11,8 @@ mod warp;
 
 pub use config::{EarlyStopping, GenerationConfig};
 
+use std::borrow::Cow;
+
 use pheye_ops::{Cx, argmax, topk};
 use pheye_tensor::{Device, Tensor};
 
@@ -340,12 +342,12 @@ impl Request<'_> {
 
 /// The most probable token of each row, and so many values of each row that are finite if all its logits are: the logits
 /// themselves, or on a GPU the largest one, which a NaN or an infinity would be.
-fn most_probable(cx: &Cx, logits: &Tensor) -> Result<(Vec<u32>, Vec<f32>, usize)> {
+fn most_probable<'a>(cx: &Cx, logits: &'a Tensor) -> Result<(Vec<u32>, Cow<'a, [f32]>, usize)> {
     match &cx.device {
-        Device::Cpu => Ok((argmax::forward(cx, logits)?, logits.to_vec_f32()?, logits.shape().cols())),
+        Device::Cpu => Ok((argmax::forward(cx, logits)?, logits.f32()?.into(), logits.shape().cols())),
         Device::Gpu(_) => {
             let best = topk::forward(cx, logits, 1)?;
-            Ok((best.ids, best.values, 1))
+            Ok((best.ids, best.values.into(), 1))
         }
     }
 }

@@ -9,20 +9,8 @@ use pheye_data::{Encode, Encoded, Example, Store};
 use pheye_ops::Cx;
 use pheye_train::{Config, Error, Event, Interrupt, Outcome, Start, train};
 
-const NETWORK: &str = "
-[model.config.vision]
-hidden_size = 16
-intermediate_size = 32
-num_hidden_layers = 1
-num_attention_heads = 2
-image_size = 16
-[model.config.text]
-hidden_size = 64
-intermediate_size = 64
-num_hidden_layers = 1
-num_attention_heads = 4
-max_position_embeddings = 64
-";
+/// The network of the tests, of the smallest size.
+const NETWORK: &str = include_str!("network.toml");
 
 /// Where the sources are.
 pub fn top() -> PathBuf {
@@ -139,12 +127,4 @@ pub fn run_to(config: &Config, start: Start, last: u64) -> Result<Outcome, Error
         }
     };
     train(&Cx::cpu(), config, encoder(), start, &stop, on)
-}
-
-/// What `error` says, with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }
