@@ -9,7 +9,8 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Bench, Ended, ends, golden, pheye, s, same, tree};
 
@@ -123,6 +124,10 @@ fn disturb(
             let killed = what.ends_with("KILL") && ended.code.is_none_or(|code| code == 137);
             // 127: the loader could not open a library.
             assert!(killed || matches!(ended.code, Some(0 | 1 | 127)), "{inject}: {ended:#?}");
+            assert!(
+                ended.err.lines().filter(|line| line.starts_with("error: ")).count() <= 1,
+                "said twice after {inject}: {ended:#?}"
+            );
             check(&bench, &inject);
             tried += 1;
         }
@@ -178,4 +183,56 @@ fn converting() {
         same(&tree(&bench.path("to")), &expected);
     });
     println!("{tried} disturbed conversions");
+}
+
+/// A checkpoint is there only when the steps before it are in the metrics on the disk.
+#[test]
+fn metrics_reach_the_disk_before_a_checkpoint() {
+    let bench = Bench::new();
+    let file = bench.pheye("run.toml", 4, &[("train", "checkpoint_every = 2\nout = \"run\"")]);
+    let log = bench.path("strace.log");
+    let options = ["-y", "-o", s(&log), "-e", "trace=fdatasync,rename"];
+    let Some(mut command) = strace(&options, &["train", s(&file)]) else { return };
+    assert_eq!(Ended::from(command.output().unwrap()).code, Some(0));
+    let log = std::fs::read_to_string(&log).unwrap();
+    let mut synced = 0;
+    let mut checkpoints = 0;
+    for line in log.lines() {
+        if line.contains("fdatasync(") && line.contains("/metrics.jsonl>") {
+            synced += 1;
+        } else if line.contains("rename(") && line.contains("/checkpoints/step-00000") {
+            checkpoints += 1;
+            assert!(synced >= checkpoints, "the metrics are not on the disk:\n{log}");
+        }
+    }
+    assert_eq!(checkpoints, 2, "{log}");
+}
+
+#[test]
+fn an_interrupted_conversion() {
+    let bench = Bench::empty();
+    let to = bench.path("to");
+    let from = golden("x2-level2");
+    let args = ["convert", s(&from), s(&to), "--shard-size", "500KB"];
+    // Each fsync takes a tenth of a second, and strace, as a child of the command, passes no signal on.
+    let options = ["-D", "-o", "/dev/null", "-e", "inject=fsync:delay_enter=100000"];
+    let Some(mut command) = strace(&options, &args) else { return };
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let patience = Instant::now() + Duration::from_secs(60);
+    let begun = || std::fs::read_dir(to.join(".partial")).is_ok_and(|files| files.count() > 0);
+    while !begun() {
+        assert!(Instant::now() < patience, "the conversion does not begin");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let kill = format!("kill -INT {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let ended = Ended::from(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(130), "{ended:#?}");
+    let partial = to.join(".partial").display().to_string();
+    assert!(ended.err.contains("the same command starts again"), "{ended:#?}");
+    assert!(ended.err.contains(&partial), "{ended:#?}");
+    assert!(!to.join("pheye.json").exists() && !to.join("model.safetensors.index.json").exists());
+    ends(0, args);
+    assert!(to.join("pheye.json").exists() && !to.join(".partial").exists());
 }

@@ -138,6 +138,58 @@ fn every_mismatch_at_once() {
     assert!(!bench.path("run").exists());
 }
 
+/// Gives every tensor of a safetensors file a name that begins with `prefix`.
+fn prefixed(file: &Path, prefix: &str) {
+    let mut weights = Safetensors::read(file);
+    let names: Vec<_> = weights.header.keys().filter(|name| *name != "__metadata__").cloned().collect();
+    names.iter().for_each(|name| weights.rename(name, &format!("{prefix}{name}")));
+    weights.write(file);
+}
+
+#[test]
+fn a_prefix_that_all_names_share_is_said() {
+    let (_dir, wrapped) = model();
+    let args = |model: &Path| ["ask", s(&picture()), QUESTION, "--model", s(model)].map(str::to_owned);
+    let plain = ends(0, args(&wrapped));
+    prefixed(&wrapped.join("model.safetensors"), "module.");
+    let said = "names are read without the prefix `module.`";
+    let ended = ends(0, args(&wrapped));
+    assert_eq!(ended.out, plain.out);
+    assert!(ended.err.contains("model.safetensors: ") && ended.err.contains(said), "{ended:#?}");
+    assert!(!plain.err.contains("prefix"), "{plain:#?}");
+    let to = wrapped.join("converted");
+    let ended = ends(0, ["convert", s(&wrapped), s(&to)]);
+    assert!(ended.err.contains(said), "{ended:#?}");
+    assert!(!ends(0, args(&to)).err.contains("prefix"));
+
+    let bench = BENCH.twin();
+    prefixed(&bench.path("vision/model/vision.safetensors"), "_orig_mod.");
+    let ended = ends(0, ["train", s(&bench.path("run.toml")), "--over"]);
+    let said = "names are read without the prefix `_orig_mod.`";
+    assert!(ended.err.contains("vision.safetensors: ") && ended.err.contains(said), "{ended:#?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_named() {
+    let bench = BENCH.twin();
+    let link = |name: &str| {
+        let path = bench.path(name);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("gone", &path).unwrap();
+        path
+    };
+    for name in ["vision/model/vision.safetensors", "tokenizer.json", "data/manifest.jsonl"] {
+        let before = fs::read(bench.path(name)).unwrap();
+        let path = link(name);
+        let parts = [path.file_name().unwrap().to_str().unwrap(), "a link to gone, which does not exist"];
+        refuses(["train", s(&bench.path("run.toml")), "--over"], &parts);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, before).unwrap();
+    }
+    same(&bench.left("run"), &BENCH.left("run"));
+}
+
 #[test]
 fn pickles_that_call() {
     let dir = tempfile::tempdir().unwrap();

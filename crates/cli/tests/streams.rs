@@ -187,6 +187,42 @@ fn messages_hold_no_escape_sequences() {
     assert!(!ended.err.contains(['\x1b', '\u{9b}']) && ended.err.contains("\\u{1b}[31m"), "{ended:#?}");
 }
 
+/// A tokenizer can hold escape sequences, and an answer its words; a terminal must not act on them.
+#[test]
+#[cfg(target_os = "linux")]
+fn answers_hold_no_escape_sequences_on_a_terminal() {
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("skipped: there is no `script` to make a terminal");
+        return;
+    }
+    let bench = Bench::empty();
+    let model = bench.path("model");
+    common::copy_tree(&common::top().join("models/nano"), &model);
+    let file = model.join("tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let replace =
+        serde_json::json!({"type": "Replace", "pattern": {"String": "y"}, "content": "\u{1b}[31my"});
+    tokenizer["decoder"] =
+        serde_json::json!({"type": "Sequence", "decoders": [tokenizer["decoder"], replace]});
+    std::fs::write(&file, tokenizer.to_string()).unwrap();
+    let picture = common::top().join("picture.png");
+    let args = ["ask", s(&picture), "what color is the shape?", "--model", s(&model)];
+    // A pipe gets the answer as it is.
+    let plain = ends(0, args).out;
+    assert!(plain.contains("\x1b[31my"), "{plain:?}");
+    let quoted = |text: &str| format!("'{text}'");
+    for more in [&[][..], &["--beams", "2"]] {
+        let words: Vec<_> = args.iter().chain(more).map(|word| quoted(word)).collect();
+        let line = format!("{} {}", quoted(env!("CARGO_BIN_EXE_pheye")), words.join(" "));
+        let mut terminal = Command::new("script");
+        terminal.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).env("RAYON_NUM_THREADS", "1");
+        let ended = run(terminal);
+        assert_eq!(ended.code, Some(0), "{ended:#?}");
+        assert!(ended.out.contains("\\u{1b}[31my"), "{ended:#?}");
+        assert!(!ended.out.contains("\x1b[31m"), "{ended:#?}");
+    }
+}
+
 #[test]
 fn a_picture_from_a_pipe() {
     let bench = Bench::new();

@@ -30,8 +30,8 @@ pub enum Kind {
 /// Opens `path` for reading. A FIFO is never waited for with [`Kind::Regular`].
 ///
 /// # Errors
-/// Those of the system, [`ErrorKind::NotFound`] also for a link to nothing; [`ErrorKind::InvalidInput`] for a directory, and with [`Kind::Regular`] for anything that is
-/// no regular file. The message does not repeat the path.
+/// Those of the system, [`ErrorKind::NotFound`] also for a link to nothing; [`ErrorKind::InvalidInput`] for a directory,
+/// and with [`Kind::Regular`] for anything that is no regular file. The message does not repeat the path.
 pub fn open(path: &Path, kind: Kind) -> io::Result<File> {
     Ok(open_with_len(path, kind)?.0)
 }

@@ -19,8 +19,9 @@ impl DataFile {
     pub(crate) fn open(path: &Path) -> Result<DataFile> {
         let read = |source| Error::Read { path: path.to_owned(), source };
         // Looked at before opening, which for a FIFO would wait for a writer.
-        let meta = fs::metadata(path).map_err(read)?;
-        if !meta.is_file() {
+        if let Ok(meta) = fs::metadata(path)
+            && !meta.is_file()
+        {
             let looks_like = if meta.is_dir() { "a folder" } else { "a device or pipe" };
             return Err(Error::NotACheckpoint { path: path.to_owned(), looks_like: looks_like.into() });
         }
