@@ -23,7 +23,6 @@ struct ContrastiveUnit {
     float* u;
     float* length;
     int d;
-    int pad;
 };
 template <class T>
 __device__ inline void contrastive_unit(const ContrastiveUnit<T>& p) {
@@ -48,7 +47,6 @@ struct ContrastiveBack {
     const float* length;
     T* dx;
     int d;
-    int pad;
 };
 template <class T>
 __device__ inline void contrastive_back(const ContrastiveBack<T>& p) {

@@ -69,7 +69,6 @@ struct CrossEntropySum {
     const float* losses;
     float* sum;
     int rows;
-    int pad;
 };
 struct CrossEntropySumShared {
     double part[256];

@@ -12,7 +12,7 @@ struct GeluFwd {
     const T* x;
     T* y;
     uint64_t n;
-    int kind, pad;
+    int kind;
 };
 template <class T>
 struct GeluBwd {
@@ -20,7 +20,7 @@ struct GeluBwd {
     const T* x;
     T* dx;
     uint64_t n;
-    int kind, pad;
+    int kind;
 };
 
 // The kind is chosen once, not at each element.

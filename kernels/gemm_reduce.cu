@@ -26,7 +26,7 @@ KERNEL(gemm_reduce_f32, Gemm, 256, 0, 256, 8) {
 struct ColumnSums {
     const bf16* x;
     float* partial;
-    int rows, n, splits, pad;
+    int rows, n, splits;
 };
 struct ColumnSumsShared {
     float sum[8][64];

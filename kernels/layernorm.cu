@@ -29,7 +29,6 @@ struct LayerNormFwd {
     float* stats;
     int rows, cols;
     float eps;
-    int pad;
 };
 template <class T>
 struct LayerNormBwd {

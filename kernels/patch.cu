@@ -9,7 +9,7 @@ struct PatchRows {
     const T* pixels;
     bf16* rows;
     int tiles, channels, g, side;
-    int ld, pad;
+    int ld;
 };
 
 template <class T>
@@ -39,7 +39,7 @@ KERNEL(patch_rows_bf16, PatchRows<bf16>, 256, 0, 1024) { patch_rows(p); }
 struct PadRows {
     const bf16* from;
     bf16* to;
-    int rows, cols, ld, pad;
+    int rows, cols, ld;
 };
 
 KERNEL(pad_rows_bf16, PadRows, 256, 0, 256) {
@@ -58,7 +58,7 @@ struct PatchTokens {
     const float* first;
     const bf16* position;
     bf16* tokens;
-    int tiles, patches, d, pad;
+    int tiles, patches, d;
 };
 
 KERNEL(patch_tokens_fwd_bf16, PatchTokens, 256, 0, 256) {
@@ -76,7 +76,7 @@ struct PatchTokensBwd {
     bf16* rows;
     float* dclass;
     float* dposition;
-    int tiles, patches, d, pad;
+    int tiles, patches, d;
 };
 
 KERNEL(patch_tokens_bwd_bf16, PatchTokensBwd, 256, 0, 256) {

@@ -13,7 +13,7 @@ struct PoolFwd {
     const T* x;
     T* y;
     const uint32_t* start;
-    int cols, pad;
+    int cols;
 };
 template <class T>
 struct PoolBwd {

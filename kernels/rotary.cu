@@ -19,7 +19,6 @@ struct RotaryFwd {
     const uint32_t* to;
     int rows, heads, head_dim, rot;
     float sign;
-    int pad;
 };
 struct RotaryCache {
     RotaryFwd<bf16> of[3];

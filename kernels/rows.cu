@@ -26,12 +26,12 @@ struct RowsAdd {
     const uint32_t* id;
     const uint32_t* start;
     const uint32_t* order;
-    int cols, pad;
+    int cols;
 };
 struct SumRows {
     const float* x;
     float* y;
-    int rows, cols, stride, pad;
+    int rows, cols, stride;
 };
 
 constexpr int MOVE_THREADS = 256;

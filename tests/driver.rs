@@ -11,8 +11,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use bytemuck::{Pod, Zeroable};
-use pheye_kernels::{Error, Gpu, Memory, Result, image};
+use pheye_kernels::{Error, Gpu, In, Memory, Out, ParamField, Params, Result};
 
 #[cfg(feature = "cublaslt")]
 #[path = "driver/blas.rs"]
@@ -20,12 +19,12 @@ mod blas;
 #[path = "driver/cases.rs"]
 mod cases;
 
-/// Name, threads, shared, parameters, tile, bytes of the record.
-const KERNELS: &str = "standin_add 64 1024 16 1 2 3 24\n\
-                       standin_large 64 90000 16 1 1 1 24\n\
-                       standin_too_large 64 200000 16 1 1 1 24\n\
-                       standin_bare 64 0 16 1 1 1 0\n\
-                       standin_odd 64 0 16 1 1 1 8\n";
+/// Name, threads, shared, parameters, tile, hash of the parameters' name (here `StandIn`), bytes of the record.
+const KERNELS: &str = "standin_add 64 1024 16 1 2 3 577068272 28\n\
+                       standin_large 64 90000 16 1 1 1 577068272 28\n\
+                       standin_too_large 64 200000 16 1 1 1 577068272 28\n\
+                       standin_bare 64 0 16 1 1 1 577068272 0\n\
+                       standin_odd 64 0 16 1 1 1 577068272 8\n";
 
 /// A fatbin that the stand-in reads.
 fn image_of(kernels: &str) -> Vec<u8> {
@@ -229,12 +228,12 @@ fn what_the_machine_lacks_is_an_error_with_advice() {
 #[test]
 fn kernels_that_are_not_embedded_or_not_for_the_card_are_errors() {
     let none = ("PHEYE_KERNELS", "");
-    if image::images().is_empty() {
+    if pheye_kernels::KERNELS.images().is_empty() {
         let Some(outcome) = run("open cuda", &[none]) else { return };
         assert!(outcome.result.starts_with("Err(NoKernels { device: \"cuda\""), "{}", outcome.result);
         outcome.says(&[
             "this build has no GPU kernels",
-            image::missing().unwrap_or("without a .cu file"),
+            pheye_kernels::KERNELS.missing().unwrap_or("without a .cu file"),
             "`--device cpu`",
         ]);
         return;
@@ -246,7 +245,11 @@ fn kernels_that_are_not_embedded_or_not_for_the_card_are_errors() {
             return;
         };
         assert!(outcome.result.starts_with("Err(NoKernels { device: \"cuda:0\""), "{}", outcome.result);
-        outcome.says(&[image::images()[0].source, "compute capability 9.0", "PHEYE_CUDA_ARCHS"]);
+        outcome.says(&[
+            pheye_kernels::KERNELS.images()[0].source,
+            "compute capability 9.0",
+            "PHEYE_CUDA_ARCHS",
+        ]);
         assert!(outcome.is_clean());
     }
     let outcome = run("open cuda", &[none, ("STANDIN_FAIL", "cuModuleLoadData:222:1:1")]).unwrap();
@@ -284,23 +287,28 @@ fn a_file_of_kernels_that_cannot_be_used_is_named() {
 #[test]
 fn kernels_come_from_the_file_first_and_then_from_the_program() {
     let Some(ours) = run("kernel standin_add", &[]) else { return };
-    ours.is("Ok(\"Spec { threads: 64, shared: 1024, params: 16, tile: [1, 2, 3] }\")");
+    ours.is(
+        "Ok(\"Spec { threads: 64, shared: 1024, params: 16, tile: [1, 2, 3], params_name: 577068272 }\")",
+    );
     // More shared memory than a block has unasked.
     let large = run("kernel standin_large", &[]).unwrap();
     assert!(large.result.contains("shared: 90000") && large.count("cuFuncSetAttribute") == 1);
 
     let absent = run("kernel standin_absent", &[]).unwrap();
-    absent.is("Err(NoKernel(\"standin_absent\"))");
+    absent.is("Err(NoKernel { name: \"standin_absent\", crates: \"pheye-kernels\" })");
     absent.says(&["no kernel is called `standin_absent`"]);
     let bare = run("kernel standin_bare", &[]).unwrap();
     bare.says(&["standin_bare", "its record cannot be read", "KERNEL declares it"]);
     let odd = run("kernel standin_odd", &[]).unwrap();
-    odd.says(&["standin_odd", "its record has 8 bytes, and not 24"]);
+    odd.says(&["standin_odd", "its record has 8 bytes, and not 28"]);
     let too_large = run("kernel standin_too_large", &[]).unwrap();
     too_large.says(&["standin_too_large", "needs 200000 bytes of shared memory", "102400", "Stand-in"]);
 
     // The stand-in takes an embedded kernel to have 128 threads.
-    let Some(embedded) = image::images().first().and_then(|image| image.kernels.first()) else { return };
+    let Some(embedded) = pheye_kernels::KERNELS.images().first().and_then(|image| image.kernels.first())
+    else {
+        return;
+    };
     let kernel = format!("kernel {embedded}");
     let there = run(&kernel, &[]).unwrap();
     assert!(
@@ -310,9 +318,9 @@ fn kernels_come_from_the_file_first_and_then_from_the_program() {
     );
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mine.fatbin");
-    fs::write(&file, image_of(&format!("{embedded} 32 0 16 7 7 7 24\n"))).unwrap();
+    fs::write(&file, image_of(&format!("{embedded} 32 0 16 7 7 7 5 28\n"))).unwrap();
     let replaced = run(&kernel, &[("PHEYE_KERNELS", &file.to_string_lossy())]).unwrap();
-    replaced.is("Ok(\"Spec { threads: 32, shared: 0, params: 16, tile: [7, 7, 7] }\")");
+    replaced.is("Ok(\"Spec { threads: 32, shared: 0, params: 16, tile: [7, 7, 7], params_name: 5 }\")");
     assert_eq!(replaced.count("cuModuleLoadData"), 1, "the embedded image was loaded too");
 }
 

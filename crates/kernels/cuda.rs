@@ -21,7 +21,7 @@ use std::time::Duration;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUmemPool_attribute, CUresult};
 
-use crate::{Error, Launch, Result, Spec};
+use crate::{Error, KernelSet, Launch, Result, Spec};
 use card::Card;
 use driver::{Called, Context, Event, Stream, failed};
 use modules::{Kernel, Modules};
@@ -247,6 +247,12 @@ impl Cuda {
         // SAFETY: `Gpu::clear` holds the region, which keeps the memory alive.
         unsafe { result::memset_d8_async(addr, 0, bytes, self.stream.handle()) }
             .map_err(|error| state.failed("cuMemsetD8Async", error))
+    }
+
+    /// Makes the kernels of another crate launchable.
+    pub(crate) fn load(&self, kernels: &'static KernelSet) -> Result<()> {
+        self.context.enter()?;
+        self.modules.load(&format!("cuda:{}", self.card.index), kernels)
     }
 
     fn kernel(&self, name: &'static str) -> Result<Kernel> {

@@ -11,9 +11,8 @@ use std::time::Duration;
 use pheye_emulator as emulator;
 use pheye_emulator::{Entry, Order, Range};
 
-use crate::{Access, Error, Launch, Result, Spec};
-
-include!(concat!(env!("OUT_DIR"), "/emulator_kernels.rs"));
+use crate::image::Sets;
+use crate::{Access, Error, KernelSet, Launch, Result, Spec};
 
 /// Boundary of memory, as on a GPU.
 const ALIGN: usize = 256;
@@ -22,6 +21,7 @@ const ALIGN: usize = 256;
 pub struct Emulated {
     name: String,
     order: Order,
+    kernels: Sets,
     /// Bytes it pretends to have, and how many of them are in use.
     memory: u64,
     used: AtomicU64,
@@ -71,6 +71,7 @@ impl Emulated {
         Ok(Emulated {
             name: device.to_owned(),
             order,
+            kernels: Sets::own(),
             memory,
             used: AtomicU64::new(0),
             open: Mutex::default(),
@@ -147,18 +148,27 @@ impl Emulated {
         self.take(Step::Clear { addr, bytes })
     }
 
-    fn find(kernel: &str) -> Result<(Entry, Spec)> {
-        let (_, entry, spec) =
-            KERNELS.iter().find(|k| k.0 == kernel).ok_or_else(|| Error::NoKernel(kernel.to_owned()))?;
+    /// Makes the kernels of another crate launchable.
+    pub(crate) fn load(&self, kernels: &'static KernelSet) -> Result<()> {
+        if !kernels.has_emulated() {
+            let reason =
+                format!("{} was built without feature `emulator` of pheye-kernels", kernels.crate_name());
+            return Err(Error::NoKernels { device: self.name.clone(), reason });
+        }
+        self.kernels.add(kernels)
+    }
+
+    fn find(&self, kernel: &str) -> Result<(Entry, Spec)> {
+        let (_, entry, spec) = self.kernels.find(kernel, |set| set.emulated(kernel))?;
         Ok((*entry, Spec::from(**spec)))
     }
 
     pub(crate) fn spec(&self, kernel: &'static str) -> Result<Spec> {
-        Emulated::find(kernel).map(|(_, spec)| spec)
+        self.find(kernel).map(|(_, spec)| spec)
     }
 
     pub(crate) fn run(&self, launch: &Launch, grid: [u32; 3], params: &[u8]) -> Result<()> {
-        let (entry, spec) = Emulated::find(launch.kernel)?;
+        let (entry, spec) = self.find(launch.kernel)?;
         let ranges = launch.regions.iter().map(|(access, region)| Range {
             addr: region.addr() as usize,
             bytes: region.bytes(),
@@ -213,7 +223,7 @@ impl Emulated {
                     ranges,
                     order: self.order,
                 };
-                // SAFETY: the registry holds kernels that the build script compiled for the emulator, `Launch::run` compared the
+                // SAFETY: a `KernelSet` holds kernels that a build script compiled for the emulator, `Launch::run` compared the
                 // size of the parameters, and the regions' memory is alive: `Launch` holds them, `Graph` their memory. It is our turn.
                 unsafe { emulator::run(&launch) }
                     .map_err(|fault| Error::Driver { call: "run", cause: fault.to_string() })

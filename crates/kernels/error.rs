@@ -44,9 +44,26 @@ pub enum Error {
         /// Its compute capability.
         found: String,
     },
-    /// No image holds a kernel of this name.
-    #[error("no kernel is called `{0}` in this build")]
-    NoKernel(String),
+    /// None of the crates whose kernels are loaded has one of this name.
+    #[error(
+        "no kernel is called `{name}` in this build of {crates}; the kernels of another crate are loaded by Gpu::load"
+    )]
+    NoKernel {
+        /// The kernel.
+        name: String,
+        /// The crates whose kernels are loaded.
+        crates: String,
+    },
+    /// Two crates have a kernel of one name.
+    #[error("the kernel `{kernel}` is in both {loaded} and {other}; one of them needs another name")]
+    Twice {
+        /// The kernel.
+        kernel: &'static str,
+        /// The crate that was loaded first.
+        loaded: &'static str,
+        /// The other one.
+        other: &'static str,
+    },
     /// The file named by `PHEYE_KERNELS` cannot be used.
     #[error("PHEYE_KERNELS={path}: {reason}")]
     Replacement {
@@ -75,7 +92,15 @@ pub enum Error {
         /// What the loader says.
         reason: String,
     },
-    /// Host and kernel disagree about the parameters.
+    /// The host gives another struct than the kernel takes.
+    #[error("kernel `{kernel}` does not take the parameters `{given}`")]
+    OtherParams {
+        /// The kernel.
+        kernel: &'static str,
+        /// The struct that the host gives.
+        given: &'static str,
+    },
+    /// Host and kernel disagree about the size of the parameters.
     #[error(
         "kernel `{kernel}` takes {expected} bytes of parameters, the host gives {found}: they were built apart"
     )]

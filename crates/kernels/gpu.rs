@@ -17,7 +17,7 @@ use crate::cuda::Cuda;
 use crate::emulated::Emulated;
 use crate::memory::Allocation;
 use crate::product::{Gemms, Product};
-use crate::{Error, Launch, Memory, Region, Result, Spec};
+use crate::{Error, KernelSet, Launch, Memory, Region, Result, Spec};
 
 /// An open GPU: a launcher for the kernels, and the memory they work on. Cloning shares it.
 #[derive(Clone)]
@@ -306,10 +306,19 @@ impl Gpu {
         either!(self, g => g.clear(region.addr(), region.bytes()))
     }
 
-    /// A launch of `kernel`.
+    /// Makes the kernels of another crate launchable, on this GPU and all its clones. Loading them again changes nothing.
     ///
     /// # Errors
-    /// [`Error::NoKernel`] when the build has none of this name.
+    /// [`Error::NoKernels`] when that crate was built without kernels for this device, [`Error::Twice`] when one of them has
+    /// the name of a kernel that is loaded already, and what the driver says.
+    pub fn load(&self, kernels: &'static KernelSet) -> Result<()> {
+        either!(self, g => g.load(kernels))
+    }
+
+    /// A launch of `kernel`, one of this crate or of a crate that was [loaded](Gpu::load).
+    ///
+    /// # Errors
+    /// [`Error::NoKernel`] when there is none of this name.
     pub fn launch(&self, kernel: &'static str) -> Result<Launch<'_>> {
         let spec: Result<Spec> = either!(self, g => g.spec(kernel));
         Ok(Launch { gpu: self, kernel, spec: spec?, regions: Vec::with_capacity(8) })

@@ -1,6 +1,7 @@
-use bytemuck::{NoUninit, bytes_of};
+//! One launch of a kernel: what its source says of it, the regions it touches, its parameters.
 
-use crate::{Error, Gpu, Region, Result};
+use crate::param::name_hash;
+use crate::{Error, Gpu, In, Out, Params, Region, Result};
 
 /// How a kernel uses a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +25,14 @@ pub struct Spec {
     pub params: usize,
     /// Sizes of what a block works on, in the kernel's own terms.
     pub tile: [usize; 3],
+    /// A hash of the parameter struct's name.
+    pub params_name: u32,
 }
 
-impl From<[u32; 6]> for Spec {
-    fn from(words: [u32; 6]) -> Spec {
-        let [threads, shared, params, x, y, z] = words.map(|w| w as usize);
-        Spec { threads, shared, params, tile: [x, y, z] }
+impl From<[u32; 7]> for Spec {
+    fn from(words: [u32; 7]) -> Spec {
+        let [threads, shared, params, x, y, z, _] = words.map(|w| w as usize);
+        Spec { threads, shared, params, tile: [x, y, z], params_name: words[6] }
     }
 }
 
@@ -49,18 +52,18 @@ impl Launch<'_> {
     }
 
     /// The address of a region that the kernel reads.
-    pub fn read(&mut self, region: Region) -> u64 {
-        self.name(Access::Read, region)
+    pub fn read(&mut self, region: Region) -> In {
+        In(self.name(Access::Read, region))
     }
 
     /// The address of a region of which the kernel writes every element and reads none.
-    pub fn write(&mut self, region: Region) -> u64 {
-        self.name(Access::Write, region)
+    pub fn write(&mut self, region: Region) -> Out {
+        Out(self.name(Access::Write, region))
     }
 
     /// The address of a region that the kernel reads and writes.
-    pub fn update(&mut self, region: Region) -> u64 {
-        self.name(Access::Update, region)
+    pub fn update(&mut self, region: Region) -> Out {
+        Out(self.name(Access::Update, region))
     }
 
     fn name(&mut self, access: Access, region: Region) -> u64 {
@@ -71,24 +74,28 @@ impl Launch<'_> {
 
     /// Runs the kernel on a grid of blocks. On CUDA this only queues it; a fault shows at the next synchronization.
     ///
-    /// Addresses in `params` are to be those that [`Launch::read`] and its siblings gave, and sizes to fit them. The emulator
-    /// holds each access of the kernel to the regions named. A GPU does not: there a kernel with wrong parameters can touch
-    /// whatever the device can reach, which is other memory of this process on the device, its pinned host memory, and on
+    /// Addresses in `params` are to be those that this launch's [`Launch::read`] and its siblings gave, and sizes to fit them. The
+    /// emulator holds each access of the kernel to the regions named. A GPU does not: there a kernel with wrong parameters can
+    /// touch whatever the device can reach, which is other memory of this process on the device, its pinned host memory, and on
     /// systems where GPU and CPU share page tables all of its memory. So each kernel is tried on the emulator first.
     ///
     /// # Errors
-    /// [`Error::Params`] when `params` is not what the kernel takes, [`Error::OtherGpu`] when a region is of another GPU,
-    /// [`Error::Launch`] when the device refuses.
-    pub fn run<P: NoUninit>(self, grid: [usize; 3], params: &P) -> Result<()> {
-        let Spec { params: expected, .. } = self.spec;
-        let found = size_of::<P>();
-        if expected != found {
-            return Err(Error::Params { kernel: self.kernel, expected, found });
+    /// [`Error::OtherParams`] when the kernel takes another struct, [`Error::Params`] when it has another size there,
+    /// [`Error::OtherGpu`] when a region is of another GPU, [`Error::Launch`] when the device refuses.
+    pub fn run<P: Params>(self, grid: [usize; 3], params: &P) -> Result<()> {
+        let Spec { params: expected, params_name, .. } = self.spec;
+        if params_name != const { name_hash(P::NAME) } {
+            return Err(Error::OtherParams { kernel: self.kernel, given: P::NAME });
+        }
+        if expected != P::SIZE {
+            return Err(Error::Params { kernel: self.kernel, expected, found: P::SIZE });
         }
         if grid.contains(&0) {
             return Ok(());
         }
-        let run = || self.gpu.run(&self, blocks(grid)?, bytes_of(params));
+        let mut bytes = vec![0; P::SIZE];
+        params.store(&mut bytes);
+        let run = || self.gpu.run(&self, blocks(grid)?, &bytes);
         run().map_err(|cause| match cause {
             Error::Driver { cause, .. } => self.failed(grid, cause),
             other => other,

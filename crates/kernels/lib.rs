@@ -5,6 +5,9 @@
 //! a part of it, and a [`Launch`] says which kernel reads and writes which regions. Work runs in the order it was given.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+// The build script's text names this crate as any other crate would.
+extern crate self as pheye_kernels;
+
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "emulator")]
@@ -13,13 +16,17 @@ mod error;
 mod gpu;
 mod launch;
 mod memory;
+mod param;
 mod product;
 
-#[cfg(feature = "cuda")]
 pub mod image;
+
+crate::include_kernels!();
 
 pub use error::{Error, Result};
 pub use gpu::{Arrival, Gpu, Graph};
+pub use image::{Image, KernelSet};
 pub use launch::{Access, Launch, Spec};
 pub use memory::{Memory, Region};
+pub use param::{In, Out, ParamField, Params};
 pub use product::{Factor, Product};

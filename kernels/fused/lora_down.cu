@@ -66,7 +66,7 @@ KERNEL(lora_down_bf16_32_any, LoraDown, 256, sizeof(ThinShared<2, 4>), 32, 32) {
 struct LoraSelect {
     bf16* s;
     const uint32_t* ranges;
-    int rows, rank, count, pad;
+    int rows, rank, count;
 };
 
 KERNEL(lora_select_bf16, LoraSelect, 256, 0, 256) {

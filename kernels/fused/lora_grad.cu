@@ -18,7 +18,6 @@ struct LoraGrad {
     int splits, total, first, rank;
     int n, transposed;
     float factor;
-    int pad;
 };
 struct LoraGrads {
     LoraGrad of[LORA_GRADS];

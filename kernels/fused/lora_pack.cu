@@ -18,7 +18,7 @@ struct LoraPack {
     bf16* b;
     bf16* bt;
     int k, n, total;
-    int ka, nt, pad;
+    int ka, nt;
 };
 
 KERNEL(lora_pack_bf16, LoraPack, 256, 0, 256, LORA_PACKED) {

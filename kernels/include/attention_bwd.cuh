@@ -17,7 +17,7 @@ struct AttentionBwd {
     const int* items;
     int rows, heads, dim, q_stride, k_stride, v_stride;
     float scale, scale_log2;
-    int causal, pad;
+    int causal;
 };
 
 // The diagonal of a bT for 16 rows a (as a left operand) and the same rows of b in global memory, to all lanes of a row: of the

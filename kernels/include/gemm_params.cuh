@@ -32,7 +32,6 @@ struct Gemm {
     int ldc, splits, batch, flags;
     int activation, slope_kind;
     float alpha;
-    int pad;
 };
 
 // Up to four products of the same a, whose tiles share a grid: product i has the tiles from first[i] on. first[0] is 0; of products

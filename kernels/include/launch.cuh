@@ -1,10 +1,12 @@
 // How a kernel is declared, and what the host reads of it.
 //
-//   struct GeluFwd { const bf16* x; bf16* y; int n; int pad; };
+//   struct GeluFwd { const bf16* x; bf16* y; int n; };
 //   KERNEL(gelu_fwd_bf16, GeluFwd, 256, 0, 2048) { ... p.x[i] ... }
 //
 // declares `extern "C" __global__ void gelu_fwd_bf16(GeluFwd p)` for 256 threads and the record `gelu_fwd_bf16_spec`, from which
-// the launcher takes threads, dynamic shared bytes and up to three tile sizes: what a grid depends on is said once, here.
+// the launcher takes threads, dynamic shared bytes and up to three tile sizes: what a grid depends on is said once, here. The
+// build script makes the Rust struct `params::GeluFwd` from the struct; the record also holds its size and a hash of its name,
+// so that a launch with another struct is refused.
 #pragma once
 
 #ifdef PHEYE_EMULATOR
@@ -13,20 +15,34 @@
 #include <stdint.h>
 
 struct KernelSpec {
-    unsigned threads, shared, params, tile[3];
+    unsigned threads, shared, params, tile[3], params_name;
 };
 
+// FNV-1a of a struct's name, without template arguments.
+constexpr unsigned pheye_name_hash(const char* name) {
+    unsigned hash = 2166136261u;
+    for (int i = 0; name[i] != 0 && name[i] != '<'; i++) hash = (hash ^ (unsigned)(unsigned char)name[i]) * 16777619u;
+    return hash;
+}
+
 #ifdef PHEYE_EMULATOR
-#define PHEYE_SPEC(name) extern "C" KernelSpec name##_spec
-#define PHEYE_ENTRY(name, Params, threads) extern "C" void name(const Params& p)
+// The kernels of all crates are linked into one program, so their names begin with that of their crate.
+#ifndef PHEYE_PREFIX
+#define PHEYE_PREFIX
+#endif
+#define PHEYE_JOIN_TOKENS(a, b) a##b
+#define PHEYE_JOIN(a, b) PHEYE_JOIN_TOKENS(a, b)
+#define PHEYE_SPEC(name) extern "C" KernelSpec PHEYE_JOIN(PHEYE_PREFIX, name##_spec)
+#define PHEYE_ENTRY(name, Params, threads) extern "C" void PHEYE_JOIN(PHEYE_PREFIX, name)(const Params& p)
 #else
 #define PHEYE_SPEC(name) extern "C" __device__ __attribute__((used)) KernelSpec name##_spec
 #define PHEYE_ENTRY(name, Params, threads) \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params p)
 #endif
 
-#define KERNEL(name, Params, threads, shared_bytes, ...)                                                         \
-    PHEYE_SPEC(name) = {(unsigned)(threads), (unsigned)(shared_bytes), (unsigned)sizeof(Params), {__VA_ARGS__}}; \
+#define KERNEL(name, Params, threads, shared_bytes, ...)                                                        \
+    PHEYE_SPEC(name) = {(unsigned)(threads), (unsigned)(shared_bytes), (unsigned)sizeof(Params), {__VA_ARGS__}, \
+                        pheye_name_hash(#Params)};                                                              \
     PHEYE_ENTRY(name, Params, threads)
 
 // The block's dynamic shared memory seen as a T. A kernel has one such struct and passes sizeof(T) to KERNEL.

@@ -68,7 +68,7 @@ __device__ inline void elementwise(F f, uint64_t n, To* y, const From*... x) {
     const uint64_t at = (uint64_t)blockIdx.x * ELEMENTWISE_TILE + threadIdx.x * 8;
     if (at >= n) return;
     constexpr int INPUTS = sizeof...(From);
-    float in[INPUTS == 0 ? 1 : INPUTS][8], out[8];
+    float in[INPUTS][8], out[8];
     const int left = n - at < 8 ? (int)(n - at) : 8;
     const bool wide = left == 8 && (aligned16(y) && ... && aligned16(x));
     int k = 0;
@@ -79,7 +79,6 @@ __device__ inline void elementwise(F f, uint64_t n, To* y, const From*... x) {
     }
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        if constexpr (INPUTS == 0) out[i] = f();
         if constexpr (INPUTS == 1) out[i] = f(in[0][i]);
         if constexpr (INPUTS == 2) out[i] = f(in[0][i], in[1][i]);
     }

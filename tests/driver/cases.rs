@@ -7,11 +7,37 @@ use pheye_tensor::{Arena, Device};
 
 use super::*;
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Add {
-    x: u64,
-    y: u64,
+struct StandIn {
+    x: In,
+    y: Out,
+}
+
+impl ParamField for StandIn {
+    const SIZE: usize = 16;
+
+    fn store(&self, to: &mut [u8]) {
+        self.x.store(&mut to[..8]);
+        self.y.store(&mut to[8..]);
+    }
+}
+
+impl Params for StandIn {
+    const NAME: &'static str = "StandIn";
+}
+
+/// The same struct in another state of the source.
+struct Narrow(In);
+
+impl ParamField for Narrow {
+    const SIZE: usize = 8;
+
+    fn store(&self, to: &mut [u8]) {
+        self.0.store(to);
+    }
+}
+
+impl Params for Narrow {
+    const NAME: &'static str = "StandIn";
 }
 
 /// Opens a device.
@@ -25,7 +51,7 @@ pub fn open(device: &str) -> Result<String> {
 fn add(gpu: &Gpu, blocks: usize, x: &Memory, y: &Memory) -> Result<()> {
     let mut launch = gpu.launch("standin_add")?;
     let (x, y) = (x.region(0, "bf16", 2, &[4, 8])?, y.region(0, "f32", 4, &[32])?);
-    let params = Add { x: launch.read(x), y: launch.write(y) };
+    let params = StandIn { x: launch.read(x), y: launch.write(y) };
     launch.run([blocks, 2, 1], &params)
 }
 
@@ -81,9 +107,11 @@ pub fn launch(blocks: &str) -> Result<String> {
     let gpu = Gpu::open("cuda")?;
     let (x, y) = (gpu.alloc(64)?, gpu.alloc(128)?);
     let mut odd = gpu.launch("standin_add")?;
-    let params = odd.read(x.all());
+    let params = Narrow(odd.read(x.all()));
     let narrow = Error::Params { kernel: "standin_add", expected: 16, found: 8 };
     assert_eq!(odd.run([1, 1, 1], &params), Err(narrow));
+    let other = gpu.launch("standin_add")?.run([1, 1, 1], &pheye_kernels::params::GeluFwd::default());
+    assert_eq!(other, Err(Error::OtherParams { kernel: "standin_add", given: "GeluFwd" }));
     add(&gpu, blocks.parse().expect("a number"), &x, &y)?;
     gpu.synchronize()?;
     Ok("done".to_owned())

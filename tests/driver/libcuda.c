@@ -185,7 +185,7 @@ CALL(cuMemsetD8Async, (uint64_t to, unsigned char value, size_t bytes, void *str
 /* Modules. */
 typedef struct Kernel {
     char name[128];
-    uint32_t record[6];
+    uint32_t record[7];
     size_t bytes;
     struct Kernel *next;
 } Kernel;
@@ -225,10 +225,10 @@ Result cuModuleLoadData(Module **module, const void *image) {
         return 0;
     }
     char name[128];
-    uint32_t r[6];
+    uint32_t r[7];
     size_t bytes;
     int length;
-    for (text += 9; sscanf(text, "%127s %u %u %u %u %u %u %zu\n%n", name, r, r + 1, r + 2, r + 3, r + 4, r + 5, &bytes, &length) == 8;
+    for (text += 9; sscanf(text, "%127s %u %u %u %u %u %u %u %zu\n%n", name, r, r + 1, r + 2, r + 3, r + 4, r + 5, r + 6, &bytes, &length) == 9;
          text += length) {
         Kernel *kernel = add(*module, name);
         memcpy(kernel->record, r, sizeof r);

@@ -49,7 +49,6 @@ fn elf_end(bytes: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::check;
-    use crate::image;
 
     const CUT: Result<(), &str> = Err("the file is cut off");
 
@@ -84,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_embedded_images_are_whole() {
-        for image in image::images() {
+        for image in crate::KERNELS.images() {
             assert_eq!(check(image.bytes()), Ok(()), "{}", image.source);
             assert_eq!(check(&image.bytes()[..image.bytes().len() - 64]), CUT, "{}", image.source);
         }

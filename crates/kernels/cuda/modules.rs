@@ -1,6 +1,7 @@
 //! From a kernel's name to what a launch needs: the image that holds it is loaded when one of its kernels is first asked for.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{CString, c_void};
 use std::sync::{Mutex, RwLock};
 
@@ -10,7 +11,8 @@ use cudarc::driver::sys::{self, CUresult};
 use super::card::Card;
 use super::driver::{Called, Stream, failed, text};
 use super::file;
-use crate::{Error, Result, Spec, image};
+use crate::image::{self, Image, Sets};
+use crate::{Error, KERNELS, KernelSet, Result, Spec};
 
 /// Dynamic shared memory that a block may have without asking.
 const SHARED: usize = 48 << 10;
@@ -22,12 +24,16 @@ pub(super) struct Kernel {
     pub(super) spec: Spec,
 }
 
+/// A crate and one of its sources.
+type Key = (&'static str, &'static str);
+
 /// The modules of one context.
 pub(super) struct Modules {
     card: Card,
     replacement: Option<Module>,
-    /// By source.
-    embedded: Mutex<HashMap<&'static str, Module>>,
+    sets: Sets,
+    /// By crate and source.
+    embedded: Mutex<HashMap<Key, Module>>,
     kernels: RwLock<HashMap<&'static str, Kernel>>,
 }
 
@@ -35,19 +41,52 @@ impl Modules {
     /// Those of the current context, which is `card`'s. The first is loaded now, so that a driver that cannot load what was
     /// compiled is found when the GPU is opened.
     pub(super) fn new(device: &str, card: &Card) -> Result<Modules> {
-        let replacement = replacement()?;
-        let images = image::images();
-        let mut embedded = HashMap::new();
-        if replacement.is_none() {
-            let none = || Error::NoKernels {
-                device: device.to_owned(),
-                reason: image::missing().unwrap_or("it was built without a .cu file").to_owned(),
-            };
-            let first = images.first().ok_or_else(none)?;
-            embedded.insert(first.source, Module::embedded(first, card)?);
+        let modules = Modules {
+            card: card.clone(),
+            replacement: replacement()?,
+            sets: Sets::own(),
+            embedded: Mutex::default(),
+            kernels: RwLock::default(),
+        };
+        modules.try_first(device, &KERNELS)?;
+        Ok(modules)
+    }
+
+    /// Makes the kernels of another crate launchable; the context is current.
+    pub(super) fn load(&self, device: &str, set: &'static KernelSet) -> Result<()> {
+        self.try_first(device, set)?;
+        self.sets.add(set)
+    }
+
+    /// Loads the first image of `set`, unless there is a replacement, which may have all that is needed.
+    fn try_first(&self, device: &str, set: &'static KernelSet) -> Result<()> {
+        if self.replacement.is_some() {
+            return Ok(());
         }
-        let (embedded, kernels) = (Mutex::new(embedded), RwLock::default());
-        Ok(Modules { card: card.clone(), replacement, embedded, kernels })
+        let none = || {
+            let why = set.missing().unwrap_or("it was built without a .cu file");
+            let reason = match std::ptr::eq(set, &KERNELS) {
+                true => why.to_owned(),
+                false => format!("{}: {why}", set.crate_name()),
+            };
+            Error::NoKernels { device: device.to_owned(), reason }
+        };
+        let first = set.images().first().ok_or_else(none)?;
+        let mut embedded = self.embedded.lock().unwrap_or_else(|e| e.into_inner());
+        self.module(set, first, &mut embedded).map(drop)
+    }
+
+    /// The module of `image`, loaded if it is not yet.
+    fn module<'a>(
+        &self,
+        set: &KernelSet,
+        image: &Image,
+        embedded: &'a mut HashMap<Key, Module>,
+    ) -> Result<&'a Module> {
+        match embedded.entry((set.crate_name(), image.source)) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(new) => Ok(new.insert(Module::embedded(set, image, &self.card)?)),
+        }
     }
 
     /// A kernel that was found before.
@@ -77,17 +116,16 @@ impl Modules {
     fn in_image(
         &self,
         name: &'static str,
-        embedded: &mut HashMap<&'static str, Module>,
+        embedded: &mut HashMap<Key, Module>,
         stream: &Stream,
     ) -> Result<Kernel> {
-        let none = || Error::NoKernel(name.to_owned());
-        let image =
-            image::images().iter().find(|i| i.kernels.binary_search(&name).is_ok()).ok_or_else(none)?;
-        if !embedded.contains_key(image.source) {
-            embedded.insert(image.source, Module::embedded(image, &self.card)?);
-        }
+        let (set, image) = self.sets.find(name, |set| {
+            let image = set.images().iter().find(|image| image.kernels.binary_search(&name).is_ok())?;
+            Some((set, image))
+        })?;
         // The image may hold the kernel for other architectures only.
-        embedded.get(image.source).ok_or_else(none)?.kernel(name, &self.card, stream)?.ok_or_else(none)
+        let kernel = self.module(set, image, embedded)?.kernel(name, &self.card, stream)?;
+        kernel.map_or_else(|| self.sets.find(name, |_| None), Ok)
     }
 }
 
@@ -95,7 +133,7 @@ impl Modules {
 struct Module(sys::CUmodule);
 
 impl Module {
-    fn embedded(image: &image::Image, card: &Card) -> Result<Module> {
+    fn embedded(set: &KernelSet, image: &Image, card: &Card) -> Result<Module> {
         // SAFETY: a whole fatbin, as the build script made it, on a boundary of 16 bytes; the driver keeps a copy.
         let loaded = unsafe { Module::load(image.bytes().as_ptr().cast()) };
         loaded.map_err(|error| match error.0 {
@@ -105,9 +143,10 @@ impl Module {
             CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU | CUresult::CUDA_ERROR_INVALID_IMAGE => Error::NoKernels {
                 device: format!("cuda:{}", card.index),
                 reason: format!(
-                    "kernels/{}.cu, on compute capability {} and a driver for CUDA {}: {}; PHEYE_CUDA_ARCHS says \
+                    "{}.cu of {}, on compute capability {} and a driver for CUDA {}: {}; PHEYE_CUDA_ARCHS says \
                      what is compiled, and an older driver cannot load what a newer nvcc made",
                     image.source,
+                    set.crate_name(),
                     card.capability,
                     card.driver,
                     text(error)
@@ -154,7 +193,7 @@ impl Module {
     fn spec(&self, name: &'static str, stream: &Stream) -> Result<Spec> {
         let wrong = |cause: String| Error::Driver { call: name, cause };
         let symbol = CString::new(format!("{name}_spec")).map_err(|error| wrong(error.to_string()))?;
-        let mut words = [0u32; 6];
+        let mut words = [0u32; 7];
         // SAFETY: the module is loaded.
         let (addr, bytes) = unsafe { result::module::get_global(self.0, symbol) }.map_err(|error| {
             wrong(format!("its record cannot be read, KERNEL declares it: {}", text(error)))

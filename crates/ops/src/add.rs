@@ -2,8 +2,8 @@
 //!
 //! y = a + b, elementwise. Saves nothing: the gradient of both sides is dy. Reads 8 bytes and writes 4 an element.
 
-use bytemuck::{Pod, Zeroable};
 use pheye_cpu::par;
+use pheye_kernels::params::{Add, Scale};
 use pheye_tensor::{Device, Gpu, Tensor};
 
 use crate::gpu::{by_dtype, typed};
@@ -75,22 +75,13 @@ pub fn scale(cx: &Cx, mut a: Tensor, s: f32) -> Result<Tensor> {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Add {
-    a: u64,
-    b: u64,
-    y: u64,
-    n: u64,
-}
-
 fn add_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, b: &Tensor) -> Result<Tensor> {
     let (dtype, n) = (a.dtype(), a.shape().elements());
     let mut l = gpu.launch(by_dtype(dtype, "add_fwd_bf16", "add_fwd_f32"))?;
     let b = l.read(typed(b, dtype)?);
     let (from, to, y) = if a.is_sole_view() {
         let both = l.update(a.region()?);
-        (both, both, a)
+        (both.input(), both, a)
     } else {
         let y = cx.empty_as(a.shape(), dtype)?;
         (l.read(a.region()?), l.write(y.region()?), y)
@@ -100,27 +91,17 @@ fn add_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Scale {
-    a: u64,
-    y: u64,
-    n: u64,
-    s: f32,
-    pad: u32,
-}
-
 fn scale_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, s: f32) -> Result<Tensor> {
     let (dtype, n) = (a.dtype(), a.shape().elements());
     let mut l = gpu.launch(by_dtype(dtype, "scale_fwd_bf16", "scale_fwd_f32"))?;
     let (from, to, y) = if a.is_sole_view() {
         let both = l.update(a.region()?);
-        (both, both, a)
+        (both.input(), both, a)
     } else {
         let y = cx.empty_as(a.shape(), dtype)?;
         (l.read(a.region()?), l.write(y.region()?), y)
     };
     let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
-    l.run(grid, &Scale { a: from, y: to, n: n as u64, s, pad: 0 })?;
+    l.run(grid, &Scale { a: from, y: to, n: n as u64, s })?;
     Ok(y)
 }

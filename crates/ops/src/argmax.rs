@@ -2,7 +2,8 @@
 //!
 //! The first of equal values wins, as in PyTorch; a NaN is larger than every number, so that it does not pass unseen.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::Out;
+use pheye_kernels::params::Choice;
 use pheye_tensor::{Device, Gpu, Region, Tensor};
 
 use crate::gpu::{by_dtype, read_words};
@@ -35,24 +36,13 @@ pub fn forward(cx: &Cx, x: &Tensor) -> Result<Vec<u32>> {
     }
 }
 
-/// Parameters of argmax and top-k.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(crate) struct Choice {
-    pub(crate) x: u64,
-    pub(crate) ids: u64,
-    pub(crate) values: u64,
-    pub(crate) cols: u32,
-    pub(crate) k: u32,
-}
-
 /// Queues argmax of x [n, v], v > 0, with the column numbers left as n words of 32 bits in `ids`.
 ///
 /// # Errors
 /// Those of the launch.
 pub fn launch(gpu: &Gpu, x: &Tensor, ids: Region) -> Result<()> {
     let mut l = gpu.launch(by_dtype(x.dtype(), "argmax_fwd_bf16", "argmax_fwd_f32"))?;
-    let cols = x.shape().cols() as u32;
-    let p = Choice { x: l.read(x.region()?), ids: l.write(ids), values: 0, cols, k: 1 };
+    let cols = x.shape().cols() as i32;
+    let p = Choice { x: l.read(x.region()?), ids: l.write(ids), values: Out::NULL, cols, k: 1 };
     Ok(l.run([x.shape().rows(), 1, 1], &p)?)
 }

@@ -1,22 +1,12 @@
-//! Values in another element type, and one value everywhere.
+//! Values in another element type.
 //!
-//! A cast reads and writes each element once, 6 bytes, and rounds to nearest even; a fill writes 2 or 4. No FLOPs, nothing saved.
+//! A cast reads and writes each element once, 6 bytes, and rounds to nearest even. No FLOPs, nothing saved.
 
-use bytemuck::{Pod, Zeroable};
-use pheye_tensor::{DType, Device, Tensor};
+use pheye_kernels::params::{CastToBf16, CastToF32};
+use pheye_tensor::{DType, Device, Launch, Tensor};
 
-use crate::gpu::by_dtype;
+use crate::gpu::typed;
 use crate::{Cx, Result};
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Map {
-    a: u64,
-    y: u64,
-    n: u64,
-    s: f32,
-    pad: u32,
-}
 
 /// The values of `x` as `dtype`; shares memory when they are that already.
 ///
@@ -35,25 +25,17 @@ pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
         return Ok(y);
     };
     let (n, y) = (x.shape().elements(), cx.empty_as(x.shape(), dtype)?);
-    let mut l = gpu.launch(by_dtype(dtype, "cast_f32_bf16", "cast_bf16_f32"))?;
-    let p = Map { a: l.read(x.region()?), y: l.write(y.region()?), n: n as u64, s: 0.0, pad: 0 };
-    let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
-    l.run(grid, &p)?;
+    let blocks = |l: &Launch| n.div_ceil(l.spec().tile[0]);
+    if dtype == DType::Bf16 {
+        let mut l = gpu.launch("cast_f32_bf16")?;
+        let p = CastToBf16 { a: l.read(typed(x, DType::F32)?), y: l.write(y.region()?), n: n as u64 };
+        let grid = [blocks(&l), 1, 1];
+        l.run(grid, &p)?;
+    } else {
+        let mut l = gpu.launch("cast_bf16_f32")?;
+        let p = CastToF32 { a: l.read(typed(x, DType::Bf16)?), y: l.write(y.region()?), n: n as u64 };
+        let grid = [blocks(&l), 1, 1];
+        l.run(grid, &p)?;
+    }
     Ok(y)
-}
-
-/// Every element of `x` becomes `value`.
-///
-/// # Errors
-/// On the CPU when `x` is not f32, or not the only view of its memory.
-pub fn fill(cx: &Cx, x: &mut Tensor, value: f32) -> Result<()> {
-    let Device::Gpu(gpu) = &cx.device else {
-        x.f32_mut()?.fill(value);
-        return Ok(());
-    };
-    let n = x.shape().elements();
-    let mut l = gpu.launch(by_dtype(x.dtype(), "fill_bf16", "fill_f32"))?;
-    let p = Map { a: 0, y: l.write(x.region()?), n: n as u64, s: value, pad: 0 };
-    let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
-    Ok(l.run(grid, &p)?)
 }

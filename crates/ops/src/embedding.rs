@@ -3,8 +3,8 @@
 //! y [n, d] of table [v, d] in f32 or bf16. Saves nothing but the numbers, which the caller has. Reads and writes 4 bytes
 //! an element of y, no FLOPs; backward adds, in the order of i.
 
-use bytemuck::{Pod, Zeroable};
 use pheye_cpu::embedding as cpu;
+use pheye_kernels::params::RowsAdd;
 use pheye_tensor::{DType, Device, Gpu, Grads, Param, Slice, Tensor};
 
 use crate::gpu::{by_dtype, typed};
@@ -78,18 +78,6 @@ fn check(ids: &[u32], table: &Param) -> Result<()> {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Add {
-    x: u64,
-    y: u64,
-    id: u64,
-    start: u64,
-    order: u64,
-    cols: u32,
-    pad: u32,
-}
-
 /// Rows of dy that go to the same row of the table are added by one block, in the order of i.
 fn backward_gpu(cx: &Cx, gpu: &Gpu, ids: &[u32], dy: &Tensor, dtable: &Tensor) -> Result<()> {
     let mut order: Vec<u32> = (0..ids.len() as u32).collect();
@@ -105,14 +93,13 @@ fn backward_gpu(cx: &Cx, gpu: &Gpu, ids: &[u32], dy: &Tensor, dtable: &Tensor) -
     start.push(order.len() as u32);
     let cols = dtable.shape().cols();
     let mut l = gpu.launch(by_dtype(dy.dtype(), "rows_add_bwd_bf16", "rows_add_bwd_f32"))?;
-    let p = Add {
+    let p = RowsAdd {
         x: l.read(dy.region()?),
         y: l.update(typed(dtable, DType::F32)?),
         id: l.read(cx.table(&distinct)?),
         start: l.read(cx.table(&start)?),
         order: l.read(cx.table(&order)?),
-        cols: cols as u32,
-        pad: 0,
+        cols: cols as i32,
     };
     let grid = [distinct.len(), cols.div_ceil(l.spec().tile[0]), 1];
     Ok(l.run(grid, &p)?)

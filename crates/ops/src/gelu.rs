@@ -3,8 +3,8 @@
 //! y = gelu(x), dx = dy·gelu′(x). Saved is x (shared, not copied). Forward reads 4 and writes 4 bytes an element;
 //! backward reads 8 and writes 4. About 20 FLOPs an element each way.
 
-use bytemuck::{Pod, Zeroable};
 use pheye_cpu::gelu as cpu;
+use pheye_kernels::params::{GeluBwd, GeluFwd};
 use pheye_tensor::{Device, Gpu, Tensor};
 
 use crate::gpu::{by_dtype, typed};
@@ -63,22 +63,12 @@ pub fn backward(cx: &Cx, saved: &Saved, dy: &Tensor, kind: Gelu) -> Result<Tenso
 }
 
 /// The number of a kind in the kernels (`include/gelu.cuh`).
-pub(crate) fn number(kind: Gelu) -> u32 {
+pub(crate) fn number(kind: Gelu) -> i32 {
     match kind {
         Gelu::Exact => 1,
         Gelu::Tanh => 2,
         Gelu::Quick => 3,
     }
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Forward {
-    x: u64,
-    y: u64,
-    n: u64,
-    kind: u32,
-    pad: u32,
 }
 
 fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, kind: Gelu) -> Result<Tensor> {
@@ -87,19 +77,8 @@ fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, kind: Gelu) -> Result<Tensor> {
     let mut l = gpu.launch(by_dtype(dtype, "gelu_fwd_bf16", "gelu_fwd_f32"))?;
     let (from, to) = (l.read(x.region()?), l.write(y.region()?));
     let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
-    l.run(grid, &Forward { x: from, y: to, n: n as u64, kind: number(kind), pad: 0 })?;
+    l.run(grid, &GeluFwd { x: from, y: to, n: n as u64, kind: number(kind) })?;
     Ok(y)
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Backward {
-    dy: u64,
-    x: u64,
-    dx: u64,
-    n: u64,
-    kind: u32,
-    pad: u32,
 }
 
 fn backward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, dy: &Tensor, kind: Gelu) -> Result<Tensor> {
@@ -107,7 +86,7 @@ fn backward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, dy: &Tensor, kind: Gelu) -> Resu
     let dx = cx.empty_as(dy.shape(), dtype)?;
     let mut l = gpu.launch(by_dtype(dtype, "gelu_bwd_bf16", "gelu_bwd_f32"))?;
     let (dy, x) = (l.read(dy.region()?), l.read(typed(x, dtype)?));
-    let p = Backward { dy, x, dx: l.write(dx.region()?), n: n as u64, kind: number(kind), pad: 0 };
+    let p = GeluBwd { dy, x, dx: l.write(dx.region()?), n: n as u64, kind: number(kind) };
     let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
     l.run(grid, &p)?;
     Ok(dx)

@@ -1,7 +1,8 @@
 //! What the GPU arms of operations share: kernels by element type, regions of a known type, results
 //! read back, partial sums.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::In;
+use pheye_kernels::params::SumRows;
 use pheye_tensor::{DType, Error as TensorError, Gpu, Launch, Region, Shape, Tensor};
 
 use crate::{Cx, Result};
@@ -36,25 +37,14 @@ pub(crate) fn read_words(gpu: &Gpu, t: &Tensor) -> Result<Vec<u32>> {
     Ok(words)
 }
 
-/// The address of a tensor that a kernel reads, 0 for none.
-pub(crate) fn read_optional(l: &mut Launch, t: Option<&Tensor>, dtype: DType) -> Result<u64> {
-    t.map_or(Ok(0), |t| Ok(l.read(typed(t, dtype)?)))
+/// The address of a tensor that a kernel reads, null for none.
+pub(crate) fn read_optional(l: &mut Launch, t: Option<&Tensor>, dtype: DType) -> Result<In> {
+    t.map_or(Ok(In::NULL), |t| Ok(l.read(typed(t, dtype)?)))
 }
 
 /// Threads of a kernel that moves rows of `cols` elements by eights.
 pub(crate) fn eights(rows: usize, cols: usize) -> usize {
     rows * cols.div_ceil(8)
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SumRows {
-    x: u64,
-    y: u64,
-    rows: u32,
-    cols: u32,
-    stride: u32,
-    pad: u32,
 }
 
 /// `y[c] += Σ x[i, first + c]` over the rows of `x`, f32: the second pass of a sum that many blocks share.
@@ -68,10 +58,9 @@ pub(crate) fn add_partial_rows(gpu: &Gpu, y: &Tensor, x: &Tensor, first: usize) 
     let p = SumRows {
         x: l.read(typed(&tail, DType::F32)?),
         y: l.update(typed(y, DType::F32)?),
-        rows: rows as u32,
-        cols: cols as u32,
-        stride: stride as u32,
-        pad: 0,
+        rows: rows as i32,
+        cols: cols as i32,
+        stride: stride as i32,
     };
     let grid = [cols.div_ceil(l.spec().tile[0]), 1, 1];
     Ok(l.run(grid, &p)?)

@@ -2,7 +2,7 @@
 //!
 //! `y[g] = Σ x[rows of g] / n(g)`. Saves nothing: `dx[row of g] = dy[g] / n(g)`. Reads and writes 4 bytes an element of x.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::params::{PoolBwd, PoolFwd};
 use pheye_tensor::{Device, Gpu, Tensor};
 
 use crate::gpu::{by_dtype, eights};
@@ -81,41 +81,19 @@ fn starts(lengths: &[usize]) -> Vec<u32> {
     std::iter::once(0).chain(ends).collect()
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Forward {
-    x: u64,
-    y: u64,
-    start: u64,
-    cols: u32,
-    pad: u32,
-}
-
 fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     let (dtype, cols) = (x.dtype(), x.shape().cols());
     let y = cx.empty_as([lengths.len(), cols], dtype)?;
     let mut l = gpu.launch(by_dtype(dtype, "pool_fwd_bf16", "pool_fwd_f32"))?;
-    let p = Forward {
+    let p = PoolFwd {
         x: l.read(x.region()?),
         y: l.write(y.region()?),
         start: l.read(cx.table(&starts(lengths))?),
-        cols: cols as u32,
-        pad: 0,
+        cols: cols as i32,
     };
     let grid = [lengths.len(), cols.div_ceil(l.spec().tile[0]), 1];
     l.run(grid, &p)?;
     Ok(y)
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Backward {
-    dy: u64,
-    dx: u64,
-    group: u64,
-    start: u64,
-    rows: u32,
-    cols: u32,
 }
 
 fn backward_gpu(cx: &Cx, gpu: &Gpu, dy: &Tensor, lengths: &[usize]) -> Result<Tensor> {
@@ -124,13 +102,13 @@ fn backward_gpu(cx: &Cx, gpu: &Gpu, dy: &Tensor, lengths: &[usize]) -> Result<Te
         lengths.iter().enumerate().flat_map(|(g, &n)| std::iter::repeat_n(g as u32, n)).collect();
     let dx = cx.empty_as([group.len(), cols], dtype)?;
     let mut l = gpu.launch(by_dtype(dtype, "pool_bwd_bf16", "pool_bwd_f32"))?;
-    let p = Backward {
+    let p = PoolBwd {
         dy: l.read(dy.region()?),
         dx: l.write(dx.region()?),
         group: l.read(cx.table(&group)?),
         start: l.read(cx.table(&starts(lengths))?),
-        rows: group.len() as u32,
-        cols: cols as u32,
+        rows: group.len() as i32,
+        cols: cols as i32,
     };
     let grid = [eights(group.len(), cols).div_ceil(l.spec().tile[0]), 1, 1];
     l.run(grid, &p)?;

@@ -4,8 +4,8 @@
 //! (u, v) → (u·cos a - v·sin a, v·cos a + u·sin a). The rest of the head stays. In place when nothing else views the
 //! tensor; 8 bytes and 6·rot/head_dim FLOPs an element. Saves nothing: backward turns by -a.
 
-use bytemuck::{Pod, Zeroable};
 use pheye_cpu::rotary as cpu;
+use pheye_kernels::params::{RotaryCache, RotaryFwd};
 use pheye_tensor::{DType, Device, Gpu, Launch, Shape, Tensor};
 
 use crate::gpu::by_dtype;
@@ -162,22 +162,6 @@ fn turn(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Res
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    x: u64,
-    y: u64,
-    position: u64,
-    tables: u64,
-    to: u64,
-    rows: u32,
-    heads: u32,
-    head_dim: u32,
-    rot: u32,
-    sign: f32,
-    pad: u32,
-}
-
 fn turn_gpu(cx: &Cx, gpu: &Gpu, x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Result<Tensor> {
     if p.rot == 0 || positions.is_empty() {
         return Ok(x);
@@ -188,41 +172,26 @@ fn turn_gpu(cx: &Cx, gpu: &Gpu, x: Tensor, positions: &[u32], p: &Rotary, sign: 
     let (position, tables) = (l.read(cx.table(positions)?), l.read(angles.region()?));
     let (from, to, y) = if x.is_sole_view() {
         let both = l.update(x.region()?);
-        (both, both, x)
+        (both.input(), both, x)
     } else {
         let y = cx.empty_as(x.shape(), dtype)?;
         (l.read(x.region()?), l.write(y.region()?), y)
     };
-    let params = Params {
-        x: from,
-        y: to,
-        position,
-        tables,
-        to: 0,
-        rot: p.rot as u32,
-        sign,
-        ..sizes(p, positions.len())
-    };
+    let params =
+        RotaryFwd { x: from, y: to, position, tables, rot: p.rot as i32, sign, ..sizes(p, positions.len()) };
     let grid = [blocks(p, positions.len(), &l), 1, 1];
     l.run(grid, &params)?;
     Ok(y)
 }
 
-fn sizes(p: &Rotary, rows: usize) -> Params {
-    let (heads, head_dim) = (p.heads as u32, p.head_dim as u32);
-    Params { rows: rows as u32, heads, head_dim, ..Params::zeroed() }
+fn sizes(p: &Rotary, rows: usize) -> RotaryFwd {
+    let (heads, head_dim) = (p.heads as i32, p.head_dim as i32);
+    RotaryFwd { rows: rows as i32, heads, head_dim, ..RotaryFwd::default() }
 }
 
 /// For as many units as when all of them turn eight pairs; where fewer elements make a unit, a thread has several.
 fn blocks(p: &Rotary, rows: usize, l: &Launch) -> usize {
     (rows * p.heads * p.head_dim).div_ceil(8).div_ceil(l.spec().tile[0]).max(1)
-}
-
-/// `RotaryCache` in rotary.cu.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct CacheParams {
-    of: [Params; 3],
 }
 
 fn cached_gpu(
@@ -236,16 +205,16 @@ fn cached_gpu(
     let mut l = gpu.launch("rotary_cache_bf16")?;
     let angles = cx.upload(&p.tables)?;
     let (position, tables) = (l.read(cx.table(positions)?), l.read(angles.region()?));
-    let turned = Params { position, tables, rot: p.rot as u32, sign: 1.0, ..sizes(p, positions.len()) };
+    let turned = RotaryFwd { position, tables, rot: p.rot as i32, sign: 1.0, ..sizes(p, positions.len()) };
     let place = l.update(q.region()?);
-    let mut of = [Params { x: place, y: place, ..turned }; 3];
+    let mut of = [RotaryFwd { x: place.input(), y: place, ..turned }; 3];
     let to = l.read(cx.table(to)?);
     for (i, (from, into)) in kept.into_iter().enumerate() {
         // Values do not turn.
         let rot = if i == 0 { turned.rot } else { 0 };
-        of[i + 1] = Params { x: l.read(from.region()?), y: l.update(into.region()?), to, rot, ..turned };
+        of[i + 1] = RotaryFwd { x: l.read(from.region()?), y: l.update(into.region()?), to, rot, ..turned };
     }
     let grid = [blocks(p, positions.len(), &l), 3, 1];
-    l.run(grid, &CacheParams { of })?;
+    l.run(grid, &RotaryCache { of })?;
     Ok(q)
 }

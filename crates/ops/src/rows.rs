@@ -5,7 +5,8 @@
 
 use std::collections::HashSet;
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::In;
+use pheye_kernels::params::RowsMove;
 use pheye_tensor::{Device, Gpu, Region, Tensor};
 
 use crate::gpu::{by_dtype, eights, typed};
@@ -134,28 +135,17 @@ pub(crate) struct Move<'a> {
     pub whole: bool,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct MoveParams {
-    x: u64,
-    y: u64,
-    from: u64,
-    to: u64,
-    rows: u32,
-    cols: u32,
-}
-
 pub(crate) fn move_gpu(gpu: &Gpu, m: Move) -> Result<()> {
     let (dtype, cols) = (m.x.dtype(), m.x.shape().cols());
     let mut l = gpu.launch(by_dtype(dtype, "rows_move_bf16", "rows_move_f32"))?;
     let y = typed(m.y, dtype)?;
-    let p = MoveParams {
+    let p = RowsMove {
         x: l.read(m.x.region()?),
         y: if m.whole { l.write(y) } else { l.update(y) },
-        from: m.from.map_or(0, |table| l.read(table)),
-        to: m.to.map_or(0, |table| l.read(table)),
-        rows: m.rows as u32,
-        cols: cols as u32,
+        from: m.from.map_or(In::NULL, |table| l.read(table)),
+        to: m.to.map_or(In::NULL, |table| l.read(table)),
+        rows: m.rows as i32,
+        cols: cols as i32,
     };
     let grid = [eights(m.rows, cols).div_ceil(l.spec().tile[0]), 1, 1];
     Ok(l.run(grid, &p)?)

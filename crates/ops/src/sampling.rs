@@ -7,8 +7,8 @@
 //! Weights are whole numbers, 2³⁰ for the largest: a value of less than 2⁻³⁰ of its probability is never drawn. They come
 //! of fused multiply-adds alone, so that every device has the same sums, and draws the same token, to the bit.
 
-use bytemuck::{Pod, Zeroable};
 use pheye_cpu::philox;
+use pheye_kernels::params;
 use pheye_tensor::{Device, Gpu, Tensor};
 
 use crate::gpu::{by_dtype, read_words};
@@ -126,19 +126,6 @@ fn weight(difference: f32, slope: f32) -> u64 {
     u64::from((y * (1u32 << 30) as f32) as u32 >> (-n) as u32)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    x: u64,
-    draws: u64,
-    ids: u64,
-    seed: u64,
-    slope: f32,
-    top_p: f32,
-    top_k: u32,
-    cols: u32,
-}
-
 fn forward_gpu(
     cx: &Cx,
     gpu: &Gpu,
@@ -151,7 +138,7 @@ fn forward_gpu(
     let words: Vec<u32> = draws.iter().flat_map(|&draw| philox::words(draw)).collect();
     let words = cx.table(&words)?;
     let mut l = gpu.launch(by_dtype(x.dtype(), "sampling_fwd_bf16", "sampling_fwd_f32"))?;
-    let p = Params {
+    let p = params::Sampling {
         x: l.read(x.region()?),
         draws: l.read(words),
         ids: l.write(ids.region()?),
@@ -159,7 +146,7 @@ fn forward_gpu(
         slope,
         top_p: how.top_p,
         top_k: u32::try_from(how.top_k).unwrap_or(0),
-        cols: x.shape().cols() as u32,
+        cols: x.shape().cols() as i32,
     };
     l.run([draws.len(), 1, 1], &p)?;
     read_words(gpu, &ids)

@@ -4,9 +4,10 @@
 //! table [at least 1 + t, d] in f32 or bf16. dglobal and dlocal are dmedia's rows, `dtable[j]` += Σ over pictures and tokens.
 //! Saves nothing. One addition and 8 bytes an element, each way.
 
-use bytemuck::{Pod, Zeroable};
 use pheye_cpu::gemm::add_column_sums;
 use pheye_cpu::par;
+use pheye_kernels::Out;
+use pheye_kernels::params::{TileEmbedBwd, TileEmbedFwd};
 use pheye_tensor::{DType, Device, Gpu, Grads, Param, Tensor};
 
 use crate::gpu::{add_partial_rows, by_dtype, eights, read_optional, typed};
@@ -110,17 +111,6 @@ pub fn backward(
     Ok((global, local))
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    /// global, local, table, media; backward's dmedia, dglobal, dlocal, partial.
-    tensors: [u64; 4],
-    pictures: u32,
-    tiles: u32,
-    tokens: u32,
-    cols: u32,
-}
-
 fn forward_gpu(
     gpu: &Gpu,
     global: &Tensor,
@@ -132,17 +122,15 @@ fn forward_gpu(
     let (b, n, d) = (global.shape().dims()[0], global.shape().dims()[1], global.shape().cols());
     let (rows, tiles) = (media.shape().rows(), local.map_or(0, |l| l.shape().rows() / (b * n).max(1)));
     let mut l = gpu.launch(by_dtype(dtype, "tile_embed_fwd_bf16", "tile_embed_fwd_f32"))?;
-    let p = Params {
-        tensors: [
-            l.read(global.region()?),
-            read_optional(&mut l, local, dtype)?,
-            l.read(typed(table, dtype)?),
-            l.write(typed(media, dtype)?),
-        ],
-        pictures: b as u32,
-        tiles: tiles as u32,
-        tokens: n as u32,
-        cols: d as u32,
+    let p = TileEmbedFwd {
+        global: l.read(global.region()?),
+        local: read_optional(&mut l, local, dtype)?,
+        table: l.read(typed(table, dtype)?),
+        media: l.write(typed(media, dtype)?),
+        pictures: b as i32,
+        tiles: tiles as i32,
+        tokens: n as i32,
+        cols: d as i32,
     };
     let grid = [eights(rows, d).div_ceil(l.spec().tile[0]), 1, 1];
     Ok(l.run(grid, &p)?)
@@ -164,17 +152,15 @@ fn backward_gpu(
     let pieces = n.div_ceil(rows);
     let partial = dtable.map(|_| cx.empty_f32([b * pieces, views * d])).transpose()?;
     let [dglobal, dlocal] = out;
-    let p = Params {
-        tensors: [
-            l.read(dmedia.region()?),
-            l.write(typed(dglobal, dtype)?),
-            if tiles > 0 { l.write(typed(dlocal, dtype)?) } else { 0 },
-            partial.as_ref().map_or(Ok(0), |t| Ok::<_, Error>(l.write(t.region()?)))?,
-        ],
-        pictures: b as u32,
-        tiles: tiles as u32,
-        tokens: n as u32,
-        cols: d as u32,
+    let p = TileEmbedBwd {
+        dmedia: l.read(dmedia.region()?),
+        dglobal: l.write(typed(dglobal, dtype)?),
+        dlocal: if tiles > 0 { l.write(typed(dlocal, dtype)?) } else { Out::NULL },
+        partial: partial.as_ref().map_or(Ok(Out::NULL), |t| Ok::<_, Error>(l.write(t.region()?)))?,
+        pictures: b as i32,
+        tiles: tiles as i32,
+        tokens: n as i32,
+        cols: d as i32,
     };
     l.run([b * views, pieces, d.div_ceil(columns)], &p)?;
     match (dtable, partial) {

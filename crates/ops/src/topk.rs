@@ -2,9 +2,9 @@
 //!
 //! Descending; the first of equal values comes first, and a NaN is larger than every number, as in [`crate::argmax`].
 
+use pheye_kernels::params::Choice;
 use pheye_tensor::{Device, Gpu, Tensor};
 
-use crate::argmax::Choice;
 use crate::gpu::{by_dtype, read_words};
 use crate::{Cx, Error, Result};
 
@@ -54,8 +54,8 @@ fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, k: usize) -> Result<TopK> {
         x: l.read(x.region()?),
         ids: l.write(ids.region()?),
         values: l.write(values.region()?),
-        cols: cols as u32,
-        k: k as u32,
+        cols: cols as i32,
+        k: k as i32,
     };
     l.run([rows, 1, 1], &p)?;
     Ok(TopK { ids: read_words(gpu, &ids)?, values: values.to_vec_f32()? })

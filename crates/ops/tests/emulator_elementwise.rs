@@ -95,7 +95,7 @@ fn sums_and_multiples_are_rounded_once() {
 }
 
 #[test]
-fn casts_round_and_fills_fill() {
+fn casts_round() {
     for n in SIZES {
         let (exact, rounded) = (normal(1, n), bf16_values(n, 1));
         let ran = on_all_orders(|device| {
@@ -103,12 +103,9 @@ fn casts_round_and_fills_fill() {
             let narrow = elementwise::cast(&cx, &upload_f32(device, [n], &exact), DType::Bf16).unwrap();
             let back = elementwise::cast(&cx, &narrow, DType::F32).unwrap();
             assert_eq!((narrow.dtype(), back.dtype()), (DType::Bf16, DType::F32));
-            let (mut half, mut whole) = (upload_bf16(device, [n], &rounded), upload_f32(device, [n], &exact));
-            elementwise::fill(&cx, &mut half, 1.5).unwrap();
-            elementwise::fill(&cx, &mut whole, 0.3).unwrap();
-            vec![download(&narrow), download(&back), download(&half), download(&whole)]
+            vec![download(&narrow), download(&back)]
         });
-        assert_eq!(ran, [rounded.clone(), rounded, vec![1.5; n], vec![0.3; n]]);
+        assert_eq!(ran, [rounded.clone(), rounded]);
     }
 }
 

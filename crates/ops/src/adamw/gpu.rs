@@ -1,7 +1,8 @@
 //! Launches of the update and of the norm.
 
-use bytemuck::{Pod, Zeroable};
 use pheye_cpu::adamw::Step;
+use pheye_kernels::params::{Adamw, AdamwControl, GradNorm};
+use pheye_kernels::{In, Out, ParamField};
 use pheye_tensor::{DType, Gpu, Region, Tensor};
 
 use crate::gpu::{by_dtype, typed};
@@ -9,46 +10,6 @@ use crate::{Cx, Result};
 
 /// Key of the random bits that round bf16 moments; the step and the element make the counter.
 const SEED: [u32; 2] = [0x6D6F_6D65, 0x6E74_7321];
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Control {
-    scale: f32,
-    clip: f32,
-    decay: f32,
-    rate1: f32,
-    beta2: f32,
-    rate2: f32,
-    correction2: f32,
-    eps: f32,
-    lr: f32,
-    step: u32,
-    seed: [u32; 2],
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    p: u64,
-    half: u64,
-    m: u64,
-    v: u64,
-    g: u64,
-    control: u64,
-    norm: u64,
-    n: u64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Norm {
-    g: u64,
-    partials: u64,
-    arrived: u64,
-    control: u64,
-    norm: u64,
-    n: u64,
-}
 
 /// Arrays of one length; `half` is the bf16 copy of p, `norm` what [`norm`] left.
 pub(super) struct Flat<'a> {
@@ -64,7 +25,7 @@ pub(super) struct Flat<'a> {
 pub(super) fn control(cx: &Cx, s: &Step, step: u64, clip: Option<f64>) -> Result<Region> {
     table(
         cx,
-        &Control {
+        &AdamwControl {
             scale: s.grad_scale,
             clip: clip.map_or(f32::INFINITY, |c| c as f32),
             decay: s.decay,
@@ -80,22 +41,24 @@ pub(super) fn control(cx: &Cx, s: &Step, step: u64, clip: Option<f64>) -> Result
     )
 }
 
-fn table(cx: &Cx, control: &Control) -> Result<Region> {
-    cx.table(bytemuck::cast_slice(bytemuck::bytes_of(control)))
+fn table(cx: &Cx, control: &AdamwControl) -> Result<Region> {
+    let mut words = [0u32; AdamwControl::SIZE / 4];
+    control.store(bytemuck::cast_slice_mut(&mut words));
+    cx.table(&words)
 }
 
 pub(super) fn step(gpu: &Gpu, flat: &Flat, control: &Region) -> Result<()> {
     let dtype = flat.m.dtype();
     let mut l = gpu.launch(by_dtype(dtype, "adamw_bf16", "adamw_f32"))?;
     let n = flat.p.shape().elements();
-    let p = Params {
+    let p = Adamw {
         p: l.update(typed(flat.p, DType::F32)?),
-        half: flat.half.map_or(Ok(0), |half| typed(half, DType::Bf16).map(|r| l.update(r)))?,
+        half: flat.half.map_or(Ok(Out::NULL), |half| typed(half, DType::Bf16).map(|r| l.update(r)))?,
         m: l.update(typed(&flat.m, dtype)?),
         v: l.update(typed(&flat.v, dtype)?),
         g: l.read(typed(&flat.g, DType::F32)?),
         control: l.read(control.clone()),
-        norm: flat.norm.map_or(Ok(0), |norm| typed(norm, DType::F32).map(|r| l.read(r)))?,
+        norm: flat.norm.map_or(Ok(In::NULL), |norm| typed(norm, DType::F32).map(|r| l.read(r)))?,
         n: n as u64,
     };
     let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
@@ -111,8 +74,8 @@ pub(super) fn norm(cx: &Cx, gpu: &Gpu, g: &Tensor, scale: f64, clip: Option<f64>
     let (norm, partials, arrived) = (cx.empty_f32([2])?, cx.empty_f32([2 * blocks])?, cx.empty_f32([1])?);
     gpu.clear(arrived.region()?)?;
     let clip = clip.map_or(f32::INFINITY, |c| c as f32);
-    let control = table(cx, &Control { scale: scale as f32, clip, ..Control::zeroed() })?;
-    let p = Norm {
+    let control = table(cx, &AdamwControl { scale: scale as f32, clip, ..AdamwControl::default() })?;
+    let p = GradNorm {
         g: l.read(typed(g, DType::F32)?),
         partials: l.update(partials.region()?),
         arrived: l.update(arrived.region()?),

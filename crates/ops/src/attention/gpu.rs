@@ -2,7 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::In;
+use pheye_kernels::params::AttentionFwd;
 use pheye_tensor::{DType, Gpu, Launch, Region, Tensor};
 
 use super::work::{self, Item};
@@ -110,51 +111,30 @@ pub(super) fn matrix(t: &Tensor) -> Result<Region> {
 }
 
 /// Addresses of keys and values, and elements from one of their rows to the next.
-struct Operands {
-    k: u64,
-    v: u64,
-    k_stride: u32,
-    v_stride: u32,
+struct Operands<T> {
+    k: T,
+    v: T,
+    k_stride: i32,
+    v_stride: i32,
 }
 
-/// `declare` tells the launch what it does with the memory.
-fn operands(
+/// `declare` tells the launch what it does with the memory; `behind` is the place so many bytes behind another.
+fn operands<T: Copy>(
     kv: &Kv<&Tensor>,
     width: usize,
-    mut declare: impl FnMut(&Tensor) -> Result<u64>,
-) -> Result<Operands> {
-    let stride = |t: &Tensor| t.shape().cols() as u32;
+    behind: impl Fn(T, usize) -> T,
+    mut declare: impl FnMut(&Tensor) -> Result<T>,
+) -> Result<Operands<T>> {
+    let stride = |t: &Tensor| t.shape().cols() as i32;
     Ok(match kv {
         Kv::Split { k, v } => {
             Operands { k: declare(k)?, v: declare(v)?, k_stride: stride(k), v_stride: stride(v) }
         }
         Kv::Fused(kv) => {
             let k = declare(kv)?;
-            Operands { k, v: k + 2 * width as u64, k_stride: stride(kv), v_stride: stride(kv) }
+            Operands { k, v: behind(k, 2 * width), k_stride: stride(kv), v_stride: stride(kv) }
         }
     })
-}
-
-/// `AttentionFwd` in attention_fwd.cu.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Forward {
-    q: u64,
-    k: u64,
-    v: u64,
-    o: u64,
-    lse: u64,
-    part: u64,
-    stats: u64,
-    items: u64,
-    rows: u32,
-    heads: u32,
-    dim: u32,
-    q_stride: u32,
-    k_stride: u32,
-    v_stride: u32,
-    scale_log2: f32,
-    causal: u32,
 }
 
 /// The factor of scores that are exponents of 2.
@@ -180,20 +160,21 @@ pub(super) fn forward(
     let mut l = gpu.launch(variant(gpu, &FORWARD, spans, h)?)?;
     let list = work::of_queries(spans, rows, h.causal, tile(&l));
     let parts = work::cut(&list, h.heads, gpu.sms(), l.spec().tile[1]);
-    let Operands { k, v, k_stride, v_stride } = operands(kv, h.width(), |t| Ok(l.read(matrix(t)?)))?;
-    let mut p = Forward {
+    let Operands { k, v, k_stride, v_stride } =
+        operands(kv, h.width(), In::offset, |t| Ok(l.read(matrix(t)?)))?;
+    let mut p = AttentionFwd {
         q: l.read(matrix(q)?),
         k,
         v,
-        rows: rows as u32,
-        heads: h.heads as u32,
-        dim: h.head_dim as u32,
-        q_stride: h.width() as u32,
+        rows: rows as i32,
+        heads: h.heads as i32,
+        dim: h.head_dim as i32,
+        q_stride: h.width() as i32,
         k_stride,
         v_stride,
         scale_log2: scale_log2(h),
         causal: h.causal.into(),
-        ..Forward::zeroed()
+        ..AttentionFwd::default()
     };
     let Some(parts) = parts else {
         (p.o, p.lse) = (l.write(o.region()?), l.write(lse.region()?));
@@ -209,7 +190,7 @@ pub(super) fn forward(
 
     let mut l = gpu.launch("attention_combine_bf16")?;
     (p.o, p.lse) = (l.write(o.region()?), l.write(lse.region()?));
-    (p.part, p.stats) = (l.read(part.region()?), l.read(stats.region()?));
+    (p.part, p.stats) = (l.read(part.region()?).shared(), l.read(stats.region()?).shared());
     p.items = l.read(table(cx, &parts.joins)?);
     l.run([parts.joins.len(), h.heads, 1], &p)?;
     Ok((o, lse))

@@ -3,7 +3,7 @@
 //! y[head, query, n] = Σ softmax(scale·q kᵀ) over the keys segments[n]..segments[n + 1] of the query's span. Nothing is saved.
 //! 4·lq·lk·heads·head_dim FLOPs on a GPU, half of that on the CPU; reads q once, and k twice for each tile of queries.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::params::SegmentSums;
 use pheye_tensor::{Device, Gpu, Tensor};
 
 use super::gpu::{self, Sizes};
@@ -92,25 +92,6 @@ const KERNELS: Sizes = [
     "attention_segment_sums_bf16_d128",
 ];
 
-/// `SegmentSums` in attention_sums.cu.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    q: u64,
-    k: u64,
-    y: u64,
-    bounds: u64,
-    items: u64,
-    rows: u32,
-    heads: u32,
-    dim: u32,
-    q_stride: u32,
-    k_stride: u32,
-    segments: u32,
-    scale_log2: f32,
-    causal: u32,
-}
-
 fn on_gpu(
     cx: &Cx,
     gpu: &Gpu,
@@ -127,18 +108,18 @@ fn on_gpu(
     let rows = q.shape().rows();
     let list = work::of_queries(spans, rows, h.causal, l.spec().tile[0]);
     let bounds: Vec<u32> = segments.iter().map(|&s| s.min(i32::MAX as usize) as u32).collect();
-    let p = Params {
+    let p = SegmentSums {
         q: l.read(gpu::matrix(q)?),
         k: l.read(gpu::matrix(k)?),
         y: l.write(y.region()?),
         bounds: l.read(cx.table(&bounds)?),
         items: l.read(cx.table(&work::table(&list))?),
-        rows: rows as u32,
-        heads: h.heads as u32,
-        dim: h.head_dim as u32,
-        q_stride: h.width() as u32,
-        k_stride: k.shape().cols() as u32,
-        segments: segments.len().saturating_sub(1) as u32,
+        rows: rows as i32,
+        heads: h.heads as i32,
+        dim: h.head_dim as i32,
+        q_stride: h.width() as i32,
+        k_stride: k.shape().cols() as i32,
+        segments: segments.len().saturating_sub(1) as i32,
         scale_log2: gpu::scale_log2(h),
         causal: h.causal.into(),
     };

@@ -1,86 +1,13 @@
 //! The loss on a GPU: between the inputs and their gradients everything is f32, in scratch memory.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::params::{
+    ContrastiveBack, ContrastiveGrad, ContrastiveLines, ContrastiveProduct, ContrastiveSum, ContrastiveUnit,
+};
 use pheye_tensor::{DType, Gpu, Region, Shape, Tensor};
 
 use super::Loss;
 use crate::gpu::{by_dtype, typed};
 use crate::{Cx, Result};
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct UnitParams {
-    x: u64,
-    u: u64,
-    length: u64,
-    d: i32,
-    pad: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct BackParams {
-    du: u64,
-    u: u64,
-    length: u64,
-    dx: u64,
-    d: i32,
-    pad: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ProductParams {
-    a: u64,
-    b: u64,
-    out: u64,
-    m: i32,
-    n: i32,
-    k: i32,
-    a_row: i32,
-    a_col: i32,
-    b_row: i32,
-    b_col: i32,
-    scale: f32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct LinesParams {
-    z: u64,
-    labels: u64,
-    counts: u64,
-    lines: u64,
-    b: i32,
-    c: i32,
-    by_picture: f32,
-    by_caption: f32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GradParams {
-    z: u64,
-    labels: u64,
-    counts: u64,
-    lines: u64,
-    dz: u64,
-    dots: u64,
-    b: i32,
-    c: i32,
-    by_picture: f32,
-    by_caption: f32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SumParams {
-    lines: u64,
-    dots: u64,
-    result: u64,
-    b: i32,
-    c: i32,
-}
 
 /// Which pictures have which caption, and what each counts.
 struct Pairs {
@@ -135,12 +62,11 @@ impl Unit {
         let (n, d) = (x.shape().rows(), x.shape().cols());
         let unit = Unit { rows: cx.empty_f32([n, d])?, lengths: cx.empty_f32([n])? };
         let mut l = gpu.launch(by_dtype(x.dtype(), "contrastive_unit_bf16", "contrastive_unit_f32"))?;
-        let p = UnitParams {
+        let p = ContrastiveUnit {
             x: l.read(x.region()?),
             u: l.write(unit.rows.region()?),
             length: l.write(unit.lengths.region()?),
             d: d as i32,
-            pad: 0,
         };
         l.run([n, 1, 1], &p)?;
         Ok(unit)
@@ -151,13 +77,12 @@ impl Unit {
         let dx = cx.empty_as(x.shape(), x.dtype())?;
         let (n, d) = (x.shape().rows(), x.shape().cols());
         let mut l = gpu.launch(by_dtype(dx.dtype(), "contrastive_back_bf16", "contrastive_back_f32"))?;
-        let p = BackParams {
+        let p = ContrastiveBack {
             du: l.read(du.region()?),
             u: l.read(self.rows.region()?),
             length: l.read(self.lengths.region()?),
             dx: l.write(dx.region()?),
             d: d as i32,
-            pad: 0,
         };
         l.run([n, 1, 1], &p)?;
         Ok(dx)
@@ -188,7 +113,7 @@ fn product(cx: &Cx, gpu: &Gpu, scale: f32, a: Matrix, b: Matrix) -> Result<Tenso
     let ([m, k], [_, n]) = (a.shape, b.shape);
     let out = cx.empty_f32(Shape::from([m, n]))?;
     let mut l = gpu.launch("contrastive_product_f32")?;
-    let p = ProductParams {
+    let p = ContrastiveProduct {
         a: l.read(typed(a.tensor, DType::F32)?),
         b: l.read(typed(b.tensor, DType::F32)?),
         out: l.write(out.region()?),
@@ -210,7 +135,7 @@ fn product(cx: &Cx, gpu: &Gpu, scale: f32, a: Matrix, b: Matrix) -> Result<Tenso
 fn lines(cx: &Cx, gpu: &Gpu, z: &Tensor, pairs: &Pairs) -> Result<Tensor> {
     let lines = cx.empty_f32([pairs.b + pairs.c, 3])?;
     let mut l = gpu.launch("contrastive_lines_f32")?;
-    let p = LinesParams {
+    let p = ContrastiveLines {
         z: l.read(z.region()?),
         labels: l.read(pairs.labels.clone()),
         counts: l.read(pairs.counts.clone()),
@@ -228,7 +153,7 @@ fn lines(cx: &Cx, gpu: &Gpu, z: &Tensor, pairs: &Pairs) -> Result<Tensor> {
 fn grad(cx: &Cx, gpu: &Gpu, z: &Tensor, lines: &Tensor, pairs: &Pairs) -> Result<(Tensor, Tensor)> {
     let (dz, dots) = (cx.empty_f32(z.shape())?, cx.empty_f32([pairs.b])?);
     let mut l = gpu.launch("contrastive_grad_f32")?;
-    let p = GradParams {
+    let p = ContrastiveGrad {
         z: l.read(z.region()?),
         labels: l.read(pairs.labels.clone()),
         counts: l.read(pairs.counts.clone()),
@@ -249,7 +174,7 @@ fn sum(cx: &Cx, gpu: &Gpu, lines: &Tensor, dots: &Tensor) -> Result<Tensor> {
     let result = cx.empty_f32([2])?;
     let b = dots.shape().elements();
     let mut l = gpu.launch("contrastive_sum_f32")?;
-    let p = SumParams {
+    let p = ContrastiveSum {
         lines: l.read(lines.region()?),
         dots: l.read(dots.region()?),
         result: l.write(result.region()?),

@@ -1,6 +1,6 @@
 //! The loss on a GPU: the head's products by chunks of rows, and one kernel between them that turns logits into their gradient.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::params::{CrossEntropy, CrossEntropySum};
 use pheye_tensor::{DType, Gpu, Grads, Tensor};
 
 use super::{Queued, Sum};
@@ -11,25 +11,6 @@ use crate::{Cx, Result, rows};
 
 /// Rows of logits at a time: 100 MiB of them for 51200 tokens.
 const CHUNK: usize = 1024;
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Rows {
-    z: u64,
-    targets: u64,
-    losses: u64,
-    vocab: i32,
-    weight: f32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Total {
-    losses: u64,
-    sum: u64,
-    rows: i32,
-    pad: i32,
-}
 
 /// Losses `[n]` of the rows of z [n, v], which become gradients if wanted.
 pub(super) fn losses_of(
@@ -46,8 +27,8 @@ pub(super) fn losses_of(
         false => "cross_entropy_fwd_bf16",
     })?;
     let z_at = typed(z, DType::Bf16)?;
-    let p = Rows {
-        z: if want_gradient { l.update(z_at) } else { l.read(z_at) },
+    let p = CrossEntropy {
+        z: if want_gradient { l.update(z_at) } else { l.read(z_at).shared() },
         targets: l.read(targets_at),
         losses: l.write(typed(losses, DType::F32)?),
         vocab: z.shape().cols() as i32,
@@ -60,11 +41,10 @@ pub(super) fn losses_of(
 pub(super) fn total(cx: &Cx, gpu: &Gpu, losses: &Tensor) -> Result<Tensor> {
     let sum = cx.empty_f32([2])?;
     let mut l = gpu.launch("cross_entropy_sum_f32")?;
-    let p = Total {
+    let p = CrossEntropySum {
         losses: l.read(typed(losses, DType::F32)?),
         sum: l.write(sum.region()?),
         rows: losses.shape().elements() as i32,
-        pad: 0,
     };
     l.run([1, 1, 1], &p)?;
     Ok(sum)

@@ -1,6 +1,7 @@
 //! LayerNorm on a GPU: which kernel for which width, and the launches.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::Out;
+use pheye_kernels::params::{LayerNormAffine, LayerNormBwd, LayerNormFwd};
 use pheye_tensor::{DType, Gpu, Grads, Tensor};
 
 use super::{LayerNorm, Saved};
@@ -49,22 +50,6 @@ fn blocks(gpu: &Gpu, rows: usize, each: usize) -> [usize; 3] {
     [rows.div_ceil(each).min(32 * gpu.sms()), 1, 1]
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Forward {
-    x: u64,
-    r: u64,
-    h: u64,
-    y: u64,
-    weight: u64,
-    bias: u64,
-    stats: u64,
-    rows: u32,
-    cols: u32,
-    eps: f32,
-    pad: u32,
-}
-
 /// h, y and what backward needs; h is x itself where there is no r.
 pub(super) fn forward(
     cx: &Cx,
@@ -80,39 +65,25 @@ pub(super) fn forward(
     let (weight, bias) = (&p.weight.value, &p.bias.value);
     let all = addresses(&[Some(x), r, h.as_ref(), Some(&y), Some(weight), Some(bias)])?;
     let mut l = gpu.launch(choose(gpu, &FORWARD, dtype, cols, &all)?)?;
-    let params = Forward {
+    let params = LayerNormFwd {
         x: l.read(x.region()?),
         r: read_optional(&mut l, r, dtype)?,
         h: match &h {
             Some(h) => l.write(h.region()?),
-            None => 0,
+            None => Out::NULL,
         },
         y: l.write(y.region()?),
         weight: l.read(typed(weight, DType::F32)?),
         bias: l.read(typed(bias, DType::F32)?),
         stats: l.write(stats.region()?),
-        rows: rows as u32,
-        cols: cols as u32,
+        rows: rows as i32,
+        cols: cols as i32,
         eps: p.eps,
-        pad: 0,
     };
     let grid = blocks(gpu, rows, l.spec().tile[1]);
     l.run(grid, &params)?;
     let h = h.unwrap_or_else(|| x.clone());
     Ok((h.clone(), y, Saved { x: h, stats }))
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Backward {
-    dy: u64,
-    x: u64,
-    stats: u64,
-    weight: u64,
-    dres: u64,
-    dx: u64,
-    rows: u32,
-    cols: u32,
 }
 
 /// dx, in the memory of dres where nothing else views it.
@@ -135,34 +106,23 @@ pub(super) fn backward(
     let mut l = gpu.launch(choose(gpu, &BACKWARD, dtype, cols, &all)?)?;
     let (from, to) = if in_place {
         let both = l.update(typed(&dx, dtype)?);
-        (both, both)
+        (both.input(), both)
     } else {
         (read_optional(&mut l, dres.as_ref(), dtype)?, l.write(dx.region()?))
     };
-    let params = Backward {
+    let params = LayerNormBwd {
         dy: l.read(dy.region()?),
         x: l.read(typed(&saved.x, dtype)?),
         stats: l.read(saved.stats.region()?),
         weight: l.read(typed(weight, DType::F32)?),
         dres: from,
         dx: to,
-        rows: rows as u32,
-        cols: cols as u32,
+        rows: rows as i32,
+        cols: cols as i32,
     };
     let grid = blocks(gpu, rows, l.spec().tile[1]);
     l.run(grid, &params)?;
     Ok(dx)
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Affine {
-    dy: u64,
-    x: u64,
-    stats: u64,
-    partial: u64,
-    rows: u32,
-    cols: u32,
 }
 
 /// Adds to the gradients of weight and bias, where trained.
@@ -185,13 +145,13 @@ pub(super) fn affine(
     // Two blocks for each multiprocessor, if every one of them has a few rows for each of its warps.
     let pieces = (2 * gpu.sms()).div_ceil(tiles.max(1)).min(rows.div_ceil(4 * height));
     let partial = cx.empty_f32([pieces, 2 * cols])?;
-    let params = Affine {
+    let params = LayerNormAffine {
         dy: l.read(dy.region()?),
         x: l.read(typed(&saved.x, dtype)?),
         stats: l.read(saved.stats.region()?),
         partial: l.write(partial.region()?),
-        rows: rows as u32,
-        cols: cols as u32,
+        rows: rows as i32,
+        cols: cols as i32,
     };
     l.run([tiles, pieces, 1], &params)?;
     for (first, param) in [(0, &p.weight), (cols, &p.bias)] {

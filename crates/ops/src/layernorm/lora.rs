@@ -3,7 +3,8 @@
 //! Several adapters that take the same y, as q, k and v do, lay their A one below another and share the pass. One pass over x on a GPU
 //! where the kernel has room (at most 1280 columns, 48 rows of A), else the product reads y again.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::Out;
+use pheye_kernels::params::LayerNormLora;
 use pheye_tensor::{DType, Device, Gpu, Param, Tensor};
 
 use super::{LayerNorm, Saved, check, check_params, forward, forward_residual};
@@ -74,24 +75,6 @@ fn choose(gpu: &Gpu, x: &Tensor, r: Option<&Tensor>, a: &Tensor) -> Result<Optio
     Ok(None)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    x: u64,
-    r: u64,
-    h: u64,
-    y: u64,
-    weight: u64,
-    bias: u64,
-    stats: u64,
-    a: u64,
-    s: u64,
-    rows: u32,
-    cols: u32,
-    n: u32,
-    eps: f32,
-}
-
 fn fused(
     cx: &Cx,
     gpu: &Gpu,
@@ -107,12 +90,12 @@ fn fused(
     let stats = cx.empty_f32([rows, 2])?;
     let h = r.map(|_| cx.empty_as(x.shape(), dtype)).transpose()?;
     let mut l = gpu.launch(kernel)?;
-    let params = Params {
+    let params = LayerNormLora {
         x: l.read(x.region()?),
         r: read_optional(&mut l, r, dtype)?,
         h: match &h {
             Some(h) => l.write(h.region()?),
-            None => 0,
+            None => Out::NULL,
         },
         y: l.write(y.region()?),
         weight: l.read(typed(&p.weight.value, DType::F32)?),
@@ -120,9 +103,9 @@ fn fused(
         stats: l.write(stats.region()?),
         a: l.read(a.region()?),
         s: l.write(s.region()?),
-        rows: rows as u32,
-        cols: cols as u32,
-        n: n as u32,
+        rows: rows as i32,
+        cols: cols as i32,
+        n: n as i32,
         eps: p.eps,
     };
     let grid = [rows.div_ceil(l.spec().tile[2]).min(gpu.sms()), 1, 1];

@@ -3,7 +3,8 @@
 //! c = f(α(a b + a2 b2) + bias)·gelu′(slope) + residual, or c += of it. A product that would leave multiprocessors idle is cut
 //! along k, its parts added in order; the cut is a function of shape and device alone, so results repeat to the bit.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::params::{self, DropoutMask};
+use pheye_kernels::{In, Out};
 use pheye_tensor::{DType, Factor, Gpu, Launch, Product, Region, Tensor};
 
 use crate::gelu::Gelu;
@@ -63,16 +64,6 @@ fn aligned(region: &Region) -> bool {
     region.addr().is_multiple_of(16)
 }
 
-/// Dropout as kernels take it, `DropoutMask` of `kernels/include/philox.cuh`.
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct MaskParams {
-    pub stream: u64,
-    pub seed: u64,
-    pub module: u32,
-    pub p: f32,
-}
-
 /// Dropout of a product's operand or result: the region holds the stream.
 #[derive(Debug, Clone)]
 pub(crate) struct Mask {
@@ -83,12 +74,12 @@ pub(crate) struct Mask {
 }
 
 impl Mask {
-    pub fn params(mask: Option<&Mask>, launch: &mut Launch) -> MaskParams {
+    pub fn params(mask: Option<&Mask>, launch: &mut Launch) -> DropoutMask {
         match mask {
             Some(&Mask { ref stream, seed, module, p }) => {
-                MaskParams { stream: launch.read(stream.clone()), seed, module, p }
+                DropoutMask { stream: launch.read(stream.clone()), seed, module, p }
             }
-            None => MaskParams::zeroed(),
+            None => DropoutMask::default(),
         }
     }
 }
@@ -117,7 +108,7 @@ pub(crate) struct Epilogue {
 
 /// The result.
 #[derive(Debug, Clone)]
-pub(crate) struct Out {
+pub(crate) struct Output {
     pub region: Region,
     pub ld: usize,
     pub dtype: DType,
@@ -143,57 +134,15 @@ pub(crate) struct Gemm {
     pub low_rank: Option<LowRank>,
     pub alpha: f32,
     pub epilogue: Epilogue,
-    pub c: Out,
+    pub c: Output,
     pub batch: Option<Batch>,
 }
 
 impl Gemm {
     /// c = a b of these layouts and m, n, k.
-    pub fn new(layout: Layout, dims: [usize; 3], a: Mat, b: Mat, c: Out) -> Gemm {
+    pub fn new(layout: Layout, dims: [usize; 3], a: Mat, b: Mat, c: Output) -> Gemm {
         Gemm { layout, dims, a, b, low_rank: None, alpha: 1.0, epilogue: Epilogue::default(), c, batch: None }
     }
-}
-
-/// `struct Gemm` of `kernels/include/gemm_params.cuh`.
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct GemmParams {
-    pub a: u64,
-    pub b: u64,
-    pub a2: u64,
-    pub b2: u64,
-    pub c: u64,
-    pub partial: u64,
-    pub bias: u64,
-    pub residual: u64,
-    pub slope: u64,
-    pub pre: u64,
-    pub mask: MaskParams,
-    pub strides: [i64; 3],
-    pub m: i32,
-    pub n: i32,
-    pub k: i32,
-    pub k2: i32,
-    pub lda: i32,
-    pub ldb: i32,
-    pub lda2: i32,
-    pub ldb2: i32,
-    pub ldc: i32,
-    pub splits: i32,
-    pub batch: i32,
-    pub flags: i32,
-    pub activation: i32,
-    pub slope_kind: i32,
-    pub alpha: f32,
-    pub pad: i32,
-}
-
-/// `struct GemmSeveral` of the same file.
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct SeveralParams {
-    of: [GemmParams; SEVERAL],
-    first: [i32; SEVERAL],
 }
 
 /// Products that one launch makes.
@@ -278,12 +227,14 @@ impl Gemm {
     }
 
     /// Sizes and switches; no addresses.
-    fn params(&self, splits: usize) -> GemmParams {
+    fn params(&self, splits: usize) -> params::Gemm {
         let ([m, n, k], [sa, sb, sc]) = (self.dims, self.batch.map_or([0; 3], |b| b.strides));
         let low = self.low_rank.as_ref();
         let flag = |on, bit| if on { bit } else { 0 };
-        GemmParams {
-            strides: [sa as i64, sb as i64, sc as i64],
+        params::Gemm {
+            stride_a: sa as i64,
+            stride_b: sb as i64,
+            stride_c: sc as i64,
             m: m as i32,
             n: n as i32,
             k: k as i32,
@@ -301,11 +252,11 @@ impl Gemm {
             activation: gelu(self.epilogue.activation),
             slope_kind: gelu(self.epilogue.slope.as_ref().map(|(_, kind)| *kind)),
             alpha: self.alpha,
-            ..GemmParams::zeroed()
+            ..params::Gemm::default()
         }
     }
 
-    fn name_operands(&self, p: &mut GemmParams, launch: &mut Launch) {
+    fn name_operands(&self, p: &mut params::Gemm, launch: &mut Launch) {
         p.a = launch.read(self.a.region.clone());
         p.b = launch.read(self.b.region.clone());
         if let Some(low) = &self.low_rank {
@@ -315,15 +266,15 @@ impl Gemm {
         }
     }
 
-    fn name_results(&self, p: &mut GemmParams, launch: &mut Launch) {
+    fn name_results(&self, p: &mut params::Gemm, launch: &mut Launch) {
         let ([m, n, _], e) = (self.dims, &self.epilogue);
         let whole = self.c.ld == n && self.batch.is_none_or(|b| b.strides[2] == m * n);
         let c = self.c.region.clone();
         p.c = if self.c.add || !whole { launch.update(c) } else { launch.write(c) };
-        p.pre = e.pre.clone().map_or(0, |r| launch.write(r));
-        p.bias = e.bias.clone().map_or(0, |r| launch.read(r));
-        p.residual = e.residual.clone().map_or(0, |r| launch.read(r));
-        p.slope = e.slope.clone().map_or(0, |(r, _)| launch.read(r));
+        p.pre = e.pre.clone().map_or(Out::NULL, |r| launch.write(r));
+        p.bias = e.bias.clone().map_or(In::NULL, |r| launch.read(r));
+        p.residual = e.residual.clone().map_or(In::NULL, |r| launch.read(r));
+        p.slope = e.slope.clone().map_or(In::NULL, |(r, _)| launch.read(r));
     }
 
     /// Runs it.
@@ -372,7 +323,7 @@ impl Gemm {
         let mut launch = gpu.launch("gemm_reduce_f32")?;
         let [threads, width, _] = launch.spec().tile;
         let mut p = self.params(splits);
-        p.partial = launch.read(partial.region()?);
+        p.partial = launch.read(partial.region()?).shared();
         self.name_results(&mut p, &mut launch);
         let blocks = (self.dims[0] * self.dims[1].div_ceil(width)).div_ceil(threads);
         Ok(launch.run([blocks, 1, self.count()], &p)?)
@@ -405,7 +356,7 @@ impl Gemm {
         };
         let mut launch = gpu.launch(kernel)?;
         let [tile_a, tile_b, _] = launch.spec().tile;
-        let mut p = SeveralParams { first: [i32::MAX; SEVERAL], ..SeveralParams::zeroed() };
+        let mut p = params::GemmSeveral { first: [i32::MAX; SEVERAL], ..Default::default() };
         let mut blocks = 0;
         for ((call, p), first) in calls.iter().zip(&mut p.of).zip(&mut p.first) {
             *p = call.params(1);
@@ -455,17 +406,6 @@ impl Gemm {
     }
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct ColumnSums {
-    x: u64,
-    partial: u64,
-    rows: i32,
-    n: i32,
-    splits: i32,
-    pad: i32,
-}
-
 /// `sums[j]` += Σ of column j of x [rows, n], bf16.
 ///
 /// # Errors
@@ -480,16 +420,15 @@ pub(crate) fn add_column_sums(cx: &Cx, gpu: &Gpu, sums: Region, x: &Tensor) -> R
     let splits = (4 * gpu.sms() / tiles).clamp(1, rows.div_ceil(64));
     let partial = cx.empty_f32([splits, n])?;
     let x = Mat::of(x)?;
-    let p = ColumnSums {
+    let p = params::ColumnSums {
         x: launch.read(x.region.clone()),
         partial: launch.write(partial.region()?),
         rows: rows as i32,
         n: n as i32,
         splits: splits as i32,
-        pad: 0,
     };
     launch.run([tiles, splits, 1], &p)?;
-    let c = Out { region: sums, ld: n, dtype: DType::F32, add: true };
+    let c = Output { region: sums, ld: n, dtype: DType::F32, add: true };
     Gemm::new(Layout::Tn, [1, n, rows], x.clone(), x, c).reduce(gpu, &partial, splits)
 }
 

@@ -4,7 +4,7 @@ use pheye_tensor::{DType, Device};
 use pheye_testkit::Rule;
 use pheye_testkit::gpu::{assert_rule, bf16_values, download, on_all_orders, upload_bf16};
 
-use super::{Batch, Gemm, Layout, Mat, Out};
+use super::{Batch, Gemm, Layout, Mat, Output};
 use crate::Cx;
 
 #[test]
@@ -17,7 +17,7 @@ fn a_batch_with_a_factor_and_f32_results() {
             let Device::Gpu(gpu) = device else { panic!("{device} is no GPU") };
             let (a, b) = (upload_bf16(device, [batch * m, k], &a), upload_bf16(device, [batch * n, k], &b));
             let c = cx.empty_f32([batch * m, n]).unwrap();
-            let to = Out { region: c.region().unwrap(), ld: n, dtype: DType::F32, add: false };
+            let to = Output { region: c.region().unwrap(), ld: n, dtype: DType::F32, add: false };
             let one = Gemm::new(Layout::Nt, [m, n, k], Mat::of(&a).unwrap(), Mat::of(&b).unwrap(), to);
             let strides = [m * k, n * k, m * n];
             Gemm { alpha: 0.5, batch: Some(Batch { count: batch, strides }), ..one }.run(&cx, gpu).unwrap();

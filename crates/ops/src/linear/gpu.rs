@@ -3,13 +3,13 @@
 use pheye_tensor::{DType, Gpu, Grads, Region, Tensor};
 
 use super::Linear;
-use super::gemm::{Epilogue, Gemm, Layout, Mat, Out, add_column_sums, region};
+use super::gemm::{Epilogue, Gemm, Layout, Mat, Output, add_column_sums, region};
 use crate::{Cx, Result};
 
 /// All of a bf16 activation, written.
-pub(crate) fn activation(t: &Tensor) -> Result<Out> {
+pub(crate) fn activation(t: &Tensor) -> Result<Output> {
     let dtype = DType::Bf16;
-    Ok(Out { region: region(t, dtype)?, ld: t.shape().cols(), dtype, add: false })
+    Ok(Output { region: region(t, dtype)?, ld: t.shape().cols(), dtype, add: false })
 }
 
 /// The bias of a linear, f32.
@@ -54,7 +54,7 @@ pub(crate) fn add_grads(
 ) -> Result<()> {
     let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
     if let (Some(x), Some(dw)) = (x, grads.view(&p.weight)?) {
-        let c = Out { region: dw.region()?, ld: k, dtype: DType::F32, add: true };
+        let c = Output { region: dw.region()?, ld: k, dtype: DType::F32, add: true };
         Gemm::new(Layout::Tn, [n, k, m], Mat::of(dy)?, Mat::of(x)?, c).run(cx, gpu)?;
     }
     if let Some(db) = p.bias.as_ref().map(|b| grads.view(b)).transpose()?.flatten() {

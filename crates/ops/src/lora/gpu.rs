@@ -1,12 +1,12 @@
 //! The GPU arm: [x | S] [W | B]ᵀ is one product with a few more columns of k. s is in S and in dS = s·dy B, so B goes in as it
 //! is; 1 / (1 − p) of dropout likewise.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::params;
 use pheye_tensor::{Gpu, Grads, Region, Tensor};
 
 use super::low::{Down, Low, Packed, Part, Place, mask, places, ranges};
 use super::{LoraLinear, Route};
-use crate::linear::gemm::{Epilogue, Gemm, GemmParams, Layout, LowRank, Mask, Mat, TILE_K, splits};
+use crate::linear::gemm::{Epilogue, Gemm, Layout, LowRank, Mask, Mat, TILE_K, splits};
 use crate::linear::gpu as base;
 use crate::{Cx, Error, Result};
 
@@ -214,7 +214,7 @@ impl Thin<'_> {
         let splits = splits(gpu.sms(), tiles, rows.div_ceil(TILE_K), 4);
         let partial = cx.empty_f32([splits, total, self.cols])?;
         let t = self.t.mat()?;
-        let params = GemmParams {
+        let params = params::Gemm {
             a: launch.read(t.region),
             b: launch.read(self.x.region.clone()),
             partial: launch.write(partial.region()?),
@@ -227,7 +227,7 @@ impl Thin<'_> {
             splits: splits as i32,
             batch: 1,
             alpha: 1.0,
-            ..GemmParams::zeroed()
+            ..params::Gemm::default()
         };
         launch.run([tiles, splits, 1], &params)?;
         Ok(partial)
@@ -242,29 +242,14 @@ struct Sum {
     factor: f32,
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct GradParams {
-    partial: u64,
-    grad: u64,
-    splits: i32,
-    total: i32,
-    first: i32,
-    rank: i32,
-    n: i32,
-    transposed: i32,
-    factor: f32,
-    pad: i32,
-}
-
 fn add_all(gpu: &Gpu, sums: &[Sum]) -> Result<()> {
     for group in sums.chunks(GRADS) {
         let mut launch = gpu.launch("lora_grad_add_f32")?;
         let threads = launch.spec().tile[0];
-        let (mut params, mut elements) = ([GradParams::zeroed(); GRADS], 0);
-        for (params, sum) in params.iter_mut().zip(group) {
+        let (mut params, mut elements) = (params::LoraGrads::default(), 0);
+        for (params, sum) in params.of.iter_mut().zip(group) {
             let [splits, total, n] = [0, 1, 2].map(|d| sum.partial.shape().dims()[d]);
-            *params = GradParams {
+            *params = params::LoraGrad {
                 partial: launch.read(sum.partial.region()?),
                 grad: launch.update(sum.target.grad.clone()),
                 splits: splits as i32,
@@ -274,7 +259,6 @@ fn add_all(gpu: &Gpu, sums: &[Sum]) -> Result<()> {
                 n: n as i32,
                 transposed: sum.transposed.into(),
                 factor: sum.factor,
-                pad: 0,
             };
             elements = elements.max(n * sum.target.rank);
         }

@@ -2,12 +2,13 @@
 //! rank padded to a multiple of 8, so that one launch serves all rows: S [rows, total] has zeros where a row does not take a
 //! column's adapter.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::Out;
+use pheye_kernels::params::{self, LoraAdapter, LoraPack, LoraSelect};
 use pheye_tensor::{DType, Gpu, Tensor};
 
 use super::{Adapter, LoraLinear, Route, rank};
 use crate::layernorm::{self, LayerNorm, LoraDown};
-use crate::linear::gemm::{Mask, MaskParams, Mat, region};
+use crate::linear::gemm::{Mask, Mat, region};
 use crate::{Cx, Error, Result};
 
 /// Adapters that one launch packs.
@@ -112,30 +113,6 @@ pub(super) fn ranges(route: &Route, chosen: &[Option<&Adapter>], places: &[Place
     words
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct PackAdapter {
-    a: u64,
-    b: u64,
-    rank: i32,
-    first: i32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct PackParams {
-    of: [PackAdapter; PACKED],
-    a: u64,
-    b: u64,
-    bt: u64,
-    k: i32,
-    n: i32,
-    total: i32,
-    ka: i32,
-    nt: i32,
-    pad: i32,
-}
-
 impl Packed {
     /// With A in `a` [total, k padded].
     fn new(cx: &Cx, gpu: &Gpu, p: &LoraLinear, places: &[Place], a: Tensor) -> Result<Packed> {
@@ -146,15 +123,15 @@ impl Packed {
             let mut launch = gpu.launch("lora_pack_bf16")?;
             let threads = launch.spec().tile[0];
             let all = places.len() <= PACKED;
-            let mut to = |t: &Tensor| -> Result<u64> {
+            let mut to = |t: &Tensor| -> Result<Out> {
                 let region = t.region()?;
                 Ok(if all { launch.write(region) } else { launch.update(region) })
             };
             let (a, b, bt) = (to(&packed.a)?, to(&packed.b)?, to(&packed.bt)?);
-            let mut of = [PackAdapter::zeroed(); PACKED];
+            let mut of = [LoraAdapter::default(); PACKED];
             for (of, place) in of.iter_mut().zip(group) {
                 let Adapter { a, b, .. } = place.adapter;
-                *of = PackAdapter {
+                *of = LoraAdapter {
                     a: launch.read(region(a.matrix(), DType::Bf16)?),
                     b: launch.read(region(b.matrix(), DType::Bf16)?),
                     rank: place.rank as i32,
@@ -162,29 +139,13 @@ impl Packed {
                 };
             }
             let [k, n, total, ka, nt] = [k, n, total, ka, nt].map(|x| x as i32);
-            let params = PackParams { of, a, b, bt, k, n, total, ka, nt, pad: 0 };
+            let params = LoraPack { of, a, b, bt, k, n, total, ka, nt };
             let widest = group.iter().map(|p| p.rank.next_multiple_of(8)).max().unwrap_or(0);
             let elements = widest * (ka + n + nt) as usize;
             launch.run([elements.div_ceil(threads), group.len(), 1], &params)?;
         }
         Ok(packed)
     }
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct DownParams {
-    x: u64,
-    a: u64,
-    s: u64,
-    ranges: u64,
-    mask: MaskParams,
-    rows: i32,
-    k: i32,
-    rank: i32,
-    count: i32,
-    ld_x: i32,
-    ld_a: i32,
 }
 
 /// drop(x) Aᵀ by the ranges `words`, for x [rows, k].
@@ -210,7 +171,7 @@ impl Down<'_> {
         };
         let mut launch = gpu.launch(name)?;
         let [tile_rows, tile_cols, _] = launch.spec().tile;
-        let params = DownParams {
+        let params = params::LoraDown {
             x: launch.read(self.x.region.clone()),
             a: launch.read(a.region),
             s: launch.write(s.region()?),
@@ -295,17 +256,6 @@ pub(super) fn lows(cx: &Cx, gpu: &Gpu, x: &Tensor, ps: &[&LoraLinear], route: &R
     Ok(stack.with(&s))
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct SelectParams {
-    s: u64,
-    ranges: u64,
-    rows: i32,
-    rank: i32,
-    count: i32,
-    pad: i32,
-}
-
 /// LayerNorm and, without dropout, the low-rank sides of `ps` for its result, in one pass.
 pub(super) fn lows_of_norm(
     cx: &Cx,
@@ -325,13 +275,12 @@ pub(super) fn lows_of_norm(
     let mut launch = gpu.launch("lora_select_bf16")?;
     let threads = launch.spec().tile[0];
     let total = stack.a.shape().rows();
-    let params = SelectParams {
+    let params = LoraSelect {
         s: launch.update(region(&down.s, DType::Bf16)?),
         ranges: launch.read(cx.table(&stack.words)?),
         rows: rows as i32,
         rank: total as i32,
         count: (stack.words.len() / 6) as i32,
-        pad: 0,
     };
     launch.run([(rows * total).div_ceil(threads), 1, 1], &params)?;
     let lows = stack.with(&down.s);

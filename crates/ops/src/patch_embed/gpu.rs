@@ -1,6 +1,7 @@
 //! The GPU arm: patches and weights in rows padded to a multiple of 8, so that the product's copies are of 16 bytes.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::Out;
+use pheye_kernels::params::{PadRows, PatchRows, PatchTokens, PatchTokensBwd};
 use pheye_tensor::{DType, Gpu, Grads, Param, Tensor};
 
 use super::PatchEmbed;
@@ -8,56 +9,6 @@ use crate::gpu::by_dtype;
 use crate::linear::gemm::{Epilogue, Mat, region};
 use crate::lora::{self, Operands, Route};
 use crate::{Cx, Result};
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct RowsParams {
-    pixels: u64,
-    rows: u64,
-    tiles: i32,
-    channels: i32,
-    g: i32,
-    side: i32,
-    ld: i32,
-    pad: i32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct PadParams {
-    from: u64,
-    to: u64,
-    rows: i32,
-    cols: i32,
-    ld: i32,
-    pad: i32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct TokensParams {
-    rows: u64,
-    class: u64,
-    position: u64,
-    tokens: u64,
-    tiles: i32,
-    patches: i32,
-    d: i32,
-    pad: i32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct TokensBwdParams {
-    dtokens: u64,
-    rows: u64,
-    dclass: u64,
-    dposition: u64,
-    tiles: i32,
-    patches: i32,
-    d: i32,
-    pad: i32,
-}
 
 /// tokens [t, 1 + g·g, d] of pixels [t, c, s, s], f32 or bf16; the route is over patches.
 pub(super) fn forward(
@@ -76,7 +27,7 @@ pub(super) fn forward(
     let name = by_dtype(pixels.dtype(), "patch_rows_bf16", "patch_rows_f32");
     let mut launch = gpu.launch(name)?;
     let per_block = launch.spec().tile[0];
-    let params = RowsParams {
+    let params = PatchRows {
         pixels: launch.read(pixels.region()?),
         rows: launch.write(patches.region()?),
         tiles: t as i32,
@@ -84,7 +35,6 @@ pub(super) fn forward(
         g: g as i32,
         side: p.patch as i32,
         ld: ld as i32,
-        pad: 0,
     };
     launch.run([(count * ld).div_ceil(per_block), 1, 1], &params)?;
 
@@ -96,15 +46,14 @@ pub(super) fn forward(
 
     let mut launch = gpu.launch("patch_tokens_fwd_bf16")?;
     let per_block = launch.spec().tile[0];
-    let params = TokensParams {
+    let params = PatchTokens {
         rows: launch.read(rows.region()?),
-        class: launch.read(region(&p.class.value, DType::F32)?),
+        first: launch.read(region(&p.class.value, DType::F32)?),
         position: launch.read(region(p.position.matrix(), DType::Bf16)?),
         tokens: launch.write(tokens.region()?),
         tiles: t as i32,
         patches: (g * g) as i32,
         d: d as i32,
-        pad: 0,
     };
     // A block takes its elements of all tiles.
     let blocks = if t == 0 { 0 } else { ((1 + g * g) * d).div_ceil(per_block) };
@@ -117,13 +66,12 @@ fn pad(cx: &Cx, gpu: &Gpu, from: &Tensor, [rows, cols, ld]: [usize; 3]) -> Resul
     let to = cx.empty([rows, ld])?;
     let mut launch = gpu.launch("pad_rows_bf16")?;
     let per_block = launch.spec().tile[0];
-    let params = PadParams {
+    let params = PadRows {
         from: launch.read(region(from, DType::Bf16)?),
         to: launch.write(to.region()?),
         rows: rows as i32,
         cols: cols as i32,
         ld: ld as i32,
-        pad: 0,
     };
     launch.run([(rows * ld).div_ceil(per_block), 1, 1], &params)?;
     Ok(to)
@@ -150,15 +98,14 @@ pub(super) fn backward(
     }
     let mut launch = gpu.launch("patch_tokens_bwd_bf16")?;
     let per_block = launch.spec().tile[0];
-    let params = TokensBwdParams {
+    let params = PatchTokensBwd {
         dtokens: launch.read(region(dtokens, DType::Bf16)?),
-        rows: rows.as_ref().map_or(Ok(0), |r| r.region().map(|r| launch.write(r)))?,
-        dclass: dclass.map_or(Ok(0), |g| g.region().map(|g| launch.update(g)))?,
-        dposition: dposition.map_or(Ok(0), |g| g.region().map(|g| launch.update(g)))?,
+        rows: rows.as_ref().map_or(Ok(Out::NULL), |r| r.region().map(|r| launch.write(r)))?,
+        dclass: dclass.map_or(Ok(Out::NULL), |g| g.region().map(|g| launch.update(g)))?,
+        dposition: dposition.map_or(Ok(Out::NULL), |g| g.region().map(|g| launch.update(g)))?,
         tiles: t as i32,
         patches: (n - 1) as i32,
         d: d as i32,
-        pad: 0,
     };
     launch.run([(n * d).div_ceil(per_block), 1, 1], &params)?;
     match rows {

@@ -1,6 +1,7 @@
 //! Backward of attention on a GPU: all gradients in one kernel where spans have few queries, else queries and keys each in their own.
 
-use bytemuck::{Pod, Zeroable};
+use pheye_kernels::params::AttentionBwd;
+use pheye_kernels::{In, Out};
 use pheye_tensor::{Gpu, Launch, Tensor};
 
 use super::super::work::{self, Item};
@@ -48,34 +49,6 @@ fn short(spans: &[Span], h: &Heads) -> Option<&'static str> {
     SHORT.iter().find(|(most, _)| h.head_dim == 64 && queries <= *most).map(|(_, kernel)| *kernel)
 }
 
-/// `AttentionBwd` in attention_bwd.cuh.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    q: u64,
-    k: u64,
-    v: u64,
-    o: u64,
-    dout: u64,
-    lse: u64,
-    delta: u64,
-    dq: u64,
-    dk: u64,
-    dv: u64,
-    part: u64,
-    items: u64,
-    rows: u32,
-    heads: u32,
-    dim: u32,
-    q_stride: u32,
-    k_stride: u32,
-    v_stride: u32,
-    scale: f32,
-    scale_log2: f32,
-    causal: u32,
-    pad: u32,
-}
-
 struct Backward<'a> {
     cx: &'a Cx,
     gpu: &'a Gpu,
@@ -92,34 +65,34 @@ struct Backward<'a> {
 
 impl Backward<'_> {
     /// What each kernel reads.
-    fn params(&self, l: &mut Launch<'_>) -> Result<Params> {
+    fn params(&self, l: &mut Launch<'_>) -> Result<AttentionBwd> {
         let h = self.heads;
         let Operands { k, v, k_stride, v_stride } =
-            operands(&self.kv, h.width(), |t| Ok(l.read(matrix(t)?)))?;
-        Ok(Params {
+            operands(&self.kv, h.width(), In::offset, |t| Ok(l.read(matrix(t)?)))?;
+        Ok(AttentionBwd {
             q: l.read(matrix(self.q)?),
             k,
             v,
             dout: l.read(matrix(self.dout)?),
             lse: l.read(self.lse.region()?),
-            rows: self.q.shape().rows() as u32,
-            heads: h.heads as u32,
-            dim: h.head_dim as u32,
-            q_stride: h.width() as u32,
+            rows: self.q.shape().rows() as i32,
+            heads: h.heads as i32,
+            dim: h.head_dim as i32,
+            q_stride: h.width() as i32,
             k_stride,
             v_stride,
             scale: h.scale,
             scale_log2: scale_log2(h),
             causal: h.causal.into(),
-            ..Params::zeroed()
+            ..AttentionBwd::default()
         })
     }
 
     /// Addresses of dk and dv.
-    fn dkv(&self, l: &mut Launch<'_>) -> Result<(u64, u64)> {
+    fn dkv(&self, l: &mut Launch<'_>) -> Result<(Out, Out)> {
         let width = self.heads.width();
         let all = if matches!(self.dkv, Kv::Fused(_)) { 2 * width } else { width };
-        let to = operands(&self.dkv, width, |t| {
+        let to = operands(&self.dkv, width, Out::offset, |t| {
             let region = t.region()?;
             Ok(if t.shape().cols() == all { l.write(region) } else { l.update(region) })
         })?;
@@ -127,7 +100,7 @@ impl Backward<'_> {
     }
 
     /// Runs the kernel that makes dq over the items of all heads, cut by keys where they are too few to fill the GPU.
-    fn run(&self, mut l: Launch<'_>, mut p: Params, list: &[Item]) -> Result<()> {
+    fn run(&self, mut l: Launch<'_>, mut p: AttentionBwd, list: &[Item]) -> Result<()> {
         let (cx, h) = (self.cx, self.heads);
         let Some(parts) = work::cut(list, h.heads, self.gpu.sms(), l.spec().tile[1]) else {
             (p.dq, p.items) = (l.write(self.dq.region()?), l.read(table(cx, list)?));
@@ -137,7 +110,7 @@ impl Backward<'_> {
         (p.part, p.items) = (l.write(part.region()?), l.read(table(cx, &parts.items)?));
         l.run([parts.items.len(), h.heads, 1], &p)?;
         let mut l = self.gpu.launch("attention_dq_join_bf16")?;
-        (p.dq, p.part) = (l.write(self.dq.region()?), l.read(part.region()?));
+        (p.dq, p.part) = (l.write(self.dq.region()?), l.read(part.region()?).shared());
         p.items = l.read(table(cx, &parts.joins)?);
         Ok(l.run([parts.joins.len(), h.heads, 1], &p)?)
     }
@@ -164,7 +137,7 @@ impl Backward<'_> {
 
         let mut l = gpu.launch(variant(gpu, &KEYS, spans, h)?)?;
         let mut p = self.params(&mut l)?;
-        p.delta = l.read(delta.region()?);
+        p.delta = l.read(delta.region()?).shared();
         (p.dk, p.dv) = self.dkv(&mut l)?;
         let list = work::of_keys(spans, keys, h.causal, tile(&l));
         p.items = l.read(table(self.cx, &list)?);

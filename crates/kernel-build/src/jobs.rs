@@ -1,6 +1,6 @@
 //! What both compilers of the kernels need: the sources, a name for their content, and commands run side by side.
 //!
-//! Used by `build.rs` and by `cargo xtask kernels`, so that both find each other's results.
+//! Build scripts and the report use the same names, so that each finds what the other compiled.
 
 use std::collections::HashMap;
 use std::fs;
@@ -41,13 +41,13 @@ pub fn sources(dir: &Path) -> Result<Vec<Source>, String> {
 
 /// `file` and everything it includes by `#include "…"`, looked for beside the including file and then in `dirs`; with
 /// their texts, in the order of the includes. What is found nowhere is left to the compiler to complain about.
-pub fn closure(file: &Path, dirs: &[&Path]) -> Result<Vec<(PathBuf, String)>, String> {
+pub fn closure(file: &Path, dirs: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, String> {
     let mut found: Vec<(PathBuf, String)> = Vec::new();
     visit(file, dirs, &mut found)?;
     Ok(found)
 }
 
-fn visit(file: &Path, dirs: &[&Path], found: &mut Vec<(PathBuf, String)>) -> Result<(), String> {
+fn visit(file: &Path, dirs: &[PathBuf], found: &mut Vec<(PathBuf, String)>) -> Result<(), String> {
     if found.iter().any(|(path, _)| path == file) {
         return Ok(());
     }
@@ -56,8 +56,10 @@ fn visit(file: &Path, dirs: &[&Path], found: &mut Vec<(PathBuf, String)>) -> Res
     found.push((file.to_path_buf(), text.clone()));
     let beside = file.parent().unwrap_or(Path::new(""));
     for name in text.lines().filter_map(|line| included(line, '"', '"')) {
-        let place =
-            std::iter::once(&beside).chain(dirs).map(|dir| dir.join(name)).find(|path| path.is_file());
+        let place = std::iter::once(beside)
+            .chain(dirs.iter().map(PathBuf::as_path))
+            .map(|dir| dir.join(name))
+            .find(|path| path.is_file());
         if let Some(place) = place {
             visit(&place, dirs, found)?;
         }

@@ -1,7 +1,5 @@
 //! A cubin is a 64-bit little-endian ELF file; this reads a symbol's bytes and a section's size from it.
 
-use anyhow::{Context, Result, ensure};
-
 pub struct Elf<'a> {
     bytes: &'a [u8],
     sections: Vec<Section>,
@@ -22,13 +20,16 @@ const SYMBOLS: u64 = 2;
 const SYMBOL_BYTES: usize = 24;
 
 impl<'a> Elf<'a> {
-    pub fn parse(bytes: &'a [u8]) -> Result<Elf<'a>> {
-        ensure!(bytes.starts_with(b"\x7fELF\x02\x01"), "this is no 64-bit little-endian ELF file");
-        let header = |at, width| uint(bytes, at, width).context("the header of the file is cut short");
+    pub fn parse(bytes: &'a [u8]) -> Result<Elf<'a>, String> {
+        if !bytes.starts_with(b"\x7fELF\x02\x01") {
+            return Err("this is no 64-bit little-endian ELF file".to_owned());
+        }
+        let cut = "the headers of the file are cut short";
+        let header = |at, width| uint(bytes, at, width).ok_or(cut);
         let (table, each, count) = (header(0x28, 8)?, header(0x3a, 2)?, header(0x3c, 2)?);
         let mut sections = Vec::new();
         for index in 0..count {
-            let start = usize::try_from(table + index * each)?;
+            let start = usize::try_from(table + index * each).map_err(|_| cut)?;
             let field = |at, width| uint(bytes, start.checked_add(at)?, width);
             let section = || {
                 Some(Section {
@@ -39,9 +40,9 @@ impl<'a> Elf<'a> {
                     link: field(40, 4)?,
                 })
             };
-            sections.push(section().context("the table of sections is cut short")?);
+            sections.push(section().ok_or(cut)?);
         }
-        Ok(Elf { bytes, sections, names: usize::try_from(header(0x3e, 2)?)? })
+        Ok(Elf { bytes, sections, names: usize::try_from(header(0x3e, 2)?).map_err(|_| cut)? })
     }
 
     /// The bytes that the symbol `name` stands for.

@@ -4,11 +4,14 @@
 use std::sync::mpsc::channel;
 use std::thread;
 
-use bytemuck::{Pod, Zeroable};
 use pheye_kernels::{Error, Gpu, Memory, Region, Result};
+use pheye_planted::KERNELS;
+use pheye_planted::params::Planted;
 
 fn gpu() -> Gpu {
-    Gpu::open("emulator").unwrap()
+    let gpu = Gpu::open("emulator").unwrap();
+    gpu.load(&KERNELS).unwrap();
+    gpu
 }
 
 fn filled(gpu: &Gpu, bytes: &[u8]) -> Memory {
@@ -21,15 +24,6 @@ fn content(gpu: &Gpu, region: Region) -> Vec<u8> {
     let mut bytes = vec![0; region.bytes()];
     gpu.download(region, &mut bytes).unwrap();
     bytes
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Planted {
-    x: u64,
-    y: u64,
-    n: i32,
-    fault: i32,
 }
 
 /// Copies x to y by a kernel.

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::jobs::{self, Source};
+use crate::jobs::{self, Source};
 
 /// What a build compiles for: machine code for the chips in use, and PTX that a driver compiles for later ones.
 pub const ARCHS: &str = "80,86,89,90a,100a,120a,compute_80";
@@ -38,8 +38,8 @@ pub struct Object {
 }
 
 impl Nvcc {
-    /// The first of `$NVCC`, `$CUDA_HOME/bin`, `$CUDA_PATH/bin`, `PATH` and `root/target/cuda/bin`, or a sentence on what is
-    /// missing. `$NVCC` is taken at its word: if it cannot be run, nothing else is tried.
+    /// The first of `$NVCC`, `$CUDA_HOME/bin`, `$CUDA_PATH/bin`, `PATH`, and `target/cuda/bin` in `root` or a folder above it,
+    /// or a sentence on what is missing. `$NVCC` is taken at its word: if it cannot be run, nothing else is tried.
     pub fn find(root: &Path) -> Result<Nvcc, String> {
         let program = format!("nvcc{}", env::consts::EXE_SUFFIX);
         if let Some(path) = set("NVCC") {
@@ -48,7 +48,8 @@ impl Nvcc {
         let toolkits =
             ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(set).map(|dir| PathBuf::from(dir).join("bin"));
         let path = set("PATH").unwrap_or_default();
-        let places = toolkits.chain(env::split_paths(&path)).chain([root.join("target/cuda/bin")]);
+        let installed = root.ancestors().map(|dir| dir.join("target/cuda/bin"));
+        let places = toolkits.chain(env::split_paths(&path)).chain(installed);
         let found = places.map(|dir| dir.join(&program)).find(|file| file.is_file());
         Nvcc::at(found.ok_or("there is no nvcc in $NVCC, $CUDA_HOME, $CUDA_PATH, PATH or target/cuda")?)
     }
@@ -85,22 +86,28 @@ impl Nvcc {
         if archs.is_empty() { Err("the list of architectures is empty".to_owned()) } else { Ok(archs) }
     }
 
-    /// Compiles each of `sources` for each of `archs`, with the headers in `include`. Results are kept in `cache` by the
+    /// Compiles each of `sources` for each of `archs`, with the headers in `includes`. Results are kept in `cache` by the
     /// content of everything that went into them, so what is unchanged is not compiled again. Ordered by source, then by `archs`.
     pub fn compile(
         &self,
         sources: &[Source],
         archs: &[String],
-        include: &Path,
+        includes: &[PathBuf],
         cache: &Path,
     ) -> Result<Vec<Object>, String> {
         let items: Vec<_> =
             sources.iter().flat_map(|source| archs.iter().map(move |arch| (source, arch))).collect();
-        jobs::each(jobs::parallel(), &items, |(source, arch)| self.object(source, arch, include, cache))
+        jobs::each(jobs::parallel(), &items, |(source, arch)| self.object(source, arch, includes, cache))
     }
 
-    fn object(&self, source: &Source, arch: &str, include: &Path, cache: &Path) -> Result<Object, String> {
-        let closure = jobs::closure(&source.path, &[include])?;
+    fn object(
+        &self,
+        source: &Source,
+        arch: &str,
+        includes: &[PathBuf],
+        cache: &Path,
+    ) -> Result<Object, String> {
+        let closure = jobs::closure(&source.path, includes)?;
         let mut texts = vec![self.version.as_str(), arch];
         texts.extend(self.flags.iter().map(String::as_str));
         texts.extend(closure.iter().map(|(_, text)| text.as_str()));
@@ -114,7 +121,10 @@ impl Nvcc {
         jobs::once(&file, |part| {
             let mut command = Command::new(&self.path);
             command.arg(format!("-{kind}")).arg(format!("-arch={target}")).args(&self.flags);
-            let said = jobs::run(command.arg("-I").arg(include).arg(&source.path).arg("-o").arg(part))?;
+            for include in includes {
+                command.arg("-I").arg(include);
+            }
+            let said = jobs::run(command.arg(&source.path).arg("-o").arg(part))?;
             // Before the object gets its name: an object without a report would pass every check.
             let failed = |error| format!("cannot write {}: {error}", report.display());
             jobs::once(&report, |part| fs::write(part, said).map_err(failed))

@@ -1,7 +1,5 @@
 //! The report of `ptxas -v`, as text.
 
-use anyhow::{Context, Result};
-
 /// What one kernel uses.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub struct Usage {
@@ -21,14 +19,14 @@ pub struct Report {
     pub advice: Vec<String>,
 }
 
-pub fn parse(text: &str) -> Result<Report> {
+pub fn parse(text: &str) -> Result<Report, String> {
     let mut report = Report::default();
     for line in text.lines() {
         if line.contains("(C75") {
             report.advice.push(line.to_owned());
         }
         if let Some((_, rest)) = line.split_once("Compiling entry function '") {
-            let (name, _) = rest.split_once('\'').context("a kernel's name without an end")?;
+            let (name, _) = rest.split_once('\'').ok_or("a kernel's name without an end")?;
             report.kernels.push((name.to_owned(), Usage::default()));
         }
         // What stands before the first kernel is about the file; functions that are not inlined follow their kernel.

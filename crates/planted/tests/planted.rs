@@ -1,16 +1,15 @@
-//! The emulator finds the faults planted in `tests/planted/planted.cu`, and passes the same kernels without them.
+//! The emulator finds the faults planted in `kernels/planted.cu`, and passes the same kernels without them.
 #![cfg(feature = "emulator")]
 
-use bytemuck::{Pod, Zeroable};
-use pheye_kernels::{Gpu, Result};
+use pheye_kernels::params::GeluFwd;
+use pheye_kernels::{Error, Gpu, In, Out, ParamField, Params, Result};
+use pheye_planted::KERNELS;
+use pheye_planted::params::Planted;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Planted {
-    x: u64,
-    y: u64,
-    n: i32,
-    fault: i32,
+fn open() -> Gpu {
+    let gpu = Gpu::open("emulator").unwrap();
+    gpu.load(&KERNELS).unwrap();
+    gpu
 }
 
 const DEVICES: [&str; 4] = ["emulator", "emulator:reversed", "emulator:shuffled=7", "emulator:shuffled=8"];
@@ -18,6 +17,7 @@ const DEVICES: [&str; 4] = ["emulator", "emulator:reversed", "emulator:shuffled=
 /// Runs `kernel` on n = blocks·threads elements, or on a few fewer; what it wrote.
 fn run(device: &str, kernel: &'static str, fault: i32) -> Result<Vec<f32>> {
     let gpu = Gpu::open(device)?;
+    gpu.load(&KERNELS)?;
     let mut launch = gpu.launch(kernel)?;
     let (threads, blocks) = (launch.spec().threads, 3);
     let n = threads * blocks - if kernel == "planted_global" { 3 } else { 0 };
@@ -147,14 +147,18 @@ fn an_output_that_nobody_wrote_and_one_written_twice() {
 #[test]
 fn no_number_as_an_address_reaches_memory() {
     // Also such as wrap to the start of a buffer when the size of the access is added.
-    for addr in [0, 8, u64::MAX, u64::MAX - 3, 1 << 63] {
-        let gpu = Gpu::open("emulator").unwrap();
+    for addr in [0u64, 8, u64::MAX, u64::MAX - 3, 1 << 63] {
+        let gpu = open();
         let y = gpu.alloc(4 * 64).unwrap();
         for reads in [true, false] {
             let mut launch = gpu.launch("planted_global").unwrap();
             let n = launch.spec().threads;
             let whole = launch.update(y.all());
-            let (x, y) = if reads { (addr, whole) } else { (whole, addr) };
+            let (x, y) = if reads {
+                (In::NULL.offset(addr as usize), whole)
+            } else {
+                (whole.input(), Out::NULL.offset(addr as usize))
+            };
             let error =
                 launch.run([1, 1, 1], &Planted { x, y, n: n as i32, fault: 0 }).unwrap_err().to_string();
             assert!(error.contains("out of bounds") || error.contains("not aligned"), "{addr:#x}: {error}");
@@ -165,10 +169,37 @@ fn no_number_as_an_address_reaches_memory() {
 #[test]
 fn unknown_kernels_options_and_parameters_are_errors() {
     let gpu = Gpu::open("emulator").unwrap();
-    assert!(gpu.launch("no_such_kernel").unwrap_err().to_string().contains("no_such_kernel"));
+    let error = gpu.launch("planted_barrier").unwrap_err().to_string();
+    for part in ["planted_barrier", "pheye-kernels", "Gpu::load"] {
+        assert!(error.contains(part), "{error}");
+    }
+    for _ in 0..2 {
+        gpu.load(&KERNELS).unwrap();
+    }
+    let error = gpu.clone().launch("no_such_kernel").unwrap_err().to_string();
+    assert!(error.contains("no_such_kernel") && error.contains("pheye-planted"), "{error}");
     assert!(Gpu::open("emulator:sideways").unwrap_err().to_string().contains("emulator:sideways"));
-    let launch = gpu.launch("planted_barrier").unwrap();
-    let error = launch.run([1, 1, 1], &0u64).unwrap_err().to_string();
-    assert!(error.contains("takes 24 bytes") && error.contains("gives 8"), "{error}");
+    let run = |params: &GeluFwd| gpu.launch("planted_barrier").unwrap().run([1, 1, 1], params);
+    let other = Error::OtherParams { kernel: "planted_barrier", given: "GeluFwd" };
+    assert_eq!(run(&GeluFwd::default()), Err(other));
     assert!(gpu.alloc(usize::MAX).is_err());
+}
+
+/// The same struct in an older state of the source.
+struct Short;
+
+impl ParamField for Short {
+    const SIZE: usize = 8;
+
+    fn store(&self, _: &mut [u8]) {}
+}
+
+impl Params for Short {
+    const NAME: &'static str = "Planted";
+}
+
+#[test]
+fn parameters_of_another_size_are_an_error() {
+    let error = open().launch("planted_barrier").unwrap().run([1, 1, 1], &Short).unwrap_err();
+    assert_eq!(error, Error::Params { kernel: "planted_barrier", expected: 24, found: 8 });
 }

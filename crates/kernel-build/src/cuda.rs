@@ -1,0 +1,92 @@
+//! One fatbin for each `.cu`, or the reason why there is none.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::Package;
+use crate::jobs::Source;
+use crate::nvcc::{Nvcc, Object};
+
+/// What nvcc made of a package's kernels.
+pub struct Images {
+    pub fatbins: Vec<Fatbin>,
+    /// Why there are none, as the end of a sentence; empty if there are some.
+    pub missing: String,
+}
+
+/// What nvcc made of one `.cu`.
+pub struct Fatbin {
+    /// The source under the folder of kernels, without its ending.
+    pub source: String,
+    pub file: PathBuf,
+    pub kernels: BTreeSet<String>,
+}
+
+impl Images {
+    pub fn none(missing: &str) -> Images {
+        Images { fatbins: Vec::new(), missing: missing.to_owned() }
+    }
+}
+
+/// Compiles `sources` as `PHEYE_CUDA` says: always, never, or when there is an nvcc.
+pub fn build(package: &Package, sources: &[Source]) -> Result<Images, String> {
+    for name in
+        ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "PHEYE_CUDA", "PHEYE_CUDA_ARCHS", "PHEYE_CUDA_FLAGS"]
+    {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    let mode = env::var("PHEYE_CUDA").unwrap_or_default();
+    let found = match mode.as_str() {
+        "off" => Err("the build ran with PHEYE_CUDA=off".to_owned()),
+        "" | "auto" | "require" => Nvcc::find(&package.root),
+        other => return Err(format!("PHEYE_CUDA is `{other}`, and may be require, auto or off")),
+    };
+    match found {
+        Ok(nvcc) => Ok(Images { fatbins: fatbins(package, sources, &nvcc)?, missing: String::new() }),
+        Err(why) if mode == "require" => {
+            Err(format!("PHEYE_CUDA=require, but {why}; scripts/install-nvcc puts one into target/cuda"))
+        }
+        // No warning: a build for the CPU is a fine build, and opening `cuda` says what was missing.
+        Err(why) => Ok(Images::none(&why)),
+    }
+}
+
+fn fatbins(package: &Package, sources: &[Source], nvcc: &Nvcc) -> Result<Vec<Fatbin>, String> {
+    println!("cargo::rerun-if-changed={}", nvcc.path.display());
+    let list = env::var("PHEYE_CUDA_ARCHS").ok().filter(|list| !list.is_empty());
+    let archs = nvcc.archs(list.as_deref()).map_err(|why| match list {
+        Some(list) => format!("PHEYE_CUDA_ARCHS={list}: {why}"),
+        None => why,
+    })?;
+    let objects = nvcc.compile(sources, &archs, &package.includes, &package.cache)?;
+    let mut fatbins = Vec::new();
+    for objects in objects.chunk_by(|a, b| a.name == b.name) {
+        let source = objects[0].name.clone();
+        let file = package.out.join("cuda").join(format!("{source}.fatbin"));
+        nvcc.join(objects, &file)?;
+        // A kernel for one architecture alone is missing from the others.
+        let mut kernels = BTreeSet::new();
+        for object in objects {
+            kernels.extend(kernels_of(object)?);
+        }
+        fatbins.push(Fatbin { source, file, kernels });
+    }
+    Ok(fatbins)
+}
+
+/// The names of the kernels in an object: from the report on machine code, from the text of PTX.
+fn kernels_of(object: &Object) -> Result<BTreeSet<String>, String> {
+    let name = |line: &str, before: &str, after: char| {
+        let (_, rest) = line.split_once(before)?;
+        Some(rest.split_once(after)?.0.to_owned())
+    };
+    if !object.arch.starts_with("compute_") {
+        let lines = object.report.lines();
+        return Ok(lines.filter_map(|line| name(line, "Compiling entry function '", '\'')).collect());
+    }
+    let unreadable = |error| format!("cannot read {}: {error}", object.file.display());
+    let ptx = fs::read_to_string(&object.file).map_err(unreadable)?;
+    Ok(ptx.lines().filter_map(|line| name(line, ".entry ", '(')).collect())
+}

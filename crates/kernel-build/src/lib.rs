@@ -1,0 +1,149 @@
+//! Compiles a crate's CUDA kernels in its build script.
+//!
+//! A crate that depends on `pheye-kernels` keeps its `.cu` files in a folder and says so in `build.rs`:
+//!
+//! ```no_run
+//! fn main() {
+//!     pheye_kernel_build::compile("kernels");
+//! }
+//! ```
+//!
+//! and in its library:
+//!
+//! ```ignore
+//! pheye_kernels::include_kernels!();
+//! ```
+//!
+//! That defines `KERNELS`, which `Gpu::load(&KERNELS)` makes launchable, and the module `params` with a Rust struct for each
+//! parameter struct of a kernel. Which launchers the kernels are compiled for follows from the features of `pheye-kernels`
+//! that the build turns on: `cuda` compiles them by nvcc to fatbins, `emulator` by the host's C++ compiler to a library that
+//! checks every access. With neither, `params` is written all the same, so that the crate compiles.
+//!
+//! The environment variables (`PHEYE_CUDA`, `PHEYE_CUDA_ARCHS`, `NVCC`, `CXX`, …) are those of `pheye-kernels`; its
+//! `kernels/README.md` lists them. Include what you need of its headers: their folder is searched after the folder
+//! `include` in your own.
+//!
+//! The program `pheye-kernel-build` of this crate prints what nvcc makes of each kernel: registers, shared memory, spills,
+//! occupancy.
+
+mod cuda;
+mod elf;
+mod emulator;
+mod jobs;
+mod nvcc;
+mod occupancy;
+mod params;
+mod ptxas;
+mod report;
+mod set;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use report::{Report, report};
+
+/// What the kernels are compiled for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Launchers {
+    /// NVIDIA GPUs, by nvcc.
+    pub cuda: bool,
+    /// The emulator, by the host's C++ compiler.
+    pub emulator: bool,
+}
+
+/// A package with kernels, as its build script sees it.
+struct Package {
+    /// Its name, such as `own-kernel`.
+    name: String,
+    root: PathBuf,
+    /// The folder of its `.cu` files.
+    kernels: PathBuf,
+    /// Where headers are looked for, in this order.
+    includes: Vec<PathBuf>,
+    /// The folder of the emulator's header, if a dependency said.
+    emulator: Option<PathBuf>,
+    out: PathBuf,
+    /// Objects by content, shared by all packages, profiles and features of one target folder.
+    cache: PathBuf,
+}
+
+/// Compiles all `.cu` files in `dir`, a folder of the package whose build script calls this, for the launchers that its
+/// dependency `pheye-kernels` is built with. On an error it prints the reason and ends the build script.
+pub fn compile(dir: impl AsRef<Path>) {
+    let features = env::var("DEP_PHEYE_KERNELS_FEATURES").map_err(|_| {
+        "the features of pheye-kernels are not known: the crate whose build script this is must depend on it".to_owned()
+    });
+    end(features.and_then(|features| {
+        let has = |name| features.split(',').any(|feature| feature == name);
+        build(dir.as_ref(), Launchers { cuda: has("cuda"), emulator: has("emulator") })
+    }));
+}
+
+/// As [`compile`], for the launchers named: what `pheye-kernels` itself calls.
+pub fn compile_for(dir: impl AsRef<Path>, launchers: Launchers) {
+    end(build(dir.as_ref(), launchers));
+}
+
+fn end(result: Result<(), String>) {
+    if let Err(why) = result {
+        eprintln!("{why}");
+        std::process::exit(1);
+    }
+}
+
+fn build(dir: &Path, launchers: Launchers) -> Result<(), String> {
+    let package = Package::of_build_script(dir)?;
+    println!("cargo::rerun-if-changed={}", dir.display());
+    for include in package.includes.iter().filter(|include| !include.starts_with(&package.kernels)) {
+        println!("cargo::rerun-if-changed={}", include.display());
+    }
+    let sources = jobs::sources(&package.kernels)?;
+    if sources.is_empty() {
+        return Err(format!("{}: there is no .cu file", package.kernels.display()));
+    }
+    let structs = params::of(&sources, &package.includes)?;
+    let images = match launchers.cuda {
+        true => cuda::build(&package, &sources)?,
+        false => cuda::Images::none("it was built without feature `cuda`"),
+    };
+    let emulated = match launchers.emulator {
+        true => emulator::build(&package, &sources, &structs)?,
+        false => Vec::new(),
+    };
+    write(package.out.join("kernels.rs"), &set::text(&package, &images, &emulated, &structs))?;
+    // For the report, which runs without a build script.
+    let folders = [&package.kernels].into_iter().chain(&package.includes);
+    let folders: Vec<_> = folders.map(|folder| folder.to_string_lossy()).collect();
+    fs::create_dir_all(&package.cache)
+        .map_err(|e| format!("cannot make {}: {e}", package.cache.display()))?;
+    write(package.cache.join(format!("{}.include", package.name)), &folders.join("\n"))
+}
+
+impl Package {
+    fn of_build_script(dir: &Path) -> Result<Package, String> {
+        let var =
+            |name: &str| env::var_os(name).map(PathBuf::from).ok_or(format!("cargo did not set {name}"));
+        let (root, out) = (var("CARGO_MANIFEST_DIR")?, var("OUT_DIR")?);
+        let name = var("CARGO_PKG_NAME")?.to_string_lossy().into_owned();
+        let kernels = root.join(dir);
+        // TARGET/PROFILE/build/PACKAGE/out
+        let build = out.ancestors().nth(2).filter(|dir| dir.ends_with("build"));
+        let target = build.and_then(|build| build.ancestors().nth(2));
+        let cache = target.unwrap_or(&out).join("kernels");
+        let own = Some(kernels.join("include")).filter(|include| include.is_dir());
+        let told = |name: &str| nvcc::set(name).map(PathBuf::from);
+        let includes = own.into_iter().chain(told("DEP_PHEYE_KERNELS_INCLUDE")).collect();
+        let emulator = told("DEP_PHEYE_EMULATOR_INCLUDE").or_else(|| told("DEP_PHEYE_KERNELS_EMULATOR"));
+        Ok(Package { name, root, kernels, includes, emulator, out, cache })
+    }
+
+    /// Its name as part of an identifier.
+    fn identifier(&self) -> String {
+        self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+    }
+}
+
+fn write(file: PathBuf, text: &str) -> Result<(), String> {
+    fs::write(&file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))
+}
