@@ -168,9 +168,10 @@ pub struct Aligned<T: ?Sized>(pub T);
 #[doc(hidden)]
 #[macro_export]
 macro_rules! include_aligned {
-    ($file:literal) => {
-        &$crate::image::Aligned(*include_bytes!($file))
-    };
+    ($file:literal) => {{
+        const BYTES: &$crate::image::Aligned<[u8]> = &$crate::image::Aligned(*include_bytes!($file));
+        BYTES
+    }};
 }
 
 /// Defines `KERNELS`, the [`KernelSet`](crate::KernelSet) of the crate, and the module `params` with the parameter structs of its

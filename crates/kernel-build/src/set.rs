@@ -36,10 +36,11 @@ pub fn text(package: &Package, images: &Images, emulated: &[String], structs: &[
          #[allow(unsafe_code)]\n\
          pub static KERNELS: ::pheye_kernels::KernelSet = {{\n\
          {foreign}    \
+             const IMAGES: &[::pheye_kernels::Image] = &[\n{images}    ];\n    \
              // SAFETY: the build script made the fatbins, and compiled each entry with the record beside it, which lives as\n    \
              // long as the program and is never written.\n    \
              unsafe {{\n        \
-                 ::pheye_kernels::KernelSet::new({name:?}, &[\n{images}        ], {missing:?}, &[\n{entries}        ])\n    \
+                 ::pheye_kernels::KernelSet::new({name:?}, IMAGES, {missing:?}, &[\n{entries}        ])\n    \
              }}\n\
          }};\n\n{}",
         params::text(structs)
@@ -51,6 +52,6 @@ fn image(fatbin: &Fatbin) -> String {
     let file: &Path = file;
     let kernels: Vec<_> = kernels.iter().collect();
     format!(
-        "            ::pheye_kernels::Image::new({source:?}, ::pheye_kernels::include_aligned!({file:?}), &{kernels:?}),\n"
+        "        ::pheye_kernels::Image::new({source:?}, ::pheye_kernels::include_aligned!({file:?}), &{kernels:?}),\n"
     )
 }
