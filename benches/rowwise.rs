@@ -56,35 +56,27 @@ fn gelu_row(bench: &mut Bench, row: &Row, op: &'static str, kind: Gelu, back: bo
     });
 }
 
-/// LayerNorm alone, or with the sum before it: h = x + r, y = LN(h).
+/// LayerNorm alone, or its backward with the gradient of the residual connection around it added.
 fn norm_row(bench: &mut Bench, row: &Row, residual: bool, back: bool) {
-    // x, y; backward: x, dy, dx. With the sum r and h, and in backward the gradient of h, too.
-    let moved = match (residual, back) {
-        (false, false) => 2,
-        (false, true) => 3,
-        (true, _) => 4,
-    };
+    // x, y; backward: x, dy, dx, and with the residual dres.
+    let moved = if back { 3 + residual as usize } else { 2 };
     let op = if residual { "layernorm residual" } else { "layernorm" };
     let case = row.case(op, back, if back { 17 } else { 8 } + residual as u64, moved, bench.element());
     let Row { rows, cols, trained, .. } = *row;
     bench.row(case, move |cx| {
-        let [x, r, dy] = ["x", "r", "dy"].map(|name| random(cx, name, [rows, cols]));
-        let (x, r, dy) = (x?, r?, dy?);
+        let [x, dres, dy] = ["x", "r", "dy"].map(|name| random(cx, name, [rows, cols]));
+        let (x, dres, dy) = (x?, dres?, dy?);
         let mut norm = LayerNorm::new(&mut Scope::new(&mut RandomInit::new(1), "norm"), cols, 1e-5);
         let mut grads = place(cx, norm.params_mut(), trained)?;
-        match (residual, back) {
-            (false, false) => work(move |cx| layernorm::forward(cx, &x, &norm)),
-            (true, false) => work(move |cx| layernorm::forward_residual(cx, x.clone(), &r, &norm)),
-            (false, true) => {
-                let (_, saved) = layernorm::forward(cx, &x, &norm)?;
-                work(move |cx| layernorm::backward(cx, &saved, &dy, &norm, Some(&mut grads)))
-            }
-            (true, true) => {
-                let (_, _, saved) = layernorm::forward_residual(cx, x, &r, &norm)?;
-                work(move |cx| {
-                    layernorm::backward_residual(cx, &saved, &dy, r.clone(), &norm, Some(&mut grads))
-                })
-            }
+        if !back {
+            return work(move |cx| layernorm::forward(cx, &x, &norm));
+        }
+        let (_, saved) = layernorm::forward(cx, &x, &norm)?;
+        match residual {
+            false => work(move |cx| layernorm::backward(cx, &saved, &dy, &norm, Some(&mut grads))),
+            true => work(move |cx| {
+                layernorm::backward_residual(cx, &saved, &dy, dres.clone(), &norm, Some(&mut grads))
+            }),
         }
     });
 }
@@ -97,7 +89,7 @@ fn lora_row(bench: &mut Bench, row: &Row, rank: usize) {
         let (x, a) = (random(cx, "x", [rows, cols])?, random(cx, "a", [rank, cols])?);
         let mut norm = LayerNorm::new(&mut Scope::new(&mut RandomInit::new(1), "norm"), cols, 1e-5);
         place(cx, norm.params_mut(), false)?;
-        work(move |cx| layernorm::forward_lora_down(cx, x.clone(), None, &norm, &a))
+        work(move |cx| layernorm::forward_lora_down(cx, &x, &norm, &a))
     });
 }
 
@@ -109,7 +101,8 @@ fn measure(bench: &mut Bench, row: &Row) -> Result<()> {
     for back in [false, true] {
         match row.op.as_str() {
             "layernorm" => norm_row(bench, row, false, back),
-            "layernorm residual" => norm_row(bench, row, true, back),
+            "layernorm residual" if back => norm_row(bench, row, true, back),
+            "layernorm residual" => {}
             op => {
                 let kind = common::gelu(op.strip_prefix("gelu ").unwrap_or(op))?;
                 let op = match kind {

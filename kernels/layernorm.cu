@@ -1,14 +1,13 @@
-// LayerNorm (arXiv 1607.06450) over rows of `cols` elements, with the residual connections on either side of it.
+// LayerNorm (arXiv 1607.06450) over rows of `cols` elements; backward takes in the gradient dres of the residual connection around it.
 //
-//   layernorm_fwd      h = x + r, rounded to its type, or x where r is absent;  y = (h - mean) rstd weight + bias;
-//                      stats [rows, 2] = mean, rstd = 1 / sqrt(var + eps), two passes in f32. Writes y, stats, and h where r is there.
-//                      Backward needs h (or x) and stats. bf16: 4 bytes an element, 8 with the residual; about 8 FLOPs.
+//   layernorm_fwd      y = (x - mean) rstd weight + bias;  stats [rows, 2] = mean, rstd = 1 / sqrt(var + eps), two passes in f32.
+//                      Writes y and stats. Backward needs x and stats. bf16: 4 bytes an element; about 8 FLOPs.
 //   layernorm_bwd      dx = rstd (g - mean(g) - xhat mean(g xhat)) [+ dres], g = dy weight, xhat = (x - mean) rstd.
-//                      Writes dx; x is forward's h; dx may be dy or dres. bf16: 6 bytes an element, 8 with dres; about 14 FLOPs.
+//                      Writes dx; dx may be dy or dres. bf16: 6 bytes an element, 8 with dres; about 14 FLOPs.
 //   layernorm_bwd_affine   partial[piece, 0] = sum of dy xhat, partial[piece, 1] = sum of dy over the piece's rows, f32, of `cols`
 //                      each; `sum_rows_f32` adds the pieces in order. Only where weight or bias are trained. 4 bytes, 4 FLOPs.
 //
-// weight, bias, stats, partial f32; x, r, h, y, dy, dres, dx bf16 or f32. A row lies in registers, shared by a warp up to 1280
+// weight, bias, stats, partial f32; x, y, dy, dres, dx bf16 or f32. A row lies in registers, shared by a warp up to 1280
 // columns (40 elements a lane), by four warps up to 5120, and comes and goes in 16-byte pieces: cols is a multiple of 8 and every
 // address of 16 bytes. `_any` takes all other rows, an element at a time, and reads them again for each pass.
 //
@@ -21,8 +20,6 @@
 template <class T>
 struct LayerNormFwd {
     const T* x;
-    const T* r;
-    T* h;
     T* y;
     const float* weight;
     const float* bias;
@@ -75,41 +72,30 @@ struct Team {
     }
 };
 
-template <int THREADS, bool RESIDUAL, class T>
+template <int THREADS, class T>
 __device__ inline void forward_rows(const LayerNormFwd<T>& p) {
     using team = Team<THREADS>;
     const float n = 1.f / (float)p.cols;
     for (int row = team::first_row(); row < p.rows; row += team::stride()) {
         const uint64_t start = (uint64_t)row * p.cols;
-        float h[EIGHTS][8];
+        float x[EIGHTS][8];
 #pragma unroll
         for (int k = 0; k < EIGHTS; k++) {
             const int at = team::column(k);
-            load_up_to8<true>(h[k], p.x + start + at, p.cols - at);
-        }
-        if constexpr (RESIDUAL) {
-#pragma unroll
-            for (int k = 0; k < EIGHTS; k++) {
-                const int at = team::column(k);
-                float r[8];
-                load_up_to8<true>(r, p.r + start + at, p.cols - at);
-#pragma unroll
-                for (int i = 0; i < 8; i++) h[k][i] = rounded(h[k][i] + r[i], p.x);
-                store_up_to8<true>(p.h + start + at, h[k], p.cols - at);
-            }
+            load_up_to8<true>(x[k], p.x + start + at, p.cols - at);
         }
         float sum = 0.f, squares = 0.f;
 #pragma unroll
         for (int k = 0; k < EIGHTS; k++) {
 #pragma unroll
-            for (int i = 0; i < 8; i++) sum += h[k][i];
+            for (int i = 0; i < 8; i++) sum += x[k][i];
         }
         const float mean = team::sum(sum) * n;
 #pragma unroll
         for (int k = 0; k < EIGHTS; k++) {
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                const float d = team::column(k) < p.cols ? h[k][i] - mean : 0.f;
+                const float d = team::column(k) < p.cols ? x[k][i] - mean : 0.f;
                 squares = fmaf(d, d, squares);
             }
         }
@@ -122,8 +108,8 @@ __device__ inline void forward_rows(const LayerNormFwd<T>& p) {
             load_up_to8<true>(w, p.weight + at, left);
             load_up_to8<true>(b, p.bias + at, left);
 #pragma unroll
-            for (int i = 0; i < 8; i++) h[k][i] = fmaf((h[k][i] - mean) * rstd, w[i], b[i]);
-            store_up_to8<true>(p.y + start + at, h[k], left);
+            for (int i = 0; i < 8; i++) x[k][i] = fmaf((x[k][i] - mean) * rstd, w[i], b[i]);
+            store_up_to8<true>(p.y + start + at, x[k], left);
         }
     }
 }
@@ -187,23 +173,18 @@ __device__ inline void forward_any(const LayerNormFwd<T>& p) {
     const float n = 1.f / (float)p.cols;
     for (int row = blockIdx.x; row < p.rows; row += gridDim.x) {
         const uint64_t start = (uint64_t)row * p.cols;
-        const auto h = [&](int at) {
-            const float x = to_f32(p.x[start + at]);
-            return p.r ? rounded(x + to_f32(p.r[start + at]), p.x) : x;
-        };
+        const auto x = [&](int at) { return to_f32(p.x[start + at]); };
         float sum = 0.f, squares = 0.f;
-        for (int at = threadIdx.x; at < p.cols; at += 32 * WARPS) sum += h(at);
+        for (int at = threadIdx.x; at < p.cols; at += 32 * WARPS) sum += x(at);
         const float mean = team::sum(sum) * n;
-        for (int at = threadIdx.x; at < p.cols; at += 32 * WARPS) squares = fmaf(h(at) - mean, h(at) - mean, squares);
+        for (int at = threadIdx.x; at < p.cols; at += 32 * WARPS) squares = fmaf(x(at) - mean, x(at) - mean, squares);
         const float rstd = rsqrtf(team::sum(squares) * n + p.eps);
         if (threadIdx.x == 0) {
             p.stats[2 * (uint64_t)row] = mean;
             p.stats[2 * (uint64_t)row + 1] = rstd;
         }
         for (int at = threadIdx.x; at < p.cols; at += 32 * WARPS) {
-            const float v = h(at);
-            if (p.r) store(p.h[start + at], v);
-            store(p.y[start + at], fmaf((v - mean) * rstd, p.weight[at], p.bias[at]));
+            store(p.y[start + at], fmaf((x(at) - mean) * rstd, p.weight[at], p.bias[at]));
         }
     }
 }
@@ -258,14 +239,6 @@ __device__ inline void affine(const LayerNormAffine<T>& p) {
     }
 }
 
-template <int THREADS, class T>
-__device__ inline void forward(const LayerNormFwd<T>& p) {
-    if (p.r) {
-        forward_rows<THREADS, true>(p);
-    } else {
-        forward_rows<THREADS, false>(p);
-    }
-}
 template <class T>
 __device__ inline void affine_any(const LayerNormAffine<T>& p) {
     if (p.cols % 8 == 0 && aligned16(p.dy) && aligned16(p.x)) {
@@ -277,10 +250,10 @@ __device__ inline void affine_any(const LayerNormAffine<T>& p) {
 
 constexpr int THREADS = 32 * WARPS, OF_WARP = 8 * EIGHTS * 32, OF_BLOCK = OF_WARP * WARPS, SHARED = sizeof(Scratch);
 
-KERNEL(layernorm_fwd_bf16_warp, LayerNormFwd<bf16>, THREADS, 0, OF_WARP, WARPS) { forward<32>(p); }
-KERNEL(layernorm_fwd_f32_warp, LayerNormFwd<float>, THREADS, 0, OF_WARP, WARPS) { forward<32>(p); }
-KERNEL(layernorm_fwd_bf16_block, LayerNormFwd<bf16>, THREADS, SHARED, OF_BLOCK, 1) { forward<THREADS>(p); }
-KERNEL(layernorm_fwd_f32_block, LayerNormFwd<float>, THREADS, SHARED, OF_BLOCK, 1) { forward<THREADS>(p); }
+KERNEL(layernorm_fwd_bf16_warp, LayerNormFwd<bf16>, THREADS, 0, OF_WARP, WARPS) { forward_rows<32>(p); }
+KERNEL(layernorm_fwd_f32_warp, LayerNormFwd<float>, THREADS, 0, OF_WARP, WARPS) { forward_rows<32>(p); }
+KERNEL(layernorm_fwd_bf16_block, LayerNormFwd<bf16>, THREADS, SHARED, OF_BLOCK, 1) { forward_rows<THREADS>(p); }
+KERNEL(layernorm_fwd_f32_block, LayerNormFwd<float>, THREADS, SHARED, OF_BLOCK, 1) { forward_rows<THREADS>(p); }
 KERNEL(layernorm_fwd_bf16_any, LayerNormFwd<bf16>, THREADS, SHARED, 0, 1) { forward_any(p); }
 KERNEL(layernorm_fwd_f32_any, LayerNormFwd<float>, THREADS, SHARED, 0, 1) { forward_any(p); }
 

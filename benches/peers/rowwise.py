@@ -26,10 +26,9 @@ def functions(p, row, dims):
     norm = lambda x: F.layer_norm(x, dims[1:], weight, bias, 1e-5)
     learned = [weight, bias] if trained else []
     if row["op"] == "layernorm residual":
-        # Both results, as a pre-norm block uses them.
-        with_sum = lambda x, r: (h := x + r, norm(h))
-        inputs = [x, p.random(*dims)]
-        return {"eager": with_sum, "torch.compile": torch.compile(with_sum)}, inputs, learned
+        # x goes on beside its norm, as in a pre-norm block: backward adds the gradients of both.
+        with_residual = lambda x: (x, norm(x))
+        return {"eager": with_residual, "torch.compile": torch.compile(with_residual)}, [x], learned
     if row["op"] == "layernorm lora":
         a = p.random(row["rank"], dims[1])
         with_down = lambda x: (y := norm(x), F.linear(y, a))
@@ -50,7 +49,8 @@ def rows(p):
             def forward():
                 with torch.no_grad():
                     return f(*inputs)
-            p.row(row["op"], shape, "forward", backend, lambda: forward)
+            if row["op"] != "layernorm residual":
+                p.row(row["op"], shape, "forward", backend, lambda: forward)
             if row["op"] != "layernorm lora":
                 make = lambda: p.backward(lambda: f(*inputs), [inputs[0], *learned], dims)
                 p.row(row["op"], shape, "backward", backend, make)

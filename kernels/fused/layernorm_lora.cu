@@ -1,14 +1,14 @@
 // LayerNorm that also takes the low-rank product of the rows it has just normalised, for the LoRA linears behind it.
 //
-//   h = x + r (or x), y = LN(h), stats as in layernorm_fwd;  S [rows, n] = y A^T, A [n, cols], n <= tile[1], all bf16 but weight,
-//   bias and stats. Writes y, stats, S, and h where r is there.
+//   y = LN(x), stats as in layernorm_fwd;  S [rows, n] = y A^T, A [n, cols], n <= tile[1], all bf16 but weight, bias and stats.
+//   Writes y, stats and S.
 //
 // Alone, S would read y again: 53 MB at 20560 x 1280, as long as 14 % of the product behind it. Here y's rows are in the block
 // already. A warp normalises a row and leaves it in shared memory as bf16, 16 rows in all; then each warp multiplies the 16 rows
 // by its own columns of A, which it keeps in registers from the first tile on, and the warps' sums are added in order.
 // Bytes as layernorm_fwd plus 2 n a row; 2 n cols FLOPs a row on the tensor cores.
 //
-// cols a multiple of 8, at most tile[0]; x, r, h, y, weight, bias, A on 16-byte boundaries. Grid: at most ceil(rows / tile[2])
+// cols a multiple of 8, at most tile[0]; x, y, weight, bias, A on 16-byte boundaries. Grid: at most ceil(rows / tile[2])
 // blocks, one for each multiprocessor; each takes tiles of 16 rows in turn.
 #include "ptx.cuh"
 #include "reduce.cuh"
@@ -16,8 +16,6 @@
 
 struct LayerNormLora {
     const bf16* x;
-    const bf16* r;
-    bf16* h;
     bf16* y;
     const float* weight;
     const float* bias;
@@ -66,30 +64,14 @@ __device__ inline uint4 pack(const float (&x)[8]) {
 }
 
 // Normalises a warp's row into y and into the shared tile, where the columns up to a whole k-step are zeros.
-template <bool RESIDUAL>
-__device__ inline void normalise(const LayerNormLora& p, int row, Row& h, bf16* tile) {
+__device__ inline void normalise(const LayerNormLora& p, int row, const Row& x, bf16* tile) {
     const float n = 1.f / (float)p.cols;
     const uint64_t start = (uint64_t)row * p.cols;
     const bool real = row < p.rows;
     float v[8], sum = 0.f, squares = 0.f;
-    if constexpr (RESIDUAL) {
-        Row r;
-        load_row(r, p.r, row, p);
-#pragma unroll
-        for (int k = 0; k < EIGHTS; k++) {
-            const int at = 8 * (32 * k + lane_id());
-            float more[8];
-            unpack(v, h.eight[k]);
-            unpack(more, r.eight[k]);
-#pragma unroll
-            for (int i = 0; i < 8; i++) v[i] += more[i];
-            h.eight[k] = pack(v);
-            if (real && at < p.cols) *reinterpret_cast<uint4*>(p.h + start + at) = h.eight[k];
-        }
-    }
 #pragma unroll
     for (int k = 0; k < EIGHTS; k++) {
-        unpack(v, h.eight[k]);
+        unpack(v, x.eight[k]);
 #pragma unroll
         for (int i = 0; i < 8; i++) sum += v[i];
     }
@@ -97,7 +79,7 @@ __device__ inline void normalise(const LayerNormLora& p, int row, Row& h, bf16* 
 #pragma unroll
     for (int k = 0; k < EIGHTS; k++) {
         const bool inside = 8 * (32 * k + lane_id()) < p.cols;
-        unpack(v, h.eight[k]);
+        unpack(v, x.eight[k]);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             const float d = inside ? v[i] - mean : 0.f;
@@ -118,7 +100,7 @@ __device__ inline void normalise(const LayerNormLora& p, int row, Row& h, bf16* 
             float w[8], b[8];
             load8(w, p.weight + at);
             load8(b, p.bias + at);
-            unpack(v, h.eight[k]);
+            unpack(v, x.eight[k]);
 #pragma unroll
             for (int i = 0; i < 8; i++) v[i] = fmaf((v[i] - mean) * rstd, w[i], b[i]);
             y = pack(v);
@@ -128,7 +110,7 @@ __device__ inline void normalise(const LayerNormLora& p, int row, Row& h, bf16* 
     }
 }
 
-template <int N, bool RESIDUAL>
+template <int N>
 __device__ inline void run(const LayerNormLora& p) {
     constexpr int WARPS = Tile<N>::WARPS, ROWS = Tile<N>::ROWS, STEPS = Tile<N>::STEPS;
     auto& s = shared<Tile<N>>();
@@ -157,7 +139,7 @@ __device__ inline void run(const LayerNormLora& p) {
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
             const int row = warp + i * WARPS;
-            normalise<RESIDUAL>(p, first + row, x[i], s.y[row]);
+            normalise(p, first + row, x[i], s.y[row]);
         }
 #pragma unroll
         for (int i = 0; i < ROWS; i++) load_row(x[i], p.x, first + stride + warp + i * WARPS, p);  // in flight during the products
@@ -190,14 +172,5 @@ __device__ inline void run(const LayerNormLora& p) {
     }
 }
 
-template <int N>
-__device__ inline void run_any(const LayerNormLora& p) {
-    if (p.r) {
-        run<N, true>(p);
-    } else {
-        run<N, false>(p);
-    }
-}
-
-KERNEL(layernorm_lora_fwd_bf16_16, LayerNormLora, Tile<16>::THREADS, sizeof(Tile<16>), COLS, 16, TILE_ROWS) { run_any<16>(p); }
-KERNEL(layernorm_lora_fwd_bf16_48, LayerNormLora, Tile<48>::THREADS, sizeof(Tile<48>), COLS, 48, TILE_ROWS) { run_any<48>(p); }
+KERNEL(layernorm_lora_fwd_bf16_16, LayerNormLora, Tile<16>::THREADS, sizeof(Tile<16>), COLS, 16, TILE_ROWS) { run<16>(p); }
+KERNEL(layernorm_lora_fwd_bf16_48, LayerNormLora, Tile<48>::THREADS, sizeof(Tile<48>), COLS, 48, TILE_ROWS) { run<48>(p); }

@@ -31,11 +31,6 @@ __device__ inline uint64_t warp_max(uint64_t x) {
     }
     return x;
 }
-__device__ inline uint64_t warp_sum(uint64_t x) {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) x += shuffle_xor(x, step);
-    return x;
-}
 // Over all threads of the block, in every thread. `scratch` holds a word per warp, and is free again on return.
 template <int THREADS>
 __device__ inline uint64_t block_max(uint64_t x, uint64_t* scratch) {
@@ -43,16 +38,6 @@ __device__ inline uint64_t block_max(uint64_t x, uint64_t* scratch) {
     if (lane_id() == 0) scratch[warp_id()] = x;
     __syncthreads();
     for (int w = 0; w < THREADS / 32; w++) x = scratch[w] > x ? scratch[w] : x;
-    __syncthreads();
-    return x;
-}
-template <int THREADS>
-__device__ inline uint64_t block_sum(uint64_t x, uint64_t* scratch) {
-    x = warp_sum(x);
-    if (lane_id() == 0) scratch[warp_id()] = x;
-    __syncthreads();
-    x = 0;
-    for (int w = 0; w < THREADS / 32; w++) x += scratch[w];
     __syncthreads();
     return x;
 }

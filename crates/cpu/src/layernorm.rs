@@ -23,28 +23,6 @@ pub fn forward(y: &mut [f32], stats: &mut [f32], x: &[f32], weight: &[f32], bias
     });
 }
 
-/// h = x + r and y = LN(h), as [`forward`]: a piece of h is still in a cache when its norm is taken.
-pub fn forward_residual(
-    [h, y]: [&mut [f32]; 2],
-    stats: &mut [f32],
-    [x, r]: [&[f32]; 2],
-    weight: &[f32],
-    bias: &[f32],
-    eps: f32,
-) {
-    let d = weight.len();
-    if d == 0 {
-        return;
-    }
-    let rows = piece_rows(d);
-    let pieces = h.chunks_mut(rows * d).zip(y.chunks_mut(rows * d)).zip(stats.chunks_mut(rows * 2));
-    par::pieces(pieces, 4 * x.len(), |i, ((h, y), stats)| {
-        let at = i * rows * d;
-        h.iter_mut().zip(&x[at..]).zip(&r[at..]).for_each(|((h, x), r)| *h = x + r);
-        forward_rows(y, stats, h, weight, bias, eps);
-    });
-}
-
 /// What [`backward`] reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Backward<'a> {

@@ -4,14 +4,14 @@
 //! (arXiv 1904.09751) of these the largest whose weights make up that share, and all that equal the last of them. A row
 //! whose largest value is not finite gives it, as [`crate::argmax`] does, and so does temperature 0.
 //!
-//! Weights are whole numbers, 2³⁰ for the largest: a value of less than 2⁻³⁰ of its probability is never drawn. They come
-//! of fused multiply-adds alone, so that every device has the same sums, and draws the same token, to the bit.
+//! Weights are integers, 2³⁰ for the largest: a value of less than 2⁻³⁰ of its probability is never drawn. They are computed
+//! by fused multiply-adds alone, so that every processor has the same sums, and draws the same token, to the bit.
+//!
+//! It runs on the host, where generation has the logits that it has processed.
 
 use pheye_cpu::philox;
-use pheye_kernels::params;
-use pheye_tensor::{Device, Gpu, Tensor};
+use pheye_tensor::Tensor;
 
-use crate::gpu::{by_dtype, read_words};
 use crate::topk::order;
 use crate::{Cx, Error, Result, argmax};
 
@@ -34,11 +34,11 @@ impl Default for Sampling {
     }
 }
 
-/// A column number for each row of x [n, v]. Row i takes random number `draws[i]`: the token does not depend on the other rows.
+/// A column number for each row of x [n, v], f32 on the host. Row i takes random number `draws[i]`: the token does not depend on the other rows.
 ///
 /// # Errors
 /// [`Error::Shapes`] when there is not one draw for each row, [`Error::Range`] for an option out of its range or rows of
-/// no columns.
+/// no columns; when x is on a GPU or not f32.
 pub fn forward(cx: &Cx, x: &Tensor, how: &Sampling, draws: &[u64]) -> Result<Vec<u32>> {
     let (left, cols) = (x.shape(), x.shape().cols());
     if left.rows() != draws.len() {
@@ -61,14 +61,9 @@ pub fn forward(cx: &Cx, x: &Tensor, how: &Sampling, draws: &[u64]) -> Result<Vec
     if !slope.is_finite() {
         return argmax::forward(cx, x);
     }
-    match &cx.device {
-        Device::Cpu => {
-            let greedy = argmax::forward(cx, x)?;
-            let rows = x.f32()?.chunks_exact(cols.max(1)).zip(draws).zip(greedy);
-            Ok(rows.map(|((row, &draw), best)| choose(row, best, how, slope, draw)).collect())
-        }
-        Device::Gpu(gpu) => forward_gpu(cx, gpu, x, how, slope, draws),
-    }
+    let greedy = argmax::forward(cx, x)?;
+    let rows = x.f32()?.chunks_exact(cols.max(1)).zip(draws).zip(greedy);
+    Ok(rows.map(|((row, &draw), best)| choose(row, best, how, slope, draw)).collect())
 }
 
 /// The token of a row whose largest value is at `best`.
@@ -124,30 +119,4 @@ fn weight(difference: f32, slope: f32) -> u64 {
     let r = difference.mul_add(slope, -n);
     let y = SERIES[1..].iter().fold(SERIES[0], |y, &c| y.mul_add(r, c));
     u64::from((y * (1u32 << 30) as f32) as u32 >> (-n) as u32)
-}
-
-fn forward_gpu(
-    cx: &Cx,
-    gpu: &Gpu,
-    x: &Tensor,
-    how: &Sampling,
-    slope: f32,
-    draws: &[u64],
-) -> Result<Vec<u32>> {
-    let ids = cx.empty_f32([draws.len()])?;
-    let words: Vec<u32> = draws.iter().flat_map(|&draw| philox::words(draw)).collect();
-    let words = cx.table(&words)?;
-    let mut l = gpu.launch(by_dtype(x.dtype(), "sampling_fwd_bf16", "sampling_fwd_f32"))?;
-    let p = params::Sampling {
-        x: l.read(x.region()?),
-        draws: l.read(words),
-        ids: l.write(ids.region()?),
-        seed: how.seed,
-        slope,
-        top_p: how.top_p,
-        top_k: u32::try_from(how.top_k).unwrap_or(0),
-        cols: x.shape().cols() as i32,
-    };
-    l.run([draws.len(), 1, 1], &p)?;
-    read_words(gpu, &ids)
 }

@@ -1,7 +1,6 @@
 //! Choices among logits on the emulator: the same as on the CPU, to the bit.
 #![cfg(feature = "emulator")]
 
-use pheye_ops::sampling::{self, Sampling};
 use pheye_ops::{Cx, argmax, topk};
 use pheye_tensor::{DType, Device, Tensor};
 use pheye_testkit::gpu::{orders, round_bf16, upload_bf16, upload_f32};
@@ -19,22 +18,13 @@ fn logits(rows: usize, cols: usize, spread: f32, seed: u64) -> Vec<f32> {
 
 /// The same question on the CPU and on every order of the emulator, for both element types.
 fn same<R: PartialEq + std::fmt::Debug>(
-    shape: [usize; 2],
-    x: &[f32],
-    ask: impl Fn(&Cx, &Tensor) -> pheye_ops::Result<R>,
-) -> R {
-    same_on(&orders(), shape, x, ask)
-}
-
-fn same_on<R: PartialEq + std::fmt::Debug>(
-    devices: &[Device],
     [rows, cols]: [usize; 2],
     x: &[f32],
     ask: impl Fn(&Cx, &Tensor) -> pheye_ops::Result<R>,
 ) -> R {
     let host = Tensor::from_f32([rows, cols], x).unwrap();
     let answer = ask(&Cx::cpu(), &host).unwrap();
-    for device in devices {
+    for device in &orders() {
         let cx = Cx::new(device.clone());
         for upload in UPLOADS {
             let on_device = ask(&cx, &upload(device, [rows, cols], x)).unwrap();
@@ -111,89 +101,4 @@ fn topk_refuses_more_than_there_is() {
         let fault = topk::forward(&Cx::cpu(), &x, k).unwrap_err().to_string();
         assert_eq!(fault, format!("topk: k is {k}, allowed is 1..=3"));
     }
-}
-
-#[test]
-fn the_same_tokens_are_drawn_on_every_device() {
-    let ways = [
-        Sampling::default(),
-        Sampling { temperature: 0.7, seed: 1, ..Sampling::default() },
-        Sampling { top_k: 5, seed: 2, ..Sampling::default() },
-        Sampling { top_p: 0.9, seed: 3, ..Sampling::default() },
-        Sampling { temperature: 1.3, top_k: 50, top_p: 0.8, seed: 4 },
-        Sampling { temperature: 0.0, ..Sampling::default() },
-        Sampling { temperature: 1e-6, top_p: 1e-9, ..Sampling::default() },
-    ];
-    for shape @ [rows, cols] in [[1, 1], [2, 3], [2, 31], [2, 1027], [1, 4099]] {
-        for (i, how) in ways.iter().enumerate() {
-            // The order that the CPU's token is compared with: in turn, for a search of 32 rounds is slow on the emulator.
-            let device = &orders()[(i + cols) % 3..][..1];
-            let x = logits(rows, cols, 2.5, (cols + i) as u64);
-            let draws: Vec<u64> = (0..rows as u64).map(|r| r << 33 | r).collect();
-            same_on(device, shape, &x, |cx, x| sampling::forward(cx, x, how, &draws));
-        }
-    }
-    assert_eq!(same([0, 3], &[], |cx, x| sampling::forward(cx, x, &ways[0], &[])), Vec::<u32>::new());
-}
-
-#[test]
-fn rows_that_are_not_finite_give_their_largest() {
-    let inf = f32::INFINITY;
-    let x = [[1.0, inf, inf], [f32::NAN, 2.0, 1.0], [-inf, -inf, -inf]].concat();
-    let draw = |cx: &Cx, x: &Tensor| sampling::forward(cx, x, &Sampling::default(), &[1, 2, 3]);
-    assert_eq!(same([3, 3], &x, draw), [1, 0, 0]);
-    // What cannot come is never drawn.
-    let x = [-inf, 0.0, -inf, 0.0].repeat(20);
-    let draws: Vec<u64> = (0..20).collect();
-    let ids = same([20, 4], &x, |cx, x| sampling::forward(cx, x, &Sampling::default(), &draws));
-    assert!(ids.iter().all(|i| i % 2 == 1) && ids.contains(&1) && ids.contains(&3));
-}
-
-/// Shares of drawn tokens against their probabilities.
-#[test]
-fn tokens_come_as_often_as_they_should() {
-    let row = [0.0f32, 1.0, -1.0, 2.0, 1.5];
-    let n = 20_000;
-    let x = Tensor::from_f32([n, 5], &row.repeat(n)).unwrap();
-    let draws: Vec<u64> = (0..n as u64).collect();
-    let shares = |how: Sampling| {
-        let mut counts = [0.0; 5];
-        let ids = sampling::forward(&Cx::cpu(), &x, &how, &draws).unwrap();
-        ids.iter().for_each(|&i| counts[i as usize] += 1.0 / n as f64);
-        counts
-    };
-    let check = |how: Sampling, kept: &[usize]| {
-        let weight = |i: usize| (f64::from(row[i]) / f64::from(how.temperature)).exp();
-        let total: f64 = kept.iter().map(|&i| weight(i)).sum();
-        for (i, share) in shares(how).into_iter().enumerate() {
-            let p = if kept.contains(&i) { weight(i) / total } else { 0.0 };
-            assert!(
-                (share - p).abs() <= 5.0 * (p * (1.0 - p) / n as f64).sqrt(),
-                "{how:?}, {i}: {share} of {p}"
-            );
-        }
-    };
-    check(Sampling::default(), &[0, 1, 2, 3, 4]);
-    check(Sampling { temperature: 0.5, seed: 9, ..Sampling::default() }, &[0, 1, 2, 3, 4]);
-    check(Sampling { top_k: 3, ..Sampling::default() }, &[1, 3, 4]);
-    // Probabilities 0.47, 0.28, 0.17, 0.06, 0.02: two make 0.75.
-    check(Sampling { top_p: 0.7, ..Sampling::default() }, &[3, 4]);
-    check(Sampling { top_p: 0.8, ..Sampling::default() }, &[1, 3, 4]);
-    check(Sampling { top_k: 2, top_p: 0.99, ..Sampling::default() }, &[3, 4]);
-}
-
-#[test]
-fn options_out_of_range_are_refused() {
-    let x = Tensor::zeros([1, 3], DType::F32);
-    let says = |how: Sampling, draws: &[u64]| {
-        sampling::forward(&Cx::cpu(), &x, &how, draws).unwrap_err().to_string()
-    };
-    let with = Sampling::default();
-    let hot = says(Sampling { temperature: -1.0, ..with }, &[0]);
-    assert_eq!(hot, "sampling: temperature is -1, allowed is a finite number from 0");
-    assert_eq!(
-        says(Sampling { top_p: 0.0, ..with }, &[0]),
-        "sampling: top_p is 0, allowed is above 0, up to 1"
-    );
-    assert_eq!(says(with, &[]), "sampling: logits [1, 3] does not fit draws [0]");
 }

@@ -1,4 +1,4 @@
-//! LayerNorm, with its residuals and with LoRA's first product, on the emulator, in every order of its threads.
+//! LayerNorm, with the gradient of its residual and with LoRA's first product, on the emulator, in every order of its threads.
 #![cfg(feature = "emulator")]
 
 mod common;
@@ -132,38 +132,30 @@ fn forward_and_backward_of_fixed_and_random_shapes() {
 }
 
 #[test]
-fn residuals_are_those_of_the_unfused_form() {
+fn the_residual_gradient_is_that_of_the_unfused_form() {
     for ([rows, d], (narrow, upload)) in SHAPES.into_iter().flat_map(|s| UPLOADS.map(|u| (s, u))) {
-        let [x, r, dy, dres] = [1, 5, 4, 6].map(|seed| bf16_values(rows * d, seed));
+        let [x, dy, dres] = [1, 4, 6].map(|seed| bf16_values(rows * d, seed));
         let run = |device: &Device, held: bool| {
             let (cx, mut p) = (Cx::new(device.clone()), layer(d));
             place(device, p.params_mut(), |_| false, BEFORE);
-            let [x, r, dy, dres] = [&x, &r, &dy, &dres].map(|t| upload(device, [rows, d].into(), t));
-            // The norm is taken of h as it is kept: backward knows no other.
-            let sum = add::forward(&cx, x.clone(), &r).unwrap();
-            let (alone, _) = layernorm::forward(&cx, &sum, &p).unwrap();
-            let (h, y, saved) = layernorm::forward_residual(&cx, x, &r, &p).unwrap();
-            assert_eq!([download(&h), download(&y)], [download(&sum), download(&alone)]);
+            let [x, dy, dres] = [&x, &dy, &dres].map(|t| upload(device, [rows, d].into(), t));
+            let (_, saved) = layernorm::forward(&cx, &x, &p).unwrap();
             let view = held.then(|| dres.clone());
             let dx = layernorm::backward_residual(&cx, &saved, &dy, dres, &p, None).unwrap();
-            (vec![download(&h), download(&y), download(&dx)], view.as_ref().map(download))
+            (vec![download(&dx)], view.as_ref().map(download))
         };
         let ran = on_all_orders(|device| run(device, false).0);
         let (again, held) = run(&pheye_testkit::gpu::orders()[0], true);
         assert_eq!((&again, held), (&ran, Some(dres.clone())), "in place and not");
 
         let name = format!("layernorm with residual [{rows}, {d}] {narrow}");
-        let (weight, bias) = (normal(2, d), normal(3, d));
-        let h = keep(narrow, sums(&x, &r));
-        assert_eq!(ran[0], h, "{name} h");
-        // The unfused form rounds h, LN's gradient, and the sum of that and dres.
-        let y = forward::<f64>(&sums(&x, &r), &weight, &bias);
-        assert_rule(&ran[1], &y, &keep(narrow, forward(&h, &weight, &bias)), Rule::OUTPUT, &name);
-        let [dx, ..] = backward::<f64>(&sums(&x, &r), &dy, &weight);
+        let weight = normal(2, d);
+        // The unfused form rounds LN's gradient, and the sum of that and dres.
+        let [dx, ..] = backward::<f64>(&of(&x), &dy, &weight);
         let truth: Vec<f64> = dx.iter().zip(&dres).map(|(dx, &r)| dx + f64::from(r)).collect();
-        let [dx, ..] = backward(&h, &dy, &weight);
+        let [dx, ..] = backward(&x, &dy, &weight);
         let naive = keep(narrow, sums(&keep(narrow, dx), &dres));
-        assert_rule(&ran[2], &truth, &naive, Rule::GRADIENT, &format!("{name} dx"));
+        assert_rule(&ran[0], &truth, &naive, Rule::GRADIENT, &format!("{name} dx"));
     }
 }
 
@@ -176,20 +168,19 @@ fn rows_off_a_16_byte_boundary() {
         let (cx, mut p) = (Cx::new(device.clone()), layer(d));
         place(device, p.params_mut(), |_| false, BEFORE);
         let x = upload_bf16(device, [rows * d + 3], &values).view(3, [rows, d]).unwrap();
-        let (h, y, saved) = layernorm::forward_residual(&cx, x.clone(), &x, &p).unwrap();
+        let (y, saved) = layernorm::forward(&cx, &x, &p).unwrap();
         let dx = layernorm::backward_residual(&cx, &saved, &y, x.clone(), &p, None).unwrap();
-        vec![download(&h), download(&y), download(&dx)]
+        vec![download(&y), download(&dx)]
     });
-    let h: Vec<f32> = values[3..].iter().map(|x| 2.0 * x).collect();
+    let x = &values[3..];
     let (weight, bias) = (normal(2, d), normal(3, d));
-    assert_eq!(ran[0], h);
-    let naive = keep(true, forward(&h, &weight, &bias));
-    assert_rule(&ran[1], &forward::<f64>(&of(&h), &weight, &bias), &naive, Rule::OUTPUT, "y");
-    let [truth, ..] = backward::<f64>(&of(&h), &ran[1], &weight);
-    let truth: Vec<f64> = truth.iter().zip(&values[3..]).map(|(dx, &r)| dx + f64::from(r)).collect();
-    let [dx, ..] = backward(&h, &ran[1], &weight);
-    let naive = keep(true, sums(&keep(true, dx), &values[3..]));
-    assert_rule(&ran[2], &truth, &naive, Rule::GRADIENT, "dx");
+    let naive = keep(true, forward(x, &weight, &bias));
+    assert_rule(&ran[0], &forward::<f64>(&of(x), &weight, &bias), &naive, Rule::OUTPUT, "y");
+    let [truth, ..] = backward::<f64>(&of(x), &ran[0], &weight);
+    let truth: Vec<f64> = truth.iter().zip(x).map(|(dx, &r)| dx + f64::from(r)).collect();
+    let [dx, ..] = backward(x, &ran[0], &weight);
+    let naive = keep(true, sums(&keep(true, dx), x));
+    assert_rule(&ran[1], &truth, &naive, Rule::GRADIENT, "dx");
 }
 
 #[test]
@@ -211,28 +202,25 @@ fn nothing_comes_of_no_rows() {
 fn lora_down_rides_on_the_norm_for_fixed_and_random_shapes() {
     let shapes = [[1, 8, 1], [17, 1280, 16], [33, 64, 48], [5, 1272, 24], [100, 24, 40], [16, 48, 48]];
     let random = cases(6).map(|mut draw| [draw.size(70), 8 * (1 + draw.below(160)), 8 * (1 + draw.below(6))]);
-    for ([rows, d, n], residual) in shapes.into_iter().chain(random).flat_map(|s| [(s, false), (s, true)]) {
-        let [x, r] = [1, 5].map(|seed| bf16_values(rows * d, seed));
+    for [rows, d, n] in shapes.into_iter().chain(random) {
+        let x = bf16_values(rows * d, 1);
         let a = bf16_values(n * d, 7);
         let ran = on_all_orders(|device| {
             let (cx, mut p) = (Cx::new(device.clone()), layer(d));
             place(device, p.params_mut(), |_| false, BEFORE);
-            let [x, r] = [&x, &r].map(|t| upload_bf16(device, [rows, d], t));
+            let x = upload_bf16(device, [rows, d], &x);
             let a = upload_bf16(device, [n, d], &a);
-            let out = layernorm::forward_lora_down(&cx, x, residual.then_some(&r), &p, &a).unwrap();
+            let out = layernorm::forward_lora_down(&cx, &x, &p, &a).unwrap();
             assert_eq!(out.s.shape().dims(), [rows, n]);
-            vec![download(&out.h), download(&out.y), download(&out.s)]
+            vec![download(&out.y), download(&out.s)]
         });
-        let name = format!("layernorm and A [{rows}, {d}] to {n}, {residual}");
+        let name = format!("layernorm and A [{rows}, {d}] to {n}");
         let (weight, bias) = (normal(2, d), normal(3, d));
-        let exact: Vec<f64> = if residual { sums(&x, &r) } else { of(&x) };
-        let h = if residual { keep(true, sums(&x, &r)) } else { x };
-        assert_eq!(ran[0], h, "{name}");
-        let truth = forward(&exact, &weight, &bias);
-        let naive = keep(true, forward(&h, &weight, &bias));
-        assert_rule(&ran[1], &truth, &naive, Rule::OUTPUT, &name);
+        let truth = forward(&of(&x), &weight, &bias);
+        let naive = keep(true, forward(&x, &weight, &bias));
+        assert_rule(&ran[0], &truth, &naive, Rule::OUTPUT, &name);
         let truth = common::product(&truth, &of(&a), d);
         let naive = keep(true, common::product(&naive, &a, d));
-        assert_rule(&ran[2], &truth, &naive, Rule::OUTPUT, &format!("{name} S"));
+        assert_rule(&ran[1], &truth, &naive, Rule::OUTPUT, &format!("{name} S"));
     }
 }

@@ -20,32 +20,27 @@ fn layer() -> LayerNorm {
 fn residuals() {
     let (cx, mut p) = (Cx::cpu(), layer());
     let mut grads = train_all(p.params_mut());
-    let [x, r, dy, dres] = [1, 4, 5, 6].map(|seed| tensor([ROWS, D], &normal(seed, ROWS * D)));
-    let (h, y, saved) = layernorm::forward_residual(&cx, x.clone(), &r, &p).unwrap();
+    let [x, dy, dres] = [1, 5, 6].map(|seed| tensor([ROWS, D], &normal(seed, ROWS * D)));
+    let (_, saved) = layernorm::forward(&cx, &x, &p).unwrap();
     let dx = layernorm::backward_residual(&cx, &saved, &dy, dres.clone(), &p, Some(&mut grads)).unwrap();
-    let fused = [values(&h), values(&y), values(&dx), grad_of(&mut grads, &p.weight)];
+    let fused = [values(&dx), grad_of(&mut grads, &p.weight)];
 
     grads.clear().unwrap();
-    let h = add::forward(&cx, x, &r).unwrap();
-    let (y, saved) = layernorm::forward(&cx, &h, &p).unwrap();
     let dx = layernorm::backward(&cx, &saved, &dy, &p, Some(&mut grads)).unwrap();
     let dx = add::forward(&cx, dres, &dx).unwrap();
-    assert_eq!(fused, [values(&h), values(&y), values(&dx), grad_of(&mut grads, &p.weight)]);
+    assert_eq!(fused, [values(&dx), grad_of(&mut grads, &p.weight)]);
 }
 
 #[test]
 fn lora_down() {
     let (cx, p) = (Cx::cpu(), layer());
-    let [x, r] = [1, 4].map(|seed| tensor([ROWS, D], &normal(seed, ROWS * D)));
+    let x = tensor([ROWS, D], &normal(1, ROWS * D));
     let a = tensor([3, D], &normal(7, 3 * D));
     let down = Linear { weight: param("A", [3, D], &values(&a)), bias: None };
-    for r in [None, Some(&r)] {
-        let out = layernorm::forward_lora_down(&cx, x.clone(), r, &p, &a).unwrap();
-        let h = r.map_or(x.clone(), |r| add::forward(&cx, x.clone(), r).unwrap());
-        let (y, _) = layernorm::forward(&cx, &h, &p).unwrap();
-        let (s, _) = linear::forward(&cx, &y, &down).unwrap();
-        assert_eq!([&out.h, &out.y, &out.s].map(values), [&h, &y, &s].map(values));
-    }
+    let out = layernorm::forward_lora_down(&cx, &x, &p, &a).unwrap();
+    let (y, _) = layernorm::forward(&cx, &x, &p).unwrap();
+    let (s, _) = linear::forward(&cx, &y, &down).unwrap();
+    assert_eq!([&out.y, &out.s].map(values), [&y, &s].map(values));
 }
 
 #[test]
@@ -54,10 +49,8 @@ fn shapes_that_do_not_fit_are_errors() {
     let (x, small) = (tensor([ROWS, D], &[0.0; ROWS * D]), tensor([1, D], &[0.0; D]));
     let (_, saved) = layernorm::forward(&cx, &x, &p).unwrap();
     let faults = [
-        layernorm::forward_residual(&cx, x.clone(), &small, &p).err(),
         layernorm::backward_residual(&cx, &saved, &x, small.clone(), &p, None).err(),
-        layernorm::forward_lora_down(&cx, x.clone(), Some(&small), &p, &small).err(),
-        layernorm::forward_lora_down(&cx, x, None, &p, &tensor([2, 5], &[0.0; 10])).err(),
+        layernorm::forward_lora_down(&cx, &x, &p, &tensor([2, 5], &[0.0; 10])).err(),
     ];
     for fault in faults {
         assert!(matches!(fault, Some(Error::Shapes { op: "layernorm", .. })), "{fault:?}");

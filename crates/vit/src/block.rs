@@ -79,8 +79,7 @@ impl Block {
     /// Those of the operations.
     pub fn forward(&self, cx: &Cx, x: &Tensor, spans: &[Span], route: &Route) -> Result<(Tensor, Saved)> {
         let qkv = [&self.q, &self.k, &self.v];
-        let Normed { y: h, saved: norm1, downs, .. } =
-            lora::norm_down(cx, x.clone(), None, &self.norm1, qkv, route)?;
+        let Normed { y: h, saved: norm1, downs } = lora::norm_down(cx, x, &self.norm1, qkv, route)?;
         let [dq, dk, dv] = downs;
         let plain = After::default();
         let qkv = [(&self.q, dq, plain), (&self.k, dk, plain), (&self.v, dv, plain)];
@@ -88,8 +87,8 @@ impl Block {
         drop(h);
         let (o, attention) = attention::forward(cx, &q, Kv::Split { k: &k, v: &v }, spans, &self.heads)?;
         let (x1, out, _) = lora::forward_with(cx, &o, &self.out, route, After::residual(x))?;
-        let Normed { y: h, saved: norm2, downs: [down], .. } =
-            lora::norm_down(cx, x1.clone(), None, &self.norm2, [&self.fc1], route)?;
+        let Normed { y: h, saved: norm2, downs: [down] } =
+            lora::norm_down(cx, &x1, &self.norm2, [&self.fc1], route)?;
         let fc1 = (&self.fc1, down, After::gelu(self.act));
         let [(g, fc1, act)] = lora::forward_several(cx, &h, [fc1], route)?;
         let (y, mut fc2, _) = lora::forward_with(cx, &g, &self.fc2, route, After::residual(&x1))?;

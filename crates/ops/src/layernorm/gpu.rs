@@ -1,6 +1,5 @@
 //! LayerNorm on a GPU: which kernel for which width, and the launches.
 
-use pheye_kernels::Out;
 use pheye_kernels::params::{LayerNormAffine, LayerNormBwd, LayerNormFwd};
 use pheye_tensor::{DType, Gpu, Grads, Tensor};
 
@@ -50,28 +49,16 @@ fn blocks(gpu: &Gpu, rows: usize, each: usize) -> [usize; 3] {
     [rows.div_ceil(each).min(32 * gpu.sms()), 1, 1]
 }
 
-/// h, y and what backward needs; h is x itself where there is no r.
-pub(super) fn forward(
-    cx: &Cx,
-    gpu: &Gpu,
-    x: &Tensor,
-    r: Option<&Tensor>,
-    p: &LayerNorm,
-) -> Result<(Tensor, Tensor, Saved)> {
+/// y, and what backward needs.
+pub(super) fn forward(cx: &Cx, gpu: &Gpu, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
     let (dtype, rows, cols) = (x.dtype(), x.shape().rows(), x.shape().cols());
     let y = cx.empty_as(x.shape(), dtype)?;
     let stats = cx.empty_f32([rows, 2])?;
-    let h = r.map(|_| cx.empty_as(x.shape(), dtype)).transpose()?;
     let (weight, bias) = (&p.weight.value, &p.bias.value);
-    let all = addresses(&[Some(x), r, h.as_ref(), Some(&y), Some(weight), Some(bias)])?;
+    let all = addresses(&[Some(x), Some(&y), Some(weight), Some(bias)])?;
     let mut l = gpu.launch(choose(gpu, &FORWARD, dtype, cols, &all)?)?;
     let params = LayerNormFwd {
         x: l.read(x.region()?),
-        r: read_optional(&mut l, r, dtype)?,
-        h: match &h {
-            Some(h) => l.write(h.region()?),
-            None => Out::NULL,
-        },
         y: l.write(y.region()?),
         weight: l.read(typed(weight, DType::F32)?),
         bias: l.read(typed(bias, DType::F32)?),
@@ -82,8 +69,7 @@ pub(super) fn forward(
     };
     let grid = blocks(gpu, rows, l.spec().tile[1]);
     l.run(grid, &params)?;
-    let h = h.unwrap_or_else(|| x.clone());
-    Ok((h.clone(), y, Saved { x: h, stats }))
+    Ok((y, Saved { x: x.clone(), stats }))
 }
 
 /// dx, in the memory of dres where nothing else views it.

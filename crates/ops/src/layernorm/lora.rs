@@ -3,21 +3,18 @@
 //! Several adapters that take the same y, as q, k and v do, lay their A one below another and share the pass. One pass over x on a GPU
 //! where the kernel has room (at most 1280 columns, 48 rows of A), else the product reads y again.
 
-use pheye_kernels::Out;
 use pheye_kernels::params::LayerNormLora;
 use pheye_tensor::{DType, Device, Gpu, Param, Tensor};
 
-use super::{LayerNorm, Saved, check, check_params, forward, forward_residual};
-use crate::gpu::{read_optional, typed};
+use super::{LayerNorm, Saved, check, check_params, forward};
+use crate::gpu::typed;
 use crate::linear::{self, Linear};
 use crate::{Cx, Result};
 
 /// What [`forward_lora_down`] returns.
 #[derive(Debug)]
 pub struct LoraDown {
-    /// x + r; x itself without r.
-    pub h: Tensor,
-    /// LN(h).
+    /// LN(x).
     pub y: Tensor,
     /// y·Aᵀ [rows, n].
     pub s: Tensor,
@@ -25,43 +22,28 @@ pub struct LoraDown {
     pub saved: Saved,
 }
 
-/// h = x + r or x, y = LN(h) and S = y·Aᵀ for `a` [n, d] of the type of y.
+/// y = LN(x) and S = y·Aᵀ for `a` [n, d] of the type of y.
 ///
 /// # Errors
-/// As [`forward_residual`]; also when a is not as wide as x.
-pub fn forward_lora_down(
-    cx: &Cx,
-    x: Tensor,
-    r: Option<&Tensor>,
-    p: &LayerNorm,
-    a: &Tensor,
-) -> Result<LoraDown> {
-    check("A", a, "x", &x, a.shape().cols() == x.shape().cols())?;
-    check_params(&x, p)?;
-    if let Some(r) = r {
-        check("x", &x, "r", r, x.shape().elements() == r.shape().elements())?;
-    }
+/// When weight, bias or a are not as wide as x, and when there is no memory.
+pub fn forward_lora_down(cx: &Cx, x: &Tensor, p: &LayerNorm, a: &Tensor) -> Result<LoraDown> {
+    check("A", a, "x", x, a.shape().cols() == x.shape().cols())?;
+    check_params(x, p)?;
     if let Device::Gpu(gpu) = &cx.device
-        && let Some(kernel) = choose(gpu, &x, r, a)?
+        && let Some(kernel) = choose(gpu, x, a)?
     {
-        return fused(cx, gpu, kernel, x, r, p, a);
+        return fused(cx, gpu, kernel, x, p, a);
     }
-    let (h, y, saved) = match r {
-        Some(r) => forward_residual(cx, x, r, p)?,
-        None => {
-            let (y, saved) = forward(cx, &x, p)?;
-            (x, y, saved)
-        }
-    };
+    let (y, saved) = forward(cx, x, p)?;
     let down = Linear { weight: Param::frozen("A", a.clone()), bias: None };
     let (s, _) = linear::forward(cx, &y, &down)?;
-    Ok(LoraDown { h, y, s, saved })
+    Ok(LoraDown { y, s, saved })
 }
 
 /// The narrowest kernel with room for A, if there is one and everything lies as it takes it.
-fn choose(gpu: &Gpu, x: &Tensor, r: Option<&Tensor>, a: &Tensor) -> Result<Option<&'static str>> {
+fn choose(gpu: &Gpu, x: &Tensor, a: &Tensor) -> Result<Option<&'static str>> {
     let (cols, n) = (x.shape().cols(), a.shape().rows());
-    for t in [x, a].into_iter().chain(r) {
+    for t in [x, a] {
         if t.dtype() != DType::Bf16 || cols % 8 != 0 || t.region()?.addr() % 16 != 0 {
             return Ok(None);
         }
@@ -79,8 +61,7 @@ fn fused(
     cx: &Cx,
     gpu: &Gpu,
     kernel: &'static str,
-    x: Tensor,
-    r: Option<&Tensor>,
+    x: &Tensor,
     p: &LayerNorm,
     a: &Tensor,
 ) -> Result<LoraDown> {
@@ -88,15 +69,9 @@ fn fused(
     let y = cx.empty_as(x.shape(), dtype)?;
     let s = cx.empty_as([rows, n], dtype)?;
     let stats = cx.empty_f32([rows, 2])?;
-    let h = r.map(|_| cx.empty_as(x.shape(), dtype)).transpose()?;
     let mut l = gpu.launch(kernel)?;
     let params = LayerNormLora {
         x: l.read(x.region()?),
-        r: read_optional(&mut l, r, dtype)?,
-        h: match &h {
-            Some(h) => l.write(h.region()?),
-            None => Out::NULL,
-        },
         y: l.write(y.region()?),
         weight: l.read(typed(&p.weight.value, DType::F32)?),
         bias: l.read(typed(&p.bias.value, DType::F32)?),
@@ -110,6 +85,5 @@ fn fused(
     };
     let grid = [rows.div_ceil(l.spec().tile[2]).min(gpu.sms()), 1, 1];
     l.run(grid, &params)?;
-    let h = h.unwrap_or(x);
-    Ok(LoraDown { saved: Saved { x: h.clone(), stats }, h, y, s })
+    Ok(LoraDown { saved: Saved { x: x.clone(), stats }, y, s })
 }

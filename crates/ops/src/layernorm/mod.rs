@@ -65,31 +65,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
             cpu::forward(y.f32_mut()?, stats.f32_mut()?, x.f32()?, weight.f32()?, bias.f32()?, p.eps);
             Ok((y, Saved { x: x.clone(), stats }))
         }
-        Device::Gpu(gpu) => {
-            let (_, y, saved) = gpu::forward(cx, gpu, x, None, p)?;
-            Ok((y, saved))
-        }
-    }
-}
-
-/// The sum h = x + r, y = LN(h), and what backward needs: a residual connection and the norm behind it, in one pass.
-///
-/// # Errors
-/// As [`forward`]; also when r is not of the size of x.
-pub fn forward_residual(cx: &Cx, x: Tensor, r: &Tensor, p: &LayerNorm) -> Result<(Tensor, Tensor, Saved)> {
-    check("x", &x, "r", r, x.shape().elements() == r.shape().elements())?;
-    check_params(&x, p)?;
-    match &cx.device {
-        Device::Cpu => {
-            let (mut h, mut y) = (cx.empty(x.shape())?, cx.empty(x.shape())?);
-            let mut stats = cx.empty_f32([x.shape().rows(), 2])?;
-            let (weight, bias) = (wide(cx, &p.weight.value)?, wide(cx, &p.bias.value)?);
-            let to = [h.f32_mut()?, y.f32_mut()?];
-            let from = [x.f32()?, r.f32()?];
-            cpu::forward_residual(to, stats.f32_mut()?, from, weight.f32()?, bias.f32()?, p.eps);
-            Ok((h.clone(), y, Saved { x: h, stats }))
-        }
-        Device::Gpu(gpu) => gpu::forward(cx, gpu, &x, Some(r), p),
+        Device::Gpu(gpu) => gpu::forward(cx, gpu, x, p),
     }
 }
 
@@ -107,7 +83,7 @@ pub fn backward(
     backward_of(cx, saved, dy, None, p, grads)
 }
 
-/// [`backward`] plus `dres`: the gradient of h = x + r, of which y = LN(h) is one user and `dres` is the gradient of all others.
+/// [`backward`] plus `dres`, the gradient of x by the residual connection around the norm and what follows it.
 ///
 /// # Errors
 /// As [`backward`]; also when dres is not of the size of dy.

@@ -117,9 +117,7 @@ pub fn down<const N: usize>(cx: &Cx, x: &Tensor, ps: [&LoraLinear; N], route: &R
 /// What [`norm_down`] returns.
 #[derive(Debug)]
 pub struct Normed<const N: usize> {
-    /// x + r; x itself without r.
-    pub h: Tensor,
-    /// LN(h), which the linears take.
+    /// LN(x), which the linears take.
     pub y: Tensor,
     /// What the backward of the LayerNorm needs.
     pub saved: layernorm::Saved,
@@ -127,31 +125,24 @@ pub struct Normed<const N: usize> {
     pub downs: [Down; N],
 }
 
-/// h = x + r or x, y = LN(h), and the low-rank sides of `ps` for y.
+/// y = LN(x), and the low-rank sides of `ps` for y.
 ///
 /// # Errors
-/// Those of [`layernorm::forward_residual`] and [`forward`].
+/// Those of [`layernorm::forward`] and [`forward`].
 pub fn norm_down<const N: usize>(
     cx: &Cx,
-    x: Tensor,
-    r: Option<&Tensor>,
+    x: &Tensor,
     norm: &LayerNorm,
     ps: [&LoraLinear; N],
     route: &Route,
 ) -> Result<Normed<N>> {
-    check_all(&x, &ps, route)?;
+    check_all(x, &ps, route)?;
     if let Device::Gpu(gpu) = &cx.device
-        && let Some((down, lows)) = low::lows_of_norm(cx, gpu, (x.clone(), r), norm, &ps, route)?
+        && let Some((down, lows)) = low::lows_of_norm(cx, gpu, x, norm, &ps, route)?
     {
-        return Ok(Normed { h: down.h, y: down.y, saved: down.saved, downs: downs(lows) });
+        return Ok(Normed { y: down.y, saved: down.saved, downs: downs(lows) });
     }
-    let (h, y, saved) = match r {
-        Some(r) => layernorm::forward_residual(cx, x, r, norm)?,
-        None => {
-            let (y, saved) = layernorm::forward(cx, &x, norm)?;
-            (x, y, saved)
-        }
-    };
+    let (y, saved) = layernorm::forward(cx, x, norm)?;
     let downs = down(cx, &y, ps, route)?;
-    Ok(Normed { h, y, saved, downs })
+    Ok(Normed { y, saved, downs })
 }

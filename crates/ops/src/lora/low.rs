@@ -260,7 +260,7 @@ pub(super) fn lows(cx: &Cx, gpu: &Gpu, x: &Tensor, ps: &[&LoraLinear], route: &R
 pub(super) fn lows_of_norm(
     cx: &Cx,
     gpu: &Gpu,
-    (x, r): (Tensor, Option<&Tensor>),
+    x: &Tensor,
     norm: &LayerNorm,
     ps: &[&LoraLinear],
     route: &Route,
@@ -271,7 +271,7 @@ pub(super) fn lows_of_norm(
         return Ok(None);
     }
     let Some(stack) = Stack::new(cx, gpu, ps, route, rows)? else { return Ok(None) };
-    let down = layernorm::forward_lora_down(cx, x, r, norm, &stack.a)?;
+    let down = layernorm::forward_lora_down(cx, x, norm, &stack.a)?;
     let mut launch = gpu.launch("lora_select_bf16")?;
     let threads = launch.spec().tile[0];
     let total = stack.a.shape().rows();
