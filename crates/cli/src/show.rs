@@ -102,7 +102,7 @@ pub fn svg(shown: &[Shown]) -> String {
 }
 
 /// `text` as XML 1.0 can hold it: most control characters may not stand in a document, in whatever form.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let allowed =
         |c: char| matches!(c, '\t' | '\n' | '\r') || !(c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}'));
     let text: String =

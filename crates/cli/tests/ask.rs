@@ -93,3 +93,22 @@ fn help_teaches_by_groups() {
         assert!(help.contains(part), "no `{part}` in\n{help}");
     }
 }
+
+/// Where the model looks is drawn for each answer, and is not in the way of the answer.
+#[test]
+fn a_look_is_drawn_for_each_answer() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("new/looks");
+    assert_eq!(ask(&["--look", s(&dir)]), ask(&[]));
+    let svg = std::fs::read_to_string(dir.join("look-1.svg")).unwrap();
+    assert!(
+        svg.contains(COLOR) && svg.contains("data:image/png;base64,") && svg.contains("<title>"),
+        "{svg}"
+    );
+    assert!(svg.contains(&format!(">{}</text>", ask(&[]).trim())), "the token is named");
+    ask(&["--look", s(&dir), "--beams", "2", "--answers", "2"]);
+    assert!(dir.join("look-2.svg").exists());
+    let file = s(&dir).to_owned() + "/look-1.svg";
+    let picture = top().join("picture.png");
+    refuses(["ask", s(&picture), COLOR, "--look", &file], &["look-1.svg"]);
+}

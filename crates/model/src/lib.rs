@@ -10,6 +10,7 @@ mod error;
 mod generate;
 mod json;
 mod load;
+mod look;
 mod lora;
 mod loss;
 mod memory;

@@ -5,7 +5,7 @@ use std::path::Path;
 use pheye_image::{Preprocess, Rgb8, Tiles};
 use pheye_model::{Config, GenerationConfig, Hooks, OnToken, Options, Pheye, stack};
 use pheye_ops::Cx;
-use pheye_tensor::{Device, ParamTable};
+use pheye_tensor::{Device, ParamTable, Tensor};
 use pheye_text::{TextStream, Tokenizer, Until, find_stop};
 
 use crate::{Located, Result};
@@ -26,6 +26,21 @@ pub struct Answer {
     pub text: String,
     /// The tokens as generated.
     pub ids: Vec<u32>,
+}
+
+/// Images as the language model reads them: encoded once, for any number of questions.
+#[derive(Debug)]
+pub struct Seen {
+    kvs: Vec<Option<Tensor>>,
+}
+
+/// A token of an answer, and where the model looked when it chose it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Look {
+    /// The token's text.
+    pub text: String,
+    /// Shares of the cross-attention, which sum to 1: on the whole image, then on each tile, column by column.
+    pub views: Vec<f32>,
 }
 
 /// Sees a piece of text by which answer `.0` grows.
@@ -97,18 +112,71 @@ impl Assistant {
         how: &GenerationConfig,
         on_text: Option<&mut OnText>,
     ) -> Result<Vec<Answer>> {
+        // Before the pictures are encoded: it takes long.
+        how.validate()?;
+        self.prompts(questions)?;
+        self.ask_seen(cx, &self.see(cx, pictures)?, questions, about, how, on_text)
+    }
+
+    /// Encodes images, for [`Assistant::ask_seen`] and [`Assistant::look`].
+    ///
+    /// # Errors
+    /// Pixels of another model, and no memory left.
+    pub fn see(&self, cx: &Cx, pictures: &[&Tiles]) -> Result<Seen> {
+        let parts: Vec<_> = pictures.iter().map(|p| (&p.global[..], &p.local[..])).collect();
+        let pixels = stack(self.model.config().vision.image_size, &parts)?;
+        let media = self.model.encode(cx, &pixels, pictures.len())?;
+        Ok(Seen { kvs: self.model.cross_kv(cx, &media)? })
+    }
+
+    fn prompts(&self, questions: &[&str]) -> Result<Vec<Vec<u32>>> {
+        questions.iter().map(|q| self.prompt(q)).collect()
+    }
+
+    /// Where the model looks as it gives `answer` to a question about image `picture` of those seen: one [`Look`] for each
+    /// token of the answer. It costs one pass of the language model over question and answer.
+    ///
+    /// # Errors
+    /// As [`Assistant::ask`].
+    pub fn look(
+        &self,
+        cx: &Cx,
+        seen: &Seen,
+        picture: usize,
+        question: &str,
+        answer: &Answer,
+    ) -> Result<Vec<Look>> {
+        let mut ids = self.prompt(question)?;
+        let first = ids.len();
+        ids.extend(&answer.ids);
+        let views = self.model.attention_by_view(cx, &seen.kvs, picture, &ids)?;
+        let mut looks = Vec::new();
+        for (i, &id) in answer.ids.iter().enumerate().filter(|(_, id)| **id != self.tokenizer.end_token()) {
+            // The step that reads the token before chooses this one.
+            let views = views.get((first + i).saturating_sub(1)).cloned().unwrap_or_default();
+            looks.push(Look { text: self.tokenizer.decode(&[id])?, views });
+        }
+        Ok(looks)
+    }
+
+    /// [`Assistant::ask`] about images that [`Assistant::see`] has encoded.
+    ///
+    /// # Errors
+    /// As [`Assistant::ask`].
+    pub fn ask_seen(
+        &self,
+        cx: &Cx,
+        Seen { kvs }: &Seen,
+        questions: &[&str],
+        about: &[usize],
+        how: &GenerationConfig,
+        on_text: Option<&mut OnText>,
+    ) -> Result<Vec<Answer>> {
         let mut how = how.clone();
         if how.eos_token_id.is_empty() {
             how.eos_token_id.push(self.tokenizer.end_token());
         }
-        // Before the pictures are encoded: it takes long.
-        how.validate()?;
-        let prompts = questions.iter().map(|q| self.prompt(q)).collect::<Result<Vec<_>>>()?;
-        let parts: Vec<_> = pictures.iter().map(|p| (&p.global[..], &p.local[..])).collect();
-        let pixels = stack(self.model.config().vision.image_size, &parts)?;
-        let media = self.model.encode(cx, &pixels, pictures.len())?;
-        let kvs = self.model.cross_kv(cx, &media)?;
-
+        let prompts = self.prompts(questions)?;
         let mut live = on_text.map(|on_text| Live::new(self, &how, on_text, questions.len()));
         let mut on_token = live.as_mut().map(|live| |i: usize, id: u32| live.token(i, id));
         let stops = &how.stop_strings;
@@ -118,7 +186,7 @@ impl Assistant {
         };
         let on_token = on_token.as_mut().map(|f| f as &mut OnToken);
         let hooks = Hooks { on_token, ends: Some(&mut ends) };
-        let ids = self.model.generate(cx, &kvs, &prompts, about, &how, hooks)?;
+        let ids = self.model.generate(cx, kvs, &prompts, about, &how, hooks)?;
         if let Some(live) = live {
             live.finish()?;
         }

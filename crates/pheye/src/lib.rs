@@ -31,7 +31,7 @@ pub mod hub;
 mod located;
 
 #[cfg(feature = "ask")]
-pub use ask::{Answer, Assistant, OnText};
+pub use ask::{Answer, Assistant, Look, OnText, Seen};
 #[cfg(feature = "ask")]
 pub use encode::encoder;
 pub use error::{Error, Result};

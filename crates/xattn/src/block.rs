@@ -133,6 +133,24 @@ impl Block {
         Ok((y, Saved { norm, to_q, attention, to_out, ff_norm, fc1, act, fc2 }))
     }
 
+    /// How much of the attention of each row of x falls on the keys between one of `segments` and the next, for each head:
+    /// [heads, rows, segments − 1] f32. The segments are counted from the first key of a span.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, segments that do not ascend, and no memory left.
+    pub fn attention_sums(
+        &self,
+        cx: &Cx,
+        x: &Tensor,
+        kv: &Tensor,
+        spans: &[Span],
+        segments: &[usize],
+    ) -> Result<Tensor> {
+        let (h, _) = layernorm::forward(cx, x, &self.norm)?;
+        let (q, _) = linear::forward(cx, &h, &self.to_q)?;
+        attention::segment_sums(cx, &q, Kv::Fused(kv), spans, &self.heads, segments)
+    }
+
     /// (dx, dkv) of dy; gradients of trained parameters are added to `grads`.
     ///
     /// # Errors

@@ -1,17 +1,19 @@
 //! `pheye ask`: pictures and questions in, answers out.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use pheye::image::DecodeOptions;
+use pheye::weights::atomic_write;
 use rayon::prelude::*;
 
 use super::generation::GenerationArgs;
 use super::{DeviceArg, ModelArg};
-use crate::out::{self, say};
+use crate::look;
+use crate::out::{self, note, say};
 
 /// Ask questions about pictures
 ///
@@ -46,6 +48,10 @@ pub struct Args {
     /// Take the picture as stored, whatever orientation its EXIF data asks for (as the released code does)
     #[arg(long)]
     ignore_orientation: bool,
+    /// Draw where the model looks for each word of its answers: DIR/look-1.svg for the first answer, and so on. It shows the
+    /// share of the cross-attention on each tile, the mean over all heads and blocks; for models that see tiles
+    #[arg(long, value_name = "DIR")]
+    look: Option<PathBuf>,
     /// Print JSON, an object a line for each answer
     #[arg(long)]
     json: bool,
@@ -77,11 +83,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     // Side by side; before the model, which may take a while to load, so that a file that is no picture is told at once.
     let pictures: Vec<_> = files.par_iter().map(|f| pheye::image::open(f, &decode)).collect();
     let pictures = pictures.into_iter().collect::<Result<Vec<_>, _>>()?;
+    how.validate()?;
     let cx = args.device.open()?;
     let mut assistant = args.model.load(&cx)?;
     assistant.move_to(&cx.device)?;
     let preprocess = assistant.preprocess();
-    let tiles: Vec<_> = pictures.into_par_iter().map(|p| preprocess.pixels(&p)).collect();
+    if let Some(dir) = &args.look {
+        ensure!(
+            preprocess.level > 1,
+            "--look needs a model that sees tiles; this one sees the whole picture alone"
+        );
+        std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be made", dir.display()))?;
+    }
+    let tiles: Vec<_> = pictures.par_iter().map(|p| preprocess.pixels(p)).collect();
     let tiles: Vec<_> = tiles.iter().collect();
 
     // A person at a terminal sees the answer grow; a program gets it whole, and so do answers that come side by side.
@@ -94,7 +108,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         out::write(format_args!("{piece}"));
     };
     let on_text = live.then_some(&mut on_text as &mut pheye::OnText);
-    let answers = assistant.ask(&cx, &tiles, &questions, &about, &how, on_text)?;
+    questions.iter().try_for_each(|question| assistant.prompt(question).map(drop))?;
+    let seen = assistant.see(&cx, &tiles)?;
+    let answers = assistant.ask_seen(&cx, &seen, &questions, &about, &how, on_text)?;
+    if let Some(dir) = &args.look {
+        for (i, answer) in answers.iter().enumerate() {
+            let question = i / how.num_return_sequences;
+            let looks = assistant.look(&cx, &seen, about[question], questions[question], answer)?;
+            let svg = look::svg(&pictures[about[question]], questions[question], &looks, preprocess.level)?;
+            let file = dir.join(format!("look-{}.svg", i + 1));
+            atomic_write(&file, |out| out.write_all(svg.as_bytes()))?;
+            note!("{}: where the model looked", file.display());
+        }
+    }
     if live {
         say!("");
         return Ok(ExitCode::SUCCESS);

@@ -1,0 +1,40 @@
+//! Where tokens look: shares that sum to 1 and follow the views wherever their rows are.
+
+mod common;
+
+use common::{VOCAB, config, ids, lively, pixels};
+use pheye_ops::Cx;
+use pheye_tensor::Tensor;
+
+#[test]
+fn shares_follow_the_views() {
+    let (config, cx) = (config(), Cx::cpu());
+    let model = lively(&config);
+    let media = model.encode(&cx, &pixels(&config, 3, 4), 3).unwrap();
+    let (tokens, views) = (config.vision.tokens(), 1 + config.connector.local_tiles());
+    assert!(views > 2);
+    let text = ids(2, 9, VOCAB);
+    let look = |media: &Tensor, picture: usize| {
+        let kvs = model.cross_kv(&cx, media).unwrap();
+        model.attention_by_view(&cx, &kvs, picture, &text).unwrap()
+    };
+    let shares = look(&media, 1);
+    assert_eq!((shares.len(), shares[0].len()), (text.len(), views));
+    for row in &shares {
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5 && row.iter().all(|s| *s > 0.0), "{row:?}");
+    }
+    assert_ne!(shares, look(&media, 2));
+
+    // Cross-attention does not know the order of its keys: exchanged views take their shares along.
+    let d = media.shape().cols();
+    let mut values = media.to_vec_f32().unwrap();
+    let (one, two) = (views * tokens * d + tokens * d, views * tokens * d + 2 * tokens * d);
+    for i in 0..tokens * d {
+        values.swap(one + i, two + i);
+    }
+    let exchanged = look(&Tensor::from_f32(media.shape(), &values).unwrap(), 1);
+    for (a, b) in shares.iter().zip(&exchanged) {
+        let close = |x: f32, y: f32| (x - y).abs() < 1e-5;
+        assert!(close(a[1], b[2]) && close(a[2], b[1]) && close(a[0], b[0]), "{a:?} {b:?}");
+    }
+}
