@@ -8,6 +8,7 @@ mod golden;
 mod kernels;
 mod model;
 mod nano_tokenizer;
+mod tidy;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +32,12 @@ const CHORES: &[Chore] = &[
         golden::generate,
     ),
     ("kernels", "[--check] [ARCHS]", "compile the CUDA kernels and print what each uses", kernels::run),
+    (
+        "tidy",
+        "",
+        "check what the repository promises of itself: floors, file sizes, kernels and tests, links",
+        tidy::run,
+    ),
     (
         "bench",
         "[--device cpu|cuda] [--peers] [--rounds N] [--family F] [--write]",

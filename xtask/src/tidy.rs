@@ -1,0 +1,263 @@
+//! The invariants of the repository that a program can check: `cargo xtask tidy`, and a test that runs with all others.
+//!
+//! Each rule returns its faults, a line each, so that one run names all of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// The floors of crates, from the lowest. A crate depends on crates of lower floors only.
+const FLOORS: &[&[&str]] = &[
+    &["files", "emulator", "kernel-build"],
+    &["kernels", "cpu", "image", "text", "hub"],
+    &["planted", "tensor"],
+    &["ops", "weights", "testkit"],
+    &["vit", "phi", "xattn"],
+    &["model", "data", "optim"],
+    &["train", "eval"],
+    &["pheye"],
+    &["cli"],
+];
+
+/// Lines of a source file at most.
+const LINES: usize = 500;
+
+/// The test of each `.cu`, under `crates/ops/tests`, and its bench, under `benches`. A kernel that another one needs has the
+/// bench of that one.
+const KERNELS: &[(&str, &str, &str)] = &[
+    ("adamw", "emulator_adamw", "adamw"),
+    ("argmax", "emulator_argmax", "none: a few microseconds once a token"),
+    ("attention_bwd", "emulator_attention", "attention"),
+    ("attention_bwd_short", "emulator_attention", "attention"),
+    ("attention_fwd", "emulator_attention", "attention"),
+    ("attention_sums", "emulator_attention", "none: for looking at a model, not for running it"),
+    ("contrastive", "emulator_contrastive", "none: pretraining of the nano tower alone"),
+    ("cross_entropy", "emulator_cross_entropy", "cross_entropy"),
+    ("elementwise", "emulator_elementwise", "none: residuals are in epilogues, casts at the edges"),
+    ("fused/layernorm_lora", "emulator_layernorm", "rowwise"),
+    ("fused/lora_down", "emulator_lora", "linear"),
+    ("fused/lora_grad", "emulator_lora", "linear"),
+    ("fused/lora_pack", "emulator_lora", "linear"),
+    ("gelu", "emulator_elementwise", "rowwise"),
+    ("gemm_nn", "emulator_linear", "linear"),
+    ("gemm_nt", "emulator_linear", "linear"),
+    ("gemm_reduce", "emulator_linear", "linear"),
+    ("gemm_thin", "emulator_linear", "linear"),
+    ("gemm_tn", "emulator_linear", "linear"),
+    ("layernorm", "emulator_layernorm", "rowwise"),
+    ("patch", "emulator_patch_embed", "none: once an image, under 1 % of its encoding"),
+    ("pool", "emulator_rows", "none: pretraining of the nano tower alone"),
+    ("rotary", "emulator_rows", "none: under 1 % of a layer"),
+    ("rows", "emulator_rows", "none: copies"),
+    ("tile_embed", "emulator_rows", "none: once an image"),
+];
+
+/// Checks every rule.
+pub fn run(_: &[String]) -> Result<()> {
+    let root = fs::canonicalize(crate::root()).context("the root of the repository")?;
+    let rules: [(&str, fn(&Path) -> Result<Vec<String>>); 5] = [
+        ("crates depend on lower floors only", floors),
+        ("source files are short and say what they are", sources),
+        ("libraries do not print, and forbid unsafe code where they need none", lints),
+        ("kernels are tested and timed", kernels),
+        ("links in documents lead somewhere", links),
+    ];
+    let mut faults = 0;
+    for (rule, check) in rules {
+        let found = check(&root)?;
+        println!("{:<70} {}", rule, if found.is_empty() { "ok" } else { "BROKEN" });
+        found.iter().for_each(|fault| println!("  {fault}"));
+        faults += found.len();
+    }
+    ensure!(faults == 0, "{faults} faults");
+    Ok(())
+}
+
+/// All files under `dir` with one of `endings`, without build folders.
+fn files(dir: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            found.extend(files(&path, endings)?);
+        } else if endings.iter().any(|ending| path.extension().is_some_and(|e| e == *ending)) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn shown(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).unwrap_or(path).display().to_string()
+}
+
+fn floors(root: &Path) -> Result<Vec<String>> {
+    let floor = |name: &str| FLOORS.iter().position(|floor| floor.contains(&name));
+    let mut faults = Vec::new();
+    let mut manifests = vec![("kernels".to_owned(), root.join("Cargo.toml"))];
+    for entry in fs::read_dir(root.join("crates"))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.join("Cargo.toml").exists() {
+            manifests.push((name, path.join("Cargo.toml")));
+        }
+    }
+    for (name, manifest) in manifests {
+        let Some(own) = floor(&name) else {
+            faults.push(format!("crates/{name} has no floor; give it one in xtask/src/tidy.rs"));
+            continue;
+        };
+        let text = fs::read_to_string(&manifest)?;
+        let mut in_dependencies = false;
+        for line in text.lines() {
+            if line.starts_with('[') {
+                in_dependencies = line == "[dependencies]" || line == "[build-dependencies]";
+            }
+            let of = line.strip_prefix("pheye").filter(|_| in_dependencies);
+            let Some(of) = of.and_then(|rest| rest.split(['.', ' ', '=']).next()) else { continue };
+            let other = of.strip_prefix('-').unwrap_or("pheye");
+            if floor(other).is_none_or(|floor| floor >= own) {
+                faults.push(format!("{name} depends on {other}, which is not on a lower floor"));
+            }
+        }
+    }
+    Ok(faults)
+}
+
+fn sources(root: &Path) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for dir in ["crates", "kernels", "xtask", "tests", "benches", "fuzz", "examples"] {
+        for path in files(&root.join(dir), &["rs", "cu", "cuh"])? {
+            let text = fs::read_to_string(&path)?;
+            let (name, lines) = (shown(root, &path), text.lines().count());
+            if lines > LINES {
+                faults.push(format!("{name} has {lines} lines, more than {LINES}"));
+            }
+            let first = text.lines().next().unwrap_or("");
+            let rust = path.extension().is_some_and(|ending| ending == "rs");
+            // One line each, which the file's name says.
+            let trivial = lines <= 5;
+            if !first.starts_with(if rust { "//!" } else { "//" }) && !trivial {
+                faults.push(format!("{name} does not begin by saying what it is"));
+            }
+        }
+    }
+    Ok(faults)
+}
+
+/// Crates whose libraries use `unsafe`.
+const UNSAFE: [&str; 5] = ["cpu", "emulator", "kernels", "planted", "weights"];
+/// Crates whose libraries may print: what a build script says, and tests.
+const PRINTS: [&str; 3] = ["kernel-build", "planted", "testkit"];
+
+fn lints(root: &Path) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    let mut check = |name: &str, path: PathBuf| -> Result<()> {
+        let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
+        if !UNSAFE.contains(&name) && !text.contains("#![forbid(unsafe_code)]") {
+            faults.push(format!("the library {name} does not forbid unsafe code"));
+        }
+        if !PRINTS.contains(&name) && !text.contains("#![deny(clippy::print_stdout, clippy::print_stderr)]") {
+            faults.push(format!("the library {name} does not deny printing"));
+        }
+        Ok(())
+    };
+    check("kernels", root.join("crates/kernels/lib.rs"))?;
+    for entry in fs::read_dir(root.join("crates"))? {
+        let path = entry?.path();
+        check(&path.file_name().unwrap_or_default().to_string_lossy(), path.join("src/lib.rs"))?;
+    }
+    Ok(faults)
+}
+
+fn kernels(root: &Path) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    let table: BTreeMap<_, _> =
+        KERNELS.iter().map(|(kernel, test, bench)| (*kernel, (test, bench))).collect();
+    let dir = root.join("kernels");
+    let sources = files(&dir, &["cu"])?;
+    let ops: String = files(&root.join("crates/ops/src"), &["rs"])?
+        .iter()
+        .map(fs::read_to_string)
+        .collect::<std::io::Result<_>>()?;
+    for path in &sources {
+        let name = shown(&dir, path).trim_end_matches(".cu").to_owned();
+        let Some((test, bench)) = table.get(name.as_str()) else {
+            faults
+                .push(format!("kernels/{name}.cu has no row in xtask/src/tidy.rs: which test, which bench?"));
+            continue;
+        };
+        if !root.join(format!("crates/ops/tests/{test}.rs")).exists() {
+            faults.push(format!("kernels/{name}.cu: there is no test crates/ops/tests/{test}.rs"));
+        }
+        if !bench.starts_with("none: ") && !root.join(format!("benches/{bench}.rs")).exists() {
+            faults.push(format!("kernels/{name}.cu: there is no bench benches/{bench}.rs"));
+        }
+        // Names put together by macros are not seen here.
+        let text = fs::read_to_string(path)?;
+        for line in text.lines() {
+            let declared = line.strip_prefix("KERNEL(").or_else(|| line.strip_prefix("GEMM_KERNEL("));
+            let Some((kernel, _)) = declared.and_then(|rest| rest.split_once(',')) else { continue };
+            if !ops.contains(&format!("\"{kernel}\"")) {
+                faults.push(format!("kernels/{name}.cu: no operation launches {kernel}"));
+            }
+        }
+    }
+    for (kernel, ..) in KERNELS {
+        if !sources.iter().any(|path| shown(&dir, path) == format!("{kernel}.cu")) {
+            faults.push(format!("there is no kernels/{kernel}.cu any more"));
+        }
+    }
+    Ok(faults)
+}
+
+fn links(root: &Path) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for path in files(root, &["md"])? {
+        let text = fs::read_to_string(&path)?;
+        for (at, _) in text.match_indices("](") {
+            let Some((target, _)) = text[at + 2..].split_once(')') else { continue };
+            if target.contains("://") || target.starts_with("mailto:") || target.contains('\n') {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let to = match file {
+                "" => path.clone(),
+                file => path.with_file_name(file),
+            };
+            let known = to.exists()
+                && (anchor.is_empty()
+                    || to.is_dir()
+                    || headings(&fs::read_to_string(&to)?).contains(&anchor.to_owned()));
+            if !known {
+                faults.push(format!("{}: the link {target} leads nowhere", shown(root, &path)));
+            }
+        }
+    }
+    Ok(faults)
+}
+
+/// The anchors of a Markdown file's headings: in lower case, spaces as hyphens, other signs left out.
+fn headings(text: &str) -> Vec<String> {
+    let heading =
+        |line: &str| line.starts_with('#').then(|| line.trim_start_matches('#').trim().to_lowercase());
+    let anchor = |heading: String| -> String {
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    text.lines().filter_map(heading).map(anchor).collect()
+}
+
+#[test]
+fn the_repository_is_tidy() {
+    run(&[]).unwrap();
+}
+
+#[test]
+fn headings_become_anchors() {
+    assert_eq!(headings("# A title\ntext\n## What, and `why`?\n"), ["a-title", "what-and-why"]);
+}
