@@ -52,7 +52,7 @@ fn opening_says_what_is_missing_and_what_to_do() {
     };
     let text = message.to_string();
     let advice = match message {
-        Error::NoDriver => "`--device cpu`",
+        Error::NoDriver => "libcuda cannot be loaded",
         Error::NoKernels { .. } => "this build has no GPU kernels",
         Error::NoDevice { .. } => "the driver sees 0 GPUs",
         Error::OldDriver { .. } => "install a newer driver",

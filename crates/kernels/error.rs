@@ -1,11 +1,11 @@
+//! What can go wrong on a GPU, each error with the device, kernel or file that it is about.
+
 /// What can go wrong on a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The program was built without a launcher for this device.
-    #[error(
-        "device `{device}` was asked for, but this build has no GPU kernels ({reason}); use `--device cpu`"
-    )]
+    #[error("device `{device}` was asked for, but this build has no GPU kernels ({reason})")]
     NoKernels {
         /// The device as named by the caller.
         device: String,
@@ -18,7 +18,7 @@ pub enum Error {
     )]
     Name(String),
     /// The driver's library is not there.
-    #[error("no NVIDIA driver was found (libcuda cannot be loaded); install one, or use `--device cpu`")]
+    #[error("no NVIDIA driver was found (libcuda cannot be loaded)")]
     NoDriver,
     /// There are fewer devices.
     #[error("device `cuda:{index}` was asked for, but the driver sees {count} GPUs")]
@@ -113,10 +113,7 @@ pub enum Error {
         found: usize,
     },
     /// The device has too little memory left.
-    #[error(
-        "out of GPU memory: {wanted} bytes more are needed, {free} of {total} are free; try a smaller micro-batch, \
-         a higher recompute level, or a lower image level"
-    )]
+    #[error("out of GPU memory: {wanted} bytes more are needed, {free} of {total} are free")]
     OutOfMemory {
         /// Bytes asked for.
         wanted: u64,

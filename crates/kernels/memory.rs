@@ -1,3 +1,5 @@
+//! Memory of a GPU, and the regions of it that launches name; a region keeps its memory alive.
+
 use std::fmt;
 use std::sync::{Arc, Weak};
 

@@ -11,6 +11,7 @@ use std::fmt::Arguments;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::process::exit;
 
+use pheye::tensor::GpuError;
 use pheye_files::printable;
 
 /// Exit code where the reader of standard output is gone: that of a program which the signal SIGPIPE (13) ended.
@@ -66,7 +67,34 @@ pub fn to_stderr(text: Arguments) {
     let _ = writeln!(stderr(), "{}", printable(&text.to_string()));
 }
 
-/// Says why a command failed.
+/// Says why a command failed, and what may help.
 pub fn failed(error: &anyhow::Error) {
     note!("error: {}", pheye_files::chain(error.as_ref()));
+    if let Some(hint) = error.chain().find_map(gpu).and_then(hint) {
+        note!("hint: {hint}");
+    }
+}
+
+/// The GPU's error in this one, if it is one.
+fn gpu<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a GpuError> {
+    let facade = || error.downcast_ref::<pheye::Error>()?.gpu();
+    let train = || error.downcast_ref::<pheye::train::Error>()?.gpu();
+    let model = || error.downcast_ref::<pheye::model::Error>()?.gpu();
+    let ops = || error.downcast_ref::<pheye::ops::Error>()?.gpu();
+    let tensor = || error.downcast_ref::<pheye::tensor::Error>()?.gpu();
+    error.downcast_ref().or_else(facade).or_else(train).or_else(model).or_else(ops).or_else(tensor)
+}
+
+/// What this command can do about a GPU's error.
+fn hint(error: &GpuError) -> Option<&'static str> {
+    match error {
+        GpuError::NoKernels { .. } | GpuError::NoDriver | GpuError::NoDevice { .. } => {
+            Some("`--device cpu` runs without a GPU")
+        }
+        GpuError::OutOfMemory { .. } => Some(
+            "training takes less memory with a smaller `train.batch` (and more `train.accumulation`), a higher \
+             `train.recompute`, or a model of a lower image level",
+        ),
+        _ => None,
+    }
 }

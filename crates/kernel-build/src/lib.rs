@@ -26,6 +26,8 @@
 //! The program `pheye-kernel-build` of this crate prints what nvcc makes of each kernel: registers, shared memory, spills,
 //! occupancy.
 
+#![forbid(unsafe_code)]
+
 mod cuda;
 mod elf;
 mod emulator;

@@ -77,7 +77,7 @@ pub fn scale(cx: &Cx, mut a: Tensor, s: f32) -> Result<Tensor> {
 
 fn add_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, b: &Tensor) -> Result<Tensor> {
     let (dtype, n) = (a.dtype(), a.shape().elements());
-    let mut l = gpu.launch(by_dtype(dtype, "add_fwd_bf16", "add_fwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "add_fwd_bf16", "add_fwd_f32")?)?;
     let b = l.read(typed(b, dtype)?);
     let (from, to, y) = if a.is_sole_view() {
         let both = l.update(a.region()?);
@@ -93,7 +93,7 @@ fn add_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, b: &Tensor) -> Result<Tensor> {
 
 fn scale_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, s: f32) -> Result<Tensor> {
     let (dtype, n) = (a.dtype(), a.shape().elements());
-    let mut l = gpu.launch(by_dtype(dtype, "scale_fwd_bf16", "scale_fwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "scale_fwd_bf16", "scale_fwd_f32")?)?;
     let (from, to, y) = if a.is_sole_view() {
         let both = l.update(a.region()?);
         (both.input(), both, a)

@@ -41,7 +41,7 @@ pub fn forward(cx: &Cx, x: &Tensor) -> Result<Vec<u32>> {
 /// # Errors
 /// Those of the launch.
 pub fn launch(gpu: &Gpu, x: &Tensor, ids: Region) -> Result<()> {
-    let mut l = gpu.launch(by_dtype(x.dtype(), "argmax_fwd_bf16", "argmax_fwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(x.dtype(), "argmax_fwd_bf16", "argmax_fwd_f32")?)?;
     let cols = x.shape().cols() as i32;
     let p = Choice { x: l.read(x.region()?), ids: l.write(ids), values: Out::NULL, cols, k: 1 };
     Ok(l.run([x.shape().rows(), 1, 1], &p)?)

@@ -1,3 +1,5 @@
+//! What every operation is given: the device, the arena, small tables in device memory, and recorded work.
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -127,7 +129,7 @@ impl Cx {
         }
     }
 
-    /// `words` on the GPU, for a kernel to read. Kept by content, so that the same rows cost one upload.
+    /// Uploads a table of u32 for a kernel to read. Tables are cached by content, so that equal tables are uploaded once.
     ///
     /// # Errors
     /// When the context is not on a GPU, or it has no memory left.
@@ -145,7 +147,7 @@ impl Cx {
         Ok(region)
     }
 
-    /// A word of 64 bits on the GPU that holds `stream`: which numbers dropout draws.
+    /// Uploads the 64-bit offset `stream` of the random number generator: it decides which numbers dropout draws.
     ///
     /// # Errors
     /// As [`Cx::table`].
@@ -170,8 +172,8 @@ impl Cx {
         Ok(slots.memory[at].region()?)
     }
 
-    /// Does `work`, many operations: on the CPU as one of rayon's threads, so that none of them waits for a thread to wake. A GPU
-    /// is told what to do by the thread that calls.
+    /// Runs `work` inside of rayon's thread pool on the CPU, and on the calling thread for a GPU. Wrap a whole forward pass in it, so
+    /// that each operation does not wait for the pool to wake.
     pub fn pass<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match self.device {
             Device::Cpu => par::inside(work),
@@ -179,10 +181,10 @@ impl Cx {
         }
     }
 
-    /// Does `work`, on a GPU by a recording where there is one of the same launches on the same memory: then a single call
-    /// queues all of them. Tables may differ in content from one time to the next; they belong to the context that `work` is
-    /// given. `work` may run several times over, and must not read results, nor wait for other threads that use the GPU; on the
-    /// CPU it simply runs, as one [`Cx::pass`].
+    /// Runs `work`. On a GPU its launches are recorded (as a CUDA graph) the first time, and later runs with the same launches on the
+    /// same memory replay the recording by a single call. The tables that `work` uploads may differ from run to run; they belong
+    /// to the context that it is given. `work` may be called several times in one run. It must neither read results nor wait for
+    /// other threads that use the GPU. On the CPU this is [`Cx::pass`].
     ///
     /// # Errors
     /// Those of `work`, which are [`pheye_tensor::GpuError::Unsupported`] when it uploads or downloads.

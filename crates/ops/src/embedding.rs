@@ -92,7 +92,7 @@ fn backward_gpu(cx: &Cx, gpu: &Gpu, ids: &[u32], dy: &Tensor, dtable: &Tensor) -
     }
     start.push(order.len() as u32);
     let cols = dtable.shape().cols();
-    let mut l = gpu.launch(by_dtype(dy.dtype(), "rows_add_bwd_bf16", "rows_add_bwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(dy.dtype(), "rows_add_bwd_bf16", "rows_add_bwd_f32")?)?;
     let p = RowsAdd {
         x: l.read(dy.region()?),
         y: l.update(typed(dtable, DType::F32)?),

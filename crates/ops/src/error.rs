@@ -1,3 +1,5 @@
+//! Why an operation did not run.
+
 use pheye_tensor::Shape;
 
 /// `Result` with this crate's [`Error`].
@@ -22,7 +24,7 @@ pub enum Error {
         right: Shape,
     },
     /// An option or an index is out of its range.
-    #[error("{op}: {what} is {value}, allowed is {allowed}")]
+    #[error("{op}: {what} is {value}, expected {allowed}")]
     Range {
         /// The operation.
         op: &'static str,

@@ -74,7 +74,7 @@ pub(crate) fn number(kind: Gelu) -> i32 {
 fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, kind: Gelu) -> Result<Tensor> {
     let (dtype, n) = (x.dtype(), x.shape().elements());
     let y = cx.empty_as(x.shape(), dtype)?;
-    let mut l = gpu.launch(by_dtype(dtype, "gelu_fwd_bf16", "gelu_fwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "gelu_fwd_bf16", "gelu_fwd_f32")?)?;
     let (from, to) = (l.read(x.region()?), l.write(y.region()?));
     let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
     l.run(grid, &GeluFwd { x: from, y: to, n: n as u64, kind: number(kind) })?;
@@ -84,7 +84,7 @@ fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, kind: Gelu) -> Result<Tensor> {
 fn backward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, dy: &Tensor, kind: Gelu) -> Result<Tensor> {
     let (dtype, n) = (dy.dtype(), dy.shape().elements());
     let dx = cx.empty_as(dy.shape(), dtype)?;
-    let mut l = gpu.launch(by_dtype(dtype, "gelu_bwd_bf16", "gelu_bwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "gelu_bwd_bf16", "gelu_bwd_f32")?)?;
     let (dy, x) = (l.read(dy.region()?), l.read(typed(x, dtype)?));
     let p = GeluBwd { dy, x, dx: l.write(dx.region()?), n: n as u64, kind: number(kind) };
     let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];

@@ -84,7 +84,7 @@ fn starts(lengths: &[usize]) -> Vec<u32> {
 fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     let (dtype, cols) = (x.dtype(), x.shape().cols());
     let y = cx.empty_as([lengths.len(), cols], dtype)?;
-    let mut l = gpu.launch(by_dtype(dtype, "pool_fwd_bf16", "pool_fwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "pool_fwd_bf16", "pool_fwd_f32")?)?;
     let p = PoolFwd {
         x: l.read(x.region()?),
         y: l.write(y.region()?),
@@ -101,7 +101,7 @@ fn backward_gpu(cx: &Cx, gpu: &Gpu, dy: &Tensor, lengths: &[usize]) -> Result<Te
     let group: Vec<u32> =
         lengths.iter().enumerate().flat_map(|(g, &n)| std::iter::repeat_n(g as u32, n)).collect();
     let dx = cx.empty_as([group.len(), cols], dtype)?;
-    let mut l = gpu.launch(by_dtype(dtype, "pool_bwd_bf16", "pool_bwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "pool_bwd_bf16", "pool_bwd_f32")?)?;
     let p = PoolBwd {
         dy: l.read(dy.region()?),
         dx: l.write(dx.region()?),

@@ -167,7 +167,7 @@ fn turn_gpu(cx: &Cx, gpu: &Gpu, x: Tensor, positions: &[u32], p: &Rotary, sign: 
         return Ok(x);
     }
     let dtype = x.dtype();
-    let mut l = gpu.launch(by_dtype(dtype, "rotary_fwd_bf16", "rotary_fwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "rotary_fwd_bf16", "rotary_fwd_f32")?)?;
     let angles = cx.upload(&p.tables)?;
     let (position, tables) = (l.read(cx.table(positions)?), l.read(angles.region()?));
     let (from, to, y) = if x.is_sole_view() {

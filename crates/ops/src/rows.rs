@@ -137,7 +137,7 @@ pub(crate) struct Move<'a> {
 
 pub(crate) fn move_gpu(gpu: &Gpu, m: Move) -> Result<()> {
     let (dtype, cols) = (m.x.dtype(), m.x.shape().cols());
-    let mut l = gpu.launch(by_dtype(dtype, "rows_move_bf16", "rows_move_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "rows_move_bf16", "rows_move_f32")?)?;
     let y = typed(m.y, dtype)?;
     let p = RowsMove {
         x: l.read(m.x.region()?),

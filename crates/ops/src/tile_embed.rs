@@ -121,7 +121,7 @@ fn forward_gpu(
     let dtype = global.dtype();
     let (b, n, d) = (global.shape().dims()[0], global.shape().dims()[1], global.shape().cols());
     let (rows, tiles) = (media.shape().rows(), local.map_or(0, |l| l.shape().rows() / (b * n).max(1)));
-    let mut l = gpu.launch(by_dtype(dtype, "tile_embed_fwd_bf16", "tile_embed_fwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "tile_embed_fwd_bf16", "tile_embed_fwd_f32")?)?;
     let p = TileEmbedFwd {
         global: l.read(global.region()?),
         local: read_optional(&mut l, local, dtype)?,
@@ -147,7 +147,7 @@ fn backward_gpu(
 ) -> Result<()> {
     let (dtype, views) = (dmedia.dtype(), 1 + tiles);
     let (b, n, d) = (out[0].shape().dims()[0], out[0].shape().dims()[1], out[0].shape().cols());
-    let mut l = gpu.launch(by_dtype(dtype, "tile_embed_bwd_bf16", "tile_embed_bwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "tile_embed_bwd_bf16", "tile_embed_bwd_f32")?)?;
     let [columns, rows, _] = l.spec().tile;
     let pieces = n.div_ceil(rows);
     let partial = dtable.map(|_| cx.empty_f32([b * pieces, views * d])).transpose()?;

@@ -49,7 +49,7 @@ pub fn forward(cx: &Cx, x: &Tensor, k: usize) -> Result<TopK> {
 fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, k: usize) -> Result<TopK> {
     let (rows, cols) = (x.shape().rows(), x.shape().cols());
     let (ids, values) = (cx.empty_f32([rows, k])?, cx.empty_f32([rows, k])?);
-    let mut l = gpu.launch(by_dtype(x.dtype(), "topk_fwd_bf16", "topk_fwd_f32"))?;
+    let mut l = gpu.launch(by_dtype(x.dtype(), "topk_fwd_bf16", "topk_fwd_f32")?)?;
     let p = Choice {
         x: l.read(x.region()?),
         ids: l.write(ids.region()?),

@@ -180,19 +180,19 @@ fn misfits_are_refused_by_name() {
     assert_eq!(says(e), "gelu: dy [1] does not fit x [2, 6]");
     let p = Rotary::new(1, 6, 4, 10000.0, 8);
     let e = rotary::forward(&cx, x.clone(), &[0, 8], &p).unwrap_err();
-    assert_eq!(says(e), "rotary: position is 8, allowed is 0..8");
+    assert_eq!(says(e), "rotary: position is 8, expected 0..8");
     assert!(matches!(rotary::forward(&cx, x.clone(), &[0], &p), Err(Error::Shapes { op: "rotary", .. })));
     let e = embedding::forward(&cx, &[0, 9], &head.weight).unwrap_err();
-    assert_eq!(says(e), "embedding: id is 9, allowed is 0..9");
+    assert_eq!(says(e), "embedding: id is 9, expected 0..9");
     let run = |targets: &[i64]| cross_entropy::run(&cx, &x, &head, targets, false, None).unwrap_err();
     for bad in [9, -1, -101, i64::MAX] {
-        assert_eq!(says(run(&[0, bad])), format!("cross_entropy: target is {bad}, allowed is 0..9 and -100"));
+        assert_eq!(says(run(&[0, bad])), format!("cross_entropy: target is {bad}, expected 0..9 and -100"));
     }
     assert_eq!(says(run(&[0])), "cross_entropy: x [2, 6] does not fit targets [1]");
     let contrast = |texts: &Tensor, labels: &[usize]| {
         says(contrastive::forward_backward(&cx, &x, texts, labels, 0.0).unwrap_err())
     };
-    assert_eq!(contrast(&x, &[0, 2]), "contrastive: label is 2, allowed is 0..2");
+    assert_eq!(contrast(&x, &[0, 2]), "contrastive: label is 2, expected 0..2");
     assert_eq!(contrast(&x, &[0]), "contrastive: images [2, 6] does not fit labels [1]");
     assert_eq!(contrast(&wrong, &[0, 0]), "contrastive: images [2, 6] does not fit texts [3, 4]");
 }

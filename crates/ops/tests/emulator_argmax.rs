@@ -99,6 +99,6 @@ fn topk_refuses_more_than_there_is() {
     for k in [0, 4] {
         let x = Tensor::zeros([2, 3], DType::F32);
         let fault = topk::forward(&Cx::cpu(), &x, k).unwrap_err().to_string();
-        assert_eq!(fault, format!("topk: k is {k}, allowed is 1..=3"));
+        assert_eq!(fault, format!("topk: k is {k}, expected 1..=3"));
     }
 }

@@ -7,8 +7,8 @@ mod emulated;
 
 use common::param;
 use emulated::place;
+use pheye_ops::Cx;
 use pheye_ops::layernorm::{self, LayerNorm};
-use pheye_ops::{Cx, add};
 use pheye_tensor::{Device, Grads, Param, Shape, Tensor};
 use pheye_testkit::gpu::{
     assert_rule, bf16_values, download, on_all_orders, round_bf16, upload_bf16, upload_f32,

@@ -61,10 +61,10 @@ fn options_out_of_range_are_refused() {
     };
     let with = Sampling::default();
     let hot = says(Sampling { temperature: -1.0, ..with }, &[0]);
-    assert_eq!(hot, "sampling: temperature is -1, allowed is a finite number from 0");
+    assert_eq!(hot, "sampling: temperature is -1, expected a finite number from 0");
     assert_eq!(
         says(Sampling { top_p: 0.0, ..with }, &[0]),
-        "sampling: top_p is 0, allowed is above 0, up to 1"
+        "sampling: top_p is 0, expected above 0, up to 1"
     );
     assert_eq!(says(with, &[]), "sampling: logits [1, 3] does not fit draws [0]");
 }

@@ -61,6 +61,17 @@ pub enum Error {
     Eval(#[from] pheye_eval::Error),
 }
 
+impl Error {
+    /// The GPU's error in this one, if it is one.
+    pub fn gpu(&self) -> Option<&pheye_tensor::GpuError> {
+        match self {
+            Error::Model(e) => e.gpu(),
+            Error::Train(e) => e.gpu(),
+            _ => None,
+        }
+    }
+}
+
 /// A path for a message: its name may come from a file.
 fn shown(path: &Path) -> String {
     quoted(&path.display().to_string())

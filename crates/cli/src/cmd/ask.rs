@@ -1,7 +1,7 @@
 //! `pheye ask`: pictures and questions in, answers out.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

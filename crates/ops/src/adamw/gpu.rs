@@ -49,7 +49,7 @@ fn table(cx: &Cx, control: &AdamwControl) -> Result<Region> {
 
 pub(super) fn step(gpu: &Gpu, flat: &Flat, control: &Region) -> Result<()> {
     let dtype = flat.m.dtype();
-    let mut l = gpu.launch(by_dtype(dtype, "adamw_bf16", "adamw_f32"))?;
+    let mut l = gpu.launch(by_dtype(dtype, "adamw_bf16", "adamw_f32")?)?;
     let n = flat.p.shape().elements();
     let p = Adamw {
         p: l.update(typed(flat.p, DType::F32)?),

@@ -16,7 +16,6 @@ use crate::{Cx, Error, Result};
 
 mod gpu;
 mod segments;
-mod work;
 
 pub use segments::segment_sums;
 

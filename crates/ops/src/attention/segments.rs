@@ -7,7 +7,7 @@ use pheye_kernels::params::SegmentSums;
 use pheye_tensor::{Device, Gpu, Tensor};
 
 use super::gpu::{self, Sizes};
-use super::{Heads, Kv, Span, work};
+use super::{Heads, Kv, Span};
 use crate::linear::wide;
 use crate::{Cx, Error, Result};
 
@@ -106,14 +106,14 @@ fn on_gpu(
     };
     let mut l = gpu.launch(gpu::choose(&KERNELS, h)?)?;
     let rows = q.shape().rows();
-    let list = work::of_queries(spans, rows, h.causal, l.spec().tile[0]);
+    let list = gpu::work::of_queries(spans, rows, h.causal, l.spec().tile[0]);
     let bounds: Vec<u32> = segments.iter().map(|&s| s.min(i32::MAX as usize) as u32).collect();
     let p = SegmentSums {
         q: l.read(gpu::matrix(q)?),
         k: l.read(gpu::matrix(k)?),
         y: l.write(y.region()?),
         bounds: l.read(cx.table(&bounds)?),
-        items: l.read(cx.table(&work::table(&list))?),
+        items: l.read(cx.table(&gpu::work::table(&list))?),
         rows: rows as i32,
         heads: h.heads as i32,
         dim: h.head_dim as i32,

@@ -61,7 +61,7 @@ impl Unit {
     fn new(cx: &Cx, gpu: &Gpu, x: &Tensor) -> Result<Unit> {
         let (n, d) = (x.shape().rows(), x.shape().cols());
         let unit = Unit { rows: cx.empty_f32([n, d])?, lengths: cx.empty_f32([n])? };
-        let mut l = gpu.launch(by_dtype(x.dtype(), "contrastive_unit_bf16", "contrastive_unit_f32"))?;
+        let mut l = gpu.launch(by_dtype(x.dtype(), "contrastive_unit_bf16", "contrastive_unit_f32")?)?;
         let p = ContrastiveUnit {
             x: l.read(x.region()?),
             u: l.write(unit.rows.region()?),
@@ -76,7 +76,7 @@ impl Unit {
     fn backward(&self, cx: &Cx, gpu: &Gpu, du: &Tensor, x: &Tensor) -> Result<Tensor> {
         let dx = cx.empty_as(x.shape(), x.dtype())?;
         let (n, d) = (x.shape().rows(), x.shape().cols());
-        let mut l = gpu.launch(by_dtype(dx.dtype(), "contrastive_back_bf16", "contrastive_back_f32"))?;
+        let mut l = gpu.launch(by_dtype(dx.dtype(), "contrastive_back_bf16", "contrastive_back_f32")?)?;
         let p = ContrastiveBack {
             du: l.read(du.region()?),
             u: l.read(self.rows.region()?),

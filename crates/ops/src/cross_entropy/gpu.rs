@@ -4,8 +4,8 @@ use pheye_kernels::params::{CrossEntropy, CrossEntropySum};
 use pheye_tensor::{DType, Gpu, Grads, Tensor};
 
 use super::{Queued, Sum};
+use crate::gpu::gemm::GemmEpilogue;
 use crate::gpu::typed;
-use crate::linear::gemm::Epilogue;
 use crate::linear::{self, Linear};
 use crate::{Cx, Result, rows};
 
@@ -73,10 +73,10 @@ pub(super) fn queue(
     for start in (0..at.len()).step_by(CHUNK) {
         let part = start..at.len().min(start + CHUNK);
         let (x, z) = (picked.rows(part.clone())?, z.rows(0..part.len())?);
-        linear::gpu::product(&x, head, &z, Epilogue::default())?.run(cx, gpu)?;
+        linear::gpu::product(&x, head, &z, GemmEpilogue::default())?.run(cx, gpu)?;
         losses_of(cx, gpu, &z, &targets[part.clone()], &losses.view(start, [part.len()])?, want_dz)?;
         if let Some(dx) = &dpicked {
-            linear::gpu::input_grad(cx, gpu, &z, head, &dx.rows(part)?, Epilogue::default())?;
+            linear::gpu::input_grad(cx, gpu, &z, head, &dx.rows(part)?, GemmEpilogue::default())?;
         }
         if trained {
             linear::add_grads(cx, Some(&x), &z, head, grads.as_deref_mut())?;

@@ -29,14 +29,14 @@ const BACKWARD: Variants = Variants {
 fn choose(gpu: &Gpu, v: &Variants, dtype: DType, cols: usize, addresses: &[u64]) -> Result<&'static str> {
     if cols.is_multiple_of(8) && addresses.iter().all(|a| a.is_multiple_of(16)) {
         for [bf16, f32] in [v.warp, v.block] {
-            let name = by_dtype(dtype, bf16, f32);
+            let name = by_dtype(dtype, bf16, f32)?;
             if cols <= gpu.launch(name)?.spec().tile[0] {
                 return Ok(name);
             }
         }
     }
     let [bf16, f32] = v.any;
-    Ok(by_dtype(dtype, bf16, f32))
+    by_dtype(dtype, bf16, f32)
 }
 
 /// Addresses of tensors that are there.
@@ -124,7 +124,7 @@ pub(super) fn affine(
     if rows == 0 {
         return Ok(());
     }
-    let name = by_dtype(dtype, "layernorm_bwd_affine_bf16", "layernorm_bwd_affine_f32");
+    let name = by_dtype(dtype, "layernorm_bwd_affine_bf16", "layernorm_bwd_affine_f32")?;
     let mut l = gpu.launch(name)?;
     let [width, height, _] = l.spec().tile;
     let tiles = cols.div_ceil(width);

@@ -1,12 +1,13 @@
-//! A linear with what surrounds it in a network: GELU and the residual sum behind it, GELU's slope and a sum behind its
-//! gradient. On a GPU all of it happens while the product is in registers, so u = x Wᵀ + b is written once and never read
-//! in forward; on the CPU these are the operations one after another.
+//! A linear fused with its neighbours: GELU and a residual sum after forward, the derivative of GELU and a sum after the input's
+//! gradient. On a GPU they are the epilogue of the GEMM and run while the result is in registers, so that u = x Wᵀ + b is written
+//! once and never read in forward. On the CPU they run as operations of their own, one after another.
 
 use pheye_tensor::{DType, Device, Grads, Tensor};
 
-use super::gemm::{Epilogue, Gemm, region};
 use super::{Linear, Saved, backward, backward_params, check_input, check_output, forward, gpu};
 use crate::gelu::{self, Gelu};
+use crate::gpu::gemm::{Gemm, GemmEpilogue};
+use crate::gpu::typed;
 use crate::{Cx, Error, Result, add};
 
 /// What follows a linear: y = gelu(u) + residual for its result u.
@@ -76,16 +77,16 @@ impl<'a> After<'a> {
     }
 
     /// The same as a product's epilogue, with memory for u when it is to be kept.
-    pub(crate) fn epilogue(&self, cx: &Cx, y: &Tensor) -> Result<(Epilogue, Option<gelu::Saved>)> {
+    pub(crate) fn epilogue(&self, cx: &Cx, y: &Tensor) -> Result<(GemmEpilogue, Option<gelu::Saved>)> {
         let u = match self.gelu {
             Some(_) if self.keep => Some(cx.empty(y.shape())?),
             _ => None,
         };
-        let epilogue = Epilogue {
+        let epilogue = GemmEpilogue {
             activation: self.gelu,
             pre: u.as_ref().map(Tensor::region).transpose()?,
-            residual: self.residual.map(|r| region(r, DType::Bf16)).transpose()?,
-            ..Epilogue::default()
+            residual: self.residual.map(|r| typed(r, DType::Bf16)).transpose()?,
+            ..GemmEpilogue::default()
         };
         Ok((epilogue, u.map(|x| gelu::Saved { x })))
     }
@@ -116,10 +117,10 @@ impl<'a> Before<'a> {
     }
 
     /// The same as a product's epilogue.
-    pub(crate) fn epilogue(&self) -> Result<Epilogue> {
-        let slope = self.gelu.map(|(u, kind)| region(&u.x, DType::Bf16).map(|u| (u, kind)));
-        let residual = self.sum.map(|s| region(s, DType::Bf16)).transpose()?;
-        Ok(Epilogue { slope: slope.transpose()?, residual, ..Epilogue::default() })
+    pub(crate) fn epilogue(&self) -> Result<GemmEpilogue> {
+        let slope = self.gelu.map(|(u, kind)| typed(&u.x, DType::Bf16).map(|u| (u, kind)));
+        let residual = self.sum.map(|s| typed(s, DType::Bf16)).transpose()?;
+        Ok(GemmEpilogue { slope: slope.transpose()?, residual, ..GemmEpilogue::default() })
     }
 }
 

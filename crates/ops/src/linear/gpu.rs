@@ -3,27 +3,28 @@
 use pheye_tensor::{DType, Gpu, Grads, Region, Tensor};
 
 use super::Linear;
-use super::gemm::{Epilogue, Gemm, Layout, Mat, Output, add_column_sums, region};
+use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, Mat, Output, add_column_sums};
+use crate::gpu::typed;
 use crate::{Cx, Result};
 
 /// All of a bf16 activation, written.
 pub(crate) fn activation(t: &Tensor) -> Result<Output> {
     let dtype = DType::Bf16;
-    Ok(Output { region: region(t, dtype)?, ld: t.shape().cols(), dtype, add: false })
+    Ok(Output { region: typed(t, dtype)?, ld: t.shape().cols(), dtype, add: false })
 }
 
 /// The bias of a linear, f32.
 pub(crate) fn bias(p: &Linear) -> Result<Option<Region>> {
-    p.bias.as_ref().map(|b| region(&b.value, DType::F32)).transpose()
+    p.bias.as_ref().map(|b| typed(&b.value, DType::F32)).transpose()
 }
 
 /// y = f(x Wᵀ + b), all else of `epilogue` as the caller says.
-pub(crate) fn product(x: &Tensor, p: &Linear, y: &Tensor, epilogue: Epilogue) -> Result<Gemm> {
+pub(crate) fn product(x: &Tensor, p: &Linear, y: &Tensor, epilogue: GemmEpilogue) -> Result<Gemm> {
     let (k, n) = (p.k(), p.n());
     let dims = [x.shape().rows(), n, k];
     let w = Mat::with(p.weight.matrix(), k)?;
     let call = Gemm::new(Layout::Nt, dims, Mat::of(x)?, w, activation(y)?);
-    Ok(Gemm { epilogue: Epilogue { bias: bias(p)?, ..epilogue }, ..call })
+    Ok(Gemm { epilogue: GemmEpilogue { bias: bias(p)?, ..epilogue }, ..call })
 }
 
 /// dx = (dy W)·slope.
@@ -33,7 +34,7 @@ pub(crate) fn input_grad(
     dy: &Tensor,
     p: &Linear,
     dx: &Tensor,
-    epilogue: Epilogue,
+    epilogue: GemmEpilogue,
 ) -> Result<()> {
     let (k, n) = (p.k(), p.n());
     let dims = [dy.shape().rows(), k, n];

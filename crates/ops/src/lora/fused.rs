@@ -3,9 +3,10 @@
 
 use pheye_tensor::{Device, Grads, Tensor};
 
-use super::{LoraLinear, Operands, Route, Saved, backward, forward, gpu, low};
+use super::gpu::down;
+use super::{LoraLinear, Operands, Route, Saved, backward, forward, gpu};
+use crate::gpu::gemm::Gemm;
 use crate::layernorm::{self, LayerNorm};
-use crate::linear::gemm::Gemm;
 use crate::linear::{After, Before, check_input, check_output, one_each};
 use crate::{Cx, Result, gelu};
 
@@ -43,7 +44,7 @@ pub fn forward_several<const N: usize>(
             continue;
         };
         let low = match down.0 {
-            None => low::lows(cx, gpu, x, &[p], route)?.pop(),
+            None => down::down_of_input(cx, gpu, x, &[p], route)?.pop(),
             Some(low) => {
                 low.check(x, p)?;
                 Some(low)
@@ -84,9 +85,9 @@ pub fn backward_with(
     before.apply(cx, backward(cx, saved, dy, p, route, grads)?)
 }
 
-/// The low-rank side of a linear for some x, as far as the device computes it ahead.
+/// The precomputed low-rank product drop(x)·Aᵀ of a LoRA linear; empty on the CPU, which computes it in forward.
 #[derive(Debug, Default)]
-pub struct Down(Option<low::Low>);
+pub struct Down(Option<down::DownProjected>);
 
 fn check_all(x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<()> {
     ps.iter().try_for_each(|p| {
@@ -96,7 +97,7 @@ fn check_all(x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<()> {
 }
 
 /// One for each linear; where there are none, forward computes them.
-fn downs<const N: usize>(lows: Vec<low::Low>) -> [Down; N] {
+fn downs<const N: usize>(lows: Vec<down::DownProjected>) -> [Down; N] {
     let mut lows = lows.into_iter().map(|low| Down(Some(low)));
     std::array::from_fn(|_| lows.next().unwrap_or_default())
 }
@@ -109,7 +110,7 @@ pub fn down<const N: usize>(cx: &Cx, x: &Tensor, ps: [&LoraLinear; N], route: &R
     check_all(x, &ps, route)?;
     let lows = match &cx.device {
         Device::Cpu => Vec::new(),
-        Device::Gpu(gpu) => low::lows(cx, gpu, x, &ps, route)?,
+        Device::Gpu(gpu) => down::down_of_input(cx, gpu, x, &ps, route)?,
     };
     Ok(downs(lows))
 }
@@ -138,7 +139,7 @@ pub fn norm_down<const N: usize>(
 ) -> Result<Normed<N>> {
     check_all(x, &ps, route)?;
     if let Device::Gpu(gpu) = &cx.device
-        && let Some((down, lows)) = low::lows_of_norm(cx, gpu, x, norm, &ps, route)?
+        && let Some((down, lows)) = down::down_of_norm(cx, gpu, x, norm, &ps, route)?
     {
         return Ok(Normed { y: down.y, saved: down.saved, downs: downs(lows) });
     }

@@ -6,7 +6,8 @@ use pheye_tensor::{DType, Gpu, Grads, Param, Tensor};
 
 use super::PatchEmbed;
 use crate::gpu::by_dtype;
-use crate::linear::gemm::{Epilogue, Mat, region};
+use crate::gpu::gemm::{GemmEpilogue, Mat};
+use crate::gpu::typed;
 use crate::lora::{self, Operands, Route};
 use crate::{Cx, Result};
 
@@ -24,7 +25,7 @@ pub(super) fn forward(
     let (count, ld) = (t * g * g, k.next_multiple_of(8));
 
     let patches = cx.empty([count, ld])?;
-    let name = by_dtype(pixels.dtype(), "patch_rows_bf16", "patch_rows_f32");
+    let name = by_dtype(pixels.dtype(), "patch_rows_bf16", "patch_rows_f32")?;
     let mut launch = gpu.launch(name)?;
     let per_block = launch.spec().tile[0];
     let params = PatchRows {
@@ -42,14 +43,14 @@ pub(super) fn forward(
     let padded = if k == ld { weight.reshape([d, k])? } else { pad(cx, gpu, weight, [d, k, ld])? };
     let rows = cx.empty([count, d])?;
     let from = Operands { x: &patches, w: Mat::of(&padded)? };
-    let saved = lora::forward_gpu(cx, gpu, &from, &p.conv, route, (&rows, Epilogue::default()))?;
+    let saved = lora::forward_gpu(cx, gpu, &from, &p.conv, route, (&rows, GemmEpilogue::default()))?;
 
     let mut launch = gpu.launch("patch_tokens_fwd_bf16")?;
     let per_block = launch.spec().tile[0];
     let params = PatchTokens {
         rows: launch.read(rows.region()?),
-        first: launch.read(region(&p.class.value, DType::F32)?),
-        position: launch.read(region(p.position.matrix(), DType::Bf16)?),
+        first: launch.read(typed(&p.class.value, DType::F32)?),
+        position: launch.read(typed(p.position.matrix(), DType::Bf16)?),
         tokens: launch.write(tokens.region()?),
         tiles: t as i32,
         patches: (g * g) as i32,
@@ -67,7 +68,7 @@ fn pad(cx: &Cx, gpu: &Gpu, from: &Tensor, [rows, cols, ld]: [usize; 3]) -> Resul
     let mut launch = gpu.launch("pad_rows_bf16")?;
     let per_block = launch.spec().tile[0];
     let params = PadRows {
-        from: launch.read(region(from, DType::Bf16)?),
+        from: launch.read(typed(from, DType::Bf16)?),
         to: launch.write(to.region()?),
         rows: rows as i32,
         cols: cols as i32,
@@ -99,7 +100,7 @@ pub(super) fn backward(
     let mut launch = gpu.launch("patch_tokens_bwd_bf16")?;
     let per_block = launch.spec().tile[0];
     let params = PatchTokensBwd {
-        dtokens: launch.read(region(dtokens, DType::Bf16)?),
+        dtokens: launch.read(typed(dtokens, DType::Bf16)?),
         rows: rows.as_ref().map_or(Ok(Out::NULL), |r| r.region().map(|r| launch.write(r)))?,
         dclass: dclass.map_or(Ok(Out::NULL), |g| g.region().map(|g| launch.update(g)))?,
         dposition: dposition.map_or(Ok(Out::NULL), |g| g.region().map(|g| launch.update(g)))?,

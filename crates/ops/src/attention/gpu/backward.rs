@@ -4,8 +4,8 @@ use pheye_kernels::params::AttentionBwd;
 use pheye_kernels::{In, Out};
 use pheye_tensor::{Gpu, Launch, Tensor};
 
-use super::super::work::{self, Item};
 use super::super::{Heads, Kv, Saved, Span, borrowed};
+use super::work::{self, Item};
 use super::{Family, Operands, matrix, operands, scale_log2, table, tile, variant};
 use crate::{Cx, Result};
 

@@ -12,13 +12,12 @@ use pheye_cpu::dropout::{self, Mask};
 use pheye_cpu::gemm::{MatRef, Start, gemm};
 use pheye_tensor::{Device, Gpu, Grads, Param, Tensor};
 
-use crate::linear::gemm::Epilogue;
+use crate::gpu::gemm::GemmEpilogue;
 use crate::linear::{self, Linear, matrix};
 use crate::{Cx, Error, Result};
 
 mod fused;
 mod gpu;
-mod low;
 
 pub use fused::{Down, Normed, Output, backward_with, down, forward_several, forward_with, norm_down};
 
@@ -86,16 +85,16 @@ pub struct Saved {
 }
 
 impl Saved {
-    fn on_gpu(x: &Tensor, p: &LoraLinear, route: &Route, low: Option<low::Low>) -> Saved {
+    fn on_gpu(x: &Tensor, p: &LoraLinear, route: &Route, low: Option<gpu::down::DownProjected>) -> Saved {
         Saved { x: p.keeps_x(route).then(|| x.clone()), s: Vec::new(), gpu: gpu::Saved::of(low) }
     }
 
-    /// Lets go of x, for a caller who can make it again; whether backward will want it.
+    /// Drops the saved input. Returns true if backward needs it: then give it back by [`Saved::with_input`].
     pub fn forget_input(&mut self) -> bool {
         self.x.take().is_some()
     }
 
-    /// The same with x.
+    /// The same, with the input x that was recomputed.
     pub fn with_input(&self, x: Tensor) -> Saved {
         Saved { x: Some(x), ..self.clone() }
     }
@@ -181,7 +180,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Te
         Device::Gpu(ref gpu) => {
             let y = cx.empty(x.shape().with_cols(p.base.n()))?;
             let from = Operands::of(x, p)?;
-            let saved = forward_gpu(cx, gpu, &from, p, route, (&y, Epilogue::default()))?;
+            let saved = forward_gpu(cx, gpu, &from, p, route, (&y, GemmEpilogue::default()))?;
             Ok((y, saved))
         }
     }
@@ -194,9 +193,9 @@ pub(crate) fn forward_gpu(
     from: &Operands,
     p: &LoraLinear,
     route: &Route,
-    y: (&Tensor, Epilogue),
+    y: (&Tensor, GemmEpilogue),
 ) -> Result<Saved> {
-    let low = low::lows(cx, gpu, from.x, &[p], route)?.pop();
+    let low = gpu::down::down_of_input(cx, gpu, from.x, &[p], route)?.pop();
     gpu::product(from, p, low.as_ref(), y)?.run(cx, gpu)?;
     Ok(Saved::on_gpu(from.x, p, route, low))
 }
@@ -252,7 +251,7 @@ pub fn backward(
     if let Device::Gpu(gpu) = &cx.device {
         linear::check_output(dy, &p.base)?;
         let dx = cx.empty(dy.shape().with_cols(p.base.k()))?;
-        let from = gpu::Backward::of(saved, dy, p, Some((&dx, Epilogue::default())))?;
+        let from = gpu::Backward::of(saved, dy, p, Some((&dx, GemmEpilogue::default())))?;
         gpu::backward(cx, gpu, &from, p, route, grads.as_deref())?;
         return Ok(dx);
     }

@@ -1,11 +1,13 @@
 //! What the GPU arms of operations share: kernels by element type, regions of a known type, results
 //! read back, partial sums.
 
+pub(crate) mod gemm;
+
 use pheye_kernels::In;
 use pheye_kernels::params::SumRows;
 use pheye_tensor::{DType, Error as TensorError, Gpu, Launch, Region, Shape, Tensor};
 
-use crate::{Cx, Result};
+use crate::{Cx, Error, Result};
 
 impl Cx {
     /// A tensor of type `dtype` whose every element the caller writes.
@@ -14,11 +16,15 @@ impl Cx {
     }
 }
 
-/// The kernel for activations of `dtype`; there are none of int8.
-pub(crate) fn by_dtype(dtype: DType, bf16: &'static str, f32: &'static str) -> &'static str {
+/// The kernel for activations of `dtype`; there are none for int8.
+pub(crate) fn by_dtype(dtype: DType, bf16: &'static str, f32: &'static str) -> Result<&'static str> {
     match dtype {
-        DType::Bf16 => bf16,
-        DType::F32 | DType::Int8 => f32,
+        DType::Bf16 => Ok(bf16),
+        DType::F32 => Ok(f32),
+        DType::Int8 => {
+            let (value, allowed) = (format!("{dtype}"), "bf16 or f32".to_owned());
+            Err(Error::Range { op: f32, what: "element type", value, allowed })
+        }
     }
 }
 

@@ -6,11 +6,12 @@ use pheye_kernels::In;
 use pheye_kernels::params::AttentionFwd;
 use pheye_tensor::{DType, Gpu, Launch, Region, Tensor};
 
-use super::work::{self, Item};
+use self::work::Item;
 use super::{Heads, Kv, Span};
 use crate::{Cx, Error, Result};
 
 mod backward;
+pub(super) mod work;
 
 pub(super) use backward::backward;
 

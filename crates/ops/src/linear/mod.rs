@@ -10,12 +10,11 @@ use pheye_tensor::{DType, Device, Grads, Init, Param, Scope, Shape, Slice, Tenso
 use crate::{Cx, Error, Result};
 
 mod fused;
-pub(crate) mod gemm;
 pub(crate) mod gpu;
 
+use crate::gpu::gemm::GemmEpilogue;
 pub(crate) use fused::one_each;
 pub use fused::{After, Before, Output, backward_with, forward_several, forward_with};
-use gemm::Epilogue;
 
 /// The parameters of an affine map.
 #[derive(Debug)]
@@ -131,7 +130,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
                 matrix(&p.weight.value, n, k)?.t(),
             );
         }
-        Device::Gpu(ref gpu) => gpu::product(x, p, &y, Epilogue::default())?.run(cx, gpu)?,
+        Device::Gpu(ref gpu) => gpu::product(x, p, &y, GemmEpilogue::default())?.run(cx, gpu)?,
     }
     Ok((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }))
 }
@@ -167,7 +166,7 @@ pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
                 matrix(&p.weight.value, n, k)?,
             );
         }
-        Device::Gpu(ref gpu) => gpu::input_grad(cx, gpu, dy, p, &dx, Epilogue::default())?,
+        Device::Gpu(ref gpu) => gpu::input_grad(cx, gpu, dy, p, &dx, GemmEpilogue::default())?,
     }
     Ok(dx)
 }

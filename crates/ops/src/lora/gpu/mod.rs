@@ -1,12 +1,14 @@
 //! The GPU arm: [x | S] [W | B]ᵀ is one product with a few more columns of k. s is in S and in dS = s·dy B, so B goes in as it
 //! is; 1 / (1 − p) of dropout likewise.
 
+pub(super) mod down;
+
 use pheye_kernels::params;
 use pheye_tensor::{Gpu, Grads, Region, Tensor};
 
-use super::low::{Down, Low, Packed, Part, Place, mask, places, ranges};
+use self::down::{Columns, Down, DownProjected, PackedAdapters, Placed, mask, places, ranges};
 use super::{LoraLinear, Route};
-use crate::linear::gemm::{Epilogue, Gemm, Layout, LowRank, Mask, Mat, TILE_K, splits};
+use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, LowRank, Mask, Mat, TILE_K, splits};
 use crate::linear::gpu as base;
 use crate::{Cx, Error, Result};
 
@@ -16,9 +18,9 @@ const GRADS: usize = 8;
 /// What backward needs beyond x.
 #[derive(Debug, Clone)]
 pub(super) struct Saved {
-    packed: Packed,
+    packed: PackedAdapters,
     /// S, when a B is trained.
-    s: Option<Part>,
+    s: Option<Columns>,
 }
 
 /// x [rows, k] and W [n, k], whose rows may be padded.
@@ -42,13 +44,13 @@ impl<'a> Operands<'a> {
 pub(super) fn product(
     from: &Operands,
     p: &LoraLinear,
-    low: Option<&Low>,
-    (y, epilogue): (&Tensor, Epilogue),
+    low: Option<&DownProjected>,
+    (y, epilogue): (&Tensor, GemmEpilogue),
 ) -> Result<Gemm> {
     let (x, rows, k, n) = (Mat::of(from.x)?, from.x.shape().rows(), p.base.k(), p.base.n());
     let mut call = Gemm::new(Layout::Nt, [rows, n, k], x, from.w.clone(), base::activation(y)?);
-    call.epilogue = Epilogue { bias: base::bias(&p.base)?, ..epilogue };
-    let low_rank = |l: &Low| -> Result<LowRank> {
+    call.epilogue = GemmEpilogue { bias: base::bias(&p.base)?, ..epilogue };
+    let low_rank = |l: &DownProjected| -> Result<LowRank> {
         Ok(LowRank { a: l.s.mat()?, b: Mat::of(&l.packed.b)?, k: l.packed.total, mask: None })
     };
     call.low_rank = low.map(low_rank).transpose()?;
@@ -57,7 +59,7 @@ pub(super) fn product(
 
 impl Saved {
     /// Of what forward multiplied by.
-    pub(super) fn of(low: Option<Low>) -> Option<Saved> {
+    pub(super) fn of(low: Option<DownProjected>) -> Option<Saved> {
         low.map(|l| Saved { packed: l.packed, s: l.keep.then_some(l.s) })
     }
 }
@@ -69,7 +71,7 @@ pub(super) struct Backward<'a> {
     /// W as it lies.
     pub w: Mat,
     /// Where dx goes, if it is wanted, and what happens to it.
-    pub dx: Option<(&'a Tensor, Epilogue)>,
+    pub dx: Option<(&'a Tensor, GemmEpilogue)>,
 }
 
 impl<'a> Backward<'a> {
@@ -81,7 +83,7 @@ impl<'a> Backward<'a> {
         saved: &'a super::Saved,
         dy: &'a Tensor,
         p: &LoraLinear,
-        dx: Option<(&'a Tensor, Epilogue)>,
+        dx: Option<(&'a Tensor, GemmEpilogue)>,
     ) -> Result<Self> {
         let w = Mat::with(p.base.weight.matrix(), p.base.k())?;
         Ok(Backward { saved, dy, w, dx })
@@ -137,7 +139,7 @@ pub(super) fn backward(
         };
         let mut sums = Vec::new();
         if let (Some(x), Some(ds)) = (x, &ds) {
-            let t = Part::whole(ds.clone());
+            let t = Columns::whole(ds.clone());
             let partial = Thin { t: &t, x: Mat::of(x)?, cols: k, mask: mask.clone() }.run(cx, gpu)?;
             sums.extend(da.into_iter().map(|target| Sum {
                 partial: partial.clone(),
@@ -181,9 +183,9 @@ struct Target {
 }
 
 /// Of the trained A, and of the trained B.
-fn targets(grads: &Grads, places: &[Place]) -> Result<(Vec<Target>, Vec<Target>)> {
+fn targets(grads: &Grads, places: &[Placed]) -> Result<(Vec<Target>, Vec<Target>)> {
     let (mut da, mut db) = (Vec::new(), Vec::new());
-    for &Place { adapter, first, rank } in places {
+    for &Placed { adapter, first, rank } in places {
         for (param, targets) in [(&adapter.a, &mut da), (&adapter.b, &mut db)] {
             if let Some(grad) = grads.view(param)? {
                 targets.push(Target { grad: grad.region()?, first, rank });
@@ -195,7 +197,7 @@ fn targets(grads: &Grads, places: &[Place]) -> Result<(Vec<Target>, Vec<Target>)
 
 /// tᵀ drop(x) for t [rows, total] and x [rows, cols]: [parts, total, cols] f32, to be added up.
 struct Thin<'a> {
-    t: &'a Part,
+    t: &'a Columns,
     x: Mat,
     cols: usize,
     mask: Option<Mask>,

@@ -1,14 +1,15 @@
-//! S = s·drop(x) Aᵀ on a GPU, for one linear or for several that take the same x. All adapters of a route go side by side, each
-//! rank padded to a multiple of 8, so that one launch serves all rows: S [rows, total] has zeros where a row does not take a
-//! column's adapter.
+//! The down projection S = s·drop(x) Aᵀ of LoRA on a GPU, for one linear or for several that take the same x. The matrices A of
+//! all adapters of a route are stacked, each rank padded to a multiple of 8, so that one launch serves all rows: S [rows, total]
+//! has zeros where a row does not take a column's adapter.
 
 use pheye_kernels::Out;
 use pheye_kernels::params::{self, LoraAdapter, LoraPack, LoraSelect};
 use pheye_tensor::{DType, Gpu, Tensor};
 
-use super::{Adapter, LoraLinear, Route, rank};
+use super::super::{Adapter, LoraLinear, Route, rank};
+use crate::gpu::gemm::{Mask, Mat};
+use crate::gpu::typed;
 use crate::layernorm::{self, LayerNorm, LoraDown};
-use crate::linear::gemm::{Mask, Mat, region};
 use crate::{Cx, Error, Result};
 
 /// Adapters that one launch packs.
@@ -16,17 +17,17 @@ const PACKED: usize = 4;
 
 /// Columns `first .. first + total` of S [rows, columns of all].
 #[derive(Debug, Clone)]
-pub(super) struct Part {
+pub(in crate::lora) struct Columns {
     pub all: Tensor,
     pub first: usize,
     pub total: usize,
 }
 
-impl Part {
+impl Columns {
     /// All columns.
-    pub fn whole(all: Tensor) -> Part {
+    pub fn whole(all: Tensor) -> Columns {
         let total = all.shape().cols();
-        Part { all, first: 0, total }
+        Columns { all, first: 0, total }
     }
 
     /// Rows of S.
@@ -44,14 +45,14 @@ impl Part {
 
 /// The low-rank side of a linear, computed: what is left is one product.
 #[derive(Debug)]
-pub(super) struct Low {
-    pub packed: Packed,
-    pub s: Part,
+pub(in crate::lora) struct DownProjected {
+    pub packed: PackedAdapters,
+    pub s: Columns,
     /// Whether a B is trained.
     pub keep: bool,
 }
 
-impl Low {
+impl DownProjected {
     /// Whether it is of x and p.
     pub fn check(&self, x: &Tensor, p: &LoraLinear) -> Result<()> {
         let fault = |left_name, left, right_name, right| {
@@ -69,7 +70,7 @@ impl Low {
 
 /// An adapter of the route and its place among the columns of S.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(in crate::lora) struct Placed<'a> {
     pub adapter: &'a Adapter,
     pub first: usize,
     pub rank: usize,
@@ -77,7 +78,7 @@ pub(super) struct Place<'a> {
 
 /// The adapters of a route side by side.
 #[derive(Debug, Clone)]
-pub(super) struct Packed {
+pub(in crate::lora) struct PackedAdapters {
     /// [total, k padded to a multiple of 8].
     pub a: Tensor,
     /// [n, total].
@@ -88,12 +89,12 @@ pub(super) struct Packed {
 }
 
 /// The adapters that are chosen, each once, and the number of columns they take.
-pub(super) fn places<'a>(chosen: &[Option<&'a Adapter>]) -> (Vec<Place<'a>>, usize) {
-    let (mut places, mut total) = (Vec::<Place>::new(), 0);
+pub(in crate::lora) fn places<'a>(chosen: &[Option<&'a Adapter>]) -> (Vec<Placed<'a>>, usize) {
+    let (mut places, mut total) = (Vec::<Placed>::new(), 0);
     for &adapter in chosen.iter().flatten() {
         if !places.iter().any(|p| std::ptr::eq(p.adapter, adapter)) {
             let rank = rank(&adapter.a);
-            places.push(Place { adapter, first: total, rank });
+            places.push(Placed { adapter, first: total, rank });
             total += rank.next_multiple_of(8);
         }
     }
@@ -101,7 +102,12 @@ pub(super) fn places<'a>(chosen: &[Option<&'a Adapter>]) -> (Vec<Place<'a>>, usi
 }
 
 /// Six words for each range: rows, columns, the bits of s, 0 (`kernels/fused/lora_down.cu`).
-pub(super) fn ranges(route: &Route, chosen: &[Option<&Adapter>], places: &[Place], first: usize) -> Vec<u32> {
+pub(in crate::lora) fn ranges(
+    route: &Route,
+    chosen: &[Option<&Adapter>],
+    places: &[Placed],
+    first: usize,
+) -> Vec<u32> {
     let mut words = Vec::with_capacity(route.ranges.len() * 6);
     for (range, adapter) in route.ranges.iter().zip(chosen) {
         let Some(adapter) = adapter else { continue };
@@ -113,12 +119,12 @@ pub(super) fn ranges(route: &Route, chosen: &[Option<&Adapter>], places: &[Place
     words
 }
 
-impl Packed {
+impl PackedAdapters {
     /// With A in `a` [total, k padded].
-    fn new(cx: &Cx, gpu: &Gpu, p: &LoraLinear, places: &[Place], a: Tensor) -> Result<Packed> {
+    fn new(cx: &Cx, gpu: &Gpu, p: &LoraLinear, places: &[Placed], a: Tensor) -> Result<PackedAdapters> {
         let (k, n, total) = (p.base.k(), p.base.n(), a.shape().rows());
         let (ka, nt) = (a.shape().cols(), n.next_multiple_of(8));
-        let packed = Packed { a, b: cx.empty([n, total])?, bt: cx.empty([total, nt])?, total };
+        let packed = PackedAdapters { a, b: cx.empty([n, total])?, bt: cx.empty([total, nt])?, total };
         for group in places.chunks(PACKED) {
             let mut launch = gpu.launch("lora_pack_bf16")?;
             let threads = launch.spec().tile[0];
@@ -132,8 +138,8 @@ impl Packed {
             for (of, place) in of.iter_mut().zip(group) {
                 let Adapter { a, b, .. } = place.adapter;
                 *of = LoraAdapter {
-                    a: launch.read(region(a.matrix(), DType::Bf16)?),
-                    b: launch.read(region(b.matrix(), DType::Bf16)?),
+                    a: launch.read(typed(a.matrix(), DType::Bf16)?),
+                    b: launch.read(typed(b.matrix(), DType::Bf16)?),
                     rank: place.rank as i32,
                     first: place.first as i32,
                 };
@@ -149,7 +155,7 @@ impl Packed {
 }
 
 /// drop(x) Aᵀ by the ranges `words`, for x [rows, k].
-pub(super) struct Down<'a> {
+pub(in crate::lora) struct Down<'a> {
     pub x: Mat,
     pub rows: usize,
     pub k: usize,
@@ -190,22 +196,28 @@ impl Down<'_> {
 }
 
 /// The dropout of a linear.
-pub(super) fn mask(cx: &Cx, p: &LoraLinear, route: &Route) -> Result<Option<Mask>> {
+pub(in crate::lora) fn mask(cx: &Cx, p: &LoraLinear, route: &Route) -> Result<Option<Mask>> {
     let Some(m) = p.mask(route) else { return Ok(None) };
     Ok(Some(Mask { stream: cx.stream(m.stream)?, seed: m.seed, module: m.module, p: m.p }))
 }
 
 /// The low-rank sides of linears that take the same x, before S is computed: adapters packed, their A one below another.
-struct Stack {
+struct StackedAdapters {
     a: Tensor,
-    packed: Vec<Packed>,
+    packed: Vec<PackedAdapters>,
     words: Vec<u32>,
     keep: Vec<bool>,
 }
 
-impl Stack {
+impl StackedAdapters {
     /// `None` when there is nothing to compute, or not all of the linears have adapters on these rows and one width.
-    fn new(cx: &Cx, gpu: &Gpu, ps: &[&LoraLinear], route: &Route, rows: usize) -> Result<Option<Stack>> {
+    fn new(
+        cx: &Cx,
+        gpu: &Gpu,
+        ps: &[&LoraLinear],
+        route: &Route,
+        rows: usize,
+    ) -> Result<Option<StackedAdapters>> {
         let chosen: Vec<_> = ps.iter().map(|p| p.chosen(route, rows)).collect::<Result<_>>()?;
         let places: Vec<_> = chosen.iter().map(|c| places(c)).collect();
         let Some(k) = ps.first().map(|p| p.base.k()) else { return Ok(None) };
@@ -216,21 +228,21 @@ impl Stack {
         let a = cx.empty([places.iter().map(|p| p.1).sum(), ka])?;
         let (mut packed, mut words, mut keep, mut first) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for ((p, chosen), (places, total)) in ps.iter().zip(&chosen).zip(&places) {
-            packed.push(Packed::new(cx, gpu, p, places, a.view(first * ka, [*total, ka])?)?);
+            packed.push(PackedAdapters::new(cx, gpu, p, places, a.view(first * ka, [*total, ka])?)?);
             words.extend(ranges(route, chosen, places, first));
             keep.push(places.iter().any(|p| p.adapter.b.is_trained()));
             first += total;
         }
-        Ok(Some(Stack { a, packed, words, keep }))
+        Ok(Some(StackedAdapters { a, packed, words, keep }))
     }
 
     /// With S [rows, all columns].
-    fn with(self, s: &Tensor) -> Vec<Low> {
+    fn with(self, s: &Tensor) -> Vec<DownProjected> {
         let mut first = 0;
         let lows = self.packed.into_iter().zip(self.keep).map(|(packed, keep)| {
-            let part = Part { all: s.clone(), first, total: packed.total };
+            let part = Columns { all: s.clone(), first, total: packed.total };
             first += packed.total;
-            Low { packed, s: part, keep }
+            DownProjected { packed, s: part, keep }
         });
         lows.collect()
     }
@@ -238,17 +250,23 @@ impl Stack {
 
 /// The low-rank sides of `ps` for x: one pass over x, or one for each linear when dropout makes its own x for each. Empty
 /// when [`forward`] is to compute them.
-pub(super) fn lows(cx: &Cx, gpu: &Gpu, x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<Vec<Low>> {
+pub(in crate::lora) fn down_of_input(
+    cx: &Cx,
+    gpu: &Gpu,
+    x: &Tensor,
+    ps: &[&LoraLinear],
+    route: &Route,
+) -> Result<Vec<DownProjected>> {
     let rows = x.shape().rows();
     if ps.len() > 1 && ps.iter().any(|p| p.mask(route).is_some()) {
-        let each = ps.iter().map(|p| lows(cx, gpu, x, &[p], route)).collect::<Result<Vec<_>>>()?;
+        let each = ps.iter().map(|p| down_of_input(cx, gpu, x, &[p], route)).collect::<Result<Vec<_>>>()?;
         return Ok(if each.iter().all(|e| e.len() == 1) {
             each.into_iter().flatten().collect()
         } else {
             Vec::new()
         });
     }
-    let Some(stack) = Stack::new(cx, gpu, ps, route, rows)? else { return Ok(Vec::new()) };
+    let Some(stack) = StackedAdapters::new(cx, gpu, ps, route, rows)? else { return Ok(Vec::new()) };
     let mask = ps.first().map_or(Ok(None), |p| mask(cx, p, route))?;
     let k = ps.first().map_or(0, |p| p.base.k());
     let down = Down { x: Mat::of(x)?, rows, k, a: &stack.a, words: &stack.words, mask };
@@ -257,26 +275,26 @@ pub(super) fn lows(cx: &Cx, gpu: &Gpu, x: &Tensor, ps: &[&LoraLinear], route: &R
 }
 
 /// LayerNorm and, without dropout, the low-rank sides of `ps` for its result, in one pass.
-pub(super) fn lows_of_norm(
+pub(in crate::lora) fn down_of_norm(
     cx: &Cx,
     gpu: &Gpu,
     x: &Tensor,
     norm: &LayerNorm,
     ps: &[&LoraLinear],
     route: &Route,
-) -> Result<Option<(LoraDown, Vec<Low>)>> {
+) -> Result<Option<(LoraDown, Vec<DownProjected>)>> {
     let rows = x.shape().rows();
     let padded = x.shape().cols() % 8 != 0;
     if padded || ps.iter().any(|p| p.mask(route).is_some() || p.base.k() != x.shape().cols()) {
         return Ok(None);
     }
-    let Some(stack) = Stack::new(cx, gpu, ps, route, rows)? else { return Ok(None) };
+    let Some(stack) = StackedAdapters::new(cx, gpu, ps, route, rows)? else { return Ok(None) };
     let down = layernorm::forward_lora_down(cx, x, norm, &stack.a)?;
     let mut launch = gpu.launch("lora_select_bf16")?;
     let threads = launch.spec().tile[0];
     let total = stack.a.shape().rows();
     let params = LoraSelect {
-        s: launch.update(region(&down.s, DType::Bf16)?),
+        s: launch.update(typed(&down.s, DType::Bf16)?),
         ranges: launch.read(cx.table(&stack.words)?),
         rows: rows as i32,
         rank: total as i32,

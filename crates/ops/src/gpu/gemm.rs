@@ -7,6 +7,7 @@ use pheye_kernels::params::{self, DropoutMask};
 use pheye_kernels::{In, Out};
 use pheye_tensor::{DType, Factor, Gpu, Launch, Product, Region, Tensor};
 
+use super::typed;
 use crate::gelu::Gelu;
 use crate::{Cx, Result};
 
@@ -42,22 +43,13 @@ impl Mat {
     /// # Errors
     /// As [`Mat::of`].
     pub fn with(t: &Tensor, ld: usize) -> Result<Mat> {
-        Ok(Mat { region: region(t, DType::Bf16)?, ld })
+        Ok(Mat { region: typed(t, DType::Bf16)?, ld })
     }
 
     /// Whether rows start on 16-byte boundaries.
     pub fn is_aligned(&self) -> bool {
         aligned(&self.region) && self.ld.is_multiple_of(8)
     }
-}
-
-/// The memory of `t`, which has to be of type `dtype`.
-pub(crate) fn region(t: &Tensor, dtype: DType) -> Result<Region> {
-    if t.dtype() != dtype {
-        let (shape, found) = (t.shape(), t.dtype());
-        return Err(pheye_tensor::Error::DType { shape, found, expected: dtype }.into());
-    }
-    Ok(t.region()?)
 }
 
 fn aligned(region: &Region) -> bool {
@@ -96,7 +88,7 @@ pub(crate) struct LowRank {
 
 /// What happens to a product before it is stored. The regions are of c's shape, the bias f32, the others bf16.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Epilogue {
+pub(crate) struct GemmEpilogue {
     pub bias: Option<Region>,
     pub activation: Option<Gelu>,
     /// Takes what the activation is applied to.
@@ -133,7 +125,7 @@ pub(crate) struct Gemm {
     pub b: Mat,
     pub low_rank: Option<LowRank>,
     pub alpha: f32,
-    pub epilogue: Epilogue,
+    pub epilogue: GemmEpilogue,
     pub c: Output,
     pub batch: Option<Batch>,
 }
@@ -141,7 +133,17 @@ pub(crate) struct Gemm {
 impl Gemm {
     /// c = a b of these layouts and m, n, k.
     pub fn new(layout: Layout, dims: [usize; 3], a: Mat, b: Mat, c: Output) -> Gemm {
-        Gemm { layout, dims, a, b, low_rank: None, alpha: 1.0, epilogue: Epilogue::default(), c, batch: None }
+        Gemm {
+            layout,
+            dims,
+            a,
+            b,
+            low_rank: None,
+            alpha: 1.0,
+            epilogue: GemmEpilogue::default(),
+            c,
+            batch: None,
+        }
     }
 }
 

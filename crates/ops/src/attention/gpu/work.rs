@@ -6,7 +6,7 @@ use super::Span;
 
 /// A block's share of one head, for each head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Item {
+pub(in crate::attention) struct Item {
     /// Rows that the block owns.
     pub own: Range<usize>,
     /// Rows of the other kind that it goes through.
@@ -38,7 +38,7 @@ impl Item {
 }
 
 /// The table of the items.
-pub(super) fn table(items: &[Item]) -> Vec<u32> {
+pub(in crate::attention) fn table(items: &[Item]) -> Vec<u32> {
     items.iter().flat_map(Item::words).collect()
 }
 
@@ -66,7 +66,7 @@ fn tiles(rows: Range<usize>, tile: usize) -> impl Iterator<Item = Range<usize>> 
 }
 
 /// Tiles of queries; rows in no span are tiles without keys, for which kernels write zeros.
-pub(super) fn of_queries(spans: &[Span], rows: usize, causal: bool, tile: usize) -> Vec<Item> {
+pub(in crate::attention) fn of_queries(spans: &[Span], rows: usize, causal: bool, tile: usize) -> Vec<Item> {
     let mut items = Vec::new();
     for Span { q, k } in spans {
         let (lq, lk) = (q.len() as i64, k.len() as i64);
@@ -85,7 +85,7 @@ pub(super) fn of_queries(spans: &[Span], rows: usize, causal: bool, tile: usize)
 }
 
 /// Tiles of keys, with the queries that see one of them; keys in no span are tiles without queries.
-pub(super) fn of_keys(spans: &[Span], rows: usize, causal: bool, tile: usize) -> Vec<Item> {
+pub(in crate::attention) fn of_keys(spans: &[Span], rows: usize, causal: bool, tile: usize) -> Vec<Item> {
     let mut items = Vec::new();
     for Span { q, k } in spans {
         let (lq, lk) = (q.len() as i64, k.len() as i64);
@@ -103,7 +103,7 @@ pub(super) fn of_keys(spans: &[Span], rows: usize, causal: bool, tile: usize) ->
 }
 
 /// The keys that no query sees, for kernels that own keys along with queries: of no span, or of one without queries.
-pub(super) fn of_keys_unseen(spans: &[Span], rows: usize) -> impl Iterator<Item = Item> {
+pub(in crate::attention) fn of_keys_unseen(spans: &[Span], rows: usize) -> impl Iterator<Item = Item> {
     let seen = spans.iter().filter(|s| !s.q.is_empty()).map(|s| s.k.clone());
     let item = |other| Item { own: 0..0, other, seen: 0, slot: 0, again: false };
     gaps(rows, seen).into_iter().map(item)
@@ -111,7 +111,7 @@ pub(super) fn of_keys_unseen(spans: &[Span], rows: usize) -> impl Iterator<Item 
 
 /// Items whose keys are cut, and how to put their parts together.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(in crate::attention) struct Parts {
     /// Each with the first row of its part as `slot`.
     pub items: Vec<Item>,
     /// One for each tile of queries: `other.len()` parts of `own.len()` rows each, from row `slot` on.
@@ -125,7 +125,7 @@ const PART: usize = 128;
 
 /// Cuts the keys so that the blocks of all heads fill a GPU of `sms` multiprocessors twice, in pieces that are multiples of `tile`;
 /// none where there are blocks enough.
-pub(super) fn cut(items: &[Item], heads: usize, sms: usize, tile: usize) -> Option<Parts> {
+pub(in crate::attention) fn cut(items: &[Item], heads: usize, sms: usize, tile: usize) -> Option<Parts> {
     let (blocks, longest) = (items.len() * heads, items.iter().map(|i| i.other.len()).max()?);
     if blocks == 0 || blocks >= sms {
         return None;
