@@ -16,3 +16,8 @@ pub mod math;
 pub mod par;
 pub mod philox;
 pub mod rotary;
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

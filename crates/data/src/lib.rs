@@ -25,3 +25,8 @@ pub use manifest::{Content, Item, Manifest};
 pub use mixture::{Draw, Mixture};
 pub use prefetch::Prefetch;
 pub use store::Store;
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -78,3 +78,8 @@ pub unsafe fn run(launch: &Launch) -> Result<(), Fault> {
         Ok(())
     }
 }
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -190,3 +190,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -73,3 +73,8 @@ pub enum Progress<'a> {
 
 /// Who is told of [`Progress`].
 pub type Watch<'a> = &'a mut dyn FnMut(Progress<'_>);
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -64,3 +64,8 @@ impl Rgb8 {
         Self { width, height, pixels: (0..height).flat_map(|r| row(r).iter().copied()).collect() }
     }
 }
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -149,3 +149,8 @@ impl Package {
 fn write(file: PathBuf, text: &str) -> Result<(), String> {
     fs::write(&file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))
 }
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,7 +3,7 @@
 
 use pheye_ops::adamw::{AdamW, Moments, step};
 use pheye_ops::linear::Linear;
-use pheye_ops::lora::{self, Adapter, LoraLinear, Route, RowRange};
+use pheye_ops::lora::{self, Adapter, LoraLinear, Route};
 use pheye_ops::{Cx, RandomInit};
 use pheye_tensor::{Grads, Init, ParamTable, Scope, Source, Tensor};
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut ours = layer("ours", 2, Init::Zeros);
 
     // Every row takes adapter 0.
-    let route = Route { ranges: vec![RowRange { rows: 0..ROWS, adapter: Some(0) }], dropout: None };
+    let route = Route::all(ROWS, 0);
     let (wanted, _) = lora::forward(&cx, &x, &goal, &route)?;
     let table = ParamTable::assign(ours.params_mut(), |p| p.name.starts_with("ours"))?;
     let mut moments = Moments { m: table.zeros(), v: table.zeros() };

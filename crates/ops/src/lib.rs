@@ -32,7 +32,14 @@ pub mod sampling;
 pub mod tile_embed;
 pub mod topk;
 
+/// The crate whose types the signatures here name.
+pub use pheye_tensor as tensor;
 pub use ahead::{Ahead, Arriving};
 pub use cx::{Cx, Graphs};
 pub use error::{Error, Result};
 pub use init::RandomInit;
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

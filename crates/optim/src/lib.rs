@@ -9,6 +9,15 @@ mod adamw;
 mod error;
 mod schedule;
 
+/// The crate whose operations and contexts the signatures here name.
+pub use pheye_ops as ops;
+/// The crate whose types the signatures here name.
+pub use pheye_tensor as tensor;
 pub use adamw::{AdamWConfig, Optimizer};
 pub use error::{Error, Result};
 pub use schedule::{Schedule, ScheduleKind};
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

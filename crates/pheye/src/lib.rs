@@ -49,3 +49,8 @@ pub use pheye_train as train;
 pub use pheye_vit as vit;
 pub use pheye_weights as weights;
 pub use pheye_xattn as xattn;
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -28,3 +28,8 @@ pub use pheye_kernels::{Arrival, Error as GpuError, Factor, Gpu, Graph, Launch, 
 pub use shape::Shape;
 pub use source::{Init, Scope, Source};
 pub use tensor::Tensor;
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

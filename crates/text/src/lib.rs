@@ -29,3 +29,8 @@ pub use stop::{Until, find_stop};
 pub use stream::TextStream;
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::Tokenizer;
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -19,6 +19,8 @@ mod seal;
 mod tensorboard;
 mod trainer;
 
+/// The crate whose operations and contexts the signatures here name.
+pub use pheye_ops as ops;
 pub use checkpoint::{Checkpoints, Loaded, State};
 pub use config::{Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, Task, TrainConfig};
 pub use error::{Error, Result};
@@ -27,3 +29,8 @@ pub use interrupt::Interrupt;
 pub use metrics::Metrics;
 pub use pattern::matches;
 pub use trainer::{Event, Outcome, Start, StepReport, train};
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,6 +9,15 @@ mod block;
 mod config;
 mod vit;
 
+/// The crate whose operations and contexts the signatures here name.
+pub use pheye_ops as ops;
+/// The crate whose types the signatures here name.
+pub use pheye_tensor as tensor;
 pub use block::Block;
 pub use config::{AdapterSpec, Config, Error, HiddenAct};
 pub use vit::{Saved, Vit};
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -30,6 +30,8 @@ mod staged;
 mod stream;
 mod torch;
 
+/// The crate whose types the signatures here name.
+pub use pheye_tensor as tensor;
 pub use atomic::{atomic_write, copy_atomically};
 pub use checkpoint::Checkpoint;
 pub use dtype::StoredDType;
@@ -43,3 +45,8 @@ pub use sniff::Format;
 pub use source::CheckpointSource;
 pub use staged::{Opened, Staged};
 pub use stream::{Elements, Item, Sharded, Written, refuse_existing};
+
+/// The examples of the README, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -65,6 +65,13 @@ pub struct Route {
     pub dropout: Option<Dropout>,
 }
 
+impl Route {
+    /// All of `rows` rows take `adapter`; no dropout.
+    pub fn all(rows: usize, adapter: usize) -> Route {
+        Route { ranges: vec![RowRange { rows: 0..rows, adapter: Some(adapter) }], dropout: None }
+    }
+}
+
 /// Rows of one adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowRange {
