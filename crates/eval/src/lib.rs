@@ -9,10 +9,10 @@ mod generate;
 mod golden;
 mod verify;
 
-/// The crate whose operations and contexts the signatures here name.
-pub use pheye_ops as ops;
 pub use accuracy::{Accuracy, AccuracyOptions, Asked, Judged, accuracy};
 pub use error::{Error, Result};
+/// The crate whose operations and contexts the signatures here name.
+pub use pheye_ops as ops;
 pub use verify::{Report, Stage, verify};
 
 /// The examples of the README, compiled and run as tests.

@@ -18,10 +18,6 @@ mod peft;
 mod pheye;
 mod transformers;
 
-/// The crate whose operations and contexts the signatures here name.
-pub use pheye_ops as ops;
-/// The crate whose types the signatures here name.
-pub use pheye_tensor as tensor;
 pub use config::{Config, Counts, LoraSpec, PRESETS};
 pub use convert::{Conversion, Keep, OnWritten, Output, SHARD_SIZE};
 pub use error::{Error, Result};
@@ -31,6 +27,10 @@ pub use lora::LoraSet;
 pub use loss::{Batch, Loss, QueuedLoss, stack};
 pub use memory::{Load, Memory};
 pub use pheye::{Options, Pheye, Recompute};
+/// The crate whose operations and contexts the signatures here name.
+pub use pheye_ops as ops;
+/// The crate whose types the signatures here name.
+pub use pheye_tensor as tensor;
 
 /// The examples of the README, compiled and run as tests.
 #[cfg(doctest)]

@@ -14,6 +14,14 @@ const PIECE: usize = 1 << 13;
 
 /// a + b, in the memory of `a` when nothing else views it.
 ///
+/// ```
+/// use pheye_ops::{Cx, add, tensor::Tensor};
+///
+/// let (a, b) = (Tensor::from_f32([2], &[1.0, 2.0])?, Tensor::from_f32([2], &[10.0, 20.0])?);
+/// assert_eq!(add::forward(&Cx::cpu(), a, &b)?.f32()?, [11.0, 22.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Shapes`] when the numbers of elements differ.
 pub fn forward(cx: &Cx, mut a: Tensor, b: &Tensor) -> Result<Tensor> {

@@ -11,6 +11,14 @@ use crate::{Cx, Result};
 
 /// argmax over the columns of x [n, v]: n column numbers.
 ///
+/// ```
+/// use pheye_ops::{Cx, argmax, tensor::Tensor};
+///
+/// let logits = Tensor::from_f32([2, 3], &[0.1, 0.7, 0.2, 5.0, 1.0, 5.0])?;
+/// assert_eq!(argmax::forward(&Cx::cpu(), &logits)?, [1, 0]); // the first of equals
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Those of the tensor.
 pub fn forward(cx: &Cx, x: &Tensor) -> Result<Vec<u32>> {

@@ -10,6 +10,16 @@ use crate::{Cx, Result};
 
 /// The values of `x` as `dtype`; shares memory when they are that already.
 ///
+/// ```
+/// use pheye_ops::tensor::{DType, Tensor};
+/// use pheye_ops::{Cx, elementwise};
+///
+/// let x = Tensor::from_f32([1], &[1.003])?;
+/// let y = elementwise::cast(&Cx::cpu(), &x, DType::Bf16)?;
+/// assert_eq!(y.to_vec_f32()?, [1.0]); // bf16 has 8 bits of mantissa
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// When a GPU has no memory left.
 pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {

@@ -14,6 +14,15 @@ use crate::{Cx, Error, Result};
 
 /// y [n, d].
 ///
+/// ```
+/// use pheye_ops::tensor::{Param, Tensor};
+/// use pheye_ops::{Cx, embedding};
+///
+/// let table = Param::frozen("weight", Tensor::from_f32([3, 2], &[0.0, 0.1, 1.0, 1.1, 2.0, 2.1])?);
+/// assert_eq!(embedding::forward(&Cx::cpu(), &[2, 0], &table)?.f32()?, [2.0, 2.1, 0.0, 0.1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Range`] for a number that the table does not have.
 pub fn forward(cx: &Cx, ids: &[u32], table: &Param) -> Result<Tensor> {

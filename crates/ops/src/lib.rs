@@ -32,12 +32,12 @@ pub mod sampling;
 pub mod tile_embed;
 pub mod topk;
 
-/// The crate whose types the signatures here name.
-pub use pheye_tensor as tensor;
 pub use ahead::{Ahead, Arriving};
 pub use cx::{Cx, Graphs};
 pub use error::{Error, Result};
 pub use init::RandomInit;
+/// The crate whose types the signatures here name.
+pub use pheye_tensor as tensor;
 
 /// The examples of the README, compiled and run as tests.
 #[cfg(doctest)]

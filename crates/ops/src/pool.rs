@@ -10,6 +10,15 @@ use crate::{Cx, Error, Result};
 
 /// y [groups, d] of x [rows, d]; group g has `lengths[g]` rows, at least one.
 ///
+/// ```
+/// use pheye_ops::{Cx, pool, tensor::Tensor};
+///
+/// // The means of the first two rows and of the last one.
+/// let x = Tensor::from_f32([3, 1], &[1.0, 3.0, 7.0])?;
+/// assert_eq!(pool::forward(&Cx::cpu(), &x, &[2, 1])?.f32()?, [2.0, 7.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Range`] when the lengths do not add up to the rows of x or one is 0.
 pub fn forward(cx: &Cx, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {

@@ -68,6 +68,17 @@ impl Rotary {
 
 /// x [rows, heads·head_dim], row i turned by the angles of `positions[i]`.
 ///
+/// ```
+/// use pheye_ops::rotary::{self, Rotary};
+/// use pheye_ops::{Cx, tensor::Tensor};
+///
+/// let p = Rotary::new(1, 4, 2, 10_000.0, 16); // one head of 4 elements, the first 2 of which turn
+/// let x = Tensor::from_f32([1, 4], &[1.0, 0.0, 5.0, 6.0])?;
+/// let y = rotary::forward(&Cx::cpu(), x, &[1], &p)?;
+/// assert_eq!(y.f32()?, [1f32.cos(), 1f32.sin(), 5.0, 6.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Shapes`] when there is not one position for each row or the width is not that of the heads,
 /// [`Error::Range`] for a position beyond the tables.

@@ -54,6 +54,14 @@ pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<(
 
 /// `y[i] = x[from[i]]`: y `[n, d]` of x `[m, d]`.
 ///
+/// ```
+/// use pheye_ops::{Cx, rows, tensor::Tensor};
+///
+/// let x = Tensor::from_f32([3, 1], &[1.0, 2.0, 3.0])?;
+/// assert_eq!(rows::gather(&Cx::cpu(), &x, &[2, 0])?.f32()?, [3.0, 1.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Range`] for a row that x does not have.
 pub fn gather(cx: &Cx, x: &Tensor, from: &[usize]) -> Result<Tensor> {

@@ -36,6 +36,16 @@ impl Default for Sampling {
 
 /// A column number for each row of x [n, v], f32 on the host. Row i takes random number `draws[i]`: the token does not depend on the other rows.
 ///
+/// ```
+/// use pheye_ops::sampling::{self, Sampling};
+/// use pheye_ops::{Cx, tensor::Tensor};
+///
+/// let logits = Tensor::from_f32([1, 3], &[0.0, 20.0, 0.0])?;
+/// let how = Sampling { top_k: 1, ..Sampling::default() };
+/// assert_eq!(sampling::forward(&Cx::cpu(), &logits, &how, &[7])?, [1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Shapes`] when there is not one draw for each row, [`Error::Range`] for an option out of its range or rows of
 /// no columns; when x is on a GPU or not f32.

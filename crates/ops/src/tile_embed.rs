@@ -20,6 +20,18 @@ fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, righ
 
 /// media [b, (1 + t)·n, d].
 ///
+/// ```
+/// use pheye_ops::tensor::{DType, Param, Tensor};
+/// use pheye_ops::{Cx, tile_embed};
+///
+/// // One image of one tile of 3 tokens, and its view as a whole; an embedding for each of the two.
+/// let table = Param::frozen("weight", Tensor::from_f32([2, 1], &[0.5, 1.5])?);
+/// let (global, local) = (Tensor::zeros([1, 3, 1], DType::F32), Tensor::zeros([1, 3, 1], DType::F32));
+/// let media = tile_embed::forward(&Cx::cpu(), &global, Some(&local), &table)?;
+/// assert_eq!(media.f32()?, [0.5, 0.5, 0.5, 1.5, 1.5, 1.5]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Shapes`] when the widths differ, local is not whole tiles of global's size, or the table is too short.
 pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) -> Result<Tensor> {

@@ -19,6 +19,15 @@ pub struct TopK {
 
 /// The `k` largest of each row of x [n, v]. On a GPU the time grows with k; it is meant for k up to a hundred.
 ///
+/// ```
+/// use pheye_ops::{Cx, tensor::Tensor, topk};
+///
+/// let x = Tensor::from_f32([1, 4], &[0.1, 0.9, 0.3, 0.7])?;
+/// let best = topk::forward(&Cx::cpu(), &x, 2)?;
+/// assert_eq!((best.ids, best.values), (vec![1, 3], vec![0.9, 0.7]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Range`] when k is not in 1..=v.
 pub fn forward(cx: &Cx, x: &Tensor, k: usize) -> Result<TopK> {

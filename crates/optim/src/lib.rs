@@ -9,12 +9,12 @@ mod adamw;
 mod error;
 mod schedule;
 
+pub use adamw::{AdamWConfig, Optimizer};
+pub use error::{Error, Result};
 /// The crate whose operations and contexts the signatures here name.
 pub use pheye_ops as ops;
 /// The crate whose types the signatures here name.
 pub use pheye_tensor as tensor;
-pub use adamw::{AdamWConfig, Optimizer};
-pub use error::{Error, Result};
 pub use schedule::{Schedule, ScheduleKind};
 
 /// The examples of the README, compiled and run as tests.

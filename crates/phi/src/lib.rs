@@ -10,13 +10,13 @@ mod config;
 mod layout;
 mod phi;
 
+pub use block::{Block, Cache, Saved};
+pub use config::{Config, Error};
+pub use layout::Layout;
 /// The crate whose operations and contexts the signatures here name.
 pub use pheye_ops as ops;
 /// The crate whose types the signatures here name.
 pub use pheye_tensor as tensor;
-pub use block::{Block, Cache, Saved};
-pub use config::{Config, Error};
-pub use layout::Layout;
 pub use phi::Phi;
 
 /// The examples of the README, compiled and run as tests.

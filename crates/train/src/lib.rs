@@ -19,8 +19,6 @@ mod seal;
 mod tensorboard;
 mod trainer;
 
-/// The crate whose operations and contexts the signatures here name.
-pub use pheye_ops as ops;
 pub use checkpoint::{Checkpoints, Loaded, State};
 pub use config::{Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, Task, TrainConfig};
 pub use error::{Error, Result};
@@ -28,6 +26,8 @@ pub use inputs::Print;
 pub use interrupt::Interrupt;
 pub use metrics::Metrics;
 pub use pattern::matches;
+/// The crate whose operations and contexts the signatures here name.
+pub use pheye_ops as ops;
 pub use trainer::{Event, Outcome, Start, StepReport, train};
 
 /// The examples of the README, compiled and run as tests.

@@ -9,12 +9,12 @@ mod block;
 mod config;
 mod vit;
 
+pub use block::Block;
+pub use config::{AdapterSpec, Config, Error, HiddenAct};
 /// The crate whose operations and contexts the signatures here name.
 pub use pheye_ops as ops;
 /// The crate whose types the signatures here name.
 pub use pheye_tensor as tensor;
-pub use block::Block;
-pub use config::{AdapterSpec, Config, Error, HiddenAct};
 pub use vit::{Saved, Vit};
 
 /// The examples of the README, compiled and run as tests.

@@ -30,8 +30,6 @@ mod staged;
 mod stream;
 mod torch;
 
-/// The crate whose types the signatures here name.
-pub use pheye_tensor as tensor;
 pub use atomic::{atomic_write, copy_atomically};
 pub use checkpoint::Checkpoint;
 pub use dtype::StoredDType;
@@ -40,6 +38,8 @@ pub use error::{Error, Result, Unusable};
 pub use folder::{FOLDER_FILES, first_in};
 pub use mismatch::{Fault, Mismatches, Prefix};
 pub use names::NameMap;
+/// The crate whose types the signatures here name.
+pub use pheye_tensor as tensor;
 pub use save::{save_safetensors, write_elements};
 pub use sniff::Format;
 pub use source::CheckpointSource;

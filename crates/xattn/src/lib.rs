@@ -7,13 +7,13 @@ mod block;
 mod config;
 mod connector;
 
+pub use block::{Block, Saved};
+pub use config::{Config, Error};
+pub use connector::{Connector, Saved as ConnectorSaved};
 /// The crate whose operations and contexts the signatures here name.
 pub use pheye_ops as ops;
 /// The crate whose types the signatures here name.
 pub use pheye_tensor as tensor;
-pub use block::{Block, Saved};
-pub use config::{Config, Error};
-pub use connector::{Connector, Saved as ConnectorSaved};
 
 /// The examples of the README, compiled and run as tests.
 #[cfg(doctest)]

@@ -99,6 +99,20 @@ fn operands<'a>(q: &'a Tensor, kv: Kv<&'a Tensor>, width: usize) -> Result<Qkv<'
 
 /// o of q's shape; rows outside all spans, and queries that see no key, are 0. Spans may share keys.
 ///
+/// ```
+/// use pheye_ops::attention::{self, Heads, Kv, Span};
+/// use pheye_ops::{Cx, tensor::Tensor};
+///
+/// // Two sequences packed without padding, of one and of two tokens; one head of 8 elements.
+/// let heads = Heads { heads: 1, head_dim: 8, scale: 0.35, causal: true };
+/// let spans = [Span { q: 0..1, k: 0..1 }, Span { q: 1..3, k: 1..3 }];
+/// let x = Tensor::from_f32([3, 8], &[0.5; 24])?;
+/// let (o, saved) = attention::forward(&Cx::cpu(), &x, Kv::Split { k: &x, v: &x }, &spans, &heads)?;
+/// let (dq, _dkv) = attention::backward(&Cx::cpu(), &saved, &o, &spans, &heads)?;
+/// assert_eq!(dq.shape(), x.shape());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Shapes`] for columns that do not fit, [`Error::Range`] for spans that leave their matrix or share queries.
 pub fn forward(

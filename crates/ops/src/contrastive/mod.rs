@@ -27,6 +27,17 @@ pub struct Loss {
 
 /// Loss of images [b, d] and captions [c, d]; picture i has caption `labels[i]`.
 ///
+/// ```
+/// use pheye_ops::{Cx, contrastive, tensor::Tensor};
+///
+/// // Two images and two captions; image i has caption i.
+/// let x = Tensor::from_f32([2, 2], &[1.0, 0.0, 0.0, 1.0])?;
+/// let right = contrastive::forward_backward(&Cx::cpu(), &x, &x, &[0, 1], 1.0)?;
+/// let wrong = contrastive::forward_backward(&Cx::cpu(), &x, &x, &[1, 0], 1.0)?;
+/// assert!(right.loss < wrong.loss);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Shapes`] when the widths differ or there is not one label for each picture, [`Error::Range`] for a label that
 /// is no caption's.

@@ -66,6 +66,20 @@ impl Sum {
 
 /// The loss of x [n, d] under `head` [v, d] and the gradients of its sum: dx if wanted, those of the head if trained.
 ///
+/// ```
+/// use pheye_ops::linear::Linear;
+/// use pheye_ops::tensor::{DType, Param, Tensor};
+/// use pheye_ops::{Cx, cross_entropy};
+///
+/// // With a head of zeros every one of the 4 tokens is as probable. Target -100 does not count.
+/// let head = Linear { weight: Param::frozen("weight", Tensor::zeros([4, 2], DType::F32)), bias: None };
+/// let x = Tensor::from_f32([3, 2], &[1.0; 6])?;
+/// let loss = cross_entropy::run(&Cx::cpu(), &x, &head, &[0, -100, 3], false, None)?;
+/// assert_eq!(loss.tokens, 2);
+/// assert!((loss.sum / 2.0 - 4f64.ln()).abs() < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Shapes`] when x, head and targets do not fit, [`Error::Range`] for a target that is neither in 0..v nor
 /// [`IGNORE`].

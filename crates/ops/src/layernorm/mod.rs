@@ -54,6 +54,17 @@ pub struct Saved {
 
 /// y of the shape of x.
 ///
+/// ```
+/// use pheye_ops::layernorm::{self, LayerNorm};
+/// use pheye_ops::tensor::{Scope, Tensor};
+/// use pheye_ops::{Cx, RandomInit};
+///
+/// let p = LayerNorm::new(&mut Scope::new(&mut RandomInit::new(1), "norm"), 2, 0.0);
+/// let (y, _saved) = layernorm::forward(&Cx::cpu(), &Tensor::from_f32([1, 2], &[3.0, 5.0])?, &p)?;
+/// assert_eq!(y.f32()?, [-1.0, 1.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Shapes`] when weight or bias are not as wide as x.
 pub fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {

@@ -111,6 +111,17 @@ pub(crate) fn check_output(dy: &Tensor, p: &Linear) -> Result<()> {
 
 /// x [rows, k] → y [rows, n], of x's shape but for the columns.
 ///
+/// ```
+/// use pheye_ops::linear::{self, Linear};
+/// use pheye_ops::tensor::{Param, Tensor};
+/// use pheye_ops::Cx;
+///
+/// let weight = Param::frozen("weight", Tensor::from_f32([1, 2], &[2.0, 3.0])?);
+/// let (y, _saved) = linear::forward(&Cx::cpu(), &Tensor::from_f32([1, 2], &[1.0, 10.0])?, &Linear { weight, bias: None })?;
+/// assert_eq!(y.f32()?, [32.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Shapes`] when x does not have k columns, or the bias not n elements.
 pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
