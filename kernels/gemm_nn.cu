@@ -1,6 +1,6 @@
 // dx = dy W: a [m, k], b [k, n]. The gradient of a linear's input, with the low-rank term mask * (dS A) and GELU's slope.
 //
-// Reads a, b (bf16, 2 (m k + n k) bytes) and what the epilogue names; writes c (= or +=, include/gemm_params.cuh), 2 m n (k + k2) FLOPs.
+// Reads a, b (bf16, 2 (m k + n k) bytes) and what the epilogue names; writes c (= or +=, include/gemm_epilogue.cuh), 2 m n (k + k2) FLOPs.
 // The large tile is for products that fill the device, the small one for the others; `_any` takes operands without alignment.
 #include "gemm.cuh"
 

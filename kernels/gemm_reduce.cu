@@ -1,8 +1,8 @@
 // The second half of products cut along k, and sums over rows: the gradient of a bias.
 //
-// gemm_reduce_f32: partial [splits, batch, m, n] f32 -> c as the products' own epilogue makes it (include/gemm_params.cuh), the
+// gemm_reduce_f32: partial [splits, batch, m, n] f32 -> c as the products' own epilogue makes it (include/gemm_epilogue.cuh), the
 // splits added in order. Reads 4 splits m n bytes. Grid: [m n / 2048 elements of rows padded to 8, 1, batch].
-#include "gemm_params.cuh"
+#include "gemm_epilogue.cuh"
 
 KERNEL(gemm_reduce_f32, Gemm, 256, 0, 256, 8) {
     const int chunks = (p.n + 7) / 8, batch = (int)blockIdx.z;

@@ -1,8 +1,9 @@
 // y = x W^T for a few rows of x: a token at a time. a = x [m, k], b = W [n, k]; m up to 32 a block, W read once.
 //
-// Reads 2 n k bytes of W; the same epilogue as the tiled products (include/gemm_params.cuh), without the low-rank term, splits and
+// Reads 2 n k bytes of W; the same epilogue as the tiled products (include/gemm_epilogue.cuh), without the low-rank term, splits and
 // batches. Blocks take 16 rows of W and 8 or 32 of x. Grid: [n / 16, m / 8 or m / 32, 1]. `_several` makes products of one x at once,
 // with the blocks of all in a row.
+#include "gemm_epilogue.cuh"
 #include "gemm_thin.cuh"
 
 template <int NT>

@@ -5,6 +5,7 @@
 // A block's result goes through shared memory, warp by warp, so that rows are stored, and what is added to them is read, 16 bytes a
 // lane, by one copy of the code that finishes them.
 #pragma once
+#include "gemm_epilogue.cuh"
 #include "gemm_operand.cuh"
 
 enum class GemmLayout { NT, NN, TN };
@@ -107,9 +108,10 @@ __device__ inline int2 gemm_place(int tile, int tiles_m, int tiles_n) {
     return make_int2(first + within % high, within / high);
 }
 
-// Grid: [tiles of c, splits, batch].
-template <class T>
-__device__ inline void gemm(const Gemm& p, int tile) {
+// Grid: [tiles of c, splits, batch]. `steps` are the epilogue's (gemm_epilogue.cuh); of their own they allow one split only, because
+// gemm_reduce, which finishes what several made, has those of the model.
+template <class T, class... Steps>
+__device__ inline void gemm(const Gemm& p, int tile, const Steps&... steps) {
     constexpr int BK = GEMM_BK, STAGES = T::STAGES;
     const int2 place = gemm_place(tile, (p.m + T::BM - 1) / T::BM, (p.n + T::BN - 1) / T::BN);
     const int batch = (int)blockIdx.z, split = (int)blockIdx.y;
@@ -200,7 +202,7 @@ __device__ inline void gemm(const Gemm& p, int tile) {
         if (p.partial != nullptr) {
             store8(partial + (int64_t)(row0 + r) * p.n + col, x, len, p.n % 4 == 0);
         } else {
-            gemm_finish(p, batch, row0 + r, col, len, x);
+            gemm_finish(p, batch, row0 + r, col, len, x, steps...);
         }
     }
 }

@@ -1,4 +1,4 @@
-// What a matrix product takes, and what it does to a result before storing it.
+// What a GEMM takes; gemm_epilogue.cuh has what it does to a result before storing it.
 //
 //   c = f(alpha (a b + a2 b2) + bias) * gelu'(slope) + residual (+ c)        a [m, k], b [k, n], a2 [m, k2], b2 [k2, n]
 //
@@ -135,42 +135,4 @@ __device__ inline void store8(float* to, const Floats8& x, int count, bool vecto
 #pragma unroll
     for (int i = 0; i < 8; i++)
         if (i < count) to[i] = x.v[i];
-}
-
-// Finishes `count` elements of row `row` from column `col` on, whose products are x, and stores them.
-__device__ inline void gemm_finish(const Gemm& p, int batch, int row, int col, int count, Floats8 x) {
-    const bool vectors = (p.flags & GEMM_VECTORS) != 0;
-    const int64_t at = batch * p.stride_c + (int64_t)row * p.ldc + col;
-#pragma unroll
-    for (int i = 0; i < 8; i++) x.v[i] *= p.alpha;
-    if (p.bias != nullptr) {
-#pragma unroll
-        for (int i = 0; i < 8; i++) x.v[i] += i < count ? p.bias[col + i] : 0.f;
-    }
-    if (p.pre != nullptr) store8(p.pre + at, x, count, vectors);
-    if (p.activation != GELU_NONE) {
-#pragma unroll
-        for (int i = 0; i < 8; i++) x.v[i] = gelu(x.v[i], p.activation);
-    }
-    if (p.slope != nullptr) {
-        const Floats8 u = load8(p.slope + at, count, vectors);
-#pragma unroll
-        for (int i = 0; i < 8; i++) x.v[i] *= gelu_slope(u.v[i], p.slope_kind);
-    }
-    if (p.residual != nullptr) {
-        const Floats8 r = load8(p.residual + at, count, vectors);
-#pragma unroll
-        for (int i = 0; i < 8; i++) x.v[i] += r.v[i];
-    }
-    if ((p.flags & GEMM_F32) != 0) {
-        float* const c = static_cast<float*>(p.c) + at;
-        if ((p.flags & GEMM_ADD) != 0) {
-            const Floats8 old = load8(c, count, vectors);
-#pragma unroll
-            for (int i = 0; i < 8; i++) x.v[i] += old.v[i];
-        }
-        store8(c, x, count, vectors);
-    } else {
-        store8(static_cast<bf16*>(p.c) + at, x, count, vectors);
-    }
 }

@@ -1,0 +1,3 @@
+fn main() {
+    pheye_kernel_build::compile("kernels");
+}
