@@ -1,17 +1,17 @@
-//! One AdamW step over a parameter, and the norm of all gradients.
+//! The AdamW update of a parameter, and the squared norm of the gradients.
 
 use rayon::prelude::*;
 
 use crate::math::vectorised;
 use crate::par;
 
-/// Elements of a piece.
+/// Elements of one parallel piece.
 const PIECE: usize = 1 << 12;
 
-/// The numbers of a step, as its arithmetic takes them.
+/// The coefficients of one step, precomputed.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
-    /// The gradient is multiplied by this first.
+    /// The gradient is multiplied by this before anything else (gradient clipping).
     pub grad_scale: f32,
     /// 1 - lr·weight_decay.
     pub decay: f32,
@@ -23,19 +23,21 @@ pub struct Step {
     pub rate2: f32,
     /// √(1 - β₂ᵗ).
     pub correction2: f32,
-    /// Added to the root of the second moment.
+    /// ε, added to √v after its bias correction.
     pub eps: f32,
     /// lr / (1 - β₁ᵗ).
     pub lr: f32,
 }
 
-/// One update of parameters p, moments m and v by gradients g, all of one length: m += (g - m)(1 - β₁); v = β₂v + (1 - β₂)g²; p = p·decay - lr·m / (√v/correction2 + ε).
+/// Updates parameters p and moments m and v in place by gradients g, all of the same length: m += (g - m)(1 -
+/// β₁); v = β₂v + (1 - β₂)g²; p = p·decay - lr·m / (√v/correction2 + ε).
 pub fn step(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], s: Step) {
     let state = m.chunks_mut(PIECE).zip(v.chunks_mut(PIECE)).zip(g.chunks(PIECE));
     par::pieces(p.chunks_mut(PIECE).zip(state), 4 * g.len(), |_, (p, ((m, v), g))| piece(p, m, v, g, s));
 }
 
-/// Σ g² in f64, piece by piece, the pieces in order.
+/// Σ g² in f64. Pieces of fixed size are summed in order, so the result does not depend on the number of
+/// threads.
 pub fn sum_of_squares(g: &[f32]) -> f64 {
     let sum = |g: &[f32]| {
         let mut sum = 0.0;

@@ -1,13 +1,13 @@
-//! Softmax cross entropy of rows of logits: loss and gradient of the logits in one visit to each row.
+//! Softmax cross entropy over rows of logits. Loss and gradient are computed while a row is in the cache.
 
 use crate::math::{exp, max, sum, vectorised};
 use crate::par;
 
-/// `losses[i]` = ln Σ exp(zᵢ) - `zᵢ[targetᵢ]` for the rows zᵢ of `logits`, rows by v, which become their gradient
-/// softmax(zᵢ) - onehot(targetᵢ) when `want_gradient`.
+/// For each row zᵢ of `logits` [rows, v]: `losses[i]` = ln Σ exp(zᵢ) - `zᵢ[targetᵢ]`. When `want_gradient` is
+/// true, the row is replaced in place by its gradient softmax(zᵢ) - onehot(targetᵢ).
 ///
 /// # Panics
-/// When a target is no column.
+/// When a target is not less than v.
 pub fn rows(logits: &mut [f32], losses: &mut [f32], targets: &[u32], want_gradient: bool) {
     if losses.is_empty() {
         return;

@@ -1,38 +1,40 @@
-//! Dropout's factors, drawn from the element's index: whoever needs a mask again draws it again.
+//! Dropout whose mask is a function of the element's index, so that backward recomputes the mask instead of
+//! storing it.
 //!
-//! Element i of module m in stream s takes word i mod 4 of Philox(counter = (i / 4, m, s low, s high), key = seed). It is
-//! kept when that word, as a number in [0, 1), is at least p, and then multiplied by 1 / (1 − p).
+//! Element i of dropout module m at RNG offset s takes word i mod 4 of Philox(counter = (i / 4, m, s low, s
+//! high), key = seed). The element is kept when that word, as a number in [0, 1), is at least p; kept
+//! elements are multiplied by 1 / (1 − p).
 
 use crate::gemm::transpose4;
 use crate::math::vectorised;
 use crate::par;
 use crate::philox::{ROUNDS, next_key, round, words};
 
-/// Which random numbers a mask takes.
+/// The random numbers that a dropout mask uses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mask {
-    /// Chance of a zero.
+    /// The probability that an element becomes zero.
     pub p: f32,
-    /// Seed of the run.
+    /// The seed of the run.
     pub seed: u64,
-    /// Distinct for each use: step and micro-batch.
+    /// The RNG offset. It is distinct for each step and micro-batch.
     pub stream: u64,
-    /// Which dropout of the network this is.
+    /// The number of this dropout module in the network.
     pub module: u32,
 }
 
-/// Blocks of four elements drawn side by side, one in each lane of a vector.
+/// Philox blocks (of four elements each) that are computed side by side, one per vector lane.
 const WIDE: usize = 8;
 const PIECE: usize = 1 << 12;
-/// Steps of work that one element is worth.
+/// The cost of one element, in multiply-adds.
 const COST: usize = 8;
 
-/// `out[i] = x[i]` times the factor of element `first + i`.
+/// `out[i] = x[i]` times the mask of element `first + i`.
 pub fn apply(out: &mut [f32], x: &[f32], first: usize, mask: Mask) {
     par::rows(out, 1, PIECE, x.len() * COST, |i, out| apply_piece(out, &x[i..], first + i, mask));
 }
 
-/// `out[i] += x[i]` times the factor of element `first + i`.
+/// `out[i] += x[i]` times the mask of element `first + i`.
 pub fn add(out: &mut [f32], x: &[f32], first: usize, mask: Mask) {
     par::rows(out, 1, PIECE, x.len() * COST, |i, out| add_piece(out, &x[i..], first + i, mask));
 }
@@ -62,8 +64,8 @@ fn draw(out: &mut [f32], x: &[f32], first: usize, mask: Mask, put: impl Fn(&mut 
     }
 }
 
-/// The factors of blocks `block`, `block + 1`, …: Philox with a block in each lane, its words in lanes of 64 bits, as the
-/// products of two words need them.
+/// The mask values of blocks `block`, `block + 1`, …: Philox with one block per lane. Its 32-bit words are
+/// kept in 64-bit lanes, as 32×32-bit multiplication requires.
 #[inline(always)]
 fn factors(block: u32, mask: Mask) -> [[f32; 4]; WIDE] {
     let ([low, high], mut key) = (words(mask.stream), words(mask.seed));
@@ -79,8 +81,8 @@ fn factors(block: u32, mask: Mask) -> [[f32; 4]; WIDE] {
         key = next_key(key);
     }
     let keep = (1.0 / (1.0 - mask.p)).to_bits();
-    // A word counts as word / 256 · 2⁻²⁴. Compared as integers, the sign of a difference for a mask and hidden from what
-    // follows, or the compiler makes 32 branches of it.
+    // A word counts as word / 256 · 2⁻²⁴. The comparison is on integers, with the sign of the difference as a
+    // mask that is hidden from the optimizer, which would otherwise turn it into 32 branches.
     let from = (mask.p * (1 << 24) as f32).ceil() as i32;
     let mut bits = [[0; WIDE]; 4];
     for (f, &c) in bits.as_flattened_mut().iter_mut().zip(c.as_flattened()) {

@@ -1,22 +1,22 @@
-//! Rows of a table, copied out by number, and their gradients added back.
+//! Embedding lookup: gathers rows of a table by id, and scatter-adds the gradients back.
 
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::par;
 
-/// `y[i] = table[ids[i]]` for y [n, d] and a table [v, d].
+/// `y[i] = table[ids[i]]` for y [n, d] and table [v, d].
 ///
 /// # Panics
-/// When an id is no row of the table.
+/// When an id is not less than v.
 pub fn forward(y: &mut [f32], d: usize, ids: &[u32], table: &[f32]) {
     gather(y, d, ids, |row, at| row.copy_from_slice(&table[at..at + d]));
 }
 
-/// As [`forward`], widened.
+/// [`forward`] for a bf16 table, converted to f32.
 ///
 /// # Panics
-/// As [`forward`].
+/// When an id is not less than v.
 pub fn forward_bf16(y: &mut [f32], d: usize, ids: &[u32], table: &[bf16]) {
     gather(y, d, ids, |row, at| table[at..at + d].convert_to_f32_slice(row));
 }
@@ -30,7 +30,7 @@ fn gather(y: &mut [f32], d: usize, ids: &[u32], copy: impl Fn(&mut [f32], usize)
     });
 }
 
-/// `dtable[ids[i]] += dy[i]`, in the order of i. One thread: ids repeat, and there are few.
+/// `dtable[ids[i]] += dy[i]`, in the order of i. Single-threaded, since ids repeat and rows are few.
 pub fn backward(dtable: &mut [f32], d: usize, ids: &[u32], dy: &[f32]) {
     for (dy, &id) in dy.chunks_exact(d).zip(ids) {
         dtable[id as usize * d..][..d].iter_mut().zip(dy).for_each(|(t, dy)| *t += dy);

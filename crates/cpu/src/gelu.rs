@@ -1,27 +1,27 @@
-//! GELU in its three forms, elementwise.
+//! The three variants of GELU, elementwise, forward and backward.
 
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use crate::math::{erf, exp, sigmoid, vectorised};
 use crate::par;
 
-/// Elements of a piece.
+/// Elements of one parallel piece.
 const PIECE: usize = 1 << 12;
-/// What an element costs, in multiply-adds.
+/// The cost of one element, in multiply-adds.
 const COST: usize = 8;
 
-/// Which function.
+/// The variant of GELU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gelu {
-    /// x·Φ(x), by the error function.
+    /// x·Φ(x) with the error function: the exact form.
     Exact,
-    /// x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
+    /// The tanh approximation x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
     Tanh,
-    /// x·σ(1.702·x).
+    /// The sigmoid approximation x·σ(1.702·x), as in CLIP.
     Quick,
 }
 
-/// y = gelu(x), element by element, of one length.
+/// y = gelu(x), elementwise; y and x have the same length.
 pub fn forward(y: &mut [f32], x: &[f32], kind: Gelu) {
     let f = match kind {
         Gelu::Exact => exact,
@@ -31,7 +31,7 @@ pub fn forward(y: &mut [f32], x: &[f32], kind: Gelu) {
     par::pieces(y.chunks_mut(PIECE).zip(x.chunks(PIECE)), COST * x.len(), |_, (y, x)| f(y, x));
 }
 
-/// dx = dy·gelu′(x), all of one length.
+/// dx = dy·gelu′(x), elementwise; all of the same length.
 pub fn backward(dx: &mut [f32], dy: &[f32], x: &[f32], kind: Gelu) {
     let f = match kind {
         Gelu::Exact => exact_backward,
@@ -82,13 +82,14 @@ vectorised! {
     }
 }
 
-/// Φ, the normal distribution function.
+/// Φ, the cumulative distribution function of the standard normal distribution.
 #[inline(always)]
 fn normal(x: f32) -> f32 {
     0.5 + 0.5 * erf(x * FRAC_1_SQRT_2)
 }
 
-/// σ(z) and σ′(z) = σ²e⁻ᶻ, without the difference 1 - σ. Below -80, where both vanish, e⁻ᶻ would overflow.
+/// σ(z) and σ′(z) = σ²e⁻ᶻ, which avoids the cancellation in 1 - σ. Below -80, where both vanish, e⁻ᶻ would
+/// overflow, so it is clamped.
 #[inline(always)]
 fn sigmoid_and_slope(z: f32) -> (f32, f32) {
     let e = exp(if z < -80.0 { 80.0 } else { -z });

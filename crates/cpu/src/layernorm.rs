@@ -1,17 +1,19 @@
-//! LayerNorm over the rows of a matrix, one pass for each row, two numbers kept of it.
+//! LayerNorm over the rows of a matrix. Forward saves the mean and the reciprocal standard deviation of each
+//! row for backward.
 
 use crate::math::{sum, vectorised};
 use crate::par;
 
-/// Elements of a piece: rows of it are summed by one thread for the gradients of weight and bias.
+/// Elements of one piece. The rows of a piece are summed by one thread for the gradients of weight and bias.
 const PIECE: usize = 1 << 13;
 
-/// Rows of a piece of a matrix with `cols` columns.
+/// The number of rows in a piece of a matrix with `cols` columns.
 pub fn piece_rows(cols: usize) -> usize {
     (PIECE / cols.max(1)).max(8)
 }
 
-/// y = (x - mean)·rstd·weight + bias for each row of x [rows, d]; `stats` [rows, 2] gets mean and rstd = 1/√(var + ε).
+/// y = (x - mean)·rstd·weight + bias for each row of x [rows, d]. `stats` [rows, 2] receives mean and rstd =
+/// 1/√(var + ε).
 pub fn forward(y: &mut [f32], stats: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) {
     let d = weight.len();
     if d == 0 {
@@ -23,7 +25,7 @@ pub fn forward(y: &mut [f32], stats: &mut [f32], x: &[f32], weight: &[f32], bias
     });
 }
 
-/// What [`backward`] reads.
+/// The inputs of [`backward`].
 #[derive(Debug, Clone, Copy)]
 pub struct Backward<'a> {
     /// Gradient of the output, [rows, d].
@@ -32,16 +34,16 @@ pub struct Backward<'a> {
     pub x: &'a [f32],
     /// Mean and rstd of each row, [rows, 2].
     pub stats: &'a [f32],
-    /// The weight, of d elements.
+    /// The weight, [d].
     pub weight: &'a [f32],
-    /// What is added to dx, [rows, d].
+    /// A gradient to add to dx, [rows, d].
     pub plus: Option<&'a [f32]>,
 }
 
-/// dx = rstd·(g - mean(g) - x̂·mean(g·x̂)) + plus with g = dy·weight and x̂ = (x - mean)·rstd.
+/// dx = rstd·(g - mean(g) - x̂·mean(g·x̂)) + plus, with g = dy·weight and x̂ = (x - mean)·rstd.
 ///
-/// Into `partial` [pieces, 2, d], unless it is empty, go Σ dy·x̂ and Σ dy over the rows of each piece of
-/// [`piece_rows`] rows.
+/// `partial` [pieces, 2, d], unless it is empty, receives Σ dy·x̂ and Σ dy over the rows of each piece of
+/// [`piece_rows`] rows: the partial gradients of weight and bias.
 pub fn backward(dx: &mut [f32], partial: &mut [f32], from: Backward) {
     let d = from.weight.len();
     if d == 0 {

@@ -1,7 +1,8 @@
-//! Kernels for the CPU over plain slices: what `ops` calls when a tensor lives in host memory.
+//! CPU kernels over plain slices, which `pheye-ops` calls for tensors in host memory.
 //!
-//! Storage is f32 or bf16, arithmetic is f32. Work is cut into pieces whose borders depend on the shapes alone, never
-//! on the number of threads, and every sum runs in a fixed order: a result is the same on one thread or sixty.
+//! Storage is f32, bf16 or int8; arithmetic is f32, except for the int8 GEMM. Work is partitioned by shape
+//! alone, never by the number of threads, and every sum has a fixed order, so results do not depend on the
+//! number of threads.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod adamw;

@@ -1,11 +1,12 @@
-//! Transcendental functions without branches, and sums in a fixed order: loops over them become vector code.
+//! Branch-free transcendental functions and sums in a fixed order, written so that loops over them vectorize.
 //!
-//! Polynomials are minimax fits of our own. Each function is within 2 units in the last place of the true value.
+//! The polynomials are minimax approximations. Each function is within 2 ULP of the true value.
 
-/// Defines functions that are compiled twice, for AVX2 with FMA and for any processor, and choose when called.
+/// Defines functions that are compiled twice, for AVX2 with FMA and for the baseline, and select a version at
+/// run time.
 ///
-/// Unlike a closure given to [`crate::par::simd`], the body cannot fail to be inlined where the wide instructions are
-/// allowed; a `mul_add` left outside would be a call of the C library.
+/// Unlike a closure passed to [`crate::par::simd`], the body is certain to be inlined where the wide
+/// instructions are enabled. A `mul_add` outside of it would be a call into the C library.
 macro_rules! vectorised {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block)*) => {$(
         $(#[$meta])*
@@ -29,7 +30,7 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// `x` rounded to bf16, to nearest even; NaN stays one.
+/// Rounds `x` to bf16, to nearest even. NaN stays NaN.
 pub fn round(out: &mut [half::bf16], x: &[f32]) {
     const PIECE: usize = 1 << 14;
     crate::par::pieces(out.chunks_mut(PIECE).zip(x.chunks(PIECE)), x.len(), |_, (out, x)| {
@@ -41,7 +42,8 @@ vectorised! {
     fn round_piece(out: &mut [half::bf16], x: &[f32]) {
         for (out, x) in out.iter_mut().zip(x) {
             let bits = x.to_bits();
-            // Half of the last bit kept, a little less where that bit is 0, and the rest is cut off.
+            // Adds half of the last kept bit (slightly less when that bit is 0, for ties to even), then
+            // truncates.
             let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
             let nan = bits >> 16 | 0x40;
             *out = half::bf16::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 { nan } else { rounded } as u16);
@@ -49,13 +51,13 @@ vectorised! {
     }
 }
 
-/// Lanes of a sum: two accumulators of eight, which short rows fill too.
+/// Lanes of a sum: two accumulators of eight lanes, so that even short rows use both.
 const LANES: usize = 16;
 
-/// e to the power `x`; infinity above 88.73, subnormal below -87.3, zero below -104.
+/// eˣ: infinity above 88.73, subnormal below -87.3, zero below -104.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    // x = n·ln 2 + r. Added to 1.5·2²³, a number loses its fraction and leaves n in its low bits.
+    // x = n·ln 2 + r. Adding 1.5·2²³ rounds the number to an integer and leaves n in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     let x = x.clamp(-104.0, 89.0);
@@ -64,7 +66,7 @@ pub fn exp(x: f32) -> f32 {
     let r = n.mul_add(-LN_2[1], n.mul_add(-LN_2[0], x));
     let y = horner(r, [0.001_382_010_8, 0.008_368_685, 0.041_668_274, 0.166_665_21, 0.499_999_94]);
     let y = y.mul_add(r * r, r) + 1.0;
-    // In two factors, since 2ⁿ itself may be out of range.
+    // Multiplies by 2ⁿ in two steps, since 2ⁿ itself may be out of range.
     let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
     y * power(n >> 1) * power(n - (n >> 1))
@@ -92,14 +94,14 @@ pub fn erf(x: f32) -> f32 {
             0.128_379_17,
         ],
     );
-    // erfc(a) = e⁻ᵍ with g smooth; beyond 4 it is less than half a unit of 1.
+    // erfc(a) = e⁻ᵍ with smooth g. Beyond a = 4, erfc is less than half an ULP of 1.
     let g =
         [-1.863_675e-4, 0.002_947_574_5, -0.021_837_832, 0.103_106_45, 0.638_145, 1.127_089_1, 3.415_222e-4];
     let far = (1.0 - exp(-horner(a.min(4.0), g))).copysign(x);
     if a >= 1.0 { far } else { x.mul_add(near, x) }
 }
 
-/// Σ cᵢ xⁿ⁻ⁱ, the highest power first.
+/// Evaluates the polynomial Σ cᵢ xⁿ⁻ⁱ (highest power first) by Horner's method.
 #[inline(always)]
 fn horner<const N: usize>(x: f32, c: [f32; N]) -> f32 {
     let mut y = c[0];
@@ -109,7 +111,7 @@ fn horner<const N: usize>(x: f32, c: [f32; N]) -> f32 {
     y
 }
 
-/// Σᵢ f(x₁ᵢ, x₂ᵢ, …) over slices of one length. The order is fixed.
+/// Σᵢ f(x₁ᵢ, x₂ᵢ, …) over slices of the same length, in a fixed order.
 #[inline(always)]
 pub fn sum<const N: usize>(x: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
@@ -133,7 +135,7 @@ pub fn sum<const N: usize>(x: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
     lanes[0]
 }
 
-/// The largest value, NaN if there is one, -∞ of none.
+/// The maximum; NaN if any element is NaN, -∞ for an empty slice.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     let larger = |m: f32, x: f32| if x > m || x.is_nan() { x } else { m };

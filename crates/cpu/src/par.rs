@@ -1,28 +1,30 @@
-//! Cutting work into pieces for rayon, and running a piece with the widest vector instructions at hand.
+//! Partitions work into pieces for rayon, and runs each piece with the widest vector instructions available.
 //!
-//! Pieces are few and long. Each is a job of its own (`with_max_len`): rayon would else hand out several at once, and a thread be left
-//! with them while the others have none.
+//! Pieces are few and long. Each is a job of its own (`with_max_len`), since rayon would otherwise group
+//! several into one job and leave other threads idle.
 
 use rayon::prelude::*;
 
-/// Below this many multiply-adds (or elements of a pointwise pass, weighted by their cost) a second thread costs more than it brings.
+/// Below this many multiply-adds (or elements of a pointwise pass, weighted by their cost) a second thread
+/// costs more than it saves.
 const SERIAL_BELOW: usize = 1 << 15;
 
-/// Runs `f`, a run of many operations, as one of rayon's threads: each cuts its work where it is, while a thread from outside would
-/// wake another for every operation, and sleep until it is done.
+/// Runs `f`, a sequence of operations, on a thread of rayon's pool. From a thread outside the pool, each
+/// operation would have to wake a pool thread and sleep until it is done.
 pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
 
-/// Runs `f` compiled for the widest vector instructions that this processor has.
+/// Runs `f` compiled for the widest vector instructions of this processor.
 ///
-/// What `f` calls is compiled so too only where it is inlined: mark it `#[inline(always)]`.
+/// Functions that `f` calls are compiled that way only where they are inlined: mark them `#[inline(always)]`.
 #[inline(always)]
 pub fn simd<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
-/// The vector instructions that [`simd`] chooses on this processor: other ones round otherwise.
+/// The vector instructions that [`simd`] selects on this processor. Results may round differently between
+/// instruction sets.
 pub fn instruction_set() -> &'static str {
     match pulp::Arch::new() {
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
@@ -35,8 +37,9 @@ pub fn instruction_set() -> &'static str {
     }
 }
 
-/// Calls `f(first, piece)` for each piece of `rows` rows of `out`, a matrix with `cols` columns, in parallel when the
-/// whole is worth `work` steps. `first` is the piece's first row.
+/// Calls `f(first, piece)` for each piece of `rows` rows of `out`, a matrix with `cols` columns; `first` is
+/// the first row of the piece. Runs in parallel when `work`, the cost of the whole in multiply-adds, is large
+/// enough.
 pub fn rows<T: Send>(
     out: &mut [T],
     cols: usize,
@@ -56,7 +59,8 @@ pub fn rows<T: Send>(
     }
 }
 
-/// Calls `f(i)` for each of `0..n`, in parallel when the whole is worth `work` steps.
+/// Calls `f(i)` for each i in `0..n`, in parallel when `work`, the cost of the whole in multiply-adds, is
+/// large enough.
 pub fn each(n: usize, work: usize, f: impl Fn(usize) + Sync + Send) {
     if work < SERIAL_BELOW || n <= 1 {
         (0..n).for_each(|i| simd(|| f(i)));
@@ -65,7 +69,8 @@ pub fn each(n: usize, work: usize, f: impl Fn(usize) + Sync + Send) {
     }
 }
 
-/// Calls `f` on each of `pieces`, in parallel when the whole is worth `work` steps.
+/// Calls `f` for each of `pieces`, in parallel when `work`, the cost of the whole in multiply-adds, is large
+/// enough.
 pub fn all<T: Send>(pieces: Vec<T>, work: usize, f: impl Fn(T) + Sync + Send) {
     if work < SERIAL_BELOW || pieces.len() <= 1 {
         pieces.into_iter().for_each(|p| simd(|| f(p)));
@@ -74,8 +79,9 @@ pub fn all<T: Send>(pieces: Vec<T>, work: usize, f: impl Fn(T) + Sync + Send) {
     }
 }
 
-/// Calls `f(i, piece)` for piece i of `pieces`, in parallel when the whole is worth `work` steps: for outputs that are
-/// cut together, as in `a.chunks_mut(n).zip(b.chunks_mut(m))`.
+/// Calls `f(i, piece)` for the i-th of `pieces`, in parallel when `work`, the cost of the whole in
+/// multiply-adds, is large enough. For outputs that are partitioned together, as in
+/// `a.chunks_mut(n).zip(b.chunks_mut(m))`.
 pub fn pieces<T: Send>(pieces: impl Iterator<Item = T>, work: usize, f: impl Fn(usize, T) + Sync + Send) {
     if work < SERIAL_BELOW {
         pieces.enumerate().for_each(|(i, p)| f(i, p));

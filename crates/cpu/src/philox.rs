@@ -1,9 +1,9 @@
-//! Philox4x32-10, a random number generator without state: a number is a function of a counter and a key.
+//! Philox4x32-10, a counter-based random number generator: each number is a function of a counter and a key.
 //!
-//! So any thread can draw any element of a random tensor, and backward can draw a dropout mask again.
-//! Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC'11.
+//! Any thread can therefore generate any element of a random tensor, and backward can recompute a dropout
+//! mask. Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 
-/// The four random words at `counter` of the stream `key`.
+/// The four random words at `counter` for `key`.
 #[inline(always)]
 pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let (mut counter, mut key) = (counter.map(u64::from), key);
@@ -13,13 +13,14 @@ pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     counter.map(|w| w as u32)
 }
 
-/// Rounds of a number.
+/// Rounds of the generator.
 pub(crate) const ROUNDS: usize = 10;
 
-/// One round, on words of 32 bits in 64.
+/// One round, on 32-bit words held in 64-bit integers.
 #[inline(always)]
 pub(crate) fn round([c0, c1, c2, c3]: [u64; 4], [k0, k1]: [u32; 2]) -> [u64; 4] {
-    // Masked though it changes nothing: a product of 32 by 32 bits is one instruction, of 64 by 64 it is six.
+    // The masks do not change the result, but they let the compiler use one 32×32-bit multiplication instead
+    // of the six instructions of a 64×64-bit one.
     let low = u64::from(u32::MAX);
     let (p0, p1) = (0xD251_1F53 * (c0 & low), 0xCD9E_8D57 * (c2 & low));
     [(p1 >> 32) ^ c1 ^ u64::from(k0), p1 & low, (p0 >> 32) ^ c3 ^ u64::from(k1), p0 & low]
@@ -30,19 +31,19 @@ pub(crate) fn next_key([k0, k1]: [u32; 2]) -> [u32; 2] {
     [k0.wrapping_add(0x9E37_79B9), k1.wrapping_add(0xBB67_AE85)]
 }
 
-/// The low and the high word of `x`, as counters and keys take them.
+/// The low and the high word of `x`, as Philox counters and keys take them.
 #[inline(always)]
 pub fn words(x: u64) -> [u32; 2] {
     [x as u32, (x >> 32) as u32]
 }
 
-/// A random word as a number in [0, 1), a multiple of 2⁻²⁴.
+/// Converts a random word to a number in [0, 1), a multiple of 2⁻²⁴.
 #[inline(always)]
 pub fn uniform(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / (1 << 24) as f32)
 }
 
-/// Two random words as two independent standard normal numbers (Box and Muller, 1958).
+/// Converts two random words to two independent standard normal numbers (Box and Muller, 1958).
 #[inline(always)]
 pub fn normal(a: u32, b: u32) -> [f32; 2] {
     let radius = (-2.0 * (1.0 - uniform(a)).ln()).sqrt();

@@ -1,4 +1,5 @@
-//! Rotary position embedding, in place: pairs of elements turned by an angle that grows with the position.
+//! Rotary position embedding (RoPE), in place: rotates pairs of elements by an angle proportional to the
+//! position.
 
 use crate::math::vectorised;
 use crate::par;
@@ -6,17 +7,17 @@ use crate::par;
 /// The layout of a rotated matrix [rows, heads·head_dim] and the rotation.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotation<'a> {
-    /// Elements of a head.
+    /// Columns of one head.
     pub head_dim: usize,
-    /// The first `rot` of them turn: i with i + rot/2.
+    /// The number of leading columns of a head that are rotated; column i is paired with i + rot/2.
     pub rot: usize,
-    /// cos and sin of each position, [positions, 2, rot/2].
+    /// cos and sin for each position, [positions, 2, rot/2].
     pub tables: &'a [f32],
-    /// 1 to turn forwards, -1 to turn back.
+    /// 1 for the rotation, -1 for its inverse (backward).
     pub sign: f32,
 }
 
-/// Turns each head of row i of `x` [rows, cols] by the angles of `positions[i]`.
+/// Rotates each head of row i of `x` [rows, cols] by the angles of `positions[i]`.
 pub fn rotate(x: &mut [f32], cols: usize, positions: &[u32], r: Rotation) {
     if r.rot == 0 || cols == 0 {
         return;

@@ -1,3 +1,6 @@
+//! Reuse of memory: an [`Arena`] keeps the buffers of dropped tensors by size and hands them out again, so
+//! that a training step allocates nothing from the system once the first one has run.
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
@@ -7,42 +10,43 @@ use pheye_kernels::{Error as GpuError, Gpu, Memory};
 use crate::buffer::{Buffer, CpuBuffer, GpuBuffer, Line, Lines};
 use crate::{Device, Error, Result};
 
-/// Where an operation's outputs come from: buffers used before, by size, or new ones while it warms up. When the device has no
-/// memory left for a new one, the idle buffers are given back to it, and it is asked once more.
+/// The allocator of operations' outputs. It hands out idle buffers of the wanted size and asks the system for
+/// new ones only while it warms up. When the device has no memory left, the arena frees its idle buffers and
+/// tries once more.
 ///
 /// Cloning shares the arena.
 #[derive(Clone, Debug, Default)]
 pub struct Arena(Arc<Mutex<Pool>>);
 
-/// While this lives, GPU memory that its thread gives back to the arena goes to no other thread: work that the thread has prepared
-/// but not yet queued will use it.
+/// While a `Hold` lives, GPU memory that its thread returns to the arena is handed to no other thread. Work
+/// that the thread has prepared but not yet queued still refers to that memory.
 #[derive(Debug)]
 pub struct Hold<'a> {
     arena: &'a Arena,
     thread: ThreadId,
 }
 
-/// Idle memory of a GPU, by size in lines.
+/// Idle GPU memory, by size in [`Line`]s.
 type Idle = HashMap<usize, Vec<Memory>>;
 
-/// What an [`Arena`] has done so far.
+/// Counters of an [`Arena`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ArenaStats {
-    /// Buffers asked of the system; stands still once the arena is warm.
+    /// Buffers allocated from the system. Stops growing once the arena is warm.
     pub allocations: u64,
     /// Bytes in use now.
     pub in_use: usize,
-    /// The most bytes in use at once.
+    /// The maximum of [`ArenaStats::in_use`] so far.
     pub peak: usize,
 }
 
 #[derive(Default)]
 pub(crate) struct Pool {
     free: HashMap<usize, Vec<Lines>>,
-    /// Where the memory is, when it is not the host's.
+    /// The GPU whose memory this is; `None` for host memory.
     gpu: Option<Gpu>,
     free_gpu: Idle,
-    /// What threads gave back under a [`Hold`], the innermost of a thread last.
+    /// Memory that threads returned under a [`Hold`]. The innermost hold of a thread comes last.
     held: Vec<(ThreadId, Idle)>,
     stats: ArenaStats,
 }
@@ -53,7 +57,8 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// Sizes are rounded up to an eighth of their power of two, so that batches of similar length reuse each other's.
+/// Rounds a size up to a multiple of 1/16 of the next power of two, so that batches of similar length reuse
+/// each other's buffers.
 fn size_class(lines: usize) -> usize {
     let step = (lines.next_power_of_two() / 16).max(1);
     lines.div_ceil(step) * step
@@ -66,13 +71,14 @@ impl Pool {
         Some(lines)
     }
 
-    /// The lowest address, not the latest freed: the same work then gets the same memory each time, and can be replayed.
+    /// Takes the free memory with the lowest address, not the one freed last: a repeated sequence of requests
+    /// then gets the same addresses, which replaying a recorded graph requires.
     fn idle_gpu(&mut self, class: usize) -> Option<Memory> {
         let me = thread::current().id();
         let held = self.held.iter_mut().filter(|(thread, _)| *thread == me).map(|(_, idle)| idle);
         let mut lowest: Option<(&mut Vec<Memory>, usize)> = None;
         for list in held.chain([&mut self.free_gpu]).filter_map(|idle| idle.get_mut(&class)) {
-            // What somebody has a region of may yet be read or written.
+            // Memory that somebody has a region of may still be read or written.
             let free = (0..list.len()).filter(|&i| !list[i].has_regions());
             let Some(i) = free.min_by_key(|&i| list[i].addr()) else { continue };
             if lowest.as_ref().is_none_or(|(other, j)| list[i].addr() < other[*j].addr()) {
@@ -84,7 +90,7 @@ impl Pool {
         Some(memory)
     }
 
-    /// Counts a buffer that is given out.
+    /// Counts a buffer that is handed out.
     fn count(&mut self, class: usize, new: bool) {
         self.stats.allocations += u64::from(new);
         self.stats.in_use += class * size_of::<Line>();
@@ -119,7 +125,7 @@ impl Drop for Hold<'_> {
 }
 
 impl Arena {
-    /// An arena of `device`'s memory; [`Arena::default`] is one of the host's.
+    /// An arena of `device`'s memory. [`Arena::default`] is an arena of host memory.
     pub fn of(device: &Device) -> Arena {
         let gpu = match device {
             Device::Cpu => None,
@@ -128,8 +134,8 @@ impl Arena {
         Arena(Arc::new(Mutex::new(Pool { gpu, ..Pool::default() })))
     }
 
-    /// A buffer of at least `bytes`, its contents left from earlier use (NaN in debug builds, so that a test
-    /// sees an element that nobody wrote).
+    /// A buffer of at least `bytes` bytes. Its contents are left from earlier use; in debug builds host
+    /// memory is filled with NaN, so that a test notices an element that was never written.
     ///
     /// # Errors
     /// [`Error::Gpu`] when a GPU has no memory left, [`Error::OutOfMemory`] when the host has none.
@@ -165,7 +171,8 @@ impl Arena {
         Ok(lines)
     }
 
-    /// The GPU is called without the lock: it may make this thread wait for one that records, and that takes memory too.
+    /// Calls the GPU without holding the lock: the call may wait for a thread that records a graph, and that
+    /// thread takes memory from this arena too.
     fn take_gpu(&self, gpu: &Gpu, class: usize) -> Result<Memory> {
         if let Some(memory) = self.lock().idle_gpu(class) {
             return Ok(memory);
@@ -182,7 +189,7 @@ impl Arena {
         Ok(memory)
     }
 
-    /// Gives the buffers that nobody uses back to the system, but for those under a [`Hold`].
+    /// Frees all idle buffers, except those under a [`Hold`].
     pub fn trim(&self) {
         let mut pool = self.lock();
         let (free, free_gpu) = (std::mem::take(&mut pool.free), std::mem::take(&mut pool.free_gpu));
@@ -190,14 +197,15 @@ impl Arena {
         drop((free, free_gpu));
     }
 
-    /// Keeps what this thread gives back for this thread. Meant for work that is rehearsed first and queued later.
+    /// Reserves the GPU memory that this thread returns for this thread until the [`Hold`] is dropped. Meant
+    /// for work that is first run dry and queued later.
     pub fn hold(&self) -> Hold<'_> {
         let thread = thread::current().id();
         self.lock().held.push((thread, Idle::default()));
         Hold { arena: self, thread }
     }
 
-    /// What the arena has done so far.
+    /// The arena's counters.
     pub fn stats(&self) -> ArenaStats {
         self.lock().stats
     }

@@ -1,3 +1,6 @@
+//! The memory behind a tensor: an aligned host allocation, GPU memory, or bytes of another owner such as a
+//! memory-mapped file.
+
 use std::sync::{Arc, Mutex, Weak};
 
 use bytemuck::{Pod, Zeroable};
@@ -7,31 +10,32 @@ use pheye_kernels::{Gpu, Memory};
 use crate::Result;
 use crate::arena::Pool;
 
-/// 64 bytes on a 64-byte boundary: a cache line, and a multiple of every SIMD width.
+/// 64 bytes, aligned to 64 bytes: a cache line, and a multiple of every SIMD width.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Line([u8; 64]);
 
-/// Zeros in host memory, aligned to a line.
+/// Zero-initialized host memory, aligned to 64 bytes.
 pub(crate) enum Lines {
     Heap(Vec<Line>),
-    /// Pages of their own, huge ones where the system has them: fewer faults on first use, fewer misses of the TLB after it.
+    /// An anonymous mapping, with huge pages where the system has them: fewer page faults on first use and
+    /// fewer TLB misses afterwards.
     Pages(MmapMut),
 }
 
 impl Lines {
-    /// From so many bytes on, pages of their own.
+    /// Allocations of at least this many bytes get a mapping of their own.
     const PAGES: usize = 4 << 20;
 
-    /// None when the system has no memory left.
+    /// `None` when the system has no memory left.
     pub(crate) fn zeroed(count: usize) -> Option<Lines> {
         let bytes = count.checked_mul(size_of::<Line>())?;
-        // Miri knows no advice about pages.
+        // Miri does not support `madvise`.
         if bytes >= Lines::PAGES
             && !cfg!(miri)
             && let Ok(pages) = MmapMut::map_anon(bytes)
         {
-            // Advice that the system may leave aside.
+            // The advice is optional, so a failure is ignored.
             #[cfg(target_os = "linux")]
             let _ = pages.advise(memmap2::Advice::HugePage);
             return Some(Lines::Pages(pages));
@@ -66,18 +70,19 @@ impl std::ops::DerefMut for Lines {
     }
 }
 
-/// Memory on a device. Dropped, it goes back to the arena it came from.
+/// Memory on a device. When dropped, it returns to the arena it came from.
 #[derive(Debug)]
 pub enum Buffer {
     /// Host memory.
     Cpu(CpuBuffer),
     /// Memory of a GPU.
     Gpu(GpuBuffer),
-    /// Host memory that something else owns, such as a mapped file: read here, copied when it is to be written.
+    /// Host memory of another owner, such as a memory-mapped file. It is read in place and copied before the
+    /// first write.
     Shared(SharedBuffer),
 }
 
-/// Bytes of another owner. They must stay the same bytes at the same place for as long as the owner lives.
+/// Bytes of another owner, who must not change or move them while this value lives.
 #[derive(Clone)]
 pub struct SharedBuffer(pub(crate) Arc<dyn AsRef<[u8]> + Send + Sync>);
 
@@ -96,7 +101,7 @@ impl std::fmt::Debug for SharedBuffer {
 /// Memory of a GPU.
 #[derive(Debug)]
 pub struct GpuBuffer {
-    /// Gone only while the buffer is dropped.
+    /// `None` only during drop.
     pub(crate) memory: Option<Memory>,
     pub(crate) home: Weak<Mutex<Pool>>,
 }
@@ -141,15 +146,15 @@ impl Drop for CpuBuffer {
     }
 }
 
-/// Memory of `gpu` of its own, outside any arena.
+/// GPU memory outside any arena.
 pub(crate) fn detached_gpu(gpu: &Gpu, bytes: usize) -> Result<Arc<Buffer>> {
     Ok(Arc::new(Buffer::Gpu(GpuBuffer { memory: Some(gpu.alloc(bytes)?), home: Weak::new() })))
 }
 
-/// Host memory of its own, outside any arena.
+/// Host memory outside any arena.
 ///
 /// # Panics
-/// When there is none.
+/// When the system has no memory left.
 pub(crate) fn detached(bytes: usize) -> Arc<Buffer> {
     let Some(lines) = Lines::zeroed(bytes.div_ceil(size_of::<Line>())) else {
         panic!("out of memory: {bytes} bytes more are needed");

@@ -1,3 +1,5 @@
+//! The device that a tensor is on: the CPU or a GPU, parsed from a name such as `cpu` or `cuda:1`.
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,14 +10,14 @@ use crate::{Error, Result};
 /// Where tensors live and operations run.
 #[derive(Debug, Clone)]
 pub enum Device {
-    /// This machine's processor, with as many threads as rayon's pool has.
+    /// The CPU, with as many threads as rayon's pool has.
     Cpu,
-    /// A launcher of GPU kernels.
+    /// A GPU, or the emulator of one.
     Gpu(Gpu),
 }
 
 impl Device {
-    /// The fastest device that can be opened: a GPU, else the CPU.
+    /// A CUDA GPU if one can be opened, otherwise the CPU.
     pub fn best() -> Device {
         Gpu::open("cuda").map_or(Device::Cpu, Device::Gpu)
     }

@@ -1,3 +1,5 @@
+//! The element types of tensors and the size of their storage.
+
 use std::fmt;
 
 use half::bf16;
@@ -11,13 +13,13 @@ pub enum DType {
     F32,
     /// bfloat16, 2 bytes.
     Bf16,
-    /// Whole numbers from -127 to 127, 1 byte, each times the f32 factor of its row; the factors lie behind the elements. For
-    /// frozen matrices on the CPU: such a tensor is read and multiplied by, nothing else.
+    /// Symmetric int8 with one f32 scale per row: 1 byte per element, values -127 to 127, the scales stored
+    /// after the elements. For frozen weight matrices on the CPU, which are only read and multiplied.
     Int8,
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// Bytes per element.
     pub const fn size(self) -> usize {
         match self {
             DType::F32 => 4,
@@ -26,7 +28,8 @@ impl DType {
         }
     }
 
-    /// Bytes of all elements of a tensor, and of their factors if it has some; the largest number when they are more.
+    /// Bytes of all elements of a tensor, plus those of the scales of an int8 tensor. Saturates at
+    /// `usize::MAX`.
     pub fn storage(self, shape: Shape) -> usize {
         match self {
             DType::F32 | DType::Bf16 => shape.elements().saturating_mul(self.size()),
@@ -34,7 +37,7 @@ impl DType {
         }
     }
 
-    /// Its name: `f32`, `bf16`.
+    /// The name of the type: `f32`, `bf16` or `int8`.
     pub const fn name(self) -> &'static str {
         match self {
             DType::F32 => "f32",
@@ -57,11 +60,11 @@ pub enum Slice<'a> {
     F32(&'a [f32]),
     /// bfloat16.
     Bf16(&'a [bf16]),
-    /// Whole numbers, and the factor of each row.
+    /// The int8 values, and the scale of each row.
     Int8(&'a [i8], &'a [f32]),
 }
 
-/// Where the factors of an int8 tensor begin, in bytes.
+/// The offset of the scales of an int8 tensor, in bytes.
 pub(crate) fn factors(shape: Shape) -> usize {
     shape.elements().checked_next_multiple_of(4).unwrap_or(usize::MAX)
 }

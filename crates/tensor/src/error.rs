@@ -1,13 +1,15 @@
+//! The error type of this crate.
+
 use crate::{DType, Shape};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can be wrong with a tensor.
+/// An error about a tensor, a device or its memory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The elements are of another type than the caller works on.
+    /// The element type is not the one that the caller needs.
     #[error("tensor {shape} holds {found}, {expected} is needed")]
     DType {
         /// Shape of the tensor.
@@ -17,7 +19,7 @@ pub enum Error {
         /// The element type asked for.
         expected: DType,
     },
-    /// A buffer would be written while others can read it.
+    /// The tensor shares its buffer with others, so it cannot be written in place.
     #[error("tensor {shape} is shared and cannot be written in place")]
     Shared {
         /// Shape of the tensor.
@@ -41,7 +43,7 @@ pub enum Error {
         /// Values given.
         len: usize,
     },
-    /// Bytes of another owner cannot be the elements of a tensor.
+    /// The length or the alignment of the given bytes does not fit the tensor.
     #[error("{len} bytes, or where they begin, do not suit a tensor of {dtype} {shape}")]
     Bytes {
         /// Shape asked for.
@@ -51,7 +53,7 @@ pub enum Error {
         /// Bytes given.
         len: usize,
     },
-    /// A tensor is on another device than the caller works on.
+    /// The tensor is on another device than the caller needs.
     #[error("tensor {shape} is on the {found}, it is needed on the {expected}")]
     Device {
         /// Shape of the tensor.
@@ -67,16 +69,16 @@ pub enum Error {
         /// Bytes asked for.
         bytes: usize,
     },
-    /// A GPU could not be opened, or what it was asked for failed.
+    /// A GPU could not be opened, or an operation on it failed.
     #[error(transparent)]
     Gpu(#[from] pheye_kernels::Error),
-    /// A device name that means nothing.
+    /// An unknown device name.
     #[error("unknown device `{0}`; known are `cpu`, `auto`, `cuda`, `cuda:N` and `emulator`")]
     UnknownDevice(String),
 }
 
 impl Error {
-    /// The GPU's error in this one, if it is one.
+    /// The GPU error that this error wraps, if any.
     pub fn gpu(&self) -> Option<&pheye_kernels::Error> {
         match self {
             Error::Gpu(e) => Some(e),

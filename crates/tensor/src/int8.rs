@@ -1,11 +1,14 @@
-//! Rows of whole numbers with a factor each: w ≈ factor·q, factor = max|w| / 127, q = round(w / factor).
+//! Symmetric int8 quantization with one scale per row: w ≈ scale·q, scale = max|w| / 127, q = round(w /
+//! scale).
 
-/// Rounds the rows of `x` to `values` and `factors`. A row's error is at most half its factor.
+/// Quantizes the rows of `x` to `values` and the scales `factors`. The error of an element is at most half
+/// the scale of its row.
 pub(crate) fn round(values: &mut [i8], factors: &mut [f32], x: &[f32]) {
     let cols = x.len() / factors.len().max(1);
     let rows = values.chunks_exact_mut(cols.max(1)).zip(x.chunks_exact(cols.max(1)));
     for ((values, x), factor) in rows.zip(factors) {
-        // As whole numbers infinities and NaN are the largest, and a factor that is not finite tells of them.
+        // Compared by their bits, infinities and NaN are the largest values, so a row that contains one gets
+        // a scale that is not finite.
         let largest = x.iter().fold(0, |m: u32, x| m.max(x.to_bits() & 0x7fff_ffff));
         let largest = f32::from_bits(largest);
         *factor = largest / 127.0;
@@ -14,7 +17,7 @@ pub(crate) fn round(values: &mut [i8], factors: &mut [f32], x: &[f32]) {
     }
 }
 
-/// The rows of `values`, each times its factor.
+/// Dequantizes: the rows of `values`, each multiplied by its scale.
 pub(crate) fn widen(out: &mut [f32], values: &[i8], factors: &[f32]) {
     let cols = out.len() / factors.len().max(1);
     let rows = out.chunks_exact_mut(cols.max(1)).zip(values.chunks_exact(cols.max(1)));

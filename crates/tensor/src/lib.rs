@@ -1,7 +1,7 @@
-//! Tensors, the devices they live on, and the parameters of a network.
+//! Tensors, the devices they are on, and the parameters of a network.
 //!
-//! Everything is contiguous and row-major. A [`Tensor`] is a view of a shared [`Buffer`]; cloning it copies no
-//! data. Buffers come from an [`Arena`] and go back to it when the last view is dropped, so that a training
+//! All tensors are contiguous and row-major. A [`Tensor`] is a view of a shared [`Buffer`], so cloning it
+//! copies no data. Buffers come from an [`Arena`] and return to it when the last view is dropped: a training
 //! step allocates nothing once the first one has run.
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]

@@ -1,3 +1,6 @@
+//! Parameters of a network, and the flat arrays of their gradients. All trained parameters have a range in
+//! one flat array, so that clipping and the optimizer each run over a single array.
+
 use std::ops::Range;
 
 use half::slice::HalfFloatSliceExt;
@@ -7,17 +10,17 @@ use crate::{DType, Device, Result, Shape, Tensor};
 /// A weight of a network: its name in a checkpoint, its value, and whether it is trained.
 #[derive(Debug, Clone)]
 pub struct Param {
-    /// Name as in the checkpoint.
+    /// The name in the checkpoint.
     pub name: String,
-    /// The value: f32 when trained, f32 or bf16 when frozen.
+    /// The value: f32 when trained, f32, bf16 or int8 when frozen.
     pub value: Tensor,
-    /// On a GPU, the bf16 copy of a trained matrix that products take.
+    /// On a GPU, the bf16 copy of a trained matrix, which matmuls read.
     pub half: Option<Tensor>,
     slot: Option<usize>,
 }
 
 impl Param {
-    /// A parameter that gets no gradient.
+    /// A frozen parameter: it gets no gradient.
     pub fn frozen(name: impl Into<String>, value: Tensor) -> Param {
         Param { name: name.into(), value, half: None, slot: None }
     }
@@ -27,7 +30,7 @@ impl Param {
         self.slot.is_some()
     }
 
-    /// The matrix that products take: the bf16 copy of a trained one on a GPU, else the value.
+    /// The matrix that matmuls read: the bf16 copy of a trained matrix on a GPU, otherwise the value.
     pub fn matrix(&self) -> &Tensor {
         self.half.as_ref().unwrap_or(&self.value)
     }
@@ -38,20 +41,22 @@ impl Param {
     }
 }
 
-/// Where each trained parameter lies in the flat arrays of gradients and moments, in the order of training.
+/// The range of each trained parameter in the flat arrays of gradients and optimizer moments, in training
+/// order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParamTable {
     entries: Vec<(String, Range<usize>)>,
 }
 
-/// Each parameter starts on a 128-byte boundary.
+/// In elements: each parameter starts at a multiple of 128 bytes in an f32 array.
 const ALIGN: usize = 32;
 
 impl ParamTable {
-    /// Trains exactly those of `params` that `choose` picks, giving each its place; all others are frozen.
+    /// Makes exactly those of `params` trainable that `choose` picks, and gives each a range; all others are
+    /// frozen. Values of trained parameters are converted to f32.
     ///
     /// # Errors
-    /// None for f32 and bf16 parameters; a trained bf16 value becomes f32.
+    /// [`crate::Error::Device`] when a trained value would have to be converted on a GPU.
     pub fn assign<'a>(
         params: impl IntoIterator<Item = &'a mut Param>,
         mut choose: impl FnMut(&Param) -> bool,
@@ -71,7 +76,7 @@ impl ParamTable {
         Ok(table)
     }
 
-    /// Names and places, in order. Between two places there may be unused elements, always zero.
+    /// Names and ranges, in order. The padding elements between two ranges are always zero.
     pub fn entries(&self) -> &[(String, Range<usize>)] {
         &self.entries
     }
@@ -81,26 +86,27 @@ impl ParamTable {
         self.entries.last().map_or(0, |(_, r)| r.end.next_multiple_of(ALIGN))
     }
 
-    /// Whether nothing is trained.
+    /// Whether no parameter is trained.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The place of `param`, if it is trained.
+    /// The range of `param`, or `None` when it is frozen.
     pub fn range(&self, param: &Param) -> Option<Range<usize>> {
         param.slot.and_then(|i| self.entries.get(i)).map(|(_, r)| r.clone())
     }
 
-    /// A flat f32 array of zeros for these parameters.
+    /// A flat f32 array of zeros with the layout of this table.
     pub fn zeros(&self) -> Tensor {
         Tensor::zeros([self.len()], DType::F32)
     }
 
-    /// Moves `params` to a GPU: vectors in f32, frozen matrices in bf16, each in memory of its own; the trained ones as
-    /// views of one flat f32 array laid out by this table, with a flat bf16 copy of the same layout.
+    /// Moves `params` to a GPU. Frozen vectors become f32 and frozen matrices bf16, each in its own memory.
+    /// Trained parameters become views of one flat f32 array with the layout of this table, and trained
+    /// matrices also get views of a flat bf16 copy.
     ///
     /// # Errors
-    /// [`crate::Error::Gpu`] when it has no memory left.
+    /// [`crate::Error::Gpu`] when the GPU has no memory left.
     pub fn upload<'a>(
         &self,
         params: impl IntoIterator<Item = &'a mut Param>,
@@ -132,50 +138,51 @@ impl ParamTable {
     }
 }
 
-/// The trained parameters of a model on a GPU, flat.
+/// The trained parameters of a model on a GPU: flat arrays of f32 master weights and of their bf16 copies.
 #[derive(Debug, Clone)]
 pub struct Masters {
-    /// f32, by the table.
+    /// The f32 values, with the layout of the [`ParamTable`].
     pub values: Tensor,
-    /// The same in bf16.
+    /// The same values in bf16.
     pub halves: Tensor,
 }
 
 /// The gradients of all trained parameters, in one flat array.
 #[derive(Debug)]
 pub struct Grads {
-    /// The gradients, f32, laid out as the table says.
+    /// The gradients, f32, with the layout of [`Grads::table`].
     pub flat: Tensor,
-    /// Where each parameter's gradient lies.
+    /// The range of each parameter's gradient.
     pub table: ParamTable,
 }
 
 impl Grads {
-    /// Gradients of zero.
+    /// Zero gradients on the CPU.
     pub fn new(table: ParamTable) -> Grads {
         Grads { flat: table.zeros(), table }
     }
 
-    /// Gradients of zero on `device`.
+    /// Zero gradients on `device`.
     ///
     /// # Errors
-    /// [`crate::Error::Gpu`] when it has no memory left.
+    /// [`crate::Error::Gpu`] when the GPU has no memory left.
     pub fn on(device: &Device, table: ParamTable) -> Result<Grads> {
         Ok(Grads { flat: Tensor::zeros_on(device, [table.len()], DType::F32)?, table })
     }
 
-    /// The gradient of `param` as a tensor of its shape that shares memory with [`Grads::flat`], or `None` when it is frozen.
+    /// The gradient of `param` as a tensor of its shape that shares memory with [`Grads::flat`], or `None`
+    /// when it is frozen.
     ///
     /// # Errors
-    /// None for parameters of this table.
+    /// [`crate::Error::View`] when `param` belongs to another, larger table.
     pub fn view(&self, param: &Param) -> Result<Option<Tensor>> {
         self.table.range(param).map(|range| self.flat.view(range.start, param.shape())).transpose()
     }
 
-    /// The gradient of `param` to add to, or `None` when it is frozen.
+    /// The gradient of `param`, to be accumulated into, or `None` when it is frozen.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] for gradients on a GPU, whose memory no slice reaches.
+    /// [`crate::Error::Device`] when the gradients are on a GPU.
     pub fn of(&mut self, param: &Param) -> Result<Option<&mut [f32]>> {
         match self.table.range(param) {
             Some(range) => Ok(Some(&mut self.flat.f32_mut()?[range])),
@@ -183,7 +190,8 @@ impl Grads {
         }
     }
 
-    /// Adds `values` to the gradient of `param` if it is trained; on a GPU by way of the host, for what is small.
+    /// Adds `values` to the gradient of `param` if it is trained. On a GPU this downloads and uploads the
+    /// gradient, so it is only for small parameters.
     ///
     /// # Errors
     /// [`crate::Error::Gpu`] when the device fails.

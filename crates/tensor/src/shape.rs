@@ -1,3 +1,5 @@
+//! Shapes of tensors, with sizes that saturate instead of wrapping.
+
 use std::fmt;
 
 /// Up to four dimensions, outermost first.
@@ -8,7 +10,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape with dimensions `dims`, or `None` when there are more than four.
+    /// The shape with dimensions `dims`, or `None` for more than four.
     pub fn try_new(dims: &[usize]) -> Option<Shape> {
         let mut all = [1; 4];
         all.get_mut(..dims.len())?.copy_from_slice(dims);
@@ -20,7 +22,7 @@ impl Shape {
         &self.dims[..self.rank]
     }
 
-    /// Number of elements; 1 for a scalar. The largest number when they are more: no memory has so many.
+    /// The number of elements; 1 for a scalar. Saturates at `usize::MAX`.
     pub fn elements(&self) -> usize {
         product(self.dims())
     }
@@ -30,7 +32,7 @@ impl Shape {
         self.dims().last().copied().unwrap_or(1)
     }
 
-    /// All dimensions but the innermost, multiplied; as [`Shape::elements`], never wrapping.
+    /// The product of all dimensions except the innermost. Saturates at `usize::MAX`.
     pub fn rows(&self) -> usize {
         self.dims().split_last().map_or(1, |(_, outer)| product(outer))
     }

@@ -1,6 +1,9 @@
+//! Where a network's parameters come from when it is built: a checkpoint or a random initialization, behind
+//! one trait.
+
 use crate::{Param, Shape, Tensor};
 
-/// How a parameter that no checkpoint holds starts.
+/// The initialization of a parameter that no checkpoint contains.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     /// All zero.
@@ -13,44 +16,45 @@ pub enum Init {
     Uniform(f32),
 }
 
-/// Where a network takes its parameters from: a checkpoint, or a random start.
+/// Provides the parameters of a network, from a checkpoint or by random initialization.
 ///
-/// A source keeps the faults it meets (a tensor missing, of another shape, of another type) and reports them all
-/// together after the network is built; until then it hands out a tensor of zeros in place of each.
+/// A source collects the problems it finds (a missing tensor, a wrong shape or type) and reports all of them
+/// after the network is built. Until then it returns a tensor of zeros for each.
 pub trait Source {
     /// The tensor `name` of shape `shape`.
     fn tensor(&mut self, name: &str, shape: Shape, init: Init) -> Tensor;
 
-    /// The shape of tensor `name`, or `None` when the source does not decide it.
+    /// The shape of tensor `name`, or `None` when this source does not determine it.
     fn shape_of(&self, name: &str) -> Option<Shape>;
 }
 
-/// A place in the tree of names: `scope.at("layers").at(3).param("weight", …)` asks for `layers.3.weight`.
+/// A prefix in the hierarchy of parameter names: `scope.at("layers").at(3).param("weight", …)` asks for
+/// `layers.3.weight`.
 pub struct Scope<'a> {
     source: &'a mut dyn Source,
     prefix: String,
 }
 
 impl<'a> Scope<'a> {
-    /// The root of `source`, or the place `prefix` in it.
+    /// A scope of `source` with the given prefix, which may be empty.
     pub fn new(source: &'a mut dyn Source, prefix: impl Into<String>) -> Scope<'a> {
         Scope { source, prefix: prefix.into() }
     }
 
-    /// The child `name` of this place.
+    /// The child scope `name`.
     pub fn at(&mut self, name: impl std::fmt::Display) -> Scope<'_> {
         let prefix = self.name(name);
         Scope { source: &mut *self.source, prefix }
     }
 
-    /// The parameter `name` at this place.
+    /// The parameter `name` of this scope. It is frozen until a [`crate::ParamTable`] assigns it.
     pub fn param(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Param {
         let name = self.name(name);
         let value = self.source.tensor(&name, shape.into(), init);
         Param::frozen(name, value)
     }
 
-    /// The shape of tensor `name` at this place, or `None` when the source does not decide it.
+    /// The shape of tensor `name` of this scope, or `None` when the source does not determine it.
     pub fn shape_of(&self, name: &str) -> Option<Shape> {
         self.source.shape_of(&self.name(name))
     }

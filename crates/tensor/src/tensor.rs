@@ -1,3 +1,5 @@
+//! The tensor: a contiguous, row-major view of a shared buffer, its views and its conversions.
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,16 +23,16 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor in arena memory, its contents unspecified: the caller writes every element.
+    /// A tensor in arena memory with unspecified contents. The caller must write every element.
     ///
     /// # Errors
-    /// As [`Arena::take`].
+    /// [`Error::Gpu`] or [`Error::OutOfMemory`] when the device or the host has no memory left.
     pub fn empty(arena: &Arena, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let shape = shape.into();
         Ok(Tensor { buffer: arena.take(dtype.storage(shape))?, start: 0, shape, dtype })
     }
 
-    /// A tensor of zeros in memory of its own on `device`.
+    /// A tensor of zeros on `device`, outside any arena.
     ///
     /// # Errors
     /// [`Error::Gpu`] when a GPU has no memory left.
@@ -43,7 +45,8 @@ impl Tensor {
         Ok(t)
     }
 
-    /// The same values on `device`, in memory of their own; shares memory when they are on it already.
+    /// The same values on `device`. Copies when the tensor is on the other kind of device, and shares memory
+    /// when it is already there.
     ///
     /// # Errors
     /// [`Error::Gpu`] when a GPU has no memory left or fails.
@@ -74,15 +77,15 @@ impl Tensor {
         Ok(out)
     }
 
-    /// The values as f32, from wherever they are.
+    /// Copies the values to the host, as f32.
     ///
     /// # Errors
-    /// [`Error::Gpu`] when the device fails, now or in what was queued before.
+    /// [`Error::Gpu`] when this copy or earlier queued work fails on the device.
     pub fn to_vec_f32(&self) -> Result<Vec<f32>> {
         Ok(self.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.f32()?.to_vec())
     }
 
-    /// The memory of this tensor on its GPU, for a launch.
+    /// The GPU memory of this tensor, as an argument of a kernel launch.
     ///
     /// # Errors
     /// [`Error::Device`] for a tensor on the CPU.
@@ -93,7 +96,7 @@ impl Tensor {
         Ok(memory.region(self.start * size, name, size, self.shape.dims())?)
     }
 
-    /// The GPU it is on, if it is on one.
+    /// The GPU that the tensor is on, or `None` for the CPU.
     pub fn gpu(&self) -> Option<&Gpu> {
         match &*self.buffer {
             Buffer::Gpu(buffer) => buffer.memory.as_ref().map(|m| m.gpu()),
@@ -109,7 +112,7 @@ impl Tensor {
         Error::Device { shape: self.shape, found, expected }
     }
 
-    /// The memory of a tensor on the CPU.
+    /// The bytes of a tensor on the CPU.
     ///
     /// # Errors
     /// [`Error::Device`] for a tensor on a GPU.
@@ -123,17 +126,18 @@ impl Tensor {
         Ok(&bytes[start..start + self.bytes()])
     }
 
-    /// A tensor of zeros in memory of its own.
+    /// A tensor of zeros on the CPU, outside any arena.
     pub fn zeros(shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let shape = shape.into();
         Tensor { buffer: detached(dtype.storage(shape)), start: 0, shape, dtype }
     }
 
-    /// A tensor whose elements are `bytes` themselves, in the machine's byte order and without a copy; whoever writes
-    /// to it gets a copy first. The bytes must not change or move while the owner lives.
+    /// A tensor over `bytes` without a copy, in native byte order. The first write to it makes a copy. The
+    /// bytes must not change or move while their owner lives.
     ///
     /// # Errors
-    /// [`Error::Bytes`] when they are not exactly as many as the tensor has, or not aligned to its elements.
+    /// [`Error::Bytes`] when the length does not match the shape, or the bytes are not aligned to the
+    /// elements.
     pub fn shared(
         shape: impl Into<Shape>,
         dtype: DType,
@@ -141,7 +145,7 @@ impl Tensor {
     ) -> Result<Tensor> {
         let (shape, buffer) = (shape.into(), SharedBuffer(bytes));
         let (len, start) = (buffer.bytes().len(), buffer.bytes().as_ptr() as usize);
-        // Int8 has factors in f32 behind its elements.
+        // The f32 scales of int8 follow the elements.
         let align = if dtype == DType::Int8 { 4 } else { dtype.size() };
         if len != dtype.storage(shape) || !start.is_multiple_of(align) {
             return Err(Error::Bytes { shape, dtype, len });
@@ -149,15 +153,16 @@ impl Tensor {
         Ok(Tensor { buffer: Arc::new(Buffer::Shared(buffer)), start: 0, shape, dtype })
     }
 
-    /// Whether the elements lie in memory of another owner, such as a mapped file ([`Tensor::shared`]).
+    /// Whether the tensor uses memory of another owner, such as a memory-mapped file (see
+    /// [`Tensor::shared`]).
     pub fn is_shared(&self) -> bool {
         matches!(&*self.buffer, Buffer::Shared(_))
     }
 
-    /// A copy of `values` in memory of its own.
+    /// A tensor with a copy of `values`, on the CPU.
     ///
     /// # Errors
-    /// [`Error::Len`] when their number is not that of the shape.
+    /// [`Error::Len`] when the number of values is not that of the shape.
     pub fn from_f32(shape: impl Into<Shape>, values: &[f32]) -> Result<Tensor> {
         let mut t = Tensor::zeros(shape, DType::F32);
         let (shape, len) = (t.shape, values.len());
@@ -168,10 +173,11 @@ impl Tensor {
         Ok(t)
     }
 
-    /// The same values in another element type; rounds to nearest even. Shares memory when nothing changes.
+    /// Converts to another element type, rounding to nearest even for bf16. Shares memory when the type is
+    /// the same.
     ///
     /// # Errors
-    /// [`Error::Device`] for a tensor on a GPU that would change.
+    /// [`Error::Device`] when a tensor on a GPU would have to be converted.
     pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype {
             return Ok(self.clone());
@@ -200,7 +206,7 @@ impl Tensor {
         self.dtype
     }
 
-    /// Bytes of all elements, and of the factors of int8.
+    /// Bytes of all elements, including the scales of int8.
     pub fn bytes(&self) -> usize {
         self.dtype.storage(self.shape)
     }
@@ -211,7 +217,7 @@ impl Tensor {
     /// [`Error::View`] when the number of elements differs.
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         let view = shape.into();
-        // The factors of int8 are one a row.
+        // An int8 tensor has one scale per row, so the number of rows must stay.
         let rows = self.dtype == DType::Int8 && view.rows() != self.shape.rows();
         if view.elements() != self.shape.elements() || rows {
             return Err(Error::View { shape: self.shape, view, start: 0 });
@@ -219,10 +225,10 @@ impl Tensor {
         Ok(Tensor { shape: view, ..self.clone() })
     }
 
-    /// Rows `rows` of the matrix [rows, cols] that this tensor is, sharing its memory.
+    /// Rows `rows` of this tensor seen as a matrix [rows, cols], sharing its memory.
     ///
     /// # Errors
-    /// [`Error::View`] when there are fewer rows.
+    /// [`Error::View`] when the range exceeds the rows, or for an int8 tensor.
     pub fn rows(&self, rows: Range<usize>) -> Result<Tensor> {
         let cols = self.shape.cols();
         let view = Shape::from([rows.len(), cols]);
@@ -232,10 +238,10 @@ impl Tensor {
         Ok(Tensor { start: self.start + rows.start * cols, shape: view, ..self.clone() })
     }
 
-    /// The elements from element `start` on as a tensor of shape `shape`, sharing memory.
+    /// A tensor of shape `shape` over the elements from `start` on, sharing memory.
     ///
     /// # Errors
-    /// [`Error::View`] when there are fewer.
+    /// [`Error::View`] when the range exceeds the elements, or for an int8 tensor.
     pub fn view(&self, start: usize, shape: impl Into<Shape>) -> Result<Tensor> {
         let view = shape.into();
         let end = start.checked_add(view.elements());
@@ -262,10 +268,10 @@ impl Tensor {
         })
     }
 
-    /// The elements of an f32 tensor.
+    /// The elements of an f32 tensor on the CPU.
     ///
     /// # Errors
-    /// [`Error::DType`] for any other.
+    /// [`Error::DType`] for another element type, [`Error::Device`] for a tensor on a GPU.
     pub fn f32(&self) -> Result<&[f32]> {
         match self.slice()? {
             Slice::F32(x) => Ok(x),
@@ -273,23 +279,24 @@ impl Tensor {
         }
     }
 
-    /// The elements of an f32 tensor, to write.
+    /// The elements of an f32 tensor on the CPU, for writing.
     ///
     /// # Errors
-    /// [`Error::DType`] for any other type, [`Error::Shared`] when another tensor views the same buffer.
+    /// [`Error::DType`] for another element type, [`Error::Shared`] when another tensor views the same
+    /// buffer, [`Error::Device`] for a tensor on a GPU.
     pub fn f32_mut(&mut self) -> Result<&mut [f32]> {
         self.typed_mut(DType::F32)
     }
 
-    /// The elements of a bf16 tensor, to write.
+    /// The elements of a bf16 tensor on the CPU, for writing.
     ///
     /// # Errors
-    /// As [`Tensor::f32_mut`].
+    /// Fails in the same cases as [`Tensor::f32_mut`].
     pub fn bf16_mut(&mut self) -> Result<&mut [bf16]> {
         self.typed_mut(DType::Bf16)
     }
 
-    /// Elements and factors of an int8 tensor of its own.
+    /// The values and scales of an int8 tensor whose buffer is not shared.
     fn int8_mut(&mut self) -> Result<(&mut [i8], &mut [f32])> {
         let (shape, at) = (self.shape, factors(self.shape));
         match Arc::get_mut(&mut self.buffer) {
@@ -307,7 +314,7 @@ impl Tensor {
         Arc::ptr_eq(&self.buffer, &other.buffer)
     }
 
-    /// Whether no other tensor views the memory, so that an operation may write its result over this one.
+    /// Whether no other tensor views the same memory, so that an operation may overwrite it with its result.
     pub fn is_sole_view(&self) -> bool {
         Arc::strong_count(&self.buffer) == 1
     }

@@ -1,3 +1,6 @@
+//! Backward of attention. It recomputes the softmax tile by tile from the statistics that forward saved, as
+//! FlashAttention does.
+
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -9,17 +12,17 @@ use crate::par;
 #[derive(Default)]
 struct Scratch {
     scores: Scores,
-    /// All queries and gradients of their outputs, also as panels, a block after the other.
+    /// All queries and the gradients of their outputs, also packed as GEMM panels, one block after the other.
     q: Head,
     dout: Head,
     packed: Vec<[Panels; 2]>,
-    /// One tile of kᵀ, vᵀ and k.
+    /// One tile of kᵀ, vᵀ and k, packed.
     k_t: Panels,
     v_t: Panels,
     k: Panels,
-    /// dp, then ds, laid out as the scores.
+    /// dp, then ds, with the layout of the scores.
     ds: Vec<f32>,
-    /// Σ dout·out of each query.
+    /// Σ dout·out for each query.
     delta: Vec<f32>,
     dq: Vec<f32>,
     dk: Vec<f32>,
@@ -30,21 +33,21 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What backward reads besides q, k and v: what forward wrote, and the gradient of `out`.
+/// The inputs of backward besides q, k and v: the results of forward, and the gradient of `out`.
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a> {
-    /// Output of forward.
+    /// The output of forward.
     pub out: &'a [f32],
-    /// Its softmaxes' tops and denominators [heads, rows].
+    /// The softmax statistics of forward (maximum and sum), [heads, rows].
     pub norms: &'a [Norm],
-    /// Gradient of the output.
+    /// The gradient of the output.
     pub dout: &'a [f32],
 }
 
-/// Gradients of q, k and v, 0 in rows outside all spans; `dq` is laid out as q without gaps.
+/// Gradients of q, k and v; 0 in rows outside all spans. `dq` is [rows, heads·head_dim], contiguous.
 ///
-/// With p = e^(scale·q·kᵀ − top) / Σ, computed again a tile at a time, and Δ = Σ dout·out: dv = pᵀ·dout,
-/// ds = p∘(dout·vᵀ − Δ), dq = scale·ds·k, dk = scale·dsᵀ·q.
+/// With p = e^(scale·q·kᵀ − max) / sum, recomputed one tile at a time, and Δ = Σ dout·out: dv = pᵀ·dout, ds =
+/// p∘(dout·vᵀ − Δ), dq = scale·ds·k, dk = scale·dsᵀ·q.
 ///
 /// # Panics
 /// When two spans share queries or keys, or a span or a length does not fit its matrix.
@@ -88,19 +91,21 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
         SCRATCH.with_borrow_mut(|s| {
             let norms = &y.norms[head * rows..][span.q.clone()];
             one(s, x, (y, norms), span, head, h, |s, ks| {
-                // SAFETY: these keys, and this head of them, belong to this task alone; they fit by the assertions.
+                // SAFETY: only this task writes these keys of this head, and they fit by the assertions
+                // above.
                 unsafe {
                     copy(&s.dk, dk.at(head * h.head_dim), k_stride, ks.clone(), h.head_dim);
                     copy(&s.dv, dv.at(head * h.head_dim), v_stride, ks, h.head_dim);
                 }
             });
-            // SAFETY: so do these queries.
+            // SAFETY: the same holds for these queries.
             unsafe { copy(&s.dq, dq.at(head * h.head_dim), width, span.q.clone(), h.head_dim) };
         });
     });
 }
 
-/// One span and head: `write` is given the gradients of the keys of each tile, `s.dq` is left with those of the queries.
+/// Backward of one span and head. Calls `write` with the gradients of the keys and values of each tile, and
+/// leaves the gradients of the queries in `s.dq`.
 #[inline(always)]
 fn one(
     s: &mut Scratch,
@@ -155,8 +160,9 @@ fn one(
 }
 
 vectorised! {
-    /// delta[i] = Σ out·dout over d columns of row i, one after another as a product sums them: where a query sees one
-    /// key, out is that key's value, and dp - delta is 0 only if both sums round alike.
+    /// delta[i] = Σ out·dout over the d columns of row i, summed sequentially, in the order of the GEMM.
+    /// Where a query sees a single key, out is that key's value, and dp - delta is exactly 0 only if both
+    /// sums round the same way.
     fn deltas(delta: &mut [f32], out: &[f32], dout: &[f32], stride: usize, d: usize) {
         for (i, delta) in delta.iter_mut().enumerate() {
             let (out, dout) = (&out[i * stride..][..d], &dout[i * stride..][..d]);
@@ -164,7 +170,7 @@ vectorised! {
         }
     }
 
-    /// Scores to p = e^(score − top) / Σ, and dp to ds = p·(dp − Δ).
+    /// Turns scores into p = e^(score − max) / sum, and dp into ds = p·(dp − Δ), in place.
     fn differentiate(p: &mut [f32], ds: &mut [f32], stride: usize, norms: &[Norm], delta: &[f32]) {
         let rows = p.chunks_exact_mut(stride).zip(ds.chunks_exact_mut(stride));
         for ((p, ds), ([top, sum], delta)) in rows.zip(norms.iter().zip(delta)) {
@@ -185,11 +191,11 @@ fn zero(x: &mut Vec<f32>, len: usize) {
 /// Writes the rows of `from`, `cols` wide, to `rows` of `to`.
 ///
 /// # Safety
-/// `to` holds the rows, and nobody else touches these columns of them.
+/// `to` contains the rows, and nobody else accesses these columns of them.
 #[inline(always)]
 unsafe fn copy(from: &[f32], to: Pointer, stride: usize, rows: Range<usize>, cols: usize) {
     for (i, from) in rows.zip(from.chunks_exact(cols)) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { std::slice::from_raw_parts_mut(to.at(i * stride).0, cols) }.copy_from_slice(from);
     }
 }

@@ -1,5 +1,6 @@
-//! A few queries, as when tokens are generated: what counts is how fast keys and values arrive. So each task takes some keys with
-//! all their heads, as they lie in memory, and the tasks' softmaxes are joined after (Dao et al., Flash-Decoding, 2023).
+//! Attention of a few queries, as in decoding, where memory bandwidth for keys and values is the limit. Each
+//! task takes a range of keys with all their heads, contiguous in memory, and the partial softmaxes are
+//! merged at the end (Flash-Decoding, Dao et al., 2023).
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -11,9 +12,9 @@ use crate::gemm::{Element, LANES8, Pointer, widen8};
 use crate::math::exp;
 use crate::par;
 
-/// Most queries of a span that go this way.
+/// The maximum number of queries of a span for which this path is used.
 const FEW: usize = 8;
-/// Keys of a task.
+/// Keys per task (the split size).
 const KEYS: usize = 64;
 
 thread_local! {
@@ -21,17 +22,17 @@ thread_local! {
     static SCORES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Whether a span goes this way.
+/// Whether this path is used for a span.
 pub(super) fn suits(span: &Span) -> bool {
     span.q.len() <= FEW && !span.k.is_empty()
 }
 
-/// Where a task leaves what it has: Σ p·v [queries, width], then tops and sums [queries, heads].
+/// The size of a task's partial result: Σ p·v [queries, width], then maxima and sums [queries, heads].
 fn part(queries: usize, h: &Heads) -> usize {
     queries * (h.width() + 2 * h.heads)
 }
 
-/// out and norms of the span's queries; both hold those of all rows.
+/// Writes `out` and `norms` of the span's queries; both slices cover all rows.
 pub(super) fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, span: &Span, h: &Heads) {
     let (m, width, rows) = (span.q.len(), h.width(), norms.len() / h.heads.max(1));
     let (tasks, size) = (span.k.len().div_ceil(KEYS), part(m, h));
@@ -41,7 +42,7 @@ pub(super) fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, span: &Sp
     let work = 2 * m * span.k.len() * width;
     par::each(tasks, work, |t| {
         let keys = t * KEYS..span.k.len().min((t + 1) * KEYS);
-        // SAFETY: each task has a part of its own.
+        // SAFETY: each task has its own range.
         let part = unsafe { std::slice::from_raw_parts_mut(all.at(t * size).0, size) };
         let mut scores = SCORES.take();
         Arch::new().dispatch(Task { part, scores: &mut scores, x, span, keys, h });
@@ -57,13 +58,13 @@ pub(super) fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, span: &Sp
     PARTS.set(parts);
 }
 
-/// The output of query `i` of `m` and one head, of all parts.
+/// Merges the partial results of query `i` of `m` for one head.
 fn join(to: &mut [f32], parts: &[f32], size: usize, (m, i, head): (usize, usize, usize), h: &Heads) -> Norm {
     let stat = m * h.width() + i * h.heads + head;
     let stats = || parts.chunks_exact(size).map(|p| (p[stat], p[stat + m * h.heads]));
     let top = stats().fold(f32::NEG_INFINITY, |top, (t, _)| if t > top { t } else { top });
     if top == f32::NEG_INFINITY {
-        // No key was seen, or all scores are NaN, which the sums say.
+        // No key is visible, or all scores are NaN, in which case the sums are NaN too.
         let nan = stats().any(|(_, sum)| sum.is_nan());
         to.fill(if nan { f32::NAN } else { 0.0 });
         return if nan { [f32::NAN; 2] } else { super::UNSEEING };
@@ -85,7 +86,7 @@ struct Task<'a> {
     scores: &'a mut Vec<f32>,
     x: Qkv<'a>,
     span: &'a Span,
-    /// Counted from the span's first.
+    /// Relative to the first key of the span.
     keys: Range<usize>,
     h: &'a Heads,
 }
@@ -101,7 +102,7 @@ impl WithSimd for Task<'_> {
         let (out, stats) = part.split_at_mut(m * h.width());
         let (tops, sums) = stats.split_at_mut(m * h.heads);
         out.fill(0.0);
-        // Scores [head, key], of one query after another: the keys are in the cache by the second.
+        // Scores [head, key], one query at a time: from the second query on, the keys are in the cache.
         scores.resize(h.heads * keys.len(), 0.0);
         for i in 0..m {
             let seen = h.visible(span, i).clamp(keys.start, keys.end) - keys.start;
@@ -115,10 +116,11 @@ impl WithSimd for Task<'_> {
             for (head, row) in scores.chunks_exact_mut(stride).enumerate() {
                 let (row, unseen) = row.split_at_mut(seen);
                 unseen.fill(0.0);
-                // NaN need not win: it comes back in the sum.
+                // The maximum may miss NaN; the sum does not.
                 let top = row.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
                 let base = if top == f32::NEG_INFINITY { 0.0 } else { top };
-                // Loops, not closures, here and below: what is not inlined knows no wide instructions.
+                // Loops instead of closures, here and below: a closure that is not inlined is compiled
+                // without the wide instructions.
                 for s in row.iter_mut() {
                     *s = exp(*s - base);
                 }
@@ -136,7 +138,7 @@ impl WithSimd for Task<'_> {
     }
 }
 
-/// scores[head, key] = scale·q·k of the `count` rows from `first` on.
+/// scores[head, key] = scale·q·k for the `count` rows from `first` on.
 #[inline(always)]
 fn compare<S: Simd, E: Element>(
     scores: &mut [f32],
@@ -174,7 +176,7 @@ fn compare<S: Simd, E: Element>(
     }
 }
 
-/// out += Σ p·v over the `count` rows from `first` on, four at a time.
+/// out += Σ p·v over the `count` rows from `first` on, four rows at a time.
 #[inline(always)]
 fn gather<S: Simd, E: Element>(
     out: &mut [f32],
@@ -190,7 +192,7 @@ fn gather<S: Simd, E: Element>(
     while at < count {
         let n = ROWS.min(count - at);
         for (head, out) in out.chunks_exact_mut(d).enumerate() {
-            // Rows beyond the last are the last again, with weight 0.
+            // Rows past the end repeat the last row, with weight 0.
             let row = |r: usize| &v[(first + at + r.min(n - 1)) * stride + head * d..][..d];
             let rows = [row(0), row(1), row(2), row(3)];
             let mut weights = [0.0; ROWS];

@@ -1,3 +1,6 @@
+//! Forward of attention with an online softmax: parallel over blocks of queries and heads, or over keys for a
+//! few queries.
+
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -9,26 +12,26 @@ use crate::par;
 #[derive(Default)]
 struct Scratch {
     scores: Scores,
-    /// All queries of the task, then one tile of kᵀ and of v.
+    /// All queries of the task, then one packed tile of kᵀ and of v.
     q: Head,
     k: Panels,
     v: Panels,
-    /// Σ p·v of the queries, [queries, head_dim].
+    /// Σ p·v for each query, [queries, head_dim].
     out: Vec<f32>,
-    /// Largest score so far and Σ p, of each query.
+    /// The running maximum and Σ p of each query.
     top: Vec<f32>,
     sum: Vec<f32>,
 }
 
-/// Tasks that are enough for the threads of a large machine.
+/// Aim for at least this many tasks, enough for a large machine.
 const TASKS: usize = 64;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// out = softmax(scale·q·kᵀ)·v for each span and head, 0 in rows outside all spans; `norms` [heads, rows] gets what
-/// backward makes each softmax of again.
+/// out = softmax(scale·q·kᵀ)·v for each span and head, 0 in rows outside all spans. `norms` [heads, rows]
+/// receives the softmax statistics (maximum and sum) from which backward recomputes the softmax.
 ///
 /// # Panics
 /// When two spans share queries, or a span or a length does not fit its matrix.
@@ -47,7 +50,7 @@ pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], 
     }
     spans.iter().filter(|s| few::suits(s)).for_each(|span| few::forward(out, norms, x, span, h));
     let many: Vec<_> = spans.iter().filter(|s| !few::suits(s)).collect();
-    // A task packs keys and values for its queries alone: few tasks with many of them.
+    // Each task packs the keys and values for its own queries, so tasks should be few and have many queries.
     let cuts = TASKS.div_ceil((many.len() * h.heads).max(1));
     let parts: Vec<_> = many
         .iter()
@@ -64,7 +67,7 @@ pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], 
             one(s, x, span, qs.clone(), head, h);
             finish(&mut s.out, &s.sum, h.head_dim);
             for (at, i) in qs.clone().enumerate().filter(|(at, _)| s.sum[*at] != 0.0) {
-                // SAFETY: query i and this head belong to this task alone, by the assertions above.
+                // SAFETY: only this task writes query i of this head, by the assertions above.
                 unsafe {
                     let to =
                         std::slice::from_raw_parts_mut(out.at(i * width + head * h.head_dim).0, h.head_dim);
@@ -76,7 +79,7 @@ pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], 
     });
 }
 
-/// Queries `qs` of one span and head.
+/// Computes queries `qs` of one span and head.
 #[inline(always)]
 fn one(s: &mut Scratch, x: Qkv<'_>, span: &Span, qs: Range<usize>, head: usize, h: &Heads) {
     let (m, d, first) = (qs.len(), h.head_dim, qs.start - span.q.start);
@@ -109,20 +112,20 @@ fn one(s: &mut Scratch, x: Qkv<'_>, span: &Span, qs: Range<usize>, head: usize, 
 }
 
 vectorised! {
-    /// Σ p·v over Σ p.
+    /// Divides Σ p·v by Σ p.
     fn finish(out: &mut [f32], sum: &[f32], d: usize) {
         for (o, sum) in out.chunks_exact_mut(d).zip(sum) {
             o.iter_mut().for_each(|o| *o /= sum);
         }
     }
 
-    /// Scores to e^(score − top) with each row's new top. Sums and d columns of out follow the change of top; d is 0
-    /// for the first tile, when there is nothing yet.
+    /// Turns scores into e^(score − max) with each row's new maximum, and rescales the sums and the d columns
+    /// of out for the change of the maximum. d is 0 for the first tile, when there is nothing to rescale.
     fn softmax(p: &mut [f32], stride: usize, top: &mut [f32], sum: &mut [f32], out: &mut [f32], d: usize) {
         for (i, row) in p.chunks_exact_mut(stride).enumerate() {
-            // NaN need not win: it comes back in the sum.
+            // The maximum may miss NaN; the sum does not.
             let new = fold(row, top[i], |a, b| if a > b { a } else { b });
-            // A row that sees no key yet: e^(−∞ − 0) = 0 where −∞ − −∞ would be NaN.
+            // A row with no visible key so far: e^(−∞ − 0) = 0, where −∞ − −∞ would be NaN.
             let base = if new == f32::NEG_INFINITY { 0.0 } else { new };
             row.iter_mut().for_each(|x| *x = exp(*x - base));
             let total = fold(row, 0.0, |a, b| a + b);
@@ -138,7 +141,7 @@ vectorised! {
     }
 }
 
-/// A row, whole lanes long, folded lane by lane and then across.
+/// Reduces a row, padded to whole lanes, first lane by lane and then across the lanes.
 #[inline(always)]
 fn fold(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; LANES];

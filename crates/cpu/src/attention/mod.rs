@@ -1,6 +1,8 @@
-//! Attention over spans of rows, tile by tile with a running softmax: no matrix of all queries by all keys.
+//! Variable-length (varlen) attention with an online softmax: the full matrix of scores is never stored.
 //!
-//! A task holds QUERIES × KEYS scores at a time (Dao et al., FlashAttention-2, arXiv 2307.08691, on one core's cache).
+//! The pairs of query and key ranges, which other libraries pass as `cu_seqlens`, are explicit [`Span`]s. A
+//! task computes a tile of QUERIES × KEYS scores at a time, sized for the cache of a core (FlashAttention-2,
+//! Dao, arXiv 2307.08691).
 
 mod backward;
 mod few;
@@ -15,7 +17,7 @@ use crate::gemm::{Element, Elements, MatRef, Panels, Start, gemm_packed};
 pub use backward::{Output, backward};
 pub use forward::forward;
 
-/// Rows of queries that attend to rows of keys.
+/// A range of query rows that attends to a range of key rows: one sequence of a varlen batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// Rows of the queries.
@@ -24,24 +26,24 @@ pub struct Span {
     pub k: Range<usize>,
 }
 
-/// How the columns are cut into heads, and what each query sees.
+/// The heads, the scale and the mask.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Heads {
     /// Number of heads.
     pub heads: usize,
     /// Columns of one head.
     pub head_dim: usize,
-    /// Factor of the scores q·k.
+    /// The scale of the scores q·k.
     pub scale: f32,
-    /// Query i of a span of lq queries and lk keys sees its keys 0..=lk − lq + i only.
+    /// Causal mask: query i of a span with lq queries and lk keys sees only its keys 0..=lk − lq + i.
     pub causal: bool,
 }
 
 impl Heads {
-    /// Columns of all heads.
+    /// The columns of all heads.
     ///
     /// # Panics
-    /// When they are more than can be counted.
+    /// When heads·head_dim overflows.
     pub fn width(&self) -> usize {
         let Some(width) = self.heads.checked_mul(self.head_dim) else {
             panic!("{} heads of {} columns do not fit any matrix", self.heads, self.head_dim);
@@ -49,20 +51,21 @@ impl Heads {
         width
     }
 
-    /// How many keys of `span` its query `i` sees: the first ones.
+    /// The number of keys of `span` that its query `i` sees, counted from the first.
     #[inline(always)]
     fn visible(&self, span: &Span, i: usize) -> usize {
         if self.causal { (span.k.len() + i + 1).saturating_sub(span.q.len()) } else { span.k.len() }
     }
 }
 
-/// What backward makes a query's softmax of again: its largest score, and the sum of e^(score − largest).
+/// The softmax statistics of a query, from which backward recomputes its softmax: the maximum score, and the
+/// sum of e^(score − maximum).
 ///
-/// One number, the logarithm of the denominator, would do; but rounding it moves every weight, and gradients of sharp
-/// softmaxes show it.
+/// A single number, the log-sum-exp, would suffice, but rounding it changes every weight, which is visible in
+/// the gradients of sharp softmaxes.
 pub type Norm = [f32; 2];
 
-/// Of a query that sees no key: every weight is 0.
+/// The statistics of a query that sees no key: every weight becomes 0.
 const UNSEEING: Norm = [f32::INFINITY, 1.0];
 
 /// Keys and values, or their gradients.
@@ -80,7 +83,7 @@ pub enum Kv<T> {
 }
 
 impl<T> Kv<T> {
-    /// The same layout of something else.
+    /// Applies `f` to each matrix and keeps the layout.
     pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> Kv<U> {
         match self {
             Kv::Split { k, v } => Kv::Split { k: f(k), v: f(v) },
@@ -90,7 +93,7 @@ impl<T> Kv<T> {
 }
 
 impl<'a> Kv<Rows<'a>> {
-    /// Keys and values, each `width` columns.
+    /// The keys and the values, each with `width` columns.
     pub fn parts(self, width: usize) -> (Rows<'a>, Rows<'a>) {
         match self {
             Kv::Split { k, v } => (k, v),
@@ -99,12 +102,12 @@ impl<'a> Kv<Rows<'a>> {
     }
 }
 
-/// Elements to read.
+/// Elements to read, by type.
 #[derive(Debug, Clone, Copy)]
 pub enum Values<'a> {
     /// Single precision.
     F32(&'a [f32]),
-    /// bfloat16, widened as it is read.
+    /// bfloat16, converted to f32 as it is read.
     Bf16(&'a [bf16]),
 }
 
@@ -116,7 +119,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Those from number `start` on.
+    /// The elements from index `start` on.
     fn from(self, start: usize) -> Values<'a> {
         match self {
             Values::F32(x) => Values::F32(x.get(start..).unwrap_or(&[])),
@@ -124,7 +127,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Writes those from number `start` on to `to`.
+    /// Copies the elements from index `start` on to `to`, converted to f32.
     #[inline(always)]
     fn copy(self, to: &mut [f32], start: usize) {
         match self {
@@ -137,17 +140,17 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Rows to read, `stride` elements apart.
+/// A matrix to read; its rows are `stride` elements apart.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
-    /// The elements from the first row's first on.
+    /// The elements, from the first of the first row on.
     pub data: Values<'a>,
     /// Elements from one row to the next.
     pub stride: usize,
 }
 
 impl<'a> Rows<'a> {
-    /// One head's columns of some rows.
+    /// The columns of one head, for some rows.
     fn head(self, rows: Range<usize>, head: usize, h: &Heads) -> MatRef<'a> {
         let data = match self.data.from(rows.start * self.stride + head * h.head_dim) {
             Values::F32(x) => Elements::F32(x),
@@ -157,16 +160,16 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Rows of f32 to write, `stride` elements apart.
+/// An f32 matrix to write; its rows are `stride` elements apart.
 #[derive(Debug)]
 pub struct RowsMut<'a> {
-    /// The elements from the first row's first on.
+    /// The elements, from the first of the first row on.
     pub data: &'a mut [f32],
     /// Elements from one row to the next.
     pub stride: usize,
 }
 
-/// The matrices that attention reads: q [rows, heads·head_dim], k and v [keys, at least heads·head_dim].
+/// The inputs of attention: q [rows, heads·head_dim], k and v [keys, at least heads·head_dim].
 #[derive(Debug, Clone, Copy)]
 pub struct Qkv<'a> {
     /// Queries.
@@ -177,14 +180,15 @@ pub struct Qkv<'a> {
     pub v: Rows<'a>,
 }
 
-/// Whether all `rows`, of `width` elements and `stride` elements apart, lie in `len` elements and not in each other.
+/// Whether `rows`, of `width` elements each and `stride` elements apart, fit in `len` elements without
+/// overlapping each other.
 fn fit(rows: &Range<usize>, stride: usize, width: usize, len: usize) -> bool {
     let last = |row: usize| row.checked_mul(stride)?.checked_add(width);
     rows.is_empty() || stride >= width && last(rows.end - 1).is_some_and(|end| end <= len)
 }
 
 impl Qkv<'_> {
-    /// Stops unless the spans lie in the matrices: from here on no place of an element can be too large a number.
+    /// Panics unless the spans fit the matrices. After this check no element index can overflow.
     fn check(&self, spans: &[Span], width: usize) {
         let all = |m: &Rows<'_>, rows: fn(&Span) -> &Range<usize>| {
             spans.iter().all(|s| fit(rows(s), m.stride, width, m.data.len()))
@@ -194,28 +198,28 @@ impl Qkv<'_> {
     }
 }
 
-/// Whether no row lies in two of the ranges.
+/// Whether the ranges do not overlap.
 pub fn disjoint(ranges: impl Iterator<Item = Range<usize>>) -> bool {
     let mut all: Vec<_> = ranges.filter(|r| !r.is_empty()).collect();
     all.sort_by_key(|r| r.start);
     all.windows(2).all(|w| w[0].end <= w[1].start)
 }
 
-/// Queries of a block, about.
+/// The approximate number of queries in a block.
 const QUERIES: usize = 64;
-/// Keys of a tile, about.
+/// The approximate number of keys in a tile.
 const KEYS: usize = 128;
-/// Lanes in which the sum and the maximum of a row of scores run.
+/// The lanes in which a row of scores is reduced.
 const LANES: usize = 8;
 
-/// `queries` in blocks of about [`QUERIES`], as equal as can be: a block of the one query that is left over, as of the 65 of a
-/// prompt or the 257 of a picture, would read all keys for it alone.
+/// Divides `queries` into blocks of about [`QUERIES`], as equal as possible. A block for one remaining query,
+/// as of the 65 of a prompt or the 257 of an image, would read all keys for that query alone.
 fn blocks(queries: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     equal(queries, QUERIES, 1)
 }
 
-/// `keys` in tiles of about [`KEYS`], whole vectors but for the last. Under a causal mask they are as long as blocks, so that few
-/// scores are computed for nothing.
+/// Divides `keys` into tiles of about [`KEYS`], all but the last a multiple of [`LANES`]. Under a causal
+/// mask, tiles are as long as blocks, so that few masked scores are computed.
 fn tiles(keys: Range<usize>, h: &Heads) -> impl Iterator<Item = Range<usize>> {
     equal(keys, if h.causal { QUERIES } else { KEYS }, LANES)
 }
@@ -226,14 +230,15 @@ fn equal(range: Range<usize>, about: usize, multiple: usize) -> impl Iterator<It
     range.clone().step_by(size).map(move |i| i..range.end.min(i + size))
 }
 
-/// The scores of one block and one tile, rows padded to whole lanes.
+/// The scores of one block and one tile, with rows padded to whole lanes.
 #[derive(Default)]
 struct Scores {
     p: Vec<f32>,
     stride: usize,
 }
 
-/// Rows of one head without the gap between them: a stride of kilobytes would map them to a few sets of the cache.
+/// The rows of one head, copied to be contiguous: with a stride of kilobytes they would map to a few sets of
+/// the cache.
 #[derive(Default)]
 struct Head(Vec<f32>);
 
@@ -247,7 +252,7 @@ impl Head {
         }
     }
 
-    /// Those of `rows`, counted from the first that was loaded.
+    /// The rows `rows`, counted from the first that was loaded.
     #[inline(always)]
     fn mat(&self, rows: Range<usize>, h: &Heads) -> MatRef<'_> {
         let d = h.head_dim;
@@ -256,7 +261,7 @@ impl Head {
 }
 
 impl Scores {
-    /// p = scale·q·kᵀ of n keys, −∞ beyond the first `visible(i)` keys of row i and in the padding.
+    /// p = scale·q·kᵀ for n keys; −∞ beyond the first `visible(i)` keys of row i and in the padding.
     #[inline(always)]
     fn compute(
         &mut self,

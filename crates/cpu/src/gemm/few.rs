@@ -1,6 +1,6 @@
-//! A few rows of A: dot products with the rows of Bᵀ, which are read once, straight from memory. This is how a token is
-//! generated, so what counts is how many bytes of B arrive in a second: one stream from end to end for each thread, which
-//! processors read ahead better than several.
+//! GEMM with up to six rows of A (GEMV for one row), as in decoding: dot products with the rows of Bᵀ, each
+//! read once from memory and not packed. Memory bandwidth is the limit, so each thread reads a single
+//! sequential stream, which hardware prefetchers handle better than several.
 
 use std::ops::Range;
 
@@ -10,16 +10,18 @@ use super::Start;
 use super::kernel::{Element, Job, Mat, Scales, widen};
 use super::pack::prefetch;
 
-/// Bytes of a cache line.
+/// Bytes in a cache line.
 const LINE: usize = 64;
-/// Bytes between what is read and what is asked for: processors stop reading ahead where a page of memory ends, and a row is one or a few.
+/// The distance in bytes of software prefetches. Hardware prefetchers stop at page boundaries, and a row is
+/// one or a few pages.
 const AHEAD: usize = 4096;
 
 impl Job<'_> {
-    /// Columns `cols` of C by dot products, for A and Bᵀ with contiguous rows and at most six rows of A.
+    /// Computes columns `cols` of C by dot products, for A and Bᵀ with contiguous rows and at most six rows
+    /// of A.
     ///
     /// # Safety
-    /// As [`Job::block`].
+    /// The contract of [`Job::block`].
     pub(super) unsafe fn dots<E: Element>(&self, b: Mat<'_, E>, cols: Range<usize>) {
         Arch::new().dispatch(Dots { job: self, b, cols });
     }
@@ -36,7 +38,7 @@ impl<E: Element> WithSimd for Dots<'_, '_, E> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // Sums that wait for no other, as many as registers hold.
+        // As many independent accumulators as fit in registers.
         match self.job.m {
             1 => self.columns::<S, 1, 4>(simd),
             2 => self.columns::<S, 2, 4>(simd),
@@ -49,7 +51,7 @@ impl<E: Element> WithSimd for Dots<'_, '_, E> {
 }
 
 impl<E: Element> Dots<'_, '_, E> {
-    /// All columns: M rows of A, P sums along k for each.
+    /// All columns for M rows of A, with P accumulators along k for each.
     #[inline(always)]
     fn columns<S: Simd, const M: usize, const P: usize>(&self, simd: S) {
         let Dots { job, b, .. } = self;
@@ -64,7 +66,7 @@ impl<E: Element> Dots<'_, '_, E> {
                 for line in (0..step * size_of::<E>()).step_by(LINE) {
                     prefetch(w.as_ptr().wrapping_add(at).wrapping_byte_add(AHEAD + line));
                 }
-                // Loops, not closures: what is not inlined knows no wide instructions.
+                // Loops, not closures: a closure that is not inlined is compiled without the wide instructions.
                 for p in 0..P {
                     // SAFETY: the vector lies inside a whole step, and so inside the rows.
                     unsafe { add(simd, &mut sums, p, &x, w, at + p * S::F32_LANES) };
@@ -99,10 +101,10 @@ impl<E: Element> Dots<'_, '_, E> {
     }
 }
 
-/// sums[..][p] += x[..][at..] * w[at..], one vector.
+/// sums[..][p] += x[..][at..] * w[at..], for one vector.
 ///
 /// # Safety
-/// The vector lies inside all slices.
+/// The vector must lie inside all slices.
 #[inline(always)]
 unsafe fn add<S: Simd, E: Element, const M: usize, const P: usize>(
     simd: S,
@@ -112,7 +114,7 @@ unsafe fn add<S: Simd, E: Element, const M: usize, const P: usize>(
     w: &[E],
     at: usize,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let wide = widen(simd, w.as_ptr().add(at));
         for (x, sums) in x.iter().zip(sums) {

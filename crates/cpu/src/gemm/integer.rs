@@ -1,10 +1,16 @@
-//! Products with int8 weights in whole numbers: A is rounded to 16 bits, a factor for each row of a stretch of k, and
-//! C[i, j] = Σ over stretches of f_a[i]·f_b[j]·Σ_k qa[i, k]·qb[k, j].
+//! GEMM with int8 weights in integer arithmetic. A is quantized to int16 with one scale for each row and
+//! block of k, and C[i, j] = Σ over blocks of s_a[i]·s_b[j]·Σ_k qa[i, k]·qb[k, j].
 //!
-//! `vpmaddwd` multiplies sixteen pairs and adds them in twos, where a fused multiply-add takes eight: at best twice the speed of f32 on AVX2.
-//! AVX-512's `vpdpwssd` does it for 32, and adds them to the sums in the same step.
-//! The inner sums are exact. But for f32's own roundings, what is lost is A's:
-//! |error| ≤ |α|·Σ over stretches of max|A[i, stretch]| / 65534·Σ_k |B[k, j]|; a step is 1/258 of int8's, relative to the largest.
+//! `vpmaddwd` multiplies sixteen pairs and adds them in twos, while an FMA handles eight, so the speedup over
+//! f32 on AVX2 is at most 2. `vpdpwssd` of AVX-512 VNNI handles 32 pairs and also accumulates in the same
+//! instruction.
+//!
+//! The inner sums are exact. Apart from the f32 roundings, the only error is that of quantizing A: |error| ≤
+//! |α|·Σ over blocks of max|A[i, block]| / 65534·Σ_k |B[k, j]|. Relative to the maximum, its quantization
+//! step is 1/258 of that of int8.
+//!
+//! The constants are those of BLIS: `TILE` is MR, `AVX2` and `AVX512` are NR, `DEPTH` is KC, `SLICE` is MC
+//! (rows of A in the L1 cache) and `CHUNK` is NC (columns of packed B in the L2 cache).
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -15,38 +21,41 @@ use super::pack::{fetch, prefetch, square8};
 use super::{FEW_DEPTH, FEW_ROWS, Start, piece};
 use crate::par;
 
-/// Steps of a stretch: 256·32767·128 is half of what 32 bits hold.
+/// KC, the steps in a block of k: 256·32767·128 is half of the range of 32-bit integers.
 const DEPTH: usize = 256;
-/// Columns of a tile, two vectors, and of a panel of B.
+/// NR, the columns of a micro-tile of C and of a panel of B: two vectors.
 const AVX2: usize = 16;
 const AVX512: usize = 32;
-/// Columns of B packed at once, a part of the L2 cache, and rows of A that stay in the L1 cache while B passes by.
+/// NC, the columns of B that are packed at once, for a part of the L2 cache, and MC, the rows of A that stay
+/// in the L1 cache while they are multiplied with the packed B.
 const CHUNK: usize = 384;
 const SLICE: usize = 4 * TILE;
-/// Fewer columns are not worth rounding A for.
+/// For fewer columns than this, quantizing A does not pay off.
 const LEAST_COLS: usize = 48;
-/// A row whose largest element is less counts as zero: its factor would be subnormal, and soon 32767 over it infinite.
+/// A row whose maximum is less than this counts as zero: its scale would be subnormal, and the inverse 32767
+/// / maximum soon infinite.
 const LEAST: f32 = 1e-33;
 
 thread_local! {
     static ROUNDED: Cell<Rounded> = const { Cell::new(Rounded { pairs: Vec::new(), factors: Vec::new() }) };
 }
 
-/// A in 16 bits: stretch after stretch of k, tile after tile of rows, each as [pair of steps, row, 2].
+/// A quantized to int16: for each block of k and each tile of rows, [pair of steps, row, 2].
 #[derive(Default)]
 struct Rounded {
     pairs: Vec<[i16; 2]>,
-    /// [stretch, row].
+    /// The scales, [block of k, row].
     factors: Vec<f32>,
 }
 
-/// Where tasks write tiles of [`Rounded`] that do not overlap.
+/// The destination of tasks that write disjoint tiles of [`Rounded`].
 struct To(*mut [i16; 2], *mut f32);
-// SAFETY: both are lent exclusively for as long as the tasks run, and each writes its own tiles.
+// SAFETY: both are borrowed exclusively for as long as the tasks run, and each task writes its own tiles.
 unsafe impl Sync for To {}
 
 impl Job<'_> {
-    /// Whether this product with `b` is one for whole numbers: rows of Bᵀ and of A contiguous, and enough of them.
+    /// Whether to compute this GEMM with `b` in integer arithmetic: A and Bᵀ have contiguous rows, and there
+    /// are enough of them.
     pub(super) fn in_integers(&self, b: &Mat<'_, i8>) -> bool {
         let along_k = b.row_stride == 1 && self.a.col_stride == 1 && matches!(b.scales, Scales::Cols(_));
         along_k
@@ -56,10 +65,10 @@ impl Job<'_> {
             && is_x86_feature_detected!("avx2")
     }
 
-    /// C where [`Job::in_integers`], by all threads or by the calling one.
+    /// Computes C where [`Job::in_integers`] holds, on all threads or on the calling one.
     pub(super) fn run_integers(&self, b: Mat<'_, i8>, many: bool) {
         let vnni = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
-        // SAFETY: `in_integers` saw AVX2.
+        // SAFETY: `in_integers` checked for AVX2.
         unsafe {
             match vnni {
                 true => self.run_tiles::<AVX512>(b, many),
@@ -68,10 +77,10 @@ impl Job<'_> {
         }
     }
 
-    /// C in tiles of WIDE columns.
+    /// Computes C in tiles of WIDE columns.
     ///
     /// # Safety
-    /// The processor has AVX2, where WIDE is [`AVX512`] that with VNNI too.
+    /// The processor must have AVX2, and AVX-512 VNNI too when WIDE is [`AVX512`].
     unsafe fn run_tiles<const WIDE: usize>(&self, b: Mat<'_, i8>, many: bool) {
         let (m, k, n) = (self.m, self.ks.len(), self.n);
         let each = |count: usize, work: usize, task: &(dyn Fn(usize) + Sync)| match many {
@@ -79,9 +88,9 @@ impl Job<'_> {
             false => (0..count).for_each(task),
         };
         let stretches = k.div_ceil(DEPTH);
-        // Taken, not borrowed: while it waits, this thread may be given another product to compute.
+        // Taken, not borrowed: while this thread waits for others, rayon may run another GEMM on it.
         let mut a = ROUNDED.take();
-        // Rows of A may be one and the same in memory, so that not even their number bounds this.
+        // Rows of A may alias each other in memory, so even the number of rows is not bounded by the slice.
         let pairs = m.checked_mul(k.div_ceil(2)).expect("memory for A in 16 bits");
         a.pairs.resize(a.pairs.len().max(pairs), [0; 2]);
         a.factors.resize(a.factors.len().max(m * stretches), 0.0);
@@ -89,7 +98,8 @@ impl Job<'_> {
         each(m.div_ceil(TILE), m * k, &|tile| {
             let to = &to;
             for stretch in 0..stretches {
-                // SAFETY: the caller's; each tile of each stretch has its own part of `a`, whose vectors hold all of them.
+                // SAFETY: the caller guarantees AVX2; each tile of each block of k has its own part of `a`,
+                // whose vectors are large enough for all of them.
                 unsafe { self.round(to, stretch, tile * TILE) };
             }
         });
@@ -97,33 +107,35 @@ impl Job<'_> {
         let across = n.div_ceil(cols);
         each(m.div_ceil(rows) * across, m * k * n, &|i| {
             let (i, j) = (i / across * rows, i % across * cols);
-            // SAFETY: the pieces are disjoint parts of C, `product` checked all bounds; of the processor the caller's.
+            // SAFETY: the pieces are disjoint parts of C and `product` checked all bounds; the caller
+            // guarantees the instructions.
             unsafe { self.integers::<WIDE>(&a, b, i..m.min(i + rows), j..n.min(j + cols)) }
         });
         ROUNDED.set(a);
     }
 
-    /// Steps of a stretch along k, none beyond the last.
+    /// The range of k of a block; empty beyond the last block.
     fn steps(&self, stretch: usize) -> Range<usize> {
         let start = self.ks.end.min(self.ks.start + stretch * DEPTH);
         start..self.ks.end.min(start + DEPTH)
     }
 
-    /// Where the tile of rows from `i` on lies in [`Rounded::pairs`].
+    /// The index in [`Rounded::pairs`] of the tile of rows that starts at row `i`.
     fn tile_at(&self, stretch: usize, i: usize) -> usize {
         stretch * DEPTH / 2 * self.m + i * self.steps(stretch).len().div_ceil(2)
     }
 
-    /// Rounds the rows of the tile at `i` in one stretch.
+    /// Quantizes the rows of the tile at `i` for one block of k.
     ///
     /// # Safety
-    /// `to` holds [`Rounded`] of this A, nobody else touches this tile, and the processor has AVX2.
+    /// `to` must point to a [`Rounded`] of this A, nobody else may access this tile, and the processor must
+    /// have AVX2.
     #[target_feature(enable = "avx2")]
     unsafe fn round(&self, to: &To, stretch: usize, i: usize) {
         let (ks, m) = (self.steps(stretch), TILE.min(self.m - i));
         for r in 0..m {
             let row = &self.a.x[(i + r) * self.a.row_stride..][ks.clone()];
-            // As whole numbers infinities and NaN are the largest.
+            // Compared by their bits, infinities and NaN are the largest values.
             let largest = row.iter().fold(0, |m: u32, x| m.max(x.to_bits() & 0x7fff_ffff));
             let largest = f32::from_bits(largest);
             let (factor, inverse) = match largest {
@@ -131,12 +143,12 @@ impl Job<'_> {
                 x if x < LEAST => (0.0, 0.0),
                 x => (x / 32767.0, 32767.0 / x),
             };
-            // SAFETY: the stretch has a factor for each of the m rows of A.
+            // SAFETY: each block has a scale for each of the m rows of A.
             unsafe { *to.1.add(stretch * self.m + i + r) = factor };
             let at = to.0.wrapping_add(self.tile_at(stretch, i) + r);
             let (sixteens, rest) = row.as_chunks::<16>();
             for (s, x) in sixteens.iter().enumerate() {
-                // SAFETY: sixteen elements are there.
+                // SAFETY: the chunk has sixteen elements.
                 let [low, high] = [0, 8].map(|e| unsafe { _mm256_loadu_ps(x.as_ptr().add(e)) });
                 let inverse = _mm256_set1_ps(inverse);
                 let low = _mm256_cvtps_epi32(_mm256_mul_ps(low, inverse));
@@ -144,23 +156,25 @@ impl Job<'_> {
                 let sixteen = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
                 let pairs: [[i16; 2]; 8] = bytemuck::cast(sixteen);
                 for (p, pair) in pairs.into_iter().enumerate() {
-                    // SAFETY: the tile has m pairs for each two steps.
+                    // SAFETY: the tile has m pairs for every two steps of k.
                     unsafe { *at.add((8 * s + p) * m) = pair };
                 }
             }
             for (p, x) in rest.chunks(2).enumerate() {
                 let whole = |x: &f32| (x * inverse).round_ties_even() as i16;
                 let pair = [whole(&x[0]), x.get(1).map_or(0, whole)];
-                // SAFETY: as above; a last single step has a pair of its own.
+                // SAFETY: as above; a single remaining step has its own pair.
                 unsafe { *at.add((8 * sixteens.len() + p) * m) = pair };
             }
         }
     }
 
-    /// Rows `rows`, from a multiple of six on, and columns `cols` of C, in tiles of WIDE columns.
+    /// Computes rows `rows`, starting at a multiple of six, and columns `cols` of C, in tiles of WIDE
+    /// columns.
     ///
     /// # Safety
-    /// As [`Job::block`], and the processor has AVX2, where WIDE is [`AVX512`] that with VNNI too.
+    /// The contract of [`Job::block`], and the processor must have AVX2, and AVX-512 VNNI too when WIDE is
+    /// [`AVX512`].
     #[target_feature(enable = "avx2")]
     unsafe fn integers<const WIDE: usize>(
         &self,
@@ -191,7 +205,8 @@ impl Job<'_> {
                         for j in js.clone().step_by(WIDE) {
                             let n = WIDE.min(js.end - j);
                             if i0 == rows.start {
-                                // The panel at the same place of the next chunk or, of the last chunk, of the next stretch.
+                                // Prefetches the panel at the same position of the next chunk or, for the
+                                // last chunk, of the next block of k.
                                 let (ks, j) = match j + CHUNK < cols.end {
                                     true => (ks.clone(), j + CHUNK),
                                     false => (self.steps(stretch + 1), cols.start + (j - cols.start) % CHUNK),
@@ -213,7 +228,8 @@ impl Job<'_> {
                                     b: &packed[(j - j0) * pairs..][..WIDE * pairs],
                                     b_factors: &factors,
                                 };
-                                // SAFETY: rows i..i + m and columns j..j + n lie inside C; the slices are of m rows and WIDE columns.
+                                // SAFETY: rows i..i + m and columns j..j + n lie inside C; the slices have m
+                                // rows and WIDE columns.
                                 unsafe {
                                     match m {
                                         6 => tile.run::<6>(),
@@ -233,7 +249,7 @@ impl Job<'_> {
     }
 }
 
-/// panel[pair of steps, 0..WIDE, 2] = B[ks, js], zeros beyond both.
+/// Packs panel[pair of steps, 0..WIDE, 2] = B[ks, js], padded with zeros beyond both ranges.
 #[target_feature(enable = "avx2")]
 fn pack<const WIDE: usize>(panel: &mut [[i16; 2]], b: Mat<'_, i8>, ks: Range<usize>, js: Range<usize>) {
     let row = |l: usize| &b.x[(js.start + l) * b.col_stride..][ks.clone()];
@@ -241,13 +257,13 @@ fn pack<const WIDE: usize>(panel: &mut [[i16; 2]], b: Mat<'_, i8>, ks: Range<usi
     while done + 8 <= js.len() {
         let from: [&[i8]; 8] = std::array::from_fn(|r| row(done + r));
         for (s, panel) in panel.chunks_exact_mut(8 * WIDE).take(ks.len() / 16).enumerate() {
-            // Loops, not closures: what is not inlined knows no wide instructions.
+            // Loops, not closures: a closure that is not inlined is compiled without the wide instructions.
             let mut x = [_mm256_setzero_ps(); 8];
             for (x, from) in x.iter_mut().zip(&from) {
                 let sixteen: &[i8; 16] = from[16 * s..].first_chunk().expect("sixteen steps");
                 *x = _mm256_castsi256_ps(_mm256_cvtepi8_epi16(bytemuck::cast(*sixteen)));
             }
-            // SAFETY: this function has AVX2.
+            // SAFETY: this function is compiled for AVX2.
             let columns = unsafe { square8(x) };
             for (x, to) in columns.into_iter().zip(panel.chunks_exact_mut(WIDE)) {
                 to[done..done + 8].copy_from_slice(&bytemuck::cast::<_, [[i16; 2]; 8]>(x));
@@ -264,14 +280,14 @@ fn pack<const WIDE: usize>(panel: &mut [[i16; 2]], b: Mat<'_, i8>, ks: Range<usi
     }
 }
 
-/// Column `l` of a panel from the even step `first` on.
+/// Packs column `l` of a panel from the even step `first` on.
 fn rest<const WIDE: usize>(panel: &mut [[i16; 2]], from: &[i8], first: usize, l: usize) {
     for (to, x) in panel.chunks_exact_mut(WIDE).skip(first / 2).zip(from[first..].chunks(2)) {
         to[l] = [x[0].into(), x.get(1).map_or(0, |&x| x.into())];
     }
 }
 
-/// Rows and columns of C of one stretch.
+/// A micro-tile of C for one block of k.
 struct Tile<'a, 'b, const WIDE: usize> {
     job: &'a Job<'b>,
     i: usize,
@@ -285,14 +301,14 @@ struct Tile<'a, 'b, const WIDE: usize> {
 }
 
 impl<const WIDE: usize> Tile<'_, '_, WIDE> {
-    /// M rows and WIDE columns, of which n are C's.
+    /// Computes M rows and WIDE columns, of which n belong to C.
     ///
     /// # Safety
-    /// Rows i..i + M and columns j..j + n lie inside C, nobody else touches them, and A's part is of M rows. The processor has AVX2,
-    /// where WIDE is [`AVX512`] that with VNNI too.
+    /// Rows i..i + M and columns j..j + n must lie inside C, nobody else may access them, and the part of A
+    /// must have M rows. The processor must have AVX2, and AVX-512 VNNI too when WIDE is [`AVX512`].
     #[inline(always)]
     unsafe fn run<const M: usize>(self) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match WIDE {
                 AVX512 => self.avx512::<M>(),
@@ -302,7 +318,7 @@ impl<const WIDE: usize> Tile<'_, '_, WIDE> {
     }
 
     /// # Safety
-    /// As [`Tile::run`].
+    /// The contract of [`Tile::run`].
     #[target_feature(enable = "avx2")]
     unsafe fn avx2<const M: usize>(self) {
         self.prefetch(M);
@@ -317,13 +333,13 @@ impl<const WIDE: usize> Tile<'_, '_, WIDE> {
             }
         }
         for (r, acc) in acc.into_iter().enumerate() {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { self.add::<AVX2>(r, bytemuck::cast(acc)) };
         }
     }
 
     /// # Safety
-    /// As [`Tile::run`].
+    /// The contract of [`Tile::run`].
     #[target_feature(enable = "avx512f,avx512vnni")]
     unsafe fn avx512<const M: usize>(self) {
         self.prefetch(M);
@@ -338,12 +354,12 @@ impl<const WIDE: usize> Tile<'_, '_, WIDE> {
             }
         }
         for (r, acc) in acc.into_iter().enumerate() {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { self.add::<AVX512>(r, bytemuck::cast(acc)) };
         }
     }
 
-    /// Row `r` of the tile in C.
+    /// Pointer to row `r` of the tile in C.
     #[inline(always)]
     fn c(&self, r: usize) -> *mut f32 {
         self.job.c.at((self.i + r) * self.job.c_stride + self.j).0
@@ -354,10 +370,10 @@ impl<const WIDE: usize> Tile<'_, '_, WIDE> {
         (0..rows).for_each(|r| prefetch(self.c(r)));
     }
 
-    /// Adds row `r`'s sums to C, or to what C starts from. `W` is WIDE.
+    /// Adds row `r`'s sums to C, or to the initial value of C. `W` is WIDE.
     ///
     /// # Safety
-    /// Columns j..j + n of the row lie inside C, and nobody else touches them.
+    /// Columns j..j + n of the row must lie inside C, and nobody else may access them.
     #[inline(always)]
     unsafe fn add<const W: usize>(&self, r: usize, sums: [i32; W]) {
         let Tile { job, n, .. } = *self;
@@ -369,7 +385,7 @@ impl<const WIDE: usize> Tile<'_, '_, WIDE> {
         };
         let factor = job.alpha * self.a_factors[r];
         let term = |l: usize| factor * (self.b_factors[l] * sums[l] as f32);
-        // SAFETY: all n columns lie inside C, and inside the bias, whose length is C's width.
+        // SAFETY: all n columns lie inside C and inside the bias, which is as long as a row of C.
         unsafe {
             if n == W {
                 let mut row = [0.0; W];

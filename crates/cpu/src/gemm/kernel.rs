@@ -1,4 +1,6 @@
-//! One piece of a product: panels of B packed for the L1 cache, and the loop over k that holds a tile of C in registers.
+//! The GEMM of one piece of C: packs panels of B for the L1 cache, and runs the microkernel, a loop over k
+//! that holds a tile of C in registers. The constants are those of BLIS: `TILE` is MR, two vectors are NR,
+//! `DEPTH` is KC, `SLICE` elements of A are MC·KC, and `PACKED` elements of B are KC·NC.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -12,33 +14,36 @@ use pulp::{Arch, Simd, WithSimd};
 use super::Start;
 use super::pack::{fetch, pack, pack_rows, pack_tiles, prefetch};
 
-/// Rows of a tile: with two vectors of columns, 12 of 16 registers accumulate.
+/// MR, the rows of a micro-tile: with two vectors of columns, 12 of 16 registers are accumulators.
 pub(super) const TILE: usize = 6;
-/// Steps along k after which C is written. A panel of B, 16 columns on AVX2, then streams from the L2 cache past the few rows of A
-/// that stay in the L1 cache: less to move than C, which half as many steps would write twice as often.
+/// KC, the steps along k after which C is written. A panel of B (16 columns on AVX2) then streams from the L2
+/// cache past the few rows of A that stay in the L1 cache. That moves less data than C would with half as
+/// many steps, which write C twice as often.
 const DEPTH: usize = 512;
-/// Elements of B packed at once, a part of the L2 cache, and of A that stay in the L1 cache while B passes by.
+/// KC·NC, the elements of B packed at once, for a part of the L2 cache, and MC·KC, the elements of A that
+/// stay in the L1 cache while they are multiplied with the packed B.
 const PACKED: usize = 48 << 10;
 const SLICE: usize = 3 << 10;
-/// Up to this many steps C is most of what moves: its rows are written from end to end.
+/// Up to this many steps of k, writing C dominates the memory traffic, so its rows are written from end to
+/// end.
 const SHALLOW: usize = 32;
 
-/// A storage type of B.
+/// An element type of B.
 pub(crate) trait Element: Copy + Sync + 'static {
     fn wide(self) -> f32;
-    /// Eight elements from `x` on, widened.
+    /// Loads eight elements from `x` on, converted to f32.
     ///
     /// # Safety
-    /// They are there, and the processor has AVX2.
+    /// The elements must exist, and the processor must have AVX2.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load8(x: *const Self) -> __m256;
-    /// Sixteen elements from `x` on, widened.
+    /// Loads sixteen elements from `x` on, converted to f32.
     ///
     /// # Safety
-    /// They are there, and the processor has AVX-512F.
+    /// The elements must exist, and the processor must have AVX-512F.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load16(x: *const Self) -> __m512;
-    /// The slice itself if it needs no widening.
+    /// The slice itself when it is f32 and needs no conversion.
     fn plain(_: &[Self]) -> Option<&[f32]> {
         None
     }
@@ -52,13 +57,13 @@ impl Element for f32 {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load8(x: *const f32) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm256_loadu_ps(x) }
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load16(x: *const f32) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_loadu_ps(x) }
     }
     fn plain(x: &[f32]) -> Option<&[f32]> {
@@ -74,7 +79,7 @@ impl Element for bf16 {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load8(x: *const bf16) -> __m256 {
-        // SAFETY: the caller's. A bf16 is the upper half of an f32.
+        // SAFETY: guaranteed by the caller. A bf16 is the upper half of an f32.
         unsafe {
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast()))))
         }
@@ -82,7 +87,7 @@ impl Element for bf16 {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load16(x: *const bf16) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(x.cast()))))
         }
@@ -97,40 +102,41 @@ impl Element for i8 {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load8(x: *const i8) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.cast()))) }
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load16(x: *const i8) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.cast()))) }
     }
 }
 
-/// Elements that are widened at once.
+/// The number of elements that are converted at once.
 pub(crate) const LANES8: usize = 8;
 
-/// Eight elements as f32.
+/// Converts eight elements to f32.
 #[inline(always)]
 pub(crate) fn widen8<S: Simd, E: Element>(x: &[E; LANES8]) -> [f32; LANES8] {
     #[cfg(target_arch = "x86_64")]
     if S::F32_LANES >= 8 {
-        // SAFETY: there are eight elements, and vectors of eight are chosen only where there is AVX2.
+        // SAFETY: there are eight elements, and vectors of eight lanes are selected only where there is AVX2.
         return bytemuck::cast(unsafe { E::load8(x.as_ptr()) });
     }
     x.map(E::wide)
 }
 
-/// A vector of elements from `x` on, as f32.
+/// Loads a vector of elements from `x` on, converted to f32.
 ///
 /// # Safety
-/// They are there.
+/// The elements must exist.
 #[inline(always)]
 pub(super) unsafe fn widen<S: Simd, E: Element>(simd: S, x: *const E) -> S::f32s {
     let mut wide = simd.splat_f32s(0.0);
     let lanes: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut wide));
-    // SAFETY: the elements are there, and vectors of eight and sixteen are chosen only where there is AVX2 and AVX-512.
+    // SAFETY: the elements exist, and vectors of eight and sixteen lanes are selected only where there is
+    // AVX2 and AVX-512.
     unsafe {
         match lanes.len() {
             #[cfg(target_arch = "x86_64")]
@@ -143,14 +149,14 @@ pub(super) unsafe fn widen<S: Simd, E: Element>(simd: S, x: *const E) -> S::f32s
     wide
 }
 
-/// Factors of the elements of a matrix.
+/// The scales of the elements of a matrix.
 #[derive(Debug, Clone, Copy)]
 pub enum Scales<'a> {
-    /// All 1.
+    /// No scales.
     None,
-    /// One for each row.
+    /// One scale per row.
     Rows(&'a [f32]),
-    /// One for each column.
+    /// One scale per column.
     Cols(&'a [f32]),
 }
 
@@ -162,11 +168,11 @@ pub(super) struct Mat<'a, E> {
     pub scales: Scales<'a>,
 }
 
-/// Where tasks write parts of one slice that do not overlap.
+/// A pointer for tasks that write disjoint parts of one slice.
 #[derive(Clone, Copy)]
 pub(crate) struct Pointer(pub *mut f32);
 
-// SAFETY: the slice is lent exclusively for as long as the tasks run, and each writes its own part.
+// SAFETY: the slice is borrowed exclusively for as long as the tasks run, and each task writes its own part.
 unsafe impl Send for Pointer {}
 // SAFETY: as above.
 unsafe impl Sync for Pointer {}
@@ -177,7 +183,7 @@ impl Pointer {
     }
 }
 
-/// A product but for B. The strides and lengths have been checked.
+/// A GEMM without its B operand. Strides and lengths have been checked.
 pub(super) struct Job<'a> {
     pub c: Pointer,
     pub c_stride: usize,
@@ -189,7 +195,7 @@ pub(super) struct Job<'a> {
     pub a: Mat<'a, f32>,
 }
 
-/// Panels start on a cache line, so that no load of a vector crosses one.
+/// Panels start on a cache line, so that no vector load crosses one.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Line([f32; 16]);
@@ -203,10 +209,11 @@ thread_local! {
 }
 
 impl Job<'_> {
-    /// Rows `rows` and columns `cols` of C.
+    /// Computes rows `rows` and columns `cols` of C.
     ///
     /// # Safety
-    /// The ranges lie inside C, the matrices inside their slices, and nobody else touches this part of C.
+    /// The ranges must lie inside C and the matrices inside their slices, and nobody else may access this
+    /// part of C.
     pub(super) unsafe fn block<E: Element>(&self, b: Mat<'_, E>, rows: Range<usize>, cols: Range<usize>) {
         SCRATCH.with_borrow_mut(|scratch| Arch::new().dispatch(Block { job: self, b, rows, cols, scratch }));
     }
@@ -236,7 +243,7 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
             scratch.resize(len.div_ceil(Line::LEN), Line::zeroed());
         }
         let (packed_b, packed_a) = bytemuck::cast_slice_mut(scratch).split_at_mut(of_b);
-        // Rows of B that are used once or twice are not worth a copy.
+        // Rows of B that are used only once or twice are not worth packing.
         let plain = if b.col_stride == 1 && rows.len() <= 2 * TILE { E::plain(b.x) } else { None };
         for k0 in ks.clone().step_by(DEPTH) {
             let depth = DEPTH.min(ks.end - k0);
@@ -244,7 +251,7 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
                 pack_tiles(packed_a, job.a, rows.clone(), k0..k0 + depth);
             }
             let slice = if depth <= SHALLOW { TILE } else { (SLICE / depth / TILE).max(1) * TILE };
-            // The panel that is packed a chunk after the one at j.
+            // The panel that is packed one chunk after the panel at j.
             let following = |k0: usize, j: usize| match j + chunk < cols.end {
                 true => (k0..k0 + depth, j + chunk),
                 false => {
@@ -291,7 +298,7 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
                             };
                             let first = k0 == ks.start;
                             let tile = Tile { job, simd, i, j, n, first, depth, a, a_row, a_step, b, b_step };
-                            // A call, so that tiles are compiled once for all types of B.
+                            // A call, so that tiles are compiled once for all element types of B.
                             simd.vectorize(Run { tile, m, vectors });
                         }
                     }
@@ -301,15 +308,15 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
     }
 }
 
-/// Columns of the panel at `j`, and vectors that hold them.
+/// The columns of the panel at `j`, and the number of vectors that they take.
 #[inline(always)]
 pub(super) fn extent<S: Simd>(j: usize, js: &Range<usize>) -> (usize, usize) {
     let n = (2 * S::F32_LANES).min(js.end - j);
     (n, n.div_ceil(S::F32_LANES))
 }
 
-/// Rows and vectors of columns of a tile. It lies inside C by the contract of [`Job::block`], and A and B are there for
-/// `depth` steps.
+/// A microkernel call: the rows, and the vectors of columns, of a tile. The tile lies inside C by the
+/// contract of [`Job::block`], and A and B have `depth` steps.
 pub(super) struct Run<'a, 'b, S> {
     pub tile: Tile<'a, 'b, S>,
     pub m: usize,
@@ -321,7 +328,7 @@ impl<S: Simd> WithSimd for Run<'_, '_, S> {
 
     #[inline(always)]
     fn with_simd<T: Simd>(self, _: T) {
-        // SAFETY: as the type says.
+        // SAFETY: guaranteed by the contract of the type.
         unsafe { self.tile.run_of(self.m, self.vectors) }
     }
 }
@@ -342,13 +349,13 @@ pub(super) struct Tile<'a, 'b, S> {
 }
 
 impl<S: Simd> Tile<'_, '_, S> {
-    /// `m` rows and `vectors` vectors of columns of C.
+    /// Computes `m` rows and `vectors` vectors of columns of C.
     ///
     /// # Safety
-    /// As [`Tile::run`].
+    /// The contract of [`Tile::run`].
     #[inline(always)]
     unsafe fn run_of(self, m: usize, vectors: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match (vectors, m) {
                 (2, 6) => self.run::<6, 2>(),
@@ -367,23 +374,25 @@ impl<S: Simd> Tile<'_, '_, S> {
         }
     }
 
-    /// M rows and V vectors of columns of C.
+    /// Computes M rows and V vectors of columns of C.
     ///
     /// # Safety
-    /// Rows i..i + M and columns j..j + n lie inside C; `b` points at `depth` rows of V vectors, `b_step` apart.
+    /// Rows i..i + M and columns j..j + n must lie inside C; `b` must point at `depth` rows of V vectors,
+    /// `b_step` apart.
     #[inline(always)]
     unsafe fn run<const M: usize, const V: usize>(self) {
         let Tile { job, simd, .. } = self;
         let (a_row, a_step) = (self.a_row, self.a_step);
         let mut acc = [[simd.splat_f32s(0.0); V]; M];
-        // One pointer a row: sums of the stride, which the compiler would prefer, make the loop wait for addresses.
+        // One pointer per row: the compiler would rather add the stride each time, and the loop would wait
+        // for addresses.
         let a: [*const f32; M] =
             std::array::from_fn(|r| std::hint::black_box(self.a.wrapping_add(r * a_row)));
         let c = job.c.at(self.i * job.c_stride + self.j).0;
         (0..M).for_each(|r| prefetch(c.wrapping_add(r * job.c_stride)));
         let (mut at, mut b) = (0, self.b);
         for _ in 0..self.depth {
-            // SAFETY: A holds rows i..i + M and columns k0..k0 + depth; of B see above.
+            // SAFETY: A has rows i..i + M and columns k0..k0 + depth; B is covered by the contract above.
             unsafe {
                 let mut bs = [simd.splat_f32s(0.0); V];
                 for (v, x) in bs.iter_mut().enumerate() {
@@ -398,19 +407,19 @@ impl<S: Simd> Tile<'_, '_, S> {
             }
             (at, b) = (at + a_step, b.wrapping_add(self.b_step));
         }
-        // What the first row is added to, and the way to the next row of it.
+        // What the first row is added to, and the distance to that of the next row.
         let (base, base_row) = match job.start {
             Start::Zero if self.first => (None, 0),
             Start::Bias(b) if self.first => (Some(b.as_ptr().wrapping_add(self.j)), 0),
             _ => (Some(c.cast_const()), job.c_stride),
         };
         let alpha = simd.splat_f32s(job.alpha);
-        // Loops short enough to be unrolled, or the sums would go through memory.
+        // These loops must be short enough to be unrolled; otherwise the sums would go through memory.
         if self.n == V * S::F32_LANES {
             for (r, acc) in acc.into_iter().enumerate() {
                 for (v, x) in acc.into_iter().enumerate() {
                     let at = v * S::F32_LANES;
-                    // SAFETY: all n columns lie inside C, and inside the bias, whose length is C's width.
+                    // SAFETY: all n columns lie inside C and inside the bias, which is as long as a row of C.
                     unsafe {
                         let x = match base {
                             None => simd.mul_f32s(alpha, x),

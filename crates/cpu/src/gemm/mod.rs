@@ -1,4 +1,4 @@
-//! Matrix products: C = start + α·A·B, for every shape and every layout of A and B.
+//! GEMM on the CPU: C = start + α·A·B, for every shape and layout of A and B, with B in f32, bf16 or int8.
 
 mod few;
 #[cfg(target_arch = "x86_64")]
@@ -25,21 +25,21 @@ pub(crate) use panels::{Panels, gemm_packed};
 pub enum Elements<'a> {
     /// Single precision.
     F32(&'a [f32]),
-    /// bfloat16, widened to f32 as it is read.
+    /// bfloat16, converted to f32 as it is read.
     Bf16(&'a [bf16]),
-    /// Whole numbers, each times a factor. Only for B. With AVX2 and a factor for each column, beside seven rows of A and more, A may be
-    /// rounded to 16 bits: |error of C[i, j]| ≤ |α|·max|A[i, ·]| / 65534 · Σ_k |B[k, j]|, and f32's own roundings.
+    /// int8 with scales, only for B. With AVX2 and one scale per column, for m ≥ 7 A may be quantized to
+    /// int16: |error of C[i, j]| ≤ |α|·max|A[i, ·]| / 65534 · Σ_k |B[k, j]|, plus the roundings of f32.
     Int8(&'a [i8], Scales<'a>),
 }
 
-/// A matrix to read: element (i, j) lies at `i * row_stride + j * col_stride`.
+/// A matrix to read: element (i, j) is at `i * row_stride + j * col_stride`.
 #[derive(Debug, Clone, Copy)]
 pub struct MatRef<'a> {
-    /// Its elements.
+    /// The elements.
     pub data: Elements<'a>,
-    /// Number of rows.
+    /// The number of rows.
     pub rows: usize,
-    /// Number of columns.
+    /// The number of columns.
     pub cols: usize,
     /// Elements from one row to the next.
     pub row_stride: usize,
@@ -58,7 +58,7 @@ impl<'a> MatRef<'a> {
         MatRef { data: Elements::Bf16(data), rows, cols, row_stride: cols, col_stride: 1 }
     }
 
-    /// A row-major matrix of whole numbers, each times `scales` of its row.
+    /// A row-major int8 matrix with one scale per row.
     pub fn int8(data: &'a [i8], scales: &'a [f32], rows: usize, cols: usize) -> MatRef<'a> {
         MatRef {
             data: Elements::Int8(data, Scales::Rows(scales)),
@@ -122,27 +122,29 @@ impl<'a> MatRef<'a> {
     }
 }
 
-/// What a product is added to.
+/// The value that the matmul is added to (`beta` and the bias of BLAS-like interfaces).
 #[derive(Debug, Clone, Copy)]
 pub enum Start<'a> {
-    /// Nothing: C = αAB, whatever C held.
+    /// C = αAB: the old contents of C are ignored.
     Zero,
-    /// What C holds: C += αAB.
+    /// C += αAB.
     Keep,
-    /// A row, in every row: C = b + αAB.
+    /// C = b + αAB, with b added to every row.
     Bias(&'a [f32]),
 }
 
-/// Largest piece of C that one task computes, rows and columns: a piece packs its part of B, so tall ones pack seldom.
+/// The maximum rows and columns of a piece of C that one task computes. Each piece packs its own part of B,
+/// so tall pieces pack less often.
 const PIECE: (usize, usize) = (1290, 256);
 /// Pieces are halved until there are this many, enough for the threads of a large machine,
 const PIECES: usize = 32;
-/// or until the next halving would leave one with fewer multiply-adds than this.
+/// or until another halving would leave fewer multiply-adds per piece than this.
 const PIECE_WORK: usize = 1 << 19;
-/// Up to this many elements of C, a long k is what is split, into stretches of at least this many steps.
+/// For a C of up to this many elements, a long k is split instead, into ranges of at least this many steps.
 const SMALL: usize = 1 << 15;
 const MIN_DEPTH: usize = 192;
-/// Up to this many rows of A, and with this many steps at least, dot products with the rows of Bᵀ beat packing B.
+/// Up to this many rows of A, and with at least this many steps of k, dot products with the rows of Bᵀ are
+/// faster than packing B.
 const FEW_ROWS: usize = 6;
 const FEW_DEPTH: usize = 32;
 
@@ -150,21 +152,22 @@ thread_local! {
     static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// C = start + α·A·B with A [m, k], B [k, n] and C [m, n], rows `c_stride` elements apart and contiguous.
+/// C = start + α·A·B with A [m, k], B [k, n] and C [m, n]; rows of C are contiguous and `c_stride` elements
+/// apart.
 ///
-/// C is cut into pieces by its shape alone and every sum runs along k in one order, so that the number of threads
-/// does not show in the result. 2mkn FLOPs; C is read and written in place, B in panels that fit the L1 cache.
+/// C is partitioned by shape alone and every sum runs along k in a fixed order, so the result does not depend
+/// on the number of threads. 2mkn FLOPs.
 ///
 /// # Panics
-/// When the shapes do not fit each other or the slices are too short.
+/// When the shapes do not match or a slice is too short.
 pub fn gemm(c: &mut [f32], c_stride: usize, start: Start<'_>, alpha: f32, a: MatRef<'_>, b: MatRef<'_>) {
     product(c, c_stride, start, alpha, a, b, true)
 }
 
-/// [`gemm`] on the calling thread alone: a product inside of a task.
+/// [`gemm`] on the calling thread only, for use inside a parallel task.
 ///
 /// # Panics
-/// As [`gemm`].
+/// When the shapes do not match or a slice is too short.
 pub fn gemm_here(c: &mut [f32], c_stride: usize, start: Start<'_>, alpha: f32, a: MatRef<'_>, b: MatRef<'_>) {
     product(c, c_stride, start, alpha, a, b, false)
 }
@@ -201,7 +204,8 @@ fn product(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, 
         Elements::Bf16(x) => job.run(Mat { x, row_stride, col_stride, scales: Scales::None }, many),
         Elements::Int8(x, scales) => {
             let b = Mat { x, row_stride, col_stride, scales };
-            // Whole numbers go twice as fast where rows of both lie along k; see the module.
+            // Integer arithmetic is up to twice as fast where the rows of both operands are contiguous along
+            // k; see the module.
             #[cfg(target_arch = "x86_64")]
             if job.in_integers(&b) {
                 return job.run_integers(b, many);
@@ -211,7 +215,7 @@ fn product(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, 
     }
 }
 
-/// A row of C before anything is added.
+/// Initializes a row of C.
 fn begin(c: &mut [f32], start: Start) {
     match start {
         Start::Zero => c.fill(0.0),
@@ -220,11 +224,11 @@ fn begin(c: &mut [f32], start: Start) {
     }
 }
 
-/// Rows and columns of a piece of an m×n product over k.
+/// The rows and columns of a piece of an m×n GEMM with k steps.
 fn piece(m: usize, k: usize, n: usize) -> (usize, usize) {
     let (mut rows, mut cols) = (m.min(PIECE.0), n.min(PIECE.1));
     while m.div_ceil(rows) * n.div_ceil(cols) < PIECES && rows * cols * k >= 2 * PIECE_WORK {
-        // Tall pieces pack B seldom; wide ones share a panel of A. A column costs more than a row.
+        // Tall pieces pack B less often; wide ones share a panel of A. A column costs more than a row.
         if rows > 2 * cols || cols <= 32 {
             if rows <= 12 {
                 break;
@@ -250,7 +254,7 @@ impl Job<'_> {
         if few {
             let cols = (PIECE_WORK / (m * k).max(1)).clamp(16, 512);
             return par::each(n.div_ceil(cols), work, |i| {
-                // SAFETY: the pieces are disjoint columns of C, `product` checked all bounds.
+                // SAFETY: the pieces are disjoint columns of C, and `product` checked all bounds.
                 unsafe { self.dots(b, i * cols..n.min((i + 1) * cols)) }
             });
         }
@@ -264,16 +268,17 @@ impl Job<'_> {
         let across = n.div_ceil(cols);
         par::each(m.div_ceil(rows) * across, work, |i| {
             let (i, j) = (i / across * rows, i % across * cols);
-            // SAFETY: the pieces are disjoint parts of C, `product` checked all bounds.
+            // SAFETY: the pieces are disjoint parts of C, and `product` checked all bounds.
             unsafe { self.block(b, i..m.min(i + rows), j..n.min(j + cols)) }
         });
     }
 
-    /// A small C over a long k: stretches of k apart, then their sum in order.
+    /// Split-k, for a small C and a long k: computes each range of k separately, then adds the partial
+    /// results in order.
     fn split<E: Element>(&self, b: Mat<'_, E>, depth: usize) {
         let (m, n) = (self.m, self.n);
         let pieces = self.ks.len().div_ceil(depth);
-        // Taken, not borrowed: while it waits, this thread may be given another product to compute.
+        // Taken, not borrowed: while this thread waits for others, rayon may run another GEMM on it.
         let mut sums = SUMS.take();
         if sums.len() < pieces * m * n {
             sums.resize(pieces * m * n, 0.0);
@@ -283,7 +288,7 @@ impl Job<'_> {
             let ks = i * depth..self.ks.end.min((i + 1) * depth);
             let c = all.at(i * m * n);
             let job = Job { c, c_stride: n, start: Start::Zero, alpha: 1.0, ks, ..*self };
-            // SAFETY: each stretch has a matrix of its own in `sums`.
+            // SAFETY: each range of k has its own matrix in `sums`.
             unsafe { job.block(b, 0..m, 0..n) }
         });
         par::each(m, pieces * m * n, |i| {
@@ -301,10 +306,10 @@ impl Job<'_> {
 /// Columns that one task sums.
 const WIDE: usize = 32;
 
-/// `out[j] += Σ_i x[i, j]` for x [rows, cols]: the gradient of a bias. Rows are summed in blocks, in order.
+/// `out[j] += Σ_i x[i, j]` for x [rows, cols], the gradient of a bias. Rows are summed in blocks, in order.
 ///
 /// # Panics
-/// When x is not whole rows.
+/// When the length of x is not a multiple of the length of `out`.
 pub fn add_column_sums(out: &mut [f32], x: &[f32]) {
     let cols = out.len();
     assert!(x.len().is_multiple_of(cols.max(1)), "x is not whole rows of {cols}");

@@ -1,4 +1,4 @@
-//! Operands copied into the order in which the kernel reads them.
+//! Packing: copies operands into the order in which the microkernel reads them.
 
 use std::ops::Range;
 
@@ -6,7 +6,8 @@ use pulp::Simd;
 
 use super::kernel::{Element, LANES8, Mat, Scales, TILE, widen8};
 
-/// panel[k, 0..wide] = B[ks.start + k, js], zeros beyond js. `wide` is a whole number of the widest vectors.
+/// panel[k, 0..wide] = B[ks.start + k, js], padded with zeros beyond js. `wide` is a multiple of the widest
+/// vector.
 #[inline(always)]
 pub(super) fn pack<S: Simd, E: Element>(
     panel: &mut [f32],
@@ -21,7 +22,7 @@ pub(super) fn pack<S: Simd, E: Element>(
     }
     if b.col_stride == 1 {
         for (k, row) in ks.clone().zip(panel.chunks_exact_mut(wide)) {
-            // Eight at a time: a copy of variable length would be a call for each row.
+            // Eight at a time: a copy of variable length would be a function call per row.
             let (from, rest) = b.x[k * b.row_stride..][js.clone()].as_chunks::<LANES8>();
             let (to, to_rest) = row.split_at_mut(LANES8 * from.len());
             for (to, from) in to.as_chunks_mut::<LANES8>().0.iter_mut().zip(from) {
@@ -35,7 +36,7 @@ pub(super) fn pack<S: Simd, E: Element>(
         #[cfg(target_arch = "x86_64")]
         while S::F32_LANES >= 8 && b.row_stride == 1 && done + 8 <= js.len() {
             let from = std::array::from_fn(|r| row(done + r));
-            // SAFETY: vectors of eight or more are chosen only where there is AVX2.
+            // SAFETY: vectors of eight or more lanes are selected only where there is AVX2.
             unsafe { transpose8(&mut panel[done..], wide, from) };
             done += 8;
         }
@@ -61,8 +62,8 @@ pub(super) fn pack<S: Simd, E: Element>(
     }
 }
 
-/// The panels of columns `js`, a whole number of panels of contiguous columns without factors, row by row of B: the part of a row that
-/// one panel takes is too short for the processor to read ahead.
+/// Packs the panels of columns `js`, row by row of B, for contiguous columns without scales and a whole
+/// number of panels. The part of a row that belongs to one panel is too short for the hardware prefetcher.
 #[inline(always)]
 pub(super) fn pack_rows<S: Simd, E: Element>(
     packed: &mut [f32],
@@ -86,8 +87,8 @@ pub(super) fn pack_rows<S: Simd, E: Element>(
     }
 }
 
-/// Asks for the part of B that [`pack`] will read into a panel, to have it in the L2 cache by then: rows of Bᵀ are read in
-/// stretches too short for the processor to foresee the next.
+/// Prefetches the part of B that [`pack`] will read into a panel into the L2 cache. Rows of Bᵀ are read in
+/// ranges too short for the hardware prefetcher.
 #[inline(always)]
 pub(super) fn fetch<E: Element>(b: Mat<'_, E>, ks: Range<usize>, js: Range<usize>) {
     if b.row_stride != 1 {
@@ -99,10 +100,10 @@ pub(super) fn fetch<E: Element>(b: Mat<'_, E>, ks: Range<usize>, js: Range<usize
     }
 }
 
-/// Asks for the cache line of `at` in the L2 cache.
+/// Prefetches the cache line of `at` into the L2 cache.
 #[inline(always)]
 pub(super) fn prefetch<T>(at: *const T) {
-    // SAFETY: a prefetch reads nothing and faults nowhere; SSE is part of every x86-64 processor.
+    // SAFETY: a prefetch neither reads nor faults; SSE is part of every x86-64 processor.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast())
@@ -111,10 +112,10 @@ pub(super) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
-/// Steps along k that [`pack_tiles`] copies at once.
+/// The steps along k that [`pack_tiles`] copies at once.
 const STEPS: usize = 4;
 
-/// Rows `rows` of A, whose rows are not contiguous, a tile after the other, each as [k, rows of the tile].
+/// Packs rows `rows` of A tile by tile, each as [k, rows of the tile].
 #[inline(always)]
 pub(super) fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>, ks: Range<usize>) {
     let depth = ks.len();
@@ -132,7 +133,8 @@ pub(super) fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>
     }
     let whole = rows.start + rows.len() / TILE * TILE;
     let of = |k: usize, rows: Range<usize>| &a.x[k * a.col_stride..][rows];
-    // Few steps at a time: as many cache lines are read at once, and the lines of a tile are written whole.
+    // A few steps at a time: that many cache lines are read at once, and the lines of a tile are written
+    // whole.
     for k0 in ks.clone().step_by(STEPS) {
         let steps = STEPS.min(ks.end - k0);
         for i in (rows.start..whole).step_by(TILE) {
@@ -152,7 +154,7 @@ pub(super) fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>
 /// panel[k, 0..8] = from[..][k].
 ///
 /// # Safety
-/// The processor has AVX2.
+/// The processor must have AVX2.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn transpose8<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 8]) {
@@ -161,9 +163,10 @@ unsafe fn transpose8<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 8]
     assert!(from.iter().all(|f| f.len() == depth) && panel.len() + wide >= depth * wide + 8);
     let mut k = 0;
     while k + 8 <= depth {
-        // SAFETY: each row has eight elements from k on, the panel eight floats from each of rows k..k + 8 on.
+        // SAFETY: each row has eight elements from k on, and the panel has eight floats in each of rows k..k
+        // + 8.
         unsafe {
-            // Loops, not closures: what is not inlined knows no wide instructions.
+            // Loops, not closures: a closure that is not inlined is compiled without the wide instructions.
             let mut x = [_mm256_setzero_ps(); 8];
             for (x, from) in x.iter_mut().zip(&from) {
                 *x = E::load8(from.as_ptr().add(k));
@@ -181,15 +184,15 @@ unsafe fn transpose8<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 8]
     }
 }
 
-/// The transpose of a square.
+/// Transposes an 8×8 matrix.
 ///
 /// # Safety
-/// The processor has AVX2.
+/// The processor must have AVX2.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) unsafe fn square8(x: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m256; 8] {
     use std::arch::x86_64::*;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         // quads[h][c]: columns c and c + 4 of rows 4h..4h + 4.
         let mut quads = [[_mm256_setzero_ps(); 4]; 2];

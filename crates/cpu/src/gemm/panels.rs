@@ -1,4 +1,4 @@
-//! A small B packed once for many products, as keys and values are in attention.
+//! A small B that is packed once for many GEMMs, as keys and values are in attention.
 
 use bytemuck::Zeroable;
 use pulp::{Arch, Simd, WithSimd};
@@ -7,7 +7,8 @@ use super::kernel::{Element, Job, Line, Mat, Pointer, Run, Scales, TILE, Tile, e
 use super::pack::pack;
 use super::{Elements, MatRef, Start};
 
-/// A matrix [k, n] in the order in which products read it. A panel, 16 columns on AVX2, should fit the L1 cache: k of at most 256.
+/// A matrix [k, n] packed as GEMM panels. A panel (16 columns on AVX2) should fit the L1 cache, so k should
+/// be at most 256.
 #[derive(Default)]
 pub(crate) struct Panels {
     lines: Vec<Line>,
@@ -16,7 +17,7 @@ pub(crate) struct Panels {
 }
 
 impl Panels {
-    /// Takes `b` in the place of what was here.
+    /// Packs `b`, replacing the previous contents.
     pub(crate) fn pack(&mut self, b: MatRef<'_>) {
         let (row_stride, col_stride, data) = (b.row_stride, b.col_stride, b.checked().data);
         (self.rows, self.cols) = (b.rows, b.cols);
@@ -55,10 +56,11 @@ impl<E: Element> WithSimd for Fill<'_, E> {
     }
 }
 
-/// C = start + α·A·B on the calling thread, with A [m, k] of f32 and C [m, n], rows `c_stride` elements apart.
+/// C = start + α·A·B on the calling thread, with A [m, k] in f32 and C [m, n]; rows of C are `c_stride`
+/// elements apart.
 ///
 /// # Panics
-/// When the shapes do not fit each other or a slice is too short.
+/// When the shapes do not match or a slice is too short.
 #[inline(always)]
 pub(crate) fn gemm_packed(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, b: &Panels) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
@@ -75,7 +77,7 @@ pub(crate) fn gemm_packed(c: &mut [f32], c_stride: usize, start: Start, alpha: f
     Arch::new().dispatch(Product { job: &job, b });
 }
 
-/// A product whose shapes have been checked, so that every tile lies inside C, A and the panels.
+/// A GEMM whose shapes have been checked, so that every tile lies inside C, A and the panels.
 struct Product<'a, 'b> {
     job: &'a Job<'b>,
     b: &'a Panels,
