@@ -1,3 +1,5 @@
+//! Why data could not be read: each error with its manifest, line or image.
+
 use std::path::PathBuf;
 
 use pheye_files::quoted;

@@ -1,3 +1,5 @@
+//! A kernel's fault as a sentence: what happened, in which block and thread, at which address.
+
 /// What a kernel did wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("kernel `{kernel}`, block ({}, {}, {}), thread {thread}: {kind}", block[0], block[1], block[2])]

@@ -1,3 +1,5 @@
+//! The order in which the threads of a block run. A kernel whose result depends on it has a race.
+
 /// In which order the threads of a block take their turns, between barriers and warp operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {

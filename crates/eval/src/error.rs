@@ -1,3 +1,5 @@
+//! Why a model could not be judged: each error with its file.
+
 use std::path::PathBuf;
 
 /// `Result` with this crate's [`Error`].

@@ -1,3 +1,5 @@
+//! Checksums of downloads: SHA-256 of large files, git's SHA-1 of small ones.
+
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 

@@ -1,3 +1,5 @@
+//! Why a file of the hub could not be had: each error with the repository, file or host.
+
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -1,3 +1,5 @@
+//! A repository's name, `OWNER/NAME`, with an optional revision.
+
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;

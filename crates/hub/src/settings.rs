@@ -1,3 +1,5 @@
+//! Where the cache is, which host is asked, with which token: from the environment variables of `huggingface_hub`.
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! The files of one commit of a repository: from the cache, or downloaded into it.
+
 use std::path::PathBuf;
 use std::time::Duration;
 

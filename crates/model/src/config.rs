@@ -1,3 +1,5 @@
+//! The configuration of a whole model, the presets, and how many parameters they have.
+
 use pheye_tensor::{Init, Scope, Shape, Source, Tensor};
 use pheye_text::PromptTemplate;
 use pheye_vit::AdapterSpec;

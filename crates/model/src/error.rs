@@ -1,3 +1,5 @@
+//! Why a model could not be loaded, saved or run: each error with its file, key or option.
+
 use std::path::PathBuf;
 
 /// `Result` with this crate's [`Error`].

@@ -1,3 +1,5 @@
+//! Options of the optimizer that make no sense, and what an operation ran into.
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

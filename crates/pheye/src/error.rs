@@ -1,3 +1,5 @@
+//! One error type over the crates behind this one.
+
 use std::path::{Path, PathBuf};
 
 use pheye_files::quoted;

@@ -1,3 +1,5 @@
+//! Where the files of a model are: in its folder, or in the folders of its backbones.
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

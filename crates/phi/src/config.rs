@@ -1,3 +1,5 @@
+//! Sizes and constants of a Phi model, and whether they fit each other.
+
 use serde::{Deserialize, Serialize};
 
 /// A configuration that no Phi model can have.

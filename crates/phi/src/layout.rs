@@ -1,3 +1,5 @@
+//! Which rows of a packed batch belong to which sequence, and at which position (varlen attention).
+
 use pheye_ops::attention::Span;
 
 /// Which rows of a packed batch belong to which sequence, and where each stands.

@@ -1,3 +1,5 @@
+//! Why a tokenizer or a text could not be used: each error with its file or option.
+
 use std::io;
 use std::path::{Path, PathBuf};
 

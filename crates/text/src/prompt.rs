@@ -1,3 +1,5 @@
+//! The prompt template around an instruction, in the wording that the released models were trained with.
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};

@@ -1,3 +1,5 @@
+//! Why a run could not start, go on or be saved: each error with its file, key or step.
+
 use std::path::{Path, PathBuf};
 
 use pheye_files::{printable, quoted};

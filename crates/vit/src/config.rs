@@ -1,3 +1,5 @@
+//! Sizes and constants of a CLIP vision transformer, and whether they fit each other.
+
 use pheye_tensor::Shape;
 use serde::{Deserialize, Serialize};
 

@@ -1,3 +1,5 @@
+//! One file of weights, of any format: which tensors it has, and each of them by name.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;

@@ -1,3 +1,5 @@
+//! The element types that files store, and how they become the types of tensors.
+
 use std::fmt;
 
 /// Element type of a tensor as it lies in a file.

@@ -1,3 +1,5 @@
+//! Why a checkpoint could not be read or written: each error with its file and tensor.
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! A file that is mapped into memory, and reads of ranges that lie inside of it.
+
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! Names of tensors as a file spells them, for names as a network spells them.
+
 use crate::Checkpoint;
 
 /// Turns a network's names into those of a checkpoint in another layout.

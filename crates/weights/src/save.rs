@@ -1,3 +1,5 @@
+//! Tensors in memory to a safetensors file.
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! What kind of file this is, by its first bytes; names and endings are not trusted.
+
 use std::fmt;
 
 use crate::file::DataFile;

@@ -1,3 +1,5 @@
+//! A checkpoint as the source of a network's parameters. It reports every mismatch at once.
+
 use std::collections::HashSet;
 
 use pheye_tensor::{DType, Init, Shape, Source, Tensor};

@@ -1,3 +1,5 @@
+//! Sizes of the connector and of the cross-attention blocks, and whether they fit the backbones.
+
 use serde::{Deserialize, Serialize};
 
 /// A configuration that no Pheye can have.
