@@ -9,9 +9,9 @@ mod common;
 use common::{Bench, Case, Kept, Result, Work, linear, place, random, random_f32, work};
 use pheye_ops::Cx;
 use pheye_ops::gelu;
-use pheye_ops::linear::{self as plain, After, Before};
+use pheye_ops::linear::{self as plain, BackwardEpilogue, Epilogue};
 use pheye_ops::lora::{self, Adapter, Dropout, LoraLinear, Route, RowRange};
-use pheye_tensor::{Device, Factor, Init, Param, Product, Source, Tensor};
+use pheye_tensor::{BlasGemm, Device, GemmOperand, Init, Param, Source, Tensor};
 use serde::Deserialize;
 
 #[derive(Clone, Deserialize)]
@@ -126,7 +126,7 @@ fn plain_row(bench: &mut Bench, row: &Row, pass: Pass) {
         let kind = row.gelu.as_deref().map(common::gelu).transpose()?;
         if pass == Pass::Forward {
             // As in inference, and as the rivals run: nothing is kept for backward.
-            let after = After { gelu: kind, ..After::default() };
+            let after = Epilogue { gelu: kind, ..Epilogue::default() };
             return work(move |cx| plain::forward_with(cx, &x, &layer, after));
         }
         let (_, saved) = plain::forward(cx, &x, &layer)?;
@@ -134,7 +134,7 @@ fn plain_row(bench: &mut Bench, row: &Row, pass: Pass) {
         if let Some(kind) = kind {
             let (_, act) = gelu::forward(cx, &x, kind)?;
             return work(move |cx| {
-                let before = Before { gelu: Some((&act, kind)), sum: None };
+                let before = BackwardEpilogue { gelu: Some((&act, kind)), sum: None };
                 plain::backward_with(cx, &saved, &dy, &layer, before, Some(&mut grads))
             });
         }
@@ -156,7 +156,7 @@ fn several_row(bench: &mut Bench, row: &Row) {
         }
         let layers = <[_; 4]>::try_from(layers).map_err(|_| "shapes.json: a row has four widths")?;
         work(move |cx| {
-            plain::forward_several(cx, &x, layers.each_ref().map(|layer| (layer, After::default())))
+            plain::forward_several(cx, &x, layers.each_ref().map(|layer| (layer, Epilogue::default())))
         })
     });
 }
@@ -175,7 +175,7 @@ fn lora_row(bench: &mut Bench, row: &Row, rank: usize, pass: Pass) {
         place(cx, base.params_mut(), false)?;
         let mut grads = place(cx, vec![&mut adapter.a, &mut adapter.b], true)?;
         let layer = LoraLinear { base, adapters: vec![Some(adapter)], module: 0 };
-        let dropout = row.dropout.filter(|&p| p > 0.0).map(|p| Dropout { p, seed: 1, stream: 1 });
+        let dropout = row.dropout.filter(|&p| p > 0.0).map(|p| Dropout { p, seed: 1, rng_offset: 1 });
         let route = Route { ranges: vec![RowRange { rows: 0..m, adapter: Some(0) }], dropout };
         if pass == Pass::Forward {
             return work(move |cx| lora::forward(cx, &x, &layer, &route));
@@ -187,14 +187,14 @@ fn lora_row(bench: &mut Bench, row: &Row, rank: usize, pass: Pass) {
 }
 
 /// A bf16 matrix as the factor of a product.
-fn factor(t: &Tensor, transposed: bool) -> Result<Factor> {
-    Ok(Factor { region: t.region()?, ld: t.shape().cols(), transposed })
+fn factor(t: &Tensor, transposed: bool) -> Result<GemmOperand> {
+    Ok(GemmOperand { region: t.region()?, ld: t.shape().cols(), transposed })
 }
 
 /// c = a b, or c += a b, by cuBLASLt.
-fn product(a: Factor, b: Factor, c: &Tensor, inner: usize, add: bool) -> Result<Product> {
+fn product(a: GemmOperand, b: GemmOperand, c: &Tensor, inner: usize, add: bool) -> Result<BlasGemm> {
     let (rows, ldc) = (c.shape().rows(), c.shape().cols());
-    Ok(Product {
+    Ok(BlasGemm {
         dims: [rows, ldc, inner],
         a,
         b,

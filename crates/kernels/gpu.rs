@@ -16,7 +16,7 @@ use crate::cuda::Cuda;
 #[cfg(feature = "emulator")]
 use crate::emulated::Emulated;
 use crate::memory::Allocation;
-use crate::product::{Gemms, Product};
+use crate::product::{BlasGemm, GemmBackend};
 use crate::{Error, KernelSet, Launch, Memory, Region, Result, Spec};
 
 /// An open GPU: a launcher for the kernels, and the memory they work on. Cloning shares it.
@@ -25,7 +25,7 @@ pub struct Gpu {
     launcher: Launcher,
     /// Of each thread that rehearses or records, what its work so far amounts to; the last of a thread counts.
     noted: Arc<Mutex<Vec<(ThreadId, Noted)>>>,
-    gemms: Gemms,
+    gemms: GemmBackend,
 }
 
 #[derive(Default)]
@@ -68,12 +68,12 @@ impl Gpu {
     /// `PHEYE_GEMM` asks for what there is not, else what the launcher finds.
     pub fn open(device: &str) -> Result<Gpu> {
         let (name, option) = device.split_once(':').unwrap_or((device, ""));
-        let gemms = Gemms::asked(name)?;
+        let gemms = GemmBackend::asked(name)?;
         match name {
             #[cfg(feature = "cuda")]
             "cuda" => {
                 let cuda = Cuda::open(device, option)?;
-                if gemms == Gemms::CublasLt {
+                if gemms == GemmBackend::CublasLt {
                     // A library that is missing is to be missed now.
                     #[cfg(feature = "cublaslt")]
                     cuda.blas()?;
@@ -93,13 +93,13 @@ impl Gpu {
         }
     }
 
-    fn new(launcher: Launcher, gemms: Gemms) -> Gpu {
+    fn new(launcher: Launcher, gemms: GemmBackend) -> Gpu {
         Gpu { launcher, noted: Arc::default(), gemms }
     }
 
     /// Whether plain products are to go to [`Gpu::blas`]: `PHEYE_GEMM=cublaslt` when the GPU was opened.
     pub fn prefers_blas(&self) -> bool {
-        self.gemms == Gemms::CublasLt
+        self.gemms == GemmBackend::CublasLt
     }
 
     /// Queues a product by cuBLASLt, loaded at the first call. `false` if it has no algorithm for it; nothing is done then.
@@ -107,7 +107,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::Unsupported`] on the emulator and without feature `cublaslt`, [`Error::Library`] when it cannot be loaded,
     /// [`Error::Size`] when an operand is outside its region, [`Error::Driver`] when a call fails.
-    pub fn blas(&self, product: &Product) -> Result<bool> {
+    pub fn blas(&self, product: &BlasGemm) -> Result<bool> {
         product.check()?;
         let regions = [&product.a.region, &product.b.region, &product.c];
         regions.iter().try_for_each(|region| self.own(region))?;
@@ -167,7 +167,7 @@ impl Gpu {
     ///
     /// # Errors
     /// Those of `work`.
-    pub fn rehearse<T, E>(
+    pub fn dry_run<T, E>(
         &self,
         work: impl FnOnce() -> std::result::Result<T, E>,
     ) -> std::result::Result<(T, u64), E> {
@@ -237,22 +237,22 @@ impl Gpu {
     }
 
     /// Copies `from` to the start of `to` while queued work runs, none of which may use `to`. Later work may use it once
-    /// [`Arrival::join`] was called.
+    /// [`PendingUpload::join`] was called.
     ///
     /// # Errors
     /// As [`Gpu::upload`].
-    pub fn upload_ahead(&self, from: &[u8], to: Region) -> Result<Arrival> {
+    pub fn upload_ahead(&self, from: &[u8], to: Region) -> Result<PendingUpload> {
         self.uploads(from, &to)?;
         match self.launcher {
             #[cfg(feature = "cuda")]
             Launcher::Cuda(ref g) => {
                 let copied = g.upload_ahead(from, to.addr())?;
-                Ok(Arrival { copied: Some(copied), to })
+                Ok(PendingUpload { copied: Some(copied), to })
             }
             #[cfg(feature = "emulator")]
             Launcher::Emulator(ref g) => {
                 g.upload(from, to.addr())?;
-                Ok(Arrival {
+                Ok(PendingUpload {
                     #[cfg(feature = "cuda")]
                     copied: None,
                     to,
@@ -351,7 +351,7 @@ impl Gpu {
     }
 
     /// Records the launches, copies and clears that `work` makes on this thread, without running them, and fingerprints them as
-    /// [`Gpu::rehearse`] does. On CUDA other threads that queue work wait for the end, so `work` must not wait for them.
+    /// [`Gpu::dry_run`] does. On CUDA other threads that queue work wait for the end, so `work` must not wait for them.
     ///
     /// # Errors
     /// Those of `work`; [`Error::Unsupported`] when it uploads, downloads, waits or records.
@@ -398,13 +398,13 @@ impl fmt::Debug for Gpu {
 }
 
 /// An upload under way beside queued work. It keeps the memory alive; dropped, it is as if joined.
-pub struct Arrival {
+pub struct PendingUpload {
     #[cfg(feature = "cuda")]
     copied: Option<crate::cuda::Copied>,
     to: Region,
 }
 
-impl Arrival {
+impl PendingUpload {
     /// Lets work that is queued from now on wait for the upload.
     ///
     /// # Errors
@@ -423,7 +423,7 @@ impl Arrival {
     }
 }
 
-impl Drop for Arrival {
+impl Drop for PendingUpload {
     fn drop(&mut self) {
         // So that the memory is not given back, to be used for something else, while the copy is under way. Nobody is left to act
         // on a failure; it repeats one that later calls report.
@@ -431,9 +431,9 @@ impl Drop for Arrival {
     }
 }
 
-impl fmt::Debug for Arrival {
+impl fmt::Debug for PendingUpload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Arrival(in {})", self.to)
+        write!(f, "PendingUpload(in {})", self.to)
     }
 }
 

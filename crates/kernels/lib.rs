@@ -24,9 +24,9 @@ pub mod image;
 crate::include_kernels!();
 
 pub use error::{Error, Result};
-pub use gpu::{Arrival, Gpu, Graph};
+pub use gpu::{Gpu, Graph, PendingUpload};
 pub use image::{Image, KernelSet};
 pub use launch::{Access, Launch, Spec};
 pub use memory::{Memory, Region};
 pub use param::{In, Out, ParamField, Params};
-pub use product::{Factor, Product};
+pub use product::{BlasGemm, GemmOperand};

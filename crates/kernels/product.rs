@@ -4,7 +4,7 @@ use crate::{Error, Region, Result};
 
 /// A factor, row-major in bf16.
 #[derive(Debug, Clone)]
-pub struct Factor {
+pub struct GemmOperand {
     /// Where it lies.
     pub region: Region,
     /// Elements from row to row, as stored.
@@ -15,13 +15,13 @@ pub struct Factor {
 
 /// c = α a b + β c with a [m, k], b [k, n], c [m, n]; sums in f32. With β = 0 c is not read.
 #[derive(Debug, Clone)]
-pub struct Product {
+pub struct BlasGemm {
     /// m, n, k.
     pub dims: [usize; 3],
     /// a.
-    pub a: Factor,
+    pub a: GemmOperand,
     /// b.
-    pub b: Factor,
+    pub b: GemmOperand,
     /// c, row-major.
     pub c: Region,
     /// Elements from row to row of c.
@@ -34,14 +34,14 @@ pub struct Product {
     pub beta: f32,
 }
 
-impl Factor {
+impl GemmOperand {
     /// Rows and columns as stored, of a factor that is [rows, cols].
     pub(crate) fn stored(&self, rows: usize, cols: usize) -> [usize; 2] {
         if self.transposed { [cols, rows] } else { [rows, cols] }
     }
 }
 
-impl Product {
+impl BlasGemm {
     /// Whether all of it lies inside its regions.
     pub(crate) fn check(&self) -> Result<()> {
         let [m, n, k] = self.dims;
@@ -53,7 +53,7 @@ impl Product {
     /// All that two products which are the same have in common.
     #[cfg_attr(not(feature = "cublaslt"), allow(dead_code))]
     pub(crate) fn fingerprint(&self) -> impl std::hash::Hash {
-        let factor = |f: &Factor| (f.region.addr(), f.ld, f.transposed);
+        let factor = |f: &GemmOperand| (f.region.addr(), f.ld, f.transposed);
         let scales = [self.alpha, self.beta].map(f32::to_bits);
         ("cublasLt", self.dims, factor(&self.a), factor(&self.b), self.c.addr(), self.ldc, self.wide, scales)
     }
@@ -79,7 +79,7 @@ fn inside(
 
 /// Who does products that nothing is fused to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gemms {
+pub(crate) enum GemmBackend {
     /// The kernels.
     Own,
     /// cuBLASLt.
@@ -88,24 +88,24 @@ pub(crate) enum Gemms {
 
 const VARIABLE: &str = "PHEYE_GEMM";
 
-impl Gemms {
+impl GemmBackend {
     /// What the environment asks for on a launcher.
-    pub(crate) fn asked(launcher: &str) -> Result<Gemms> {
+    pub(crate) fn asked(launcher: &str) -> Result<GemmBackend> {
         let value = std::env::var_os(VARIABLE).unwrap_or_default();
-        Gemms::parse(&value.to_string_lossy(), launcher)
+        GemmBackend::parse(&value.to_string_lossy(), launcher)
     }
 
-    fn parse(value: &str, launcher: &str) -> Result<Gemms> {
+    fn parse(value: &str, launcher: &str) -> Result<GemmBackend> {
         let refused = |reason: &str| {
             Err(Error::Setting { variable: VARIABLE, value: value.to_owned(), reason: reason.to_owned() })
         };
         match value {
-            "" | "own" => Ok(Gemms::Own),
+            "" | "own" => Ok(GemmBackend::Own),
             "cublaslt" if launcher != "cuda" => refused("only device `cuda` has cuBLASLt"),
             "cublaslt" if !cfg!(feature = "cublaslt") => {
                 refused("this program was built without feature `cublaslt`")
             }
-            "cublaslt" => Ok(Gemms::CublasLt),
+            "cublaslt" => Ok(GemmBackend::CublasLt),
             _ => refused("its values are `own` and `cublaslt`"),
         }
     }
@@ -117,9 +117,9 @@ mod tests {
 
     #[test]
     fn the_variable_has_two_values() {
-        assert_eq!(Gemms::parse("", "cuda"), Ok(Gemms::Own));
-        assert_eq!(Gemms::parse("own", "emulator"), Ok(Gemms::Own));
-        let text = |value, launcher| match Gemms::parse(value, launcher) {
+        assert_eq!(GemmBackend::parse("", "cuda"), Ok(GemmBackend::Own));
+        assert_eq!(GemmBackend::parse("own", "emulator"), Ok(GemmBackend::Own));
+        let text = |value, launcher| match GemmBackend::parse(value, launcher) {
             Ok(gemms) => format!("{gemms:?}"),
             Err(e) => e.to_string(),
         };

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use libfuzzer_sys::fuzz_target;
-use pheye_model::{Config, Conversion, Load, Recompute};
+use pheye_model::{Config, Conversion, StepShape, Recompute};
 
 fuzz_target!(|data: &[u8]| {
     if !data.starts_with(b"{") {
@@ -42,7 +42,7 @@ fn built(folder: &Path) {
     assert!(counts.frozen() > 0 && counts.trained() > 0);
     let most = usize::MAX;
     let recompute = Recompute { vision: most, text: most };
-    config.memory(Load { pictures: most, tokens: most, recompute, element: 4 }).expect("it has a size");
+    config.memory(StepShape { pictures: most, tokens: most, recompute, element: 4 }).expect("it has a size");
     let empty = folder.join("model.safetensors");
     if !empty.exists() {
         fs::write(&empty, b"\x02\0\0\0\0\0\0\0{}").expect("the weights are written");

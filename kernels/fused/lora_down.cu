@@ -38,10 +38,10 @@ __device__ inline void lora_down(const LoraDown& p) {
     const int row0 = (int)blockIdx.y * MT * 16, col0 = (int)blockIdx.x * NT * 8;
     const ThinOperands operands = {p.x, p.a, p.rows, p.rank, p.k, p.ld_x, p.ld_a};
     const bool dropout = p.mask.p > 0.f;
-    const uint64_t stream = dropout ? *p.mask.stream : 0;
+    const uint64_t rng_offset = dropout ? *p.mask.rng_offset : 0;
     thin_product<ALIGNED, MT, NT>(s, operands, row0, col0, [&](uint4& x, int row, int col) {
         if (!dropout) return;
-        const uint32_t bits = kept_bits8(p.mask, stream, (uint64_t)row * p.k + col);
+        const uint32_t bits = kept_bits8(p.mask, rng_offset, (uint64_t)row * p.k + col);
         unsigned* const words[4] = {&x.x, &x.y, &x.z, &x.w};
 #pragma unroll
         for (int w = 0; w < 4; w++) {

@@ -61,7 +61,7 @@ struct GemmBlock {
     // acc times the factors of its elements. Four columns share a block of random words and lie in two lanes, which draw a row each
     // and exchange them.
     __device__ void drop() {
-        const uint64_t stream = *p.mask.stream;
+        const uint64_t rng_offset = *p.mask.rng_offset;
         const float keep = 1.f / (1.f - p.mask.p);
         const int l = lane_id(), odd = l & 1;
 #pragma unroll
@@ -69,7 +69,7 @@ struct GemmBlock {
 #pragma unroll
             for (int j = 0; j < T::NT; j++) {
                 const int row = m0 + warp_m() + i * 16 + l / 4, col = n0 + warp_n() + j * 8 + (l & 2) * 2;
-                const uint32_t mine = kept_bits4(p.mask, stream, (uint64_t)(row + odd * 8) * p.n + col);
+                const uint32_t mine = kept_bits4(p.mask, rng_offset, (uint64_t)(row + odd * 8) * p.n + col);
                 const uint32_t other = __shfl_xor_sync(0xffffffffu, mine, 1);
                 const uint32_t top = (odd ? other >> 2 : mine) & 3, low = (odd ? mine >> 2 : other) & 3;
                 acc[i][j][0] *= top & 1 ? keep : 0.f;
@@ -82,14 +82,14 @@ struct GemmBlock {
     // Zeroes the dropped elements among those this thread has copied of the tile of b; its element (k, n) is number k ldb + n.
     __device__ void drop_b(int stage, int k0) {
         using Tile = OperandTile<T::B, T::BN>;
-        const uint64_t stream = *p.mask.stream;
+        const uint64_t rng_offset = *p.mask.rng_offset;
         const int row = (int)threadIdx.x / Tile::CHUNKS, chunk = (int)threadIdx.x % Tile::CHUNKS;
 #pragma unroll
         for (int i = 0; i < decltype(load_b)::PER; i++) {
             const int r = row + i * decltype(load_b)::STEP;
             uint4* const at = reinterpret_cast<uint4*>(s.stage[stage].b.at(r, chunk));
             uint4 x = *at;
-            const uint32_t bits = kept_bits8(p.mask, stream, (uint64_t)(k0 + r) * p.n + n0 + chunk * 8);
+            const uint32_t bits = kept_bits8(p.mask, rng_offset, (uint64_t)(k0 + r) * p.n + n0 + chunk * 8);
             unsigned* const words[4] = {&x.x, &x.y, &x.z, &x.w};
 #pragma unroll
             for (int w = 0; w < 4; w++) {

@@ -45,26 +45,26 @@ __device__ inline int gemm_of_tile(const GemmSeveral& p, int tile) {
 }
 
 // Which of eight elements have a factor other than zero: bit i for element `first` + i. Blocks of four need not be aligned to them.
-__device__ inline uint32_t kept_bits(const DropoutMask& mask, uint64_t stream, uint64_t block) {
+__device__ inline uint32_t kept_bits(const DropoutMask& mask, uint64_t rng_offset, uint64_t block) {
     float f[4];
-    dropout_factors(f, mask, stream, (uint32_t)block);
+    dropout_factors(f, mask, rng_offset, (uint32_t)block);
     uint32_t bits = 0;
 #pragma unroll
     for (int i = 0; i < 4; i++) bits |= f[i] != 0.f ? 1u << i : 0u;
     return bits;
 }
-__device__ inline uint32_t kept_bits8(const DropoutMask& mask, uint64_t stream, uint64_t first) {
+__device__ inline uint32_t kept_bits8(const DropoutMask& mask, uint64_t rng_offset, uint64_t first) {
     const uint64_t block = first >> 2;
     const int skip = (int)(first & 3);
-    uint32_t bits = kept_bits(mask, stream, block) | kept_bits(mask, stream, block + 1) << 4;
-    if (skip != 0) bits |= kept_bits(mask, stream, block + 2) << 8;
+    uint32_t bits = kept_bits(mask, rng_offset, block) | kept_bits(mask, rng_offset, block + 1) << 4;
+    if (skip != 0) bits |= kept_bits(mask, rng_offset, block + 2) << 8;
     return bits >> skip;
 }
-__device__ inline uint32_t kept_bits4(const DropoutMask& mask, uint64_t stream, uint64_t first) {
+__device__ inline uint32_t kept_bits4(const DropoutMask& mask, uint64_t rng_offset, uint64_t first) {
     const uint64_t block = first >> 2;
     const int skip = (int)(first & 3);
-    uint32_t bits = kept_bits(mask, stream, block);
-    if (skip != 0) bits |= kept_bits(mask, stream, block + 1) << 4;
+    uint32_t bits = kept_bits(mask, rng_offset, block);
+    if (skip != 0) bits |= kept_bits(mask, rng_offset, block + 1) << 4;
     return bits >> skip;
 }
 

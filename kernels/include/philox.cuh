@@ -19,18 +19,18 @@ __device__ inline void philox4x32_10(uint32_t (&c)[4], uint32_t k0, uint32_t k1)
 // A random word as a number in [0, 1), a multiple of 2^-24.
 __device__ inline float philox_uniform(uint32_t word) { return (float)(word >> 8) * (1.f / 16777216.f); }
 
-// Which numbers a mask takes. `stream` (step and micro-batch) is read from device memory, so that a recorded launch draws anew
+// Which numbers a mask takes. `rng_offset` (step and micro-batch) is read from device memory, so that a recorded launch draws anew
 // each time. p = 0 is no dropout.
 struct DropoutMask {
-    const uint64_t* stream;
+    const uint64_t* rng_offset;
     uint64_t seed;
     uint32_t module;
     float p;
 };
 
 // The factors of elements 4 block .. 4 block + 4: 0 with probability p, else 1 / (1 - p).
-__device__ inline void dropout_factors(float (&f)[4], const DropoutMask& mask, uint64_t stream, uint32_t block) {
-    uint32_t c[4] = {block, mask.module, (uint32_t)stream, (uint32_t)(stream >> 32)};
+__device__ inline void dropout_factors(float (&f)[4], const DropoutMask& mask, uint64_t rng_offset, uint32_t block) {
+    uint32_t c[4] = {block, mask.module, (uint32_t)rng_offset, (uint32_t)(rng_offset >> 32)};
     philox4x32_10(c, (uint32_t)mask.seed, (uint32_t)(mask.seed >> 32));
     const float keep = 1.f / (1.f - mask.p);
 #pragma unroll

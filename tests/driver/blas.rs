@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use pheye_kernels::{Factor, Gpu, Product, Result};
+use pheye_kernels::{BlasGemm, GemmOperand, Gpu, Result};
 
 use super::{Outcome, driver, library, run, run_in};
 
@@ -27,12 +27,12 @@ pub fn product(layout: &str) -> Result<String> {
     let [m, n, k] = [3, 7, 5];
     let (a, b, c) = (gpu.alloc(2 * m * k)?, gpu.alloc(2 * k * n)?, gpu.alloc(4 * m * n)?);
     let [transposed_a, transposed_b] = [layout.starts_with('T'), layout.ends_with('T')];
-    let factor = |region, transposed, rows, cols| Factor {
+    let factor = |region, transposed, rows, cols| GemmOperand {
         region,
         ld: if transposed { rows } else { cols },
         transposed,
     };
-    let product = Product {
+    let product = BlasGemm {
         dims: [m, n, k],
         a: factor(a.all(), transposed_a, m, k),
         b: factor(b.all(), transposed_b, k, n),

@@ -140,7 +140,7 @@ pub fn threads() -> Result<String> {
             })
         },
     );
-    gpu.rehearse::<_, Error>(|| {
+    gpu.dry_run::<_, Error>(|| {
         of_one()?;
         thread::scope(|scope| scope.spawn(|| of_other(2)).join().expect("no panic"))?;
         of_one()

@@ -18,7 +18,7 @@ pub struct Mask {
     /// The seed of the run.
     pub seed: u64,
     /// The RNG offset. It is distinct for each step and micro-batch.
-    pub stream: u64,
+    pub rng_offset: u64,
     /// The number of this dropout module in the network.
     pub module: u32,
 }
@@ -68,7 +68,7 @@ fn draw(out: &mut [f32], x: &[f32], first: usize, mask: Mask, put: impl Fn(&mut 
 /// kept in 64-bit lanes, as 32×32-bit multiplication requires.
 #[inline(always)]
 fn factors(block: u32, mask: Mask) -> [[f32; 4]; WIDE] {
-    let ([low, high], mut key) = (words(mask.stream), words(mask.seed));
+    let ([low, high], mut key) = (words(mask.rng_offset), words(mask.seed));
     let mut c = [[0; WIDE], [mask.module.into(); WIDE], [low.into(); WIDE], [high.into(); WIDE]];
     for (l, c) in c[0].iter_mut().enumerate() {
         *c = u64::from(block.wrapping_add(l as u32));

@@ -37,13 +37,20 @@ fn four_thousand_tokens_fit_a_few_tiles() {
     let h = Heads { heads: 1, head_dim: d, scale: 0.25, causal: true };
     let spans = [Span { q: 0..n, k: 0..n }];
     let qkv = Qkv { q: rows, k: rows, v: rows };
-    let (mut out, mut norms) = (vec![0.0; n * d], vec![[0.0; 2]; n]);
+    let (mut out, mut softmax_stats) = (vec![0.0; n * d], vec![[0.0; 2]; n]);
     let (mut dq, mut dk, mut dv) = (vec![0.0; n * d], vec![0.0; n * d], vec![0.0; n * d]);
     let before = IN_USE.load(Relaxed);
     PEAK.store(before, Relaxed);
-    forward(&mut out, &mut norms, qkv, &spans, &h);
+    forward(&mut out, &mut softmax_stats, qkv, &spans, &h);
     let [k, v] = [&mut dk, &mut dv].map(|data| RowsMut { data, stride: d });
-    backward(&mut dq, Kv::Split { k, v }, qkv, Output { out: &out, norms: &norms, dout: &x }, &spans, &h);
+    backward(
+        &mut dq,
+        Kv::Split { k, v },
+        qkv,
+        Output { out: &out, softmax_stats: &softmax_stats, dout: &x },
+        &spans,
+        &h,
+    );
     let more = PEAK.load(Relaxed) - before;
     let square = 4 * n * n;
     assert!(more < square / 16, "{more} bytes more, {square} would be a matrix of all scores");

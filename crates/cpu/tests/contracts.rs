@@ -28,21 +28,21 @@ fn span(q: usize, k: usize) -> [Span; 1] {
 }
 
 /// Attention of 16 queries in `rows` of `x` by spans and heads; `stride` of the keys.
-fn forward_of(spans: &[Span], h: Heads, stride: usize, norms: usize) {
+fn forward_of(spans: &[Span], h: Heads, stride: usize, softmax_stats: usize) {
     let x = vec![0.5f32; 16 * 8];
     let (q, k) = (Rows { data: Values::F32(&x), stride: 8 }, Rows { data: Values::F32(&x), stride });
-    let (mut out, mut norms) = (vec![0.0; 16 * 8], vec![Norm::default(); norms]);
-    forward(&mut out, &mut norms, Qkv { q, k, v: k }, spans, &h);
+    let (mut out, mut softmax_stats) = (vec![0.0; 16 * 8], vec![Norm::default(); softmax_stats]);
+    forward(&mut out, &mut softmax_stats, Qkv { q, k, v: k }, spans, &h);
 }
 
 /// Its backward, the gradients of keys and values in rows `to_stride` apart.
 fn backward_of(spans: &[Span], h: Heads, stride: usize, to_stride: usize, fused: bool) {
-    let (x, norms) = (vec![0.5f32; 16 * 8], vec![[4.0, 9.0]; 16]);
+    let (x, softmax_stats) = (vec![0.5f32; 16 * 8], vec![[4.0, 9.0]; 16]);
     let (q, k) = (Rows { data: Values::F32(&x), stride: 8 }, Rows { data: Values::F32(&x), stride });
     let (mut dq, mut dk, mut dv) = (vec![0.0; 16 * 8], vec![0.0; 16 * 8], vec![0.0; 16 * 8]);
     let to = |data| RowsMut { data, stride: to_stride };
     let dkv = if fused { Kv::Fused(to(&mut dk)) } else { Kv::Split { k: to(&mut dk), v: to(&mut dv) } };
-    let y = Output { out: &x, norms: &norms, dout: &x };
+    let y = Output { out: &x, softmax_stats: &softmax_stats, dout: &x };
     backward(&mut dq, dkv, Qkv { q, k, v: k }, y, spans, &h);
 }
 
@@ -63,9 +63,9 @@ fn spans_fit_queries_keys_and_values() {
     stops("spans do not fit the rows", || forward_of(&span(9, 16), HEADS, 8, 15));
     let x = vec![0.5f32; 8];
     let short = Rows { data: Values::F32(&x), stride: 8 };
-    let (mut out, mut norms) = (vec![0.0; 16], [Norm::default(); 2]);
+    let (mut out, mut softmax_stats) = (vec![0.0; 16], [Norm::default(); 2]);
     stops("spans do not fit the queries", || {
-        forward(&mut out, &mut norms, Qkv { q: short, k: short, v: short }, &span(2, 1), &HEADS)
+        forward(&mut out, &mut softmax_stats, Qkv { q: short, k: short, v: short }, &span(2, 1), &HEADS)
     });
 }
 

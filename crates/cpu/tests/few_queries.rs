@@ -38,14 +38,17 @@ fn as_in_f64() {
         {
             let rows = |data| Rows { data, stride: width };
             let x = Qkv { q: rows(Values::F32(&q)), k: rows(k_data), v: rows(v_data) };
-            let (mut out, mut norms) =
+            let (mut out, mut softmax_stats) =
                 (vec![f32::NAN; queries * width], vec![[f32::NAN; 2]; queries * heads]);
-            forward(&mut out, &mut norms, x, &spans, &h);
+            forward(&mut out, &mut softmax_stats, x, &spans, &h);
             for (i, head) in (0..queries).flat_map(|i| (0..heads).map(move |head| (i, head))) {
                 let seen = if causal { (keys + i + 1).saturating_sub(queries) } else { keys };
                 let got = &out[i * width + head * head_dim..][..head_dim];
                 if seen == 0 {
-                    assert!(got.iter().all(|&x| x == 0.0) && norms[head * queries + i][0] == f32::INFINITY);
+                    assert!(
+                        got.iter().all(|&x| x == 0.0)
+                            && softmax_stats[head * queries + i][0] == f32::INFINITY
+                    );
                     continue;
                 }
                 let want = exact(&q[i * width..], &k, &v, seen, &h, head);
@@ -61,12 +64,12 @@ fn threads_do_not_show() {
     let h = Heads { heads: 8, head_dim: 64, scale: 0.125, causal: false };
     let (q, kv) = (random(1, 2 * h.width()), random(2, 2000 * h.width()));
     let run = |threads| {
-        let (mut out, mut norms) = (vec![0.0; q.len()], vec![[0.0; 2]; 16]);
+        let (mut out, mut softmax_stats) = (vec![0.0; q.len()], vec![[0.0; 2]; 16]);
         let rows = |data| Rows { data: Values::F32(data), stride: h.width() };
         let x = Qkv { q: rows(&q), k: rows(&kv), v: rows(&kv) };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| forward(&mut out, &mut norms, x, &[Span { q: 0..2, k: 0..2000 }], &h));
-        (out, norms)
+        pool.install(|| forward(&mut out, &mut softmax_stats, x, &[Span { q: 0..2, k: 0..2000 }], &h));
+        (out, softmax_stats)
     };
     assert!(run(1) == run(3));
 }

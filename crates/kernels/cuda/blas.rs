@@ -13,7 +13,7 @@ use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t as Algorithm;
 use cudarc::cublaslt::sys::cudaDataType as Type;
 
 use super::Cuda;
-use crate::{Product, Result};
+use crate::{BlasGemm, Result};
 use library::{Library, Matrix, Multiply, Object};
 
 /// Bytes that its kernels may use beside their operands, what NVIDIA recommends for Hopper.
@@ -47,7 +47,7 @@ pub(crate) struct Plan {
     algorithm: Algorithm,
 }
 
-fn key(p: &Product) -> Key {
+fn key(p: &BlasGemm) -> Key {
     Key {
         dims: p.dims,
         lds: [p.a.ld, p.b.ld, p.ldc],
@@ -63,7 +63,7 @@ impl Blas {
     }
 
     /// The plan for products of this key; `None` if the library has no algorithm.
-    fn plan(&self, p: &Product) -> Result<Option<Arc<Plan>>> {
+    fn plan(&self, p: &BlasGemm) -> Result<Option<Arc<Plan>>> {
         let key = key(p);
         // A panic leaves the map whole: plans are entered when they are complete.
         let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
@@ -75,7 +75,7 @@ impl Blas {
         Ok(plan)
     }
 
-    fn find(&self, p: &Product, key: &Key) -> Result<Option<Plan>> {
+    fn find(&self, p: &BlasGemm, key: &Key) -> Result<Option<Plan>> {
         let [m, n, k] = p.dims;
         let multiply = self.library.multiply([p.b.transposed, p.a.transposed])?;
         let matrix = |[rows, cols]: [usize; 2], ld, t| self.library.matrix(t, cols, rows, ld);
@@ -109,13 +109,13 @@ impl Cuda {
     }
 
     /// How the library does this product; `None` if it cannot.
-    pub(crate) fn plan(&self, p: &Product) -> Result<Option<Arc<Plan>>> {
+    pub(crate) fn plan(&self, p: &BlasGemm) -> Result<Option<Arc<Plan>>> {
         self.context.enter()?;
         self.blas()?.plan(p)
     }
 
     /// Queues a product, which was checked to lie inside its regions, by the plan made for it.
-    pub(crate) fn multiply(&self, p: &Product, plan: &Plan) -> Result<()> {
+    pub(crate) fn multiply(&self, p: &BlasGemm, plan: &Plan) -> Result<()> {
         let blas = self.blas()?;
         let mut state = self.enter()?;
         let at = |addr: u64| addr as *mut c_void;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
 use pheye_weights::{
-    Checkpoint, CheckpointSource, Item, NameMap, Sharded, StoredDType, Written, refuse_existing,
+    Checkpoint, CheckpointSource, Item, NameMap, ShardedWriter, StoredDType, Written, refuse_existing,
     write_elements,
 };
 use serde_json::{Value, json};
@@ -17,11 +17,11 @@ use crate::json::{read_json, write_json};
 use crate::load::{RELEASED_CONFIG, open_weights};
 use crate::peft::{self, Adapter};
 use crate::pheye::VIT_PREFIX;
-use crate::{CONFIG_FILE, Config, Error, LoraSet, Named, Pheye, Result};
+use crate::{CONFIG_FILE, Config, Error, FileLookup, LoraSet, Pheye, Result};
 
 /// What the elements of converted tensors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keep {
+pub enum Cast {
     /// As they are stored.
     #[default]
     Stored,
@@ -31,13 +31,13 @@ pub enum Keep {
     All(DType),
 }
 
-impl Keep {
+impl Cast {
     /// What the parameter `name` is converted to, if it is.
     fn of(self, name: &str) -> Option<DType> {
         match self {
-            Keep::Stored => None,
-            Keep::FrozenBf16 => (!Pheye::is_pheye_param(name)).then_some(DType::Bf16),
-            Keep::All(dtype) => Some(dtype),
+            Cast::Stored => None,
+            Cast::FrozenBf16 => (!Pheye::is_pheye_param(name)).then_some(DType::Bf16),
+            Cast::All(dtype) => Some(dtype),
         }
     }
 }
@@ -48,7 +48,7 @@ pub struct Output<'a> {
     /// The folder; it must not hold a model yet.
     pub folder: &'a Path,
     /// The type of the elements.
-    pub keep: Keep,
+    pub keep: Cast,
     /// Bytes of a file at most, [`SHARD_SIZE`] as on the hub; above, there are shards and an index.
     pub shard_size: u64,
 }
@@ -77,7 +77,7 @@ impl Conversion {
     /// # Errors
     /// Those of [`Pheye::load_named`]: all mismatches of a file at once. [`Error::NoLora`] for a set that the model does
     /// not have; adapters of another kind, or of other ranks than their configuration says.
-    pub fn open(folder: &Path, named: Named, lora: [Option<&Path>; 2]) -> Result<Conversion> {
+    pub fn open(folder: &Path, named: FileLookup, lora: [Option<&Path>; 2]) -> Result<Conversion> {
         let mut config = Config::load_named(folder, named)?;
         let base = open_weights(folder)?;
         let mut adapters = [None, None];
@@ -183,7 +183,8 @@ impl Conversion {
             write_elements(out, &merged?)
         };
         let metadata = for_transformers();
-        let files = Sharded { folder: to.folder, stem: "model", limit: to.shard_size, metadata: &metadata };
+        let files =
+            ShardedWriter { folder: to.folder, stem: "model", limit: to.shard_size, metadata: &metadata };
         let written = files.save(&items, &mut elements, progress)?;
         write_json(&config, &clip_config(&self.config.vision))?;
         Ok(written)
@@ -206,17 +207,17 @@ impl Conversion {
             Some(name) => self.write_param(name, to.keep, out),
             None => Ok(()),
         };
-        let files = Sharded { folder: to.folder, stem, limit: to.shard_size, metadata };
+        let files = ShardedWriter { folder: to.folder, stem, limit: to.shard_size, metadata };
         Ok(files.save(&items, &mut elements, progress)?)
     }
 
     /// The parameter `name` as it will be written as `file`.
-    fn item(&self, name: &str, file: String, keep: Keep) -> Result<Item> {
+    fn item(&self, name: &str, file: String, keep: Cast) -> Result<Item> {
         let (checkpoint, stored) = self.place(name);
         Ok(Item { name: file, ..checkpoint.item(&stored, keep.of(name))? })
     }
 
-    fn write_param(&self, name: &str, keep: Keep, out: &mut dyn Write) -> io::Result<()> {
+    fn write_param(&self, name: &str, keep: Cast, out: &mut dyn Write) -> io::Result<()> {
         let (checkpoint, stored) = self.place(name);
         checkpoint.write_to(&stored, keep.of(name), out)
     }

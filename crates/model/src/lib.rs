@@ -19,13 +19,13 @@ mod pheye;
 mod transformers;
 
 pub use config::{Config, Counts, LoraSpec, PRESETS};
-pub use convert::{Conversion, Keep, OnWritten, Output, SHARD_SIZE};
+pub use convert::{Cast, Conversion, OnWritten, Output, SHARD_SIZE};
 pub use error::{Error, Result};
 pub use generate::{EarlyStopping, Ends, Generated, GenerationConfig, Hooks, OnToken};
-pub use load::{CONFIG_FILE, Named, WEIGHTS_FILE, is_known_backbone, is_released};
+pub use load::{CONFIG_FILE, FileLookup, WEIGHTS_FILE, is_known_backbone, is_released};
 pub use lora::LoraSet;
 pub use loss::{Batch, Loss, QueuedLoss, stack};
-pub use memory::{Load, Memory};
+pub use memory::{Memory, StepShape};
 pub use pheye::{Options, Pheye, Recompute};
 /// The crate whose operations and contexts the signatures here name.
 pub use pheye_ops as ops;

@@ -21,7 +21,7 @@ pub const CONFIG_FILE: &str = "pheye.json";
 /// The weights in this project's layout.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The folder of a backbone by its name on the hub.
-pub type Named<'a> = &'a dyn Fn(&str) -> Option<PathBuf>;
+pub type FileLookup<'a> = &'a dyn Fn(&str) -> Option<PathBuf>;
 
 /// Whether a released configuration may name this backbone without its configuration being there: its sizes are known.
 pub fn is_known_backbone(name: &str) -> bool {
@@ -62,7 +62,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load_named(folder: &Path, named: Named) -> Result<Config> {
+    pub fn load_named(folder: &Path, named: FileLookup) -> Result<Config> {
         let own = folder.join(CONFIG_FILE);
         if own.exists() {
             return possible(&own, parse(&own, "", read_json(&own)?)?);
@@ -102,7 +102,7 @@ impl Pheye {
     pub fn load_named(
         folder: &Path,
         options: Options,
-        named: Named,
+        named: FileLookup,
         progress: impl FnMut(u64, u64),
     ) -> Result<Pheye> {
         let config = Config::load_named(folder, named)?;
@@ -169,7 +169,7 @@ fn backbone(
     file: &Path,
     key: &str,
     released: &Value,
-    named: Named,
+    named: FileLookup,
 ) -> Result<(PathBuf, Value)> {
     let why = |why: String| fault(file, why);
     let name = released.get(key).and_then(Value::as_str);
@@ -184,7 +184,7 @@ fn backbone(
     Ok((path, value))
 }
 
-fn read_released(folder: &Path, file: &Path, named: Named) -> Result<Config> {
+fn read_released(folder: &Path, file: &Path, named: FileLookup) -> Result<Config> {
     let released = read_json(file)?;
     let connector = transformers::connector(file, &released)?;
     let vision = match released.get("encoder").and_then(Value::as_str) {

@@ -32,7 +32,7 @@ impl Pheye {
         let first = picture * views * tokens;
         let spans = [Span { q: 0..ids.len(), k: first..first + views * tokens }];
         let layout = Layout::packed(&[ids.len()]);
-        cx.pass(|| {
+        cx.install(|| {
             let mut x = embedding::forward(cx, ids, &self.phi.embed)?;
             let mut shares = vec![vec![0.0; views]; ids.len()];
             let mut maps = 0;

@@ -105,18 +105,18 @@ enum Taped {
 type Tape = Vec<(usize, Taped)>;
 
 /// Who sees whom in a batch.
-struct Sight {
+struct Visibility {
     layout: Layout,
     spans: Vec<Span>,
 }
 
 impl Pheye {
-    fn sight(&self, batch: &Batch) -> Result<Sight> {
+    fn visibility(&self, batch: &Batch) -> Result<Visibility> {
         count("tokens of all sequences", batch.ids.len(), batch.lengths.iter().sum())?;
         count("targets", batch.targets.len(), batch.ids.len())?;
         check_pictures(&batch.picture, batch.lengths.len(), batch.pictures)?;
         let spans = cross_spans(&batch.lengths, &batch.picture, self.config.media_tokens());
-        Ok(Sight { layout: Layout::packed(&batch.lengths), spans })
+        Ok(Visibility { layout: Layout::packed(&batch.lengths), spans })
     }
 
     /// Layer i of the decoder, with the cross-attention block before it; what they save goes on the tape.
@@ -126,16 +126,16 @@ impl Pheye {
         i: usize,
         mut x: Tensor,
         media: &Tensor,
-        sight: &Sight,
+        visibility: &Visibility,
         tape: &mut Tape,
     ) -> Result<Tensor> {
         if let Some(cross) = &self.cross[i] {
             let (kv, kv_saved) = cross.kv(cx, media)?;
-            let (y, saved) = cross.forward(cx, &x, &kv, &sight.spans)?;
+            let (y, saved) = cross.forward(cx, &x, &kv, &visibility.spans)?;
             x = y;
             tape.push((i, Taped::Cross(saved, kv_saved)));
         }
-        let (y, saved) = self.phi.blocks[i].forward(cx, &x, &sight.layout, &self.phi.rotary, None)?;
+        let (y, saved) = self.phi.blocks[i].forward(cx, &x, &visibility.layout, &self.phi.rotary, None)?;
         tape.push((i, Taped::Block(saved)));
         Ok(y)
     }
@@ -146,14 +146,14 @@ impl Pheye {
         cx: &Cx,
         ids: &[u32],
         media: &Tensor,
-        sight: &Sight,
+        visibility: &Visibility,
         mut tape: Option<&mut Tape>,
     ) -> Result<Tensor> {
         let mut x = embedding::forward(cx, ids, &self.phi.embed)?;
         let first = self.trains.first_layer;
         for i in 0..self.cross.len() {
             let mut saved = Tape::new();
-            let y = self.layer(cx, i, x.clone(), media, sight, &mut saved)?;
+            let y = self.layer(cx, i, x.clone(), media, visibility, &mut saved)?;
             if let Some(tape) = tape.as_deref_mut().filter(|_| i >= first) {
                 match i - first < self.recompute.text {
                     true => tape.push((i, Taped::Input(x))),
@@ -170,8 +170,8 @@ impl Pheye {
     /// # Errors
     /// Those of the operations.
     pub fn logits(&self, cx: &Cx, media: &Tensor, batch: &Batch) -> Result<Tensor> {
-        cx.pass(|| {
-            let x = self.hidden(cx, &batch.ids, media, &self.sight(batch)?, None)?;
+        cx.install(|| {
+            let x = self.hidden(cx, &batch.ids, media, &self.visibility(batch)?, None)?;
             let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
             Ok(linear::forward(cx, &x, &self.phi.head)?.0)
         })
@@ -182,9 +182,9 @@ impl Pheye {
     /// # Errors
     /// Those of the operations.
     pub fn loss(&self, cx: &Cx, batch: &Batch) -> Result<Loss> {
-        cx.pass(|| {
+        cx.install(|| {
             let media = self.encode(cx, &batch.pixels, batch.pictures)?;
-            let x = self.hidden(cx, &batch.ids, &media, &self.sight(batch)?, None)?;
+            let x = self.hidden(cx, &batch.ids, &media, &self.visibility(batch)?, None)?;
             let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
             let loss = cross_entropy::run(cx, &x, &self.phi.head, &batch.targets, false, None)?;
             Ok(Loss { sum: loss.sum, tokens: loss.tokens })
@@ -203,7 +203,7 @@ impl Pheye {
         dropout: Option<Dropout>,
         grads: &mut Grads,
     ) -> Result<Loss> {
-        cx.pass(|| self.queue_loss_and_grads(cx, batch, dropout, grads))?.read()
+        cx.install(|| self.queue_loss_and_grads(cx, batch, dropout, grads))?.read()
     }
 
     /// [`Pheye::loss_and_grads`] without waiting for the device. Pixels that are on the device already make it work that
@@ -247,7 +247,7 @@ impl Pheye {
         media: &Tensor,
         grads: &mut Grads,
     ) -> Result<(Loss, Option<Tensor>)> {
-        let (loss, dmedia) = cx.pass(|| self.queue_language(cx, batch, media, grads))?;
+        let (loss, dmedia) = cx.install(|| self.queue_language(cx, batch, media, grads))?;
         Ok((loss.read()?, dmedia))
     }
 
@@ -258,9 +258,9 @@ impl Pheye {
         media: &Tensor,
         grads: &mut Grads,
     ) -> Result<(QueuedLoss, Option<Tensor>)> {
-        let sight = self.sight(batch)?;
+        let visibility = self.visibility(batch)?;
         let mut tape = Tape::new();
-        let x = self.hidden(cx, &batch.ids, media, &sight, Some(&mut tape))?;
+        let x = self.hidden(cx, &batch.ids, media, &visibility, Some(&mut tape))?;
         let (x, norm) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
         let loss = cross_entropy::queue(cx, &x, &self.phi.head, &batch.targets, true, Some(&mut *grads))?;
         let result = QueuedLoss { sum: loss.sum, tokens: loss.tokens };
@@ -271,15 +271,21 @@ impl Pheye {
         while let Some((i, taped)) = tape.pop() {
             match (taped, &self.cross[i]) {
                 (Taped::Input(x), _) => {
-                    self.layer(cx, i, x, media, &sight, &mut tape)?;
+                    self.layer(cx, i, x, media, &visibility, &mut tape)?;
                 }
                 (Taped::Block(saved), _) => {
                     let block = &self.phi.blocks[i];
-                    dx =
-                        block.backward(cx, &saved, dx, &sight.layout, &self.phi.rotary, Some(&mut *grads))?;
+                    dx = block.backward(
+                        cx,
+                        &saved,
+                        dx,
+                        &visibility.layout,
+                        &self.phi.rotary,
+                        Some(&mut *grads),
+                    )?;
                 }
                 (Taped::Cross(saved, kv), Some(cross)) => {
-                    let (d, dkv) = cross.backward(cx, &saved, dx, &sight.spans, grads)?;
+                    let (d, dkv) = cross.backward(cx, &saved, dx, &visibility.spans, grads)?;
                     dx = d;
                     if self.trains.vision {
                         add::accumulate(cx, &mut dmedia, cross.kv_backward(cx, &kv, &dkv, grads)?)?;

@@ -9,7 +9,7 @@ use crate::{Config, Recompute, Result};
 
 /// What a step is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
+pub struct StepShape {
     /// Pictures of a micro-batch.
     pub pictures: usize,
     /// Tokens of all its sequences.
@@ -47,7 +47,7 @@ impl Config {
     ///
     /// # Errors
     /// A configuration that no model can have.
-    pub fn memory(&self, load: Load) -> Result<Memory> {
+    pub fn memory(&self, load: StepShape) -> Result<Memory> {
         let counts = self.counts()?;
         Ok(Memory {
             frozen: 2 * counts.frozen(),
@@ -57,7 +57,7 @@ impl Config {
     }
 
     /// Bytes of the arena at the peak of a step, of a configuration that is possible.
-    pub fn activations(&self, load: Load) -> u64 {
+    pub fn activations(&self, load: StepShape) -> u64 {
         // Of the largest sizes and loads the sum has 127 bits.
         let [pictures, tokens, element] = [load.pictures, load.tokens, load.element].map(wide);
         let (v, t, recompute) = (&self.vision, &self.text, load.recompute);
@@ -118,7 +118,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::memory`].
-    pub fn fitting(&self, load: Load, free: u64) -> Result<Vec<String>> {
+    pub fn fitting(&self, load: StepShape, free: u64) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let (all_vision, all_text) = (self.vision.num_hidden_layers, self.text.num_hidden_layers);
         for share in [1, 2, 4, 8, 16, 32, 64] {
@@ -129,7 +129,7 @@ impl Config {
             for (vision, text) in [(0, 0), (0, all_text), (all_vision, 0), (all_vision, all_text)] {
                 let recompute = Recompute { vision, text };
                 let tokens = load.tokens.div_ceil(share);
-                if self.memory(Load { pictures, tokens, recompute, ..load })?.total() <= free {
+                if self.memory(StepShape { pictures, tokens, recompute, ..load })?.total() <= free {
                     let batch = match share {
                         1 => String::new(),
                         _ => format!("batch = {pictures} with accumulation × {share}, "),

@@ -70,14 +70,14 @@ pub struct Pheye {
     pub(crate) connector: Connector,
     pub(crate) phi: Phi,
     pub(crate) cross: Vec<Option<Block>>,
-    pub(crate) trains: Trains,
+    pub(crate) trains: Trainable,
     pub(crate) recompute: Recompute,
     pub(crate) remarks: Vec<String>,
 }
 
 /// Which parts have trained parameters, and so how far backward has to go.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Trains {
+pub(crate) struct Trainable {
     /// The tower or its adapters.
     pub(crate) vit: bool,
     /// The tower, its adapters or the connector.
@@ -128,7 +128,7 @@ impl Pheye {
             connector,
             phi,
             cross,
-            trains: Trains::default(),
+            trains: Trainable::default(),
             recompute: Recompute::default(),
             remarks: Vec::new(),
         })
@@ -202,7 +202,7 @@ impl Pheye {
                 first_layer = i;
             }
         }
-        self.trains = Trains { vit, vision, embed, first_layer };
+        self.trains = Trainable { vit, vision, embed, first_layer };
         Ok(table)
     }
 
@@ -242,7 +242,7 @@ impl Pheye {
     /// Another number of tiles, pixels of another size, and those of the operations.
     pub fn encode(&self, cx: &Cx, pixels: &Tensor, pictures: usize) -> Result<Tensor> {
         self.check_pixels(pixels, pictures)?;
-        cx.pass(|| {
+        cx.install(|| {
             let x = self.vit.infer(cx, pixels, &self.route(pictures, None))?;
             Ok(self.connector.forward(cx, &x, pictures)?.0)
         })

@@ -34,7 +34,7 @@ fn published(model: &mut Pheye, vision: bool) -> Vec<(String, Tensor)> {
 
 enum Layout {
     Whole,
-    Sharded,
+    ShardedWriter,
     Bin,
     ShardedBin,
 }
@@ -63,7 +63,7 @@ fn write(folder: &Path, config: &serde_json::Value, tensors: &[(String, Tensor)]
     match layout {
         Layout::Whole => save("model.safetensors", tensors),
         Layout::Bin => save("pytorch_model.bin", tensors),
-        Layout::Sharded => shards("model", "safetensors"),
+        Layout::ShardedWriter => shards("model", "safetensors"),
         Layout::ShardedBin => shards("pytorch_model", "bin"),
     }
 }
@@ -86,7 +86,7 @@ fn published_folders_start_a_model() {
     let (clip, phi) = (published(&mut old, true), published(&mut old, false));
     let (vision_config, text_config) = configs(&config());
     for (a, b) in [
-        (Layout::Whole, Layout::Sharded),
+        (Layout::Whole, Layout::ShardedWriter),
         (Layout::Bin, Layout::ShardedBin),
         (Layout::ShardedBin, Layout::Bin),
     ] {

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{config, lively, relative, values};
-use pheye_model::{Conversion, Keep, LoraSet, Options, Output, Pheye};
+use pheye_model::{Cast, Conversion, LoraSet, Options, Output, Pheye};
 use pheye_ops::Cx;
 use pheye_ops::lora::{Route, RowRange};
 use pheye_tensor::{DType, Scope, Tensor};
@@ -32,7 +32,7 @@ fn open(folder: &Path, lora: [Option<&Path>; 2]) -> Result<Conversion, String> {
 }
 
 fn output(folder: &Path) -> Output<'_> {
-    Output { folder, keep: Keep::Stored, shard_size: u64::MAX }
+    Output { folder, keep: Cast::Stored, shard_size: u64::MAX }
 }
 
 fn save(model: &Conversion, to: &Output) {
@@ -108,7 +108,7 @@ fn elements_keep_their_type_unless_told() {
         let info = checkpoint.names().map(|n| (n.to_owned(), checkpoint.info(n).unwrap().1));
         info.collect::<BTreeMap<_, _>>()
     };
-    save(&open(&from, [None, None]).unwrap(), &Output { keep: Keep::FrozenBf16, ..output(&half) });
+    save(&open(&from, [None, None]).unwrap(), &Output { keep: Cast::FrozenBf16, ..output(&half) });
     let mixed = types(&half);
     assert!(mixed.iter().all(|(n, t)| (*t == StoredDType::Bf16) != Pheye::is_pheye_param(n)));
     let kept = temp.path().join("kept");
@@ -118,7 +118,7 @@ fn elements_keep_their_type_unless_told() {
         [("all16", DType::Bf16, StoredDType::Bf16), ("all32", DType::F32, StoredDType::F32)]
     {
         let to = temp.path().join(name);
-        save(&open(&half, [None, None]).unwrap(), &Output { keep: Keep::All(dtype), ..output(&to) });
+        save(&open(&half, [None, None]).unwrap(), &Output { keep: Cast::All(dtype), ..output(&to) });
         assert!(types(&to).values().all(|t| *t == stored), "{name}");
     }
     // The same rounding as when loading.

@@ -24,9 +24,9 @@ fn a_stream_decides_the_mask_and_the_mean_is_the_gradient_without() {
     }
     let table = model.train(|n| n.contains(".lora_A.") || n.contains(".lora_B.")).unwrap();
     let batch = batch(&config, &[9]);
-    let gradient = |p: f32, stream: u64| {
+    let gradient = |p: f32, rng_offset: u64| {
         let mut grads = Grads::new(table.clone());
-        let dropout = Some(Dropout { p, seed: 7, stream });
+        let dropout = Some(Dropout { p, seed: 7, rng_offset });
         let loss = model.loss_and_grads(&cx, &batch, dropout, &mut grads).unwrap();
         (loss.sum, values(&grads.flat))
     };
@@ -37,7 +37,7 @@ fn a_stream_decides_the_mask_and_the_mean_is_the_gradient_without() {
     assert_eq!(gradient(0.3, 3), gradient(0.3, 3));
 
     const STREAMS: u64 = 100;
-    let drawn: Vec<_> = (0..STREAMS).map(|stream| gradient(0.3, stream).1).collect();
+    let drawn: Vec<_> = (0..STREAMS).map(|rng_offset| gradient(0.3, rng_offset).1).collect();
     assert!(drawn.iter().skip(1).all(|g| relative(g, &drawn[0]) > 0.01));
     let mean: Vec<f32> =
         (0..plain.1.len()).map(|i| drawn.iter().map(|g| g[i]).sum::<f32>() / STREAMS as f32).collect();
@@ -54,7 +54,7 @@ fn evaluation_drops_nothing() {
     let mut grads = Grads::new(model.train(Pheye::is_pheye_param).unwrap());
     let batch = batch(&config, &[9]);
     let loss = model.loss(&cx, &batch).unwrap();
-    let dropped = Dropout { p: 0.5, seed: 1, stream: 1 };
+    let dropped = Dropout { p: 0.5, seed: 1, rng_offset: 1 };
     assert_ne!(model.loss_and_grads(&cx, &batch, Some(dropped), &mut grads).unwrap(), loss);
     assert_eq!(model.loss(&cx, &batch).unwrap(), loss);
     let error =

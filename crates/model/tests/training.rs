@@ -3,7 +3,7 @@
 mod common;
 
 use common::{batch, config, lively, names, of, relative, values};
-use pheye_model::{Batch, Config, Error, Load, Loss, Pheye, Recompute};
+use pheye_model::{Batch, Config, Error, Loss, Pheye, Recompute, StepShape};
 use pheye_ops::Cx;
 use pheye_ops::lora::Dropout;
 use pheye_tensor::{Grads, Tensor};
@@ -171,15 +171,15 @@ fn a_warm_step_allocates_nothing() {
     let (mut model, cx) = (lively(&config), Cx::cpu());
     let mut grads = Grads::new(model.train(Pheye::is_pheye_param).unwrap());
     let batch = batch(&config, &[7, 12, 5]);
-    let mut step = |stream| {
-        let dropout = Some(Dropout { p: 0.05, seed: 1, stream });
+    let mut step = |rng_offset| {
+        let dropout = Some(Dropout { p: 0.05, seed: 1, rng_offset });
         model.loss_and_grads(&cx, &batch, dropout, &mut grads).unwrap();
         cx.arena.stats()
     };
     let first = step(0);
     assert!(first.allocations > 0 && first.in_use == 0);
-    for stream in 1..4 {
-        assert_eq!(step(stream), first);
+    for rng_offset in 1..4 {
+        assert_eq!(step(rng_offset), first);
     }
 }
 
@@ -231,7 +231,7 @@ fn recomputed_layers_give_the_same_bits_in_less_memory() {
     let config = config();
     let mut model = lively(&config);
     let batch = batch(&config, &[30; 4]);
-    let dropout = Some(Dropout { p: 0.1, seed: 5, stream: 3 });
+    let dropout = Some(Dropout { p: 0.1, seed: 5, rng_offset: 3 });
     let mut step = |recompute| {
         model.set_recompute(recompute);
         let (cx, table) = (Cx::cpu(), model.train(Pheye::is_pheye_param).unwrap());
@@ -270,7 +270,7 @@ fn memory_is_estimated_to_a_fifth() {
         let mut grads = Grads::new(model.train(Pheye::is_pheye_param).unwrap());
         model.loss_and_grads(&cx, &batch, None, &mut grads).unwrap();
         let measured = cx.arena.stats().peak as f64;
-        let load = Load { pictures: batch.pictures, tokens: batch.ids.len(), recompute, element: 4 };
+        let load = StepShape { pictures: batch.pictures, tokens: batch.ids.len(), recompute, element: 4 };
         let estimate = config.activations(load) as f64;
         let ratio = estimate / measured;
         assert!((0.8..1.2).contains(&ratio), "{lengths:?} {recompute:?}: {estimate} for {measured}");
@@ -280,7 +280,7 @@ fn memory_is_estimated_to_a_fifth() {
 #[test]
 fn settings_that_fit_are_found_when_memory_is_short() {
     let config = Config::preset("x4-672").unwrap();
-    let load = Load { pictures: 16, tokens: 16 * 128, recompute: Recompute::default(), element: 2 };
+    let load = StepShape { pictures: 16, tokens: 16 * 128, recompute: Recompute::default(), element: 2 };
     let whole = config.memory(load).unwrap();
     assert!(config.fitting(load, whole.total()).unwrap()[0].ends_with("{ vision = 0, text = 0 }"));
     let some = config.fitting(load, 24 << 30).unwrap();

@@ -1,31 +1,33 @@
 //! Inputs on their way to a GPU while it works on those before.
 
-use pheye_tensor::{Arrival, Device, Tensor};
+use pheye_tensor::{Device, PendingUpload, Tensor};
 
 use crate::{Cx, Result};
 
 /// Two places in GPU memory for inputs: one is used by queued work, the other is filled.
 #[derive(Debug, Default)]
-pub struct Ahead {
+pub struct Uploads {
     places: [Option<Tensor>; 2],
     next: usize,
 }
 
 /// An input under way.
 #[derive(Debug)]
-pub struct Arriving {
+pub struct PendingTensor {
     tensor: Tensor,
-    arrival: Option<Arrival>,
+    arrival: Option<PendingUpload>,
 }
 
-impl Ahead {
+impl Uploads {
     /// Starts to copy `t` to the device of `cx`, beside the work queued there. The input before the last one given here is
     /// overwritten: the work that uses it must have ended, as it has once one of its results was read. On the CPU, `t` itself.
     ///
     /// # Errors
     /// When a GPU has no memory left or fails.
-    pub fn upload(&mut self, cx: &Cx, t: &Tensor) -> Result<Arriving> {
-        let Device::Gpu(gpu) = &cx.device else { return Ok(Arriving { tensor: t.clone(), arrival: None }) };
+    pub fn upload(&mut self, cx: &Cx, t: &Tensor) -> Result<PendingTensor> {
+        let Device::Gpu(gpu) = &cx.device else {
+            return Ok(PendingTensor { tensor: t.clone(), arrival: None });
+        };
         let place = &mut self.places[self.next];
         self.next = 1 - self.next;
         let fits = |p: &&Tensor| p.shape() == t.shape() && p.dtype() == t.dtype();
@@ -40,11 +42,11 @@ impl Ahead {
             }
         };
         let arrival = gpu.upload_ahead(t.host_bytes()?, tensor.region()?)?;
-        Ok(Arriving { tensor, arrival: Some(arrival) })
+        Ok(PendingTensor { tensor, arrival: Some(arrival) })
     }
 }
 
-impl Arriving {
+impl PendingTensor {
     /// The input, for work queued from now on.
     ///
     /// # Errors

@@ -147,12 +147,12 @@ impl Cx {
         Ok(region)
     }
 
-    /// Uploads the 64-bit offset `stream` of the random number generator: it decides which numbers dropout draws.
+    /// Uploads the 64-bit offset `rng_offset` of the random number generator: it decides which numbers dropout draws.
     ///
     /// # Errors
     /// As [`Cx::table`].
-    pub fn stream(&self, stream: u64) -> Result<Region> {
-        self.table(&[stream as u32, (stream >> 32) as u32])
+    pub fn rng_offset(&self, rng_offset: u64) -> Result<Region> {
+        self.table(&[rng_offset as u32, (rng_offset >> 32) as u32])
     }
 
     /// The next table of the work, or an earlier one of the same content.
@@ -174,7 +174,7 @@ impl Cx {
 
     /// Runs `work` inside of rayon's thread pool on the CPU, and on the calling thread for a GPU. Wrap a whole forward pass in it, so
     /// that each operation does not wait for the pool to wake.
-    pub fn pass<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match self.device {
             Device::Cpu => par::inside(work),
             Device::Gpu(_) => work(),
@@ -184,7 +184,7 @@ impl Cx {
     /// Runs `work`. On a GPU its launches are recorded (as a CUDA graph) the first time, and later runs with the same launches on the
     /// same memory replay the recording by a single call. The tables that `work` uploads may differ from run to run; they belong
     /// to the context that it is given. `work` may be called several times in one run. It must neither read results nor wait for
-    /// other threads that use the GPU. On the CPU this is [`Cx::pass`].
+    /// other threads that use the GPU. On the CPU this is [`Cx::install`].
     ///
     /// # Errors
     /// Those of `work`, which are [`pheye_tensor::GpuError::Unsupported`] when it uploads or downloads.
@@ -193,7 +193,7 @@ impl Cx {
         graphs: &mut Graphs,
         mut work: impl FnMut(&Cx) -> Result<T, E> + Send,
     ) -> Result<T, E> {
-        let Device::Gpu(gpu) = &self.device else { return self.pass(|| work(self)) };
+        let Device::Gpu(gpu) = &self.device else { return self.install(|| work(self)) };
         // Other threads must not get memory of the work before the work is queued.
         let _hold = self.arena.hold();
         let inside = |memory: Vec<Tensor>| {
@@ -201,7 +201,7 @@ impl Cx {
             Cx { slots: Arc::new(Mutex::new(Some(slots))), ..self.clone() }
         };
         let cx = inside(std::mem::take(&mut graphs.memory));
-        let rehearsed = gpu.rehearse(|| work(&cx));
+        let rehearsed = gpu.dry_run(|| work(&cx));
         let Slots { words, memory } = cx.end();
         graphs.memory = memory;
         let (value, fingerprint) = rehearsed?;

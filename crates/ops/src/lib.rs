@@ -32,7 +32,7 @@ pub mod sampling;
 pub mod tile_embed;
 pub mod topk;
 
-pub use ahead::{Ahead, Arriving};
+pub use ahead::{PendingTensor, Uploads};
 pub use cx::{Cx, Graphs};
 pub use error::{Error, Result};
 pub use init::RandomInit;

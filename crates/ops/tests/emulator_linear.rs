@@ -8,7 +8,7 @@ mod emulated;
 use common::linear as affine;
 use emulated::{place, product};
 use pheye_ops::gelu::{self, Gelu};
-use pheye_ops::linear::{After, Before};
+use pheye_ops::linear::{BackwardEpilogue, Epilogue};
 use pheye_ops::{Cx, Error, linear};
 use pheye_testkit::gpu::{
     assert_rule, bf16_values, download, on_all_orders, orders, round_bf16, upload_bf16,
@@ -109,15 +109,15 @@ fn check_fused(m: usize, k: usize, n: usize, kind: Gelu) {
         let _ = place(device, p.params_mut(), |_| false, 0.0);
         let _ = place(device, back.params_mut(), |_| false, 0.0);
         let (x, r) = (upload_bf16(device, [m, k], &x), upload_bf16(device, [m, n], &r));
-        let after = After { gelu: Some(kind), residual: Some(&r), keep: true };
+        let after = Epilogue { gelu: Some(kind), residual: Some(&r), keep: true };
         let (y, _, u) = linear::forward_with(cx, &x, &p, after).unwrap();
         let u =
             gelu::backward(cx, &u.unwrap(), &upload_bf16(device, [m, n], &vec![1.0; m * n]), kind).unwrap();
-        let (again, _, none) = linear::forward_with(cx, &x, &p, After { keep: false, ..after }).unwrap();
+        let (again, _, none) = linear::forward_with(cx, &x, &p, Epilogue { keep: false, ..after }).unwrap();
         assert!(none.is_none() && download(&again) == download(&y));
         let (_, v) = gelu::forward(cx, &upload_bf16(device, [m, n], &v), kind).unwrap();
         let (_, saved) = linear::forward(cx, &upload_bf16(device, [m, n], &vec![0.0; m * n]), &back).unwrap();
-        let before = Before { gelu: Some((&v, kind)), sum: Some(&r) };
+        let before = BackwardEpilogue { gelu: Some((&v, kind)), sum: Some(&r) };
         let dx = linear::backward_with(cx, &saved, &x, &back, before, None).unwrap();
         vec![download(&y), download(&u), download(&dx)]
     });
@@ -173,7 +173,7 @@ fn a_residual_of_another_shape_is_an_error() {
                 (upload_bf16(device, [4, 2], &[1.0; 8]), upload_bf16(device, [4, 2], &[1.0; 8]))
             }
         };
-        let after = After { residual: Some(&r), ..After::default() };
+        let after = Epilogue { residual: Some(&r), ..Epilogue::default() };
         let fault = linear::forward_with(&cx, &x, &p, after).unwrap_err();
         assert!(matches!(fault, Error::Shapes { op: "linear", left_name: "residual", .. }), "{fault}");
     }
@@ -193,8 +193,8 @@ fn several_of_one_input() {
                 widths.map(|n| affine(n, k, &bf16_values(n * k, n as u64), Some(&bf16_values(n, 3))));
             let _ = place(device, layers.iter_mut().flat_map(|l| l.params_mut()).collect(), |_| false, 0.0);
             let [a, b, c, d] = layers.each_ref();
-            let gelu = After::gelu(Gelu::Tanh);
-            let all = [(a, After::default()), (b, gelu), (c, After::default()), (d, gelu)];
+            let gelu = Epilogue::gelu(Gelu::Tanh);
+            let all = [(a, Epilogue::default()), (b, gelu), (c, Epilogue::default()), (d, gelu)];
             let two = linear::forward_several(cx, &x, [all[0], all[3]]).unwrap();
             let four = linear::forward_several(cx, &x, all).unwrap();
             let mut out = Vec::new();

@@ -13,7 +13,7 @@ use half::bf16;
 use lora_formula::{Case, DROPOUT, START};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
-use pheye_ops::linear::{After, Before};
+use pheye_ops::linear::{BackwardEpilogue, Epilogue};
 use pheye_ops::lora::{self, Dropout};
 use pheye_ops::{Cx, Error};
 use pheye_testkit::gpu::{assert_rule, bf16_values, download, on_all_orders, orders, upload_bf16};
@@ -142,10 +142,10 @@ fn what_surrounds_it_in_one_launch() {
         let _ = place(device, p.params_mut(), |_| false, 0.0);
         let (x, dy) = (upload_bf16(device, [m, k], &v.x), upload_bf16(device, [m, n], &v.dy));
         let (r, t) = (upload_bf16(device, [m, n], &r), upload_bf16(device, [m, k], &t));
-        let after = After { gelu: Some(kind), residual: Some(&r), keep: true };
+        let after = Epilogue { gelu: Some(kind), residual: Some(&r), keep: true };
         let (y, saved, u) = lora::forward_with(cx, &x, &p, &route, after).unwrap();
         let (_, t) = gelu::forward(cx, &t, kind).unwrap();
-        let before = Before { gelu: Some((&t, kind)), sum: Some(&x) };
+        let before = BackwardEpilogue { gelu: Some((&t, kind)), sum: Some(&x) };
         let dx = lora::backward_with(cx, &saved, &dy, &p, &route, before, None).unwrap();
         let ones = upload_bf16(device, [m, n], &vec![1.0; m * n]);
         vec![download(&y), download(&gelu::backward(cx, &u.unwrap(), &ones, kind).unwrap()), download(&dx)]
@@ -198,7 +198,7 @@ fn check_shared(ranks: &[usize], k: usize, dropout: Option<Dropout>, norm: bool)
         };
         let mut out = vec![download(&y)];
         let mut downs = downs.into_iter();
-        let each = ps.map(|p| (p, downs.next().unwrap(), After::default()));
+        let each = ps.map(|p| (p, downs.next().unwrap(), Epilogue::default()));
         let outputs = lora::forward_several(cx, &y, each, &route).unwrap();
         for ((p, (u, saved, _)), v) in ps.into_iter().zip(outputs).zip(&values) {
             let dy = upload_bf16(device, u.shape(), &v.dy);

@@ -7,7 +7,7 @@ use common::{
 };
 use pheye_cpu::philox::{philox4x32_10, uniform, words};
 use pheye_ops::gelu::{self, Gelu};
-use pheye_ops::linear::{self, After, Before};
+use pheye_ops::linear::{self, BackwardEpilogue, Epilogue};
 use pheye_ops::lora::{self, Adapter, Dropout, LoraLinear, Route, RowRange};
 use pheye_ops::{Cx, Error, add};
 use pheye_testkit::{Formula, Ran, Real, gradcheck, normal};
@@ -93,7 +93,7 @@ fn wrong_shapes_are_errors() {
             e => panic!("{e}"),
         }
     }
-    let dropout = Some(Dropout { p: 1.0, seed: 0, stream: 0 });
+    let dropout = Some(Dropout { p: 1.0, seed: 0, rng_offset: 0 });
     assert!(lora::forward(&cx, &x, &p, &Route { ranges: vec![], dropout }).is_err());
 }
 
@@ -108,8 +108,8 @@ struct Lora {
 
 impl Lora {
     fn factor(&self, i: usize) -> f64 {
-        let Some(Dropout { p, seed, stream }) = self.route.dropout else { return 1.0 };
-        let [low, high] = words(stream);
+        let Some(Dropout { p, seed, rng_offset }) = self.route.dropout else { return 1.0 };
+        let [low, high] = words(rng_offset);
         let word = philox4x32_10([(i / 4) as u32, self.module, low, high], words(seed))[i % 4];
         if uniform(word) >= p { (1.0 / (1.0 - p)) as f64 } else { 0.0 }
     }
@@ -175,7 +175,7 @@ fn check_lora(m: usize, k: usize, n: usize, ranks: &[usize], route: Route) {
 
 #[test]
 fn lora_with_two_adapters_and_dropout() {
-    let dropout = Some(Dropout { p: 0.3, seed: 1 << 40, stream: 7 << 33 });
+    let dropout = Some(Dropout { p: 0.3, seed: 1 << 40, rng_offset: 7 << 33 });
     let all = ranges(&[(0, 4, Some(1)), (5, 9, Some(0)), (9, 10, None), (10, 13, Some(1))]);
     check_lora(14, 10, 9, &[3, 8], Route { ranges: all.clone(), dropout });
     check_lora(14, 7, 9, &[3, 8], Route { ranges: all, dropout: None });
@@ -213,20 +213,20 @@ fn everything(route: &Route, m: usize) -> Vec<Vec<f32>> {
 
 #[test]
 fn threads_do_not_show() {
-    let dropout = Some(Dropout { p: 0.05, seed: 3, stream: 4 });
+    let dropout = Some(Dropout { p: 0.05, seed: 3, rng_offset: 4 });
     same_on_any_threads(|| everything(&Route { ranges: ranges(&[(3, 1500, Some(0))]), dropout }, 1501));
 }
 
 #[test]
 fn zero_dropout_is_none() {
     let route = |dropout| Route { ranges: ranges(&[(0, 100, Some(0))]), dropout };
-    let zero = route(Some(Dropout { p: 0.0, seed: 3, stream: 4 }));
+    let zero = route(Some(Dropout { p: 0.0, seed: 3, rng_offset: 4 }));
     assert_eq!(everything(&zero, 100), everything(&route(None), 100));
 }
 
 #[test]
 fn masks_depend_on_the_element_not_on_the_route() {
-    let dropout = Some(Dropout { p: 0.5, seed: 3, stream: 4 });
+    let dropout = Some(Dropout { p: 0.5, seed: 3, rng_offset: 4 });
     let whole = everything(&Route { ranges: ranges(&[(0, 100, Some(0))]), dropout }, 100);
     let parts = ranges(&[(0, 33, Some(0)), (33, 34, None), (34, 100, Some(0))]);
     let parts = everything(&Route { ranges: parts, dropout }, 100);
@@ -246,9 +246,9 @@ fn masks_drop_the_right_share() {
     let adapter = Adapter { a: param("a", [64, 64], &eye), b: param("b", [64, 64], &eye), scale: 1.0 };
     let mut p = LoraLinear { base, adapters: vec![Some(adapter)], module: 0 };
     let x = tensor([500, 64], &[1.0; 500 * 64]);
-    let mut run = |module, stream| {
+    let mut run = |module, rng_offset| {
         p.module = module;
-        let dropout = Some(Dropout { p: 0.05, seed: 9, stream });
+        let dropout = Some(Dropout { p: 0.05, seed: 9, rng_offset });
         let route = Route { ranges: ranges(&[(0, 500, Some(0))]), dropout };
         let (y, saved) = lora::forward(&cx, &x, &p, &route).unwrap();
         let dx = lora::backward(&cx, &saved, &x, &p, &route, None).unwrap();
@@ -277,7 +277,7 @@ proptest! {
     fn loras_of_any_shape(m in 1usize..9, k in 1usize..12, n in 1usize..12, r in 1usize..10, cut in 0usize..9) {
         let cut = cut.min(m);
         let all = ranges(&[(0, cut, Some(0)), (cut, m, Some(1))]);
-        check_lora(m, k, n, &[r, 1], Route { ranges: all, dropout: Some(Dropout { p: 0.2, seed: 1, stream: 2 }) });
+        check_lora(m, k, n, &[r, 1], Route { ranges: all, dropout: Some(Dropout { p: 0.2, seed: 1, rng_offset: 2 }) });
     }
 }
 
@@ -287,13 +287,13 @@ fn with_what_surrounds_it() {
     let (cx, kind) = (Cx::cpu(), Gelu::Tanh);
     let p = affine(5, 3, &normal(1, 15), Some(&normal(2, 5)));
     let (x, r) = (tensor([4, 3], &normal(3, 12)), tensor([4, 5], &normal(4, 20)));
-    let after = After { gelu: Some(kind), residual: Some(&r), keep: true };
+    let after = Epilogue { gelu: Some(kind), residual: Some(&r), keep: true };
     let (y, saved, u) = linear::forward_with(&cx, &x, &p, after).unwrap();
     let (plain, _) = linear::forward(&cx, &x, &p).unwrap();
     let (g, _) = gelu::forward(&cx, &plain, kind).unwrap();
     assert_eq!(values(&y), values(&add::forward(&cx, g, &r).unwrap()));
     let (_, v) = gelu::forward(&cx, &x, kind).unwrap();
-    let before = Before { gelu: Some((&v, kind)), sum: Some(&x) };
+    let before = BackwardEpilogue { gelu: Some((&v, kind)), sum: Some(&x) };
     let dx = linear::backward_with(&cx, &saved, &r, &p, before, None).unwrap();
     let back = linear::backward(&cx, &saved, &r, &p, None).unwrap();
     let back = gelu::backward(&cx, &v, &back, kind).unwrap();
@@ -306,7 +306,7 @@ fn with_what_surrounds_it() {
     assert_eq!(slopes[0], slopes[1]);
     let lora_dx = lora::backward_with(&cx, &saved, &r, &p, &Route::default(), before, None).unwrap();
     assert_eq!(values(&lora_dx), values(&dx));
-    let bare = linear::forward_with(&cx, &x, &p.base, After::default()).unwrap();
+    let bare = linear::forward_with(&cx, &x, &p.base, Epilogue::default()).unwrap();
     assert_eq!(values(&bare.0), values(&plain));
     assert!(bare.2.is_none());
 }

@@ -8,7 +8,7 @@ use pheye_ops::Cx;
 use pheye_tensor::{Device, ParamTable, Tensor};
 use pheye_text::{TextStream, Tokenizer, Until, find_stop};
 
-use crate::{Located, Result};
+use crate::{ModelFiles, Result};
 
 /// A model ready to be asked.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Assistant {
     /// # Errors
     /// A folder without a model, weights or a tokenizer that do not fit.
     pub fn load(folder: &Path, options: Options) -> Result<Assistant> {
-        Assistant::load_located(&Located::folder(folder), options, |_, _| ())
+        Assistant::load_located(&ModelFiles::folder(folder), options, |_, _| ())
     }
 
     /// The model whose files are at `files`, in either layout, with its tokenizer; `progress` is told the bytes of weights
@@ -61,7 +61,7 @@ impl Assistant {
     /// # Errors
     /// As [`Assistant::load`].
     pub fn load_located(
-        files: &Located,
+        files: &ModelFiles,
         options: Options,
         progress: impl FnMut(u64, u64),
     ) -> Result<Assistant> {

@@ -6,7 +6,7 @@ use pheye_model::{CONFIG_FILE, WEIGHTS_FILE, is_known_backbone, is_released};
 use serde_json::Value;
 
 use crate::located::{TOKENIZER, linked, released};
-use crate::{Error, Located, Result};
+use crate::{Error, ModelFiles, Result};
 
 pub use pheye_hub::{Error as HubError, Progress, Settings, Token};
 pub use pheye_hub::{Hub as Client, Repo as Name};
@@ -17,10 +17,10 @@ pub use pheye_hub::{Hub as Client, Repo as Name};
 /// # Errors
 /// Those of the hub, [`Error::NotAModel`] for a repository with the files of neither layout, and [`Error::NoFolder`],
 /// [`Error::Unknown`] and [`Error::Dangling`] for what is not there; the first two say what there is instead.
-pub fn locate(hub: &Hub, model: &str, watch: Watch) -> Result<Located> {
+pub fn locate(hub: &Hub, model: &str, watch: Watch) -> Result<ModelFiles> {
     linked(model.as_ref())?;
     let mut files = Repo::unless_folder(model).map(|repo| hub.snapshot(repo));
-    let mut located = Located::folder(model);
+    let mut located = ModelFiles::folder(model);
     match &mut files {
         Some(files) => located.folder = own_files(files, watch).map_err(|e| unknown(hub, model, files, e))?,
         None if !located.folder.exists() => {

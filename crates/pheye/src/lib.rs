@@ -35,7 +35,7 @@ pub use ask::{Answer, Assistant, Look, OnText, Seen};
 #[cfg(feature = "ask")]
 pub use encode::encoder;
 pub use error::{Error, Result};
-pub use located::Located;
+pub use located::ModelFiles;
 pub use pheye_data as data;
 pub use pheye_eval as eval;
 pub use pheye_image as image;

@@ -9,17 +9,17 @@ use crate::{Error, Result};
 
 /// Where a model's files are: its own folder, and the folders of what its configuration names by a hub name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Located {
+pub struct ModelFiles {
     /// The model's folder.
     pub folder: PathBuf,
     /// Folders by hub name.
     pub named: BTreeMap<String, PathBuf>,
 }
 
-impl Located {
+impl ModelFiles {
     /// A folder with all that its configuration names beside it.
-    pub fn folder(folder: impl Into<PathBuf>) -> Located {
-        Located { folder: folder.into(), named: BTreeMap::new() }
+    pub fn folder(folder: impl Into<PathBuf>) -> ModelFiles {
+        ModelFiles { folder: folder.into(), named: BTreeMap::new() }
     }
 
     /// The folder of what the hub calls `name`.

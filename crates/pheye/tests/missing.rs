@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pheye::hub::{Client, Settings, locate};
-use pheye::{Error, Located};
+use pheye::{Error, ModelFiles};
 
 fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -83,7 +83,7 @@ fn links_to_nothing_are_told() {
     let link = top.join("model");
     symlink("gone", &link).unwrap();
     dangles(fault(&hub, link.to_str().unwrap()), &link);
-    dangles(Located::folder(&link).check().unwrap_err(), &link);
+    dangles(ModelFiles::folder(&link).check().unwrap_err(), &link);
     fs::remove_file(&link).unwrap();
 
     // The weights, and then a backbone and a file of it.
@@ -95,7 +95,7 @@ fn links_to_nothing_are_told() {
         dangles(fault(&hub, &model), &link.join(file));
         fs::remove_file(link.join(file)).unwrap();
     }
-    Located::folder(&link).check().unwrap();
+    ModelFiles::folder(&link).check().unwrap();
 }
 
 #[cfg(feature = "ask")]

@@ -3,7 +3,7 @@
 use pheye_ops::attention::{self, Heads, Kv};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
-use pheye_ops::linear::{self, After, Before, Linear};
+use pheye_ops::linear::{self, BackwardEpilogue, Epilogue, Linear};
 use pheye_ops::rotary::{self, Rotary};
 use pheye_ops::{Cx, Result, rows};
 use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
@@ -109,7 +109,7 @@ impl Block {
         cache: Option<&mut Cache>,
     ) -> Result<(Tensor, Saved)> {
         let (h, norm) = layernorm::forward(cx, x, &self.norm)?;
-        let [plain, gelu] = [After::default(), After::gelu(Gelu::Tanh)];
+        let [plain, gelu] = [Epilogue::default(), Epilogue::gelu(Gelu::Tanh)];
         let of_h = [(&self.q, plain), (&self.k, plain), (&self.v, plain), (&self.fc1, gelu)];
         let [(q, sq, _), (k, sk, _), (v, sv, _), (g, fc1, act)] = linear::forward_several(cx, &h, of_h)?;
         let (o, attention) = match cache {
@@ -125,8 +125,8 @@ impl Block {
                 attention::forward(cx, &q, kv, &layout.spans, &self.heads)?
             }
         };
-        let (x1, dense, _) = linear::forward_with(cx, &o, &self.dense, After::residual(x))?;
-        let (y, fc2, _) = linear::forward_with(cx, &g, &self.fc2, After::residual(&x1))?;
+        let (x1, dense, _) = linear::forward_with(cx, &o, &self.dense, Epilogue::residual(x))?;
+        let (y, fc2, _) = linear::forward_with(cx, &g, &self.fc2, Epilogue::residual(&x1))?;
         Ok((y, Saved { norm, qkv: [sq, sk, sv], attention, dense, fc1, act, fc2 }))
     }
 
@@ -143,18 +143,18 @@ impl Block {
         rotary: &Rotary,
         mut grads: Option<&mut Grads>,
     ) -> Result<Tensor> {
-        let slope = Before { gelu: s.act.as_ref().map(|u| (u, Gelu::Tanh)), sum: None };
+        let slope = BackwardEpilogue { gelu: s.act.as_ref().map(|u| (u, Gelu::Tanh)), sum: None };
         let du = linear::backward_with(cx, &s.fc2, &dy, &self.fc2, slope, grads.as_deref_mut())?;
         let mut dh = linear::backward(cx, &s.fc1, &du, &self.fc1, grads.as_deref_mut())?;
         let d_o = linear::backward(cx, &s.dense, &dy, &self.dense, grads.as_deref_mut())?;
         let (dq, dkv) = attention::backward(cx, &s.attention, &d_o, &layout.spans, &self.heads)?;
         let dq = rotary::backward(cx, dq, &layout.positions, rotary)?;
         let [sq, sk, sv] = &s.qkv;
-        dh = linear::backward_with(cx, sq, &dq, &self.q, Before::sum(&dh), grads.as_deref_mut())?;
+        dh = linear::backward_with(cx, sq, &dq, &self.q, BackwardEpilogue::sum(&dh), grads.as_deref_mut())?;
         if let Kv::Split { k, v } = dkv {
             let dk = rotary::backward(cx, k, &layout.positions, rotary)?;
             for (s, dy, p) in [(sk, &dk, &self.k), (sv, &v, &self.v)] {
-                dh = linear::backward_with(cx, s, dy, p, Before::sum(&dh), grads.as_deref_mut())?;
+                dh = linear::backward_with(cx, s, dy, p, BackwardEpilogue::sum(&dh), grads.as_deref_mut())?;
             }
         }
         layernorm::backward_residual(cx, &s.norm, &dh, dy, &self.norm, grads)

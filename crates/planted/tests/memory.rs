@@ -106,7 +106,7 @@ fn a_recording_does_not_outlive_its_memory() {
     drop(a);
     assert_eq!(graph.launch(), Err(Error::Gone));
     // The same work on other memory is not the same, though it may lie at the same address.
-    let fingerprint = |from: &Memory| gpu.rehearse::<_, Error>(|| gpu.copy(from.all(), b.all())).unwrap().1;
+    let fingerprint = |from: &Memory| gpu.dry_run::<_, Error>(|| gpu.copy(from.all(), b.all())).unwrap().1;
     for _ in 0..10 {
         assert_ne!(fingerprint(&gpu.alloc(100).unwrap()), graph.fingerprint());
     }
@@ -117,7 +117,7 @@ fn a_recording_within_a_recording() {
     let gpu = gpu();
     let (a, b) = (filled(&gpu, &[1; 100]), filled(&gpu, &[2; 100]));
     let ((), inner) = gpu.record::<_, Error>(|| gpu.copy(a.all(), b.all())).unwrap();
-    let ((), fingerprint) = gpu.rehearse::<_, Error>(|| inner.launch()).unwrap();
+    let ((), fingerprint) = gpu.dry_run::<_, Error>(|| inner.launch()).unwrap();
     let ((), outer) = gpu.record::<_, Error>(|| inner.launch()).unwrap();
     assert_eq!(content(&gpu, b.all()), [2; 100], "a rehearsed or recorded launch was done");
     assert_eq!(outer.fingerprint(), fingerprint);
@@ -126,11 +126,11 @@ fn a_recording_within_a_recording() {
     let nested = gpu.record::<_, Error>(|| gpu.record::<_, Error>(|| gpu.clear(a.all())).map(drop));
     assert!(matches!(nested.err(), Some(Error::Unsupported(_))));
     // A rehearsal within one notes on its own.
-    let outcome = gpu.rehearse::<_, Error>(|| {
-        gpu.rehearse::<_, Error>(|| gpu.clear(a.all()))?;
+    let outcome = gpu.dry_run::<_, Error>(|| {
+        gpu.dry_run::<_, Error>(|| gpu.clear(a.all()))?;
         gpu.clear(b.all())
     });
-    assert_eq!(outcome.unwrap().1, gpu.rehearse::<_, Error>(|| gpu.clear(b.all())).unwrap().1);
+    assert_eq!(outcome.unwrap().1, gpu.dry_run::<_, Error>(|| gpu.clear(b.all())).unwrap().1);
     drop(a);
     assert_eq!(outer.launch(), Err(Error::Gone));
 }
@@ -161,7 +161,7 @@ fn what_one_thread_does_while_another_rehearses_or_records_is_done() {
         thread::scope(|scope| scope.spawn(visit).join().unwrap());
         gpu.copy(out.all(), copy.all())
     };
-    let ((), rehearsed) = gpu.rehearse::<_, Error>(work).unwrap();
+    let ((), rehearsed) = gpu.dry_run::<_, Error>(work).unwrap();
     let ((), graph) = gpu.record::<_, Error>(work).unwrap();
     assert_eq!(graph.fingerprint(), rehearsed, "the visitor's work was noted");
     assert_eq!(content(&gpu, out.all()), vec![0xee; n], "the work was done");
@@ -176,7 +176,7 @@ fn work_that_panics_leaves_the_gpu_as_it_was() {
     let panics = |recorded: bool| {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let work = || -> Result<()> { panic!("as the test wishes") };
-            if recorded { gpu.record(work).map(drop) } else { gpu.rehearse(work).map(drop) }
+            if recorded { gpu.record(work).map(drop) } else { gpu.dry_run(work).map(drop) }
         }));
         assert!(outcome.is_err());
     };

@@ -24,7 +24,9 @@ pub use dtype::{DType, Slice};
 pub use error::{Error, Result};
 pub use half::bf16;
 pub use param::{Grads, Masters, Param, ParamTable};
-pub use pheye_kernels::{Arrival, Error as GpuError, Factor, Gpu, Graph, Launch, Product, Region};
+pub use pheye_kernels::{
+    BlasGemm, Error as GpuError, GemmOperand, Gpu, Graph, Launch, PendingUpload, Region,
+};
 pub use shape::Shape;
 pub use source::{Init, Scope, Source};
 pub use tensor::Tensor;

@@ -149,12 +149,12 @@ impl Learner {
                 let work = |cx: &Cx| model.queue_loss_and_grads(cx, &batch, dropout, grads);
                 return Ok(cx.replay(graphs, work)?);
             }
-            (Learner::Contrastive(c), _) => cx.pass(|| c.loss_and_grads(cx, batch, grads))?,
+            (Learner::Contrastive(c), _) => cx.install(|| c.loss_and_grads(cx, batch, grads))?,
             (Learner::NextToken(phi), _) => {
                 let (ids, targets, lengths) = pack(batch);
                 let layout = Layout::packed(&lengths);
                 let (sum, tokens) =
-                    cx.pass(|| phi.next_token_loss(cx, &ids, &targets, &layout, Some(grads)))?;
+                    cx.install(|| phi.next_token_loss(cx, &ids, &targets, &layout, Some(grads)))?;
                 Loss { sum, tokens }
             }
         };

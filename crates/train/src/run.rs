@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use pheye_data::{Batch, Loader, Mixture, Prefetch};
 use pheye_files::Kind;
-use pheye_model::{Load, Loss, QueuedLoss};
+use pheye_model::{Loss, QueuedLoss, StepShape};
 use pheye_ops::adamw::Moments;
 use pheye_ops::lora::Dropout;
-use pheye_ops::{Ahead, Arriving, Cx, Graphs};
+use pheye_ops::{Cx, Graphs, PendingTensor, Uploads};
 use pheye_optim::Optimizer;
 use pheye_tensor::{DType, Device, GpuError};
 use pheye_weights::{Checkpoint, save_safetensors};
@@ -35,7 +35,7 @@ pub(crate) struct Run<'a> {
     /// A fingerprint of each picture.
     pictures: Vec<u32>,
     graphs: Graphs,
-    ahead: Ahead,
+    ahead: Uploads,
     lock: Lock,
 }
 
@@ -66,7 +66,7 @@ impl Source {
 /// A batch that is about to be learnt from.
 struct Ready {
     batch: Batch,
-    pixels: Option<Arriving>,
+    pixels: Option<PendingTensor>,
     /// Where the batch after it starts.
     after: u64,
 }
@@ -107,7 +107,7 @@ impl<'a> Run<'a> {
             gpu => gpu.to_string(),
         };
         let state = State { config: config.echo()?, device, ..State::default() };
-        let (graphs, ahead) = (Graphs::default(), Ahead::default());
+        let (graphs, ahead) = (Graphs::default(), Uploads::default());
         let pictures = Vec::new();
         Ok(Run { config, network, learner, optimizer, state, checkpoints, pictures, graphs, ahead, lock })
     }
@@ -254,11 +254,17 @@ impl<'a> Run<'a> {
         Ok(Ready { batch, pixels, after: batches.position() })
     }
 
-    fn learn(&mut self, cx: &Cx, batch: &Batch, pixels: Option<Arriving>, stream: u64) -> Result<QueuedLoss> {
+    fn learn(
+        &mut self,
+        cx: &Cx,
+        batch: &Batch,
+        pixels: Option<PendingTensor>,
+        rng_offset: u64,
+    ) -> Result<QueuedLoss> {
         let c = &self.config.train;
         let dropout =
-            (c.lora_dropout > 0.0).then_some(Dropout { p: c.lora_dropout as f32, seed: c.seed, stream });
-        let pixels = pixels.map(Arriving::join).transpose()?;
+            (c.lora_dropout > 0.0).then_some(Dropout { p: c.lora_dropout as f32, seed: c.seed, rng_offset });
+        let pixels = pixels.map(PendingTensor::join).transpose()?;
         self.learner.queue(cx, batch, pixels, dropout, &mut self.optimizer.grads, &mut self.graphs)
     }
 
@@ -309,7 +315,7 @@ impl<'a> Run<'a> {
     /// When the GPU's memory ran out: how much the step takes, and what would fit.
     fn short_of_memory(&self, error: Error, batch: &Batch) -> Error {
         let Some(&GpuError::OutOfMemory { wanted, free, total }) = error.gpu() else { return error };
-        let load = Load {
+        let load = StepShape {
             pictures: batch.pictures.len(),
             tokens: batch.sequences.iter().map(|s| s.ids.len()).sum(),
             recompute: self.config.train.recompute,
@@ -318,7 +324,7 @@ impl<'a> Run<'a> {
         let (Ok(memory), Ok(fits)) = (self.network.memory(load), self.network.fitting(load, total)) else {
             return error;
         };
-        let Load { pictures, tokens, .. } = load;
+        let StepShape { pictures, tokens, .. } = load;
         Error::Memory { wanted, free, total, pictures, tokens, estimate: memory.total(), fits }
     }
 

@@ -3,7 +3,7 @@
 use pheye_ops::attention::{self, Heads, Kv, Span};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
-use pheye_ops::linear::{After, Before};
+use pheye_ops::linear::{BackwardEpilogue, Epilogue};
 use pheye_ops::lora::{self, LoraLinear, Normed, Route};
 use pheye_ops::{Cx, Result};
 use pheye_tensor::{Grads, Param, Scope, Tensor};
@@ -81,17 +81,17 @@ impl Block {
         let qkv = [&self.q, &self.k, &self.v];
         let Normed { y: h, saved: norm1, downs } = lora::norm_down(cx, x, &self.norm1, qkv, route)?;
         let [dq, dk, dv] = downs;
-        let plain = After::default();
+        let plain = Epilogue::default();
         let qkv = [(&self.q, dq, plain), (&self.k, dk, plain), (&self.v, dv, plain)];
         let [(q, sq, _), (k, sk, _), (v, sv, _)] = lora::forward_several(cx, &h, qkv, route)?;
         drop(h);
         let (o, attention) = attention::forward(cx, &q, Kv::Split { k: &k, v: &v }, spans, &self.heads)?;
-        let (x1, out, _) = lora::forward_with(cx, &o, &self.out, route, After::residual(x))?;
+        let (x1, out, _) = lora::forward_with(cx, &o, &self.out, route, Epilogue::residual(x))?;
         let Normed { y: h, saved: norm2, downs: [down] } =
             lora::norm_down(cx, &x1, &self.norm2, [&self.fc1], route)?;
-        let fc1 = (&self.fc1, down, After::gelu(self.act));
+        let fc1 = (&self.fc1, down, Epilogue::gelu(self.act));
         let [(g, fc1, act)] = lora::forward_several(cx, &h, [fc1], route)?;
-        let (y, mut fc2, _) = lora::forward_with(cx, &g, &self.fc2, route, After::residual(&x1))?;
+        let (y, mut fc2, _) = lora::forward_with(cx, &g, &self.fc2, route, Epilogue::residual(&x1))?;
         let fc2_input = fc2.forget_input();
         Ok((y, Saved { norm1, qkv: [sq, sk, sv], attention, out, norm2, fc1, act, fc2, fc2_input }))
     }
@@ -109,7 +109,7 @@ impl Block {
         route: &Route,
         mut grads: Option<&mut Grads>,
     ) -> Result<Tensor> {
-        let slope = Before { gelu: s.act.as_ref().map(|u| (u, self.act)), sum: None };
+        let slope = BackwardEpilogue { gelu: s.act.as_ref().map(|u| (u, self.act)), sum: None };
         let du = {
             let fc2 = match &s.act {
                 Some(u) if s.fc2_input => &s.fc2.with_input(u.again(cx, self.act)?),
@@ -125,7 +125,15 @@ impl Block {
         let mut dh = lora::backward(cx, sq, &dq, &self.q, route, grads.as_deref_mut())?;
         if let Kv::Split { k, v } = dkv {
             for (s, dy, p) in [(sk, &k, &self.k), (sv, &v, &self.v)] {
-                dh = lora::backward_with(cx, s, dy, p, route, Before::sum(&dh), grads.as_deref_mut())?;
+                dh = lora::backward_with(
+                    cx,
+                    s,
+                    dy,
+                    p,
+                    route,
+                    BackwardEpilogue::sum(&dh),
+                    grads.as_deref_mut(),
+                )?;
             }
         }
         layernorm::backward_residual(cx, &s.norm1, &dh, dx1, &self.norm1, grads)

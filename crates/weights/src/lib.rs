@@ -4,7 +4,7 @@
 //! touches the old file before the new one is whole. A [`Checkpoint`] maps safetensors, sharded safetensors and
 //! torch zips and gives one tensor at a time, without a copy where the elements are as wanted; a [`CheckpointSource`]
 //! gives them to a network and reports every mismatch at once; [`save_safetensors`] writes tensors in memory, and
-//! [`Sharded`] those of a checkpoint, piece by piece, into one file or shards.
+//! [`ShardedWriter`] those of a checkpoint, piece by piece, into one file or shards.
 #![deny(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -44,7 +44,7 @@ pub use save::{save_safetensors, write_elements};
 pub use sniff::Format;
 pub use source::CheckpointSource;
 pub use staged::{Opened, Staged};
-pub use stream::{Elements, Item, Sharded, Written, refuse_existing};
+pub use stream::{Elements, Item, ShardedWriter, Written, refuse_existing};
 
 /// The examples of the README, compiled and run as tests.
 #[cfg(doctest)]

@@ -39,7 +39,7 @@ pub type Elements<'a> = &'a mut dyn FnMut(&Item, &mut dyn Write) -> io::Result<(
 
 /// Safetensors in a folder: one file, or shards and an index as on the hub.
 #[derive(Debug, Clone, Copy)]
-pub struct Sharded<'a> {
+pub struct ShardedWriter<'a> {
     /// The folder; it is made if need be.
     pub folder: &'a Path,
     /// The names begin with it: `model` gives `model.safetensors`, or `model-00001-of-00002.safetensors` and
@@ -60,7 +60,7 @@ pub struct Written {
     pub bytes: u64,
 }
 
-impl Sharded<'_> {
+impl ShardedWriter<'_> {
     /// Asks `elements` for the tensors one after the other and writes them, and tells `progress` the bytes written and
     /// all bytes. Nothing is overwritten; the index comes last; after an error, what was written is removed. So a folder
     /// with an index, or with the one file, is whole.

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use pheye_tensor::{DType, Slice, Tensor};
-use pheye_weights::{Checkpoint, Item, Sharded, save_safetensors};
+use pheye_weights::{Checkpoint, Item, ShardedWriter, save_safetensors};
 
 /// Tensors of a model, and elements of each.
 const TENSORS: usize = 6;
@@ -74,7 +74,7 @@ fn stream(path: &Path, dtype: DType) -> usize {
     let items = checkpoint.names().map(|n| checkpoint.item(n, Some(dtype)).unwrap());
     let items: Vec<Item> = items.collect();
     let none = BTreeMap::new();
-    let shards = Sharded { folder: to.path(), stem: "model", limit: 100_000_000, metadata: &none };
+    let shards = ShardedWriter { folder: to.path(), stem: "model", limit: 100_000_000, metadata: &none };
     let mut elements =
         |item: &Item, out: &mut dyn std::io::Write| checkpoint.write_to(&item.name, Some(dtype), out);
     let written = shards.save(&items, &mut elements, &mut |_, _| ()).unwrap();

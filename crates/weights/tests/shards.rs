@@ -11,7 +11,7 @@ use std::path::Path;
 
 use common::golden;
 use pheye_tensor::DType;
-use pheye_weights::{Checkpoint, Error, Item, Sharded, StoredDType, Written};
+use pheye_weights::{Checkpoint, Error, Item, ShardedWriter, StoredDType, Written};
 use serde_json::Value;
 
 /// Tensors of 40, 24, 64, 16 and 8 bytes, of several types.
@@ -34,7 +34,7 @@ fn write(item: &Item, out: &mut dyn Write) -> io::Result<()> {
 
 fn save(folder: &Path, limit: u64) -> Result<Written, Error> {
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    let to = Sharded { folder, stem: "model", limit, metadata: &metadata };
+    let to = ShardedWriter { folder, stem: "model", limit, metadata: &metadata };
     let (mut told, mut total) = (Vec::new(), 0);
     let written = to.save(&items(), &mut write, &mut |done, all| {
         told.push(done);
@@ -131,7 +131,7 @@ fn a_save_that_fails_leaves_nothing_and_nothing_is_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let none = BTreeMap::new();
-    let to = Sharded { folder: dir, stem: "model", limit: 64, metadata: &none };
+    let to = ShardedWriter { folder: dir, stem: "model", limit: 64, metadata: &none };
     let fails = |fault: fn() -> io::Error| {
         let mut elements =
             |item: &Item, out: &mut dyn Write| if item.name == "d" { Err(fault()) } else { write(item, out) };

@@ -4,7 +4,7 @@
 use pheye_ops::attention::{self, Heads, Kv, Span};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
-use pheye_ops::linear::{self, After, Before, Linear};
+use pheye_ops::linear::{self, BackwardEpilogue, Epilogue, Linear};
 use pheye_ops::{Cx, Result, elementwise};
 use pheye_tensor::{DType, Grads, Init, Param, Scope, Tensor};
 
@@ -126,10 +126,10 @@ impl Block {
         let (h, norm) = layernorm::forward(cx, x, &self.norm)?;
         let (q, to_q) = linear::forward(cx, &h, &self.to_q)?;
         let (o, attention) = attention::forward(cx, &q, Kv::Fused(kv), spans, &self.heads)?;
-        let (x1, to_out, _) = linear::forward_with(cx, &o, &self.to_out, After::residual(x))?;
+        let (x1, to_out, _) = linear::forward_with(cx, &o, &self.to_out, Epilogue::residual(x))?;
         let (h, ff_norm) = layernorm::forward(cx, &x1, &self.ff_norm)?;
-        let (g, fc1, act) = linear::forward_with(cx, &h, &self.fc1, After::gelu(Gelu::Exact))?;
-        let (y, fc2, _) = linear::forward_with(cx, &g, &self.fc2, After::residual(&x1))?;
+        let (g, fc1, act) = linear::forward_with(cx, &h, &self.fc1, Epilogue::gelu(Gelu::Exact))?;
+        let (y, fc2, _) = linear::forward_with(cx, &g, &self.fc2, Epilogue::residual(&x1))?;
         Ok((y, Saved { norm, to_q, attention, to_out, ff_norm, fc1, act, fc2 }))
     }
 
@@ -163,7 +163,7 @@ impl Block {
         spans: &[Span],
         grads: &mut Grads,
     ) -> Result<(Tensor, Tensor)> {
-        let slope = Before { gelu: s.act.as_ref().map(|u| (u, Gelu::Exact)), sum: None };
+        let slope = BackwardEpilogue { gelu: s.act.as_ref().map(|u| (u, Gelu::Exact)), sum: None };
         let du = linear::backward_with(cx, &s.fc2, &dy, &self.fc2, slope, Some(&mut *grads))?;
         let dh = linear::backward(cx, &s.fc1, &du, &self.fc1, Some(&mut *grads))?;
         let dx1 = layernorm::backward_residual(cx, &s.ff_norm, &dh, dy, &self.ff_norm, Some(&mut *grads))?;

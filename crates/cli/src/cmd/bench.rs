@@ -277,7 +277,7 @@ fn step(cx: &Cx, model: &Pheye, args: &Args, grads: &mut Grads) -> anyhow::Resul
         lengths: vec![args.prompt; args.batch],
         picture: (0..args.batch).collect(),
     };
-    let dropout = Some(Dropout { p: 0.05, seed: 0, stream: 0 });
+    let dropout = Some(Dropout { p: 0.05, seed: 0, rng_offset: 0 });
     let start = Instant::now();
     model.loss_and_grads(cx, &batch, dropout, grads)?;
     grads.clear()?;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
-use pheye::Located;
-use pheye::model::{Conversion, Keep, LoraSet, Output};
+use pheye::ModelFiles;
+use pheye::model::{Cast, Conversion, LoraSet, Output};
 use pheye::tensor::DType;
 use pheye::weights::{Opened, Staged, copy_atomically, refuse_existing};
 
@@ -105,10 +105,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let model = Conversion::open(&from.folder, &|name: &str| from.find(name), lora)?;
     model.remarks().iter().for_each(|remark| note!("note: {remark}"));
     let keep = match (args.dtype, args.bf16) {
-        (Some(Type::F32), _) => Keep::All(DType::F32),
-        (Some(Type::Bf16), _) => Keep::All(DType::Bf16),
-        (None, true) => Keep::FrozenBf16,
-        (None, false) => Keep::Stored,
+        (Some(Type::F32), _) => Cast::All(DType::F32),
+        (Some(Type::Bf16), _) => Cast::All(DType::Bf16),
+        (None, true) => Cast::FrozenBf16,
+        (None, false) => Cast::Stored,
     };
     let to = Output { folder: stage.path(), keep, shard_size: args.shard_size };
     let mut bar = Loading::named("writing");
@@ -181,7 +181,7 @@ fn words(args: &Args) -> String {
 }
 
 /// Copies the tokenizer with its configuration, which names the end token.
-fn copy_tokenizer(from: &Located, folder: &Path) -> anyhow::Result<()> {
+fn copy_tokenizer(from: &ModelFiles, folder: &Path) -> anyhow::Result<()> {
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         let tokenizer = from.tokenizer().with_file_name(name);
         if tokenizer.exists() {

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use pheye::model::Options;
 use pheye::ops::Cx;
 use pheye::tensor::Device;
-use pheye::{Assistant, Located};
+use pheye::{Assistant, ModelFiles};
 
 use crate::out::note;
 use crate::progress::Loading;
@@ -62,10 +62,10 @@ impl ModelArg {
     }
 
     /// Where its files are; downloads those that are missing, with a progress bar.
-    pub fn locate(&self) -> anyhow::Result<Located> {
+    pub fn locate(&self) -> anyhow::Result<ModelFiles> {
         match &self.model {
             Some(model) => locate(model),
-            None => Ok(Located::folder(super::shipped_model()?)),
+            None => Ok(ModelFiles::folder(super::shipped_model()?)),
         }
     }
 }
@@ -78,7 +78,7 @@ fn size(folder: &Path) -> u64 {
 
 /// Where the files of `model` are, a folder or a name on the hub.
 #[cfg(feature = "hub")]
-pub fn locate(model: &str) -> anyhow::Result<Located> {
+pub fn locate(model: &str) -> anyhow::Result<ModelFiles> {
     use pheye::hub::{Client, Settings};
 
     let hub = Client::new(Settings::from_env()?);
@@ -88,11 +88,11 @@ pub fn locate(model: &str) -> anyhow::Result<Located> {
 
 /// Where the files of `model` are: this build has no hub.
 #[cfg(not(feature = "hub"))]
-pub fn locate(model: &str) -> anyhow::Result<Located> {
+pub fn locate(model: &str) -> anyhow::Result<ModelFiles> {
     let named = model.matches('/').count() == 1 && !std::path::Path::new(model).exists();
     anyhow::ensure!(
         !named,
         "there is no folder {model}, and this build cannot download models (build it with `--features hub`)"
     );
-    Ok(Located::folder(model))
+    Ok(ModelFiles::folder(model))
 }

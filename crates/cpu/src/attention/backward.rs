@@ -39,7 +39,7 @@ pub struct Output<'a> {
     /// The output of forward.
     pub out: &'a [f32],
     /// The softmax statistics of forward (maximum and sum), [heads, rows].
-    pub norms: &'a [Norm],
+    pub softmax_stats: &'a [Norm],
     /// The gradient of the output.
     pub dout: &'a [f32],
 }
@@ -57,7 +57,7 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
     assert!(disjoint(spans.iter().map(|s| s.q.clone())), "spans share queries");
     assert!(disjoint(spans.iter().map(|s| s.k.clone())), "spans share keys");
     assert!(
-        rows.checked_mul(h.heads) == Some(y.norms.len()) && spans.iter().all(|s| s.q.end <= rows),
+        rows.checked_mul(h.heads) == Some(y.softmax_stats.len()) && spans.iter().all(|s| s.q.end <= rows),
         "spans do not fit the rows"
     );
     x.check(spans, width);
@@ -89,8 +89,8 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
             return;
         }
         SCRATCH.with_borrow_mut(|s| {
-            let norms = &y.norms[head * rows..][span.q.clone()];
-            one(s, x, (y, norms), span, head, h, |s, ks| {
+            let softmax_stats = &y.softmax_stats[head * rows..][span.q.clone()];
+            one(s, x, (y, softmax_stats), span, head, h, |s, ks| {
                 // SAFETY: only this task writes these keys of this head, and they fit by the assertions
                 // above.
                 unsafe {
@@ -110,7 +110,7 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
 fn one(
     s: &mut Scratch,
     x: Qkv<'_>,
-    (y, norms): (Output<'_>, &[Norm]),
+    (y, softmax_stats): (Output<'_>, &[Norm]),
     span: &Span,
     head: usize,
     h: &Heads,
@@ -149,7 +149,7 @@ fn one(
             s.ds.resize(m * stride, 0.0);
             gemm_packed(&mut s.ds, stride, Start::Zero, 1.0, s.dout.mat(qs.clone(), h), &s.v_t);
             let p = &mut s.scores.p[..m * stride];
-            differentiate(p, &mut s.ds, stride, &norms[qs.clone()], &s.delta[qs.clone()]);
+            differentiate(p, &mut s.ds, stride, &softmax_stats[qs.clone()], &s.delta[qs.clone()]);
             let (p, ds) = (MatRef::f32(p, m, n).stride(stride), MatRef::f32(&s.ds, m, n).stride(stride));
             gemm_packed(&mut s.dv, d, Start::Keep, 1.0, p.t(), dout_panels);
             gemm_packed(&mut s.dk, d, Start::Keep, h.scale, ds.t(), q_panels);
@@ -171,9 +171,9 @@ vectorised! {
     }
 
     /// Turns scores into p = e^(score − max) / sum, and dp into ds = p·(dp − Δ), in place.
-    fn differentiate(p: &mut [f32], ds: &mut [f32], stride: usize, norms: &[Norm], delta: &[f32]) {
+    fn differentiate(p: &mut [f32], ds: &mut [f32], stride: usize, softmax_stats: &[Norm], delta: &[f32]) {
         let rows = p.chunks_exact_mut(stride).zip(ds.chunks_exact_mut(stride));
-        for ((p, ds), ([top, sum], delta)) in rows.zip(norms.iter().zip(delta)) {
+        for ((p, ds), ([top, sum], delta)) in rows.zip(softmax_stats.iter().zip(delta)) {
             for (p, ds) in p.iter_mut().zip(ds) {
                 *p = exp(*p - top) / sum;
                 *ds = *p * (*ds - delta);

@@ -4,7 +4,9 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, LANES, Norm, QUERIES, Qkv, Scores, Span, UNSEEING, blocks, disjoint, few, tiles};
+use super::{
+    Head, Heads, LANES, Norm, QUERIES, Qkv, Scores, Span, UNSEEING, blocks, decode, disjoint, tiles,
+};
 use crate::gemm::{MatRef, Panels, Pointer, Start, gemm_packed};
 use crate::math::{exp, vectorised};
 use crate::par;
@@ -30,26 +32,29 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// out = softmax(scale·q·kᵀ)·v for each span and head, 0 in rows outside all spans. `norms` [heads, rows]
+/// out = softmax(scale·q·kᵀ)·v for each span and head, 0 in rows outside all spans. `softmax_stats` [heads, rows]
 /// receives the softmax statistics (maximum and sum) from which backward recomputes the softmax.
 ///
 /// # Panics
 /// When two spans share queries, or a span or a length does not fit its matrix.
-pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], h: &Heads) {
+pub fn forward(out: &mut [f32], softmax_stats: &mut [Norm], x: Qkv<'_>, spans: &[Span], h: &Heads) {
     assert!(disjoint(spans.iter().map(|s| s.q.clone())), "spans share queries");
     let (rows, width) = (out.len() / h.width().max(1), h.width());
     assert!(
-        rows.checked_mul(h.heads) == Some(norms.len()) && spans.iter().all(|s| s.q.end <= rows),
+        rows.checked_mul(h.heads) == Some(softmax_stats.len()) && spans.iter().all(|s| s.q.end <= rows),
         "spans do not fit the rows"
     );
     x.check(spans, width);
     out.fill(0.0);
-    norms.fill(UNSEEING);
+    softmax_stats.fill(UNSEEING);
     if width == 0 {
         return;
     }
-    spans.iter().filter(|s| few::suits(s)).for_each(|span| few::forward(out, norms, x, span, h));
-    let many: Vec<_> = spans.iter().filter(|s| !few::suits(s)).collect();
+    spans
+        .iter()
+        .filter(|s| decode::suits(s))
+        .for_each(|span| decode::forward(out, softmax_stats, x, span, h));
+    let many: Vec<_> = spans.iter().filter(|s| !decode::suits(s)).collect();
     // Each task packs the keys and values for its own queries, so tasks should be few and have many queries.
     let cuts = TASKS.div_ceil((many.len() * h.heads).max(1));
     let parts: Vec<_> = many
@@ -60,7 +65,8 @@ pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], 
         })
         .collect();
     let work = parts.iter().map(|(s, q)| q.len() * s.k.len() * width * 2).sum();
-    let (out, norms) = (Pointer(out.as_mut_ptr()), Pointer(norms.as_flattened_mut().as_mut_ptr()));
+    let (out, softmax_stats) =
+        (Pointer(out.as_mut_ptr()), Pointer(softmax_stats.as_flattened_mut().as_mut_ptr()));
     par::each(parts.len() * h.heads, work, |i| {
         let ((span, qs), head) = (&parts[i / h.heads], i % h.heads);
         SCRATCH.with_borrow_mut(|s| {
@@ -72,7 +78,7 @@ pub fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, spans: &[Span], 
                     let to =
                         std::slice::from_raw_parts_mut(out.at(i * width + head * h.head_dim).0, h.head_dim);
                     to.copy_from_slice(&s.out[at * h.head_dim..][..h.head_dim]);
-                    *norms.at(2 * (head * rows + i)).0.cast::<Norm>() = [s.top[at], s.sum[at]];
+                    *softmax_stats.at(2 * (head * rows + i)).0.cast::<Norm>() = [s.top[at], s.sum[at]];
                 }
             }
         });

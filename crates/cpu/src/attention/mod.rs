@@ -5,7 +5,7 @@
 //! Dao, arXiv 2307.08691).
 
 mod backward;
-mod few;
+mod decode;
 mod forward;
 
 use std::ops::Range;

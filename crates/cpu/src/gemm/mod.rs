@@ -1,8 +1,8 @@
 //! GEMM on the CPU: C = start + α·A·B, for every shape and layout of A and B, with B in f32, bf16 or int8.
 
-mod few;
+mod gemv;
 #[cfg(target_arch = "x86_64")]
-mod integer;
+mod int8;
 mod kernel;
 mod pack;
 mod panels;

@@ -96,7 +96,7 @@ impl Pheye {
             return Ok(vec![Vec::new(); prompts.len() * how.num_return_sequences]);
         }
 
-        cx.pass(|| self.answers(cx, kvs, prompts, picture, how, hooks))
+        cx.install(|| self.answers(cx, kvs, prompts, picture, how, hooks))
     }
 
     fn answers(

@@ -25,7 +25,7 @@ pub struct Saved {
     q: Tensor,
     kv: Kv<Tensor>,
     out: Tensor,
-    norms: Tensor,
+    softmax_stats: Tensor,
 }
 
 /// FLOPs of forward.
@@ -124,17 +124,17 @@ pub fn forward(
 ) -> Result<(Tensor, Saved)> {
     check(q.shape(), kv.map(Tensor::shape), spans, heads)?;
     apart("a query", spans, |s| s.q.clone())?;
-    let (out, norms) = match &cx.device {
+    let (out, softmax_stats) = match &cx.device {
         Device::Cpu => {
             let mut out = cx.empty(q.shape())?;
-            let mut norms = cx.empty([heads.heads, q.shape().rows(), 2])?;
-            let pairs = norms.f32_mut()?.as_chunks_mut().0;
+            let mut softmax_stats = cx.empty([heads.heads, q.shape().rows(), 2])?;
+            let pairs = softmax_stats.f32_mut()?.as_chunks_mut().0;
             cpu::forward(out.f32_mut()?, pairs, operands(q, kv, heads.width())?, spans, heads);
-            (out, norms)
+            (out, softmax_stats)
         }
         Device::Gpu(gpu) => gpu::forward(cx, gpu, q, &kv, spans, heads)?,
     };
-    let saved = Saved { q: q.clone(), kv: kv.map(Tensor::clone), out: out.clone(), norms };
+    let saved = Saved { q: q.clone(), kv: kv.map(Tensor::clone), out: out.clone(), softmax_stats };
     Ok((out, saved))
 }
 
@@ -149,7 +149,7 @@ pub fn backward(
     spans: &[Span],
     heads: &Heads,
 ) -> Result<(Tensor, Kv<Tensor>)> {
-    let Saved { q, kv, out, norms } = saved;
+    let Saved { q, kv, out, softmax_stats } = saved;
     let kv = borrowed(kv);
     check(q.shape(), kv.map(Tensor::shape), spans, heads)?;
     apart("a query", spans, |s| s.q.clone())?;
@@ -169,7 +169,11 @@ pub fn backward(
                 Kv::Split { k, v } => Kv::Split { k: rows_mut(k)?, v: rows_mut(v)? },
                 Kv::Fused(kv) => Kv::Fused(rows_mut(kv)?),
             };
-            let y = Output { out: out.f32()?, norms: norms.f32()?.as_chunks().0, dout: dout.f32()? };
+            let y = Output {
+                out: out.f32()?,
+                softmax_stats: softmax_stats.f32()?.as_chunks().0,
+                dout: dout.f32()?,
+            };
             cpu::backward(dq.f32_mut()?, to, operands(q, kv, heads.width())?, y, spans, heads);
             Ok((dq, dkv))
         }

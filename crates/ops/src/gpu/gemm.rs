@@ -5,7 +5,7 @@
 
 use pheye_kernels::params::{self, DropoutMask};
 use pheye_kernels::{In, Out};
-use pheye_tensor::{DType, Factor, Gpu, Launch, Product, Region, Tensor};
+use pheye_tensor::{BlasGemm, DType, GemmOperand, Gpu, Launch, Region, Tensor};
 
 use super::typed;
 use crate::gelu::Gelu;
@@ -59,7 +59,7 @@ fn aligned(region: &Region) -> bool {
 /// Dropout of a product's operand or result: the region holds the stream.
 #[derive(Debug, Clone)]
 pub(crate) struct Mask {
-    pub stream: Region,
+    pub rng_offset: Region,
     pub seed: u64,
     pub module: u32,
     pub p: f32,
@@ -68,8 +68,8 @@ pub(crate) struct Mask {
 impl Mask {
     pub fn params(mask: Option<&Mask>, launch: &mut Launch) -> DropoutMask {
         match mask {
-            Some(&Mask { ref stream, seed, module, p }) => {
-                DropoutMask { stream: launch.read(stream.clone()), seed, module, p }
+            Some(&Mask { ref rng_offset, seed, module, p }) => {
+                DropoutMask { rng_offset: launch.read(rng_offset.clone()), seed, module, p }
             }
             None => DropoutMask::default(),
         }
@@ -200,7 +200,7 @@ impl Gemm {
     }
 
     /// The product as a library takes it, if nothing else happens to it.
-    fn as_plain(&self) -> Option<Product> {
+    fn as_plain(&self) -> Option<BlasGemm> {
         let e = &self.epilogue;
         let fused = e.bias.is_some() || e.activation.is_some() || e.pre.is_some() || e.slope.is_some();
         if fused
@@ -211,8 +211,8 @@ impl Gemm {
         {
             return None;
         }
-        let factor = |m: &Mat, transposed| Factor { region: m.region.clone(), ld: m.ld, transposed };
-        Some(Product {
+        let factor = |m: &Mat, transposed| GemmOperand { region: m.region.clone(), ld: m.ld, transposed };
+        Some(BlasGemm {
             dims: self.dims,
             a: factor(&self.a, self.layout == Layout::Tn),
             b: factor(&self.b, self.layout == Layout::Nt),

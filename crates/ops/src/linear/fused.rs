@@ -12,7 +12,7 @@ use crate::{Cx, Error, Result, add};
 
 /// What follows a linear: y = gelu(u) + residual for its result u.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct After<'a> {
+pub struct Epilogue<'a> {
     /// The activation, if there is one.
     pub gelu: Option<Gelu>,
     /// Of the shape of y.
@@ -23,7 +23,7 @@ pub struct After<'a> {
 
 /// What follows the gradient of a linear's input: dx = g·gelu′(u) + sum for g = dy W.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Before<'a> {
+pub struct BackwardEpilogue<'a> {
     /// The activation that made x, if one did.
     pub gelu: Option<(&'a gelu::Saved, Gelu)>,
     /// Of the shape of x.
@@ -45,15 +45,15 @@ fn same_size(
     }
 }
 
-impl<'a> After<'a> {
+impl<'a> Epilogue<'a> {
     /// The activation, with u kept for backward.
-    pub fn gelu(kind: Gelu) -> After<'a> {
-        After { gelu: Some(kind), keep: true, residual: None }
+    pub fn gelu(kind: Gelu) -> Epilogue<'a> {
+        Epilogue { gelu: Some(kind), keep: true, residual: None }
     }
 
     /// The residual sum.
-    pub fn residual(residual: &'a Tensor) -> After<'a> {
-        After { residual: Some(residual), ..After::default() }
+    pub fn residual(residual: &'a Tensor) -> Epilogue<'a> {
+        Epilogue { residual: Some(residual), ..Epilogue::default() }
     }
 
     /// Whether the residual is of the shape of y, n columns for each row of x.
@@ -92,10 +92,10 @@ impl<'a> After<'a> {
     }
 }
 
-impl<'a> Before<'a> {
+impl<'a> BackwardEpilogue<'a> {
     /// The sum.
-    pub fn sum(sum: &'a Tensor) -> Before<'a> {
-        Before { sum: Some(sum), gelu: None }
+    pub fn sum(sum: &'a Tensor) -> BackwardEpilogue<'a> {
+        BackwardEpilogue { sum: Some(sum), gelu: None }
     }
 
     /// Whether both are of the shape of x, k columns for each row of dy.
@@ -131,7 +131,7 @@ pub type Output = (Tensor, Saved, Option<gelu::Saved>);
 ///
 /// # Errors
 /// Those of [`forward`]; [`Error::Shapes`] when the residual is not of the shape of y.
-pub fn forward_with(cx: &Cx, x: &Tensor, p: &Linear, after: After) -> Result<Output> {
+pub fn forward_with(cx: &Cx, x: &Tensor, p: &Linear, after: Epilogue) -> Result<Output> {
     let [output] = forward_several(cx, x, [(p, after)])?;
     Ok(output)
 }
@@ -143,7 +143,7 @@ pub fn forward_with(cx: &Cx, x: &Tensor, p: &Linear, after: After) -> Result<Out
 pub fn forward_several<const N: usize>(
     cx: &Cx,
     x: &Tensor,
-    ps: [(&Linear, After); N],
+    ps: [(&Linear, Epilogue); N],
 ) -> Result<[Output; N]> {
     let (mut outputs, mut products) = (Vec::with_capacity(N), Vec::with_capacity(N));
     for (p, after) in ps {
@@ -183,7 +183,7 @@ pub fn backward_with(
     saved: &Saved,
     dy: &Tensor,
     p: &Linear,
-    before: Before,
+    before: BackwardEpilogue,
     grads: Option<&mut Grads>,
 ) -> Result<Tensor> {
     check_output(dy, p)?;

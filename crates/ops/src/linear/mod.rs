@@ -14,7 +14,7 @@ pub(crate) mod gpu;
 
 use crate::gpu::gemm::GemmEpilogue;
 pub(crate) use fused::one_each;
-pub use fused::{After, Before, Output, backward_with, forward_several, forward_with};
+pub use fused::{BackwardEpilogue, Epilogue, Output, backward_with, forward_several, forward_with};
 
 /// The parameters of an affine map.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use super::gpu::down;
 use super::{LoraLinear, Operands, Route, Saved, backward, forward, gpu};
 use crate::gpu::gemm::Gemm;
 use crate::layernorm::{self, LayerNorm};
-use crate::linear::{After, Before, check_input, check_output, one_each};
+use crate::linear::{BackwardEpilogue, Epilogue, check_input, check_output, one_each};
 use crate::{Cx, Result, gelu};
 
 /// y, what backward needs, and the activation's saved input, when it is to be kept.
@@ -17,7 +17,7 @@ pub type Output = (Tensor, Saved, Option<gelu::Saved>);
 ///
 /// # Errors
 /// Those of [`forward`]; [`crate::Error::Shapes`] when the residual is not of the shape of y.
-pub fn forward_with(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route, after: After) -> Result<Output> {
+pub fn forward_with(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route, after: Epilogue) -> Result<Output> {
     let [output] = forward_several(cx, x, [(p, Down::default(), after)], route)?;
     Ok(output)
 }
@@ -30,7 +30,7 @@ pub fn forward_with(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route, after: A
 pub fn forward_several<const N: usize>(
     cx: &Cx,
     x: &Tensor,
-    ps: [(&LoraLinear, Down, After); N],
+    ps: [(&LoraLinear, Down, Epilogue); N],
     route: &Route,
 ) -> Result<[Output; N]> {
     let (mut outputs, mut products) = (Vec::with_capacity(N), Vec::with_capacity(N));
@@ -71,7 +71,7 @@ pub fn backward_with(
     dy: &Tensor,
     p: &LoraLinear,
     route: &Route,
-    before: Before,
+    before: BackwardEpilogue,
     grads: Option<&mut Grads>,
 ) -> Result<Tensor> {
     check_output(dy, &p.base)?;

@@ -53,7 +53,7 @@ pub struct Dropout {
     /// Seed of the run.
     pub seed: u64,
     /// Distinct for each step and micro-batch.
-    pub stream: u64,
+    pub rng_offset: u64,
 }
 
 /// Which rows take which adapter.
@@ -127,8 +127,8 @@ impl LoraLinear {
     }
 
     fn mask(&self, route: &Route) -> Option<Mask> {
-        let Dropout { p, seed, stream } = route.dropout.filter(|d| d.p > 0.0)?;
-        Some(Mask { p, seed, stream, module: self.module })
+        let Dropout { p, seed, rng_offset } = route.dropout.filter(|d| d.p > 0.0)?;
+        Some(Mask { p, seed, rng_offset, module: self.module })
     }
 
     /// The adapter of each range, after a look at ranges, ranks and p.

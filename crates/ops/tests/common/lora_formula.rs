@@ -11,7 +11,7 @@ use pheye_testkit::gpu::bf16_values;
 use crate::common::{linear as affine, param};
 
 /// A dropout whose stream takes both words.
-pub const DROPOUT: Option<Dropout> = Some(Dropout { p: 0.25, seed: 77, stream: 1 << 40 | 3 });
+pub const DROPOUT: Option<Dropout> = Some(Dropout { p: 0.25, seed: 77, rng_offset: 1 << 40 | 3 });
 
 #[derive(Clone)]
 /// A LoRA linear of x [m, k] and W [n, k].
@@ -85,8 +85,8 @@ impl Case {
 
     /// The factor of element `i` of x.
     pub fn factor(&self, i: usize) -> f64 {
-        let Some(Dropout { p, seed, stream }) = self.dropout else { return 1.0 };
-        let [low, high] = words(stream);
+        let Some(Dropout { p, seed, rng_offset }) = self.dropout else { return 1.0 };
+        let [low, high] = words(rng_offset);
         let word = philox4x32_10([(i / 4) as u32, MODULE, low, high], words(seed))[i % 4];
         if uniform(word) >= p { f64::from(1.0 / (1.0 - p)) } else { 0.0 }
     }

@@ -154,7 +154,7 @@ pub(in super::super) fn backward(
     spans: &[Span],
     heads: &Heads,
 ) -> Result<(Tensor, Kv<Tensor>)> {
-    let Saved { q, kv, out, norms: lse } = saved;
+    let Saved { q, kv, out, softmax_stats: lse } = saved;
     let (kv, width) = (borrowed(kv), heads.width());
     let keys = match kv {
         Kv::Split { k: t, .. } | Kv::Fused(t) => t.shape().rows(),

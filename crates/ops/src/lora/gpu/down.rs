@@ -198,7 +198,7 @@ impl Down<'_> {
 /// The dropout of a linear.
 pub(in crate::lora) fn mask(cx: &Cx, p: &LoraLinear, route: &Route) -> Result<Option<Mask>> {
     let Some(m) = p.mask(route) else { return Ok(None) };
-    Ok(Some(Mask { stream: cx.stream(m.stream)?, seed: m.seed, module: m.module, p: m.p }))
+    Ok(Some(Mask { rng_offset: cx.rng_offset(m.rng_offset)?, seed: m.seed, module: m.module, p: m.p }))
 }
 
 /// The low-rank sides of linears that take the same x, before S is computed: adapters packed, their A one below another.

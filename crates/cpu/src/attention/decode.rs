@@ -32,9 +32,9 @@ fn part(queries: usize, h: &Heads) -> usize {
     queries * (h.width() + 2 * h.heads)
 }
 
-/// Writes `out` and `norms` of the span's queries; both slices cover all rows.
-pub(super) fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, span: &Span, h: &Heads) {
-    let (m, width, rows) = (span.q.len(), h.width(), norms.len() / h.heads.max(1));
+/// Writes `out` and `softmax_stats` of the span's queries; both slices cover all rows.
+pub(super) fn forward(out: &mut [f32], softmax_stats: &mut [Norm], x: Qkv<'_>, span: &Span, h: &Heads) {
+    let (m, width, rows) = (span.q.len(), h.width(), softmax_stats.len() / h.heads.max(1));
     let (tasks, size) = (span.k.len().div_ceil(KEYS), part(m, h));
     let mut parts = PARTS.take();
     parts.resize(tasks * size, 0.0);
@@ -52,7 +52,7 @@ pub(super) fn forward(out: &mut [f32], norms: &mut [Norm], x: Qkv<'_>, span: &Sp
         let to = &mut out[(span.q.start + i) * width..][..width];
         for head in 0..h.heads {
             let norm = join(&mut to[head * h.head_dim..][..h.head_dim], &parts, size, (m, i, head), h);
-            norms[head * rows + span.q.start + i] = norm;
+            softmax_stats[head * rows + span.q.start + i] = norm;
         }
     }
     PARTS.set(parts);
