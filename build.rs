@@ -1,5 +1,6 @@
 //! Compiles the kernels by `pheye-kernel-build`, as the build script of any crate with kernels does, and tells those scripts
 //! what they need to know: the folders of headers, and for which launchers kernels are compiled.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::env;
 

@@ -1,4 +1,5 @@
 //! AdamW and the norm of the gradients, over as many values as Pheye-x4 and Pheye-x2 train.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
 

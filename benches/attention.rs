@@ -1,4 +1,5 @@
 //! Attention: of text to image tokens, within a tile of the ViT, and causal within Phi.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
 

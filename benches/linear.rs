@@ -3,6 +3,7 @@
 //! On a GPU, with feature `cublaslt`, cuBLASLt runs the products of each row in the same process: y = x Wᵀ (NT), dx = dy W (NN),
 //! dW += dyᵀ x (TN), without the bias and the adapter. It is a yardstick more than a rival: what the row would cost if all else
 //! were free.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
 

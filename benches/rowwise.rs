@@ -1,4 +1,5 @@
 //! LayerNorm, alone and with what goes with it in a block, and GELU alone: bound by memory.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
 

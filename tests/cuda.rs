@@ -1,4 +1,5 @@
 //! The launcher on an NVIDIA GPU. Without a driver the errors are tested, and the other tests say that they were skipped.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 #![cfg(feature = "cuda")]
 
 use pheye_kernels::{Error, Gpu, Memory};

@@ -2,6 +2,7 @@
 //! any: every failure is the error it is documented to be, names what it is about, gives back what was taken, and never panics.
 //!
 //! A process loads one driver, so each case is a child process: this program again, running the test `child`.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,5 @@
 //! Hands the folder of `emulator.h` to the build scripts of crates that compile kernels for the emulator.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 fn main() {
     println!("cargo::rerun-if-changed=include");

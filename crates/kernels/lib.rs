@@ -3,7 +3,7 @@
 //! A [`Gpu`] is one of two launchers of the same kernels: feature `cuda` runs them on an NVIDIA GPU, feature `emulator` on a CPU
 //! emulator that checks every access. With neither, the type has no values. Memory is raw: [`Memory`] owns it, a [`Region`] names
 //! a part of it, and a [`Launch`] says which kernel reads and writes which regions. Work runs in the order it was given.
-#![deny(clippy::print_stdout, clippy::print_stderr)]
+#![allow(unsafe_code)]
 
 // The build script's text names this crate as any other crate would.
 extern crate self as pheye_kernels;

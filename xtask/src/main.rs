@@ -1,4 +1,5 @@
 //! Chores of this repository: `cargo xtask` lists them. One file each.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 #![forbid(unsafe_code)]
 
 mod bench;

@@ -3,6 +3,7 @@
 //!
 //! Needs `strace`. A few moments of each system call are tried; `PHEYE_FAULTS=N` tries N of each, spread over the run, and
 //! `PHEYE_FAULTS=all` every one.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 #![cfg(target_os = "linux")]
 
 mod common;

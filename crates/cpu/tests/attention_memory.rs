@@ -1,4 +1,5 @@
 //! Long attention takes no memory that grows with queries times keys.
+#![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -20,7 +20,6 @@
 //! # Ok::<(), pheye_hub::Error>(())
 //! ```
 #![forbid(unsafe_code)]
-#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod cache;
 mod digest;

@@ -7,6 +7,7 @@
 //!
 //! The first names a PNG, JPEG or WebP file (`/dev/stdin` will do), the second is the PNG to write. `--stored` keeps the
 //! picture as it is stored, whatever orientation the file tells. To look at the resized tiles there is the example `tiles`.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use pheye_image::{DecodeOptions, open};
 use std::error::Error;

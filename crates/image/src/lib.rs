@@ -14,7 +14,6 @@
 //! # Ok::<(), pheye_image::Error>(())
 //! ```
 #![forbid(unsafe_code)]
-#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod augment;
 mod container;

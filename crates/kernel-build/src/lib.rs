@@ -3,9 +3,7 @@
 //! A crate that depends on `pheye-kernels` keeps its `.cu` files in a folder and says so in `build.rs`:
 //!
 //! ```no_run
-//! fn main() {
-//!     pheye_kernel_build::compile("kernels");
-//! }
+//! pheye_kernel_build::compile("kernels"); // all that `main` does
 //! ```
 //!
 //! and in its library:
@@ -25,7 +23,7 @@
 //!
 //! The program `pheye-kernel-build` of this crate prints what nvcc makes of each kernel: registers, shared memory, spills,
 //! occupancy.
-
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 #![forbid(unsafe_code)]
 
 mod cuda;

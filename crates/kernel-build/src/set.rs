@@ -26,7 +26,7 @@ pub fn text(package: &Package, images: &Images, emulated: &[String], structs: &[
             format!("            ({kernel:?}, {symbol}, &{symbol}_spec),\n")
         })
         .collect();
-    let images: String = fatbins.iter().map(|fatbin| image(fatbin)).collect();
+    let images: String = fatbins.iter().map(image).collect();
     let foreign = match emulated.is_empty() {
         true => String::new(),
         false => format!("    unsafe extern \"C\" {{\n{externs}    }}\n"),

@@ -1,7 +1,6 @@
 //! Pheye assembled: the vision tower over a picture and its tiles, the connector, and the language model with
 //! cross-attention blocks between its own (arXiv 2501.02584).
 #![forbid(unsafe_code)]
-#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod backbone;
 mod config;

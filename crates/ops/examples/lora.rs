@@ -1,5 +1,6 @@
 //! Trains a low-rank adapter by hand, forward, backward and AdamW, until a frozen linear acts like another one that
 //! differs from it by a matrix of rank 2: `cargo run -p pheye-ops --example lora`
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use pheye_ops::adamw::{AdamW, Moments, step};
 use pheye_ops::linear::Linear;

@@ -18,6 +18,8 @@ pub struct Cx {
     tables: Arc<Mutex<Tables>>,
     /// Of work that is rehearsed or recorded, its tables by their order, since their contents change from one replay to the next.
     slots: Arc<Mutex<Option<Slots>>>,
+    /// Whether a backward may follow.
+    saves: bool,
 }
 
 /// Small arrays of integers on the GPU: row numbers, spans, token ids.
@@ -69,12 +71,23 @@ impl Cx {
     /// A context with an arena of its own.
     pub fn new(device: Device) -> Cx {
         let arena = Arena::of(&device);
-        Cx { device, arena, tables: Arc::default(), slots: Arc::default() }
+        Cx { device, arena, tables: Arc::default(), slots: Arc::default(), saves: true }
     }
 
     /// A context on the CPU.
     pub fn cpu() -> Cx {
         Cx::new(Device::Cpu)
+    }
+
+    /// The same context for work that no backward follows: activations that only a backward reads, such as the input of a fused
+    /// GELU, are not written.
+    pub fn inference(&self) -> Cx {
+        Cx { saves: false, ..self.clone() }
+    }
+
+    /// Whether a backward may follow.
+    pub(crate) fn saves(&self) -> bool {
+        self.saves
     }
 
     /// The element type of activations: f32 on the CPU, bf16 on a GPU.

@@ -3,7 +3,6 @@
 //! Gradients arrive as sums over tokens. The one division by the token count of the whole step happens here, just
 //! before the update, so that micro-batches of unequal length weigh right.
 #![forbid(unsafe_code)]
-#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod adamw;
 mod error;

@@ -1,5 +1,6 @@
 //! Teaches a small Phi one sentence byte by byte, then lets it go on from the first three, with a cache:
 //! `cargo run -p pheye-phi --example generate`
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use pheye_ops::adamw::{AdamW, Moments, step};
 use pheye_ops::{Cx, RandomInit, argmax};

@@ -5,6 +5,7 @@
 //! hand: [`Rule`] derives it from how far the plain version is from the truth.
 //!
 //! For tests only: everything here panics with a message that names the tensor.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 #![forbid(unsafe_code)]
 
 mod golden;

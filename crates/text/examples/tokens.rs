@@ -1,5 +1,6 @@
 //! Prints the ids and pieces of the prompt for an instruction:
 //! `cargo run -p pheye-text --example tokens -- path/to/tokenizer.json "What is this?"`
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use pheye_text::{PromptTemplate, Tokenizer};
 

@@ -17,7 +17,7 @@ pub struct Epilogue<'a> {
     pub gelu: Option<Gelu>,
     /// Of the shape of y.
     pub residual: Option<&'a Tensor>,
-    /// Whether backward will need u.
+    /// Whether backward will need u. [`Cx::inference`] overrules it.
     pub keep: bool,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Epilogue<'a> {
         let (y, saved) = match self.gelu {
             Some(kind) => {
                 let (y, saved) = gelu::forward(cx, &u, kind)?;
-                (y, self.keep.then_some(saved))
+                (y, (self.keep && cx.saves()).then_some(saved))
             }
             None => (u, None),
         };
@@ -79,7 +79,7 @@ impl<'a> Epilogue<'a> {
     /// The same as a product's epilogue, with memory for u when it is to be kept.
     pub(crate) fn epilogue(&self, cx: &Cx, y: &Tensor) -> Result<(GemmEpilogue, Option<gelu::Saved>)> {
         let u = match self.gelu {
-            Some(_) if self.keep => Some(cx.empty(y.shape())?),
+            Some(_) if self.keep && cx.saves() => Some(cx.empty(y.shape())?),
             _ => None,
         };
         let epilogue = GemmEpilogue {

@@ -284,7 +284,7 @@ pub(in crate::lora) fn down_of_norm(
     route: &Route,
 ) -> Result<Option<(LoraDown, Vec<DownProjected>)>> {
     let rows = x.shape().rows();
-    let padded = x.shape().cols() % 8 != 0;
+    let padded = !x.shape().cols().is_multiple_of(8);
     if padded || ps.iter().any(|p| p.mask(route).is_some() || p.base.k() != x.shape().cols()) {
         return Ok(None);
     }
