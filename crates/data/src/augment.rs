@@ -1,4 +1,4 @@
-//! Which changes to pictures are drawn while training.
+//! Which changes to images are drawn while training.
 
 use std::num::IntErrorKind;
 
@@ -7,7 +7,7 @@ use pheye_image::Augment;
 use crate::random::{Purpose, below, draw};
 use crate::{Error, Result};
 
-/// The changes that may happen to a picture, each time it is seen.
+/// The changes that may happen to an image, each time it is seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Augmentation {
     hflip: bool,
@@ -18,10 +18,10 @@ pub struct Augmentation {
 
 impl Augmentation {
     /// From their names: `hflip` and `vflip` (half of the time), `rot90` (any of the four turns), `shift:N` (up to N
-    /// pixels of the picture each way).
+    /// pixels of the image each way).
     ///
     /// # Errors
-    /// [`Error::Augmentation`] for any other name, [`Error::Shift`] for more pixels than any picture has.
+    /// [`Error::Augmentation`] for any other name, [`Error::Shift`] for more pixels than any image has.
     pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<Augmentation> {
         let mut out = Augmentation::default();
         for name in names.iter().map(S::as_ref) {

@@ -47,7 +47,7 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
-    /// A picture or text of a manifest that cannot be used.
+    /// An image or text of a manifest that cannot be used.
     #[error("{}, line {line}", quoted(name))]
     Item {
         /// The manifest.
@@ -84,16 +84,16 @@ pub enum Error {
     /// An augmentation that does not exist.
     #[error("unknown augmentation `{}`; known are hflip, vflip, rot90 and shift:N (pixels)", quoted(_0))]
     Augmentation(String),
-    /// A shift by more pixels than any picture has.
+    /// A shift by more pixels than any image has.
     #[error("augmentation `{}` is out of range: N of shift:N is at most {} pixels", quoted(_0), u16::MAX)]
     Shift(String),
-    /// A batch of no pictures, or no question of each.
+    /// A batch of no images, or no question of each.
     #[error("{option} is 0, at least 1 is needed")]
     Zero {
         /// The option.
         option: &'static str,
     },
-    /// A picture that cannot be decoded.
+    /// An image that cannot be decoded.
     #[error(transparent)]
     Image(#[from] pheye_image::Error),
     /// A text that cannot be encoded.

@@ -1,4 +1,4 @@
-//! From pictures and sentences on disk to batches, in an order that is a function of a seed and a counter.
+//! From images and sentences on disk to batches, in an order that is a function of a seed and a counter.
 //!
 //! A [`Manifest`] lists what there is, a [`Mixture`] of manifests puts it in order, a [`Loader`] turns any stretch of
 //! that order into a [`Batch`], and [`Prefetch`] does so ahead of time. Nothing here has a state that a resumed run

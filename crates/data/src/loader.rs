@@ -33,7 +33,7 @@ pub struct Encoded {
 pub type Encode =
     dyn Fn(Example<'_>) -> Result<Encoded, Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
 
-/// What to do about a picture or text that cannot be used.
+/// What to do about an image or text that cannot be used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBroken {
@@ -47,25 +47,25 @@ pub enum OnBroken {
 /// How batches are built.
 #[derive(Debug, Clone)]
 pub struct LoaderOptions {
-    /// Samples (pictures or texts) of a batch.
+    /// Samples (images or texts) of a batch.
     pub batch: usize,
     /// What is learnt.
     pub content: Content,
-    /// Questions taken of a picture each time it is seen, all when absent. Over the passes every question gets its turn.
+    /// Questions taken of an image each time it is seen, all when absent. Over the passes every question gets its turn.
     pub questions: Option<usize>,
-    /// Random changes to pictures.
+    /// Random changes to images.
     pub augmentation: Augmentation,
     /// The most tokens of a sequence.
     pub max_tokens: usize,
-    /// Bytes of decoded pictures kept in memory.
+    /// Bytes of decoded images kept in memory.
     pub cache_bytes: usize,
-    /// How pictures are decoded.
+    /// How images are decoded.
     pub decode: DecodeOptions,
     /// What to do about broken ones.
     pub on_broken: OnBroken,
 }
 
-/// A picture of a batch.
+/// An image of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
     /// Its file.
@@ -77,7 +77,7 @@ pub struct Picture {
 /// A text of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
-    /// The picture it is about, an index into [`Batch::pictures`]; without pictures, the number of the sample.
+    /// The image it is about, an index into [`Batch::pictures`]; without images, the number of the sample.
     pub picture: usize,
     /// The tokens.
     pub ids: Vec<u32>,
@@ -90,9 +90,9 @@ pub struct Sequence {
 pub struct Batch {
     /// Position of its first sample in the order of the mixture.
     pub position: u64,
-    /// Its pictures; none with [`Content::Text`].
+    /// Its images; none with [`Content::Text`].
     pub pictures: Vec<Picture>,
-    /// Its texts, those of one picture side by side.
+    /// Its texts, those of one image side by side.
     pub sequences: Vec<Sequence>,
     /// Why samples were left out, one line each.
     pub skipped: Vec<String>,
@@ -196,7 +196,7 @@ impl Loader {
             }
         }
         let picture = match &self.mixture.item(draw).image {
-            // Where no text is left, nothing would be learnt from the picture.
+            // Where no text is left, nothing would be learnt from the image.
             Some(image) if self.options.content != Content::Text && !texts.is_empty() => {
                 let augment = self.options.augmentation.draw(self.mixture.seed(), draw.id, draw.pass);
                 let picture = self.picture(draw, image).map_err(fault)?;
@@ -219,7 +219,7 @@ impl Loader {
         }
     }
 
-    /// The questions of this turn. All passes together go round an order of their own for each picture.
+    /// The questions of this turn. All passes together go round an order of their own for each image.
     fn questions(&self, draw: &Draw) -> Vec<usize> {
         let n = self.mixture.item(draw).qa.len();
         match self.options.questions {

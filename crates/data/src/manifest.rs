@@ -1,4 +1,4 @@
-//! What a data set holds: JSON lines, one picture or one text each.
+//! What a data set holds: JSON lines, one image or one text each.
 //!
 //! ```json
 //! {"image": "cats/1.jpg", "instruction": "How many cats?", "output": "two"}
@@ -18,11 +18,11 @@ use crate::{Error, Result, Store};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Content {
-    /// Pictures, and questions about them with their answers.
+    /// Images, and questions about them with their answers.
     Questions,
-    /// Pictures and their captions.
+    /// Images and their captions.
     Captions,
-    /// No pictures: texts, captions, and questions with their answers.
+    /// No images: texts, captions, and questions with their answers.
     Text,
 }
 
@@ -39,11 +39,11 @@ impl Content {
 /// One line of a manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Item {
-    /// Name of the picture in the store.
+    /// Name of the image in the store.
     pub image: Option<String>,
     /// Questions (instructions) with their answers (outputs).
     pub qa: Vec<(String, String)>,
-    /// What the picture shows.
+    /// What the image shows.
     pub caption: Option<String>,
     /// Text of its own.
     pub text: Option<String>,
@@ -142,7 +142,7 @@ fn without_lone_surrogates(json: &[u8]) -> Option<Vec<u8>> {
 pub struct Manifest {
     /// The file or folder it was opened as.
     pub path: PathBuf,
-    /// Where its pictures are.
+    /// Where its images are.
     pub store: Store,
     /// Its lines.
     pub items: Vec<Item>,
@@ -175,7 +175,7 @@ impl Manifest {
         Ok(Manifest { path: path.into(), store, items, print, file })
     }
 
-    /// Item `i` as errors call it: its picture, or its line.
+    /// Item `i` as errors call it: its image, or its line.
     pub fn name(&self, i: usize) -> String {
         match &self.items[i].image {
             Some(image) => self.store.name(image),
@@ -183,7 +183,7 @@ impl Manifest {
         }
     }
 
-    /// An item with its line and its picture.
+    /// An item with its line and its image.
     pub(crate) fn place(&self, item: &Item) -> String {
         let image =
             item.image.as_ref().map_or_else(String::new, |image| format!(": {}", self.store.name(image)));

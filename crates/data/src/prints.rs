@@ -1,9 +1,9 @@
-//! Whether pictures are the ones that a run began with.
+//! Whether images are the ones that a run began with.
 //!
-//! Reading every picture would take as long as an epoch, so a picture is known by less: in an archive by its size and by
+//! Reading every image would take as long as an epoch, so an image is known by less: in an archive by its size and by
 //! the checksum that the directory has; in a folder by its size and by its first and last 4 KiB, and by its size alone
-//! when there are more than 50,000. So pictures in a folder that were replaced by others of the same size are noticed
-//! in small sets when they differ near either end, as compressed pictures do, and not in large ones.
+//! when there are more than 50,000. So images in a folder that were replaced by others of the same size are noticed
+//! in small sets when they differ near either end, as compressed images do, and not in large ones.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -12,17 +12,17 @@ use rayon::prelude::*;
 
 use crate::{Item, Manifest, Mixture, Result, Store};
 
-/// Up to this many pictures are looked into.
+/// Up to this many images are looked into.
 const LOOK_INTO: usize = 50_000;
 /// Bytes looked at on both ends.
 const END: u64 = 4096;
 
 impl Mixture {
-    /// A fingerprint of each item's picture, in the order of the items' numbers: 0 for one that is not there, and for an
+    /// A fingerprint of each item's image, in the order of the items' numbers: 0 for one that is not there, and for an
     /// item without one.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] when the system cannot read a picture for a reason that is not the picture's, such as too many
+    /// [`crate::Error::Io`] when the system cannot read an image for a reason that is not the image's, such as too many
     /// open files.
     pub fn prints(&self) -> Result<Vec<u32>> {
         let items: Vec<(&Manifest, &Item)> = self.items().collect();

@@ -11,7 +11,7 @@ use zip::result::ZipError;
 use crate::archive::{self, Archive};
 use crate::{Error, Result};
 
-/// Bytes of a picture's file.
+/// Bytes of an image's file.
 const PICTURE_LIMIT: u64 = DecodeOptions::MAX_BYTES;
 /// Bytes of a manifest.
 const MANIFEST_LIMIT: u64 = 4 << 30;
@@ -58,7 +58,7 @@ impl Store {
         }
     }
 
-    /// The bytes of the picture `name`: a regular file of at most 512 MiB.
+    /// The bytes of the image `name`: a regular file of at most 512 MiB.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Zip`], naming the file.

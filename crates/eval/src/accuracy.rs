@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// How a question set is gone through.
 #[derive(Debug, Clone, Copy)]
 pub struct AccuracyOptions {
-    /// Pictures of one forward pass, each with all of its questions.
+    /// Images of one forward pass, each with all of its questions.
     pub pictures: usize,
     /// At most so many questions; all when absent.
     pub questions: Option<usize>,
@@ -35,7 +35,7 @@ pub struct Accuracy {
 /// One question and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Judged {
-    /// The picture, as a name in the manifest's store.
+    /// The image, as a name in the manifest's store.
     pub picture: String,
     /// The question.
     pub question: String,
@@ -52,22 +52,22 @@ impl Judged {
     }
 }
 
-/// Questions that are asked together, each about one of a few pictures.
+/// Questions that are asked together, each about one of a few images.
 #[derive(Debug)]
 pub struct Asked<'a> {
-    /// The pictures.
+    /// The images.
     pub pictures: Vec<Rgb8>,
     /// The questions.
     pub questions: Vec<&'a str>,
-    /// The picture that each question is about, ascending.
+    /// The image that each question is about, ascending.
     pub about: Vec<usize>,
 }
 
-/// Asks every question of `manifest` about its picture: `answer` gives the answers to those asked together, and
+/// Asks every question of `manifest` about its image: `answer` gives the answers to those asked together, and
 /// `on(done, total)` is told how far it is.
 ///
 /// # Errors
-/// A manifest without questions, a picture that cannot be read, and whatever `answer` says.
+/// A manifest without questions, an image that cannot be read, and whatever `answer` says.
 pub fn accuracy<E: From<Error>>(
     manifest: &Manifest,
     options: AccuracyOptions,

@@ -49,7 +49,7 @@ pub(crate) struct Case {
     ids: Vec<Vec<i64>>,
     mask: Vec<Vec<i64>>,
     labels: Vec<Vec<i64>>,
-    /// A prompt about the first picture and its greedy answer, and how many of these ids are the prompt's.
+    /// A prompt about the first image and its greedy answer, and how many of these ids are the prompt's.
     greedy: Vec<u32>,
     prompt: usize,
     /// Ids of `greedy` that may come out otherwise, ascending: after each, the answer goes on as in golden data.
@@ -91,7 +91,7 @@ impl Case {
         Ok(Case { global, local, ids, mask, labels, greedy, prompt: prompt.len(), open: Vec::new() })
     }
 
-    /// The number of pictures.
+    /// The number of images.
     pub(crate) fn pictures(&self) -> usize {
         self.ids.len()
     }
@@ -129,7 +129,7 @@ impl Case {
         Ok(Batch { pixels, pictures: pictures.len(), ids, targets, lengths, picture })
     }
 
-    /// Keys and values of all pictures, for every cross-attention block.
+    /// Keys and values of all images, for every cross-attention block.
     pub(crate) fn kvs(&self, cx: &Cx, model: &Pheye) -> Result<Vec<Option<Tensor>>> {
         let batch = self.batch(0..self.pictures())?;
         Ok(model.cross_kv(cx, &model.encode(cx, &batch.pixels, batch.pictures)?)?)
@@ -199,7 +199,7 @@ impl Case {
         Ok(ids.into_iter().map(f64::from).collect())
     }
 
-    /// Mean losses of five AdamW steps, each of one micro-batch a picture.
+    /// Mean losses of five AdamW steps, each of one micro-batch an image.
     fn train(&self, cx: &Cx, model: &mut Pheye, mut optimizer: Optimizer) -> Result<Vec<f64>> {
         let batches = (0..self.ids.len()).map(|i| self.batch(i..i + 1)).collect::<Result<Vec<_>>>()?;
         let schedule = Schedule::cosine(1e-3);

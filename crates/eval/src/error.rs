@@ -56,7 +56,7 @@ pub enum Error {
     /// The questions could not be read.
     #[error(transparent)]
     Data(#[from] pheye_data::Error),
-    /// A picture could not be read.
+    /// An image could not be read.
     #[error(transparent)]
     Image(#[from] pheye_image::Error),
     /// An optimizer step failed.

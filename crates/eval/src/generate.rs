@@ -2,7 +2,7 @@
 //! ids of searches, which must be equal, and the probabilities that sampling draws from.
 //!
 //! Its cases are chosen so that rounding does not decide them; `tests/golden/generate.py` says how. A plain form of the file is read
-//! too: one prompt about the first picture, and ids by the name of their search ([`Plain`]).
+//! too: one prompt about the first image, and ids by the name of their search ([`Plain`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -133,7 +133,7 @@ impl Expected {
     }
 
     /// Every search, whose error is the number of answers that differ, and every distribution. `kvs` are the keys and values
-    /// of the golden pictures.
+    /// of the golden images.
     pub(crate) fn compare(
         &self,
         cx: &Cx,

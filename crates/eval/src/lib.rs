@@ -10,7 +10,7 @@ mod verify;
 
 pub use accuracy::{Accuracy, AccuracyOptions, Asked, Judged, accuracy};
 pub use error::{Error, Result};
-/// The crate whose operations and contexts the signatures here name.
+/// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
 pub use verify::{Report, Stage, verify};
 

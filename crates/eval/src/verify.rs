@@ -183,7 +183,7 @@ fn move_weights(model: &mut Pheye) -> Result<()> {
     Ok(())
 }
 
-/// Pixels of the pictures beside the golden data. Preprocessing is exact up to the rounding of one division.
+/// Pixels of the images beside the golden data. Preprocessing is exact up to the rounding of one division.
 fn pixels(folder: &Path, model: &Pheye, golden: &Golden, pictures: usize) -> Result<Vec<Stage>> {
     let c = model.config();
     let preprocess = pheye_image::Preprocess::new(c.vision.image_size, c.connector.level);

@@ -1,4 +1,4 @@
-//! Writes a picture as the model's preparation gets it: RGB of 8 bits, turned upright, before any resizing.
+//! Writes an image as the model's preparation gets it: RGB of 8 bits, turned upright, before any resizing.
 //!
 //! ```text
 //! cargo run -p pheye-image --example decode -- dog.jpg dog.png
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The first names a PNG, JPEG or WebP file (`/dev/stdin` will do), the second is the PNG to write. `--stored` keeps the
-//! picture as it is stored, whatever orientation the file tells. To look at the resized tiles there is the example `tiles`.
+//! image as it is stored, whatever orientation the file tells. To look at the resized tiles there is the example `tiles`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use pheye_image::{DecodeOptions, open};

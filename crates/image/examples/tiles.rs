@@ -1,4 +1,4 @@
-//! Shows what the model sees: writes the global view and the local tiles of a picture as PNG files.
+//! Shows what the model sees: writes the global view and the local tiles of an image as PNG files.
 //!
 //! ```text
 //! cargo run -p pheye-image --example tiles -- dog.jpg out 3

@@ -21,7 +21,7 @@ pub struct Augment {
 }
 
 impl Augment {
-    /// The augmented picture; sides swap when `turns` is odd.
+    /// The augmented image; sides swap when `turns` is odd.
     pub fn apply(&self, picture: &Rgb8) -> Rgb8 {
         let mut out = picture.clone();
         if self.flip_horizontal {
@@ -83,7 +83,7 @@ pub(crate) fn orient(picture: Rgb8, orientation: Orientation) -> Rgb8 {
     }
 }
 
-/// A `width`×`height` picture whose pixel (x, y) is the source's pixel `from(x, y)`.
+/// A `width`×`height` image whose pixel (x, y) is the source's pixel `from(x, y)`.
 fn remap(picture: &Rgb8, width: usize, height: usize, from: impl Fn(usize, usize) -> (usize, usize)) -> Rgb8 {
     let source = picture.pixels.as_chunks::<3>().0;
     let mut pixels = Vec::with_capacity(3 * width * height);

@@ -2,7 +2,7 @@
 //!
 //! What the decoders do not tell: the claimed size of a file too broken or too large to open, whether a JPEG or WebP goes
 //! on to its end (a JPEG decoder fills a missing rest with grey), how a JPEG is coded, and every place that may tell the
-//! picture's orientation.
+//! image's orientation.
 
 use crate::jpeg_header::Header;
 use crate::orientation::{Sources, Text};

@@ -1,4 +1,4 @@
-//! Any picture that a decoder hands over whole to RGB by the rules of Pillow's `convert("RGB")`.
+//! Any image that a decoder hands over whole to RGB by the rules of Pillow's `convert("RGB")`.
 
 use crate::Rgb8;
 use image::DynamicImage;

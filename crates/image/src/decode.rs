@@ -12,21 +12,21 @@ use std::path::Path;
 /// How to decode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// Pictures whose header claims more pixels are refused before anything is allocated for them. The default is
+    /// Images whose header claims more pixels are refused before anything is allocated for them. The default is
     /// 178,956,970, where Pillow raises `DecompressionBombError`.
     pub max_pixels: u64,
-    /// Pictures with a longer side are refused likewise: a few bytes can claim one that is one pixel wide and takes
+    /// Images with a longer side are refused likewise: a few bytes can claim one that is one pixel wide and takes
     /// minutes to resize. The default is 100,000 pixels, above what JPEG and WebP can have.
     pub max_side: u32,
     /// [`open`] and [`open_regular`] refuse larger files, before they are read where the system knows their size. The
     /// default is 512 MiB.
     pub max_bytes: u64,
-    /// Turn the picture as its EXIF or XMP orientation says (default), or keep it as stored, as the PyTorch release does.
+    /// Turn the image as its EXIF or XMP orientation says (default), or keep it as stored, as the PyTorch release does.
     pub apply_orientation: bool,
 }
 
 impl DecodeOptions {
-    /// Default of `max_bytes`: more than any picture has that has few enough pixels to be decoded.
+    /// Default of `max_bytes`: more than any image has that has few enough pixels to be decoded.
     pub const MAX_BYTES: u64 = 512 << 20;
 }
 
@@ -123,7 +123,7 @@ fn sniff(bytes: &[u8], name: &str) -> Result<(ImageFormat, &'static str), Error>
     Err(Error::Unsupported { name: name.into(), found })
 }
 
-/// `size` is what the header was read to claim; a decoder that sees a larger picture is stopped by its limits.
+/// `size` is what the header was read to claim; a decoder that sees a larger image is stopped by its limits.
 fn webp(bytes: &[u8], (width, height): (u32, u32)) -> ImageResult<DynamicImage> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(width);

@@ -42,7 +42,7 @@ pub enum Error {
         /// The limit in pixels.
         limit: u64,
     },
-    /// The file ends before its picture does.
+    /// The file ends before its image does.
     #[error("{name}: truncated {format} file: it ends after {bytes} bytes, before the picture does")]
     Truncated {
         /// The file.
@@ -93,7 +93,7 @@ pub enum Error {
         /// What the decoder said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A picture whose sides and bytes do not fit together.
+    /// An image whose sides and bytes do not fit together.
     #[error("a {width}x{height} RGB picture cannot have {bytes} bytes")]
     Shape {
         /// Width in pixels.

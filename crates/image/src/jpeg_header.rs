@@ -27,7 +27,7 @@ pub(crate) struct Header<'a> {
     pub late_table: bool,
 }
 
-/// A component of the frame: its name in the file, and its samples across and down in one unit of the picture.
+/// A component of the frame: its name in the file, and its samples across and down in one unit of the image.
 #[derive(Clone, Copy)]
 pub(crate) struct Component {
     id: u8,
@@ -70,7 +70,7 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// The components of a picture of `size`, or what about the file is read by neither decoder as libjpeg reads it.
+    /// The components of an image of `size`, or what about the file is read by neither decoder as libjpeg reads it.
     pub(crate) fn frame(&self, size: (u32, u32)) -> Result<Vec<Component>, String> {
         let Some((process, &[bits, _, _, _, _, count, ref rest @ ..])) = self.sof else {
             return Err("an incomplete frame header".into());

@@ -1,6 +1,6 @@
-//! Pictures to pixels, exactly as Pillow makes them.
+//! Images to pixels, exactly as Pillow makes them.
 //!
-//! Pheye was trained on pixels that Pillow decoded, converted and resized; a picture prepared otherwise is a slightly
+//! Pheye was trained on pixels that Pillow decoded, converted and resized; an image prepared otherwise is a slightly
 //! different question to the model. So PNG and lossless WebP decode to the very bytes of `Image.convert("RGB")`, the
 //! bicubic resize is bit-exact, and the normalised tiles equal PyTorch's to the bit. JPEG decoders are allowed to
 //! differ by the standard, and this one does, by at most about five levels.
@@ -33,7 +33,7 @@ pub use error::Error;
 pub use resize::{PassOrder, resize_bicubic, resize_bicubic_in};
 pub use tiles::{CLIP_MEAN, CLIP_STD, Preprocess, Tiles};
 
-/// An 8-bit RGB picture.
+/// An 8-bit RGB image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb8 {
     /// Width in pixels.
@@ -45,7 +45,7 @@ pub struct Rgb8 {
 }
 
 impl Rgb8 {
-    /// A picture from its row-major RGB bytes.
+    /// An image from its row-major RGB bytes.
     ///
     /// # Errors
     /// [`Error::Shape`] if a side is 0 or `pixels` does not hold `3 * width * height` bytes.
@@ -57,7 +57,7 @@ impl Rgb8 {
         Ok(Self { width, height, pixels })
     }
 
-    /// The `width`×`height` part whose top left corner is (`x`, `y`); it must lie inside the picture.
+    /// The `width`×`height` part whose top left corner is (`x`, `y`); it must lie inside the image.
     pub(crate) fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Self {
         let row = |r: usize| &self.pixels[3 * ((y + r) * self.width + x)..][..3 * width];
         Self { width, height, pixels: (0..height).flat_map(|r| row(r).iter().copied()).collect() }

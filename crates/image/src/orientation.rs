@@ -1,4 +1,4 @@
-//! Which way up a picture is, found where Pillow's `ImageOps.exif_transpose` finds it.
+//! Which way up an image is, found where Pillow's `ImageOps.exif_transpose` finds it.
 //!
 //! An EXIF block decides, else an EXIF block that ImageMagick wrote as hexadecimal text into a PNG, and only where neither
 //! has the tag, XMP. A tag with a value that means nothing still keeps XMP from being asked.
@@ -8,7 +8,7 @@ use image::metadata::Orientation;
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read};
 
-/// What is unpacked of one text, in bytes: Pillow's `MAX_TEXT_CHUNK`, above which it refuses the picture.
+/// What is unpacked of one text, in bytes: Pillow's `MAX_TEXT_CHUNK`, above which it refuses the image.
 const TEXT_LIMIT: u64 = 1 << 20;
 const ORIENTATION: u16 = 0x0112;
 

@@ -3,7 +3,7 @@
 //! Alpha is dropped, not composited; 16-bit colour keeps its high byte; 16-bit grey alone is clipped at 255, since
 //! Pillow opens it as mode "I;16". The decoder expands palettes and low depths to 8 bits.
 //!
-//! As in Pillow, a picture is read if all its pixels are there; what follows them may be missing, but not damaged.
+//! As in Pillow, an image is read if all its pixels are there; what follows them may be missing, but not damaged.
 
 use crate::Rgb8;
 use png::{BitDepth, ColorType, Decoder, DecodingError, InterlaceInfo, Limits, Transformations};
@@ -59,7 +59,7 @@ pub(crate) fn read(bytes: &[u8], size: (u32, u32)) -> Result<Rgb8, DecodingError
     Ok(Rgb8 { width, height, pixels })
 }
 
-/// Rows of all seven passes of an Adam7-interlaced picture (PNG, section 8.2).
+/// Rows of all seven passes of an Adam7-interlaced image (PNG, section 8.2).
 fn interlaced_rows((width, height): (u32, u32)) -> u64 {
     // First column, first row and distance of rows of each pass.
     let passes = [(0, 0, 8), (4, 0, 8), (0, 4, 8), (2, 0, 4), (0, 2, 4), (1, 0, 2), (0, 1, 2)];

@@ -27,9 +27,9 @@ pub enum PassOrder {
     Pillow13,
 }
 
-/// The picture at `width`×`height` pixels, rows first; the aspect ratio is whatever these say.
+/// The image at `width`×`height` pixels, rows first; the aspect ratio is whatever these say.
 ///
-/// A side of 0 gives an empty picture. The result does not depend on the number of threads. Besides picture and result it
+/// A side of 0 gives an empty image. The result does not depend on the number of threads. Besides image and result it
 /// takes a few megabytes, and sixteen bytes for each pixel of a long side.
 pub fn resize_bicubic(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
     resize_bicubic_in(picture, width, height, PassOrder::RowsFirst)
@@ -46,7 +46,7 @@ pub fn resize_bicubic_in(picture: &Rgb8, width: usize, height: usize, order: Pas
         (true, true) => picture.clone(),
         (false, true) => rows(picture, width),
         (true, false) => columns(picture, height),
-        // Fewer rows than the picture has, so the picture in between is the smaller one.
+        // Fewer rows than the image has, so the image in between is the smaller one.
         _ if order == PassOrder::Pillow13 && mostly_height => rows(&columns(picture, height), width),
         _ => both(picture, width, height),
     }
@@ -122,8 +122,8 @@ fn columns(picture: &Rgb8, height: usize) -> Rgb8 {
     columns.finish()
 }
 
-/// Rows, then columns, a band of input rows at a time: at no moment is there a picture of the new width and the old
-/// height, which can be thousands of times larger than both the picture and the result.
+/// Rows, then columns, a band of input rows at a time: at no moment is there an image of the new width and the old
+/// height, which can be thousands of times larger than both the image and the result.
 fn both(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
     let taps = Taps::new(picture.width, width);
     let mut columns = Columns::new(width, picture.height, height);

@@ -1,4 +1,4 @@
-//! One picture to the ViT's input: a global view, and at higher resolution L×L local tiles.
+//! One image to the ViT's input: a global view, and at higher resolution L×L local tiles.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// CLIP's per-channel standard deviation, of values in 0..1.
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// How pictures become pixels for one model.
+/// How images become pixels for one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocess {
     /// The ViT's image size s, the side of every tile.
     pub size: usize,
-    /// Resolution level L: 1 has the global view only, L > 1 adds L² tiles of the picture at L·s.
+    /// Resolution level L: 1 has the global view only, L > 1 adds L² tiles of the image at L·s.
     pub level: usize,
     /// Per-channel mean, of values in 0..1.
     pub mean: [f32; 3],
@@ -26,14 +26,14 @@ pub struct Preprocess {
     pub order: PassOrder,
 }
 
-/// The normalised pixels of one picture.
+/// The normalised pixels of one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tiles {
     /// Side of every tile, s.
     pub size: usize,
     /// Number of local tiles: L², or 0 at level 1.
     pub count: usize,
-    /// The whole picture, `[3, s, s]`.
+    /// The whole image, `[3, s, s]`.
     pub global: Vec<f32>,
     /// `[count, 3, s, s]`, column by column, top to bottom within a column.
     pub local: Vec<f32>,
@@ -59,7 +59,7 @@ impl Preprocess {
         views
     }
 
-    /// The picture as the model reads it: (value/255 - mean)/std in f32, equal to PyTorch's to the bit.
+    /// The image as the model reads it: (value/255 - mean)/std in f32, equal to PyTorch's to the bit.
     pub fn pixels(&self, picture: &Rgb8) -> Tiles {
         let views = self.views(picture);
         let area = 3 * self.size * self.size;
@@ -71,7 +71,7 @@ impl Preprocess {
         Tiles { size: self.size, count: views.len() - 1, global: all, local }
     }
 
-    /// [`Preprocess::pixels`] of several files, side by side on rayon's threads. A decoded picture lives only until its
+    /// [`Preprocess::pixels`] of several files, side by side on rayon's threads. A decoded image lives only until its
     /// tiles are made, so each thread holds one.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Preprocess {
         tiles.into_iter().collect()
     }
 
-    /// [`Preprocess::pixels`] of the augmented picture, for training.
+    /// [`Preprocess::pixels`] of the augmented image, for training.
     pub fn augmented(&self, picture: &Rgb8, augment: &Augment) -> Tiles {
         self.pixels(&augment.apply(picture))
     }

@@ -34,7 +34,7 @@ pub struct Config {
     pub text: pheye_phi::Config,
     /// How they are joined.
     pub connector: pheye_xattn::Config,
-    /// LoRA set of the global picture; used when `connector.first_level` is true.
+    /// LoRA set of the global image; used when `connector.first_level` is true.
     pub lora_global: LoraSpec,
     /// LoRA set of the tiles; used from level 2 on.
     pub lora_local: LoraSpec,
@@ -43,7 +43,7 @@ pub struct Config {
 }
 
 /// Names of the presets: nano, and the released sizes, with cross-attention before every second or fourth decoder
-/// layer and pictures of 224, 448 or 672 pixels.
+/// layer and images of 224, 448 or 672 pixels.
 pub const PRESETS: [&str; 7] = ["nano", "x2-224", "x2-448", "x2-672", "x4-224", "x4-448", "x4-672"];
 
 impl Config {
@@ -60,7 +60,7 @@ impl Config {
         Some(Config { vision: pheye_vit::Config::h14(), connector, ..Config::default() })
     }
 
-    /// A model of half a million parameters with every part of the large ones: pictures of 64×64 pixels as one global
+    /// A model of half a million parameters with every part of the large ones: images of 64×64 pixels as one global
     /// and four local tiles, both LoRA sets, a cross-attention block before every decoder layer.
     fn nano() -> Config {
         let vision = pheye_vit::Config {
@@ -90,12 +90,12 @@ impl Config {
         Config { vision, text, connector, prompt, ..Config::default() }
     }
 
-    /// Image tokens of one picture: those of the global tile and of every local one.
+    /// Image tokens of one image: those of the global tile and of every local one.
     pub fn media_tokens(&self) -> usize {
         self.vision.tokens() * (1 + self.connector.local_tiles())
     }
 
-    /// The LoRA sets: of the global picture, of the tiles.
+    /// The LoRA sets: of the global image, of the tiles.
     pub fn adapters(&self) -> [Option<AdapterSpec>; 2] {
         let spec =
             |name: &str, s: LoraSpec| AdapterSpec { name: name.to_owned(), rank: s.rank, alpha: s.alpha };
@@ -138,7 +138,7 @@ impl Config {
     /// Parameters by part, without making the model.
     ///
     /// # Errors
-    /// A configuration that no model can have.
+    /// An invalid value in the configuration of a model.
     pub fn counts(&self) -> Result<Counts> {
         struct Counter(Counts);
         impl Source for Counter {

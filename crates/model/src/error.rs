@@ -51,7 +51,7 @@ pub enum Error {
     /// The connector configuration is impossible.
     #[error(transparent)]
     Connector(#[from] pheye_xattn::Error),
-    /// No decoder layer has cross-attention before it, so that the model would not see its picture.
+    /// No decoder layer has cross-attention before it, so that the model would not see its image.
     #[error(
         "connector config: cross_interval is {cross_interval} and from_layer is {from_layer}, which leaves no \
          cross-attention block before any of the {layers} decoder layers"
@@ -75,11 +75,11 @@ pub enum Error {
     /// A LoRA set is impossible.
     #[error("{option} is {value}, but {rule}")]
     Lora {
-        /// The option at fault.
+        /// Name of the invalid option.
         option: &'static str,
         /// Its value.
         value: String,
-        /// What it must satisfy.
+        /// The condition that the value must satisfy.
         rule: &'static str,
     },
     /// A LoRA set that the model does not have.
@@ -104,10 +104,10 @@ pub enum Error {
         /// The number that fits.
         expected: usize,
     },
-    /// A sequence names its picture wrongly.
+    /// A sequence names its image wrongly.
     #[error("sequences are about pictures {found:?}, but the numbers must ascend and stay below {pictures}")]
     Pictures {
-        /// The pictures as named.
+        /// The images as named.
         found: Vec<usize>,
         /// How many there are.
         pictures: usize,
@@ -128,7 +128,7 @@ pub enum Error {
         option: &'static str,
         /// Its value.
         value: String,
-        /// What it must satisfy.
+        /// The condition that the value must satisfy.
         rule: &'static str,
     },
     /// More answers at a time than there is memory for.

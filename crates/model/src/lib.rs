@@ -1,4 +1,4 @@
-//! Pheye assembled: the vision tower over a picture and its tiles, the connector, and the language model with
+//! Pheye assembled: the vision tower over an image and its tiles, the connector, and the language model with
 //! cross-attention blocks between its own (arXiv 2501.02584).
 #![forbid(unsafe_code)]
 
@@ -26,9 +26,9 @@ pub use lora::LoraSet;
 pub use loss::{Batch, Loss, QueuedLoss, stack};
 pub use memory::{Memory, StepShape};
 pub use pheye::{Options, Pheye, Recompute};
-/// The crate whose operations and contexts the signatures here name.
+/// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
-/// The crate whose types the signatures here name.
+/// Re-exported because public signatures here use its types.
 pub use pheye_tensor as tensor;
 
 /// The examples of the README, compiled and run as tests.

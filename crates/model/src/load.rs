@@ -138,7 +138,7 @@ impl Pheye {
     /// A model with all parameters drawn at random from `seed`.
     ///
     /// # Errors
-    /// A configuration that no model can have.
+    /// An invalid value in the configuration of a model.
     pub fn random(config: &Config, seed: u64) -> Result<Pheye> {
         Pheye::build(config, &mut Scope::new(&mut RandomInit::new(seed), ""))
     }

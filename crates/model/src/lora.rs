@@ -7,7 +7,7 @@ use crate::{Config, Error, LoraSpec, Result};
 /// One of the LoRA sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoraSet {
-    /// That of the global picture.
+    /// That of the global image.
     Global,
     /// That of the tiles.
     Local,

@@ -11,13 +11,13 @@ use pheye_tensor::{Grads, Tensor};
 use crate::error::count;
 use crate::{Error, Pheye, Result};
 
-/// Pictures, and packed sequences of tokens about them. Several sequences can be about one picture, which is then
-/// encoded once; sequences come in the order of their pictures.
+/// Images, and packed sequences of tokens about them. Several sequences can be about one image, which is then
+/// encoded once; sequences come in the order of their images.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Pixels [pictures·(1 + L²), 3, s, s], f32: the global tiles of all pictures first, then the local tiles.
+    /// Pixels [images·(1 + L²), 3, s, s], f32: the global tiles of all images first, then the local tiles.
     pub pixels: Tensor,
-    /// Number of pictures.
+    /// Number of images.
     pub pictures: usize,
     /// Tokens of all sequences, one after another.
     pub ids: Vec<u32>,
@@ -25,12 +25,12 @@ pub struct Batch {
     pub targets: Vec<i64>,
     /// Length of each sequence.
     pub lengths: Vec<usize>,
-    /// The picture that each sequence is about, ascending.
+    /// The image that each sequence is about, ascending.
     pub picture: Vec<usize>,
 }
 
-/// Pixels of several pictures as a batch holds them, [pictures·(1 + L²), 3, s, s] with all global tiles first; each
-/// picture is its global tile [3, s, s] and its local tiles [L², 3, s, s].
+/// Pixels of several images as a batch holds them, [images·(1 + L²), 3, s, s] with all global tiles first; each
+/// image is its global tile [3, s, s] and its local tiles [L², 3, s, s].
 ///
 /// # Errors
 /// Pixels that do not make whole tiles of side `size`.
@@ -79,7 +79,7 @@ pub(crate) fn check_pictures(picture: &[usize], sequences: usize, pictures: usiz
     Err(Error::Pictures { found: picture.to_vec(), pictures })
 }
 
-/// Spans of cross-attention: the rows of all sequences about one picture see that picture's rows.
+/// Spans of cross-attention: the rows of all sequences about one image see that image's rows.
 pub(crate) fn cross_spans(lengths: &[usize], picture: &[usize], media_tokens: usize) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let mut start = 0;
@@ -168,7 +168,7 @@ impl Pheye {
     /// Logits [tokens, vocab_size] of a batch about `media`.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn logits(&self, cx: &Cx, media: &Tensor, batch: &Batch) -> Result<Tensor> {
         cx.install(|| {
             let x = self.hidden(cx, &batch.ids, media, &self.visibility(batch)?, None)?;
@@ -180,7 +180,7 @@ impl Pheye {
     /// The loss of a batch.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn loss(&self, cx: &Cx, batch: &Batch) -> Result<Loss> {
         cx.install(|| {
             let media = self.encode(cx, &batch.pixels, batch.pictures)?;
@@ -195,7 +195,7 @@ impl Pheye {
     /// [`Pheye::train`].
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn loss_and_grads(
         &self,
         cx: &Cx,
@@ -210,7 +210,7 @@ impl Pheye {
     /// [`Cx::replay`] can record.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn queue_loss_and_grads(
         &self,
         cx: &Cx,
@@ -239,7 +239,7 @@ impl Pheye {
     /// trained. Gradients of the sum are added to `grads`.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn language(
         &self,
         cx: &Cx,

@@ -10,7 +10,7 @@ use crate::{Config, Recompute, Result};
 /// What a step is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepShape {
-    /// Pictures of a micro-batch.
+    /// Images of a micro-batch.
     pub pictures: usize,
     /// Tokens of all its sequences.
     pub tokens: usize,
@@ -46,7 +46,7 @@ impl Config {
     /// The memory of a training step of Pheye under `load`.
     ///
     /// # Errors
-    /// A configuration that no model can have.
+    /// An invalid value in the configuration of a model.
     pub fn memory(&self, load: StepShape) -> Result<Memory> {
         let counts = self.counts()?;
         Ok(Memory {

@@ -1,4 +1,4 @@
-//! The model's parts, where they stand in a checkpoint, and the pass over a picture.
+//! The model's parts, where they stand in a checkpoint, and the pass over an image.
 
 use pheye_ops::Cx;
 use pheye_ops::lora::{Dropout, Route, RowRange};
@@ -19,7 +19,7 @@ pub struct Options {
     /// What the weights that Pheye trains are kept in; training itself always makes them f32.
     pub trained: DType,
     /// Whether the weights of linears are kept in int8, a factor for each row: a quarter of the bytes of f32, rounded to 127 steps;
-    /// on AVX2 products of seven rows and more are computed in whole numbers. For inference on the CPU.
+    /// on AVX2 products of seven rows and more are computed in integers. For inference on the CPU.
     pub int8: bool,
 }
 
@@ -181,7 +181,7 @@ impl Pheye {
     /// (`norm_lvl_3`, at level 1 also `norm_lvl_2`, and the tower's `post_layernorm`) stay as they are.
     ///
     /// # Errors
-    /// None on the CPU.
+    /// When a GPU has no memory left. Never on the CPU.
     pub fn train(&mut self, mut choose: impl FnMut(&str) -> bool) -> Result<ParamTable> {
         let local = self.config.connector.local_tiles() > 0;
         let unused = |name: &str| {
@@ -221,7 +221,7 @@ impl Pheye {
         }
     }
 
-    /// Which tiles take which adapter: the global tiles of all pictures come first, then the local ones.
+    /// Which tiles take which adapter: the global tiles of all images come first, then the local ones.
     pub(crate) fn route(&self, pictures: usize, dropout: Option<Dropout>) -> Route {
         let tiles = pictures * (1 + self.config.connector.local_tiles());
         let global = RowRange { rows: 0..pictures, adapter: Some(0) };
@@ -229,14 +229,14 @@ impl Pheye {
         Route { ranges: if tiles > pictures { vec![global, local] } else { vec![global] }, dropout }
     }
 
-    /// Whether there are pictures, and as many tiles as they need.
+    /// Whether there are images, and as many tiles as they need.
     pub(crate) fn check_pixels(&self, pixels: &Tensor, pictures: usize) -> Result<()> {
         let tiles = pixels.shape().dims().first().copied().unwrap_or(0);
         let needed = pictures.saturating_mul(1 + self.config.connector.local_tiles());
         if pictures == 0 { count("pictures", 0, 1) } else { count("tiles of all pictures", tiles, needed) }
     }
 
-    /// Media [pictures, media_tokens, d] of pixels [pictures·(1 + L²), 3, s, s], global tiles of all pictures first.
+    /// Media [images, media_tokens, d] of pixels [images·(1 + L²), 3, s, s], global tiles of all images first.
     ///
     /// # Errors
     /// Another number of tiles, pixels of another size, and those of the operations.

@@ -249,7 +249,7 @@ fn tower_part(part: &Part) -> Result<pheye_vit::Config> {
 pub(crate) fn connector(path: &Path, value: &Value) -> Result<pheye_xattn::Config> {
     let part = Part::new(path, "", value)?;
     let mut keys = part.of::<pheye_xattn::Config>(&PHEYE)?;
-    // Released configurations without the key predate adapters on the global picture.
+    // Released configurations without the key predate adapters on the global image.
     keys.entry("first_level").or_insert(json!(false));
     parse(path, "", Value::Object(keys))
 }

@@ -10,9 +10,9 @@ mod schedule;
 
 pub use adamw::{AdamWConfig, Optimizer};
 pub use error::{Error, Result};
-/// The crate whose operations and contexts the signatures here name.
+/// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
-/// The crate whose types the signatures here name.
+/// Re-exported because public signatures here use its types.
 pub use pheye_tensor as tensor;
 pub use schedule::{Schedule, ScheduleKind};
 

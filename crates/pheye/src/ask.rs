@@ -1,4 +1,4 @@
-//! A model with its tokenizer and its eyes: a picture and a question in, an answer out.
+//! A model with its tokenizer and its eyes: an image and a question in, an answer out.
 
 use std::path::Path;
 
@@ -81,7 +81,7 @@ impl Assistant {
         Ok(())
     }
 
-    /// How this model sees pictures.
+    /// How this model sees images.
     pub fn preprocess(&self) -> Preprocess {
         let c = self.model.config();
         Preprocess::new(c.vision.image_size, c.connector.level)
@@ -96,7 +96,7 @@ impl Assistant {
         Ok(c.prompt.encode_prompt(&self.tokenizer, question, c.text.max_position_embeddings)?)
     }
 
-    /// Answers questions about pictures: `questions[i]` is about picture `about[i]`, ascending. A picture is encoded once,
+    /// Answers questions about images: `questions[i]` is about image `about[i]`, ascending. An image is encoded once,
     /// however many questions there are. Answers come in the order of the questions, `num_return_sequences` to each.
     /// Without an `eos_token_id` it is the tokenizer's end token that ends them. `on_text(i, piece)` sees answer i grow.
     ///
@@ -112,7 +112,7 @@ impl Assistant {
         how: &GenerationConfig,
         on_text: Option<&mut OnText>,
     ) -> Result<Vec<Answer>> {
-        // Before the pictures are encoded: it takes long.
+        // Before the images are encoded: it takes long.
         how.validate()?;
         self.prompts(questions)?;
         self.ask_seen(cx, &self.see(cx, pictures)?, questions, about, how, on_text)
@@ -205,7 +205,7 @@ impl Assistant {
         Ok(self.tokenizer.decode(&ids)?)
     }
 
-    /// Answers one question about one picture; of several answers the first.
+    /// Answers one question about one image; of several answers the first.
     ///
     /// # Errors
     /// As [`Assistant::ask`].

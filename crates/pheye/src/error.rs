@@ -55,7 +55,7 @@ pub enum Error {
         /// Where it leads.
         target: PathBuf,
     },
-    /// A picture could not be read.
+    /// An image could not be read.
     Image(#[from] pheye_image::Error),
     /// A run could not be understood, started or saved.
     Train(#[from] pheye_train::Error),

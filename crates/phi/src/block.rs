@@ -1,4 +1,4 @@
-//! One block, attention and MLP side by side: x + attention(h) + mlp(h) with h = LN x.
+//! One parallel block: x + attention(h) + mlp(h) with h = LN x.
 
 use pheye_ops::attention::{self, Heads, Kv};
 use pheye_ops::gelu::{self, Gelu};
@@ -23,7 +23,7 @@ pub struct Block {
     heads: Heads,
 }
 
-/// Keys and values of the tokens seen so far, [sequences · capacity, d] each.
+/// Cached keys and values of the past tokens, [sequences · capacity, d] each.
 #[derive(Debug)]
 pub struct Cache {
     k: Tensor,
@@ -34,16 +34,17 @@ impl Cache {
     /// An empty cache for one block.
     ///
     /// # Errors
-    /// None on the CPU.
+    /// When a GPU has no memory left. Never on the CPU.
     pub fn new(cx: &Cx, config: &Config, sequences: usize, capacity: usize) -> Result<Cache> {
         let shape = [sequences * capacity, config.hidden_size];
         Ok(Cache { k: cx.zeros(shape)?, v: cx.zeros(shape)? })
     }
 
-    /// Copies row `from[i]` to row `to[i]`, all at once; see [`Layout::cached`] for which rows are whose.
+    /// Copies row `from[i]` to row `to[i]` for all i simultaneously. [`Layout::cached`] defines which rows
+    /// belong to which sequence.
     ///
     /// # Errors
-    /// Rows that the cache does not have.
+    /// When a row is outside the cache.
     pub fn copy(&mut self, cx: &Cx, from: &[usize], to: &[usize]) -> Result<()> {
         for t in [&mut self.k, &mut self.v] {
             let moved = rows::gather(cx, t, from)?;
@@ -53,7 +54,7 @@ impl Cache {
     }
 }
 
-/// What the backward of a block needs.
+/// What the forward pass of a block saves for its backward pass.
 #[derive(Debug)]
 pub struct Saved {
     norm: layernorm::Saved,
@@ -65,7 +66,8 @@ pub struct Saved {
     fc2: linear::Saved,
 }
 
-/// A model trained from nothing starts with outputs of about half the variance of their inputs, at any width.
+/// Initialization for training from scratch: outputs have about half the variance of their inputs, at any
+/// width.
 pub(crate) fn start(fan_in: usize) -> Init {
     Init::Normal(0.7 / (fan_in as f32).sqrt())
 }
@@ -95,11 +97,11 @@ impl Block {
         all
     }
 
-    /// y [rows, d] of packed x [rows, d]. With a cache, the new keys and values are added to it first, and queries
-    /// read it; then the saved tensors must be dropped before the next call.
+    /// y [rows, d] of packed x [rows, d]. With a cache, the new keys and values are appended to it first, and
+    /// the queries attend to the cache; the saved tensors must then be dropped before the next call.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn forward(
         &self,
         cx: &Cx,
@@ -130,10 +132,10 @@ impl Block {
         Ok((y, Saved { norm, qkv: [sq, sk, sv], attention, dense, fc1, act, fc2 }))
     }
 
-    /// dx of dy; gradients of trained parameters are added to `grads`.
+    /// Given dy, returns dx; gradients of trainable parameters are accumulated in `grads`.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn backward(
         &self,
         cx: &Cx,

@@ -1,20 +1,21 @@
-//! Sizes and constants of a Phi model, and whether they fit each other.
+//! Configuration of a Phi model, and its validation.
 
 use serde::{Deserialize, Serialize};
 
-/// A configuration that no Phi model can have.
+/// An invalid value in the configuration of a Phi model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("text config: {option} is {value}, but {rule}")]
 pub struct Error {
-    /// The option at fault.
+    /// Name of the invalid option.
     pub option: &'static str,
     /// Its value.
     pub value: String,
-    /// What it must satisfy.
+    /// The condition that the value must satisfy.
     pub rule: String,
 }
 
-/// Sizes of the model, named as in a `phi` configuration; what is left out is as in Phi-1.5.
+/// Configuration of the model, with the names of a `phi` configuration. Missing options have the values of
+/// Phi-1.5.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -28,26 +29,27 @@ pub struct Config {
     pub num_hidden_layers: usize,
     /// Attention heads.
     pub num_attention_heads: usize,
-    /// Share of each head that is rotated.
+    /// Fraction of each head's dimensions that is rotated.
     pub partial_rotary_factor: f32,
     /// Base of the rotary frequencies.
     pub rope_theta: f32,
-    /// Rotary positions are divided by it (linear scaling); 1 in Phi-1.5, and left out of the file then.
+    /// Divisor of rotary positions (linear scaling). It is 1 in Phi-1.5 and is omitted from the file then.
     #[serde(skip_serializing_if = "is_one")]
     pub rope_factor: f32,
     /// ε of every LayerNorm.
     pub layer_norm_eps: f32,
-    /// The context, in tokens.
+    /// Context length in tokens.
     pub max_position_embeddings: usize,
 }
 
-/// More layers than any published model has.
+/// An upper limit, above every published model.
 const LAYERS: usize = 1 << 10;
 const WIDTH: usize = 1 << 16;
 const MLP_WIDTH: usize = 1 << 20;
 const VOCABULARY: usize = 1 << 24;
 const CONTEXT: usize = 1 << 20;
-/// Elements of the rotary tables, which are made whatever the weights are: 256 MiB.
+/// Limit on the elements of the rotary tables, which are allocated whatever the data type of the weights: 256
+/// MiB.
 const ROTARY_TABLES: usize = 1 << 26;
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so

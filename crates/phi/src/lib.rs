@@ -12,9 +12,9 @@ mod phi;
 pub use block::{Block, Cache, Saved};
 pub use config::{Config, Error};
 pub use layout::Layout;
-/// The crate whose operations and contexts the signatures here name.
+/// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
-/// The crate whose types the signatures here name.
+/// Re-exported because public signatures here use its types.
 pub use pheye_tensor as tensor;
 pub use phi::Phi;
 

@@ -26,13 +26,13 @@ const REPLACED: &str = ".replaced-";
 pub struct State {
     /// Optimizer steps taken.
     pub step: u64,
-    /// Pictures (or texts) drawn from the training data: the position in its order.
+    /// Images (or texts) drawn from the training data: the position in its order.
     pub samples: u64,
     /// Tokens learnt from.
     pub tokens: u64,
     /// The best measurement so far and its step.
     pub best: Option<(f64, u64)>,
-    /// Pictures and texts left out because they could not be used.
+    /// Images and texts left out because they could not be used.
     pub skipped: u64,
     /// Why the first few of them were left out.
     pub reasons: Vec<String>,

@@ -16,9 +16,9 @@ use crate::{Error, Result, config_error};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
-    /// Answers to questions about pictures: the whole of Pheye.
+    /// Answers to questions about images: the whole of Pheye.
     Pheye,
-    /// A vision encoder alone, by matching pictures and captions.
+    /// A vision encoder alone, by matching images and captions.
     Contrastive,
     /// A language model alone, by predicting the next token.
     NextToken,
@@ -95,17 +95,17 @@ pub struct DataConfig {
     pub test: Vec<PathBuf>,
     /// What of the data is learnt; by default what the task needs.
     pub content: Option<Content>,
-    /// Questions taken of each picture each time it is seen; all when absent.
+    /// Questions taken of each image each time it is seen; all when absent.
     pub questions: Option<usize>,
-    /// Random changes to pictures: `hflip`, `vflip`, `rot90`, `shift:N` (pixels).
+    /// Random changes to images: `hflip`, `vflip`, `rot90`, `shift:N` (pixels).
     pub augment: Vec<String>,
     /// Longest sequence in tokens, at most the decoder's context, which it is when absent.
     pub max_tokens: Option<usize>,
-    /// MiB of decoded pictures kept in memory.
+    /// MiB of decoded images kept in memory.
     pub cache_mib: usize,
     /// Batches built ahead of the one being trained on, at most 1024; 0 builds them in turn.
     pub prefetch: usize,
-    /// Whether a broken picture or text stops the run, or is left out, named and counted.
+    /// Whether a broken image or text stops the run, or is left out, named and counted.
     pub on_broken: OnBroken,
 }
 
@@ -176,7 +176,7 @@ pub struct TrainConfig {
     pub steps: Option<u64>,
     /// Length in passes over the data.
     pub epochs: Option<f64>,
-    /// Pictures of one forward pass (texts, when there are no pictures).
+    /// Images of one forward pass (texts, when there are no images).
     pub batch: usize,
     /// Forward passes of one step.
     pub accumulation: usize,
@@ -223,9 +223,9 @@ impl Default for TrainConfig {
 pub struct EvalConfig {
     /// Questions of a measurement; all when absent.
     pub questions: Option<usize>,
-    /// Pictures of one forward pass; `train.batch` when absent.
+    /// Images of one forward pass; `train.batch` when absent.
     pub batch: Option<usize>,
-    /// Answered pictures to show at the end.
+    /// Answered images to show at the end.
     pub show: usize,
 }
 

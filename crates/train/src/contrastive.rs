@@ -1,7 +1,7 @@
-//! A vision tower learns from captions (CLIP, arXiv 2103.00020): the picture's embedding should be nearest to that of
+//! A vision tower learns from captions (CLIP, arXiv 2103.00020): the image's embedding should be nearest to that of
 //! its own caption.
 //!
-//! The picture is seen as Pheye will see it, the global view and every tile in one pass; its embedding is the mean of
+//! The image is seen as Pheye will see it, the global view and every tile in one pass; its embedding is the mean of
 //! all tokens, normalised and projected. The text side is as small as can be, the mean of trained token embeddings,
 //! projected: it serves the training alone and is thrown away.
 
@@ -57,7 +57,7 @@ impl Contrastive {
         all
     }
 
-    /// The loss over the batch's pictures, times their number, and its gradients.
+    /// The loss over the batch's images, times their number, and its gradients.
     pub(crate) fn loss_and_grads(&self, cx: &Cx, batch: &Batch, grads: &mut Grads) -> Result<Loss> {
         let (captions, labels) = unique(batch);
         let lengths: Vec<usize> = captions.iter().map(|c| c.len()).collect();
@@ -76,7 +76,7 @@ impl Contrastive {
 
         let log_scale = self.log_scale.value.to_vec_f32()?.first().copied().unwrap_or(0.0);
         let loss = contrastive::forward_backward(cx, &images, &texts, &labels, log_scale)?;
-        // The mean over pictures comes back; the trainer divides by their number itself.
+        // The mean over images comes back; the trainer divides by their number itself.
         let n = pictures as f32;
         grads.add(&self.log_scale, &[n * loss.dlog_scale])?;
         let scaled = |t: Tensor| add::scale(cx, t, n);
@@ -91,7 +91,7 @@ impl Contrastive {
     }
 }
 
-/// The different captions of a batch, in tokens, and which of them each picture has.
+/// The different captions of a batch, in tokens, and which of them each image has.
 fn unique(batch: &Batch) -> (Vec<&[u32]>, Vec<usize>) {
     let mut captions: Vec<&[u32]> = Vec::new();
     let mut labels = vec![0; batch.pictures.len()];
@@ -105,7 +105,7 @@ fn unique(batch: &Batch) -> (Vec<&[u32]>, Vec<usize>) {
     (captions, labels)
 }
 
-/// Pixels [pictures·(1 + L²), 3, s, s], all views of a picture together.
+/// Pixels [images·(1 + L²), 3, s, s], all views of an image together.
 fn by_picture(batch: &Batch) -> Result<Tensor> {
     let views: usize = batch.pictures.iter().map(|p| 1 + p.tiles.count).sum();
     let size = batch.pictures.first().map_or(0, |p| p.tiles.size);

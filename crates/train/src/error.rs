@@ -137,7 +137,7 @@ pub enum Error {
         /// The file that keeps other processes out.
         path: PathBuf,
     },
-    /// Pictures and texts were left out until none was left.
+    /// Images and texts were left out until none was left.
     #[error("nothing could be used in {samples} samples; the first of them: {}", quoted(first))]
     NothingUsable {
         /// Samples that were drawn one after another.
@@ -168,7 +168,7 @@ pub enum Error {
         value: f64,
         /// The step.
         step: u64,
-        /// The pictures of its batches, or the place of their texts.
+        /// The images of its batches, or the place of their texts.
         pictures: Vec<String>,
         /// The last whole checkpoint.
         last: Option<PathBuf>,
@@ -187,7 +187,7 @@ pub enum Error {
         free: u64,
         /// Bytes of the GPU.
         total: u64,
-        /// Pictures of the micro-batch.
+        /// Images of the micro-batch.
         pictures: usize,
         /// Its tokens.
         tokens: usize,

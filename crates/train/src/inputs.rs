@@ -1,7 +1,7 @@
 //! The files that a run reads, known by fingerprints: one that goes on with other files than it began with would end as
 //! another model, without a word.
 //!
-//! Of backbones, a model to go on from, the tokenizer and manifests every byte counts. Of pictures it is less
+//! Of backbones, a model to go on from, the tokenizer and manifests every byte counts. Of images it is less
 //! ([`Mixture::prints`] says what); they are kept one by one beside a checkpoint's tensors, so that those that
 //! changed can be named.
 
@@ -25,12 +25,12 @@ pub struct Print {
     pub crc32: u32,
 }
 
-/// In a checkpoint: a fingerprint of each picture, four bytes each.
+/// In a checkpoint: a fingerprint of each image, four bytes each.
 pub(crate) const PICTURES: &str = "pictures.crc32";
 /// As many of a list are told.
 const TOLD: usize = 5;
 
-/// Fingerprints of everything that `config` names and that decides what is learnt, apart from pictures.
+/// Fingerprints of everything that `config` names and that decides what is learnt, apart from images.
 ///
 /// # Errors
 /// [`Error::Read`], and what is wrong with an index of shards.
@@ -102,7 +102,7 @@ pub(crate) fn changes(then: &BTreeMap<String, Print>, now: &BTreeMap<String, Pri
     names.into_iter().filter_map(change).map(|line| pheye_files::quoted(&line)).collect()
 }
 
-/// Pictures that are not those of a checkpoint.
+/// Images that are not those of a checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Changed {
     /// Those that the run had learnt from.
@@ -111,7 +111,7 @@ pub(crate) struct Changed {
     pub(crate) unused: Vec<String>,
 }
 
-/// Compares the pictures' fingerprints `now` with `then`, those of a checkpoint after `samples` samples.
+/// Compares the images' fingerprints `now` with `then`, those of a checkpoint after `samples` samples.
 pub(crate) fn changed_pictures(mixture: &Mixture, then: &[u32], now: &[u32], samples: u64) -> Changed {
     let differ: Vec<usize> =
         (0..now.len()).filter(|&i| then.get(i).copied().unwrap_or(0) != now[i]).collect();

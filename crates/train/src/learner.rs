@@ -17,9 +17,9 @@ use crate::{Config, Error, Result, Task, matches};
 
 /// A network with its loss.
 pub(crate) enum Learner {
-    /// Answers about pictures.
+    /// Answers about images.
     Pheye(Box<Pheye>),
-    /// Pictures against captions.
+    /// Images against captions.
     Contrastive(Box<Contrastive>),
     /// The next token.
     NextToken(Box<Phi>),
@@ -185,7 +185,7 @@ impl Learner {
     }
 }
 
-/// Pixels of all pictures of a batch.
+/// Pixels of all images of a batch.
 fn stack(model: &Pheye, batch: &Batch) -> Result<Tensor> {
     let tiles: Vec<_> = batch.pictures.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
     Ok(pheye_model::stack(model.config().vision.image_size, &tiles)?)

@@ -25,7 +25,7 @@ pub use inputs::Print;
 pub use interrupt::Interrupt;
 pub use metrics::Metrics;
 pub use pattern::matches;
-/// The crate whose operations and contexts the signatures here name.
+/// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
 pub use trainer::{Event, Outcome, Start, StepReport, train};
 

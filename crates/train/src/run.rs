@@ -32,7 +32,7 @@ pub(crate) struct Run<'a> {
     pub(crate) optimizer: Optimizer,
     pub(crate) state: State,
     checkpoints: Checkpoints,
-    /// A fingerprint of each picture.
+    /// A fingerprint of each image.
     pictures: Vec<u32>,
     graphs: Graphs,
     ahead: Uploads,
@@ -75,7 +75,7 @@ struct Ready {
 #[derive(Default)]
 pub(crate) struct Taken {
     pub(crate) loss: Loss,
-    /// The pictures learnt from, or the place of the texts.
+    /// The images learnt from, or the place of the texts.
     pub(crate) names: Vec<String>,
     /// Where the next step starts.
     position: u64,
@@ -340,7 +340,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The fingerprints of pictures that a checkpoint holds; its length was checked with everything in it.
+/// The fingerprints of images that a checkpoint holds; its length was checked with everything in it.
 fn pictures(path: &Path) -> Result<Vec<u32>> {
     let bytes = pheye_files::read(path, Kind::Regular, u64::MAX).map_err(|e| Error::read(path, e))?;
     Ok(bytes.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect())

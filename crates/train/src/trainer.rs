@@ -50,7 +50,7 @@ pub enum Event<'a> {
     Step(StepReport),
     /// A checkpoint was saved.
     Saved(&'a Path),
-    /// A picture or text was left out, as `data.on_broken = "skip"` says.
+    /// An image or text was left out, as `data.on_broken = "skip"` says.
     Skipped {
         /// Which, and why.
         why: &'a str,
@@ -87,7 +87,7 @@ pub struct Outcome {
     pub finished: bool,
     /// The folder with the finished model.
     pub model: Option<PathBuf>,
-    /// Pictures and texts left out, those before a resume included.
+    /// Images and texts left out, those before a resume included.
     pub skipped: u64,
     /// Why the first few of them were left out.
     pub reasons: Vec<String>,
@@ -101,7 +101,7 @@ pub struct Outcome {
 /// # Errors
 /// Files that cannot be read or written; a checkpoint of another config or of other files; data that cannot be used, after
 /// the run was saved if it has taken a step ([`Error::Halted`]); and a loss or gradient that is not finite: the error
-/// then names the step and the pictures, and the last checkpoint stays as it was.
+/// then names the step and the images, and the last checkpoint stays as it was.
 pub fn train(
     cx: &Cx,
     config: &Config,

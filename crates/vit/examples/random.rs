@@ -1,4 +1,5 @@
-//! A CLIP B/32 tower of two layers with random weights over an image: `cargo run -p pheye-vit --example random -- picture.png`
+//! Runs an image through a CLIP B/32 tower of two layers with random weights:
+//! `cargo run -p pheye-vit --example random -- picture.png`
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use pheye_image::{DecodeOptions, Preprocess, open};

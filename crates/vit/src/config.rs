@@ -1,17 +1,17 @@
-//! Sizes and constants of a CLIP vision transformer, and whether they fit each other.
+//! Configuration of a CLIP vision transformer, and its validation.
 
 use pheye_tensor::Shape;
 use serde::{Deserialize, Serialize};
 
-/// A configuration that no vision transformer can have.
+/// An invalid value in the configuration of a vision transformer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("vision config: {option} is {value}, but {rule}")]
 pub struct Error {
-    /// The option at fault.
+    /// Name of the invalid option.
     pub option: &'static str,
     /// Its value.
     pub value: String,
-    /// What it must satisfy.
+    /// The condition that the value must satisfy.
     pub rule: String,
 }
 
@@ -19,13 +19,14 @@ pub struct Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HiddenAct {
-    /// x·σ(1.702x), of OpenAI's and the DFN weights.
+    /// x·σ(1.702x), used by OpenAI's and the DFN weights.
     QuickGelu,
     /// x·Φ(x).
     Gelu,
 }
 
-/// Sizes of the tower, named as in a `clip_vision_model` configuration; what is left out has CLIP's default (B-32).
+/// Configuration of the tower, with the names of a `clip_vision_model` configuration. Missing options have
+/// CLIP's defaults (B-32).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -47,11 +48,11 @@ pub struct Config {
     pub layer_norm_eps: f32,
 }
 
-/// More layers than any published model has.
+/// An upper limit, above every published model.
 const LAYERS: usize = 1 << 10;
 const WIDTH: usize = 1 << 16;
 const MLP_WIDTH: usize = 1 << 20;
-/// Pixels of a side.
+/// An upper limit for the side of a tile in pixels.
 const SIDE: usize = 1 << 12;
 
 impl Default for Config {
@@ -70,7 +71,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// ViT-H-14 with quick-GELU, as the DFN-5B weights have it.
+    /// ViT-H-14 with quick-GELU, as used by the DFN-5B weights.
     pub fn h14() -> Config {
         Config {
             hidden_size: 1280,
@@ -84,7 +85,7 @@ impl Config {
         }
     }
 
-    /// Tokens of one tile: its patches and the class token.
+    /// Tokens per tile: its patches and the class token.
     pub fn tokens(&self) -> usize {
         (self.image_size / self.patch_size).pow(2) + 1
     }
@@ -94,10 +95,11 @@ impl Config {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// Checks that the sizes are below their limits and fit each other, so that no product of them overflows.
+    /// Checks that the sizes are within their limits and consistent with each other, so that no
+    /// multiplication of them overflows.
     ///
     /// # Errors
-    /// The first option that is at fault.
+    /// When an option is invalid; the error names the first one.
     pub fn validate(&self) -> Result<(), Error> {
         let sizes = [
             ("hidden_size", self.hidden_size, WIDTH),
@@ -133,22 +135,22 @@ impl Config {
     }
 }
 
-/// One LoRA set: its name in the checkpoint, its rank, its scale.
+/// A set of LoRA adapters: its name in the checkpoint, rank and scale.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterSpec {
-    /// Name in the checkpoint, `first` or `second` in released ones.
+    /// Name in the checkpoint: `first` or `second` in released ones.
     pub name: String,
-    /// Rank r, where the checkpoint does not decide it.
+    /// Rank r, used where the checkpoint does not determine it.
     pub rank: usize,
     /// α, or `None` for 2r.
     pub alpha: Option<f32>,
 }
 
 impl AdapterSpec {
-    /// The largest rank: that of a matrix of the widest tower.
+    /// The largest rank allowed: the width of the widest tower.
     pub const MOST: usize = WIDTH;
 
-    /// The rank that a stored A of this shape, [r, …], has; `None` for one that no adapter can have.
+    /// The rank of a stored A with shape [r, …], or `None` if no adapter can have that shape.
     pub fn rank_of(a: Shape) -> Option<usize> {
         a.dims().first().copied().filter(|rank| (1..=AdapterSpec::MOST).contains(rank))
     }

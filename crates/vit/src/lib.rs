@@ -1,7 +1,7 @@
-//! CLIP's vision transformer up to its last hidden state, every linear with up to two LoRA adapters.
+//! CLIP's vision transformer up to its last hidden state. Every linear layer has up to two LoRA adapters.
 //!
-//! One pass serves the global picture and its tiles, where the released code makes two: rows of a batch choose their
-//! adapter. `post_layernorm` is carried for its weights and not applied.
+//! One pass handles the global image and its tiles: each row of the batch selects its adapter. The released
+//! code makes two passes. `post_layernorm` is loaded and saved with the other weights but not applied.
 #![forbid(unsafe_code)]
 
 mod block;
@@ -10,9 +10,9 @@ mod vit;
 
 pub use block::Block;
 pub use config::{AdapterSpec, Config, Error, HiddenAct};
-/// The crate whose operations and contexts the signatures here name.
+/// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
-/// The crate whose types the signatures here name.
+/// Re-exported because public signatures here use its types.
 pub use pheye_tensor as tensor;
 pub use vit::{Saved, Vit};
 

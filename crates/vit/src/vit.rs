@@ -1,4 +1,5 @@
-//! The whole tower: patches, class and position, `pre_layrnorm` (so spelled in CLIP's checkpoints), blocks.
+//! The whole tower: patch embedding, class token and position embedding, `pre_layrnorm` (spelled so in CLIP's
+//! checkpoints), blocks.
 
 use pheye_ops::attention::Span;
 use pheye_ops::layernorm::{self, LayerNorm};
@@ -18,12 +19,12 @@ pub struct Vit {
     pre_norm: LayerNorm,
     blocks: Vec<Block>,
     post_norm: LayerNorm,
-    /// So many blocks, the first ones, keep only their input for backward and are computed again there: less memory, more time,
-    /// the same gradients.
+    /// The number of blocks, counted from the first, that save only their input and are recomputed in the
+    /// backward pass. This uses less memory and more time; the gradients are the same.
     pub recompute: usize,
 }
 
-/// What the backward of the tower needs.
+/// What the forward pass of the tower saves for its backward pass.
 #[derive(Debug)]
 pub struct Saved {
     embed: patch_embed::Saved,
@@ -34,20 +35,21 @@ pub struct Saved {
     tokens: Route,
 }
 
-/// What a block keeps for backward.
+/// What a block saves for its backward pass.
 #[derive(Debug)]
 enum Kept {
     All(Box<block::Saved>),
     Input(Tensor),
 }
 
-/// Builds the LoRA linears of a tower and numbers them; the number keys a module's dropout.
+/// Builds the linear layers with LoRA and numbers them. The number keys the dropout of a module.
 pub(crate) struct Modules<'a> {
     adapters: &'a [Option<AdapterSpec>],
     next: u32,
 }
 
-/// A tower trained from nothing starts with outputs of about half the variance of their inputs, at any width.
+/// Initialization for training from scratch: outputs have about half the variance of their inputs, at any
+/// width.
 fn start(fan_in: usize) -> Init {
     Init::Normal(0.7 / (fan_in as f32).sqrt())
 }
@@ -69,7 +71,7 @@ impl Modules<'_> {
             let (a, b) = (format!("lora_A.{}.weight", spec.name), format!("lora_B.{}.weight", spec.name));
             let stored = scope.shape_of(&a).and_then(AdapterSpec::rank_of);
             let rank = stored.unwrap_or(spec.rank).max(1);
-            // Kaiming-uniform with a = √5: bound √(6 / (1 + 5) / fan_in).
+            // Kaiming-uniform with a = √5, that is bound √(6 / (1 + 5) / fan_in).
             let fan_in = a_shape(1).elements();
             let a = scope.param(&a, a_shape(rank), Init::Uniform((fan_in as f32).sqrt().recip()));
             let b = scope.param(&b, b_shape(rank), Init::Zeros);
@@ -82,10 +84,10 @@ impl Modules<'_> {
 }
 
 impl Vit {
-    /// The tower at `scope`; `adapters[i]` is what [`RowRange::adapter`] `Some(i)` selects.
+    /// The tower at `scope`. `adapters[i]` is the adapter that [`RowRange::adapter`] `Some(i)` selects.
     ///
     /// # Errors
-    /// Sizes that do not fit each other.
+    /// When the sizes are inconsistent.
     pub fn new(
         scope: &mut Scope,
         config: &Config,
@@ -112,12 +114,12 @@ impl Vit {
         Ok(Vit { config: config.clone(), embed, pre_norm, blocks, post_norm, recompute: 0 })
     }
 
-    /// The sizes.
+    /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// All parameters, in the order of the network.
+    /// All parameters, in network order.
     pub fn params_mut(&mut self) -> Vec<&mut Param> {
         let mut all = self.embed.params_mut();
         all.extend(self.pre_norm.params_mut());
@@ -126,10 +128,10 @@ impl Vit {
         all
     }
 
-    /// Last hidden state [t, tokens, d] of pixels [t, 3, s, s]; `route` gives tiles their adapters.
+    /// Last hidden state [t, tokens, d] of pixels [t, 3, s, s]. `route` assigns adapters to tiles.
     ///
     /// # Errors
-    /// Pixels of another size, and those of the operations.
+    /// When the pixels have another size, or an operation fails.
     pub fn forward(&self, cx: &Cx, pixels: &Tensor, route: &Route) -> Result<(Tensor, Saved)> {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         let (x, saved) = self.run(cx, pixels, route, |x, b| {
@@ -139,10 +141,10 @@ impl Vit {
         Ok((x, Saved { blocks, ..saved }))
     }
 
-    /// [`Vit::forward`] for inference: what a block saves is dropped at once.
+    /// [`Vit::forward`] for inference: tensors saved by a block are dropped at once.
     ///
     /// # Errors
-    /// As [`Vit::forward`].
+    /// When [`Vit::forward`] fails.
     pub fn infer(&self, cx: &Cx, pixels: &Tensor, route: &Route) -> Result<Tensor> {
         self.run(cx, pixels, route, |_, _| ()).map(|(x, _)| x)
     }
@@ -172,10 +174,11 @@ impl Vit {
         Ok((x, Saved { embed, pre_norm, blocks: Vec::new(), spans, tiles: route.clone(), tokens }))
     }
 
-    /// Adds the gradients of trained parameters to `grads`, given that of the last hidden state.
+    /// Given the gradient of the last hidden state, accumulates the gradients of trainable parameters in
+    /// `grads`.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn backward(&self, cx: &Cx, mut saved: Saved, dx: Tensor, grads: &mut Grads) -> Result<()> {
         let mut dx = dx;
         for block in self.blocks.iter().rev() {

@@ -37,7 +37,7 @@ pub use error::{Error, Result, Unusable};
 pub use folder::{FOLDER_FILES, first_in};
 pub use mismatch::{Fault, Mismatches, Prefix};
 pub use names::NameMap;
-/// The crate whose types the signatures here name.
+/// Re-exported because public signatures here use its types.
 pub use pheye_tensor as tensor;
 pub use save::{save_safetensors, write_elements};
 pub use sniff::Format;

@@ -1,4 +1,4 @@
-//! One block of dense cross-attention, without a gate:
+//! One dense, ungated cross-attention block:
 //! x += to_out(attention(to_q(LN x), to_kv(media))); x += fc2(gelu(fc1(LN x))).
 
 use pheye_ops::attention::{self, Heads, Kv, Span};
@@ -23,7 +23,7 @@ pub struct Block {
     heads: Heads,
 }
 
-/// What the backward of a block needs.
+/// What the forward pass of a block saves for its backward pass.
 #[derive(Debug)]
 pub struct Saved {
     norm: layernorm::Saved,
@@ -37,7 +37,8 @@ pub struct Saved {
 }
 
 impl Block {
-    /// The block at `scope`, for a decoder of width `text` and `layers` layers and a tower of width `vision`.
+    /// The block at `scope`, for a decoder with hidden size `text` and `layers` layers and a vision tower
+    /// with hidden size `vision`.
     pub fn new(scope: &mut Scope, config: &Config, text: usize, vision: usize, layers: usize) -> Block {
         let (inner, heads) = (config.inner(text, vision), config.heads(text, vision));
         let hidden = 4 * text / config.reduce;
@@ -52,7 +53,7 @@ impl Block {
         let ff_norm = LayerNorm::new(&mut ff.at("norm"), text, 1e-5);
         let fc1 = Linear::new(&mut ff.at("fc1"), text, hidden, true, std);
         let fc2 = Linear::new(&mut ff.at("fc2"), hidden, text, true, out_std);
-        // The scale is that of heads of 64, whatever `reduce` makes of them.
+        // The softmax scale is fixed at 1/√64, even where `reduce` makes heads narrower than 64.
         let heads = Heads { heads, head_dim: inner / heads, scale: 0.125, causal: false };
         Block { norm, to_q, to_kv, to_out, ff_norm, fc1, fc2, heads }
     }
@@ -69,19 +70,20 @@ impl Block {
         all
     }
 
-    /// Keys and values [rows, 2·inner] of media [rows, vision]: once for each picture, however many tokens follow.
+    /// Keys and values [rows, 2·inner] of media [rows, vision]. They are computed once per image and serve
+    /// every text token.
     ///
     /// # Errors
-    /// Those of the operation.
+    /// When an operation fails.
     pub fn kv(&self, cx: &Cx, media: &Tensor) -> Result<(Tensor, linear::Saved)> {
         linear::forward(cx, media, &self.to_kv)
     }
 
-    /// [`Block::kv`] for inference: on the CPU in bf16 where the weights are kept in less than f32, which halves what every
-    /// token reads.
+    /// [`Block::kv`] for inference. On the CPU the result is bf16 when the weights are stored in fewer bits
+    /// than f32, which halves the memory that every token reads.
     ///
     /// # Errors
-    /// Those of the operation.
+    /// When an operation fails.
     pub fn kv_to_keep(&self, cx: &Cx, media: &Tensor) -> Result<Tensor> {
         let (kv, _) = self.kv(cx, media)?;
         match self.to_kv.weight.value.dtype() {
@@ -90,10 +92,10 @@ impl Block {
         }
     }
 
-    /// The gradient of media, given that of keys and values.
+    /// The gradient of media, given the gradient of keys and values.
     ///
     /// # Errors
-    /// Those of the operation.
+    /// When an operation fails.
     pub fn kv_backward(
         &self,
         cx: &Cx,
@@ -107,7 +109,7 @@ impl Block {
     /// [`Block::kv_backward`] without the gradient of media, for a frozen vision tower and connector.
     ///
     /// # Errors
-    /// Those of the operation.
+    /// When an operation fails.
     pub fn kv_backward_params(
         &self,
         cx: &Cx,
@@ -118,10 +120,10 @@ impl Block {
         linear::backward_params(cx, saved, dkv, &self.to_kv, Some(grads))
     }
 
-    /// y [rows, text] of x [rows, text]; a span gives rows of x and the rows of `kv` that they see.
+    /// y [rows, text] of x [rows, text]. Each span pairs rows of x with the rows of `kv` that they attend to.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn forward(&self, cx: &Cx, x: &Tensor, kv: &Tensor, spans: &[Span]) -> Result<(Tensor, Saved)> {
         let (h, norm) = layernorm::forward(cx, x, &self.norm)?;
         let (q, to_q) = linear::forward(cx, &h, &self.to_q)?;
@@ -133,11 +135,11 @@ impl Block {
         Ok((y, Saved { norm, to_q, attention, to_out, ff_norm, fc1, act, fc2 }))
     }
 
-    /// How much of the attention of each row of x falls on the keys between one of `segments` and the next, for each head:
-    /// [heads, rows, segments − 1] f32. The segments are counted from the first key of a span.
+    /// For each head and each row of x, the attention weight summed over the keys of each segment: [heads,
+    /// rows, segments − 1] f32. `segments` are the boundaries, counted from the first key of a span.
     ///
     /// # Errors
-    /// Shapes that do not fit, segments that do not ascend, and no memory left.
+    /// When shapes do not fit, when the boundaries do not ascend, or when memory runs out.
     pub fn attention_sums(
         &self,
         cx: &Cx,
@@ -151,10 +153,10 @@ impl Block {
         attention::segment_sums(cx, &q, Kv::Fused(kv), spans, &self.heads, segments)
     }
 
-    /// (dx, dkv) of dy; gradients of trained parameters are added to `grads`.
+    /// Given dy, returns (dx, dkv); gradients of trainable parameters are accumulated in `grads`.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn backward(
         &self,
         cx: &Cx,

@@ -1,32 +1,32 @@
-//! Sizes of the connector and of the cross-attention blocks, and whether they fit the backbones.
+//! Configuration of the connector and the cross-attention blocks, and its validation against the backbones.
 
 use serde::{Deserialize, Serialize};
 
-/// A configuration that no Pheye can have.
+/// An invalid value in the configuration of a Pheye.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("connector config: {option} is {value}, but {rule}")]
 pub struct Error {
-    /// The option at fault.
+    /// Name of the invalid option.
     pub option: &'static str,
     /// Its value.
     pub value: usize,
-    /// What it must satisfy.
+    /// The condition that the value must satisfy.
     pub rule: String,
 }
 
-/// How vision and language are joined; names as in the released `config.json`.
+/// How vision and language are joined. Names are those of the released `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// 1: the global image alone; L: also L×L tiles of an image L times as large.
+    /// 1 uses the global image alone; L also uses L×L tiles of an image resized to L times the side.
     pub level: usize,
-    /// A cross-attention block before decoder layer i where (i + 1) is a multiple of this.
+    /// Decoder layer i is preceded by a cross-attention block if (i + 1) is a multiple of this.
     pub cross_interval: usize,
-    /// Divides the inner widths of cross-attention and its MLP.
+    /// Divisor of the inner widths of cross-attention and its MLP.
     pub reduce: usize,
-    /// No cross-attention before this decoder layer.
+    /// The first decoder layer that may have a cross-attention block.
     pub from_layer: usize,
-    /// Whether the global image has LoRA adapters of its own.
+    /// Whether the global image has its own LoRA adapters.
     pub first_level: bool,
 }
 
@@ -36,21 +36,21 @@ impl Default for Config {
     }
 }
 
-/// Rows of the tile embedding in every checkpoint; the first 1 + L² are used.
+/// Rows of the tile embedding in every checkpoint, of which the first 1 + L² are used.
 pub(crate) const TILE_ROWS: usize = 21;
 
 impl Config {
-    /// Local tiles: L² from level 2 on.
+    /// Number of local tiles: L² from level 2 on, otherwise 0.
     pub fn local_tiles(&self) -> usize {
         if self.level > 1 { self.level * self.level } else { 0 }
     }
 
-    /// Whether decoder layer `i` has a cross-attention block before it.
+    /// Whether decoder layer `i` is preceded by a cross-attention block.
     pub fn has_block(&self, i: usize) -> bool {
         (i + 1).is_multiple_of(self.cross_interval) && i >= self.from_layer
     }
 
-    /// Heads of cross-attention: max(text, vision) / 64.
+    /// Number of heads in cross-attention: max(text, vision) / 64.
     pub fn heads(&self, text: usize, vision: usize) -> usize {
         text.max(vision) / 64
     }
@@ -60,10 +60,10 @@ impl Config {
         text.max(vision) / self.reduce
     }
 
-    /// Checks that the sizes fit each other and those of the backbones.
+    /// Checks that the sizes are consistent with each other and with those of the backbones.
     ///
     /// # Errors
-    /// The first option that does not.
+    /// When an option is invalid; the error names the first one.
     pub fn validate(&self, text: usize, vision: usize) -> Result<(), Error> {
         let fault = |option, value, rule: &str| Err(Error { option, value, rule: rule.to_owned() });
         let widest = text.max(vision);

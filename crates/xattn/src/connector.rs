@@ -1,4 +1,5 @@
-//! LayerNorm of global and of local tokens, one sequence of both per picture, an embedding for each tile.
+//! The connector: LayerNorm of global and local tokens, concatenation into one sequence per image, and a
+//! learned embedding for each tile.
 
 use pheye_ops::layernorm::{self, LayerNorm};
 use pheye_ops::{Cx, Result, rows, tile_embed};
@@ -15,7 +16,7 @@ pub struct Connector {
     local: usize,
 }
 
-/// What the backward of the connector needs.
+/// What the forward pass of the connector saves for its backward pass.
 #[derive(Debug)]
 pub struct Saved {
     global: layernorm::Saved,
@@ -25,7 +26,8 @@ pub struct Saved {
 }
 
 impl Connector {
-    /// The connector at `scope` (`vision_encoder` in a checkpoint). `norm_lvl_3` is part of every checkpoint, unused.
+    /// The connector at `scope` (`vision_encoder` in a checkpoint). `norm_lvl_3` is in every checkpoint but
+    /// is not used.
     pub fn new(scope: &mut Scope, config: &Config, d: usize) -> Connector {
         let norms = [1, 2, 3].map(|i| LayerNorm::new(&mut scope.at(format_args!("norm_lvl_{i}")), d, 1e-5));
         let tiles = scope.at("connector").at("embedding").param("weight", [TILE_ROWS, d], Init::Normal(0.02));
@@ -39,11 +41,11 @@ impl Connector {
         all
     }
 
-    /// Media [pictures, (1 + L²)·n, d] of the tower's hidden state [pictures·(1 + L²), n, d], in which the global
-    /// tiles of all pictures come first.
+    /// Media [images, (1 + L²)·n, d] from the tower's hidden state [images·(1 + L²), n, d], in which the
+    /// global tiles of all images come first.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn forward(&self, cx: &Cx, x: &Tensor, pictures: usize) -> Result<(Tensor, Saved)> {
         let (n, d) = (x.shape().rows() / (pictures * (1 + self.local)), x.shape().cols());
         let rows = pictures * n;
@@ -61,10 +63,11 @@ impl Connector {
         Ok((media, Saved { global: sg, local: sl, pictures, tokens: n }))
     }
 
-    /// The gradient of the tower's hidden state [pictures·(1 + L²)·n, d], rows as in [`Connector::forward`].
+    /// The gradient of the tower's hidden state [images·(1 + L²)·n, d], with rows ordered as in
+    /// [`Connector::forward`].
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn backward(&self, cx: &Cx, saved: &Saved, dmedia: &Tensor, grads: &mut Grads) -> Result<Tensor> {
         let d = dmedia.shape().cols();
         let dmedia = dmedia.reshape([saved.pictures, (1 + self.local) * saved.tokens, d])?;

@@ -1,5 +1,6 @@
-//! What Pheye adds between its two frozen backbones: the connector that makes one sequence of image tokens of all
-//! tiles, and the dense cross-attention blocks that let the language model read it (arXiv 2501.02584, section 3).
+//! What Pheye adds between its two frozen backbones (arXiv 2501.02584, section 3): the connector, which joins
+//! the image tokens of all tiles into one sequence, and the dense cross-attention blocks, through which the
+//! language model reads that sequence.
 #![forbid(unsafe_code)]
 
 mod block;
@@ -9,9 +10,9 @@ mod connector;
 pub use block::{Block, Saved};
 pub use config::{Config, Error};
 pub use connector::{Connector, Saved as ConnectorSaved};
-/// The crate whose operations and contexts the signatures here name.
+/// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
-/// The crate whose types the signatures here name.
+/// Re-exported because public signatures here use its types.
 pub use pheye_tensor as tensor;
 
 /// The examples of the README, compiled and run as tests.

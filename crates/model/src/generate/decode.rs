@@ -1,6 +1,6 @@
-//! The network as generation sees it: slots of cached text, each about a picture, that grow by tokens.
+//! The network as generation sees it: slots of cached text, each about an image, that grow by tokens.
 //!
-//! Image keys and values are one tensor for all: slots about one picture share its rows through the spans.
+//! Image keys and values are one tensor for all: slots about one image share its rows through the spans.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub(super) struct Decoder<'a> {
     model: &'a Pheye,
     cx: &'a Cx,
     kvs: &'a [Option<Tensor>],
-    /// The picture of each slot, ascending.
+    /// The image of each slot, ascending.
     picture: Vec<usize>,
     /// Tokens of each slot in the caches.
     past: Vec<usize>,

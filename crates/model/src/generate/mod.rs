@@ -1,6 +1,6 @@
 //! Generation as users of transformers know it: greedy, with beams, by sampling.
 //!
-//! Image keys and values are made once and shared by all answers about a picture. A prompt is read once, however many beams or
+//! Image keys and values are made once and shared by all answers about an image. A prompt is read once, however many beams or
 //! samples go on from it; self-attention keys and values are cached token by token.
 
 mod beam;
@@ -66,7 +66,7 @@ impl Pheye {
     /// Keys and values of media for every cross-attention block: they serve all tokens of all answers.
     ///
     /// # Errors
-    /// Those of the operations.
+    /// When an operation fails.
     pub fn cross_kv(&self, cx: &Cx, media: &Tensor) -> Result<Vec<Option<Tensor>>> {
         self.cross
             .iter()
@@ -74,7 +74,7 @@ impl Pheye {
             .collect()
     }
 
-    /// Answers to each prompt about its picture. Prompts may differ in length; each is answered as it would be alone.
+    /// Answers to each prompt about its image. Prompts may differ in length; each is answered as it would be alone.
     /// `picture[i]`, ascending, is the row of media that prompt i is about.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ impl Pheye {
         })
     }
 
-    /// Whether prompts leave room in the context, and there are keys and values of the pictures they are about.
+    /// Whether prompts leave room in the context, and there are keys and values of the images they are about.
     fn check_prompts(&self, kvs: &[Option<Tensor>], prompts: &[Vec<u32>], picture: &[usize]) -> Result<()> {
         let context = self.config.text.max_position_embeddings;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
