@@ -1,4 +1,4 @@
-//! Teaches a small Phi one sentence byte by byte, then lets it go on from the first three, with a cache:
+//! Trains a small Phi on one sentence, byte by byte, then generates from its first three bytes with a cache:
 //! `cargo run -p pheye-phi --example generate`
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

@@ -88,7 +88,7 @@ impl Config {
     /// Checks that the sizes are below their limits and fit each other, so that no product of them overflows.
     ///
     /// # Errors
-    /// The first option that is at fault.
+    /// When an option is invalid; the error names the first one.
     pub fn validate(&self) -> Result<(), Error> {
         let fault = |option, value: String, rule: String| Err(Error { option, value, rule });
         let sizes = [

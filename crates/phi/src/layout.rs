@@ -1,20 +1,21 @@
-//! Which rows of a packed batch belong to which sequence, and at which position (varlen attention).
+//! The layout of a packed batch for varlen attention: which rows belong to which sequence, and their
+//! positions.
 
 use pheye_ops::attention::Span;
 
-/// Which rows of a packed batch belong to which sequence, and where each stands.
+/// The rows of each sequence in a packed batch, and the position of each row.
 #[derive(Debug, Clone, Default)]
 pub struct Layout {
     /// Position of each row in its sequence.
     pub positions: Vec<u32>,
-    /// Rows of queries and rows of keys, a span for each sequence.
+    /// Query rows and key rows, one span per sequence.
     pub spans: Vec<Span>,
-    /// Where each row's key and value go in the cache; empty without a cache.
+    /// The cache row that each row's key and value are written to; empty without a cache.
     pub cache_rows: Vec<usize>,
 }
 
 impl Layout {
-    /// Whole sequences of these lengths, without a cache.
+    /// Complete sequences of these lengths, without a cache.
     pub fn packed(lengths: &[usize]) -> Layout {
         let mut layout = Layout::default();
         let mut start = 0;
@@ -26,8 +27,8 @@ impl Layout {
         layout
     }
 
-    /// `new[i]` further tokens of sequence i, whose first `past[i]` are in the cache; the cache holds `capacity`
-    /// tokens of each sequence.
+    /// For each sequence i, `new[i]` tokens that follow the `past[i]` tokens in the cache. The cache holds
+    /// `capacity` tokens per sequence.
     pub fn cached(past: &[usize], new: &[usize], capacity: usize) -> Layout {
         let mut layout = Layout::default();
         let mut start = 0;
@@ -35,7 +36,7 @@ impl Layout {
             let base = i * capacity;
             layout.positions.extend(past as u32..(past + new) as u32);
             layout.cache_rows.extend(base + past..base + past + new);
-            // A sequence without new tokens has ended: it takes no part, and its keys are not read.
+            // A sequence without new tokens has no query rows, so its cached keys are not read.
             if new > 0 {
                 layout.spans.push(Span { q: start..start + new, k: base..base + past + new });
             }

@@ -1,7 +1,8 @@
 //! The Phi language model (1, 1.5, 2): parallel attention and MLP behind one LayerNorm, partial rotary positions.
 //!
-//! Sequences are packed: rows of all sequences follow each other without padding, and a [`Layout`] says which rows
-//! belong together. So a batch of unequal prompts costs only its real tokens and equals the prompts one by one.
+//! Sequences are packed: their rows follow each other without padding, and a [`Layout`] describes which rows
+//! belong together. A batch of prompts of different lengths therefore costs no padding and gives the same
+//! results as running the prompts one by one.
 #![forbid(unsafe_code)]
 
 mod block;

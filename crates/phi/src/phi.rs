@@ -1,4 +1,4 @@
-//! The whole model: token embedding, blocks, final LayerNorm, output head (with bias, not tied).
+//! The whole model: token embedding, blocks, final LayerNorm, and an untied output head with bias.
 
 use pheye_ops::layernorm::LayerNorm;
 use pheye_ops::linear::Linear;
@@ -11,10 +11,11 @@ use crate::{Block, Cache, Config, Layout};
 
 /// The Phi language model.
 ///
-/// Its parts are public: a model that puts layers of its own between the blocks, as Pheye does, walks them itself.
+/// The parts are public so that a model with its own layers between the blocks, such as Pheye, can run them
+/// itself.
 #[derive(Debug)]
 pub struct Phi {
-    /// The sizes.
+    /// The configuration.
     pub config: Config,
     /// Token embedding [vocab_size, d].
     pub embed: Param,
@@ -29,10 +30,10 @@ pub struct Phi {
 }
 
 impl Phi {
-    /// The model at `scope`, its blocks named `old_decoder_blocks` as in Pheye's checkpoints.
+    /// The model at `scope`. Its blocks are named `old_decoder_blocks`, as in Pheye's checkpoints.
     ///
     /// # Errors
-    /// Sizes that do not fit each other.
+    /// When the sizes are inconsistent.
     pub fn new(scope: &mut Scope, config: &Config) -> std::result::Result<Phi, crate::Error> {
         config.validate()?;
         let d = config.hidden_size;
@@ -48,7 +49,7 @@ impl Phi {
         Ok(Phi { config: config.clone(), embed, blocks, final_norm, head, rotary })
     }
 
-    /// All parameters, in the order of the network.
+    /// All parameters, in network order.
     pub fn params_mut(&mut self) -> Vec<&mut Param> {
         let mut all = vec![&mut self.embed];
         all.extend(self.blocks.iter_mut().flat_map(Block::params_mut));
@@ -57,10 +58,10 @@ impl Phi {
         all
     }
 
-    /// Logits [rows, vocab_size] of packed token ids, as a language model alone.
+    /// Logits [rows, vocab_size] of packed token ids, computed by the language model alone.
     ///
     /// # Errors
-    /// An id outside the vocabulary, and those of the operations.
+    /// When an id is outside the vocabulary, or an operation fails.
     pub fn logits(
         &self,
         cx: &Cx,
@@ -77,11 +78,11 @@ impl Phi {
         Ok(linear::forward(cx, &x, &self.head)?.0)
     }
 
-    /// Next-token loss of packed sequences, summed over targets that are not -100; with `grads`, the gradients of
-    /// that sum are added to it. Returns the sum and the number of targets.
+    /// Next-token loss of packed sequences, summed over the targets other than -100. With `grads`, the
+    /// gradients of the sum are accumulated in it. Returns the sum and the number of targets.
     ///
     /// # Errors
-    /// An id outside the vocabulary, and those of the operations.
+    /// When an id is outside the vocabulary, or an operation fails.
     pub fn next_token_loss(
         &self,
         cx: &Cx,
