@@ -18,7 +18,7 @@ pub enum Error {
     Io {
         /// The file, with its archive if it lies in one.
         name: String,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// An archive that is damaged or no zip archive.

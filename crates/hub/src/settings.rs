@@ -67,7 +67,7 @@ impl Settings {
     /// What `var` says of each environment variable; `home` is the user's folder.
     ///
     /// # Errors
-    /// As [`Settings::from_env`].
+    /// When [`Settings::from_env`] fails.
     pub fn from_vars(var: impl Fn(&str) -> Option<String>, home: Option<&Path>) -> Result<Settings> {
         let set = |name: &str| var(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
         let folder = |name: &str| {

@@ -1,4 +1,4 @@
-//! CLIP and Phi as their makers publish them: a folder with `config.json` and weights, whole or in shards.
+//! Loads CLIP and Phi as published: a folder with `config.json` and weights, in one file or in shards.
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::pheye::VIT_PREFIX;
 use crate::{Config, Error, Options, Pheye, Result, transformers};
 
 const CONFIG: &str = "config.json";
-/// The network's names of the matrices that tied models share.
+/// Our name of the output head, which tied models share with the embedding.
 const HEAD: &str = "lang_encoder.lm_head.weight";
 const EMBEDDING: &str = "lang_encoder.model.embed_tokens.weight";
 
@@ -29,30 +29,32 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint> {
     }
 }
 
-/// Says so when the names of `checkpoint` were read without a prefix.
+/// A remark if a common prefix was removed from the tensor names of `checkpoint`.
 pub(crate) fn remark(checkpoint: &Checkpoint) -> Option<String> {
     let prefix = checkpoint.stripped_prefix()?;
     let path = checkpoint.path().display().to_string();
     Some(format!("{}: names are read without the prefix `{}`, which all have", quoted(&path), quoted(prefix)))
 }
 
-/// What a whole CLIP model has beside its vision tower.
+/// Whether this tensor of a complete CLIP model is outside its vision tower.
 fn beside_clip(name: &str) -> bool {
     name.starts_with("text_model.")
         || ["logit_scale", "text_projection.weight", "visual_projection.weight"].contains(&name)
 }
 
-/// What older copies of Phi store although it follows from the configuration.
+/// Whether this tensor, stored by older copies of Phi, follows from the configuration.
 fn beside_phi(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
 }
 
 impl Config {
-    /// This configuration with the sizes of the backbones that are folders as on the hub, from their `config.json`; of a
-    /// CLIP model's the `vision_config`. A backbone that is a single file changes nothing.
+    /// Returns this configuration with the sizes of the backbones that are folders as on the hub, read from
+    /// their `config.json` (its `vision_config` for a CLIP model). A backbone that is a single file changes
+    /// nothing.
     ///
     /// # Errors
-    /// A folder without `config.json`, one of another kind of model, and a key whose meaning this network does not have.
+    /// When a folder has no `config.json` or holds another kind of model, or when a key requests something
+    /// that this network does not support.
     pub fn with_backbones(mut self, vision: Option<&Path>, text: Option<&Path>) -> Result<Config> {
         if let Some(folder) = vision.filter(|path| path.is_dir()) {
             let path = folder.join(CONFIG);
@@ -72,7 +74,7 @@ impl Config {
 pub(crate) struct Backbones {
     vision: Checkpoint,
     text: Checkpoint,
-    /// Whether the language model's output head is its embedding.
+    /// Whether the output head of the language model shares the embedding matrix.
     tied: bool,
 }
 
@@ -83,8 +85,9 @@ impl Backbones {
         Ok(Backbones { vision: open(vision)?, text: open(text)?, tied })
     }
 
-    /// The model over these backbones, what Pheye trains drawn at random; without a seed only names, types and shapes are
-    /// looked at, and the model has no elements. All mismatches of a file at once.
+    /// Builds the model over these backbones and initializes the parameters that Pheye trains at random.
+    /// Without a seed it only checks names, types and shapes, and the model has no elements. All mismatches
+    /// of a file are reported together.
     pub(crate) fn build(
         &self,
         config: &Config,
@@ -120,14 +123,14 @@ impl Backbones {
         Ok(model)
     }
 
-    /// What gives a network the tower.
+    /// The tensor source for the vision tower.
     fn vision(&self, options: Options) -> CheckpointSource<'_> {
         CheckpointSource::new(&self.vision, dtype(options))
             .names(NameMap::of_vision(&self.vision))
             .allow_unused(beside_clip)
     }
 
-    /// What gives a network the language model.
+    /// The tensor source for the language model.
     fn text(&self, options: Options) -> CheckpointSource<'_> {
         let (mut names, tied) = (NameMap::of_text(&self.text), self.tied);
         let head = names.apply(HEAD);
@@ -141,7 +144,7 @@ impl Backbones {
     }
 }
 
-/// Gives empty tensors, to look at names and shapes alone.
+/// A source of empty tensors, for checking names and shapes only.
 struct Nothing;
 
 impl Source for Nothing {

@@ -1,4 +1,4 @@
-//! The configuration of a whole model, the presets, and how many parameters they have.
+//! The configuration of a whole model, presets, and parameter counts.
 
 use pheye_tensor::{Init, Scope, Shape, Source, Tensor};
 use pheye_text::PromptTemplate;
@@ -11,9 +11,9 @@ use crate::{Error, Pheye, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoraSpec {
-    /// Rank r; a checkpoint's tensors overrule it.
+    /// Rank r; overridden by the shapes of a checkpoint's tensors.
     pub rank: usize,
-    /// α; 2r when left out.
+    /// α; 2r if omitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f32>,
 }
@@ -24,7 +24,7 @@ impl Default for LoraSpec {
     }
 }
 
-/// Everything that decides the shape of a Pheye model and how it is asked.
+/// Everything that determines the shapes of a Pheye model, and its prompt template.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -47,8 +47,8 @@ pub struct Config {
 pub const PRESETS: [&str; 7] = ["nano", "x2-224", "x2-448", "x2-672", "x4-224", "x4-448", "x4-672"];
 
 impl Config {
-    /// The configuration of this name, one of [`PRESETS`]. `x<interval>-<pixels>` is ViT-H-14 and Phi-1.5, with both
-    /// LoRA sets at rank 8 as in the paper.
+    /// The preset with this name, one of [`PRESETS`]. `x<interval>-<pixels>` uses ViT-H-14 and Phi-1.5, with
+    /// both LoRA sets at rank 8 as in the paper.
     pub fn preset(name: &str) -> Option<Config> {
         if name == "nano" {
             return Some(Config::nano());
@@ -60,8 +60,9 @@ impl Config {
         Some(Config { vision: pheye_vit::Config::h14(), connector, ..Config::default() })
     }
 
-    /// A model of half a million parameters with every part of the large ones: images of 64×64 pixels as one global
-    /// and four local tiles, both LoRA sets, a cross-attention block before every decoder layer.
+    /// A model with half a million parameters that has every part of the large ones: images of 64×64 pixels
+    /// as one global and four local tiles, both LoRA sets, and a cross-attention block before every decoder
+    /// layer.
     fn nano() -> Config {
         let vision = pheye_vit::Config {
             hidden_size: 64,
@@ -90,12 +91,12 @@ impl Config {
         Config { vision, text, connector, prompt, ..Config::default() }
     }
 
-    /// Image tokens of one image: those of the global tile and of every local one.
+    /// Image tokens per image, over the global and all local tiles.
     pub fn media_tokens(&self) -> usize {
         self.vision.tokens() * (1 + self.connector.local_tiles())
     }
 
-    /// The LoRA sets: of the global image, of the tiles.
+    /// The LoRA sets of the global image and of the tiles.
     pub fn adapters(&self) -> [Option<AdapterSpec>; 2] {
         let spec =
             |name: &str, s: LoraSpec| AdapterSpec { name: name.to_owned(), rank: s.rank, alpha: s.alpha };
@@ -105,10 +106,11 @@ impl Config {
         ]
     }
 
-    /// Checks that the sizes are below their limits and fit each other: nothing that is computed from them overflows.
+    /// Checks that the sizes are within their limits and consistent, so that nothing computed from them
+    /// overflows.
     ///
     /// # Errors
-    /// The first option that is at fault.
+    /// When an option is invalid; the error names the first one.
     pub fn validate(&self) -> Result<()> {
         self.vision.validate()?;
         self.text.validate()?;
@@ -135,10 +137,10 @@ impl Config {
         Ok(())
     }
 
-    /// Parameters by part, without making the model.
+    /// Parameter counts by part, computed without building the model.
     ///
     /// # Errors
-    /// An invalid value in the configuration of a model.
+    /// When the configuration is invalid.
     pub fn counts(&self) -> Result<Counts> {
         struct Counter(Counts);
         impl Source for Counter {
@@ -180,12 +182,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// What Pheye trains: LoRA, connector, cross-attention.
+    /// Parameters that Pheye trains: LoRA, connector, cross-attention.
     pub fn trained(&self) -> u64 {
         self.lora + self.connector + self.cross_attention
     }
 
-    /// What stays as it was.
+    /// Parameters that stay frozen.
     pub fn frozen(&self) -> u64 {
         self.vision + self.text
     }

@@ -1,5 +1,5 @@
-//! A model folder turned into other files, tensor by tensor, without making the model: this project's layout, PEFT
-//! adapters, a plain CLIP vision model.
+//! Converts a model folder tensor by tensor, without building the model, to this project's layout, PEFT
+//! adapters or a plain CLIP vision model.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ use crate::peft::{self, Adapter};
 use crate::pheye::VIT_PREFIX;
 use crate::{CONFIG_FILE, Config, Error, FileLookup, LoraSet, Pheye, Result};
 
-/// What the elements of converted tensors are.
+/// The data types of converted tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Cast {
     /// As they are stored.
@@ -32,7 +32,7 @@ pub enum Cast {
 }
 
 impl Cast {
-    /// What the parameter `name` is converted to, if it is.
+    /// The type that the parameter `name` is converted to, or `None` to keep its type.
     fn of(self, name: &str) -> Option<DType> {
         match self {
             Cast::Stored => None,
@@ -45,38 +45,40 @@ impl Cast {
 /// How converted weights are written.
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a> {
-    /// The folder; it must not hold a model yet.
+    /// The output folder, which must not contain a model yet.
     pub folder: &'a Path,
     /// The type of the elements.
     pub keep: Cast,
-    /// Bytes of a file at most, [`SHARD_SIZE`] as on the hub; above, there are shards and an index.
+    /// Maximum size of a file in bytes, usually [`SHARD_SIZE`]. Larger weights are written as shards and an
+    /// index.
     pub shard_size: u64,
 }
 
-/// Bytes of a shard on the hub.
+/// Shard size used on the hub, in bytes.
 pub const SHARD_SIZE: u64 = 5_000_000_000;
 
-/// Told the bytes written and all bytes.
+/// Called with the bytes written so far and the total.
 pub type OnWritten<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// A model folder whose weights were checked against its configuration, and none of them read.
+/// A model folder whose weights have been checked against its configuration but not read.
 #[derive(Debug)]
 pub struct Conversion {
     config: Config,
     base: Checkpoint,
     adapters: [Option<Adapter>; 2],
     params: Vec<(String, Shape)>,
-    /// What a released configuration calls the vision tower.
+    /// The name of the vision tower in a released configuration.
     encoder: Option<String>,
 }
 
 impl Conversion {
-    /// Opens the model in `folder`, in either layout. `lora` are PEFT adapter folders that take the place of its LoRA
-    /// sets (global, local), with their ranks and α. Backbones are found as by [`Pheye::load_named`].
+    /// Opens the model in `folder`, in either layout. `lora` names PEFT adapter folders that replace its LoRA
+    /// sets (global, local), with their ranks and α. Backbones are found as in [`Pheye::load_named`].
     ///
     /// # Errors
-    /// Those of [`Pheye::load_named`]: all mismatches of a file at once. [`Error::NoLora`] for a set that the model does
-    /// not have; adapters of another kind, or of other ranks than their configuration says.
+    /// When [`Pheye::load_named`] would fail; all mismatches of a file are reported together.
+    /// [`Error::NoLora`] for a set that the model does not have. When an adapter is of another kind, or its
+    /// ranks differ from its configuration.
     pub fn open(folder: &Path, named: FileLookup, lora: [Option<&Path>; 2]) -> Result<Conversion> {
         let mut config = Config::load_named(folder, named)?;
         let base = open_weights(folder)?;
@@ -99,42 +101,44 @@ impl Conversion {
         Ok(Conversion { config, base, adapters, params, encoder })
     }
 
-    /// What its owner should know of how the weights are read, as [`Pheye::remarks`].
+    /// Remarks about how the weights are read, as in [`Pheye::remarks`].
     pub fn remarks(&self) -> Vec<String> {
         let adapters = self.adapters.iter().flatten().map(|adapter| &adapter.checkpoint);
         std::iter::once(&self.base).chain(adapters).filter_map(backbone::remark).collect()
     }
 
-    /// The configuration, with the ranks that the checkpoint or the adapters have.
+    /// The configuration, with the ranks found in the checkpoint or the adapters.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Writes the weights of the whole model under this project's names: `model.safetensors`, or shards. The folder
-    /// becomes a model with [`Conversion::save_config`].
+    /// Writes the weights of the whole model with this project's names, to `model.safetensors` or shards. The
+    /// folder is a complete model once [`Conversion::save_config`] has run.
     ///
     /// # Errors
-    /// A file that exists, tensors that cannot be read, and what the system says. What was written is then removed.
+    /// When a file exists already, a tensor cannot be read, or writing fails. Files written by this call are
+    /// then removed.
     pub fn save_weights(&self, to: &Output, progress: OnWritten) -> Result<Written> {
         refuse_existing([to.folder.join(CONFIG_FILE)])?;
         let all = self.params.iter().map(|(name, _)| (name.clone(), name.as_str()));
         self.write(all, to, "model", &BTreeMap::new(), progress)
     }
 
-    /// Writes the configuration, which makes `folder` a model.
+    /// Writes the configuration, which completes `folder` as a model.
     ///
     /// # Errors
-    /// A file that exists, and what the system says.
+    /// When the file exists already, or writing fails.
     pub fn save_config(&self, folder: &Path) -> Result<()> {
         refuse_existing([folder.join(CONFIG_FILE)])?;
         write_json(&folder.join(CONFIG_FILE), &self.config)
     }
 
-    /// Writes a LoRA set as a PEFT adapter folder, its configuration last. The module names are those of the inner
-    /// transformer of a `CLIPVisionModel` (`.vision_model`), which is what Pheye adapts.
+    /// Writes a LoRA set as a PEFT adapter folder, with its configuration last. Module names are relative to
+    /// the inner transformer of a `CLIPVisionModel` (`.vision_model`), which is what Pheye adapts.
     ///
     /// # Errors
-    /// [`Error::NoLora`], modules of several ranks, and as [`Conversion::save_weights`].
+    /// [`Error::NoLora`] when the model lacks the set. When modules have different ranks, or
+    /// [`Conversion::save_weights`] fails.
     pub fn extract_lora(&self, set: LoraSet, to: &Output, progress: OnWritten) -> Result<Written> {
         self.config.require(set)?;
         let config = to.folder.join(peft::CONFIG);
@@ -151,12 +155,13 @@ impl Conversion {
         Ok(written)
     }
 
-    /// Writes a plain CLIP vision model whose linears are W + (α / r)·B·A of one LoRA set, computed in f32: weights with
-    /// the published names, whole or in shards, and then `config.json` of a `CLIPVisionModel`. The other set is left
-    /// out. Merged matrices stored as f16 or f64 become f32.
+    /// Writes a plain CLIP vision model with one LoRA set merged into its linear layers: W + (α / r)·B·A,
+    /// computed in f32. The weights have the published names, in one file or shards, followed by
+    /// `config.json` of a `CLIPVisionModel`. The other set is omitted. Merged matrices stored as f16 or f64
+    /// become f32.
     ///
     /// # Errors
-    /// As [`Conversion::extract_lora`].
+    /// When [`Conversion::extract_lora`] fails.
     pub fn merge_lora(&self, set: LoraSet, to: &Output, progress: OnWritten) -> Result<Written> {
         self.config.require(set)?;
         let config = to.folder.join(RELEASED_CONFIG);
@@ -190,7 +195,7 @@ impl Conversion {
         Ok(written)
     }
 
-    /// Writes `params`, each with its name in the file.
+    /// Writes `params`, each given with its name in the file.
     fn write<'a>(
         &self,
         params: impl Iterator<Item = (String, &'a str)>,
@@ -211,7 +216,7 @@ impl Conversion {
         Ok(files.save(&items, &mut elements, progress)?)
     }
 
-    /// The parameter `name` as it will be written as `file`.
+    /// The parameter `name`, to be written under the name `file`.
     fn item(&self, name: &str, file: String, keep: Cast) -> Result<Item> {
         let (checkpoint, stored) = self.place(name);
         Ok(Item { name: file, ..checkpoint.item(&stored, keep.of(name))? })
@@ -236,7 +241,7 @@ impl Conversion {
         Some(["lora_A", "lora_B"].map(|part| format!("{module}.{part}.{}.weight", set.adapter())))
     }
 
-    /// W + (α / r)·B·A in f32, of W [n, …], A [r, …] and B [n, r].
+    /// W + (α / r)·B·A in f32, for W [n, …], A [r, …] and B [n, r].
     fn merged(
         &self,
         name: &str,
@@ -264,8 +269,8 @@ impl Conversion {
     }
 }
 
-/// Checks weights and configuration against each other without reading an element; the configuration gets the ranks of
-/// the tensors. Returns the network's parameters in order.
+/// Checks weights and configuration against each other without reading elements, and sets the configuration's
+/// ranks to those of the tensors. Returns the parameters in network order.
 fn check(
     config: &Config,
     base: &Checkpoint,
@@ -292,7 +297,7 @@ fn check(
     Ok((model.config().clone(), params))
 }
 
-/// A model's weights with other adapters, and the shapes that the network asked for.
+/// A model's weights with replaced adapters, and the shapes that the network requested.
 struct Parts<'a> {
     base: CheckpointSource<'a>,
     adapters: [Option<CheckpointSource<'a>>; 2],
@@ -316,7 +321,7 @@ impl Source for Parts<'_> {
     }
 }
 
-/// An error unless every A of the set has this rank.
+/// Returns an error unless every A of the set has this rank.
 fn uniform(params: &[(String, Shape)], set: LoraSet, rank: usize, path: &Path) -> Result<()> {
     let mut all = params.iter().filter(|(name, _)| set.has(name) && name.contains(".lora_A."));
     let other = all.find(|(_, shape)| shape.dims().first() != Some(&rank));
@@ -326,12 +331,12 @@ fn uniform(params: &[(String, Shape)], set: LoraSet, rank: usize, path: &Path) -
     })
 }
 
-/// transformers reads no safetensors without it.
+/// File metadata without which transformers refuses to read a safetensors file.
 fn for_transformers() -> BTreeMap<String, String> {
     BTreeMap::from([("format".to_owned(), "pt".to_owned())])
 }
 
-/// The shortest decimal that stands for `value`: 1e-5, where the nearest f64 has seventeen digits.
+/// The shortest decimal for `value`: 1e-5, where the nearest f64 would print 17 digits.
 pub(crate) fn decimal(value: f32) -> Value {
     json!(value.to_string().parse::<f64>().unwrap_or(value.into()))
 }

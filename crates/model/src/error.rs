@@ -1,4 +1,4 @@
-//! Why a model could not be loaded, saved or run: each error with its file, key or option.
+//! The error type of this crate. Every error names its file, key or option.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// A file or folder could not be written.
@@ -22,10 +22,10 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A configuration file does not say what it should.
+    /// A configuration file is invalid.
     #[error("{}: {why}", path.display())]
     Config {
         /// The file.
@@ -42,22 +42,22 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// The vision configuration is impossible.
+    /// The vision configuration is invalid.
     #[error(transparent)]
     Vision(#[from] pheye_vit::Error),
-    /// The text configuration is impossible.
+    /// The text configuration is invalid.
     #[error(transparent)]
     TextConfig(#[from] pheye_phi::Error),
-    /// The connector configuration is impossible.
+    /// The connector configuration is invalid.
     #[error(transparent)]
     Connector(#[from] pheye_xattn::Error),
-    /// No decoder layer has cross-attention before it, so that the model would not see its image.
+    /// No decoder layer has a cross-attention block, so the model could not see the image.
     #[error(
         "connector config: cross_interval is {cross_interval} and from_layer is {from_layer}, which leaves no \
          cross-attention block before any of the {layers} decoder layers"
     )]
     NoBlock {
-        /// A block before every so many layers.
+        /// The interval between cross-attention blocks, in layers.
         cross_interval: usize,
         /// The first layer that may have one.
         from_layer: usize,
@@ -72,7 +72,7 @@ pub enum Error {
         /// The files it may have.
         looked_for: &'static [&'static str],
     },
-    /// A LoRA set is impossible.
+    /// A LoRA configuration is invalid.
     #[error("{option} is {value}, but {rule}")]
     Lora {
         /// Name of the invalid option.
@@ -94,44 +94,44 @@ pub enum Error {
         /// The set.
         set: crate::LoraSet,
     },
-    /// The parts of a batch, or of what is asked, do not fit each other.
+    /// The parts of a batch or request have inconsistent sizes.
     #[error("{what}: {found} given, {expected} needed")]
     Batch {
-        /// What there is the wrong number of.
+        /// What was counted.
         what: &'static str,
         /// Their number.
         found: usize,
         /// The number that fits.
         expected: usize,
     },
-    /// A sequence names its image wrongly.
+    /// The image indices of sequences are out of range or not ascending.
     #[error("sequences are about pictures {found:?}, but the numbers must ascend and stay below {pictures}")]
     Pictures {
-        /// The images as named.
+        /// The image indices given.
         found: Vec<usize>,
-        /// How many there are.
+        /// Number of images.
         pictures: usize,
     },
     /// An operation failed.
     #[error(transparent)]
     Op(#[from] pheye_ops::Error),
-    /// A tensor is not what was expected.
+    /// A tensor has an unexpected shape or type.
     #[error(transparent)]
     Tensor(#[from] pheye_tensor::Error),
     /// A checkpoint could not be read or written, or does not fit.
     #[error(transparent)]
     Weights(#[from] pheye_weights::Error),
-    /// An option of generation is out of range, or at odds with another.
+    /// A generation option is out of range or conflicts with another.
     #[error("{option} is {value}, but it {rule}")]
     Generation {
-        /// The option at fault, by its name in [`crate::GenerationConfig`].
+        /// The option that is invalid, by its name in [`crate::GenerationConfig`].
         option: &'static str,
         /// Its value.
         value: String,
         /// The condition that the value must satisfy.
         rule: &'static str,
     },
-    /// More answers at a time than there is memory for.
+    /// There is not enough memory for this many answers at once.
     #[error(
         "{answers} answers at a time in a context of {tokens} tokens take {bytes} bytes for their keys, values and \
          logits, which there are not: lower num_beams, num_return_sequences, max_new_tokens, or ask fewer questions at once"
@@ -141,10 +141,10 @@ pub enum Error {
         answers: usize,
         /// Tokens of the longest prompt with its answer.
         tokens: usize,
-        /// What they take; `u64::MAX` stands for anything from there on.
+        /// The bytes needed, saturated at `u64::MAX`.
         bytes: u64,
     },
-    /// A number that no token can be chosen by.
+    /// Logits contain a value from which no token can be chosen, such as NaN.
     #[error(
         "a {what} of token {step} of answer {sequence} is not finite: some weights are not, or are too large"
     )]
@@ -173,7 +173,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The GPU's error in this one, if it is one.
+    /// The GPU error that caused this one, if any.
     pub fn gpu(&self) -> Option<&pheye_tensor::GpuError> {
         match self {
             Error::Op(e) => e.gpu(),
@@ -183,7 +183,7 @@ impl Error {
     }
 }
 
-/// An error unless there are as many as needed.
+/// Returns an error unless there are as many as needed.
 pub(crate) fn count(what: &'static str, found: usize, expected: usize) -> Result<()> {
     if found == expected { Ok(()) } else { Err(Error::Batch { what, found, expected }) }
 }

@@ -1,4 +1,4 @@
-//! Reads JSON so that whatever is wrong with it is told by file and key.
+//! Reads JSON so that errors name the file and the key.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(crate) fn read_json(path: &Path) -> Result<Value> {
     serde_json::from_str(&text).map_err(|e| fault(path, e.to_string()))
 }
 
-/// `value` as a `T`; `within` stands before its keys in messages.
+/// Deserializes `value` as a `T`; `within` is put before its keys in messages.
 pub(crate) fn parse<T: DeserializeOwned>(path: &Path, within: &str, value: Value) -> Result<T> {
     serde_json::from_value(value.clone()).map_err(|error| {
         let error = error.to_string();
@@ -29,7 +29,7 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &Path, within: &str, value: Value
     })
 }
 
-/// The key, or key of a key, that alone makes the same error: serde does not name it.
+/// The key or nested key that alone causes the same error, because serde does not name it.
 fn culprit<T: DeserializeOwned>(value: &Value, error: &str) -> Option<String> {
     let at_fault = |alone: Value| serde_json::from_value::<T>(alone).is_err_and(|e| e.to_string() == error);
     let (key, value) = value.as_object()?.iter().find(|(key, value)| at_fault(json!({ *key: value })))?;
@@ -48,7 +48,7 @@ pub(crate) fn fault(path: &Path, why: String) -> Error {
     Error::Config { path: path.into(), why }
 }
 
-/// A value as messages show it: on one line, and not all of it where it is long.
+/// A value as shown in messages: on one line, truncated if long.
 pub(crate) fn shown(value: &Value) -> String {
     const MOST: usize = 80;
     let text = quoted(&value.to_string());

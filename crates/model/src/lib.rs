@@ -1,5 +1,5 @@
-//! Pheye assembled: the vision tower over an image and its tiles, the connector, and the language model with
-//! cross-attention blocks between its own (arXiv 2501.02584).
+//! The assembled Pheye model: the vision tower over an image and its tiles, the connector, and the language
+//! model with cross-attention blocks between its layers (arXiv 2501.02584).
 #![forbid(unsafe_code)]
 
 mod backbone;

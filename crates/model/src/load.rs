@@ -1,5 +1,5 @@
-//! Models from and to folders: this project's layout (`pheye.json`, `model.safetensors`, `tokenizer.json`) and the
-//! released one (`config.json`, `checkpoint.pt`, backbones' configurations).
+//! Loads and saves models in folders, in this project's layout (`pheye.json`, `model.safetensors`,
+//! `tokenizer.json`) or the released one (`config.json`, `checkpoint.pt`, the backbones' configurations).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,15 +20,17 @@ use crate::{Config, Error, Options, Pheye, Result, transformers};
 pub const CONFIG_FILE: &str = "pheye.json";
 /// The weights in this project's layout.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// The folder of a backbone by its name on the hub.
+/// Maps a backbone's name on the hub to its folder.
 pub type FileLookup<'a> = &'a dyn Fn(&str) -> Option<PathBuf>;
 
-/// Whether a released configuration may name this backbone without its configuration being there: its sizes are known.
+/// Whether the sizes of this backbone are built in, so that a released configuration may name it without
+/// providing its configuration.
 pub fn is_known_backbone(name: &str) -> bool {
     [KNOWN_VISION, KNOWN_TEXT].contains(&name)
 }
 
-/// Whether `folder` holds a released model's configuration: a backbone's `config.json` names no `encoder`.
+/// Whether `folder` holds a released Pheye configuration. The `config.json` of a backbone has no key
+/// `encoder`.
 pub fn is_released(folder: &Path) -> bool {
     read_json(&folder.join(RELEASED_CONFIG)).is_ok_and(|config| config.get("encoder").is_some())
 }
@@ -36,32 +38,32 @@ pub fn is_released(folder: &Path) -> bool {
 pub(crate) const RELEASED_CONFIG: &str = "config.json";
 const RELEASED_WEIGHTS: &str = "checkpoint.pt";
 
-/// The type that a parameter is kept in.
+/// The storage type of a parameter.
 pub(crate) fn dtype(options: Options) -> impl Fn(&str) -> DType {
     move |name| options.dtype(name)
 }
 
-/// The configuration of the file `path`, if a model can have it.
+/// Validates the configuration read from the file `path`.
 fn possible(path: &Path, config: Config) -> Result<Config> {
     config.validate().map_err(|e| fault(path, e.to_string()))?;
     Ok(config)
 }
 
 impl Config {
-    /// The configuration of the model in `folder`, in either layout. A released one does not say the ranks of its
-    /// adapters: they are read from the header of its checkpoint, where that is there.
+    /// The configuration of the model in `folder`, in either layout. A released configuration does not
+    /// include the ranks of its adapters; they are read from the header of its checkpoint if there is one.
     ///
     /// # Errors
-    /// A folder without a model, a configuration that cannot be understood, a checkpoint that is none.
+    /// When the folder holds no model, or its configuration or checkpoint is invalid.
     pub fn load(folder: &Path) -> Result<Config> {
         Config::load_named(folder, &|_| None)
     }
 
-    /// As [`Config::load`]; backbones that a released configuration names and that are not beside it are where
-    /// `named` says.
+    /// Like [`Config::load`]. Backbones that a released configuration names and that are not next to it are
+    /// looked up with `named`.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// When [`Config::load`] fails.
     pub fn load_named(folder: &Path, named: FileLookup) -> Result<Config> {
         let own = folder.join(CONFIG_FILE);
         if own.exists() {
@@ -86,19 +88,20 @@ impl Config {
 }
 
 impl Pheye {
-    /// The model in `folder`, in either layout, all of it frozen.
+    /// The model in `folder`, in either layout, with all parameters frozen.
     ///
     /// # Errors
-    /// A folder without a model, and weights that do not fit its configuration: all mismatches at once.
+    /// When the folder holds no model, or the weights do not match the configuration; all mismatches are
+    /// reported together.
     pub fn load(folder: &Path, options: Options) -> Result<Pheye> {
         Pheye::load_named(folder, options, &|_| None, |_, _| ())
     }
 
-    /// As [`Pheye::load`]; backbones that a released configuration names and that are not beside it are where `named`
-    /// says, and `progress` is told the bytes of weights done and all bytes as they load.
+    /// Like [`Pheye::load`]. Backbones that a released configuration names and that are not next to it are
+    /// looked up with `named`. `progress` is called with the bytes loaded so far and the total.
     ///
     /// # Errors
-    /// As [`Pheye::load`].
+    /// When [`Pheye::load`] fails.
     pub fn load_named(
         folder: &Path,
         options: Options,
@@ -114,13 +117,14 @@ impl Pheye {
         Ok(model)
     }
 
-    /// A new model over frozen backbones: the tower from `vision`, the language model from `text`, everything that Pheye
-    /// trains drawn at random from `seed`. Each backbone is a file with Pheye's names or the published ones, or a folder
-    /// as on the hub ([`Config::with_backbones`] reads its configuration); a CLIP model's text tower is passed over. `progress` is
-    /// told the bytes of both that are done and all bytes as they load.
+    /// A new model over frozen backbones: the tower from `vision`, the language model from `text`, and the
+    /// parameters that Pheye trains initialized at random from `seed`. Each backbone is a file with Pheye's
+    /// or the published names, or a folder as on the hub ([`Config::with_backbones`] reads its
+    /// configuration). The text tower of a CLIP model is ignored. `progress` is called with the bytes of both
+    /// that are loaded and the total.
     ///
     /// # Errors
-    /// Weights that do not fit the configuration: all mismatches of a file at once.
+    /// When weights do not match the configuration; all mismatches of a file are reported together.
     pub fn from_backbones(
         config: &Config,
         vision: &Path,
@@ -130,24 +134,25 @@ impl Pheye {
         progress: impl FnMut(u64, u64),
     ) -> Result<Pheye> {
         let backbones = Backbones::open(vision, text)?;
-        // What does not fit is told before anything is read or drawn.
+        // Report mismatches before anything is read or initialized.
         backbones.build(config, options, None, |_, _| ())?;
         backbones.build(config, options, Some(seed), progress)
     }
 
-    /// A model with all parameters drawn at random from `seed`.
+    /// A model with all parameters initialized at random from `seed`.
     ///
     /// # Errors
-    /// An invalid value in the configuration of a model.
+    /// When the configuration is invalid.
     pub fn random(config: &Config, seed: u64) -> Result<Pheye> {
         Pheye::build(config, &mut Scope::new(&mut RandomInit::new(seed), ""))
     }
 
-    /// Writes the model to `folder` in this project's layout; a file is replaced only when its successor is complete. The
-    /// weights are one file of any size: only one can be replaced at once ([`crate::Conversion`] writes shards).
+    /// Writes the model to `folder` in this project's layout. Each file is replaced only when its new version
+    /// is complete. The weights are a single file of any size, because only one file can be replaced
+    /// atomically ([`crate::Conversion`] writes shards).
     ///
     /// # Errors
-    /// What the system says, such as a full disk.
+    /// When writing fails, for example because the disk is full.
     pub fn save(&mut self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.into(), source })?;
         let params = self.params_mut();
@@ -163,7 +168,8 @@ pub(crate) fn open_weights(folder: &Path) -> Result<Checkpoint> {
     if own { backbone::open(folder) } else { Ok(Checkpoint::open(folder.join(RELEASED_WEIGHTS))?) }
 }
 
-/// The vision or text part of a backbone, whose name is a folder beside the released configuration or known to `named`.
+/// The vision or text part of a backbone. Its name is a folder next to the released configuration, or one
+/// that `named` resolves.
 fn backbone(
     folder: &Path,
     file: &Path,

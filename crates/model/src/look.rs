@@ -1,4 +1,4 @@
-//! Where each token looks: its cross-attention, summed over the keys of each view of its image.
+//! Attention maps: the cross-attention of each token, summed over the keys of each view of its image.
 
 use pheye_ops::attention::Span;
 use pheye_ops::{Cx, embedding};
@@ -9,15 +9,15 @@ use crate::error::count;
 use crate::{Pheye, Result};
 
 impl Pheye {
-    /// For each of the tokens `ids`, the share of its cross-attention that falls on each view of image `picture`: the whole
-    /// image first, then the tiles, column by column. The shares are means over all heads of all cross-attention blocks, and
-    /// sum to 1. `kvs` is what [`Pheye::cross_kv`] gave.
+    /// For each of the tokens `ids`, the share of its cross-attention that falls on each view of image
+    /// `picture`: the global image first, then the tiles in column-major order. Shares are averaged over all
+    /// heads of all cross-attention blocks and sum to 1. `kvs` is the result of [`Pheye::cross_kv`].
     ///
     /// Row i belongs to the step that reads token i and chooses token i + 1. It costs one pass of the language model over
     /// `ids`, without caches.
     ///
     /// # Errors
-    /// When `kvs` is not of this model, and when the device runs out of memory.
+    /// When `kvs` comes from another model, or memory runs out.
     pub fn attention_by_view(
         &self,
         cx: &Cx,

@@ -72,7 +72,7 @@ impl Config {
         self.adapters()[set.index()].is_some()
     }
 
-    /// An error unless the model has the set.
+    /// Returns an error unless the model has the set.
     pub(crate) fn require(&self, set: LoraSet) -> Result<()> {
         if self.has_lora(set) { Ok(()) } else { Err(Error::NoLora { set }) }
     }

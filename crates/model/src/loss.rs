@@ -1,5 +1,5 @@
-//! The loss of a batch, and its gradients: the network is a chain with one fan-out (media into every cross-attention
-//! block), so the tape is a stack of what each layer saved.
+//! The loss of a batch and its gradients. The network is a chain with one fan-out (media into every
+//! cross-attention block), so the tape is a stack of what each layer saved.
 
 use pheye_ops::attention::Span;
 use pheye_ops::cross_entropy::Sum;
@@ -11,8 +11,8 @@ use pheye_tensor::{Grads, Tensor};
 use crate::error::count;
 use crate::{Error, Pheye, Result};
 
-/// Images, and packed sequences of tokens about them. Several sequences can be about one image, which is then
-/// encoded once; sequences come in the order of their images.
+/// Images, and packed token sequences about them. Several sequences may share an image, which is then encoded
+/// once. Sequences are ordered by image.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// Pixels [images·(1 + L²), 3, s, s], f32: the global tiles of all images first, then the local tiles.
@@ -21,19 +21,19 @@ pub struct Batch {
     pub pictures: usize,
     /// Tokens of all sequences, one after another.
     pub ids: Vec<u32>,
-    /// For each token the one that should follow, or -100 where nothing is to be learnt.
+    /// The target of each token, or -100 where there is no loss.
     pub targets: Vec<i64>,
     /// Length of each sequence.
     pub lengths: Vec<usize>,
-    /// The image that each sequence is about, ascending.
+    /// The image index of each sequence, ascending.
     pub picture: Vec<usize>,
 }
 
-/// Pixels of several images as a batch holds them, [images·(1 + L²), 3, s, s] with all global tiles first; each
-/// image is its global tile [3, s, s] and its local tiles [L², 3, s, s].
+/// Stacks the pixels of several images in batch order [images·(1 + L²), 3, s, s], with all global tiles
+/// first. Each image is given as its global tile [3, s, s] and its local tiles [L², 3, s, s].
 ///
 /// # Errors
-/// Pixels that do not make whole tiles of side `size`.
+/// When the pixels are not a multiple of tiles with side `size`.
 pub fn stack(size: usize, pictures: &[(&[f32], &[f32])]) -> Result<Tensor> {
     let parts = || pictures.iter().map(|p| p.0).chain(pictures.iter().map(|p| p.1));
     let tiles = parts().map(<[f32]>::len).sum::<usize>() / (3 * size * size).max(1);
@@ -41,8 +41,8 @@ pub fn stack(size: usize, pictures: &[(&[f32], &[f32])]) -> Result<Tensor> {
     Ok(Tensor::from_f32([tiles, 3, size, size], &pixels)?)
 }
 
-/// A loss summed over tokens, and their number: dividing once, after all micro-batches of a step, weighs every token
-/// the same.
+/// A loss summed over tokens, and the number of tokens. Dividing once, after all micro-batches of a step,
+/// gives every token the same weight.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Loss {
     /// Cross entropy in nats, summed over the tokens with a target.
@@ -51,7 +51,8 @@ pub struct Loss {
     pub tokens: usize,
 }
 
-/// A [`Loss`] whose sum may still be on its way on a GPU: work that makes one can be recorded.
+/// A [`Loss`] whose sum may not have been computed by the GPU yet, so that the work can be recorded in a
+/// graph.
 #[derive(Debug)]
 pub struct QueuedLoss {
     /// Cross entropy in nats, summed over the tokens with a target.
@@ -61,10 +62,10 @@ pub struct QueuedLoss {
 }
 
 impl QueuedLoss {
-    /// The loss, when the device has it.
+    /// Waits for the device and returns the loss.
     ///
     /// # Errors
-    /// What the device ran into.
+    /// When the device reports an error.
     pub fn read(&self) -> Result<Loss> {
         Ok(Loss { sum: self.sum.read()?, tokens: self.tokens })
     }
@@ -98,13 +99,13 @@ pub(crate) fn cross_spans(lengths: &[usize], picture: &[usize], media_tokens: us
 enum Taped {
     Cross(pheye_xattn::Saved, linear::Saved),
     Block(pheye_phi::Saved),
-    /// The input of a layer that is computed again in backward.
+    /// The input of a layer that is recomputed in backward.
     Input(Tensor),
 }
 
 type Tape = Vec<(usize, Taped)>;
 
-/// Who sees whom in a batch.
+/// The attention structure of a batch.
 struct Visibility {
     layout: Layout,
     spans: Vec<Span>,
@@ -119,7 +120,7 @@ impl Pheye {
         Ok(Visibility { layout: Layout::packed(&batch.lengths), spans })
     }
 
-    /// Layer i of the decoder, with the cross-attention block before it; what they save goes on the tape.
+    /// Runs decoder layer i and the cross-attention block before it; what they save is pushed on the tape.
     fn layer(
         &self,
         cx: &Cx,
@@ -140,7 +141,8 @@ impl Pheye {
         Ok(y)
     }
 
-    /// The decoder up to its final LayerNorm. With a tape, the layers that backward reaches leave on it what they saved.
+    /// Runs the decoder up to its final LayerNorm. With a tape, every layer that the backward pass reaches
+    /// pushes what it saves.
     fn hidden(
         &self,
         cx: &Cx,
@@ -191,7 +193,7 @@ impl Pheye {
         })
     }
 
-    /// The loss of a batch; the gradients of its sum are added to `grads`, for the parameters chosen by
+    /// The loss of a batch. The gradients of its sum are accumulated in `grads`, for the parameters chosen by
     /// [`Pheye::train`].
     ///
     /// # Errors
@@ -206,8 +208,8 @@ impl Pheye {
         cx.install(|| self.queue_loss_and_grads(cx, batch, dropout, grads))?.read()
     }
 
-    /// [`Pheye::loss_and_grads`] without waiting for the device. Pixels that are on the device already make it work that
-    /// [`Cx::replay`] can record.
+    /// [`Pheye::loss_and_grads`] without waiting for the device. If the pixels are on the device already,
+    /// [`Cx::replay`] can record the work.
     ///
     /// # Errors
     /// When an operation fails.
@@ -235,8 +237,8 @@ impl Pheye {
         Ok(loss)
     }
 
-    /// The part of the network after the image features: the loss, and the gradient of media where the vision side is
-    /// trained. Gradients of the sum are added to `grads`.
+    /// The part of the network after the image features: the loss, and the gradient of media if the vision
+    /// side is trained. Gradients of the sum are accumulated in `grads`.
     ///
     /// # Errors
     /// When an operation fails.

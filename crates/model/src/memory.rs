@@ -1,20 +1,21 @@
-//! How much memory a step of training takes, from the shapes alone.
+//! Estimates the memory of a training step from shapes alone.
 //!
-//! Each term is what a part of the network saves for backward (see the `Saved` of `pheye-vit`, `pheye-phi`, `pheye-xattn`), in the
-//! order of their fields. What lives for a moment only is counted once, for the largest layer.
+//! Each term is what a part of the network saves for its backward pass, in the field order of the `Saved`
+//! structs of `pheye-vit`, `pheye-phi` and `pheye-xattn`. Temporaries are counted once, for the largest
+//! layer.
 
 use serde::Serialize;
 
 use crate::{Config, Recompute, Result};
 
-/// What a step is asked to do.
+/// The size of a training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepShape {
     /// Images of a micro-batch.
     pub pictures: usize,
     /// Tokens of all its sequences.
     pub tokens: usize,
-    /// Layers computed again.
+    /// The layers that are recomputed.
     pub recompute: Recompute,
     /// Bytes of an activation: 2 on a GPU, 4 on the CPU.
     pub element: usize,
@@ -25,9 +26,9 @@ pub struct StepShape {
 pub struct Memory {
     /// Frozen weights, in bf16.
     pub frozen: u64,
-    /// Trained weights (f32, and bf16 for products), their gradients and both moments.
+    /// Trained weights (f32, and bf16 copies for GEMM), their gradients and both moments.
     pub trained: u64,
-    /// What forward saves for backward, and the largest layer's scratch.
+    /// What the forward pass saves for the backward pass, and the scratch memory of the largest layer.
     pub activations: u64,
 }
 
@@ -46,7 +47,7 @@ impl Config {
     /// The memory of a training step of Pheye under `load`.
     ///
     /// # Errors
-    /// An invalid value in the configuration of a model.
+    /// When the configuration is invalid.
     pub fn memory(&self, load: StepShape) -> Result<Memory> {
         let counts = self.counts()?;
         Ok(Memory {
@@ -56,9 +57,9 @@ impl Config {
         })
     }
 
-    /// Bytes of the arena at the peak of a step, of a configuration that is possible.
+    /// Peak bytes of the arena during a step, for a valid configuration.
     pub fn activations(&self, load: StepShape) -> u64 {
-        // Of the largest sizes and loads the sum has 127 bits.
+        // With the largest sizes and loads the sum needs 127 bits.
         let [pictures, tokens, element] = [load.pictures, load.tokens, load.element].map(wide);
         let (v, t, recompute) = (&self.vision, &self.text, load.recompute);
         let [v_width, v_inner, v_layers, v_heads, v_tokens, patch] = [
@@ -80,7 +81,7 @@ impl Config {
         // each head are two floats each; S of seven modules.
         let lora = wide(self.lora_global.rank.max(self.lora_local.rank));
         let vit_row = element * (8 * v_width + v_inner + 6 * lora) + 8 * (2 + v_heads);
-        // Backward of the MLP holds g and dg, or dg and du, dy and dx at once.
+        // The backward pass of the MLP holds g and dg, or dg and du, or dy and dx at once.
         let vit_scratch = element * (2 * v_inner + 3 * v_width);
         let vision = rows * ((v_layers - again) * vit_row + again * element * v_width);
         let vision_layer = rows * (u128::from(again > 0) * vit_row + vit_scratch);
@@ -109,15 +110,15 @@ impl Config {
             + tokens * element * (2 * t_inner + 4 * t_width);
         // Logits of a chunk of rows, in f32.
         let logits = 4 * (tokens * vocab).min(1 << 21);
-        // What the language model saved is gone when backward comes to the tower.
+        // Tensors saved by the language model are freed before the backward pass reaches the tower.
         let all = vision + patches + connector + (text + logits).max(vision_layer);
         u64::try_from(all).unwrap_or(u64::MAX)
     }
 
-    /// Ways to take no more than `free` bytes, as settings of a training config: what recomputes least comes first.
+    /// Settings of a training config that fit in `free` bytes, ordered by how little they recompute.
     ///
     /// # Errors
-    /// As [`Config::memory`].
+    /// When [`Config::memory`] fails.
     pub fn fitting(&self, load: StepShape, free: u64) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let (all_vision, all_text) = (self.vision.num_hidden_layers, self.text.num_hidden_layers);

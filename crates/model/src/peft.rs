@@ -12,13 +12,13 @@ use crate::pheye::VIT_PREFIX;
 use crate::{Error, LoraSet, LoraSpec, Result};
 
 pub(crate) const CONFIG: &str = "adapter_config.json";
-/// Without its ending.
+/// File name without its extension.
 pub(crate) const STEM: &str = "adapter_model";
 const WEIGHTS: &[&str] = &["adapter_model.safetensors", "adapter_model.bin"];
 
-/// Where a module of the tower stands for PEFT.
+/// Prefix of a tower module's name in PEFT.
 const PREFIX: &str = "base_model.model";
-/// Where it stands when the adapters are those of a whole `CLIPVisionModel`, not of its inner transformer.
+/// The prefix when the adapters belong to a complete `CLIPVisionModel` rather than its inner transformer.
 const WHOLE_PREFIX: &str = "base_model.model.vision_model";
 
 /// The modules that Pheye adapts, by the last part of their names.
@@ -28,12 +28,12 @@ const MODULES: [&str; 7] = ["fc1", "fc2", "k_proj", "out_proj", "patch_embedding
 #[derive(Debug)]
 pub(crate) struct Adapter {
     pub(crate) checkpoint: Checkpoint,
-    /// From the network's names to the file's.
+    /// Maps our names to the file's.
     pub(crate) names: NameMap,
     pub(crate) spec: LoraSpec,
 }
 
-/// From the network's names to PEFT's: without the adapter's name, which the folder has.
+/// Maps our names to PEFT's, which omit the adapter's name.
 pub(crate) fn names(set: LoraSet) -> NameMap {
     map(set, PREFIX)
 }
@@ -57,7 +57,8 @@ impl Adapter {
     }
 }
 
-/// Keys that, unless they have one of these values, change what an adapter computes in a way that Pheye does not have.
+/// Keys that change what an adapter computes in a way that Pheye does not support, unless they have one of
+/// these values.
 fn unsupported(config: &Value) -> Option<(&'static str, &'static str)> {
     let empty = |v: &Value| {
         v.is_null()
@@ -88,7 +89,7 @@ fn unsupported(config: &Value) -> Option<(&'static str, &'static str)> {
     if text("bias").is_some_and(|bias| bias != "none") {
         return Some(("bias", "it must be `none`: the tower's biases are frozen"));
     }
-    // The others of these change the base weights as well.
+    // The other values change the base weights too.
     match text("init_lora_weights") {
         None | Some("gaussian" | "orthogonal" | "eva") => None,
         Some(_) => Some(("init_lora_weights", "it must leave the base weights as they are")),
@@ -112,14 +113,14 @@ fn spec(path: &Path) -> Result<LoraSpec> {
     let rank = rank.ok_or_else(|| fault("r", "it must be a whole number from 1 to 65536"))? as usize;
     let alpha = config.get("lora_alpha").and_then(Value::as_f64).filter(|a| (*a as f32).is_finite());
     let alpha = alpha.ok_or_else(|| fault("lora_alpha", "it must be a finite number"))? as f32;
-    // As a configuration that leaves it out means it.
+    // α = 2r is represented by omitting α.
     Ok(LoraSpec { rank, alpha: (alpha != 2.0 * rank as f32).then_some(alpha) })
 }
 
 /// What `adapter_config.json` says of a set.
 pub(crate) fn config(spec: LoraSpec, base: Option<&str>) -> Value {
     let alpha = spec.alpha.unwrap_or(2.0 * spec.rank as f32);
-    // PEFT expects a whole number, where it is one.
+    // PEFT expects an integer if α is one.
     let alpha = if alpha.fract() == 0.0 { json!(alpha as i64) } else { decimal(alpha) };
     json!({
         "peft_type": "LORA",

@@ -1,4 +1,4 @@
-//! The model's parts, where they stand in a checkpoint, and the pass over an image.
+//! The parts of the model, their prefixes in a checkpoint, and image encoding.
 
 use pheye_ops::Cx;
 use pheye_ops::lora::{Dropout, Route, RowRange};
@@ -11,15 +11,16 @@ use serde::{Deserialize, Serialize};
 use crate::error::count;
 use crate::{Config, Result};
 
-/// Choices that change how a model runs, not what it computes.
+/// Options that change how a model runs, not what it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// What frozen weights are kept in; bf16 is half the memory, rounded to 8 bits of mantissa.
+    /// Storage type of frozen weights. bf16 halves the memory and rounds to 8 bits of mantissa.
     pub frozen: DType,
-    /// What the weights that Pheye trains are kept in; training itself always makes them f32.
+    /// Storage type of the weights that Pheye trains. Training always converts them to f32.
     pub trained: DType,
-    /// Whether the weights of linears are kept in int8, a factor for each row: a quarter of the bytes of f32, rounded to 127 steps;
-    /// on AVX2 products of seven rows and more are computed in integers. For inference on the CPU.
+    /// Whether the weights of linear layers are quantized to int8 with one scale per row: a quarter of the
+    /// bytes of f32, with values from -127 to 127. With AVX2, a GEMM of seven or more rows uses integer
+    /// arithmetic. For inference on the CPU.
     pub int8: bool,
 }
 
@@ -30,18 +31,18 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Everything in bf16: to run a model in half the memory.
+    /// Everything in bf16, to run a model in half the memory.
     pub const BF16: Options = Options { frozen: DType::Bf16, trained: DType::Bf16, int8: false };
 
     /// [`Options::BF16`] with int8 where it saves time.
     pub const INT8: Options = Options { int8: true, ..Options::BF16 };
 
-    /// Frozen weights in bf16, the others in f32: to train in less memory.
+    /// Frozen weights in bf16 and the others in f32, to train in less memory.
     pub const FROZEN_BF16: Options = Options { trained: DType::F32, ..Options::BF16 };
 }
 
 impl Options {
-    /// What the parameter of this name is kept in.
+    /// The storage type of the parameter of this name.
     pub fn dtype(self, name: &str) -> DType {
         match (self.int8 && Pheye::is_linear_weight(name), Pheye::is_pheye_param(name)) {
             (true, _) => DType::Int8,
@@ -51,8 +52,8 @@ impl Options {
     }
 }
 
-/// How many layers keep only their input for backward and are computed again there: less memory, about a third more time for each,
-/// the same gradients to the last bit.
+/// How many layers save only their input and are recomputed in the backward pass. This uses less memory and
+/// about a third more time per layer; the gradients are bit-identical.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recompute {
@@ -75,7 +76,7 @@ pub struct Pheye {
     pub(crate) remarks: Vec<String>,
 }
 
-/// Which parts have trained parameters, and so how far backward has to go.
+/// Which parts have trained parameters, and so how far the backward pass must go.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Trainable {
     /// The tower or its adapters.
@@ -84,23 +85,23 @@ pub(crate) struct Trainable {
     pub(crate) vision: bool,
     /// The token embedding.
     pub(crate) embed: bool,
-    /// The first decoder layer that backward reaches: itself trained, or with a trained block before it.
+    /// The first decoder layer that the backward pass reaches, because it or a block before it is trained.
     pub(crate) first_layer: usize,
 }
 
-/// Where the tower stands in a checkpoint.
+/// The tower's prefix in a checkpoint.
 pub(crate) const VIT_PREFIX: &str = "vision_encoder.vision_model.base_model.model";
-/// Where the connector stands.
+/// The connector's prefix.
 pub(crate) const CONNECTOR_PREFIX: &str = "vision_encoder";
-/// Where the language model and the cross-attention blocks stand.
+/// The prefix of the language model and the cross-attention blocks.
 pub(crate) const TEXT_PREFIX: &str = "lang_encoder";
 
 impl Pheye {
-    /// A model of the given shape with parameters from the root `scope`, all of them frozen. Ranks that the scope's
-    /// source decides become those of the model's configuration.
+    /// A model of the given shape with parameters from the root `scope`, all of them frozen. Ranks determined
+    /// by the scope's source are stored in the model's configuration.
     ///
     /// # Errors
-    /// A configuration that no model can have. Faults of the scope's source stay with the source.
+    /// When the configuration is invalid. Errors of the scope's source stay with the source.
     pub fn build(config: &Config, scope: &mut Scope) -> Result<Pheye> {
         config.validate()?;
         let (text, vision) = (config.text.hidden_size, config.vision.hidden_size);
@@ -134,7 +135,8 @@ impl Pheye {
         })
     }
 
-    /// What its owner should know of how the weights were read, a sentence each: a prefix that all names of a file had.
+    /// Remarks about how the weights were read, one sentence each, such as a prefix that was removed from all
+    /// names.
     pub fn remarks(&self) -> &[String] {
         &self.remarks
     }
@@ -144,13 +146,13 @@ impl Pheye {
         &self.config
     }
 
-    /// Chooses which layers backward computes again. More than there are is all of them.
+    /// Sets which layers the backward pass recomputes. A number above the number of layers means all of them.
     pub fn set_recompute(&mut self, recompute: Recompute) {
         self.recompute = recompute;
         self.vit.recompute = recompute.vision;
     }
 
-    /// All parameters, in the order of the network.
+    /// All parameters, in network order.
     pub fn params_mut(&mut self) -> Vec<&mut Param> {
         let mut all = self.vit.params_mut();
         all.extend(self.connector.params_mut());
@@ -166,8 +168,8 @@ impl Pheye {
         }
     }
 
-    /// Whether the parameter of this name is the weight of a linear of the tower, of Phi or of cross-attention; LoRA's matrices are not
-    /// among them.
+    /// Whether the parameter of this name is the weight of a linear layer of the tower, Phi or
+    /// cross-attention. LoRA matrices are excluded.
     pub fn is_linear_weight(name: &str) -> bool {
         const LINEARS: [&str; 11] = [
             "q_proj", "k_proj", "v_proj", "out_proj", "dense", "fc1", "fc2", "lm_head", "to_q", "to_kv",
@@ -177,7 +179,8 @@ impl Pheye {
         module.and_then(|n| n.rsplit('.').next()).is_some_and(|m| LINEARS.contains(&m))
     }
 
-    /// Trains the parameters whose names `choose` picks, and freezes the others; norms that this model never applies
+    /// Makes the parameters whose names `choose` accepts trainable, and freezes the others; norms that this
+    /// model never applies
     /// (`norm_lvl_3`, at level 1 also `norm_lvl_2`, and the tower's `post_layernorm`) stay as they are.
     ///
     /// # Errors
@@ -206,11 +209,11 @@ impl Pheye {
         Ok(table)
     }
 
-    /// Moves all parameters to `device`, the trained ones, as `table` lays them out, into the flat arrays returned.
-    /// Frozen matrices become bf16 there. On the CPU nothing changes, and there are no such arrays.
+    /// Moves all parameters to `device`. Trained parameters become views of the returned flat arrays, laid
+    /// out by `table`; frozen matrices become bf16. On the CPU nothing changes, and the result is `None`.
     ///
     /// # Errors
-    /// [`pheye_tensor::Error::Gpu`] when its memory does not suffice.
+    /// [`pheye_tensor::Error::Gpu`] when the device has too little memory.
     pub fn move_to(&mut self, device: &Device, table: &ParamTable) -> Result<Option<Masters>> {
         match device {
             Device::Cpu => Ok(None),
@@ -221,7 +224,7 @@ impl Pheye {
         }
     }
 
-    /// Which tiles take which adapter: the global tiles of all images come first, then the local ones.
+    /// Assigns adapters to tiles: the global tiles of all images come first, then the local ones.
     pub(crate) fn route(&self, pictures: usize, dropout: Option<Dropout>) -> Route {
         let tiles = pictures * (1 + self.config.connector.local_tiles());
         let global = RowRange { rows: 0..pictures, adapter: Some(0) };
@@ -229,17 +232,18 @@ impl Pheye {
         Route { ranges: if tiles > pictures { vec![global, local] } else { vec![global] }, dropout }
     }
 
-    /// Whether there are images, and as many tiles as they need.
+    /// Checks that there are images and the right number of tiles for them.
     pub(crate) fn check_pixels(&self, pixels: &Tensor, pictures: usize) -> Result<()> {
         let tiles = pixels.shape().dims().first().copied().unwrap_or(0);
         let needed = pictures.saturating_mul(1 + self.config.connector.local_tiles());
         if pictures == 0 { count("pictures", 0, 1) } else { count("tiles of all pictures", tiles, needed) }
     }
 
-    /// Media [images, media_tokens, d] of pixels [images·(1 + L²), 3, s, s], global tiles of all images first.
+    /// Media [images, media_tokens, d] from pixels [images·(1 + L²), 3, s, s], in which the global tiles of
+    /// all images come first.
     ///
     /// # Errors
-    /// Another number of tiles, pixels of another size, and those of the operations.
+    /// When the number or size of the tiles is wrong, or an operation fails.
     pub fn encode(&self, cx: &Cx, pixels: &Tensor, pictures: usize) -> Result<Tensor> {
         self.check_pixels(pixels, pictures)?;
         cx.install(|| {

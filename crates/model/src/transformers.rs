@@ -1,8 +1,8 @@
-//! Configurations as transformers writes them, in the spelling of version 5 and in those before it.
+//! Reads configurations written by transformers, in the spelling of version 5 and of earlier ones.
 //!
-//! What the networks here compute is taken; what says nothing about a network is passed over; anything else is refused by
-//! its key, because a network that ignores it computes something else without a word. The lists below are the keys of
-//! `PretrainedConfig`, `PhiConfig` and `CLIPConfig`.
+//! Keys that the networks here support are read, and keys that do not affect the computation are ignored. Any
+//! other key is an error that names it, because ignoring it would silently compute something else. The lists
+//! below are the keys of `PretrainedConfig`, `PhiConfig` and `CLIPConfig`.
 
 use std::path::Path;
 
@@ -14,11 +14,11 @@ use crate::{Error, Result};
 
 /// The keys of one kind of configuration.
 struct Kind {
-    /// What `model_type` may be, where it is there.
+    /// Accepted values of `model_type`, if present.
     models: &'static [&'static str],
-    /// Keys that are read elsewhere, whatever they hold.
+    /// Keys that are read elsewhere, whatever their value.
     read: &'static [&'static str],
-    /// Keys that say nothing about what the network computes, besides [`INERT`].
+    /// Keys that do not affect the computation, besides [`INERT`].
     inert: &'static [&'static str],
     /// Keys that must be off, besides [`OFF`].
     off: &'static [&'static str],
@@ -52,7 +52,7 @@ const TOWER: Kind = Kind {
     ],
     off: &[],
 };
-/// A whole CLIP model; of its keys those of the vision tower matter.
+/// A complete CLIP model, of which only the vision tower's keys matter.
 const CLIP: Kind = Kind {
     models: &["clip"],
     read: &["vision_config", "vision_config_dict"],
@@ -66,7 +66,7 @@ const CLIP: Kind = Kind {
     ],
     off: &[],
 };
-/// The configuration of a released Pheye, in which transformers has no part.
+/// The configuration of a released Pheye, which is not a transformers class.
 const PHEYE: Kind = Kind {
     models: &[],
     read: &["encoder", "decoder"],
@@ -74,9 +74,9 @@ const PHEYE: Kind = Kind {
     off: &[],
 };
 
-/// Keys of any configuration that say nothing about what a network computes.
+/// Keys of any configuration that do not affect the computation.
 const INERT: &[&str] = &[
-    // Where it comes from and how it is run.
+    // Origin and runtime options.
     "model_type",
     "architectures",
     "auto_map",
@@ -105,7 +105,7 @@ const INERT: &[&str] = &[
     "output_scores",
     "output_logits",
     "is_decoder",
-    // Heads and tokenizers that are not this network's.
+    // Heads and tokenizers that this network does not have.
     "finetuning_task",
     "id2label",
     "label2id",
@@ -176,7 +176,7 @@ const OFF: &[&str] = &[
 /// A configuration, or a part of one.
 struct Part<'a> {
     path: &'a Path,
-    /// What stands before a key in messages, such as `vision_config.`.
+    /// Prefix of the keys in messages, such as `vision_config.`.
     within: &'static str,
     keys: &'a Map<String, Value>,
 }
@@ -184,14 +184,14 @@ struct Part<'a> {
 /// A Phi configuration.
 pub(crate) struct Text {
     pub(crate) config: pheye_phi::Config,
-    /// Whether the matrix of the output head is that of the embedding.
+    /// Whether the output head shares the embedding matrix.
     pub(crate) tied: bool,
 }
 
 /// The Phi configuration `value` of the file `path`.
 ///
 /// # Errors
-/// [`Error::Config`] names the key at fault.
+/// [`Error::Config`] names the key that is invalid.
 pub(crate) fn text(path: &Path, value: &Value) -> Result<Text> {
     let part = Part::new(path, "", value)?;
     let mut sizes = part.of::<pheye_phi::Config>(&PHI)?;
@@ -216,7 +216,7 @@ pub(crate) fn text(path: &Path, value: &Value) -> Result<Text> {
 /// The vision tower of the CLIP configuration `value` of the file `path`: a whole model's, or a tower's alone.
 ///
 /// # Errors
-/// [`Error::Config`] names the key at fault.
+/// [`Error::Config`] names the key that is invalid.
 pub(crate) fn tower(path: &Path, value: &Value) -> Result<pheye_vit::Config> {
     let whole = Part::new(path, "", value)?;
     if whole.get("vision_config").is_none() && whole.keys.get("model_type") != Some(&json!("clip")) {
@@ -227,7 +227,7 @@ pub(crate) fn tower(path: &Path, value: &Value) -> Result<pheye_vit::Config> {
         return Err(fault(path, "`vision_config` is missing".to_owned()));
     };
     let config = tower_part(&Part::new(path, "vision_config.", vision)?)?;
-    // Where older files have both, transformers takes the second.
+    // If an older file has both, transformers uses the second.
     if let Some(vision) = whole.get("vision_config_dict")
         && tower_part(&Part::new(path, "vision_config_dict.", vision)?)? != config
     {
@@ -245,7 +245,7 @@ fn tower_part(part: &Part) -> Result<pheye_vit::Config> {
 /// How the released configuration `value` of the file `path` joins its backbones.
 ///
 /// # Errors
-/// [`Error::Config`] names the key at fault.
+/// [`Error::Config`] names the key that is invalid.
 pub(crate) fn connector(path: &Path, value: &Value) -> Result<pheye_xattn::Config> {
     let part = Part::new(path, "", value)?;
     let mut keys = part.of::<pheye_xattn::Config>(&PHEYE)?;
@@ -263,7 +263,7 @@ impl<'a> Part<'a> {
         Ok(Part { path, within, keys })
     }
 
-    /// What a key holds; a null is as good as no key.
+    /// The value of a key; null counts as missing.
     fn get(&self, key: &str) -> Option<&'a Value> {
         self.keys.get(key).filter(|value| !value.is_null())
     }
@@ -273,12 +273,12 @@ impl<'a> Part<'a> {
         fault(self.path, format!("`{}{}` is {value}: {why}", self.within, pheye_files::quoted(key)))
     }
 
-    /// The keys of `T` that are there, once all others have been found to be harmless.
+    /// The fields of `T` that are present, after checking that all other keys are harmless.
     fn of<T: Default + Serialize>(&self, kind: &Kind) -> Result<Map<String, Value>> {
         let known = serde_json::to_value(T::default()).unwrap_or_default();
         let known = |key: &str| known.get(key).is_some();
         self.check_but(kind, known)?;
-        // The rotary keys have two places.
+        // The rotary keys may be in two places.
         let own = self.keys.iter().filter(|(key, _)| known(key) && !kind.read.contains(&key.as_str()));
         Ok(own.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
@@ -320,7 +320,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// An error unless the key is missing or holds a number that is right.
+    /// Returns an error unless the key is missing or holds a number that is right.
     fn number(&self, key: &str, rule: &str, right: impl Fn(u128) -> bool) -> Result<()> {
         match self.get(key) {
             Some(value) if !value.as_u64().is_some_and(|n| right(u128::from(n))) => {
@@ -330,8 +330,8 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The rotary keys as [`pheye_phi::Config`] has them. `rope_parameters` goes before what stands beside it, as in
-    /// transformers 5, which writes a default there.
+    /// The rotary keys as in [`pheye_phi::Config`]. `rope_parameters` takes precedence over the keys next to
+    /// it, as in transformers 5, which writes defaults there.
     fn rope(&self) -> Result<Map<String, Value>> {
         let dict = |key: &'static str| self.get(key).filter(|value| !is_off(value)).map(|value| (key, value));
         let (within, value) = match (dict("rope_parameters"), dict("rope_scaling")) {
@@ -356,7 +356,7 @@ impl<'a> Part<'a> {
         Ok(keys)
     }
 
-    /// What positions are divided by, of the nested rotary keys.
+    /// The divisor of positions, from the nested rotary keys.
     fn rope_factor(&self) -> Result<Value> {
         const KEYS: [&str; 5] = ["rope_type", "type", "factor", "rope_theta", "partial_rotary_factor"];
         const KINDS: [&str; 2] = ["default", "linear"];
@@ -384,7 +384,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Whether a value switches something off.
+/// Whether a value means "off".
 fn is_off(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -59,7 +59,7 @@ impl Assistant {
     /// done and all bytes as they load.
     ///
     /// # Errors
-    /// As [`Assistant::load`].
+    /// When [`Assistant::load`] fails.
     pub fn load_located(
         files: &ModelFiles,
         options: Options,
@@ -137,7 +137,7 @@ impl Assistant {
     /// token of the answer. It costs one pass of the language model over question and answer.
     ///
     /// # Errors
-    /// As [`Assistant::ask`].
+    /// When [`Assistant::ask`] fails.
     pub fn look(
         &self,
         cx: &Cx,
@@ -162,7 +162,7 @@ impl Assistant {
     /// [`Assistant::ask`] about images that [`Assistant::see`] has encoded.
     ///
     /// # Errors
-    /// As [`Assistant::ask`].
+    /// When [`Assistant::ask`] fails.
     pub fn ask_seen(
         &self,
         cx: &Cx,
@@ -208,7 +208,7 @@ impl Assistant {
     /// Answers one question about one image; of several answers the first.
     ///
     /// # Errors
-    /// As [`Assistant::ask`].
+    /// When [`Assistant::ask`] fails.
     pub fn answer(&self, cx: &Cx, picture: &Rgb8, question: &str, how: &GenerationConfig) -> Result<Answer> {
         let tiles = self.preprocess().pixels(picture);
         Ok(self.ask(cx, &[&tiles], &[question], &[0], how, None)?.swap_remove(0))

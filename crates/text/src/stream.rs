@@ -60,7 +60,7 @@ impl<'a> TextStream<'a> {
     /// The text that is certain with `id`, if any.
     ///
     /// # Errors
-    /// As [`Tokenizer::decode`].
+    /// When [`Tokenizer::decode`] fails.
     pub fn push(&mut self, id: u32) -> Result<Option<String>> {
         self.ids.push(id);
         if !self.plan.certain {
@@ -78,7 +78,7 @@ impl<'a> TextStream<'a> {
     /// What was held back: a character that never became whole, as `U+FFFD`.
     ///
     /// # Errors
-    /// As [`Tokenizer::decode`].
+    /// When [`Tokenizer::decode`] fails.
     pub fn finish(self) -> Result<Option<String>> {
         let text = self.tokenizer.decode(&self.ids)?;
         let Some(rest) = text.strip_prefix(&self.given) else {

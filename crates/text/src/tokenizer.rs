@@ -49,7 +49,7 @@ impl Tokenizer {
     /// Reads the contents of a `tokenizer.json`. The end token is `end` if given, else `<|endoftext|>`.
     ///
     /// # Errors
-    /// As [`Tokenizer::from_file`].
+    /// When [`Tokenizer::from_file`] fails.
     pub fn from_bytes(bytes: &[u8], end: Option<&str>) -> Result<Tokenizer> {
         Tokenizer::new("tokenizer.json".into(), bytes.to_owned(), end)
     }
@@ -83,7 +83,7 @@ impl Tokenizer {
     /// with the longest token, is refused before it costs memory and time; one that is a little too long may pass.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// When [`Tokenizer::encode`] fails.
     pub fn encode_within(&self, text: &str, context: usize) -> Result<Vec<u32>> {
         let limit = self.facts.longest.saturating_mul(context).clamp(*TEXTS.start(), *TEXTS.end());
         let too_long = |bytes: usize| Err(Error::TextTooLong { bytes, limit, tokens: context });

@@ -186,7 +186,7 @@ pub struct TrainConfig {
     pub lora_dropout: f64,
     /// Names of the trained parameters, with `*` and `?`; by default what the task trains.
     pub trainable: Vec<String>,
-    /// Layers that backward computes again instead of keeping what they saved: `{ vision = 32, text = 24 }` is all.
+    /// Layers that backward recomputes instead of keeping what they saved: `{ vision = 32, text = 24 }` is all.
     pub recompute: Recompute,
     /// Steps between checkpoints; 0 saves at the end only.
     pub checkpoint_every: u64,
@@ -330,7 +330,7 @@ impl Config {
     /// The keys in which a run recorded as `echo` differs from this one and that matter, each with both values.
     ///
     /// # Errors
-    /// As [`Config::echo`].
+    /// When [`Config::echo`] fails.
     pub fn differences(&self, echo: &serde_json::Value) -> Result<Vec<String>> {
         let (mut then, mut now) = (Vec::new(), Vec::new());
         flatten("", echo, &mut then);

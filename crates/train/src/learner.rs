@@ -71,7 +71,7 @@ impl Learner {
         }
     }
 
-    /// Chooses which layers backward computes again; those of the vision tower where there is one.
+    /// Chooses which layers backward recomputes; those of the vision tower where there is one.
     pub(crate) fn set_recompute(&mut self, recompute: Recompute) {
         match self {
             Learner::Pheye(model) => model.set_recompute(recompute),

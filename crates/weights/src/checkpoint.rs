@@ -45,7 +45,7 @@ impl Checkpoint {
     /// (`*.index.json`). The contents decide which, not the name.
     ///
     /// # Errors
-    /// Names the file, and the tensor where one is at fault; see [`Error`].
+    /// Names the file, and the tensor where one is that is invalid; see [`Error`].
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
         let file = DataFile::open(path)?;
@@ -176,7 +176,7 @@ impl Checkpoint {
     /// The elements of a tensor of floats, exactly, row by row.
     ///
     /// # Errors
-    /// As [`Checkpoint::tensor`].
+    /// When [`Checkpoint::tensor`] fails.
     pub fn f64s(&self, name: &str) -> Result<Vec<f64>> {
         let entry = self.entry(name)?;
         let mut out = vec![0.0; entry.elements()];
@@ -187,7 +187,7 @@ impl Checkpoint {
     /// The elements of a tensor of integers or booleans (u64 excepted), row by row.
     ///
     /// # Errors
-    /// As [`Checkpoint::tensor`].
+    /// When [`Checkpoint::tensor`] fails.
     pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
         let entry = self.entry(name)?;
         let mut out = vec![0; entry.elements()];

@@ -139,7 +139,7 @@ impl Pheye {
     /// sampling draws from.
     ///
     /// # Errors
-    /// As [`Pheye::generate`].
+    /// When [`Pheye::generate`] fails.
     pub fn next_scores(
         &self,
         cx: &Cx,
@@ -352,7 +352,7 @@ fn most_probable<'a>(cx: &Cx, logits: &'a Tensor) -> Result<(Vec<u32>, Cow<'a, [
     }
 }
 
-/// An error unless all logits are finite: weights that are not, or that are too large, make answers of nothing.
+/// Returns an error unless all logits are finite: weights that are not, or that are too large, make answers of nothing.
 fn finite(logits: &[f32], step: usize, sequence: usize) -> Result<()> {
     match logits.iter().all(|x| x.is_finite()) {
         true => Ok(()),
