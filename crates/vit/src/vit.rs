@@ -146,7 +146,7 @@ impl Vit {
     /// # Errors
     /// When [`Vit::forward`] fails.
     pub fn infer(&self, cx: &Cx, pixels: &Tensor, route: &Route) -> Result<Tensor> {
-        self.run(cx, pixels, route, |_, _| ()).map(|(x, _)| x)
+        self.run(&cx.inference(), pixels, route, |_, _| ()).map(|(x, _)| x)
     }
 
     fn run(

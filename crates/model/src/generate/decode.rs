@@ -85,6 +85,7 @@ fn forward(
     kvs: &[Option<Tensor>],
     caches: &mut [Cache],
 ) -> Result<Tensor> {
+    let cx = &cx.inference();
     let mut x = embedding::forward(cx, ids, &model.phi.embed)?;
     let layers = model.cross.iter().zip(kvs).zip(&model.phi.blocks).zip(caches);
     for (((cross, kv), block), cache) in layers {
