@@ -1,4 +1,4 @@
-//! Files that are replaced whole or not at all.
+//! Atomic replacement of files.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
@@ -9,13 +9,14 @@ use pheye_files::Kind;
 
 use crate::{Error, Result};
 
-/// Replaces the file `path` by what `write` writes, or leaves it as it is: the bytes go to a new file in the same
-/// folder, reach the disk, and only then take the name. A process killed in between leaves the old file, and a
-/// stray `.NAME.….tmp` beside it, which the next write of that name removes.
+/// Atomically replaces the file `path` with what `write` writes. The bytes go to a new file in the same
+/// folder, are flushed to disk, and the new file is then renamed. A process killed before the rename leaves
+/// the old file unchanged and a temporary `.NAME.….tmp` next to it, which the next write of that name
+/// removes.
 ///
 /// # Errors
-/// [`Error::Write`] when `write` or the system fails, or the [`Error`] that `write` returned inside an [`io::Error`]; the
-/// new file is then removed.
+/// [`Error::Write`] when `write` or the system fails, or the [`Error`] that `write` returned inside an
+/// [`io::Error`]. The new file is then removed.
 pub fn atomic_write(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -28,10 +29,9 @@ pub fn atomic_write(
     })
 }
 
-/// Copies the regular file `from` to `to`, as [`atomic_write`] writes it.
+/// Copies the regular file `from` to `to`, atomically like [`atomic_write`].
 ///
-/// # Errors
-/// [`Error::Read`] for `from`, [`Error::Write`] for `to`.
+/// [`Error::Read`] when `from` cannot be read, [`Error::Write`] when `to` cannot be written.
 pub fn copy_atomically(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     let from = from.as_ref();
     let fault = |source| Error::Read { path: from.to_owned(), source };
@@ -65,25 +65,25 @@ fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    // The new name itself must reach the disk; folders cannot be opened for that everywhere.
+    // The rename itself must be flushed; not every system can open a folder to do that.
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     Ok(())
 }
 
-/// A new file for what will be called `name`, locked as long as it is open: the lock tells it from a stray. It is never
-/// one that was there, nor behind a link that was.
+/// Creates a new temporary file for `name`. It is locked while open, which distinguishes it from a leftover
+/// file, and it never reuses an existing file or link.
 fn create(folder: &Path, name: &str) -> io::Result<(PathBuf, File)> {
-    // No name twice in a process: whoever removes a stray must not meet its successor.
+    // Names are unique within a process, so that removing a leftover cannot remove a newer file.
     static COUNT: AtomicU64 = AtomicU64::new(0);
     loop {
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!(".{name}.{}.{n}.tmp", std::process::id()));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => {
-                // Where files cannot be locked, nobody takes this one for a stray either.
+                // Where files cannot be locked, nobody treats this one as a leftover either.
                 let _ = file.lock();
-                // Before it was locked, another process may have taken it for one.
+                // Another process may have removed the file as a leftover before it was locked.
                 if path.symlink_metadata().is_ok() {
                     return Ok((path, file));
                 }
@@ -94,7 +94,7 @@ fn create(folder: &Path, name: &str) -> io::Result<(PathBuf, File)> {
     }
 }
 
-/// Writes the file and waits until it is on the disk.
+/// Writes the file and flushes it to disk.
 fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
     let mut out = BufWriter::with_capacity(1 << 20, file);
     write(&mut out)?;
@@ -103,7 +103,7 @@ fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io:
     Ok(file)
 }
 
-/// Removes what writers of `name` left in `folder` that were killed. What cannot be removed does no harm.
+/// Removes temporary files in `folder` left by killed writers of `name`. Failures are harmless and ignored.
 fn remove_strays(folder: &Path, name: &str) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     let start = format!(".{name}.");
@@ -122,7 +122,7 @@ fn remove_strays(folder: &Path, name: &str) {
 fn remove_if_stray(path: &Path) {
     let Ok(file) = OpenOptions::new().write(true).open(path) else { return };
     match file.try_lock() {
-        // Removed while it is locked: whoever made it just now notices that it is gone.
+        // Removed under its lock: a writer that has just created it notices that it is gone.
         Ok(()) => _ = fs::remove_file(path),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
     }

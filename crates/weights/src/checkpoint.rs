@@ -1,4 +1,4 @@
-//! One file of weights, of any format: which tensors it has, and each of them by name.
+//! A checkpoint of any supported format: lists its tensors and reads them by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,11 +14,12 @@ use crate::file::DataFile;
 use crate::sniff::{Format, format};
 use crate::{Error, Result, StoredDType, convert, header, shards, torch};
 
-/// Named tensors in one file or in shards. Opening reads and checks names, types, shapes and places; the elements
-/// are read when asked for.
+/// Named tensors in one file or in shards. Opening checks names, types, shapes and offsets; elements are read
+/// on request.
 ///
-/// Frameworks put a prefix before all names (`module.`, `_orig_mod.`, Lightning's `model.`). A name that the file does
-/// not have is looked for behind the dotted prefixes that all its names share; the first tensor found decides which
+/// Frameworks put a prefix before all names (`module.`, `_orig_mod.`, Lightning's `model.`). A name that is
+/// not in the file is looked up with each dotted prefix that all names share. The first tensor found
+/// determines the prefix for all others; [`Checkpoint::stripped_prefix`] returns it.
 /// one, if any, and [`Checkpoint::stripped_prefix`] says it.
 pub struct Checkpoint {
     pub(crate) path: PathBuf,
@@ -27,11 +28,11 @@ pub struct Checkpoint {
     pub(crate) contents: Contents,
     /// Every dotted prefix that all names share, shortest first.
     pub(crate) prefixes: Vec<String>,
-    /// The one that names are looked for behind; empty for none.
+    /// The prefix that is added to requested names; may be empty.
     pub(crate) prefix: OnceLock<String>,
 }
 
-/// What a file, or an index and its shards, says it holds.
+/// The tensors of a file, or of an index and its shards.
 #[derive(Default)]
 pub(crate) struct Contents {
     pub(crate) entries: BTreeMap<String, Entry>,
@@ -45,7 +46,7 @@ impl Checkpoint {
     /// (`*.index.json`). The contents decide which, not the name.
     ///
     /// # Errors
-    /// Names the file, and the tensor where one is that is invalid; see [`Error`].
+    /// When the file is invalid; the error names the file and, if possible, the tensor. See [`Error`].
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
         let file = DataFile::open(path)?;
@@ -66,12 +67,12 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The files that hold the tensors: that one, or the shards that it names.
+    /// The files that hold the tensors: the opened file, or the shards that it names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
     }
 
-    /// What the opened file is.
+    /// The format of the opened file.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -81,7 +82,7 @@ impl Checkpoint {
         self.contents.entries.keys().map(String::as_str)
     }
 
-    /// All tensors, sorted by name, those too that cannot be read.
+    /// All tensors, sorted by name, including those that cannot be read.
     pub fn tensors(&self) -> impl Iterator<Item = TensorInfo<'_>> {
         self.contents.entries.iter().map(|(name, entry)| TensorInfo {
             name,
@@ -93,7 +94,7 @@ impl Checkpoint {
         })
     }
 
-    /// The free-form strings in a safetensors header, of shards those of all of them; empty for other formats.
+    /// The metadata strings of a safetensors header, merged over all shards; empty for other formats.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.contents.metadata
     }
@@ -103,14 +104,14 @@ impl Checkpoint {
         &self.contents.keys
     }
 
-    /// The prefix, with its dot, that all names of the file share and without which they are read; known once a tensor
-    /// was asked for.
+    /// The prefix, including its dot, that all names of the file share and that was removed. Known once a
+    /// tensor has been requested.
     pub fn stripped_prefix(&self) -> Option<&str> {
         self.prefix.get().map(String::as_str).filter(|prefix| !prefix.is_empty())
     }
 
-    /// Shape and stored type of tensor `name`; `None` when there is no such tensor, it has more than four dimensions, or
-    /// it is of a kind that is not read.
+    /// Shape and stored type of tensor `name`; `None` if it does not exist, has more than four dimensions, or
+    /// is of an unsupported kind.
     pub fn info(&self, name: &str) -> Option<(Shape, StoredDType)> {
         let (_, entry) = self.find(name)?;
         Some((entry.shape().filter(|_| entry.unusable.is_none())?, entry.dtype))
@@ -134,19 +135,20 @@ impl Checkpoint {
         Some(found)
     }
 
-    /// `name`, a name in the file, and what it is without each prefix that all names share.
+    /// `name`, a name in the file, and its remainder after each prefix that all names share.
     pub(crate) fn spellings<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let stripped = self.prefixes.iter().filter_map(|prefix| name.strip_prefix(prefix.as_str()));
         std::iter::once(name).chain(stripped)
     }
 
-    /// Tensor `name` with its elements converted to `dtype`, rounding to nearest even. Where the file holds them as
-    /// `dtype` already, one after the other and aligned, they are not copied: the tensor lies in the mapped file. Where
-    /// the file has a checksum of them (torch zips), it is compared.
+    /// Tensor `name` with its elements converted to `dtype`, rounding to nearest even. If the file stores
+    /// them as `dtype`, contiguous and aligned, they are not copied: the tensor refers to the mapped file. If
+    /// the file has a checksum (torch zips), it is verified.
     ///
     /// # Errors
-    /// [`Error::Missing`], [`Error::Rank`] above four dimensions, [`Error::DType`] when it holds no floats,
-    /// [`Error::Unusable`] when it is of a kind that is not read, [`Error::Damaged`] when its bytes do not match their checksum.
+    /// [`Error::Missing`] when there is no such tensor, [`Error::Rank`] for more than four dimensions,
+    /// [`Error::DType`] when its elements are not floats, [`Error::Unusable`] when its kind is unsupported,
+    /// [`Error::Damaged`] when the checksum does not match.
     pub fn tensor(&self, name: &str, dtype: DType) -> Result<Tensor> {
         let entry = self.entry(name)?;
         let rank = entry.dims.len();
@@ -173,7 +175,7 @@ impl Checkpoint {
         Ok(tensor)
     }
 
-    /// The elements of a tensor of floats, exactly, row by row.
+    /// The elements of a floating-point tensor, exact and in row-major order.
     ///
     /// # Errors
     /// When [`Checkpoint::tensor`] fails.
@@ -184,7 +186,7 @@ impl Checkpoint {
         Ok(out)
     }
 
-    /// The elements of a tensor of integers or booleans (u64 excepted), row by row.
+    /// The elements of an integer or boolean tensor (u64 excepted), in row-major order.
     ///
     /// # Errors
     /// When [`Checkpoint::tensor`] fails.
@@ -205,7 +207,7 @@ impl Checkpoint {
         }
     }
 
-    /// The tensor as it lies in the file, if its elements are as wanted.
+    /// A tensor that refers to the mapped file, if its elements need no conversion.
     fn mapped(&self, name: &str, entry: &Entry, shape: Shape, dtype: DType) -> Result<Option<Tensor>> {
         let stored = match dtype {
             DType::F32 => StoredDType::F32,
@@ -224,7 +226,8 @@ impl Checkpoint {
         Ok(Some(tensor))
     }
 
-    /// The elements of `entry` by `convert`, in parallel, each piece of the file given back once it is converted.
+    /// Converts the elements of `entry` with `convert`, in parallel, releasing the pages of each piece after
+    /// its conversion.
     fn convert<T: Send>(
         &self,
         name: &str,
@@ -261,13 +264,13 @@ impl Checkpoint {
             crc
         });
         let crc = crc.reduce(crc32fast::Hasher::new, joined);
-        // Reading ahead brought pages in behind the pieces.
+        // Read-ahead may have mapped pages behind the pieces.
         file.give_back(entry.range());
         if whole { self.compare(name, entry, crc) } else { Ok(()) }
     }
 
-    /// Compares the bytes of the whole record that `entry` lies in with their checksum, unless that was done before. Their
-    /// pages stay in memory only if they are to be `kept`.
+    /// Verifies the checksum of the whole record that contains `entry`, once. Its pages stay mapped only if
+    /// they are to be `kept`.
     pub(crate) fn check_record(&self, name: &str, entry: &Entry, kept: bool) -> Result<()> {
         let file = &self.files[entry.file];
         match entry.record.as_ref().filter(|record| record.sound.get().is_none() && entry.elements() > 0) {
@@ -276,7 +279,7 @@ impl Checkpoint {
         }
     }
 
-    /// Compares `crc`, the checksum of the record that `entry` lies in, with the expected one, unless that was done before.
+    /// Compares `crc`, the computed checksum of the record that contains `entry`, with the stored one, once.
     pub(crate) fn compare(&self, name: &str, entry: &Entry, crc: crc32fast::Hasher) -> Result<()> {
         let sound = match &entry.record {
             Some(record) if entry.elements() > 0 => {
@@ -292,7 +295,7 @@ impl Checkpoint {
     }
 }
 
-/// Bytes that one thread takes at a time: a multiple of every element size.
+/// Bytes that one thread processes at a time: a multiple of every element size.
 pub(crate) const PIECE: usize = 1 << 20;
 
 fn crc_of(file: &DataFile, range: Range<u64>, kept: bool) -> Result<crc32fast::Hasher> {
@@ -308,7 +311,7 @@ fn crc_of(file: &DataFile, range: Range<u64>, kept: bool) -> Result<crc32fast::H
     Ok(pieces.reduce(crc32fast::Hasher::new, joined))
 }
 
-/// The checksum of two stretches, one after the other.
+/// The checksum of the concatenation of two byte ranges.
 fn joined(mut first: crc32fast::Hasher, second: crc32fast::Hasher) -> crc32fast::Hasher {
     first.combine(&second);
     first
@@ -316,7 +319,7 @@ fn joined(mut first: crc32fast::Hasher, second: crc32fast::Hasher) -> crc32fast:
 
 /// Every dotted prefix that all names share, shortest first.
 fn shared_prefixes(entries: &BTreeMap<String, Entry>) -> Vec<String> {
-    // Names are sorted, so that what the first and the last share, all do.
+    // Names are sorted, so a prefix shared by the first and the last is shared by all.
     let (Some((first, _)), Some((last, _))) = (entries.first_key_value(), entries.last_key_value()) else {
         return vec![];
     };

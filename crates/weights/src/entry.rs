@@ -1,4 +1,4 @@
-//! Where a tensor lies in its file.
+//! The location of a tensor in its file.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,32 +9,32 @@ use pheye_tensor::Shape;
 
 use crate::{StoredDType, Unusable};
 
-/// Where a tensor lies: checked to be inside its file.
+/// The location of a tensor, checked to be inside its file.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) file: usize,
     pub(crate) dtype: StoredDType,
     pub(crate) dims: Vec<usize>,
-    /// Steps between elements, where they do not simply follow each other.
+    /// Strides in elements, if the tensor is not contiguous.
     pub(crate) strides: Option<Vec<usize>>,
-    /// Of the first element, in the file.
+    /// File offset of the first element.
     pub(crate) start: u64,
     /// Size of its elements.
     pub(crate) bytes: u64,
-    /// The record it lies in, where that has a checksum.
+    /// The record that contains it, if that has a checksum.
     pub(crate) record: Option<Arc<Record>>,
-    /// Why it is listed only; all else but name, type and sizes is then of no meaning.
+    /// Why the tensor can only be listed; then only name, type and sizes are valid.
     pub(crate) unusable: Option<Unusable>,
 }
 
-/// A stretch of a file with one checksum; several tensors may lie in it.
+/// A range of a file with one checksum; it may contain several tensors.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) start: u64,
     pub(crate) len: u64,
-    /// 0 where whoever wrote the file computed none.
+    /// 0 if the writer of the file computed none.
     pub(crate) crc: u32,
-    /// Whether the bytes match it, once they were compared.
+    /// Whether the checksum has been compared, and matched.
     pub(crate) sound: OnceLock<bool>,
 }
 
@@ -49,7 +49,7 @@ impl Entry {
         self.dims.iter().product()
     }
 
-    /// The bytes from its first element to its last, in the file.
+    /// The byte range from its first to its last element in the file.
     pub(crate) fn range(&self) -> Range<u64> {
         let elements = match &self.strides {
             Some(strides) if self.elements() > 0 => {

@@ -1,10 +1,11 @@
-//! The classes and functions that a pickle may name: those that torch's safe loader (`weights_only=True`) allows, and a
-//! few that hold no code. None is called: each is replaced by what it says about tensors.
+//! The classes and functions that a pickle may name: those allowed by torch's safe loader
+//! (`weights_only=True`), and a few that run no code. None is called; each is replaced by a description of
+//! its effect on tensors.
 
 use crate::pickle::{Id, Pickle, Stop, Value, bad};
 use crate::{StoredDType, Unusable};
 
-/// What a name in a pickle stands for.
+/// The meaning of a name in a pickle.
 #[derive(Clone, Copy)]
 pub(crate) enum Global {
     DType(StoredDType),

@@ -1,10 +1,11 @@
-//! Checkpoints in and out.
+//! Reads and writes checkpoints.
 //!
-//! Files come from strangers and disks fill up, so reading trusts nothing that a file claims and writing never
-//! touches the old file before the new one is whole. A [`Checkpoint`] maps safetensors, sharded safetensors and
-//! torch zips and gives one tensor at a time, without a copy where the elements are as wanted; a [`CheckpointSource`]
-//! gives them to a network and reports every mismatch at once; [`save_safetensors`] writes tensors in memory, and
-//! [`ShardedWriter`] those of a checkpoint, piece by piece, into one file or shards.
+//! Files are untrusted and disks fill up, so reading validates everything that a file claims, and writing
+//! leaves the old file unchanged until the new one is complete. A [`Checkpoint`] maps safetensors, sharded
+//! safetensors and torch zips and returns one tensor at a time, without a copy if no conversion is needed. A
+//! [`CheckpointSource`] supplies them to a network and reports all mismatches together. [`save_safetensors`]
+//! writes tensors in memory, and [`Sharded`] writes those of a checkpoint piece by piece, into one file or
+//! shards.
 #![deny(unsafe_code)]
 
 mod atomic;

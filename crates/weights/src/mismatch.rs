@@ -1,4 +1,4 @@
-//! What a network finds wrong with a checkpoint, all of it at once, told so that the way out shows.
+//! Reports all mismatches between a network and a checkpoint together, with hints for fixing them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -9,14 +9,14 @@ use pheye_tensor::{DType, Shape};
 use crate::error::{name, shown};
 use crate::{Error, StoredDType};
 
-/// Every way in which a checkpoint does not fit a network.
+/// All mismatches between a checkpoint and a network.
 #[derive(Debug)]
 pub struct Mismatches {
     /// The checkpoint.
     pub path: PathBuf,
-    /// The faults, in the order in which they were met; unused tensors last. At most a thousand of each sort.
+    /// The mismatches in the order found, unused tensors last; at most a thousand of each kind.
     pub faults: Vec<Fault>,
-    /// Faults beyond those.
+    /// Number of mismatches beyond those.
     pub more: usize,
     /// The prefix that all names of the file share and without which they were read.
     pub stripped: Option<String>,
@@ -33,7 +33,7 @@ pub enum Prefix {
     InNetwork(String),
 }
 
-/// One way in which a checkpoint does not fit a network.
+/// A mismatch between a checkpoint and a network.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs)]

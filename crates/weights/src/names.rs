@@ -1,8 +1,8 @@
-//! Names of tensors as a file spells them, for names as a network spells them.
+//! Maps tensor names of a network to those of a file.
 
 use crate::Checkpoint;
 
-/// Turns a network's names into those of a checkpoint in another layout.
+/// Maps a network's names to those of a checkpoint in another layout.
 ///
 /// The first prefix that matches is replaced, then every infix is dropped. The default map changes nothing, which
 /// is right for the released checkpoints: the networks use their names.
@@ -19,7 +19,7 @@ impl NameMap {
         self
     }
 
-    /// As [`NameMap::prefix`], but before all prefixes that are there.
+    /// Like [`NameMap::prefix`], but takes precedence over all existing prefixes.
     pub fn first(mut self, ours: &str, theirs: &str) -> NameMap {
         self.prefixes.insert(0, (ours.to_owned(), theirs.to_owned()));
         self

@@ -1,10 +1,10 @@
-//! Python's pickle as torch uses it for state dicts (protocols 2 to 5), read as data.
+//! Parses Python pickles of torch state dicts (protocols 2 to 5) as data.
 //!
-//! A pickle is a program for a stack machine that may call any Python function. This machine calls nothing: of the
-//! functions that torch's own safe loader allows it knows what they would make (`globals.rs`), and whatever else a
-//! pickle names is refused. Values live in a table and refer to each other by index, so that shared and cyclic values
-//! cost nothing; every instruction makes at most one value of a fixed size, and there is a limit for their number:
-//! memory stays proportional to the pickle.
+//! A pickle is a program for a stack machine that may call any Python function. This machine calls nothing:
+//! it models the results of the functions that torch's own safe loader allows (`globals.rs`) and rejects all
+//! others. Values are stored in a table and refer to each other by index, so shared and cyclic values are
+//! cheap. Every instruction creates at most one value of fixed size, and their number is limited, so memory
+//! is proportional to the size of the pickle.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! A checkpoint as the source of a network's parameters. It reports every mismatch at once.
+//! Supplies a network's parameters from a checkpoint and reports all mismatches together.
 
 use std::collections::HashSet;
 
@@ -10,13 +10,14 @@ use crate::{Checkpoint, Error, Fault, Mismatches, NameMap, Result, convert};
 /// Whether a name, given by the network or by the file, belongs to some set.
 type Choice<'a> = Box<dyn Fn(&str) -> bool + 'a>;
 
-/// Told the bytes done and all bytes.
+/// Called with the bytes done and the total.
 type OnBytes<'a> = Box<dyn FnMut(u64, u64) + 'a>;
 
-/// Gives a network its parameters from a [`Checkpoint`] and keeps every fault for [`CheckpointSource::finish`]. From the
-/// first fault on the network gets empty tensors: it may be built from them, and must not be used.
+/// Supplies a network's parameters from a [`Checkpoint`] and records every mismatch for
+/// [`CheckpointSource::finish`]. After the first mismatch the network gets empty tensors: it can be built,
+/// but must not be used.
 ///
-/// Several files are chained: one source is the fallback of another, and a random start is the last.
+/// Sources can be chained: one is the fallback of another, and random initialization is the last.
 pub struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
     dtype: Box<dyn Fn(&str) -> DType + 'a>,
@@ -32,8 +33,8 @@ pub struct CheckpointSource<'a> {
 }
 
 impl<'a> CheckpointSource<'a> {
-    /// Reads from `checkpoint`, each tensor as `dtype` says for the network's name of it: f32 for what will be
-    /// trained, what memory allows for the rest.
+    /// Reads from `checkpoint`. `dtype` gives the type of each tensor by the network's name: f32 for what is
+    /// trained, a smaller type for the rest if memory requires it.
     pub fn new(checkpoint: &'a Checkpoint, dtype: impl Fn(&str) -> DType + 'a) -> CheckpointSource<'a> {
         CheckpointSource {
             checkpoint,
@@ -55,8 +56,8 @@ impl<'a> CheckpointSource<'a> {
         self
     }
 
-    /// Takes what the checkpoint lacks from `source`, if `may` accepts the network's name; else it is missing. After a
-    /// fault of its own this source asks the other for nothing more.
+    /// Takes tensors that the checkpoint lacks from `source` if `may` accepts the network's name; otherwise
+    /// they count as missing. After a mismatch of its own this source no longer queries the fallback.
     pub fn fallback(mut self, may: impl Fn(&str) -> bool + 'a, source: &'a mut dyn Source) -> Self {
         self.fallback = Some((Box::new(may), source));
         self
@@ -79,24 +80,25 @@ impl<'a> CheckpointSource<'a> {
         self
     }
 
-    /// Looks only whether each tensor is there and fits: no element is read, and the network gets empty tensors.
+    /// Only checks that each tensor exists and matches: no element is read, and the network gets empty
+    /// tensors.
     pub fn check_only(mut self) -> CheckpointSource<'a> {
         self.check_only = true;
         self
     }
 
-    /// Accepts that the tensors of the file whose names `may` picks are not used.
+    /// Tensors of the file whose names `may` accepts may remain unused.
     pub fn allow_unused(mut self, may: impl Fn(&str) -> bool + 'a) -> CheckpointSource<'a> {
         self.unneeded = Box::new(may);
         self
     }
 
-    /// Reports everything in which the checkpoint did not fit: tensors missing, of another shape, not of floats,
-    /// unreadable, and tensors that nothing asked for. The second copies of decoder and cross-attention layers in
-    /// released checkpoints and CLIP's `position_ids` are known and pass.
+    /// Reports all mismatches: tensors that are missing, have another shape, are not floats or cannot be
+    /// read, and tensors that are unused. The duplicates of decoder and cross-attention layers in released
+    /// checkpoints and CLIP's `position_ids` may remain unused.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] with all of them.
+    /// [`Error::Mismatch`] with all mismatches.
     pub fn finish(mut self) -> Result<()> {
         let unused =
             self.checkpoint.names().filter(|name| !self.used.contains(*name) && !self.is_unneeded(name));

@@ -1,5 +1,6 @@
-//! A folder that gets several files all together: they are written beside their place and moved there when all are
-//! complete. A process killed meanwhile leaves nothing under a final name, and the next attempt clears up after it.
+//! Adds several files to a folder together. They are written to a staging folder and moved when all are
+//! complete. A process killed while writing leaves no file under its final name, and the next attempt cleans
+//! up.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -36,11 +37,11 @@ pub enum Opened {
 }
 
 impl Staged {
-    /// A stage for files of `folder`, which is made if need be. What a killed process left there is removed, or completed
-    /// if all of its files were whole.
+    /// Opens a staging folder for `folder`, which is created if necessary. Leftovers of a killed process are
+    /// removed, or published if all of its files were complete.
     ///
     /// # Errors
-    /// [`Error::Write`], also when another process writes to the folder.
+    /// [`Error::Write`] when the system fails or another process is writing to the folder.
     pub fn open(folder: &Path) -> Result<Opened> {
         let partial = folder.join(PARTIAL);
         let fault = |source| Error::Write { path: partial.clone(), source };

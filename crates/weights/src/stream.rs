@@ -1,5 +1,5 @@
-//! Tensors written one after the other, in one file or in shards, a piece at a time: none of them is ever whole in
-//! memory because of the writing.
+//! Streams tensors piece by piece to one file or shards, so that writing never needs a whole tensor in
+//! memory.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
