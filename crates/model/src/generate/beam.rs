@@ -1,21 +1,21 @@
-//! Beam search of one prompt: which answers are followed, which are finished, and when it ends.
+//! Beam search for one prompt: the active beams, the finished answers, and the stopping rule.
 //!
-//! The rules are those of transformers 4.37's `beam_search` and `BeamSearchScorer`. All is arithmetic on scores; the network
-//! and its caches are elsewhere.
+//! The rules are those of `beam_search` and `BeamSearchScorer` in transformers 4.37. This module only
+//! computes with scores; it does not touch the network or its caches.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
 use super::{EarlyStopping, GenerationConfig};
 
-/// An answer that is followed.
+/// An active beam.
 #[derive(Debug, Clone)]
 pub(super) struct Beam {
     /// Tokens of the answer so far.
     pub(super) ids: Vec<u32>,
     /// Sum of the log-probabilities, as processed.
     score: f32,
-    /// Where its keys and values are.
+    /// The cache slot of its keys and values.
     pub(super) slot: usize,
 }
 
@@ -29,12 +29,12 @@ struct Hypothesis {
 /// The search of one prompt.
 #[derive(Debug)]
 pub(super) struct Search {
-    /// In the order of their scores; none when the search has ended.
+    /// Sorted by score; empty when the search has ended.
     pub(super) beams: Vec<Beam>,
     finished: Vec<Hypothesis>,
-    /// Where the beams' keys and values may be.
+    /// The cache slots of this prompt.
     slots: Range<usize>,
-    /// At most so many tokens.
+    /// Maximum number of tokens.
     limit: usize,
 }
 
@@ -45,20 +45,20 @@ pub(super) struct Move {
     pub(super) to: usize,
 }
 
-/// The score of beams that stand by at the start, when there is but one text to continue.
+/// Initial score of all beams but the first, because at the start there is only one text to continue.
 const STANDBY: f32 = -1e9;
 
 impl Search {
-    /// A search with its beams' keys and values at `slots`, one for each beam, for answers of at most `limit` tokens.
+    /// A search over the cache slots `slots`, one per beam, for answers of at most `limit` tokens.
     pub(super) fn new(slots: Range<usize>, limit: usize) -> Search {
         let start = |(i, slot)| Beam { ids: Vec::new(), score: if i == 0 { 0.0 } else { STANDBY }, slot };
         let beams = slots.clone().enumerate().map(start).collect();
         Search { beams, finished: Vec::new(), slots, limit }
     }
 
-    /// Goes on by one token, given for each beam the processed log-probabilities of its next token. `ends` says whether an
-    /// answer is complete without a token that ends it. Returns the copies that make each beam's slot hold its past;
-    /// no slot is both copied from and to.
+    /// Advances by one token, given the processed log-probabilities of the next token of each beam. `ends`
+    /// tells whether an answer is complete without an end token. Returns the copies after which each beam's
+    /// slot holds its past; no slot is both a source and a target.
     pub(super) fn advance(
         &mut self,
         scores: &[Vec<f32>],
@@ -75,7 +75,7 @@ impl Search {
             let mut ids = parent.ids.clone();
             ids.push(c.token);
             if how.eos_token_id.contains(&c.token) || ends(&ids) {
-                // As in transformers, an end counts only among the first.
+                // As in transformers, an end token counts only among the first `width` candidates.
                 if rank < width {
                     self.finish(ids, f64::from(c.score), how.length_penalty);
                 }
@@ -120,7 +120,8 @@ impl Search {
         self.finished.iter().map(|h| h.score).fold(f64::INFINITY, f64::min)
     }
 
-    /// Whether nothing better can come; `top` is the largest sum of any continuation, of `length` tokens.
+    /// Whether no better answer is possible. `top` is the largest sum of any continuation, which has `length`
+    /// tokens.
     fn is_done(&self, top: f64, length: usize, how: &GenerationConfig) -> bool {
         let reaches = |length: usize| self.worst() >= top / (length as f64).powf(how.length_penalty);
         self.finished.len() >= self.slots.len()
@@ -135,7 +136,7 @@ impl Search {
 
     /// The `count` best answers, best first.
     pub(super) fn results(mut self, count: usize) -> Vec<Vec<u32>> {
-        // Of equal ones the later comes first, as in transformers.
+        // Among equal scores the later answer comes first, as in transformers.
         self.finished.reverse();
         self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
         let mut ids: Vec<_> = self.finished.into_iter().map(|h| h.ids).collect();
@@ -152,7 +153,8 @@ struct Candidate {
     score: f32,
 }
 
-/// The `count` best continuations, best first; of equal ones that of the earlier beam and lower token. NaN is none.
+/// The `count` best continuations, best first. Ties go to the earlier beam, then the lower token; NaN is
+/// skipped.
 fn best(beams: &[Beam], scores: &[Vec<f32>], count: usize) -> Vec<Candidate> {
     let mut best: Vec<Candidate> = Vec::with_capacity(count + 1);
     for (beam, (b, row)) in beams.iter().zip(scores).enumerate() {
@@ -170,9 +172,9 @@ fn best(beams: &[Beam], scores: &[Vec<f32>], count: usize) -> Vec<Candidate> {
     best
 }
 
-/// Gives each of the next beams, which have their parents' slots, one of its own of `slots`: a parent's goes to its first child,
-/// those without to the other children, whose past is copied there. So nothing moves that does not have to, and no
-/// further memory is needed.
+/// Assigns a slot of its own to each of the next beams, which still refer to their parents' slots. A parent's
+/// slot goes to its first child; other children get free slots, to which the parent's past is copied. This
+/// minimizes copies and needs no extra memory.
 fn settle(next: &mut [Beam], slots: Range<usize>) -> Vec<Move> {
     let mut free: Vec<usize> = slots.filter(|s| next.iter().all(|b| b.slot != *s)).collect();
     let (mut taken, mut moves) = (HashSet::new(), Vec::new());

@@ -8,17 +8,19 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GenerationConfig {
-    /// At most so many tokens; the context may end an answer before. There is no `max_length`, which counts the prompt.
+    /// Maximum number of new tokens; the context length may end an answer earlier. `max_length`, which
+    /// includes the prompt, is not supported.
     pub max_new_tokens: usize,
-    /// Before so many tokens, no token ends an answer.
+    /// Minimum number of tokens before an answer may end.
     pub min_new_tokens: usize,
     /// Tokens that end an answer; they are part of the result.
     pub eos_token_id: Vec<u32>,
-    /// Texts that end an answer. Whoever generates by ids must say where they are, by [`super::Hooks`].
+    /// Strings that end an answer. A caller that generates token ids must detect them with [`super::Hooks`].
     pub stop_strings: Vec<String>,
-    /// Answers followed at a time; 1 is greedy, or sampling.
+    /// Number of beams; 1 means greedy search or sampling.
     pub num_beams: usize,
-    /// A finished answer's log-probability is divided by its length to this power: above 0 longer ones gain.
+    /// The log-probability of a finished answer is divided by its length to this power; values above 0 favour
+    /// longer answers.
     pub length_penalty: f64,
     /// When a search with beams ends.
     pub early_stopping: EarlyStopping,
@@ -26,21 +28,22 @@ pub struct GenerationConfig {
     pub num_return_sequences: usize,
     /// Draw tokens by their probability instead of taking the most probable.
     pub do_sample: bool,
-    /// Logits are divided by it before a token is drawn: below 1 surer, above 1 more varied.
+    /// Divisor of the logits before sampling.
     pub temperature: f32,
-    /// Draw among the so many most probable tokens; 0 is all.
+    /// Sample from this many most probable tokens; 0 means all.
     pub top_k: usize,
-    /// Draw among the most probable tokens that make up this share; 1 is all.
+    /// Sample from the most probable tokens whose probabilities add up to this; 1 means all.
     pub top_p: f32,
-    /// Draw among tokens at least this share as probable as the most probable, after the other limits; 0 is all. As
-    /// in transformers from 4.41 on: those with p ≥ `min_p`·max p stay.
+    /// Sample from tokens with p ≥ `min_p`·max p, after the other limits, as in transformers since 4.41; 0
+    /// means all.
     pub min_p: f32,
-    /// Key of the random numbers. The same seed gives the same answers, whatever else is in the batch: the numbers depend
-    /// on the seed, the token's place in its answer and which of `num_return_sequences` it is.
+    /// Seed of the random numbers. They depend on the seed, the token's index in its answer and the answer's
+    /// index among `num_return_sequences`, so the rest of the batch does not affect an answer.
     pub seed: u64,
-    /// Logits of tokens that the prompt or the answer has already are divided by it, negative ones multiplied.
+    /// Divisor of positive logits, and multiplier of negative ones, for tokens that are in the prompt or the
+    /// answer already.
     pub repetition_penalty: f32,
-    /// No sequence of so many tokens comes twice, prompt included; 0 allows all.
+    /// No n-gram of this length may occur twice, prompt included; 0 means no limit.
     pub no_repeat_ngram_size: usize,
 }
 
@@ -129,11 +132,11 @@ impl<'de> Deserialize<'de> for EarlyStopping {
     }
 }
 
-/// Answers to a prompt at most, followed at a time or returned.
+/// Maximum number of beams or returned answers per prompt.
 const MOST_ANSWERS: usize = 1 << 12;
 
 impl GenerationConfig {
-    /// Greedy answers of at most so many tokens, with no token that ends them.
+    /// Greedy search for at most this many tokens, without an end token.
     pub fn greedy(max_new_tokens: usize) -> GenerationConfig {
         GenerationConfig { max_new_tokens, ..GenerationConfig::default() }
     }

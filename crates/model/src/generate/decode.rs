@@ -1,6 +1,7 @@
-//! The network as generation sees it: slots of cached text, each about an image, that grow by tokens.
+//! Incremental decoding: cache slots, each holding a text about an image, that grow by tokens.
 //!
-//! Image keys and values are one tensor for all: slots about one image share its rows through the spans.
+//! Image keys and values are one tensor for all slots; slots about the same image share its rows through the
+//! spans.
 
 use std::ops::Range;
 
@@ -50,7 +51,7 @@ impl<'a> Decoder<'a> {
         let ids = feed.concat();
         let Decoder { model, cx, kvs, caches, graphs, .. } = self;
         let mut forward = |cx: &Cx| forward(model, cx, &ids, (&layout, &spans), kvs, caches);
-        // Prompts come once; from then on steps are alike.
+        // Prompts are read once; after that all steps have the same shape.
         let logits = if ids.len() <= feed.len() { cx.replay(graphs, forward)? } else { forward(cx)? };
         self.past.iter_mut().zip(new).for_each(|(past, new)| *past += new);
         Ok(logits)

@@ -1,7 +1,7 @@
-//! Generation as users of transformers know it: greedy, with beams, by sampling.
+//! Text generation with the options of transformers: greedy search, beam search, sampling.
 //!
-//! Image keys and values are made once and shared by all answers about an image. A prompt is read once, however many beams or
-//! samples go on from it; self-attention keys and values are cached token by token.
+//! Image keys and values are computed once and shared by all answers about an image. A prompt is processed
+//! once, however many beams or samples continue it. Self-attention uses a key-value cache.
 
 mod beam;
 mod config;
@@ -22,22 +22,23 @@ use crate::{Error, Pheye, Result};
 use beam::{Search, log_softmax};
 use decode::Decoder;
 
-/// Tokens generated for each prompt, in the order of the prompts; those of several answers to one follow each other, with
-/// beams the best first.
+/// The generated tokens, in prompt order. Several answers to one prompt are adjacent; with beam search the
+/// best comes first.
 pub type Generated = Vec<Vec<u32>>;
 
-/// Sees token `.1` of answer `.0`.
+/// Called with the index of the answer and its next token.
 pub type OnToken<'a> = dyn FnMut(usize, u32) + Send + 'a;
 
 /// Says whether an answer of these tokens is complete.
 pub type Ends<'a> = dyn FnMut(&[u32]) -> bool + Send + 'a;
 
-/// Who looks on while answers are made.
+/// Callbacks during generation.
 #[derive(Default)]
 pub struct Hooks<'a> {
-    /// Sees each token of answer i as it comes. Not with beams, which take back what they said.
+    /// Called with each token of answer i as it is chosen. Not available with beam search, which may discard
+    /// tokens.
     pub on_token: Option<&'a mut OnToken<'a>>,
-    /// Whether an answer of these tokens is complete, besides by `eos_token_id`: where stop strings are.
+    /// Whether an answer of these tokens is complete, in addition to `eos_token_id`; used for stop strings.
     pub ends: Option<&'a mut Ends<'a>>,
 }
 
@@ -63,7 +64,7 @@ struct Request<'a> {
 }
 
 impl Pheye {
-    /// Keys and values of media for every cross-attention block: they serve all tokens of all answers.
+    /// Keys and values of media for every cross-attention block, which serve all tokens of all answers.
     ///
     /// # Errors
     /// When an operation fails.
@@ -74,12 +75,12 @@ impl Pheye {
             .collect()
     }
 
-    /// Answers to each prompt about its image. Prompts may differ in length; each is answered as it would be alone.
-    /// `picture[i]`, ascending, is the row of media that prompt i is about.
+    /// Answers each prompt about its image. Prompts may differ in length; each gets the answer it would get
+    /// alone. `picture[i]`, ascending, is the image index of prompt i, a row of media.
     ///
     /// # Errors
-    /// [`Error::Generation`] for options out of range or at odds with each other or with `hooks`; a prompt that is empty or
-    /// leaves no room in the context; and those of the operations.
+    /// [`Error::Generation`] when options are out of range or conflict with each other or with `hooks`. When
+    /// a prompt is empty or leaves no room in the context, or an operation fails.
     pub fn generate(
         &self,
         cx: &Cx,
@@ -135,8 +136,8 @@ impl Pheye {
         }
     }
 
-    /// Scores `[vocab_size]` of the token after each prompt, processed and, with `do_sample`, warped: their softmax is what
-    /// sampling draws from.
+    /// Scores `[vocab_size]` of the token after each prompt, after processors and, with `do_sample`, warpers.
+    /// Sampling draws from their softmax.
     ///
     /// # Errors
     /// When [`Pheye::generate`] fails.
@@ -219,8 +220,8 @@ fn fits(how: &GenerationConfig, hooks: &Hooks) -> Result<()> {
 }
 
 impl Request<'_> {
-    /// Greedy search and sampling: each slot is an answer, which grows by the token that is chosen. `logits` are those after
-    /// the prompts.
+    /// Greedy search and sampling. Each slot is an answer that grows by the chosen token. `logits` are those
+    /// after the prompts.
     fn one_by_one(
         &self,
         cx: &Cx,
@@ -298,7 +299,7 @@ impl Request<'_> {
         }
     }
 
-    /// Beam search: the slots of a prompt hold its beams. `logits` are those after the prompts.
+    /// Beam search. The slots of a prompt hold its beams. `logits` are those after the prompts.
     fn with_beams(&self, decoder: &mut Decoder, logits: &Tensor, hooks: &mut Hooks) -> Result<Generated> {
         let vocab = logits.shape().cols();
         let mut searches: Vec<Search> = (self.limits.iter().enumerate())

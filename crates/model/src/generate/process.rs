@@ -1,6 +1,7 @@
-//! What the tokens so far do to the scores of the next: penalties and bans, in the order of transformers 4.37.
+//! Logits processors, which depend on the tokens so far: penalties and bans, in the order of transformers
+//! 4.37.
 //!
-//! Scores are logits in greedy search and sampling, log-probabilities in a search with beams, as there.
+//! As in transformers, scores are logits in greedy search and sampling, and log-probabilities in beam search.
 
 use std::collections::HashSet;
 
@@ -28,8 +29,8 @@ impl GenerationConfig {
     }
 }
 
-/// Divides the score of each token in `ids`, once however often it is there; a negative one is multiplied instead, so that
-/// it falls too (arXiv 1909.05858).
+/// Divides the score of each distinct token in `ids` by `penalty`; a negative score is multiplied instead, so
+/// that it decreases too (arXiv 1909.05858).
 fn repetition_penalty(scores: &mut [f32], ids: &[u32], penalty: f32) {
     let seen: HashSet<u32> = ids.iter().copied().collect();
     for id in seen {
@@ -39,7 +40,7 @@ fn repetition_penalty(scores: &mut [f32], ids: &[u32], penalty: f32) {
     }
 }
 
-/// Bans the tokens that would end a sequence of `n` tokens that `ids` has already.
+/// Bans the tokens that would repeat an n-gram of `ids`.
 fn no_repeat_ngram(scores: &mut [f32], ids: &[u32], n: usize) {
     let Some(start) = (ids.len() + 1).checked_sub(n) else { return };
     let last = &ids[start..];

@@ -1,4 +1,5 @@
-//! Sampling: the scores bent and cut, in the order of transformers (temperature, top-k, top-p, min-p), then a token drawn.
+//! Sampling: logits warpers in the order of transformers (temperature, top-k, top-p, min-p), and the draw of
+//! a token.
 
 use pheye_ops::sampling::{self, Sampling};
 use pheye_ops::{Cx, topk};
@@ -8,15 +9,16 @@ use super::GenerationConfig;
 use crate::Result;
 
 impl GenerationConfig {
-    /// Applies all of them to the scores of one token: what cannot be drawn becomes −∞, and the softmax of the rest is what is
-    /// drawn from.
+    /// Applies all warpers to the scores of one token. Excluded tokens get −∞; sampling draws from the
+    /// softmax of the rest.
     ///
     /// # Errors
-    /// None for scores that are there.
+    /// When a score cannot be converted; never for scores that are present.
     pub fn warp(&self, scores: &mut [f32]) -> Result<()> {
         let top = largest(scores);
         if self.temperature != 1.0 && top.is_finite() {
-            // The largest becomes 0, so that no temperature, however small, makes it infinite: it tends to the greedy choice.
+            // The largest score becomes 0, so that a very small temperature cannot overflow and tends to the
+            // greedy choice.
             scores.iter_mut().for_each(|s| *s = (*s - top) / self.temperature);
         }
         if self.top_k > 0 && self.top_k < scores.len() {
@@ -41,7 +43,8 @@ fn top_k(scores: &mut [f32], k: usize) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the fewest of the most probable that make up `share`, and at least one (arXiv 1904.09751).
+/// Keeps the smallest set of most probable tokens with total probability `share`, at least one (arXiv
+/// 1904.09751).
 fn top_p(scores: &mut [f32], share: f32) {
     let top = largest(scores);
     // Of equal scores the first counts as more probable.
@@ -73,12 +76,12 @@ fn cut(scores: &mut [f32], whether: impl Fn(f32) -> bool) {
     scores.iter_mut().filter(|s| whether(**s)).for_each(|s| *s = f32::NEG_INFINITY);
 }
 
-/// A token for each row of warped `scores` [rows, vocab], by the random number `draws[row]` of `seed`.
+/// Draws a token for each row of warped `scores` [rows, vocab] with the random number `draws[row]` of `seed`.
 pub(super) fn draw(scores: &Tensor, draws: &[u64], seed: u64) -> Result<Vec<u32>> {
     Ok(sampling::forward(&Cx::cpu(), scores, &Sampling { seed, ..Sampling::default() }, draws)?)
 }
 
-/// The random number of token `at` of the answer that is `copy`-th to its prompt.
+/// The RNG offset for token `at` of the answer with index `copy` to its prompt.
 pub(super) fn number(copy: usize, at: usize) -> u64 {
     (copy as u64) << 32 | at as u64
 }
