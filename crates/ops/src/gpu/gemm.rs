@@ -1,7 +1,8 @@
-//! Matrix products on a GPU: which kernel, how many blocks, and how k is cut (`kernels/gemm*.cu`).
+//! The GEMM on a GPU: which kernel, how many blocks, and the split of k (`kernels/gemm*.cu`).
 //!
-//! c = f(α(a b + a2 b2) + bias)·gelu′(slope) + residual, or c += of it. A product that would leave multiprocessors idle is cut
-//! along k, its parts added in order; the cut is a function of shape and device alone, so results repeat to the bit.
+//! c = f(α(a b + a2 b2) + bias)·gelu′(slope) + residual, assigned or added to c. A GEMM with too few tiles to fill the
+//! multiprocessors is split along k (split-k), and the partial results are added in order. The split depends on shape and device alone,
+//! so results repeat to the bit.
 
 use pheye_kernels::params::{self, DropoutMask};
 use pheye_kernels::{In, Out};
@@ -11,7 +12,7 @@ use super::typed;
 use crate::gelu::Gelu;
 use crate::{Cx, Result};
 
-/// How the operands of a product lie in memory.
+/// The layout of the operands in memory: N for k along columns, T for k along rows, as in BLAS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// a [m, k], b [n, k].
@@ -56,7 +57,7 @@ fn aligned(region: &Region) -> bool {
     region.addr().is_multiple_of(16)
 }
 
-/// Dropout of a product's operand or result: the region holds the stream.
+/// Dropout of an operand or of the result. The region holds the offset of the random number generator.
 #[derive(Debug, Clone)]
 pub(crate) struct Mask {
     pub rng_offset: Region,
@@ -82,18 +83,18 @@ pub(crate) struct LowRank {
     pub a: Mat,
     pub b: Mat,
     pub k: usize,
-    /// Of the product a2 b2, in layout [`Layout::Nn`].
+    /// Dropout of the product a2 b2, in layout [`Layout::Nn`].
     pub mask: Option<Mask>,
 }
 
-/// What happens to a product before it is stored. The regions are of c's shape, the bias f32, the others bf16.
+/// The epilogue: what happens to the result before it is stored. The regions have the shape of c in bf16; the bias is f32.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GemmEpilogue {
     pub bias: Option<Region>,
     pub activation: Option<Gelu>,
-    /// Takes what the activation is applied to.
+    /// Receives the pre-activation, if backward needs it.
     pub pre: Option<Region>,
-    /// Multiplies by the slope of a GELU at these values.
+    /// Multiplies by the derivative of a GELU at these values.
     pub slope: Option<(Region, Gelu)>,
     pub residual: Option<Region>,
 }
@@ -108,14 +109,14 @@ pub(crate) struct Output {
     pub add: bool,
 }
 
-/// Products of one shape whose operands and results lie at fixed distances, in elements.
+/// A strided batch: GEMMs of one shape whose operands and results have a fixed distance, in elements.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Batch {
     pub count: usize,
     pub strides: [usize; 3],
 }
 
-/// One matrix product, or a batch of them.
+/// One GEMM, or a strided batch of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Gemm {
     pub layout: Layout,
@@ -147,7 +148,7 @@ impl Gemm {
     }
 }
 
-/// Products that one launch makes.
+/// GEMMs of one launch at most.
 const SEVERAL: usize = 4;
 
 const F32: i32 = 1;
@@ -163,7 +164,7 @@ fn gelu(kind: Option<Gelu>) -> i32 {
     }
 }
 
-/// The kernels of a layout: for products that fill the device, for smaller ones, and without alignment.
+/// The kernels of a layout: large tiles, small tiles, and small tiles for operands that are not aligned.
 fn kernels(layout: Layout) -> [&'static str; 3] {
     match layout {
         Layout::Nt => ["gemm_nt_bf16_128x128", "gemm_nt_bf16_64x64", "gemm_nt_bf16_64x64_any"],
@@ -172,13 +173,13 @@ fn kernels(layout: Layout) -> [&'static str; 3] {
     }
 }
 
-/// k is taken in tiles of so many.
+/// Depth of a tile along k.
 pub(crate) const TILE_K: usize = 32;
-/// Rows of x up to which a product is a matter of reading the weights.
+/// Rows of x up to which the GEMM is bound by reading the weights.
 const THIN: usize = 32;
 
-/// In how many parts to cut k when it has `tiles_k` tiles, c has `tiles`, and a part takes `least` of them: so many that each
-/// multiprocessor has two blocks.
+/// The number of splits of k for `tiles_k` tiles along k and `tiles` tiles of c: enough for two blocks on each multiprocessor, with at
+/// least `least` tiles of k in a split.
 pub(crate) fn splits(sms: usize, tiles: usize, tiles_k: usize, least: usize) -> usize {
     if tiles >= sms { 1 } else { (2 * sms / tiles.max(1)).clamp(1, (tiles_k / least).max(1)) }
 }
@@ -199,7 +200,7 @@ impl Gemm {
         ld && stride && regions.into_iter().flatten().all(aligned)
     }
 
-    /// The product as a library takes it, if nothing else happens to it.
+    /// The GEMM as a BLAS library takes it, if nothing is fused to it.
     fn as_plain(&self) -> Option<BlasGemm> {
         let e = &self.epilogue;
         let fused = e.bias.is_some() || e.activation.is_some() || e.pre.is_some() || e.slope.is_some();
@@ -228,7 +229,7 @@ impl Gemm {
         self.batch.map_or(1, |b| b.count)
     }
 
-    /// Sizes and switches; no addresses.
+    /// The sizes and flags of the parameters, without addresses.
     fn params(&self, splits: usize) -> params::Gemm {
         let ([m, n, k], [sa, sb, sc]) = (self.dims, self.batch.map_or([0; 3], |b| b.strides));
         let low = self.low_rank.as_ref();
@@ -279,10 +280,10 @@ impl Gemm {
         p.slope = e.slope.clone().map_or(In::NULL, |(r, _)| launch.read(r));
     }
 
-    /// Runs it.
+    /// Launches it.
     ///
     /// # Errors
-    /// Those of the launch; when there is no memory for partial sums.
+    /// When the launch fails, or there is no memory for partial results.
     pub fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<()> {
         let ([m, n, k], batch) = (self.dims, self.count());
         if m * n * batch == 0 {
@@ -320,7 +321,7 @@ impl Gemm {
         self.reduce(gpu, &partial, splits)
     }
 
-    /// c of the sums of its parts.
+    /// Adds the partial results of the splits and applies the epilogue.
     fn reduce(&self, gpu: &Gpu, partial: &Tensor, splits: usize) -> Result<()> {
         let mut launch = gpu.launch("gemm_reduce_f32")?;
         let [threads, width, _] = launch.spec().tile;
@@ -331,12 +332,12 @@ impl Gemm {
         Ok(launch.run([blocks, 1, self.count()], &p)?)
     }
 
-    /// y = x Wᵀ of operands that are read 16 bytes at a time.
+    /// Whether it is y = x Wᵀ with operands that can be read 16 bytes at a time.
     fn is_forward(&self) -> bool {
         self.layout == Layout::Nt && self.is_aligned() && self.batch.is_none()
     }
 
-    /// Whether it is a matter of reading W.
+    /// Whether it is memory-bound (small M).
     fn is_thin(&self) -> bool {
         self.is_forward() && self.dims[0] <= THIN && self.low_rank.is_none()
     }
@@ -348,7 +349,7 @@ impl Gemm {
         m > 64 && n > 64 && (tiles >= sms || tiles * k.div_ceil(TILE_K) >= 32 * sms)
     }
 
-    /// Runs products of one a, in one launch where that fills the device better than one after another.
+    /// Runs GEMMs that share the operand a: in one launch where that fills the device better, else one after another.
     ///
     /// # Errors
     /// As [`Gemm::run`].
@@ -366,7 +367,7 @@ impl Gemm {
             call.name_results(p, &mut launch);
             *first = blocks as i32;
             let [m, n, _] = call.dims;
-            // The thin kernel's tiles are named the other way round, and hold all of m.
+            // The kernel for small M names its tile sizes in the other order, and a tile holds all of m.
             blocks +=
                 if call.is_thin() { n.div_ceil(tile_a) } else { m.div_ceil(tile_a) * n.div_ceil(tile_b) };
         }
@@ -387,7 +388,7 @@ impl Gemm {
                 Some(if m <= 8 { "gemm_thin_bf16_8_several" } else { "gemm_thin_bf16_32_several" })
             }
             _ if all(Gemm::is_large) => Some("gemm_nt_bf16_128x128_several"),
-            // Fewer blocks would be cut along k.
+            // With fewer blocks each would be split along k.
             _ if all(|c, sms| !c.is_thin() && !c.is_large(sms))
                 && calls.iter().map(tiles).sum::<usize>() >= gpu.sms() =>
             {
@@ -411,7 +412,7 @@ impl Gemm {
 /// `sums[j]` += Σ of column j of x [rows, n], bf16.
 ///
 /// # Errors
-/// Those of the launch; when there is no memory for partial sums.
+/// When the launch fails, or there is no memory for partial sums.
 pub(crate) fn add_column_sums(cx: &Cx, gpu: &Gpu, sums: Region, x: &Tensor) -> Result<()> {
     let (rows, n) = (x.shape().rows(), x.shape().cols());
     if rows * n == 0 {

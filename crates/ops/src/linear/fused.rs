@@ -124,10 +124,10 @@ impl<'a> BackwardEpilogue<'a> {
     }
 }
 
-/// y, what backward needs, and the activation's saved input, when it is to be kept.
+/// y, what backward needs, and the pre-activation if it is saved.
 pub type Output = (Tensor, Saved, Option<gelu::Saved>);
 
-/// [`forward`] and what follows it.
+/// [`forward`] with an epilogue.
 ///
 /// # Errors
 /// Those of [`forward`]; [`Error::Shapes`] when the residual is not of the shape of y.
@@ -136,7 +136,7 @@ pub fn forward_with(cx: &Cx, x: &Tensor, p: &Linear, after: Epilogue) -> Result<
     Ok(output)
 }
 
-/// [`forward_with`] of several linears for one x, as q, k and v are: on a GPU in one launch, where that fills it better.
+/// [`forward_with`] for several linears of one x, such as q, k and v: on a GPU in one launch, where that fills it better.
 ///
 /// # Errors
 /// Those of [`forward_with`].

@@ -1,4 +1,4 @@
-//! The GPU arm: each product one launch (or two, where k is cut), the bias and what follows in the product's epilogue.
+//! The linear on a GPU: each GEMM is one launch (two with split-k), with the bias and all that is fused in its epilogue.
 
 use pheye_tensor::{DType, Gpu, Grads, Region, Tensor};
 
@@ -18,7 +18,7 @@ pub(crate) fn bias(p: &Linear) -> Result<Option<Region>> {
     p.bias.as_ref().map(|b| typed(&b.value, DType::F32)).transpose()
 }
 
-/// y = f(x Wᵀ + b), all else of `epilogue` as the caller says.
+/// The GEMM y = f(x Wᵀ + b). The caller chooses all of `epilogue` but the bias.
 pub(crate) fn product(x: &Tensor, p: &Linear, y: &Tensor, epilogue: GemmEpilogue) -> Result<Gemm> {
     let (k, n) = (p.k(), p.n());
     let dims = [x.shape().rows(), n, k];

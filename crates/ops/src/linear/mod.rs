@@ -1,7 +1,7 @@
 //! Affine map y = x Wᵀ + b, for x [rows, k], W [n, k] in f32 or bf16, b `[n]`.
 //!
-//! dx = dy W, dW += dyᵀ x, db += Σ dy. Saves x when W is trained, nothing else. Each product takes 2·rows·k·n FLOPs and
-//! moves x, W and y once; the bias is added in the product's first write.
+//! dx = dy W, dW += dyᵀ x, db += Σ dy. Saves x when W is trained, nothing else. Each GEMM takes 2·rows·k·n FLOPs and moves x, W and y
+//! once; the bias is added in its epilogue.
 
 use half::slice::HalfFloatSliceExt;
 use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm as multiply};
@@ -182,7 +182,7 @@ pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
     Ok(dx)
 }
 
-/// [`backward`] without dx, where nobody asks for it.
+/// [`backward`] without dx, for the first trained layer.
 ///
 /// # Errors
 /// As [`backward`].

@@ -1,5 +1,5 @@
-//! A LoRA linear with what surrounds it in a network, as `linear/fused.rs` has it; and several that take the same x, as q, k
-//! and v do: on a GPU their low-rank sides S = drop(x) Aᵀ come of one pass over x, or of the LayerNorm that makes x.
+//! A LoRA linear fused with its neighbours, as in `linear/fused.rs`; and several linears that take the same x, as q, k and v do: on a GPU
+//! their down projections S = drop(x) Aᵀ are computed in one pass over x, or by the LayerNorm that produces x.
 
 use pheye_tensor::{Device, Grads, Tensor};
 
@@ -10,10 +10,10 @@ use crate::layernorm::{self, LayerNorm};
 use crate::linear::{BackwardEpilogue, Epilogue, check_input, check_output, one_each};
 use crate::{Cx, Result, gelu};
 
-/// y, what backward needs, and the activation's saved input, when it is to be kept.
+/// y, what backward needs, and the pre-activation if it is saved.
 pub type Output = (Tensor, Saved, Option<gelu::Saved>);
 
-/// [`forward`] and what follows it.
+/// [`forward`] with an epilogue.
 ///
 /// # Errors
 /// Those of [`forward`]; [`crate::Error::Shapes`] when the residual is not of the shape of y.
@@ -22,8 +22,8 @@ pub fn forward_with(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route, after: E
     Ok(output)
 }
 
-/// [`forward_with`] of several linears for one x, as q, k and v are, with the low-rank sides that [`down`] or [`norm_down`] has
-/// computed by the same route, or without: on a GPU in one launch, where that fills it better.
+/// [`forward_with`] for several linears of one x, such as q, k and v: on a GPU in one launch, where that fills it better. Each takes the down
+/// projection that [`down`] or [`norm_down`] has computed by the same route, or an empty one.
 ///
 /// # Errors
 /// Those of [`forward_with`].
@@ -61,7 +61,7 @@ pub fn forward_several<const N: usize>(
     Ok(one_each(outputs))
 }
 
-/// [`backward`] and what follows it.
+/// [`backward`] with an epilogue.
 ///
 /// # Errors
 /// Those of [`backward`]; [`crate::Error::Shapes`] when the sum or the activation's input is not of the shape of x.
@@ -96,13 +96,13 @@ fn check_all(x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<()> {
     })
 }
 
-/// One for each linear; where there are none, forward computes them.
+/// One for each linear, empty where forward has to compute it.
 fn downs<const N: usize>(lows: Vec<down::DownProjected>) -> [Down; N] {
     let mut lows = lows.into_iter().map(|low| Down(Some(low)));
     std::array::from_fn(|_| lows.next().unwrap_or_default())
 }
 
-/// The low-rank sides of `ps` for the same x, one for each, for [`forward_several`].
+/// The down projections of `ps` for the same x, for [`forward_several`].
 ///
 /// # Errors
 /// Those of [`forward`].
@@ -126,7 +126,7 @@ pub struct Normed<const N: usize> {
     pub downs: [Down; N],
 }
 
-/// y = LN(x), and the low-rank sides of `ps` for y.
+/// y = LN(x), and the down projections of `ps` for y.
 ///
 /// # Errors
 /// Those of [`layernorm::forward`] and [`forward`].

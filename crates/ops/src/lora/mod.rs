@@ -3,7 +3,7 @@
 //! x [rows, k], W [n, k], A [r, k], B [n, r], s = α / r; `drop` zeroes an element with chance p and scales the others
 //! by 1 / (1 − p). With S = drop(x) Aᵀ and dS = s·dy B: dB += s·dyᵀ S, dA += dSᵀ drop(x), dx = dy W + drop'(dS A).
 //!
-//! Saves x when W or an A is trained, and S [rows, r] when a B is. The mask is drawn again in backward, never kept. The
+//! Saves x when W or an A is trained, and S [rows, r] when a B is. The mask is regenerated in backward, never stored. The
 //! adapters add 2·rows·r·(k + n) FLOPs to the 2·rows·k·n of the linear, and twice that in backward.
 
 use std::ops::Range;
@@ -23,7 +23,7 @@ pub use fused::{Down, Normed, Output, backward_with, down, forward_several, forw
 
 pub(crate) use gpu::Operands;
 
-/// One low-rank addition.
+/// One low-rank adapter.
 #[derive(Debug)]
 pub struct Adapter {
     /// A [r, k], or any shape whose first dimension is r.
@@ -41,18 +41,18 @@ pub struct LoraLinear {
     pub base: Linear,
     /// The adapters that a route chooses from; `None` adds nothing.
     pub adapters: Vec<Option<Adapter>>,
-    /// Number of this module in its network; gives each a mask of its own.
+    /// Number of this module in its network; it gives each module its own mask.
     pub module: u32,
 }
 
 /// Dropout before the adapters, while training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
-    /// Chance of a zero, in 0..1.
+    /// Probability of a zero, in 0..1.
     pub p: f32,
     /// Seed of the run.
     pub seed: u64,
-    /// Distinct for each step and micro-batch.
+    /// Offset of the random number generator, distinct for each step and micro-batch.
     pub rng_offset: u64,
 }
 
@@ -131,7 +131,7 @@ impl LoraLinear {
         Some(Mask { p, seed, rng_offset, module: self.module })
     }
 
-    /// The adapter of each range, after a look at ranges, ranks and p.
+    /// Validates the route; returns the adapter of each range.
     fn chosen(&self, route: &Route, rows: usize) -> Result<Vec<Option<&Adapter>>> {
         let fault = |what, value: String, allowed| Error::Range { op: "lora", what, value, allowed };
         if let Some(d) = route.dropout.filter(|d| !(0.0..1.0).contains(&d.p)) {
@@ -193,7 +193,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Te
     }
 }
 
-/// y with all of `epilogue` but the bias as the caller says.
+/// Computes y. The caller chooses all of `epilogue` but the bias.
 pub(crate) fn forward_gpu(
     cx: &Cx,
     gpu: &Gpu,
@@ -267,7 +267,7 @@ pub fn backward(
     Ok(dx)
 }
 
-/// [`backward`] without dx, where nobody asks for it.
+/// [`backward`] without dx, for the first trained layer.
 ///
 /// # Errors
 /// As [`backward`].

@@ -1,4 +1,5 @@
-//! Backward of attention on a GPU: all gradients in one kernel where spans have few queries, else queries and keys each in their own.
+//! Backward of attention on a GPU: one kernel for all gradients where spans have few queries, otherwise one kernel for dq and one for
+//! dk and dv.
 
 use pheye_kernels::params::AttentionBwd;
 use pheye_kernels::{In, Out};
@@ -40,10 +41,10 @@ const KEYS: Family = Family {
     by_length: &[],
 };
 
-/// For head size 64: the kernels that hold all queries of a span, by the most that they hold.
+/// For head size 64: the kernels that hold all queries of a span in shared memory, by the largest number that fits.
 const SHORT: [(usize, &str); 2] = [(80, "attention_bwd_bf16_d64_80"), (128, "attention_bwd_bf16_d64_128")];
 
-/// The kernel for spans of few queries; it goes through keys and values once, where two kernels go twice.
+/// The kernel for spans of few queries. It reads keys and values once, where two kernels read them twice.
 fn short(spans: &[Span], h: &Heads) -> Option<&'static str> {
     let queries = spans.iter().map(|s| s.q.len()).max()?;
     SHORT.iter().find(|(most, _)| h.head_dim == 64 && queries <= *most).map(|(_, kernel)| *kernel)
@@ -99,7 +100,7 @@ impl Backward<'_> {
         Ok((to.k, to.v))
     }
 
-    /// Runs the kernel that makes dq over the items of all heads, cut by keys where they are too few to fill the GPU.
+    /// Launches the kernel that computes dq, split by keys where there are too few blocks to fill the GPU.
     fn run(&self, mut l: Launch<'_>, mut p: AttentionBwd, list: &[Item]) -> Result<()> {
         let (cx, h) = (self.cx, self.heads);
         let Some(parts) = work::cut(list, h.heads, self.gpu.sms(), l.spec().tile[1]) else {
@@ -160,7 +161,7 @@ pub(in super::super) fn backward(
         Kv::Split { k: t, .. } | Kv::Fused(t) => t.shape().rows(),
     };
     let dq = cx.empty(q.shape())?;
-    // Columns beyond the heads belong to no block.
+    // No block writes the columns beyond those of the heads.
     let like = |t: &Tensor, own: usize| {
         if t.shape().cols() == own { cx.empty(t.shape()) } else { cx.zeros(t.shape()) }
     };

@@ -20,7 +20,7 @@ pub(super) type Sizes = [&'static str; 8];
 
 /// The variants of a kernel.
 struct Family {
-    /// Whether it takes tiles of keys, and goes through queries; else the reverse.
+    /// Whether a block owns a tile of keys and loops over queries; otherwise it owns queries and loops over keys.
     takes_keys: bool,
     by_size: Sizes,
     /// For head sizes 64 and 80.
@@ -53,7 +53,7 @@ fn range(what: &'static str, value: String, allowed: &str) -> Error {
     Error::Range { op: "attention", what, value, allowed: allowed.to_owned() }
 }
 
-/// The kernel for the head size, once the rest is found to be what kernels take.
+/// The kernel for the head size, after checking the other limits of the kernels.
 pub(super) fn choose(sizes: &Sizes, h: &Heads) -> Result<&'static str> {
     if !(h.scale > 0.0 && h.scale.is_finite()) {
         return Err(range("scale", h.scale.to_string(), "a positive number on a GPU"));
@@ -64,8 +64,9 @@ pub(super) fn choose(sizes: &Sizes, h: &Heads) -> Result<&'static str> {
     }
 }
 
-/// The kernel for these spans, each of which takes some rows and goes through some others. One that holds all the others in shared
-/// memory has a block for each span and head; it is for when they fit, and the blocks fill the GPU.
+/// The kernel for these spans. A block owns some rows (queries or keys) and loops over the rows of the other kind. The resident kernels
+/// hold all rows of the other kind in shared memory, with one block per span and head; they are chosen when the rows fit and the
+/// blocks fill the GPU.
 fn variant(gpu: &Gpu, f: &Family, spans: &[Span], h: &Heads) -> Result<&'static str> {
     let general = choose(&f.by_size, h)?;
     let longest = |of: fn(&Span) -> usize| spans.iter().map(of).max().unwrap_or(0);
@@ -86,7 +87,7 @@ fn variant(gpu: &Gpu, f: &Family, spans: &[Span], h: &Heads) -> Result<&'static 
     Ok(by_length.map_or(general, |(.., kernel)| kernel))
 }
 
-/// Rows of an item at most; a kernel that says 0 takes any number.
+/// Rows that a block owns at most; a kernel with tile size 0 takes any number.
 fn tile(l: &Launch<'_>) -> usize {
     match l.spec().tile[0] {
         0 => usize::MAX,
@@ -94,7 +95,7 @@ fn tile(l: &Launch<'_>) -> usize {
     }
 }
 
-/// The memory of a bf16 matrix whose rows can be read 16 bytes at a time.
+/// The region of a bf16 matrix whose rows can be read 16 bytes at a time.
 pub(super) fn matrix(t: &Tensor) -> Result<Region> {
     if t.dtype() != DType::Bf16 {
         let (shape, found, expected) = (t.shape(), t.dtype(), DType::Bf16);
@@ -111,7 +112,7 @@ pub(super) fn matrix(t: &Tensor) -> Result<Region> {
     Ok(region)
 }
 
-/// Addresses of keys and values, and elements from one of their rows to the next.
+/// Addresses and row strides (in elements) of keys and values.
 struct Operands<T> {
     k: T,
     v: T,
@@ -119,7 +120,7 @@ struct Operands<T> {
     v_stride: i32,
 }
 
-/// `declare` tells the launch what it does with the memory; `behind` is the place so many bytes behind another.
+/// `declare` names the region to the launch and returns its address; `behind` adds an offset in bytes to an address.
 fn operands<T: Copy>(
     kv: &Kv<&Tensor>,
     width: usize,
@@ -138,7 +139,7 @@ fn operands<T: Copy>(
     })
 }
 
-/// The factor of scores that are exponents of 2.
+/// The softmax scale for base 2: scale·log2(e).
 pub(super) fn scale_log2(h: &Heads) -> f32 {
     h.scale * std::f32::consts::LOG2_E
 }

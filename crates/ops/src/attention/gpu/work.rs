@@ -1,21 +1,22 @@
-//! The lists of work of the GPU kernels: who owns which rows. The layout of an item is that of `AttentionItem` in `attention.cuh`.
+//! Work lists of the attention kernels for varlen batches: which rows each block owns. An item has the layout of `AttentionItem` in
+//! `attention.cuh`.
 
 use std::ops::Range;
 
 use super::Span;
 
-/// A block's share of one head, for each head.
+/// The rows of one block; the same for every head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::attention) struct Item {
     /// Rows that the block owns.
     pub own: Range<usize>,
-    /// Rows of the other kind that it goes through.
+    /// Rows of the other kind (keys for queries, queries for keys) that it loops over.
     pub other: Range<usize>,
-    /// How many keys, from the item's first, its first query sees; each further query sees one more under a causal mask.
+    /// The causal limit: how many keys, from the item's first, its first query sees. Each further query sees one more.
     pub seen: i64,
-    /// First row of its part, where keys are cut.
+    /// First row of its partial result, where the keys are split.
     pub slot: usize,
-    /// Whether it has the rows of an item before it, and later keys.
+    /// Whether it owns the same rows as the item before it, with later keys.
     pub again: bool,
 }
 
@@ -109,7 +110,7 @@ pub(in crate::attention) fn of_keys_unseen(spans: &[Span], rows: usize) -> impl 
     gaps(rows, seen).into_iter().map(item)
 }
 
-/// Items whose keys are cut, and how to put their parts together.
+/// Items whose keys are split (split-k over keys), and how to combine their partial results.
 #[derive(Debug)]
 pub(in crate::attention) struct Parts {
     /// Each with the first row of its part as `slot`.
@@ -120,11 +121,11 @@ pub(in crate::attention) struct Parts {
     pub rows: usize,
 }
 
-/// Keys of the shortest part: below, a part's fixed costs outweigh its share of the keys.
+/// Keys of the shortest split: below that, its fixed costs outweigh its share of the keys.
 const PART: usize = 128;
 
-/// Cuts the keys so that the blocks of all heads fill a GPU of `sms` multiprocessors twice, in pieces that are multiples of `tile`;
-/// none where there are blocks enough.
+/// Splits the keys so that the blocks of all heads fill a GPU of `sms` multiprocessors twice, in multiples of `tile`; `None` where there
+/// are enough blocks.
 pub(in crate::attention) fn cut(items: &[Item], heads: usize, sms: usize, tile: usize) -> Option<Parts> {
     let (blocks, longest) = (items.len() * heads, items.iter().map(|i| i.other.len()).max()?);
     if blocks == 0 || blocks >= sms {
@@ -136,7 +137,7 @@ pub(in crate::attention) fn cut(items: &[Item], heads: usize, sms: usize, tile: 
     }
     let mut parts = Parts { items: Vec::new(), joins: Vec::new(), rows: 0 };
     for item in items {
-        // One part at least: each row has a place that its statistics are written from.
+        // At least one split: the statistics of each row are written from its partial result.
         let pieces = item.other.len().div_ceil(piece).max(1);
         parts.joins.push(Item { other: 0..pieces, slot: parts.rows, ..item.clone() });
         for at in (0..pieces).map(|i| i * piece) {

@@ -12,7 +12,7 @@ use crate::gpu::typed;
 use crate::layernorm::{self, LayerNorm, LoraDown};
 use crate::{Cx, Error, Result};
 
-/// Adapters that one launch packs.
+/// Adapters that one launch packs at most.
 const PACKED: usize = 4;
 
 /// Columns `first .. first + total` of S [rows, columns of all].
@@ -35,7 +35,7 @@ impl Columns {
         self.all.shape().rows()
     }
 
-    /// As a product's operand.
+    /// As an operand of a GEMM.
     pub fn mat(&self) -> Result<Mat> {
         let ld = self.all.shape().cols();
         let len = (self.rows().max(1) - 1) * ld + self.total;
@@ -43,17 +43,17 @@ impl Columns {
     }
 }
 
-/// The low-rank side of a linear, computed: what is left is one product.
+/// The computed down projection of a linear, and its packed adapters: what is left is one GEMM.
 #[derive(Debug)]
 pub(in crate::lora) struct DownProjected {
     pub packed: PackedAdapters,
     pub s: Columns,
-    /// Whether a B is trained.
+    /// Whether backward needs S, because a B is trained.
     pub keep: bool,
 }
 
 impl DownProjected {
-    /// Whether it is of x and p.
+    /// Whether it belongs to x and p, by their shapes.
     pub fn check(&self, x: &Tensor, p: &LoraLinear) -> Result<()> {
         let fault = |left_name, left, right_name, right| {
             Err(Error::Shapes { op: "lora", left_name, left, right_name, right })
@@ -68,7 +68,7 @@ impl DownProjected {
     }
 }
 
-/// An adapter of the route and its place among the columns of S.
+/// An adapter of the route, and its columns of S.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::lora) struct Placed<'a> {
     pub adapter: &'a Adapter,
@@ -76,7 +76,7 @@ pub(in crate::lora) struct Placed<'a> {
     pub rank: usize,
 }
 
-/// The adapters of a route side by side.
+/// The adapters of a route, packed into one matrix each for A, B and Bᵀ.
 #[derive(Debug, Clone)]
 pub(in crate::lora) struct PackedAdapters {
     /// [total, k padded to a multiple of 8].
@@ -120,7 +120,7 @@ pub(in crate::lora) fn ranges(
 }
 
 impl PackedAdapters {
-    /// With A in `a` [total, k padded].
+    /// Packs the adapters; A goes into `a` [total, k padded].
     fn new(cx: &Cx, gpu: &Gpu, p: &LoraLinear, places: &[Placed], a: Tensor) -> Result<PackedAdapters> {
         let (k, n, total) = (p.base.k(), p.base.n(), a.shape().rows());
         let (ka, nt) = (a.shape().cols(), n.next_multiple_of(8));
@@ -154,7 +154,7 @@ impl PackedAdapters {
     }
 }
 
-/// drop(x) Aᵀ by the ranges `words`, for x [rows, k].
+/// The GEMM S = s·drop(x) Aᵀ for x [rows, k], with the scale of each range of `words`.
 pub(in crate::lora) struct Down<'a> {
     pub x: Mat,
     pub rows: usize,
@@ -165,7 +165,7 @@ pub(in crate::lora) struct Down<'a> {
 }
 
 impl Down<'_> {
-    /// S.
+    /// Launches it; returns S.
     pub fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
         let total = self.a.shape().rows();
         let s = cx.empty([self.rows, total])?;
@@ -195,13 +195,13 @@ impl Down<'_> {
     }
 }
 
-/// The dropout of a linear.
+/// The dropout of a linear by this route, if any.
 pub(in crate::lora) fn mask(cx: &Cx, p: &LoraLinear, route: &Route) -> Result<Option<Mask>> {
     let Some(m) = p.mask(route) else { return Ok(None) };
     Ok(Some(Mask { rng_offset: cx.rng_offset(m.rng_offset)?, seed: m.seed, module: m.module, p: m.p }))
 }
 
-/// The low-rank sides of linears that take the same x, before S is computed: adapters packed, their A one below another.
+/// The packed adapters of linears that take the same x, with all their A stacked, before S is computed.
 struct StackedAdapters {
     a: Tensor,
     packed: Vec<PackedAdapters>,
@@ -236,7 +236,7 @@ impl StackedAdapters {
         Ok(Some(StackedAdapters { a, packed, words, keep }))
     }
 
-    /// With S [rows, all columns].
+    /// Splits S [rows, all columns] among the linears.
     fn with(self, s: &Tensor) -> Vec<DownProjected> {
         let mut first = 0;
         let lows = self.packed.into_iter().zip(self.keep).map(|(packed, keep)| {
@@ -248,8 +248,8 @@ impl StackedAdapters {
     }
 }
 
-/// The low-rank sides of `ps` for x: one pass over x, or one for each linear when dropout makes its own x for each. Empty
-/// when [`forward`] is to compute them.
+/// The down projections of `ps` for x: in one pass over x, or in one pass for each linear when dropout gives each its own x. Empty when
+/// [`forward`] has to compute them.
 pub(in crate::lora) fn down_of_input(
     cx: &Cx,
     gpu: &Gpu,
@@ -274,7 +274,7 @@ pub(in crate::lora) fn down_of_input(
     Ok(stack.with(&s))
 }
 
-/// LayerNorm and, without dropout, the low-rank sides of `ps` for its result, in one pass.
+/// LayerNorm fused with the down projections of `ps` for its result, in one pass; `None` with dropout.
 pub(in crate::lora) fn down_of_norm(
     cx: &Cx,
     gpu: &Gpu,

@@ -1,5 +1,5 @@
-//! The GPU arm: [x | S] [W | B]ᵀ is one product with a few more columns of k. s is in S and in dS = s·dy B, so B goes in as it
-//! is; 1 / (1 − p) of dropout likewise.
+//! LoRA on a GPU: y = [x, S] [W, B]ᵀ is one GEMM whose k is longer by the ranks. The scale s and 1 / (1 − p) of dropout are inside S and
+//! inside dS = s·dy B, so B is used as it is stored.
 
 pub(super) mod down;
 
@@ -12,7 +12,7 @@ use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, LowRank, Mask, Mat, TILE_K, s
 use crate::linear::gpu as base;
 use crate::{Cx, Error, Result};
 
-/// Gradients that one launch adds to.
+/// Gradients that one launch adds to at most.
 const GRADS: usize = 8;
 
 /// What backward needs beyond x.
@@ -40,7 +40,7 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// y = f(x Wᵀ + b + …); all of `epilogue` but the bias as the caller says.
+/// The GEMM y = f(x Wᵀ + S Bᵀ + b). The caller chooses all of `epilogue` but the bias.
 pub(super) fn product(
     from: &Operands,
     p: &LoraLinear,
@@ -58,19 +58,19 @@ pub(super) fn product(
 }
 
 impl Saved {
-    /// Of what forward multiplied by.
+    /// From the down projection of forward.
     pub(super) fn of(low: Option<DownProjected>) -> Option<Saved> {
         low.map(|l| Saved { packed: l.packed, s: l.keep.then_some(l.s) })
     }
 }
 
-/// What a backward starts from.
+/// The inputs of backward.
 pub(super) struct Backward<'a> {
     pub saved: &'a super::Saved,
     pub dy: &'a Tensor,
-    /// W as it lies.
+    /// W, perhaps with padded rows.
     pub w: Mat,
-    /// Where dx goes, if it is wanted, and what happens to it.
+    /// The output dx and its epilogue, if dx is wanted.
     pub dx: Option<(&'a Tensor, GemmEpilogue)>,
 }
 
@@ -89,7 +89,7 @@ impl<'a> Backward<'a> {
         Ok(Backward { saved, dy, w, dx })
     }
 
-    /// What forward kept, after a look at whether it is of these rows and these adapters.
+    /// What forward saved, after checking that it belongs to these rows and adapters.
     fn saved(&self, total: usize) -> Result<Option<&'a Saved>> {
         let (dy, saved) = (self.dy.shape(), self.saved.gpu.as_ref());
         let fault = |right_name, right| {
@@ -109,7 +109,7 @@ impl<'a> Backward<'a> {
     }
 }
 
-/// All gradients: dx if wanted, the others added to `grads`.
+/// Computes dx if it is wanted, and adds the other gradients to `grads`.
 pub(super) fn backward(
     cx: &Cx,
     gpu: &Gpu,
@@ -175,14 +175,14 @@ fn keep(mask: Option<&Mask>) -> f32 {
     mask.map_or(1.0, |m| 1.0 / (1.0 - m.p))
 }
 
-/// The gradient of a matrix and the rows of the partial sums it takes.
+/// The gradient of a matrix, and its rows of the partial sums.
 struct Target {
     grad: Region,
     first: usize,
     rank: usize,
 }
 
-/// Of the trained A, and of the trained B.
+/// Gradient targets of the trained A and B matrices.
 fn targets(grads: &Grads, places: &[Placed]) -> Result<(Vec<Target>, Vec<Target>)> {
     let (mut da, mut db) = (Vec::new(), Vec::new());
     for &Placed { adapter, first, rank } in places {
