@@ -124,7 +124,7 @@ pub enum Error {
     /// A generation option is out of range or conflicts with another.
     #[error("{option} is {value}, but it {rule}")]
     Generation {
-        /// The option that is invalid, by its name in [`crate::GenerationConfig`].
+        /// The invalid option, by its name in [`crate::GenerationConfig`].
         option: &'static str,
         /// Its value.
         value: String,

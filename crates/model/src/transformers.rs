@@ -191,7 +191,7 @@ pub(crate) struct Text {
 /// The Phi configuration `value` of the file `path`.
 ///
 /// # Errors
-/// [`Error::Config`] names the key that is invalid.
+/// [`Error::Config`] when a key is invalid; the error names it.
 pub(crate) fn text(path: &Path, value: &Value) -> Result<Text> {
     let part = Part::new(path, "", value)?;
     let mut sizes = part.of::<pheye_phi::Config>(&PHI)?;
@@ -216,7 +216,7 @@ pub(crate) fn text(path: &Path, value: &Value) -> Result<Text> {
 /// The vision tower of the CLIP configuration `value` of the file `path`: a whole model's, or a tower's alone.
 ///
 /// # Errors
-/// [`Error::Config`] names the key that is invalid.
+/// [`Error::Config`] when a key is invalid; the error names it.
 pub(crate) fn tower(path: &Path, value: &Value) -> Result<pheye_vit::Config> {
     let whole = Part::new(path, "", value)?;
     if whole.get("vision_config").is_none() && whole.keys.get("model_type") != Some(&json!("clip")) {
@@ -245,7 +245,7 @@ fn tower_part(part: &Part) -> Result<pheye_vit::Config> {
 /// How the released configuration `value` of the file `path` joins its backbones.
 ///
 /// # Errors
-/// [`Error::Config`] names the key that is invalid.
+/// [`Error::Config`] when a key is invalid; the error names it.
 pub(crate) fn connector(path: &Path, value: &Value) -> Result<pheye_xattn::Config> {
     let part = Part::new(path, "", value)?;
     let mut keys = part.of::<pheye_xattn::Config>(&PHEYE)?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An invalid value in the configuration of a Pheye.
+/// An invalid value in the connector configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("connector config: {option} is {value}, but {rule}")]
 pub struct Error {

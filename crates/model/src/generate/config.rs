@@ -144,7 +144,7 @@ impl GenerationConfig {
     /// Whether the options are in their ranges and fit each other.
     ///
     /// # Errors
-    /// [`Error::Generation`] names the option that is invalid.
+    /// [`Error::Generation`] when an option is invalid; the error names it.
     pub fn validate(&self) -> Result<()> {
         let shares = |x: f32| (0.0..=1.0).contains(&x);
         let positive = |x: f32| x > 0.0 && x.is_finite();

@@ -13,7 +13,7 @@ impl GenerationConfig {
     /// softmax of the rest.
     ///
     /// # Errors
-    /// When a score cannot be converted; never for scores that are present.
+    /// When `scores` is empty.
     pub fn warp(&self, scores: &mut [f32]) -> Result<()> {
         let top = largest(scores);
         if self.temperature != 1.0 && top.is_finite() {
