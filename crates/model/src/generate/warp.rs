@@ -13,7 +13,7 @@ impl GenerationConfig {
     /// softmax of the rest.
     ///
     /// # Errors
-    /// When `scores` is empty.
+    /// When an operation fails.
     pub fn warp(&self, scores: &mut [f32]) -> Result<()> {
         let top = largest(scores);
         if self.temperature != 1.0 && top.is_finite() {
