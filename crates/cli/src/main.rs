@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
     version,
     after_help = "Exit codes: 0 done; 1 could not be done (the reason is on standard error); 2 wrong usage; \
                   3 `verify` found a stage out of bounds; 130 interrupted, with everything saved (unless by a second Ctrl-C); \
-                  141 nobody read the result on standard output any more."
+                  141 standard output was closed before the whole result was written."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! A model with its tokenizer and its eyes: an image and a question in, an answer out.
+//! A model with its tokenizer and image preprocessing: an image and a question in, an answer out.
 
 use std::path::Path;
 

@@ -48,9 +48,9 @@ pub fn shipped_model() -> anyhow::Result<PathBuf> {
         .context("the nano model was not found (models/nano in the source); name a model folder with --model")
 }
 
-/// A count for an option: a whole number from 1.
+/// A count for an option: an integer from 1.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().map(NonZeroUsize::get).map_err(|_| "a whole number from 1 is needed".to_owned())
+    text.parse().map(NonZeroUsize::get).map_err(|_| "an integer from 1 is needed".to_owned())
 }
 
 /// `configs/../runs/nano` as `runs/nano`, for a person to read.
