@@ -25,7 +25,7 @@ pub struct KernelSet {
     images: &'static [Image],
     missing: &'static str,
     #[cfg_attr(
-        not(feature = "emulator"),
+        not(any(feature = "cuda", feature = "emulator")),
         expect(dead_code, reason = "kept, so that both builds take the same text")
     )]
     emulated: &'static [Emulated],

@@ -34,7 +34,7 @@ pub struct Backward<'a> {
     pub x: &'a [f32],
     /// Mean and rstd of each row, [rows, 2].
     pub stats: &'a [f32],
-    /// The weight, [d].
+    /// The weight, `[d]`.
     pub weight: &'a [f32],
     /// A gradient to add to dx, [rows, d].
     pub plus: Option<&'a [f32]>,
