@@ -1,28 +1,39 @@
-// The second half of products cut along k, and sums over rows: the gradient of a bias.
+// The second half of GEMMs that were split along k, and sums over rows: the gradient of a bias.
 //
-// gemm_reduce_f32: partial [splits, batch, m, n] f32 -> c as the products' own epilogue makes it (include/gemm_epilogue.cuh), the
-// splits added in order. Reads 4 splits m n bytes. Grid: [m n / 2048 elements of rows padded to 8, 1, batch].
+// gemm_reduce_f32: partial [splits, batch, m, n] f32 -> c, through the epilogue of the GEMM (include/gemm_epilogue.cuh), the splits
+// added in order. Reads 4 splits m n bytes. Grid: [m n / 2048 elements of rows padded to 8, 1, batch].
 #include "gemm_epilogue.cuh"
+
+// The sums over all splits of eight columns of a row, of which `count` are inside.
+struct SplitSums {
+    const Gemm& p;
+    const float* from;
+    int count;
+    __device__ Floats8 operator()(int columns) const {
+        const int64_t plane = (int64_t)p.batch * p.m * p.n;
+        const float* at = from + columns;
+        Floats8 sum = load8(at, count, p.n % 4 == 0);
+        for (int s = 1; s < p.splits; s++) {
+            at += plane;
+            const Floats8 x = load8(at, count, p.n % 4 == 0);
+#pragma unroll
+            for (int e = 0; e < 8; e++) sum.v[e] += x.v[e];
+        }
+        return sum;
+    }
+};
 
 KERNEL(gemm_reduce_f32, Gemm, 256, 0, 256, 8) {
     const int chunks = (p.n + 7) / 8, batch = (int)blockIdx.z;
     const int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
     if (i >= (int64_t)p.m * chunks) return;
     const int row = (int)(i / chunks), col = (int)(i % chunks) * 8, len = min(8, p.n - col);
-    const int64_t plane = (int64_t)p.m * p.n;
-    const float* from = p.partial + batch * plane + (int64_t)row * p.n + col;
-    Floats8 sum = load8(from, len, p.n % 4 == 0);
-    for (int s = 1; s < p.splits; s++) {
-        from += p.batch * plane;
-        const Floats8 x = load8(from, len, p.n % 4 == 0);
-#pragma unroll
-        for (int e = 0; e < 8; e++) sum.v[e] += x.v[e];
-    }
-    gemm_finish(p, batch, row, col, len, sum);
+    const SplitSums sums = {p, p.partial + ((int64_t)batch * p.m + row) * p.n + col, len};
+    gemm_finish(p, batch, row, col, len, sums, ReduceEpilogue{});
 }
 
 // column_sums_bf16: x [rows, n] bf16 -> partial [splits, n] f32 =, split s the sum over rows s rows / splits .. (s + 1) rows / splits,
-// which gemm_reduce_f32 adds up. Reads 2 rows n bytes. A warp takes 64 columns and every eighth row. Grid: [n / 64, splits, 1].
+// which gemm_reduce_f32 adds. Reads 2 rows n bytes. A warp sums 64 columns of every eighth row. Grid: [n / 64, splits, 1].
 struct ColumnSums {
     const bf16* x;
     float* partial;

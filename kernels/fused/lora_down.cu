@@ -39,14 +39,8 @@ __device__ inline void lora_down(const LoraDown& p) {
     const ThinOperands operands = {p.x, p.a, p.rows, p.rank, p.k, p.ld_x, p.ld_a};
     const bool dropout = p.mask.p > 0.f;
     const uint64_t rng_offset = dropout ? *p.mask.rng_offset : 0;
-    thin_product<ALIGNED, MT, NT>(s, operands, row0, col0, [&](uint4& x, int row, int col) {
-        if (!dropout) return;
-        const uint32_t bits = kept_bits8(p.mask, rng_offset, (uint64_t)row * p.k + col);
-        unsigned* const words[4] = {&x.x, &x.y, &x.z, &x.w};
-#pragma unroll
-        for (int w = 0; w < 4; w++) {
-            *words[w] &= (bits >> 2 * w & 1 ? 0xffffu : 0u) | (bits >> 2 * w & 2 ? 0xffff0000u : 0u);
-        }
+    thin_product<ALIGNED, MT, NT>(s, operands, row0, 8, col0, [&](uint4& x, int row, int col) {
+        if (dropout) drop8(x, p.mask, rng_offset, (uint64_t)row * p.k + col);
     });
     const float keep = 1.f / (1.f - p.mask.p);
     for (int i = (int)threadIdx.x; i < MT * 16 * NT * 8; i += THIN_WARPS * 32) {

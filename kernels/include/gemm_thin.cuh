@@ -1,8 +1,10 @@
-// The product of a tall matrix with a thin one, [rows, k] [thin, k]^T, k contiguous in both: memory's speed is all that counts.
+// The GEMM of a tall matrix with a thin one, [rows, k] [thin, k]^T, k contiguous in both. It is bound by the memory bandwidth of the
+// tall operand.
 //
-// A block makes 16 MT rows by 8 NT thin rows. Its eight warps take a share of k each, straight from global memory into
-// fragments, 16 bytes a lane: a fragment's columns of k may be permuted at will when both operands' are, so lane t of four takes
-// columns 8 t .. 8 t + 8 of 32 and no shuffle or shared memory is needed. The warps' sums meet in shared memory, in order.
+// A block computes 16 MT rows by 8 NT thin rows. Each of its eight warps has a share of k, and loads it from global memory into
+// fragments, 16 bytes a lane. The columns of k in a fragment may be permuted if those of both operands are permuted alike, so lane t
+// of four loads columns 8 t .. 8 t + 8 of 32, and neither a shuffle nor shared memory is needed. The sums of the warps are added in
+// shared memory, in order.
 #pragma once
 #include "gemm_params.cuh"
 #include "ptx.cuh"
@@ -20,7 +22,7 @@ struct ThinOperands {
     int rows, thin_rows, k, ld_tall, ld_thin;
 };
 
-// Eight elements from `from`, zero from the `valid`th on.
+// Eight elements from `from`; those from number `valid` on are zero.
 template <bool ALIGNED>
 __device__ inline uint4 thin_load(const bf16* from, int valid) {
     if constexpr (ALIGNED) {
@@ -36,10 +38,11 @@ __device__ inline uint4 thin_load(const bf16* from, int valid) {
     return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
-// Leaves in s.sum[0] the products of rows row0 .. and thin rows thin0 ..; `drop(words, row, col)` may change eight elements of
-// the tall operand on their way. All threads are past a barrier when it returns.
-template <bool ALIGNED, int MT, int NT, class Drop>
-__device__ inline void thin_product(ThinShared<MT, NT>& s, const ThinOperands& o, int row0, int thin0, Drop drop) {
+// Leaves the result for the tall rows from row0 on and the thin rows from thin0 on in s.sum[0], after a barrier. Of each 16 tall rows the
+// first eight are neighbours, and so are the last eight, `second` rows further: 8 if all are. `prologue(words, row, col)` may change
+// eight elements of the tall operand before they are multiplied.
+template <bool ALIGNED, int MT, int NT, class Prologue>
+__device__ inline void thin_product(ThinShared<MT, NT>& s, const ThinOperands& o, int row0, int second, int thin0, Prologue prologue) {
     const int l = lane_id(), g = l / 4, t = l % 4, w = warp_id();
     const int units = (o.k + 31) / 32, first = units * w / THIN_WARPS, last = units * (w + 1) / THIN_WARPS;
     float acc[MT][NT][4];
@@ -59,7 +62,7 @@ __device__ inline void thin_product(ThinShared<MT, NT>& s, const ThinOperands& o
         for (int i = 0; i < MT; i++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const int row = row0 + i * 16 + h * 8 + g;
+                const int row = row0 + i * 16 + h * second + g;
                 tall[i][h] = thin_load<ALIGNED>(o.tall + (int64_t)row * o.ld_tall + col, row < o.rows ? valid : 0);
             }
 #pragma unroll
@@ -70,7 +73,7 @@ __device__ inline void thin_product(ThinShared<MT, NT>& s, const ThinOperands& o
 #pragma unroll
         for (int i = 0; i < MT; i++) {
 #pragma unroll
-            for (int h = 0; h < 2; h++) drop(tall[i][h], row0 + i * 16 + h * 8 + g, col);
+            for (int h = 0; h < 2; h++) prologue(tall[i][h], row0 + i * 16 + h * second + g, col);
             const uint32_t a0[4] = {tall[i][0].x, tall[i][1].x, tall[i][0].y, tall[i][1].y};
             const uint32_t a1[4] = {tall[i][0].z, tall[i][1].z, tall[i][0].w, tall[i][1].w};
 #pragma unroll
