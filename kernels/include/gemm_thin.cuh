@@ -22,20 +22,22 @@ struct ThinOperands {
     int rows, thin_rows, k, ld_tall, ld_thin;
 };
 
-// Eight elements from `from`; those from number `valid` on are zero.
+// Eight elements from `from`; those from number `valid` on are zero. With ALIGNED, rows start on 16-byte boundaries and k is a multiple
+// of eight, so that all are valid or none is.
 template <bool ALIGNED>
 __device__ inline uint4 thin_load(const bf16* from, int valid) {
     if constexpr (ALIGNED) {
-        if (valid >= 8) return *reinterpret_cast<const uint4*>(from);
-    }
-    unsigned w[4];
+        return valid >= 8 ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
+    } else {
+        unsigned w[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const unsigned lo = 2 * i < valid ? from[2 * i].bits : 0;
-        const unsigned hi = 2 * i + 1 < valid ? from[2 * i + 1].bits : 0;
-        w[i] = lo | hi << 16;
+        for (int i = 0; i < 4; i++) {
+            const unsigned lo = 2 * i < valid ? from[2 * i].bits : 0;
+            const unsigned hi = 2 * i + 1 < valid ? from[2 * i + 1].bits : 0;
+            w[i] = lo | hi << 16;
+        }
+        return make_uint4(w[0], w[1], w[2], w[3]);
     }
-    return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
 // Leaves the result for the tall rows from row0 on and the thin rows from thin0 on in s.sum[0], after a barrier. Of each 16 tall rows the
@@ -53,35 +55,51 @@ __device__ inline void thin_product(ThinShared<MT, NT>& s, const ThinOperands& o
 #pragma unroll
             for (int e = 0; e < 4; e++) acc[i][j][e] = 0.f;
 
-    // Small tiles need more loads in flight than one step has.
-#pragma unroll(MT * NT >= 8 ? 1 : 4)
-    for (int u = first; u < last; u++) {
-        const int col = u * 32 + t * 8, valid = min(max(o.k - col, 0), 8);
-        uint4 tall[MT][2], thin[NT];
+    // DEPTH steps of 32 columns are being loaded while one is multiplied, about twelve 16-byte loads a lane: memory's latency times its
+    // bandwidth asks for as many. The loads of a step are issued in the round of the loop before the one that uses them, because the
+    // compiler moves a load down to its use where both are in one round.
+    constexpr int DEPTH = 12 / (2 * MT + NT) > 0 ? 12 / (2 * MT + NT) : 1;
+    uint4 tall[DEPTH][MT][2], thin[DEPTH][NT];
+    const auto load = [&](int slot, int u) {
+        const int col = u * 32 + t * 8, valid = u < last ? min(max(o.k - col, 0), 8) : 0;
 #pragma unroll
         for (int i = 0; i < MT; i++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const int row = row0 + i * 16 + h * second + g;
-                tall[i][h] = thin_load<ALIGNED>(o.tall + (int64_t)row * o.ld_tall + col, row < o.rows ? valid : 0);
+                tall[slot][i][h] = thin_load<ALIGNED>(o.tall + (int64_t)row * o.ld_tall + col, row < o.rows ? valid : 0);
             }
 #pragma unroll
         for (int j = 0; j < NT; j++) {
             const int row = thin0 + j * 8 + g;
-            thin[j] = thin_load<ALIGNED>(o.thin + (int64_t)row * o.ld_thin + col, row < o.thin_rows ? valid : 0);
+            thin[slot][j] = thin_load<ALIGNED>(o.thin + (int64_t)row * o.ld_thin + col, row < o.thin_rows ? valid : 0);
         }
+    };
+    const auto multiply = [&](int slot, int u) {
 #pragma unroll
         for (int i = 0; i < MT; i++) {
+            uint4(&x)[2] = tall[slot][i];
 #pragma unroll
-            for (int h = 0; h < 2; h++) prologue(tall[i][h], row0 + i * 16 + h * second + g, col);
-            const uint32_t a0[4] = {tall[i][0].x, tall[i][1].x, tall[i][0].y, tall[i][1].y};
-            const uint32_t a1[4] = {tall[i][0].z, tall[i][1].z, tall[i][0].w, tall[i][1].w};
+            for (int h = 0; h < 2; h++) prologue(x[h], row0 + i * 16 + h * second + g, u * 32 + t * 8);
+            const uint32_t a0[4] = {x[0].x, x[1].x, x[0].y, x[1].y};
+            const uint32_t a1[4] = {x[0].z, x[1].z, x[0].w, x[1].w};
 #pragma unroll
             for (int j = 0; j < NT; j++) {
-                const uint32_t b0[2] = {thin[j].x, thin[j].y}, b1[2] = {thin[j].z, thin[j].w};
+                const uint4& y = thin[slot][j];
+                const uint32_t b0[2] = {y.x, y.y}, b1[2] = {y.z, y.w};
                 mma_bf16(acc[i][j], a0, b0);
                 mma_bf16(acc[i][j], a1, b1);
             }
+        }
+    };
+#pragma unroll
+    for (int slot = 0; slot < DEPTH; slot++) load(slot, first + slot);
+#pragma unroll 1
+    for (int u = first; u < last; u += DEPTH) {
+#pragma unroll
+        for (int slot = 0; slot < DEPTH; slot++) {
+            multiply(slot, u + slot);  // past the end of k both operands are zero
+            load(slot, u + slot + DEPTH);
         }
     }
 #pragma unroll

@@ -339,7 +339,7 @@ impl Gemm {
 
     /// Whether it is memory-bound (small M).
     fn is_thin(&self) -> bool {
-        self.is_forward() && self.dims[0] <= THIN && self.low_rank.is_none()
+        self.is_forward() && self.dims[0] <= THIN && self.dims[2].is_multiple_of(8) && self.low_rank.is_none()
     }
 
     /// Whether tiles of 128 fill the device.

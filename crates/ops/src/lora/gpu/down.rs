@@ -170,7 +170,7 @@ impl Down<'_> {
         let total = self.a.shape().rows();
         let s = cx.empty([self.rows, total])?;
         let a = Mat::of(self.a)?;
-        let name = match self.x.is_aligned() {
+        let name = match self.x.is_aligned() && self.k.is_multiple_of(8) {
             true if total <= 16 => "lora_down_bf16_16",
             true => "lora_down_bf16_32",
             false => "lora_down_bf16_32_any",
