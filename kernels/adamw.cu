@@ -1,22 +1,24 @@
-// AdamW (arXiv 1711.05101) over a flat array, and the norm of all gradients with the factor that clips it.
+// AdamW (arXiv 1711.05101) over flat arrays, and the norm of all gradients with the scale that clips it.
 //
 //   m += rate1 (g - m);  v = beta2 v + rate2 g g;  p = p decay - lr m / (sqrt(v) / correction2 + eps);  half = bf16(p)
 //
-//   p [n] f32 and its bf16 copy `half` (may be null), m, v [n] f32 or bf16, all =; g [n] f32 is read and multiplied by a factor
-//   first. Element i of every array belongs together: unused elements between parameters are zero and stay zero.
-//   adamw_f32:  reads 16 bytes an element and writes 14, about 14 FLOPs.
-//   adamw_bf16: m and v in bf16, reads 12 and writes 10. They are rounded up with the probability of what rounding cuts off, so
-//   that small changes are not lost on the average; the random bits are Philox words of the seed, the step and the element.
+// Writes (=) p [n] f32, its bf16 copy `half` (may be null), and m, v [n] f32 or bf16. Reads g [n] f32 and first multiplies it by
+// the gradient scale. Element i of all arrays belongs to the same parameter element; padding between parameters stays zero.
 //
-//   grad_norm_f32: norm [2] f32 = {scale |g|, factor}: the factor is scale, or scale clip / norm when the norm is above clip, or
-//   NaN when the norm is not finite: AdamW then changes nothing. Reads 4 bytes an element; sums in double, in a fixed order.
+//   adamw_f32       m and v in f32. Reads 16 bytes per element and writes 14; about 14 FLOPs.
+//   adamw_bf16      m and v in bf16. Reads 12 bytes per element and writes 10. m and v are rounded stochastically: up with a
+//                   probability equal to the fraction that rounding cuts off, so that small changes are kept in expectation. The
+//                   random bits are Philox words of the seed, the step and the element.
+//   grad_norm_f32   norm [2] f32 = {scale |g|, gradient scale}. The gradient scale is `scale`, or scale clip / norm if the norm
+//                   is above clip, or NaN if the norm is not finite, for which AdamW changes nothing. Reads 4 bytes per element;
+//                   sums in double, in a fixed order. Grid: at most tile[1] blocks.
 //
-// Numbers of the step are read from memory, so that a recorded launch can be run again with others.
+// The numbers of the step are read from memory, so that a CUDA graph can be replayed with other numbers.
 #include "philox.cuh"
 #include "ptx.cuh"
 
 struct AdamwControl {
-    float scale, clip;  // of the gradients; clip is infinite for none
+    float scale, clip;  // scale of the gradients, and the norm to which they are clipped, infinite for no clipping
     float decay, rate1, beta2, rate2, correction2, eps, lr;
     uint32_t step;
     uint32_t seed[2];
@@ -29,19 +31,19 @@ struct Adamw {
     M* v;
     const float* g;
     const AdamwControl* control;
-    const float* norm;  // of grad_norm_f32; null to take `scale`
+    const float* norm;  // result of grad_norm_f32; if null, the gradients are scaled by `control.scale`
     uint64_t n;
 };
 constexpr int ADAMW_THREADS = 256;
 
-// The bits of the upper or the lower neighbour in bf16, of the upper one for so many of 2^16 random numbers as x is above the lower.
+// Rounds x stochastically to bf16, with 16 random bits: the magnitude is rounded up with probability (discarded bits) / 2^16.
 __device__ inline uint32_t adamw_round(float x, uint32_t random) {
     const uint32_t bits = __float_as_uint(x);
     if ((bits & 0x7f800000u) == 0x7f800000u) return to_bf16(x).bits;
     return (bits + random) >> 16;
 }
 
-// Four values of an array, of which the last may be missing.
+// Four consecutive values of an array; at its end, only the first `count` of them exist.
 struct AdamwFour {
     float x[4];
 };
@@ -93,7 +95,7 @@ __device__ inline void adamw_store(bf16* to, const uint32_t (&bits)[4], int coun
     }
 }
 
-// Four elements a thread.
+// Each thread updates four elements.
 template <class M>
 __device__ inline void adamw_step(const Adamw<M>& a) {
     const AdamwControl c = *a.control;
@@ -136,8 +138,8 @@ KERNEL(adamw_bf16, Adamw<bf16>, ADAMW_THREADS, 0, 4 * ADAMW_THREADS) { adamw_ste
 
 struct GradNorm {
     const float* g;
-    double* partials;   // one a block
-    unsigned* arrived;  // 0 before and after
+    double* partials;   // one per block
+    unsigned* arrived;  // number of finished blocks; 0 before and after the launch
     const AdamwControl* control;
     float* norm;
     uint64_t n;
@@ -147,7 +149,7 @@ struct GradNormShared {
     unsigned last;
 };
 
-// The sum over the block's threads, in thread 0.
+// The sum over all threads of the block, in a fixed order.
 __device__ inline double grad_norm_sum(double x, GradNormShared& s) {
     s.part[threadIdx.x] = x;
     for (int half = ADAMW_THREADS / 2; half > 0; half /= 2) {
@@ -158,14 +160,15 @@ __device__ inline double grad_norm_sum(double x, GradNormShared& s) {
     return s.part[0];
 }
 
-// Each block sums its stretch of g; the block that arrives last sums the partial sums, in the order of the blocks whoever it is.
+// Each block sums its share of g in a grid-stride loop. The block that arrives last adds the partial sums in the order of the
+// blocks, so that the result does not depend on which block is last.
 KERNEL(grad_norm_f32, GradNorm, ADAMW_THREADS, sizeof(GradNormShared), 4 * ADAMW_THREADS, 1024) {
     auto& s = shared<GradNormShared>();
     double sum = 0.0;
     const uint64_t stride = (uint64_t)gridDim.x * ADAMW_THREADS, first = (uint64_t)blockIdx.x * ADAMW_THREADS + threadIdx.x;
     const uint64_t whole = p.n / 4;
     for (uint64_t i = first; i < whole; i += 4 * stride) {
-        // Four loads on their way before the first is used.
+        // Four loads are in flight before the first is used.
         f32x4 g[4] = {};
 #pragma unroll
         for (int u = 0; u < 4; u++) {
@@ -188,7 +191,7 @@ KERNEL(grad_norm_f32, GradNorm, ADAMW_THREADS, sizeof(GradNormShared), 4 * ADAMW
     __syncthreads();
     if (!s.last) return;
 
-    // Volatile: other blocks wrote these, and this multiprocessor's L1 does not know.
+    // Volatile, because other blocks wrote the partial sums and this multiprocessor's L1 cache may hold stale values.
     const volatile double* partials = p.partials;
     sum = 0.0;
     for (unsigned i = threadIdx.x; i < gridDim.x; i += ADAMW_THREADS) sum += partials[i];

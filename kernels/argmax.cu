@@ -1,10 +1,10 @@
-// The largest element of each row, and the k largest. A block does a row.
+// The largest element of each row (argmax), and the k largest (top-k). One block per row.
 //
-//   x [rows, cols] bf16 or f32 is read once (2 or 4 bytes an element, one comparison), for the k largest once more in small parts.
-//   ids [rows] u32 =                                                    argmax_fwd_{bf16,f32}
-//   ids [rows, k] u32 =, values [rows, k] f32 =, descending             topk_fwd_{bf16,f32}
+//   argmax_fwd_{bf16,f32}   ids [rows] u32 = column of the largest element
+//   topk_fwd_{bf16,f32}     ids [rows, k] u32 =, values [rows, k] f32 =, descending
 //
-// Of equal elements the one with the lower index comes first; a NaN is larger than every number.
+// x [rows, cols] bf16 or f32 is read once (2 or 4 bytes and one comparison per element). Top-k reads the elements of one thread
+// again for each of the k results. Of equal elements, the one with the lower index comes first; NaN is larger than all numbers.
 #include "row.cuh"
 #include "select.cuh"
 
@@ -12,7 +12,7 @@ template <class T>
 struct Choice {
     const T* x;
     uint32_t* ids;
-    float* values;  // top-k only
+    float* values;  // of top-k only
     int cols, k;
 };
 struct ChoiceShared {
@@ -20,7 +20,7 @@ struct ChoiceShared {
 };
 constexpr int CHOICE_THREADS = 1024;
 
-// The highest rank of this thread's elements up to `limit`; 0 if there is none.
+// The highest rank not above `limit` among this thread's elements, 0 if there is none.
 template <class T>
 __device__ inline uint64_t choice_best(const T* row, int cols, uint64_t limit) {
     uint64_t best = 0;
@@ -39,7 +39,7 @@ __device__ inline void argmax_row(const Choice<T>& p) {
     if (threadIdx.x == 0) p.ids[blockIdx.x] = (uint32_t)index_of(best);
 }
 
-// A tournament: every thread enters the best of its elements, and whoever wins a round enters its next best.
+// A tournament of k rounds: every thread enters its best element, and the winner of a round then enters its next best.
 template <class T>
 __device__ inline void topk_row(const Choice<T>& p) {
     auto& s = shared<ChoiceShared>();

@@ -1,21 +1,25 @@
-// Attention, backward, in two kernels of which each owns what it writes: no sum crosses blocks, and results have the same bits always.
+// Attention, backward, in two kernels. Each block owns the gradients that it writes and uses no atomics, so the result is
+// deterministic to the bit.
 //
-// With x = scale log2(e) q k^T, p = 2^(x - lse) (0 where a query does not see a key), dp = do v^T, delta = rowsum(do o):
+// With x = scale log2(e) q k^T, p = 2^(x - lse) (0 where a query does not see a key), dp = do v^T, delta = rowsum(do * o):
 //   ds = p (dp - delta)     dq = scale ds k     dk = scale ds^T q     dv = p^T do
 //
-//   attention_bwd_dq_bf16_*   owns tiles of queries. Reads q, k, v, o, do, lse; writes dq, and delta [heads, rows] f32.
-//                             With `part`, items cut the keys: then the sums of an item go to its slot of [part_rows, heads, dim] f32,
-//                             and attention_dq_join_bf16 adds the parts of each query in the order of the keys.
-//   attention_bwd_dkv_bf16_*  owns tiles of keys. Reads q, k, v, do, lse, delta; writes dk and dv. Its items' others are queries:
-//                             the first is the first that sees a key of the tile.
+//   attention_bwd_dq_bf16_*   Owns tiles of queries and loops over keys. Reads q, k, v, o, do and lse; writes dq (=) and delta
+//                             [heads, rows] f32 (=). With `part`, items split the keys (split-K). Then each item writes ds k,
+//                             unscaled, to part [part_rows, heads, dim] f32 (=) from its row `slot` on, instead of dq.
+//   attention_dq_join_bf16    dq = scale times the sum of the parts of each query, added in the order of the keys.
+//   attention_bwd_dkv_bf16_*  Owns tiles of keys and loops over queries, from the first query that sees a key of the tile. Reads
+//                             q, k, v, do, lse and delta; writes dk and dv (=).
 //
-// Layouts are those of forward; dq and do as q, dk and dv as k and v. A row with lse = inf has p = 0. delta is summed by the same
-// products as dp, so that where a query sees one key, and o is that key's value, dp - delta is 0 to the bit.
+// The layouts are as in forward; dq and do have the layout of q, dk that of k, dv that of v. A row with lse = inf has p = 0.
+// delta is computed by MMAs in the same order as dp: where a query sees a single key, o is that key's value, and dp - delta is
+// exactly 0.
 //
-// Bytes: 2 an element of q, o, do, dq, k, v, dk, dv, and k and v again for each tile of queries, q and do for each tile of keys
-// (from L2 mostly); 8 a query and head of lse and delta. 14 dim FLOPs for each pair of a query and a visible key and head.
-// Grids: (items, heads); tile[0] rows to an item at most, the others in tiles of tile[1]; _resident: any number of rows to an item,
-// at most tile[1] others.
+// Bytes: 2 per element of q, o, do, dq, k, v, dk and dv; k and v again for each tile of queries, q and do again for each tile of
+// keys (mostly from L2); 8 per query and head for lse and delta. 14 dim FLOPs per head and pair of a query and a visible key.
+//
+// Grids: (items, heads). An item has at most tile[0] rows, and the rows of the other kind are loaded in tiles of tile[1].
+// `_resident`: an item has any number of rows and at most tile[1] of the other kind.
 #include "attention_bwd.cuh"
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS, OWNED = 16 * WARPS;
@@ -25,7 +29,7 @@ struct DqTiles {
     HeadTile<KEYS, DP> k[2], v[2];
 };
 
-// KEYS keys in shared memory at a time, CHUNK of them in registers.
+// Each tile in shared memory has KEYS keys, of which a step processes CHUNK in registers.
 template <int DP, int KEYS, int CHUNK>
 __device__ inline void queries(const AttentionBwd& p) {
     auto& s = shared<DqTiles<DP, KEYS>>();
@@ -44,7 +48,7 @@ __device__ inline void queries(const AttentionBwd& p) {
     if (tiles > 0) fetch(0);
     Queries<DP> r;
     begin(r, p, item, first);
-    // Keys from here on no query of the warp sees.
+    // No query of the warp sees the keys from this one on.
     const int most = first < item.rows ? min(item.others, item.seen + (p.causal ? first + 15 : 0)) : 0;
     for (int tile = 0; tile < tiles; tile++) {
         cp_async_wait<0>();
@@ -59,7 +63,7 @@ __device__ inline void queries(const AttentionBwd& p) {
     finish(r, p, item, first);
 }
 
-// From this head size on, registers do not hold the fragments of the values too.
+// From this head size on, the fragments of the values do not fit in registers, and each step reads them from shared memory.
 constexpr int WIDE = 112;
 
 template <int DP, int QUERIES>
@@ -88,7 +92,7 @@ __device__ inline void keys(const AttentionBwd& p) {
 #pragma unroll
         for (int c0 = 0; c0 < QUERIES; c0 += CHUNK) {
             const int at = tile * QUERIES + c0;
-            // Some query of the chunk sees some key of the warp.
+            // Whether a query of the chunk sees a key of the warp.
             const bool some = at < item.others && first < item.rows && first < item.seen + (p.causal ? at + CHUNK - 1 : 0);
             if (some) step<CHUNK>(r, s.of[tile % 2], &s.v, c0, at, p, item, first);
         }
@@ -97,7 +101,8 @@ __device__ inline void keys(const AttentionBwd& p) {
     finish(r, p, item, first);
 }
 
-// All of the other kind in shared memory, read once, as in attention_fwd.cu: warps take the item's tiles of 16 rows in turn.
+// All rows of the other kind are kept in shared memory and read once, as in attention_fwd.cu. The warps take the item's tiles of
+// 16 rows in turn.
 constexpr int RESIDENT = 272, RESIDENT_WARPS = 6, RESIDENT_THREADS = 32 * RESIDENT_WARPS;
 
 template <int DP>
@@ -135,7 +140,7 @@ __device__ inline void resident_keys(const AttentionBwd& p) {
     cp_async_wait<0>();
     __syncthreads();
     for (int first = 16 * warp_id(); first < item.rows; first += 16 * RESIDENT_WARPS) {
-        // The first query that sees the first of these keys, down to a multiple of 16.
+        // The first query that sees the first of these keys, rounded down to a multiple of 16.
         const int begins = p.causal ? max(first - item.seen + 1, 0) / 16 * 16 : 0;
         Keys<DP> r;
         begin<true>(r, p, item, first);

@@ -1,44 +1,48 @@
-// Attention, backward, for spans of few queries over many keys: a prompt and the picture it asks about. One kernel gives all three
-// gradients, and reads keys and values once.
+// Attention, backward, for spans of few queries and many keys, such as a prompt and the image it asks about. One kernel computes
+// all three gradients and reads keys and values once.
 //
-//   attention_bwd_bf16_d64_80, _128   layouts and formulas of attention_bwd.cu, for spans of at most 80 or 128 queries.
-//                                     A block holds all queries of its item with do, goes through the item's keys tile by tile and
-//                                     owns the dk and dv of each. dq is summed over the tiles in registers.
-//                                     With `part`, items cut the keys: then the sums of an item go to its slot of
-//                                     [part_rows, heads, dim] f32, and attention_dq_join_bf16 adds the parts of each query.
-//                                     An item without queries is for keys that none sees: zeros.
+//   attention_bwd_bf16_d64_80, _128   Layouts and formulas as in attention_bwd.cu, for spans of at most 80 or 128 queries. A
+//                                     block keeps all queries of its item, with do, in shared memory. It loops over the item's
+//                                     keys in tiles and writes dk and dv (=) of each tile. dq (=) is summed over the tiles in
+//                                     registers.
+//                                     With `part`, items split the keys (split-K). Then each item writes ds k, unscaled, to part
+//                                     [part_rows, heads, dim] f32 (=) from its row `slot` on, instead of dq, and
+//                                     attention_dq_join_bf16 adds the parts of each query.
+//                                     An item without queries writes dk = dv = 0 for keys that no query sees.
 //
-// Within a tile a warp owns 16 keys: x^T = k q^T and dp^T = v do^T have keys as rows, so that p^T and ds^T are at once the left
-// operands of dv = p^T do and dk = ds^T q. dq = ds k needs all keys of the tile: ds^T goes through shared memory, and each warp
-// makes 16 columns of dq. So a block has a warp for each 16 elements of a head, and as many keys to a tile.
+// In each tile a warp owns 16 keys. x^T = k q^T and dp^T = v do^T have keys as rows, so that the accumulators p^T and ds^T can
+// directly be the A operands of dv = p^T do and dk = ds^T q. dq = ds k is a sum over all keys of the tile: the warps exchange
+// ds^T through shared memory, and each warp computes 16 columns of dq. A block therefore has one warp for each 16 elements of a
+// head, and a tile has as many keys as a head has elements.
 //
-// Bytes: 2 an element of q, o, do and dq once for each part, of k, v, dk, dv once; 4 a query and head of lse. 10 dim FLOPs for each
-// pair of a query and a visible key and head.
-// Grid: (items, heads); tile[0] queries to an item at most, keys in tiles of tile[1].
+// Bytes: 2 per element of q, o and do for each item; 2 per element of k, v, dk and dv; 2 per element of dq, or with `part` 4 for
+// each item; 4 per query and head for lse, for each item. 10 dim FLOPs per head and pair of a query and a visible key.
+//
+// Grid: (items, heads). An item has at most tile[0] queries, and keys are loaded in tiles of tile[1].
 #include "attention_bwd.cuh"
 
 template <int DP, int QUERIES>
 struct ShortTiles {
     HeadTile<QUERIES, DP> q, dout;
     HeadTile<DP, DP> k[2], v[2];
-    // [keys of the tile][queries]
+    // ds^T: [key of the tile][query]
     HeadTile<DP, QUERIES> ds;
     float lse[QUERIES], delta[QUERIES];
 };
 
-// The left operand of a product over 16 keys from `key` on: 16 queries from `query` on, of which the tile holds the transpose.
+// The A fragment of ds for an MMA over 16 keys from `key` on; its m dimension is 16 queries from `query` on. `s` is ds^T.
 template <int KEYS, int QUERIES>
 __device__ inline void columns_as_rows(uint32_t (&a)[4], const HeadTile<KEYS, QUERIES>& s, int key, int query) {
     const int l = lane_id();
     ldmatrix_x4_trans(a, &s.at[key + l % 8 + 8 * (l / 16)][query + 8 * (l / 8 % 2)]);
 }
 
-// Whether some of 16 queries sees some of 16 keys, of which these are the first.
+// Whether one of 16 queries from `query` on sees one of 16 keys from `key` on.
 __device__ inline bool some_seen(const AttentionBwd& p, const AttentionItem& item, int key, int query) {
     return key < item.seen + (p.causal ? query + 15 : 0);
 }
 
-// What begins before the first tile of keys has come: lse, and delta = rowsum(do o).
+// Loads lse and computes delta = rowsum(do * o) of all queries, while the copies of the first tile of keys are in flight.
 template <int WARPS, int DP, int QUERIES>
 __device__ inline void row_statistics(ShortTiles<DP, QUERIES>& s, const AttentionBwd& p, const AttentionItem& item) {
     const int64_t from = (int64_t)item.row * p.q_stride + blockIdx.y * p.dim;
@@ -57,7 +61,8 @@ __device__ inline void row_statistics(ShortTiles<DP, QUERIES>& s, const Attentio
     }
 }
 
-// The gradients of the warp's 16 keys of a tile, which begins at the item's key `at`, and ds^T of the tile's share.
+// Computes dk and dv of the warp's 16 keys of a tile, which begins at the item's key `at`, and writes the warp's rows of ds^T to
+// shared memory.
 template <int DP, int QUERIES>
 __device__ inline void keys_of_tile(ShortTiles<DP, QUERIES>& s, int buffer, int at, const AttentionBwd& p,
                                     const AttentionItem& item) {
@@ -134,7 +139,7 @@ __device__ inline void short_backward(const AttentionBwd& p) {
     fetch(0);
     row_statistics<WARPS>(s, p, item);
 
-    // Of each 16 queries, the warp's 16 columns.
+    // The accumulators of the warp's 16 columns of dq, for each 16 queries.
     float dq[QUERIES / 16][2][4] = {};
     const int tiles = (item.others + KEYS - 1) / KEYS;
     for (int tile = 0; tile < tiles; tile++) {
@@ -164,7 +169,7 @@ __device__ inline void short_backward(const AttentionBwd& p) {
     for (int m = 0; m < QUERIES / 16; m++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            // Rows g and g + 8 of both tiles of eight columns.
+            // This lane holds the rows g and g + 8 of both n-tiles of eight columns.
             const int row = 16 * m + g + 8 * (i % 2), c = 16 * warp_id() + 8 * (i / 2) + 2 * t;
             if (row >= item.rows || c >= p.dim) continue;
             const float x = dq[m][i / 2][2 * (i % 2)], y = dq[m][i / 2][2 * (i % 2) + 1];

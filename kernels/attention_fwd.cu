@@ -1,21 +1,25 @@
 // Attention, forward: o = softmax(scale q k^T) v for each span and head (Dao, FlashAttention-2, arXiv 2307.08691).
 //
-//   attention_fwd_bf16_*    q, o [rows, heads dim], k, v [keys, heads dim], bf16, rows strides apart; lse [heads, rows] f32.
-//                           For the queries of its item a block reads keys and values tile by tile, keeps in registers the largest
-//                           score m, l = sum of e^(s - m) and the sum of e^(s - m) v, and writes o = that / l and
-//                           lse = log2 of the sum of 2^(scale log2(e) q k). With no visible key o = 0, lse = inf.
-//                           With `part`, items cut the keys too: then it writes m, l [part_rows, heads, 2] and the sum unscaled
-//                           [part_rows, heads, dim] f32 at the item's slot, and not o and lse.
-//   attention_combine_bf16  o and lse of the parts of each query, in the order of the keys. An item's `others` is the number of
-//                           parts, `rows` rows each, from row `slot` on.
+//   attention_fwd_bf16_*    q, o [rows, heads dim], k, v [keys, heads dim] bf16, whose rows are q_stride, k_stride and v_stride
+//                           elements apart; lse [heads, rows] f32. Writes o and lse (=).
+//                           A block loops over the keys and values of its item in tiles, with an online softmax. With
+//                           s = scale q k^T it keeps in registers the running maximum m of s, l = sum of e^(s - m), and the sum
+//                           of e^(s - m) v. Then o is this last sum / l, and lse = log2 of the sum of 2^(log2(e) s), the
+//                           log-sum-exp to base 2. A query that sees no key gets o = 0 and lse = inf.
+//                           With `part`, items split the keys too (split-K). Then an item does not write o and lse, but, from its
+//                           row `slot` on, stats [part_rows, heads, 2] f32 = {log2(e) m, l} and part [part_rows, heads, dim] f32
+//                           = the sum of e^(s - m) v, not divided by l.
+//   attention_combine_bf16  Combines the parts of each query, in the order of the keys, and writes o and lse (=). `others` of an
+//                           item is the number of parts, which have `rows` rows each, from row `slot` on.
 //
-// lse is one number where the CPU keeps m and l apart: rounding it moves all weights of a row by at most |lse| 2^-24, far below the
-// 2^-9 by which bf16 rounds each of them in the products of backward.
+// lse is one number, where the CPU keeps m and l separately. Its rounding changes all softmax weights of a row by a relative
+// error of at most |lse| 2^-24, far below the 2^-9 by which bf16 rounds each weight in the GEMMs of backward.
 //
-// Reads 2 bytes an element of q, k, v (k and v once for every tile of queries, from L2 mostly), writes 2 of o and 4 of lse;
-// 4 dim FLOPs for each pair of a query and a visible key and head.
-// Grids: (items, heads); tile[0] queries to an item at most, keys in tiles of tile[1]; _resident: any number of queries to an item,
-// at most tile[1] keys.
+// Reads 2 bytes per element of q, k and v (k and v once for each tile of queries, mostly from L2), writes 2 bytes per element of
+// o and 4 per element of lse. 4 dim FLOPs per head and pair of a query and a visible key.
+//
+// Grids: (items, heads). An item has at most tile[0] queries, and keys are loaded in tiles of tile[1]. `_resident`: an item has
+// any number of queries and at most tile[1] keys.
 #include "attention_fwd.cuh"
 
 template <int DP, int KEYS>
@@ -23,7 +27,7 @@ struct FwdTiles {
     HeadTile<KEYS, DP> k[2], v[2];
 };
 
-// A warp's rows are MT tiles of 16.
+// Each warp owns MT tiles of 16 queries.
 template <int DP, int WARPS, int MT, int KEYS>
 __device__ inline void forward(const AttentionFwd& p) {
     constexpr int THREADS = 32 * WARPS;
@@ -63,16 +67,17 @@ ATTENTION_FWD(attention_fwd_bf16_d80, 80, 4, 1, 64)
 ATTENTION_FWD(attention_fwd_bf16_d96, 96, 4, 1, 32)
 ATTENTION_FWD(attention_fwd_bf16_d112, 112, 4, 1, 64)
 ATTENTION_FWD(attention_fwd_bf16_d128, 128, 4, 1, 64)
-// Many queries: 32 rows to a warp, so that each key and value that is loaded from shared memory serves twice as many.
+// Many queries: 32 rows per warp, so that each fragment of keys and values from shared memory is used for twice as many.
 ATTENTION_FWD(attention_fwd_bf16_d32_long, 32, 4, 2, 32)
 ATTENTION_FWD(attention_fwd_bf16_d64_long, 64, 4, 2, 64)
 ATTENTION_FWD(attention_fwd_bf16_d80_long, 80, 4, 2, 32)
-// 65 to 80 queries, a prompt's worth: one tile of five warps instead of two of which the second is empty.
+// 65 to 80 queries, the length of a prompt: one tile of five warps instead of two of four, of which the second is mostly empty.
 ATTENTION_FWD(attention_fwd_bf16_d64_80, 64, 5, 1, 64)
 
-// All keys and values of an item in shared memory, read once: pictures of the ViT (257 tokens) and prompts. An item's queries may
-// be any number, its keys at most RESIDENT; warps take the tiles of 16 queries in turn. Keys go in steps of 64, then 16, so that of
-// 257 keys 272 are computed. Six warps, two blocks to a multiprocessor: one computes while the other loads.
+// All keys and values of an item are kept in shared memory and read once, for the images of the ViT (257 tokens) and for prompts.
+// An item may have any number of queries but at most RESIDENT keys; the warps take tiles of 16 queries in turn. Keys are
+// processed in steps of 64 and then of 16, so that for 257 keys 272 are computed. Six warps per block and two blocks per
+// multiprocessor: one block computes while the other loads.
 constexpr int RESIDENT = 272, RESIDENT_WARPS = 6;
 
 template <int DP>
@@ -91,7 +96,7 @@ __device__ inline void resident(const AttentionFwd& p) {
     cp_async_wait<0>();
     __syncthreads();
     for (int first = 16 * warp_id(); first < item.rows; first += 16 * RESIDENT_WARPS) {
-        // Where the tile's last query sees the most.
+        // The number of keys that the last query of the tile sees. The other queries of the tile see no more.
         const int most = min(item.others, item.seen + (p.causal ? min(first + 16, item.rows) - 1 : 0));
         Forward<DP, 1> r;
         begin(r, p, item, first);

@@ -1,13 +1,15 @@
-// How much of each query's attention falls on each segment of its keys: with p = softmax(scale q k^T),
+// The share of each query's attention that falls on each segment of its keys: with p = softmax(scale q k^T),
 //   y[head, query, n] = sum of p over the keys bounds[n] <= j < bounds[n + 1] of the query's span.
 //
-//   attention_segment_sums_bf16_*   q [rows, heads dim], k [keys, heads dim] bf16, rows strides apart; bounds [segments + 1] u32,
-//                                   ascending, counted from the span's first key; y [heads, rows, segments] f32, 0 for a query
-//                                   that sees no key. Goes through the keys twice: for the softmax's m and l, then for the sums.
+//   attention_segment_sums_bf16_*   q [rows, heads dim], k [keys, heads dim] bf16, whose rows are q_stride and k_stride elements
+//                                   apart; bounds [segments + 1] u32, ascending, counted from the span's first key;
+//                                   y [heads, rows, segments] f32 =, 0 for a query that sees no key. Loops over the keys twice:
+//                                   first for the maximum and the denominator of the softmax, then for the sums.
 //
-// Reads 2 bytes an element of q, and of k twice for every tile of queries, and writes 4 an element of y; 4 dim FLOPs for each pair of
-// a query and a visible key and head.
-// Grid: (items, heads); tile[0] queries to an item at most; keys in tiles of tile[1].
+// Reads 2 bytes per element of q, and k twice for each tile of queries (2 bytes per element each time); writes 4 bytes per
+// element of y. 4 dim FLOPs per head and pair of a query and a visible key.
+//
+// Grid: (items, heads). An item has at most tile[0] queries, and keys are loaded in tiles of tile[1].
 #include "attention.cuh"
 
 struct SegmentSums {
@@ -22,7 +24,7 @@ struct SegmentSums {
 };
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
-// Keys of a tile: fewer for large heads, whose queries take the registers.
+// Keys per tile: fewer for large heads, whose query fragments take more registers.
 template <int DP>
 constexpr int KEYS_OF = DP > 96 ? 32 : 64;
 
@@ -31,8 +33,8 @@ struct KeyTiles {
     HeadTile<KEYS_OF<DP>, DP> k[2];
 };
 
-// Goes through the item's keys from `begin` to `end` and gives `body` the products of a tile, -inf where a query sees no key. All
-// threads of the block call it, also those of warps without queries.
+// Loops over the item's keys from `begin` to `end` and calls `body` with the scores q k^T of each tile, -inf where a query does
+// not see a key. All threads of the block must call it, also the warps without queries.
 template <int DP, class Body>
 __device__ inline void sweep(const SegmentSums& p, const AttentionItem& item, const uint32_t (&qf)[DP / 16][4], int begin, int end,
                              Body body) {
@@ -44,7 +46,7 @@ __device__ inline void sweep(const SegmentSums& p, const AttentionItem& item, co
         load_tile<THREADS>(s.k[buffer], k + (int64_t)at * p.k_stride, p.k_stride, end - at, p.dim);
         cp_async_commit();
     };
-    // The last tile of the sweep before may still be read.
+    // Other warps may still be reading the last tile of the previous sweep.
     __syncthreads();
     if (begin < end) fetch(begin, 0);
     int buffer = 0;

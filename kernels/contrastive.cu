@@ -1,14 +1,20 @@
-// Image-caption loss (CLIP, arXiv 2103.00020) with its gradients; pictures may share a caption. Everything between the bf16 inputs
-// and outputs is f32 [b, c] or [rows, d]: a batch's worth, small beside the network.
+// Image-caption loss (CLIP, arXiv 2103.00020) and its gradients, where images may share a caption. z [b, c] = scale x y^T for b
+// images x and c captions y, all normalised to length 1. Image i has caption l_i, caption k has n_k images, and c' captions have
+// n_k > 0. With lse for log-sum-exp, over a row of z for each image and over a column for each caption with images:
+//
+//   loss = sum_i (lse(z[i, :]) - z[i, l_i]) / (2 b) + sum_k (lse(z[:, k]) - mean of z[i, k] over l_i = k) / (2 c')
+//
+// Inputs and their gradients are bf16 or f32. Everything in between is f32, [b, c] or [rows, d], small beside the network.
 //
 //   contrastive_unit_{bf16,f32}   u [n, d] f32 = x / length, length [n] f32 = max(|x|, 1e-12)
-//   contrastive_product_f32       out [m, n] = scale sum_k a(i, k) b(k, j), any strides; 2 m n k FLOPs
-//   contrastive_lines_f32         for rows i of z [b, c] with label l_i, then columns k with counts n_k of pictures:
-//                                 lines [b + c, 3] = {max, sum exp(z - max), its share of the loss}
-//   contrastive_grad_f32          dz [b, c] = (softmax_row - [l_i = k]) / 2b + (softmax_column - [l_i = k] / n_k) / 2c', of the c' columns
-//                                 with pictures; dots [b] = sum_k z dz
+//   contrastive_product_f32       GEMM out [m, n] f32 = scale sum_k a(i, k) b(k, j), any strides; 2 m n k FLOPs
+//   contrastive_lines_f32         lines [b + c, 3] f32 = {max, sum exp(z - max), term of the loss} of each row of z [b, c], then
+//                                 of each column
+//   contrastive_grad_f32          dz [b, c] f32 = (softmax_row - [l_i = k]) / (2 b) +
+//                                 (softmax_column - [l_i = k] / n_k) / (2 c'), the second term only where n_k > 0; dots [b] f32 =
+//                                 sum_k z dz
 //   contrastive_back_{bf16,f32}   dx [n, d] = (du - u (u.du)) / length
-//   contrastive_sum_f32           result [2] = {loss, sum of dots}
+//   contrastive_sum_f32           result [2] f32 = {loss, sum of dots}; the second is the gradient of log(scale)
 #include "reduce.cuh"
 #include "row.cuh"
 
@@ -76,7 +82,7 @@ struct ContrastiveTiles {
     float a[PRODUCT_SIDE][PRODUCT_SIDE + 1];  // [i][k]
     float b[PRODUCT_SIDE][PRODUCT_SIDE + 1];  // [k][j]
 };
-// Square tiles; thread (y, x) of 16 by 16 has rows y, y + 16 and columns x, x + 16.
+// Tiles of 32x32; thread (y, x) of 16x16 computes rows y, y + 16 and columns x, x + 16.
 KERNEL(contrastive_product_f32, ContrastiveProduct, 256, sizeof(ContrastiveTiles), PRODUCT_SIDE, PRODUCT_SIDE) {
     auto& s = shared<ContrastiveTiles>();
     const int i0 = blockIdx.y * PRODUCT_SIDE, j0 = blockIdx.x * PRODUCT_SIDE;
@@ -85,7 +91,7 @@ KERNEL(contrastive_product_f32, ContrastiveProduct, 256, sizeof(ContrastiveTiles
     for (int k0 = 0; k0 < p.k; k0 += PRODUCT_SIDE) {
         for (int e = threadIdx.x; e < PRODUCT_SIDE * PRODUCT_SIDE; e += 256) {
             const int slow = e / PRODUCT_SIDE, fast = e % PRODUCT_SIDE;
-            // Neighbouring threads read neighbouring elements, whichever of the two is contiguous.
+            // Coalesced loads: neighbouring threads read along the dimension that is contiguous.
             const int ai = p.a_col == 1 ? slow : fast, ak = p.a_col == 1 ? fast : slow;
             const int bk = p.b_col == 1 ? slow : fast, bj = p.b_col == 1 ? fast : slow;
             const bool a_in = i0 + ai < p.m && k0 + ak < p.k, b_in = j0 + bj < p.n && k0 + bk < p.k;
@@ -115,11 +121,11 @@ KERNEL(contrastive_product_f32, ContrastiveProduct, 256, sizeof(ContrastiveTiles
 
 struct ContrastiveLines {
     const float* z;
-    const uint32_t* labels;  // [b]
-    const uint32_t* counts;  // [c] pictures of a caption
+    const uint32_t* labels;  // [b], the caption of each image
+    const uint32_t* counts;  // [c], the number of images of each caption
     float* lines;            // [b + c, 3]
     int b, c;
-    float by_picture, by_caption;  // 1 / 2b and 1 / 2c'
+    float by_picture, by_caption;  // 1 / (2 b) and 1 / (2 c')
 };
 KERNEL(contrastive_lines_f32, ContrastiveLines, UNIT_THREADS, sizeof(ContrastiveScratch)) {
     auto& s = shared<ContrastiveScratch>();

@@ -1,12 +1,12 @@
-// Softmax cross entropy of rows of logits. A block does a row.
+// Softmax cross entropy of rows of logits. One block per row.
 //
-//   z [rows, vocab] bf16, targets [rows] u32 below vocab
-//   losses [rows] f32 = ln sum_j exp z_j - z_target                               cross_entropy_fwd_bf16
-//   and z = (softmax(z) - onehot(target)) weight, in place                        cross_entropy_fwdbwd_bf16
-//   sum [2] f32: the sum over the losses is sum[0] + sum[1]                       cross_entropy_sum_f32
+//   cross_entropy_fwd_bf16      losses [rows] f32 = ln sum_j exp z_j - z_target; z [rows, vocab] bf16, targets [rows] u32
+//   cross_entropy_fwdbwd_bf16   the same, and z = (softmax(z) - onehot(target)) weight, in place
+//   cross_entropy_sum_f32       sum [2] f32 =, where sum[0] + sum[1] is the sum of the losses
 //
-// Nothing is saved. Forward reads 2 bytes an element; with the gradient it reads it again, from L2 where the rows in work (three or
-// four a multiprocessor) fit there, and writes 2. About 5 and 9 FLOPs an element, one or two of them 2^x.
+// Nothing is saved. Forward reads 2 bytes per element. With the gradient, each row is read twice, the second time from L2 if the
+// rows in progress (three or four per multiprocessor) fit in it, and 2 bytes per element are written. About 5 FLOPs per element
+// for forward and 9 with the gradient, of which one or two are a 2^x.
 #include "ptx.cuh"
 #include "reduce.cuh"
 #include "row.cuh"
@@ -24,7 +24,8 @@ struct CrossEntropyShared {
 constexpr int CE_THREADS = 512;
 constexpr float CE_LOG2E = 1.4426950408889634f;
 
-// The differences below are exact or nearly so, so that the exponential's error stays relative to it.
+// Logits are subtracted before they are multiplied by log2(e). The difference is exact or nearly exact, so the relative error of
+// the exponential depends on the difference and not on the size of the logits.
 __device__ inline float ce_exp(float difference) { return exp2_fast(difference * CE_LOG2E); }
 
 template <bool GRADIENT>
@@ -33,7 +34,7 @@ __device__ inline void cross_entropy_row(const CrossEntropy& p) {
     bf16* z = p.z + (size_t)blockIdx.x * p.vocab;
     const int target = (int)p.targets[blockIdx.x];
 
-    // Finite, so that logits of -inf before the first number add zero.
+    // The maximum starts at a finite value, so that a logit of -inf adds 0 and not NaN (-inf - -inf).
     float top = -3.402823466e38f, sum = 0.f;
     each_of_row(z, p.vocab, threadIdx.x, CE_THREADS, [&](float x, int) {
         if (x > top) {
@@ -74,7 +75,7 @@ struct CrossEntropySumShared {
     double part[256];
 };
 
-// One block; in double, for a sum over many tokens keeps no more of a float's digits than it has to spare.
+// One block. The sum is in double, because the sum of many losses needs more digits than a float has.
 KERNEL(cross_entropy_sum_f32, CrossEntropySum, 256, sizeof(CrossEntropySumShared)) {
     auto& s = shared<CrossEntropySumShared>();
     double sum = 0.0;

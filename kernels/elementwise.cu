@@ -1,10 +1,10 @@
-// Sums, scaling and conversions of n elements.
+// Elementwise sum, scaling and conversion of n elements.
 //
-//   add_fwd      y = a + b       6 bytes an element in bf16, 12 in f32; 1 FLOP; y may be a or b
-//   scale_fwd    y = s a         4 bytes, 8 in f32; 1 FLOP; y may be a
-//   cast_f32_bf16, cast_bf16_f32 y = a, from the first type to the second; 6 bytes; rounds to nearest even
+//   add_fwd      y = a + b       6 bytes per element in bf16, 12 in f32; 1 FLOP; y may be a or b
+//   scale_fwd    y = s a         4 bytes per element in bf16, 8 in f32; 1 FLOP; y may be a
+//   cast_f32_bf16, cast_bf16_f32 y = a, from the first type to the second; 6 bytes per element; rounds to nearest, ties to even
 //
-// Grid: a block for each tile of elements.
+// Grid: one block per tile[0] elements.
 #include "vec.cuh"
 
 template <class T>

@@ -1,9 +1,9 @@
-// GELU alone (arXiv 1606.08415), in its three forms; x, y, dy, dx of n elements.
+// GELU (arXiv 1606.08415) as a kernel of its own, in its three forms; x, y, dy and dx have n elements.
 //
-//   gelu_fwd   y = gelu(x)              4 bytes an element in bf16, 8 in f32; about 20 FLOPs
-//   gelu_bwd   dx = dy gelu'(x)         6 bytes an element in bf16, 12 in f32; about 30 FLOPs
+//   gelu_fwd   y = gelu(x)              4 bytes per element in bf16, 8 in f32; about 20 FLOPs
+//   gelu_bwd   dx = dy gelu'(x)         6 bytes per element in bf16, 12 in f32; about 30 FLOPs
 //
-// Forward saves nothing: backward reads x again. dx may be dy. Grid: a block for each tile of elements.
+// Forward saves nothing, because backward reads x. dx may be dy. Grid: one block per tile[0] elements.
 #include "gelu.cuh"
 #include "vec.cuh"
 
@@ -23,7 +23,7 @@ struct GeluBwd {
     int kind;
 };
 
-// The kind is chosen once, not at each element.
+// The form is selected once per thread and not for each element.
 template <class T>
 __device__ inline void forward(const GeluFwd<T>& p) {
     if (p.kind == GELU_EXACT) elementwise([](float x) { return gelu(x, GELU_EXACT); }, p.n, p.y, p.x);

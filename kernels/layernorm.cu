@@ -1,18 +1,20 @@
-// LayerNorm (arXiv 1607.06450) over rows of `cols` elements; backward takes in the gradient dres of the residual connection around it.
+// LayerNorm (arXiv 1607.06450) over rows of `cols` elements. Backward can add dres, the residual connection's gradient.
 //
-//   layernorm_fwd      y = (x - mean) rstd weight + bias;  stats [rows, 2] = mean, rstd = 1 / sqrt(var + eps), two passes in f32.
-//                      Writes y and stats. Backward needs x and stats. bf16: 4 bytes an element; about 8 FLOPs.
-//   layernorm_bwd      dx = rstd (g - mean(g) - xhat mean(g xhat)) [+ dres], g = dy weight, xhat = (x - mean) rstd.
-//                      Writes dx; dx may be dy or dres. bf16: 6 bytes an element, 8 with dres; about 14 FLOPs.
-//   layernorm_bwd_affine   partial[piece, 0] = sum of dy xhat, partial[piece, 1] = sum of dy over the piece's rows, f32, of `cols`
-//                      each; `sum_rows_f32` adds the pieces in order. Only where weight or bias are trained. 4 bytes, 4 FLOPs.
+//   layernorm_fwd   y = (x - mean) rstd weight + bias, stats [rows, 2] = {mean, rstd}, rstd = 1 / sqrt(var + eps), in two passes
+//                   in f32. Writes y and stats (=). Backward needs x and stats. bf16: 4 bytes per element; about 8 FLOPs.
+//   layernorm_bwd   dx = rstd (g - mean(g) - xhat mean(g xhat)) [+ dres], with g = dy weight and xhat = (x - mean) rstd. Writes
+//                   dx (=), which may be dy or dres. bf16: 6 bytes per element, 8 with dres; about 10 FLOPs.
+//   layernorm_bwd_affine   partial [pieces, 2, cols] f32 = {sum of dy xhat, sum of dy} over the rows of each piece, the partial
+//                          gradients of weight and bias; `sum_rows_f32` adds the pieces in order. Runs only if weight or bias is
+//                          trained. bf16: 4 bytes per element; 5 FLOPs.
 //
-// weight, bias, stats, partial f32; x, y, dy, dres, dx bf16 or f32. A row lies in registers, shared by a warp up to 1280
-// columns (40 elements a lane), by four warps up to 5120, and comes and goes in 16-byte pieces: cols is a multiple of 8 and every
-// address of 16 bytes. `_any` takes all other rows, an element at a time, and reads them again for each pass.
+// weight, bias, stats and partial are f32; x, y, dy, dres and dx are bf16 or f32. A row is held in registers, by one warp up to
+// 1280 columns (40 elements per lane), by four warps up to 5120, and is accessed in 16-byte vectors: cols must be a multiple of 8
+// and every address a multiple of 16 bytes. `_any` takes all other rows, an element at a time, and rereads them in each pass.
 //
-// Grids: rows / tile[1] blocks or fewer (each takes rows in turn); for tile[0] see the largest `cols` of a variant.
-// layernorm_bwd_affine: (cols / tile[0], pieces), piece i has the rows i, i + pieces, ... times tile[1] and the next ones.
+// Grids: at most ceil(rows / tile[1]) blocks, each of which takes rows in turn; tile[0] is the largest `cols` of a variant (0 for
+// `_any`, which has no limit). layernorm_bwd_affine: (ceil(cols / tile[0]), pieces), where piece i has the groups i, i + pieces,
+// ... of tile[1] consecutive rows.
 #include "columns.cuh"
 #include "reduce.cuh"
 #include "vec.cuh"
@@ -46,14 +48,14 @@ struct LayerNormAffine {
     int rows, cols;
 };
 
-// Eights of a thread: enough for 1280 columns in a warp, for 5120 in four.
+// Vectors of eight elements per thread: enough for 1280 columns in one warp and for 5120 in four.
 constexpr int EIGHTS = 5, WARPS = 4;
 
 struct Scratch {
     float of_warp[WARPS];
 };
 
-// The threads that share a row: a warp, with WARPS rows in a block, or all of the block with one row.
+// The threads that share a row: one warp, with WARPS rows per block, or the whole block, with one row.
 template <int THREADS>
 struct Team {
     static constexpr int ROWS = 32 * WARPS / THREADS;
@@ -61,7 +63,7 @@ struct Team {
     __device__ static int thread() { return threadIdx.x % THREADS; }
     __device__ static int first_row() { return blockIdx.x * ROWS + threadIdx.x / THREADS; }
     __device__ static int stride() { return gridDim.x * ROWS; }
-    // The column of a thread's eight number k.
+    // The first column of the thread's vector number k.
     __device__ static int column(int k) { return 8 * (k * THREADS + thread()); }
     __device__ static float sum(float x) {
         if constexpr (THREADS == 32) {
@@ -134,7 +136,7 @@ __device__ inline void backward_rows(const LayerNormBwd<T>& p) {
             float w[8];
             load_up_to8<true>(w, p.weight + at, p.cols - at);
 #pragma unroll
-            for (int i = 0; i < 8; i++) {  // beyond the row g is 0, and so is its part in both sums
+            for (int i = 0; i < 8; i++) {  // beyond the row g is 0 and adds nothing to the sums
                 g[k][i] *= w[i];
                 x[k][i] = (x[k][i] - mean) * rstd;
                 sum_g += g[k][i];
@@ -166,7 +168,7 @@ __device__ inline void backward_rows(const LayerNormBwd<T>& p) {
     }
 }
 
-// One element at a time, read again for each pass: rows too wide for registers, or not of whole eights.
+// Rows too wide for registers, unaligned or not a multiple of eight elements: one element at a time, read again in each pass.
 template <class T>
 __device__ inline void forward_any(const LayerNormFwd<T>& p) {
     using team = Team<32 * WARPS>;

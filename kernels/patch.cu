@@ -1,7 +1,8 @@
-// Pixels to rows of patches and rows to tokens, around the product of a patch embedding.
+// Data layout around the GEMM of a patch embedding: pixels to rows of patches before it, and rows to tokens after it.
 //
-// patch_rows_*: pixels [t, c, g side, g side] f32 or bf16 -> rows [t g g, ld] bf16 =, row (tile, y, x) the patch's pixels in the order
-// (channel, line, column), zeros from column c side side on. Reads and writes each once. Grid: [rows ld / 1024, 1, 1].
+// patch_rows_*: rows[(tile, y, x), (c, dy, dx)] = pixels[tile, c, y side + dy, x side + dx], for pixels
+// [t, channels, g side, g side] f32 or bf16 and rows [t g g, ld] bf16 (=), with zeros from column channels side side on. Reads
+// and writes each element once. Grid: [t g g ld / 1024, 1, 1].
 #include "bf16.cuh"
 
 template <class T>
@@ -35,7 +36,7 @@ __device__ inline void patch_rows(const PatchRows<T>& p) {
 KERNEL(patch_rows_f32, PatchRows<float>, 256, 0, 1024) { patch_rows(p); }
 KERNEL(patch_rows_bf16, PatchRows<bf16>, 256, 0, 1024) { patch_rows(p); }
 
-// pad_rows_bf16: from [rows, cols] bf16 -> to [rows, ld] bf16 =, zeros from column cols on. Grid: [rows ld / 256, 1, 1].
+// pad_rows_bf16: to [rows, ld] bf16 = from [rows, cols] bf16, with zeros from column cols on. Grid: [rows ld / 256, 1, 1].
 struct PadRows {
     const bf16* from;
     bf16* to;
@@ -49,10 +50,14 @@ KERNEL(pad_rows_bf16, PadRows, 256, 0, 256) {
     p.to[i] = col < p.cols ? p.from[(int64_t)row * p.cols + col] : to_bf16(0.f);
 }
 
-// patch_tokens_fwd_bf16: tokens [t, 1 + n, d] bf16 = [class; rows of the tile] + position, for rows [t n, d] bf16, class [d] f32 and
-// position [1 + n, d] bf16. patch_tokens_bwd_bf16: rows [t n, d] of dtokens [t, 1 + n, d], a copy (rows may be null), and
-// dclass [d] += and dposition [1 + n, d] += (f32, null when frozen), summed over tiles in order. 4 t n d bytes each way.
-// Grid: [(1 + n) d / 256, 1, 1].
+// patch_tokens_fwd_bf16: tokens [t, 1 + n, d] bf16 = [class; rows of the tile] + position, for rows [t n, d] bf16, the class
+// token `first` [d] f32 and position [1 + n, d] bf16.
+//
+// patch_tokens_bwd_bf16: rows [t n, d] bf16 = the rows of dtokens [t, 1 + n, d] without the class token
+// (skipped if rows is null); dclass [d] f32 += and dposition [1 + n, d] f32 += the sums over the tiles, in order (skipped if
+// null, when frozen).
+//
+// Each reads and writes 4 t n d bytes. Grid: [(1 + n) d / 256, 1, 1].
 struct PatchTokens {
     const bf16* rows;
     const float* first;

@@ -1,10 +1,10 @@
 // Means of groups of consecutive rows.
 //
-//   pool_fwd   y[g] = sum of x[start[g] .. start[g + 1]] / their number;  x [rows, cols], y [groups, cols], every group with a row.
-//              Reads x and writes y, 2 bytes an element in bf16, 4 in f32; one FLOP an element of x.
-//   pool_bwd   dx[i] = dy[group[i]] / number of rows of the group. Writes dx, reads dy.
+//   pool_fwd   y[g] = the mean of the rows x[i], start[g] <= i < start[g + 1]; x [rows, cols], y [groups, cols] (=). Every group
+//              has at least one row. Reads x and writes y, 2 bytes per element in bf16, 4 in f32; one FLOP per element of x.
+//   pool_bwd   dx[i] = dy[group[i]] / number of rows of the group. Reads dy and writes dx (=).
 //
-// Grids: pool_fwd, (groups, columns / tile[0]); pool_bwd, blocks of tile[0] eights of elements of dx.
+// Grids: pool_fwd (groups, ceil(cols / tile[0])); pool_bwd one block per tile[0] vectors of eight elements of dx.
 #include "columns.cuh"
 #include "vec.cuh"
 

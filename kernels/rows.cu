@@ -1,14 +1,15 @@
-// Rows moved between matrices, and sums of rows.
+// Copies of rows between matrices (gather, scatter), and sums of rows.
 //
-//   rows_move     y[to[i]] = x[from[i]] for i < rows, rows of `cols` elements; an absent table is i itself. No row of y twice.
-//                 Gather, scatter, concatenation, embedding. Reads and writes 2 bytes an element in bf16, 4 in f32.
-//   rows_add_bwd  y[id[g]] += sum of x[order[j]], start[g] <= j < start[g + 1], in that order, for g < groups: the gradient of a
-//                 gather. The host sorts the row numbers, so no two blocks meet in a row of y and no atomics are needed.
-//                 Reads x once; reads and writes the rows of y (f32) that occur. One FLOP an element of x.
-//   sum_rows_f32  y[c] += sum over i < rows of x[i stride + c]: partial rows, in the order i mod warps, then i.
-//                 Reads x, reads and writes y. One FLOP an element of x.
+//   rows_move      y[to[i]] = x[from[i]] for i < rows, rows of `cols` elements. A null table is the identity; no row of y may
+//                  occur twice. For gather, scatter and concatenation. Reads and writes 2 bytes per element in bf16, 4 in f32.
+//   rows_add_bwd   y[id[g]] += sum of x[order[j]] over start[g] <= j < start[g + 1], in this order, for g < groups: the gradient
+//                  of a gather. The host sorts the row numbers, so that no two groups add to the same row of y, and no atomics
+//                  are needed. Reads x once; reads and writes the rows of y (f32) that occur. One FLOP per element of x.
+//   sum_rows_f32   y[c] += sum over i < rows of x[i stride + c], for rows of partial sums. Each warp adds every 16th row in
+//                  order, and the sums of the warps are added in order. Reads x, reads and writes y. One FLOP per element of x.
 //
-// Grids: rows_move, blocks of tile[0] eights of elements; rows_add_bwd, (groups, columns / tile[0]); sum_rows, columns / tile[0].
+// Grids: rows_move one block per tile[0] vectors of eight elements; rows_add_bwd (groups, ceil(cols / tile[0])); sum_rows
+// ceil(cols / tile[0]) blocks.
 #include "vec.cuh"
 
 template <class T>
@@ -85,7 +86,7 @@ KERNEL(rows_move_f32, RowsMove<float>, MOVE_THREADS, 0, MOVE_THREADS) { move(p);
 KERNEL(rows_add_bwd_bf16, RowsAdd<bf16>, ADD_THREADS, 0, ADD_TILE) { add_any(p); }
 KERNEL(rows_add_bwd_f32, RowsAdd<float>, ADD_THREADS, 0, ADD_TILE) { add_any(p); }
 
-// A column to a lane; the warps share the rows, so that a sum of few columns and many rows is not one long chain of loads.
+// Each lane sums one column. The warps share the rows, so that few columns with many rows are not one long chain of loads.
 constexpr int SUM_WARPS = 16;
 struct SumTile {
     float of_warp[SUM_WARPS][32];

@@ -1,12 +1,14 @@
-// The media sequence: a picture's global tokens, then those of its t tiles, each plus its tile's row of a table.
+// The media sequence: the global tokens of an image, then the tokens of its t tiles, each plus its tile's embedding.
 //
-//   tile_embed_fwd   media[b, j] = (j == 0 ? global[b] : local[b t + j - 1]) + table[j]
-//                    global [b, n, cols], local [b t, n, cols], table [at least 1 + t, cols] of the same type, media
-//                    [b, 1 + t, n, cols]. Reads and writes 2 bytes an element in bf16, 4 in f32; 1 FLOP. Saves nothing.
-//   tile_embed_bwd   dglobal, dlocal = the rows of dmedia, and, unless absent, partial[(b pieces + piece), j, :] = sum of the piece's
-//                    rows of tile j, f32; `sum_rows_f32` adds the partial rows to dtable. Bytes as forward, and 1 FLOP an element.
+//   tile_embed_fwd   media[b, j] = (j == 0 ? global[b] : local[b t + j - 1]) + table[j], for global [b, n, cols], local
+//                    [b t, n, cols], table [at least 1 + t, cols] and media [b, 1 + t, n, cols] (=), all of one type. Reads and
+//                    writes 2 bytes per element in bf16, 4 in f32; 1 FLOP. Saves nothing.
+//   tile_embed_bwd   dglobal and dlocal (=) are the rows of dmedia. Unless `partial` is null, row (b pieces + piece, j) of
+//                    partial [b pieces, 1 + t, cols] f32 = the sum of the piece's rows of tile j, and `sum_rows_f32` adds these
+//                    rows to dtable. Bytes as forward; 1 FLOP per element.
 //
-// Grids: forward, blocks of tile[0] eights of elements; backward, (b (1 + t), ceil(n / tile[1]) pieces, ceil(cols / tile[0])).
+// Grids: forward one block per tile[0] vectors of eight elements; backward (b (1 + t), pieces, ceil(cols / tile[0])), where
+// pieces = ceil(n / tile[1]).
 #include "columns.cuh"
 #include "vec.cuh"
 

@@ -1,4 +1,4 @@
-//! Hands the folder of `emulator.h` to the build scripts of crates that compile kernels for the emulator.
+//! Passes the folder of `emulator.h` to the build scripts of crates that compile kernels for the emulator.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 fn main() {

@@ -1,4 +1,4 @@
-//! Compiles the kernels with the planted faults, as the build script of any crate with kernels does.
+//! Compiles the kernels with planted faults, like the build script of any crate with kernels.
 
 fn main() {
     pheye_kernel_build::compile("kernels");

@@ -1,15 +1,16 @@
-// LayerNorm that also takes the low-rank product of the rows it has just normalised, for the LoRA linears behind it.
+// LayerNorm fused with the LoRA down projection of its result, for the LoRA linears that follow.
 //
-//   y = LN(x), stats as in layernorm_fwd;  S [rows, n] = y A^T, A [n, cols], n <= tile[1], all bf16 but weight, bias and stats.
-//   Writes y, stats and S.
+//   y = LN(x), stats as in layernorm_fwd;  S [rows, n] = y A^T, for A [n, cols], n <= tile[1]
 //
-// Alone, S would read y again: 53 MB at 20560 x 1280, as long as 14 % of the product behind it. Here y's rows are in the block
-// already. A warp normalises a row and leaves it in shared memory as bf16, 16 rows in all; then each warp multiplies the 16 rows
-// by its own columns of A, which it keeps in registers from the first tile on, and the warps' sums are added in order.
-// Bytes as layernorm_fwd plus 2 n a row; 2 n cols FLOPs a row on the tensor cores.
+// x, y, A and S are bf16; weight, bias and stats are f32. Writes y, stats and S (=).
 //
-// cols a multiple of 8, at most tile[0]; x, y, weight, bias, A on 16-byte boundaries. Grid: at most ceil(rows / tile[2])
-// blocks, one for each multiprocessor; each takes tiles of 16 rows in turn.
+// A separate kernel for S would read y again: 53 MB at 20560 x 1280, which takes 14 % of the time of the GEMM that follows. Here
+// the rows of y are already in the block. The warps normalise 16 rows and keep them in shared memory as bf16. Then the warps
+// split the k dimension: each multiplies the 16 rows by its own columns of A, which it keeps in registers for all tiles, and the
+// sums of the warps are added in order. Bytes as layernorm_fwd, plus 2 n per row; 2 n cols FLOPs per row on the tensor cores.
+//
+// cols is a multiple of 8 and at most tile[0]; x, y, weight, bias and A are aligned to 16 bytes. Grid: at most
+// ceil(rows / tile[2]) blocks, one per multiprocessor, each of which takes tiles of 16 rows in turn.
 #include "ptx.cuh"
 #include "reduce.cuh"
 #include "vec.cuh"
@@ -27,19 +28,19 @@ struct LayerNormLora {
 };
 
 constexpr int TILE_ROWS = 16, EIGHTS = 5, COLS = 8 * 32 * EIGHTS;
-constexpr int PITCH = COLS + 8;  // 16 bytes more than a multiple of 128: ldmatrix's 8 rows lie in different banks
+constexpr int PITCH = COLS + 8;  // 16 bytes more than a multiple of 128, so that the 8 rows of an ldmatrix are in different banks
 
-// Wide A needs twice the registers of a thread, so half the threads.
+// N = 48 needs twice the registers per thread, so its block has half the threads.
 template <int N>
 struct Tile {
     static constexpr int WARPS = N == 16 ? 16 : 8, THREADS = 32 * WARPS;
-    static constexpr int ROWS = TILE_ROWS / WARPS;    // rows of a warp: warp, warp + WARPS, ...
-    static constexpr int STEPS = COLS / 16 / WARPS;   // k-steps of 16 columns of a warp: likewise
+    static constexpr int ROWS = TILE_ROWS / WARPS;    // rows per warp: warp, warp + WARPS, ...
+    static constexpr int STEPS = COLS / 16 / WARPS;   // k-steps of 16 columns per warp, in the same order
     bf16 y[TILE_ROWS][PITCH];
     float sum[WARPS][TILE_ROWS][N];
 };
 
-// Row `row` in registers; zeros beyond the last row and column.
+// A row in registers, with zeros beyond the last row and column.
 struct Row {
     uint4 eight[EIGHTS];
 };
@@ -63,7 +64,7 @@ __device__ inline uint4 pack(const float (&x)[8]) {
     return make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
 }
 
-// Normalises a warp's row into y and into the shared tile, where the columns up to a whole k-step are zeros.
+// Normalises a row into y and into the shared tile, which is padded with zero columns to a multiple of 16.
 __device__ inline void normalise(const LayerNormLora& p, int row, const Row& x, bf16* tile) {
     const float n = 1.f / (float)p.cols;
     const uint64_t start = (uint64_t)row * p.cols;
@@ -91,7 +92,7 @@ __device__ inline void normalise(const LayerNormLora& p, int row, const Row& x, 
         p.stats[2 * (uint64_t)row] = mean;
         p.stats[2 * (uint64_t)row + 1] = rstd;
     }
-    __syncwarp();  // keeps the compiler from loading weight and bias before the sums: there are no registers for them
+    __syncwarp();  // keeps the compiler from loading weight and bias before the sums, for which there are no registers
 #pragma unroll
     for (int k = 0; k < EIGHTS; k++) {
         const int at = 8 * (32 * k + lane_id());
@@ -115,7 +116,7 @@ __device__ inline void run(const LayerNormLora& p) {
     constexpr int WARPS = Tile<N>::WARPS, ROWS = Tile<N>::ROWS, STEPS = Tile<N>::STEPS;
     auto& s = shared<Tile<N>>();
     const int warp = warp_id(), lane = lane_id(), g = lane / 4, t = lane % 4;
-    // mma's b operand is A^T [16 columns, 8 of the n], two neighbouring columns to a register.
+    // The B fragments of A^T [16 columns of A, 8 rows of A]: each register holds two adjacent columns.
     uint32_t a[STEPS][N / 8][2];
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
@@ -142,7 +143,7 @@ __device__ inline void run(const LayerNormLora& p) {
             normalise(p, first + row, x[i], s.y[row]);
         }
 #pragma unroll
-        for (int i = 0; i < ROWS; i++) load_row(x[i], p.x, first + stride + warp + i * WARPS, p);  // in flight during the products
+        for (int i = 0; i < ROWS; i++) load_row(x[i], p.x, first + stride + warp + i * WARPS, p);  // in flight during the MMAs
         __syncthreads();
         float acc[N / 8][4] = {};
 #pragma unroll

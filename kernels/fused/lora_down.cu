@@ -1,13 +1,16 @@
-// The low-rank side of a linear with adapters (Hu et al., arXiv 2106.09685), each for some of the rows:
+// The down projection of LoRA (Hu et al., arXiv 2106.09685) for several adapters, each of which applies to some of the rows:
 //
-//   S[i, j] = factor[j] sum_k drop(x)[i, k] A[j, k] if a range has row i and column j, else 0
+//   S[i, j] = scale sum_k drop(x)[i, k] A[j, k] if a range with that scale contains row i and column j, else 0
 //
-// x [rows, k] bf16, A [rank, k] bf16 (all adapters' rows one after another), S [rows, rank] bf16 =. With dy for x and B^T for A it is
-// dS = s dy B. Dropout zeroes element (i, k) by the factor of number i k_total + k; its 1 / (1 - p) is applied to S. Reads
-// 2 rows k bytes, 2 rows k rank FLOPs. Grid: [rank / 32 or / 16, rows / 32, 1]: blocks of the same rows run
-// side by side, and the later ones find x in L2.
+// x [rows, k] bf16, A [rank, k] bf16 (the A of all adapters stacked), S [rows, rank] bf16 (=). With dy for x and B^T for A it
+// computes dS = s dy B. Element (i, k) of x has mask value number i K + k, where K is the number of columns of x. Dropout zeroes
+// the element if this value is 0; the scale 1 / (1 - p) of the other elements is applied to S. Reads 2 rows k bytes of x;
+// 2 rows k rank FLOPs.
 //
-// `ranges` holds six words each: rows from, to, columns from, to, the bits of the factor (f32), 0.
+// Grid: [rank / 16 or rank / 32, rows / 32, 1]. Blocks of the same rows are neighbours in the grid, so that all but the first
+// find x in L2.
+//
+// `ranges` has six words per range: first and end row, first and end column, the bits of the scale (f32), 0.
 #include "gemm_thin.cuh"
 
 struct LoraDown {
@@ -20,7 +23,7 @@ struct LoraDown {
     int ld_x, ld_a;
 };
 
-// The factor of S[row, col]: 0 outside of all ranges.
+// The scale of S[row, col]: 0 outside all ranges.
 __device__ inline float lora_factor(const uint32_t* ranges, int count, int row, int col) {
     float factor = 0.f;
     for (int j = 0; j < count; j++) {
@@ -55,8 +58,9 @@ KERNEL(lora_down_bf16_16, LoraDown, 256, sizeof(ThinShared<2, 2>), 32, 16) { lor
 KERNEL(lora_down_bf16_32, LoraDown, 256, sizeof(ThinShared<2, 4>), 32, 32) { lora_down<true, 4>(p); }
 KERNEL(lora_down_bf16_32_any, LoraDown, 256, sizeof(ThinShared<2, 4>), 32, 32) { lora_down<false, 4>(p); }
 
-// lora_select_bf16: s [rows, rank] bf16, x A^T for all rows and columns, becomes S in place: times the range's factor, or 0.
-// For S that came with the kernel that made x. Grid: [rows rank / 256, 1, 1].
+// lora_select_bf16: s [rows, rank] bf16 = s times the scale of its range, or 0 outside all ranges, in place. It turns x A^T of
+// all rows and columns, which the kernel that computed x has produced too (layernorm_lora.cu), into S. Grid:
+// [rows rank / 256, 1, 1].
 struct LoraSelect {
     bf16* s;
     const uint32_t* ranges;

@@ -1,9 +1,12 @@
-// The adapters of a linear side by side, as the products want them: each adapter's rank padded with zeros to a multiple of 8.
+// Packs the adapters of a linear side by side, as the GEMMs need them. The rank of each is padded with zeros to a multiple of 8,
+// and `total` is the sum of the padded ranks.
 //
-//   a [total, ka] bf16, rows first .. of an adapter its A [rank, k] (columns from k on 0)
-//   b [n, total] and bt [total, nt] bf16, columns (rows) first .. its B [n, rank] and B^T (columns of bt from n on 0)
+//   a [total, ka] bf16 = the A [rank, k] of each adapter, from row `first` on; columns from k on are 0
+//   b [n, total] bf16 = the B [n, rank] of each adapter, from column `first` on
+//   bt [total, nt] bf16 = the B^T of each adapter, from row `first` on; columns from n on are 0
 //
-// for up to four adapters a launch. Writes 2 total (ka + n + nt) bytes. Grid: [total (ka + n + nt) / 256 of one adapter, adapters, 1].
+// One launch packs up to four adapters. Writes 2 total (ka + n + nt) bytes. Grid: [padded rank (ka + n + nt) / 256 of the largest
+// adapter, adapters, 1].
 #include "bf16.cuh"
 
 constexpr int LORA_PACKED = 4;

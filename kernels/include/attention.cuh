@@ -1,16 +1,17 @@
-// Parts of the attention kernels: the list of work, tiles in shared memory, and the fragments of m16n8k16 products.
+// Building blocks of the attention kernels: the work list, tiles in shared memory, and the fragments of m16n8k16 MMAs.
 //
-// DP is the head size rounded up to a multiple of 16; `dim`, a multiple of 8, is the true one. Columns from dim to DP are zeros in
-// registers and shared memory and do not exist in global memory.
+// DP is the head size rounded up to a multiple of 16; `dim`, a multiple of 8, is the head size itself. The columns from dim to DP
+// are zeros in registers and shared memory and do not exist in global memory.
 #pragma once
 #include "ptx.cuh"
 
-// One block's share of one head, eight words: `rows` rows from `row` on that the block owns, against `others` rows from `other` on.
-// Owned are queries, and the others their keys; or, for the gradients of keys, the reverse. Key j (from the item's first key) is
-// visible to query i (from its first query) if j < seen + (causal ? i : 0).
+// An item of the work list (eight words): the work of one block for one head. The block owns `rows` rows from `row` on and loops
+// over `others` rows from `other` on. The owned rows are queries and the other rows their keys; in the kernels that compute only
+// dk and dv, the owned rows are keys and the other rows queries. Key j, counted from the item's first key, is visible to query i,
+// counted from the item's first query, if j < seen + (causal ? i : 0).
 struct AttentionItem {
     int row, rows, other, others, seen;
-    // Where keys are cut: the first row of the item's part, and whether another item has the same rows and earlier keys.
+    // With split keys: the first row of the item's partial result, and whether another item has the same rows and earlier keys.
     int slot, again;
 };
 __device__ inline AttentionItem attention_item(const int* items) {
@@ -20,14 +21,14 @@ __device__ inline AttentionItem attention_item(const int* items) {
     return item;
 }
 
-// Rows of a tile are 16 bytes longer than their values: then eight consecutive rows start in different banks, since DP / 8 + 1 is
-// odd, and ldmatrix has no conflicts.
+// Rows of a tile are padded by 16 bytes. Since DP / 8 + 1 is odd, eight consecutive rows then start in different banks, and
+// ldmatrix has no bank conflicts.
 template <int ROWS, int DP>
 struct alignas(16) HeadTile {
     bf16 at[ROWS][DP + 8];
 };
 
-// Starts copies of `rows` rows, `stride` elements apart; the rest of the tile becomes zeros.
+// Starts cp.async copies of `rows` rows that are `stride` elements apart, and fills the rest of the tile with zeros.
 template <int THREADS, int ROWS, int DP>
 __device__ inline void load_tile(HeadTile<ROWS, DP>& to, const bf16* from, int stride, int rows, int dim) {
     constexpr int EIGHTS = DP / 8;
@@ -39,7 +40,7 @@ __device__ inline void load_tile(HeadTile<ROWS, DP>& to, const bf16* from, int s
     }
 }
 
-// The same for a tile that need not be filled: up to the next multiple of 16 rows.
+// The same, but zeros are filled in only up to the next multiple of 16 rows. The rows after that stay as they are.
 template <int THREADS, int ROWS, int DP>
 __device__ inline void load_rows(HeadTile<ROWS, DP>& to, const bf16* from, int stride, int rows, int dim) {
     constexpr int EIGHTS = DP / 8;
@@ -51,7 +52,8 @@ __device__ inline void load_rows(HeadTile<ROWS, DP>& to, const bf16* from, int s
     }
 }
 
-// The 16 rows from `first` on as the left operand of a product over the head's elements; rows from `rows` on are zeros.
+// Loads rows `first` to `first` + 15 from global memory as A fragments whose k dimension is the head's elements. Rows from `rows`
+// on are zeros.
 template <int DP>
 __device__ inline void load_left(uint32_t (&a)[DP / 16][4], const bf16* from, int stride, int first, int rows, int dim) {
     const int g = lane_id() / 4, t = lane_id() % 4;
@@ -65,19 +67,19 @@ __device__ inline void load_left(uint32_t (&a)[DP / 16][4], const bf16* from, in
     }
 }
 
-// Right operands for a product over the head's elements (16 from `k` on): two tiles of eight rows from `row` on.
+// B fragments for an MMA over 16 head elements from `k` on: its n dimension is 16 rows from `row` on, two n-tiles of eight.
 template <int ROWS, int DP>
 __device__ inline void rows_as_columns(uint32_t (&b)[4], const HeadTile<ROWS, DP>& s, int row, int k) {
     const int l = lane_id();
     ldmatrix_x4(b, &s.at[row + l % 8 + 8 * (l / 16)][k + 8 * (l / 8 % 2)]);
 }
-// Right operands for a product over 16 rows from `row` on: two tiles of eight elements from `c` on.
+// B fragments for an MMA over 16 rows from `row` on: its n dimension is 16 head elements from `c` on, two n-tiles of eight.
 template <int ROWS, int DP>
 __device__ inline void rows_as_depth(uint32_t (&b)[4], const HeadTile<ROWS, DP>& s, int row, int c) {
     const int l = lane_id();
     ldmatrix_x4_trans(b, &s.at[row + l % 8 + 8 * (l / 8 % 2)][c + 8 * (l / 16)]);
 }
-// The left operand for a product over the head's elements (16 from `k` on): 16 rows from `row` on.
+// The A fragment for an MMA over 16 head elements from `k` on: its m dimension is 16 rows from `row` on.
 template <int ROWS, int DP>
 __device__ inline void rows_as_rows(uint32_t (&a)[4], const HeadTile<ROWS, DP>& s, int row, int k) {
     const int l = lane_id();
@@ -88,13 +90,14 @@ __device__ inline void mma_pair(float (&d0)[4], float (&d1)[4], const uint32_t (
     mma_bf16(d0, a, b0);
     mma_bf16(d1, a, b1);
 }
-// Two neighbouring tiles of a product as the left operand of the next one, rounded to bf16.
+// Rounds two adjacent accumulator tiles to bf16 and returns them as the A fragment of the next MMA.
 __device__ inline void as_left(uint32_t (&a)[4], const float (&d0)[4], const float (&d1)[4]) {
     a[0] = pack_bf16(d0[0], d0[1]), a[1] = pack_bf16(d0[2], d0[3]);
     a[2] = pack_bf16(d1[0], d1[1]), a[3] = pack_bf16(d1[2], d1[3]);
 }
 
-// Writes the 16 rows of d that begin at row `first` of the item, times a factor for the upper and the lower eight.
+// Stores the accumulators d of 16 rows as bf16, at the item's rows `first` to `first` + 15. Multiplies this lane's row in the
+// upper eight by `upper` and its row in the lower eight by `lower`.
 template <int DP>
 __device__ inline void store_rows(bf16* to, int stride, int first, int rows, int dim, const float (&d)[DP / 8][4], float upper,
                                   float lower) {
@@ -114,7 +117,7 @@ __device__ inline void store_rows(bf16* to, int stride, int first, int rows, int
     }
 }
 
-// Over the four lanes that share a row of a product.
+// Reductions over the four lanes that hold one row of an accumulator tile.
 __device__ inline float quad_sum(float x) {
     x += __shfl_xor_sync(0xffffffffu, x, 1);
     return x + __shfl_xor_sync(0xffffffffu, x, 2);

@@ -1,4 +1,5 @@
-// Backward of attention for 16 rows of a warp: begin, a step for some rows of the other kind in shared memory at a time, finish.
+// Backward of attention for 16 rows that a warp owns, queries or keys: `begin` loads them, each `step` processes some rows of the
+// other kind from shared memory, and `finish` stores the gradients.
 #pragma once
 #include "attention.cuh"
 
@@ -20,8 +21,8 @@ struct AttentionBwd {
     int causal;
 };
 
-// The diagonal of a bT for 16 rows a (as a left operand) and the same rows of b in global memory, to all lanes of a row: of the
-// rows g and g + 8.
+// The diagonal of a b^T for 16 rows: the dot product of each row of a, given as A fragments, and the same row of b in global
+// memory. All lanes that share the rows g and g + 8 receive their two values.
 template <int DP>
 __device__ inline void row_products(float (&to)[2], const uint32_t (&a)[DP / 16][4], const bf16* b, int stride, int first, int rows,
                                     int dim) {
@@ -40,13 +41,13 @@ __device__ inline void row_products(float (&to)[2], const uint32_t (&a)[DP / 16]
             mma_bf16(d[n], a[k], right);
         }
     }
-    // Column g of the tile is element g % 2 of lane g / 2 of the row's four.
+    // The element in column g and row g or g + 8 of a tile is held by lane 4 g + g / 2, as element g % 2 of its row.
     const int from = 4 * g + g / 2;
     to[0] = __shfl_sync(0xffffffffu, g % 2 ? d[0][1] : d[0][0], from);
     to[1] = __shfl_sync(0xffffffffu, g % 2 ? d[1][3] : d[1][2], from);
 }
 
-// The gradient of 16 queries.
+// The state of a warp that computes dq of 16 queries.
 template <int DP>
 struct Queries {
     uint32_t q[DP / 16][4], dout[DP / 16][4];
@@ -71,7 +72,7 @@ __device__ inline void begin(Queries<DP>& r, const AttentionBwd& p, const Attent
     for (int j = 0; j < DP / 8; j++) r.dq[j][0] = r.dq[j][1] = r.dq[j][2] = r.dq[j][3] = 0.f;
 }
 
-// KEYS keys, which begin at row c0 of the tiles and are the item's from `at` on.
+// Processes KEYS keys: the rows of the tiles from c0 on, which are the item's keys from `at` on.
 template <int KEYS, int DP, int ROWS>
 __device__ inline void step(Queries<DP>& r, const HeadTile<ROWS, DP>& ks, const HeadTile<ROWS, DP>& vs, int c0, int at,
                             const AttentionBwd& p, const AttentionItem& item, int first) {
@@ -131,14 +132,14 @@ __device__ inline void finish(const Queries<DP>& r, const AttentionBwd& p, const
     }
 }
 
-// The gradients of 16 keys and their values: the same with the roles changed. Rows are keys; lse and delta belong to columns.
+// The state of a warp that computes dk and dv of 16 keys. The rows of a score tile are keys; lse and delta belong to its columns.
 template <int DP>
 struct Keys {
     uint32_t k[DP / 16][4], v[DP / 16][4];
     float dk[DP / 8][4], dv[DP / 8][4];
 };
 
-// The values too, unless they come from shared memory in each step.
+// Loads the keys, and with VALUES the values. Without it, each step reads the values from shared memory.
 template <bool VALUES, int DP>
 __device__ inline void begin(Keys<DP>& r, const AttentionBwd& p, const AttentionItem& item, int first) {
     const int column = blockIdx.y * p.dim;
@@ -153,15 +154,16 @@ __device__ inline void begin(Keys<DP>& r, const AttentionBwd& p, const Attention
     }
 }
 
-// What is needed of some queries, in shared memory.
+// The data that a step needs of some queries, in shared memory.
 template <int QUERIES, int DP>
 struct QueryTile {
     HeadTile<QUERIES, DP> q, dout;
     float lse[QUERIES], delta[QUERIES];
 };
 
-// Starts copies of the item's queries from `at` on, as many as fit; the rest becomes zeros, of which steps make zeros: a weight of
-// 2^0 times 0, and 1 (0 - 0). With FILL all of the tile, else up to a multiple of 16 queries.
+// Starts copies of the item's queries from `at` on, as many as the tile holds. q, do, lse and delta of missing queries are filled
+// with zeros, which add nothing: p = 2^(0 - 0) = 1 is multiplied by do = 0, and ds = 1 (0 - 0) = 0. With FILL the whole tile is
+// filled, otherwise q and do only up to the next multiple of 16 queries.
 template <int THREADS, bool FILL, int QUERIES, int DP>
 __device__ inline void load_queries(QueryTile<QUERIES, DP>& to, const AttentionBwd& p, const AttentionItem& item, int at) {
     const int64_t row = item.other + at, from = row * p.q_stride + blockIdx.y * p.dim, stats = (int64_t)blockIdx.y * p.rows + row;
@@ -181,8 +183,8 @@ __device__ inline void load_queries(QueryTile<QUERIES, DP>& to, const AttentionB
     cp_async_commit();
 }
 
-// QUERIES queries, which begin at row c0 of the tile and are the item's from `at` on. `values` are the warp's in shared memory, or
-// null where registers have them.
+// Processes QUERIES queries: the rows of the tile from c0 on, which are the item's queries from `at` on. With OWNED > 1, `values`
+// is the block's tile of values in shared memory. With OWNED = 1 it is not read, because r.v holds the values.
 template <int QUERIES, int DP, int ROWS, int OWNED>
 __device__ inline void step(Keys<DP>& r, const QueryTile<ROWS, DP>& s, const HeadTile<OWNED, DP>* values, int c0, int at,
                             const AttentionBwd& p, const AttentionItem& item, int first) {

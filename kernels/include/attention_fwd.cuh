@@ -1,4 +1,5 @@
-// Forward of attention for 16 MT queries of a warp: begin, a step for some keys in shared memory at a time, finish.
+// Forward of attention for the 16 MT queries of a warp, with an online softmax: `begin` loads the queries, each `step` processes
+// some keys from shared memory, and `finish` stores the result.
 #pragma once
 #include "attention.cuh"
 
@@ -19,11 +20,12 @@ struct AttentionFwd {
 template <int DP, int MT>
 struct Forward {
     uint32_t q[MT][DP / 16][4];
-    // Of the rows g and g + 8 of each tile: largest score so far, sum of e^(s - top), and that sum with values.
+    // For the rows g and g + 8 of each tile of 16, with x = q k^T: the largest x so far, the sum of e^(scale (x - top)) over this
+    // lane's columns, and the sum of e^(scale (x - top)) v over all keys.
     float top[MT][2], sum[MT][2], o[MT][DP / 8][4];
 };
 
-// The queries from `first` of the item on.
+// Loads the queries from the item's row `first` on and clears the accumulators.
 template <int DP, int MT>
 __device__ inline void begin(Forward<DP, MT>& r, const AttentionFwd& p, const AttentionItem& item, int first) {
     const bf16* q = p.q + (int64_t)item.row * p.q_stride + blockIdx.y * p.dim;
@@ -37,7 +39,7 @@ __device__ inline void begin(Forward<DP, MT>& r, const AttentionFwd& p, const At
     }
 }
 
-// KEYS keys, which begin at row c0 of the tiles and are the item's from `at` on.
+// Processes KEYS keys: the rows of the tiles from c0 on, which are the item's keys from `at` on.
 template <int KEYS, int DP, int MT, int ROWS>
 __device__ inline void step(Forward<DP, MT>& r, const HeadTile<ROWS, DP>& ks, const HeadTile<ROWS, DP>& vs, int c0, int at,
                             const AttentionFwd& p, const AttentionItem& item, int first) {
@@ -54,7 +56,7 @@ __device__ inline void step(Forward<DP, MT>& r, const HeadTile<ROWS, DP>& ks, co
             for (int m = 0; m < MT; m++) mma_pair(x[m][j], x[m][j + 1], r.q[m][kk], b);
         }
     }
-    // The fewest keys that a row of this warp sees; only beyond them is there something to hide.
+    // The number of keys that every row of this warp sees. Only later keys need a mask.
     const int fewest = min(item.others, item.seen + (p.causal ? first : 0));
     if (at + KEYS > fewest) {
 #pragma unroll
@@ -78,7 +80,7 @@ __device__ inline void step(Forward<DP, MT>& r, const HeadTile<ROWS, DP>& ks, co
 #pragma unroll
             for (int j = 0; j < NT; j++) high = fmaxf(high, fmaxf(x[m][j][2 * h], x[m][j][2 * h + 1]));
             high = quad_max(high);
-            // A row that sees no key yet: 2^(-inf - 0) = 0 where -inf - -inf would be NaN.
+            // For a row that has seen no key yet, base = 0 gives 2^(-inf - 0) = 0, where -inf - -inf would be NaN.
             const float base = high == MINUS_INFINITY ? 0.f : high * p.scale_log2;
             const float fade = exp2_fast(fmaf(r.top[m][h], p.scale_log2, -base));
             r.top[m][h] = high;

@@ -1,4 +1,4 @@
-// bfloat16 as 16 bits of storage; arithmetic is in float.
+// bfloat16 stored as 16 bits. All arithmetic is in float.
 #pragma once
 #include "launch.cuh"
 
@@ -8,11 +8,11 @@ struct alignas(2) bf16 {
 struct alignas(4) bf16x2 {
     bf16 lo, hi;
 };
-// Eight values, one 16-byte access.
+// Eight values: one 16-byte access.
 struct alignas(16) bf16x8 {
     bf16x2 pair[4];
 };
-// Four values, one 16-byte access.
+// Four values: one 16-byte access.
 struct alignas(16) f32x4 {
     float v[4];
 };
@@ -20,7 +20,7 @@ struct alignas(16) f32x4 {
 __device__ inline float to_f32(bf16 x) { return __uint_as_float((unsigned)x.bits << 16); }
 __device__ inline float to_f32(float x) { return x; }
 
-// Rounds to nearest, ties to even; NaN stays NaN.
+// Rounds `lo` and `hi` to bf16 and packs them, `lo` into the lower 16 bits. Rounds to nearest, ties to even; NaN stays NaN.
 __device__ inline uint32_t pack_bf16(float lo, float hi) {
 #ifdef PHEYE_EMULATOR
     return emu_round_bf16(lo) | emu_round_bf16(hi) << 16;

@@ -1,12 +1,13 @@
-// How a kernel is declared, and what the host reads of it.
+// How a kernel is declared, and what the host reads from the declaration.
 //
 //   struct GeluFwd { const bf16* x; bf16* y; int n; };
 //   KERNEL(gelu_fwd_bf16, GeluFwd, 256, 0, 2048) { ... p.x[i] ... }
 //
-// declares `extern "C" __global__ void gelu_fwd_bf16(GeluFwd p)` for 256 threads and the record `gelu_fwd_bf16_spec`, from which
-// the launcher takes threads, dynamic shared bytes and up to three tile sizes: what a grid depends on is said once, here. The
-// build script makes the Rust struct `params::GeluFwd` from the struct; the record also holds its size and a hash of its name,
-// so that a launch with another struct is refused.
+// declares `extern "C" __global__ void gelu_fwd_bf16(GeluFwd p)` with 256 threads per block, and the record `gelu_fwd_bf16_spec`.
+// From this record the launcher reads the threads per block, the bytes of dynamic shared memory and up to three tile sizes, from
+// which the host computes the grid. These numbers are therefore written only here. The build script generates the Rust struct
+// `params::GeluFwd` from the C++ struct. The record also holds the size of the struct and a hash of its name, so that a launch
+// with a different struct is refused.
 #pragma once
 
 #ifdef PHEYE_EMULATOR
@@ -18,7 +19,7 @@ struct KernelSpec {
     unsigned threads, shared, params, tile[3], params_name;
 };
 
-// FNV-1a of a struct's name, without template arguments.
+// The FNV-1a hash of a struct's name, without template arguments.
 constexpr unsigned pheye_name_hash(const char* name) {
     unsigned hash = 2166136261u;
     for (int i = 0; name[i] != 0 && name[i] != '<'; i++) hash = (hash ^ (unsigned)(unsigned char)name[i]) * 16777619u;
@@ -26,7 +27,7 @@ constexpr unsigned pheye_name_hash(const char* name) {
 }
 
 #ifdef PHEYE_EMULATOR
-// The kernels of all crates are linked into one program, so their names begin with that of their crate.
+// The kernels of all crates are linked into one program, so each kernel's name is prefixed with the name of its crate.
 #ifndef PHEYE_PREFIX
 #define PHEYE_PREFIX
 #endif
@@ -45,7 +46,7 @@ constexpr unsigned pheye_name_hash(const char* name) {
                         pheye_name_hash(#Params)};                                                              \
     PHEYE_ENTRY(name, Params, threads)
 
-// The block's dynamic shared memory seen as a T. A kernel has one such struct and passes sizeof(T) to KERNEL.
+// The block's dynamic shared memory as a T. A kernel has one such struct and passes sizeof(T) to KERNEL.
 #ifdef PHEYE_EMULATOR
 template <class T>
 __device__ inline T& shared() {

@@ -1,4 +1,4 @@
-// Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC'11) and dropout's factors, the same numbers as on the CPU.
+// Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC'11) and the mask values of dropout, with the same numbers as on the CPU.
 #pragma once
 #include "launch.cuh"
 
@@ -16,11 +16,11 @@ __device__ inline void philox4x32_10(uint32_t (&c)[4], uint32_t k0, uint32_t k1)
     }
 }
 
-// A random word as a number in [0, 1), a multiple of 2^-24.
+// Converts a random word to a number in [0, 1), a multiple of 2^-24.
 __device__ inline float philox_uniform(uint32_t word) { return (float)(word >> 8) * (1.f / 16777216.f); }
 
-// Which numbers a mask takes. `rng_offset` (step and micro-batch) is read from device memory, so that a recorded launch draws anew
-// each time. p = 0 is no dropout.
+// Selects the random numbers of a dropout mask. `rng_offset` (for the step and micro-batch) is read from device memory, so that
+// each replay of a CUDA graph draws a new mask. p = 0 means no dropout.
 struct DropoutMask {
     const uint64_t* rng_offset;
     uint64_t seed;
@@ -28,7 +28,7 @@ struct DropoutMask {
     float p;
 };
 
-// The factors of elements 4 block .. 4 block + 4: 0 with probability p, else 1 / (1 - p).
+// The mask values of elements 4 block to 4 block + 3: 0 with probability p, otherwise 1 / (1 - p).
 __device__ inline void dropout_factors(float (&f)[4], const DropoutMask& mask, uint64_t rng_offset, uint32_t block) {
     uint32_t c[4] = {block, mask.module, (uint32_t)rng_offset, (uint32_t)(rng_offset >> 32)};
     philox4x32_10(c, (uint32_t)mask.seed, (uint32_t)(mask.seed >> 32));

@@ -1,9 +1,10 @@
-// Asynchronous copies, matrix loads and matrix products: the PTX that CUDA C++ has no words for. Each has a host twin.
+// Wrappers of PTX instructions: asynchronous copies, ldmatrix, mma.sync, 2^x, named barriers, streaming accesses. Each wrapper
+// has a host version for the emulator.
 #pragma once
 #include "bf16.cuh"
 
-// cp.async: `bytes` (4, 8 or 16) from global to shared memory without a register between. Of these, `valid` are read and the rest
-// zero-filled; with valid = 0 the source is not touched. 16-byte copies skip L1.
+// cp.async: copies BYTES (4, 8 or 16) from global to shared memory without passing through registers. It reads only the first
+// `valid` bytes and fills the rest with zeros; with valid = 0 it does not access the source. 16-byte copies bypass L1 (.cg).
 template <int BYTES>
 __device__ inline void cp_async(void* shared_to, const void* from, int valid = BYTES) {
 #ifdef PHEYE_EMULATOR
@@ -25,7 +26,7 @@ __device__ inline void cp_async_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
-// Waits until at most PENDING of this thread's latest groups are in flight. Other threads see the data after a barrier.
+// Waits until at most the latest PENDING groups of this thread are in flight. Other threads see the data only after a barrier.
 template <int PENDING>
 __device__ inline void cp_async_wait() {
 #ifdef PHEYE_EMULATOR
@@ -35,8 +36,8 @@ __device__ inline void cp_async_wait() {
 #endif
 }
 
-// ldmatrix: four 8x8 matrices of 16-bit values. Lane l gives the address of row l % 8 of matrix l / 8 (16 bytes, aligned);
-// it receives, of each matrix, the elements (l / 4, 2 (l % 4)) and the next: of the transpose, with `_trans`.
+// ldmatrix: loads four 8x8 matrices of 16-bit values. Lane l passes the address of row l % 8 of matrix l / 8 (16 bytes, aligned).
+// Of each matrix it receives the elements (l / 4, 2 (l % 4)) and (l / 4, 2 (l % 4) + 1), or of its transpose with `_trans`.
 __device__ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
 #ifdef PHEYE_EMULATOR
     emu_ldmatrix(r, 4, row, false);
@@ -57,7 +58,8 @@ __device__ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
                  : "memory");
 #endif
 }
-// Two 8x8 matrices; lanes 0 to 15 give the rows (the addresses of the others are not used, but must be valid).
+// The same for two 8x8 matrices. Lanes 0 to 15 pass the addresses of the rows; the addresses of the other lanes are not used, but
+// must be valid.
 __device__ inline void ldmatrix_x2(uint32_t (&r)[2], const void* row) {
 #ifdef PHEYE_EMULATOR
     emu_ldmatrix(r, 2, row, false);
@@ -79,10 +81,11 @@ __device__ inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row) {
 #endif
 }
 
-// d += a b for a [16, 16], b [16, 8], d [16, 8], held by the 32 lanes of a warp (g = lane / 4, t = lane % 4):
+// d += a b for a [16, 16], b [16, 8] and d [16, 8]. The 32 lanes of a warp hold the following elements (row, column), where
+// g = lane / 4, t = lane % 4, and `2t..` stands for 2t and 2t + 1:
 //   a[0] (g, 2t..), a[1] (g + 8, 2t..), a[2] (g, 2t + 8..), a[3] (g + 8, 2t + 8..)     two bf16 each
 //   b[0] (2t.., g), b[1] (2t + 8.., g)                                                 two bf16 each
-//   d[0..2] (g, 2t..), d[2..4] (g + 8, 2t..)                                           float
+//   d[0], d[1] (g, 2t..), d[2], d[3] (g + 8, 2t..)                                     one float each
 __device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #ifdef PHEYE_EMULATOR
     emu_mma_bf16(d, a, b);
@@ -94,7 +97,7 @@ __device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uin
 #endif
 }
 
-// 2^x with about 2 ulp of error, one instruction; 0 for -inf.
+// 2^x in one instruction, with an error of about 2 ulp; 0 for -inf.
 __device__ inline float exp2_fast(float x) {
 #ifdef PHEYE_EMULATOR
     return exp2f(x);
@@ -105,7 +108,7 @@ __device__ inline float exp2_fast(float x) {
 #endif
 }
 
-// Barrier `id` (1 to 15) of `threads` threads, whole warps.
+// Barrier number `id` (1 to 15) for `threads` threads, a multiple of 32.
 __device__ inline void named_barrier(int id, int threads) {
 #ifdef PHEYE_EMULATOR
     emu_named_barrier(id, threads);
@@ -114,7 +117,7 @@ __device__ inline void named_barrier(int id, int threads) {
 #endif
 }
 
-// Loads and stores that pass the caches by: data touched once.
+// Loads and stores with the streaming hint (.cs, evict first), for data that is accessed once.
 __device__ inline f32x4 load_streaming(const f32x4* from) {
 #ifdef PHEYE_EMULATOR
     return *from;

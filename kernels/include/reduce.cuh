@@ -1,4 +1,4 @@
-// Sums and maxima over a warp and over a block, in a fixed order.
+// Sums and maxima over a warp, and sums over a block, in a fixed order.
 #pragma once
 #include "launch.cuh"
 
@@ -12,7 +12,7 @@ __device__ inline float warp_max(float x) {
     for (int step = 16; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
     return x;
 }
-// The sum over all threads of the block, in every thread. `scratch` holds a float per warp, and is free again on return.
+// The sum over all threads of the block, returned to every thread. `scratch` has one float per warp and may be reused on return.
 template <int THREADS>
 __device__ inline float block_sum(float x, float* scratch) {
     constexpr int WARPS = THREADS / 32;

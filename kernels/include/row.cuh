@@ -1,8 +1,8 @@
-// A row of a matrix seen by a whole block: 16 bytes a thread where the row's address allows, single elements at its ends.
+// Access to a row of a matrix by all threads of a block: 16-byte vectors where aligned, single elements at both ends.
 #pragma once
 #include "bf16.cuh"
 
-// 16 bytes of a row as numbers.
+// 16 bytes of a row, converted to float.
 template <class T>
 struct RowPiece;
 template <>
@@ -34,7 +34,7 @@ struct RowPiece<float> {
     __device__ void store(float* to) const { *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]); }
 };
 
-// Where the aligned pieces of a row of n elements begin, and how many there are.
+// Splits a row of n elements into aligned 16-byte pieces, from element `start` on, and loose elements before and after them.
 template <class T>
 struct RowCut {
     int start, pieces;
@@ -43,12 +43,12 @@ struct RowCut {
         start = min(n, ((16 - off) & 15) / (int)sizeof(T));
         pieces = (n - start) / RowPiece<T>::WIDTH;
     }
-    // Element i of those outside the pieces, i from 0 to loose(n).
+    // loose(n) is the number of loose elements, and loose_at(i) is the index in the row of loose element i.
     __device__ int loose(int n) const { return n - pieces * RowPiece<T>::WIDTH; }
     __device__ int loose_at(int i) const { return i < start ? i : i + pieces * RowPiece<T>::WIDTH; }
 };
 
-// see(x, index) for the elements that are thread `thread`'s of `threads`; the same ones in every call.
+// Calls see(x, index) for each element of thread `thread` of `threads`. Every call assigns the same elements to a thread.
 template <class T, class See>
 __device__ inline void each_of_row(const T* row, int n, int thread, int threads, See see) {
     constexpr int WIDTH = RowPiece<T>::WIDTH;
@@ -63,8 +63,8 @@ __device__ inline void each_of_row(const T* row, int n, int thread, int threads,
     }
 }
 
-// row[index] = change(row[index], index), by the threads that each_of_row gives the elements to. Backwards: what each_of_row read
-// last is the likeliest to be in a cache still.
+// row[index] = change(row[index], index) for each element of the thread, as each_of_row assigns them. The order is reversed,
+// because the elements that each_of_row read last are the most likely to be cached.
 template <class T, class Change>
 __device__ inline void change_row(T* row, int n, int thread, int threads, Change change) {
     constexpr int WIDTH = RowPiece<T>::WIDTH;

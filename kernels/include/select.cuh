@@ -1,19 +1,21 @@
-// An order of all numbers for choosing among them, as integers: sums and maxima of integers do not depend on their order.
+// An order-preserving map from float to unsigned integers, for selecting the largest values. Sums and maxima of integers do not
+// depend on the order of the reduction.
 #pragma once
 #include "launch.cuh"
 
-// Ascends with x; both zeros are equal, and NaN is above all.
+// Maps x to an integer that increases with x. Both zeros map to the same integer, and NaN maps to the largest.
 __device__ inline uint32_t ordered(float x) {
     if (x != x) return 0xffffffffu;
     const uint32_t bits = __float_as_uint(x + 0.f);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
-// The number that is ordered so.
+// The inverse of `ordered`.
 __device__ inline float unordered(uint32_t order) {
     return __uint_as_float(order & 0x80000000u ? order ^ 0x80000000u : ~order);
 }
 
-// A number and where it is: of equal numbers the lower index is above. 0 is below all.
+// A value and its index as one integer that increases with the value. Of equal values, the one with the lower index ranks higher.
+// 0 ranks below every value.
 __device__ inline uint64_t ranked(float x, int index) { return (uint64_t)ordered(x) << 32 | (uint32_t)~index; }
 __device__ inline int index_of(uint64_t rank) { return (int)~(uint32_t)rank; }
 __device__ inline float value_of(uint64_t rank) { return unordered((uint32_t)(rank >> 32)); }
@@ -31,7 +33,7 @@ __device__ inline uint64_t warp_max(uint64_t x) {
     }
     return x;
 }
-// Over all threads of the block, in every thread. `scratch` holds a word per warp, and is free again on return.
+// The maximum over all threads of the block, returned to every thread. `scratch` has 64 bits per warp, free for reuse on return.
 template <int THREADS>
 __device__ inline uint64_t block_max(uint64_t x, uint64_t* scratch) {
     x = warp_max(x);

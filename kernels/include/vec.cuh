@@ -1,4 +1,4 @@
-// Elements eight at a time, in float: one 16-byte access of bf16, two of f32.
+// Access to eight elements at a time, converted to float: one 16-byte access for bf16, two for f32.
 #pragma once
 #include "bf16.cuh"
 
@@ -27,13 +27,13 @@ __device__ inline void store8(float* to, const float (&x)[8]) {
     reinterpret_cast<float4*>(to)[1] = make_float4(x[4], x[5], x[6], x[7]);
 }
 
-// What a T keeps of x.
+// x rounded to the element type that the second argument points to.
 __device__ inline float rounded(float x, const bf16*) { return to_f32(to_bf16(x)); }
 __device__ inline float rounded(float x, const float*) { return x; }
 
-// The same for up to eight elements, `left` of them: the others read as 0 and are not written. WIDE says that `left` is 0 or at
-// least 8 and the address a multiple of 16 bytes. It is a template argument so that a caller's loads stay in one basic block and
-// are all in flight at once.
+// The same for the first `left` of eight elements: the others are loaded as 0 and not stored, and `left` may be negative. WIDE
+// promises that `left` is at most 0 or at least 8, and that the address is a multiple of 16 bytes. It is a template argument so
+// that the loads of the caller stay in one basic block and are all in flight at once.
 template <bool WIDE, class T>
 __device__ inline void load_up_to8(float (&x)[8], const T* from, int left) {
 #pragma unroll
@@ -59,10 +59,10 @@ __device__ inline void store_up_to8(T* to, const float (&x)[8], int left) {
     }
 }
 
-// Elementwise kernels: a thread has eight elements, a block a tile of them.
+// Elementwise kernels: each thread computes eight elements, and each block a tile of ELEMENTWISE_TILE.
 constexpr int ELEMENTWISE_THREADS = 256, ELEMENTWISE_TILE = 8 * ELEMENTWISE_THREADS;
 
-// y[i] = f(x[i]...) for this block's tile of n elements; any x may be y.
+// y[i] = f(x[i]...) for this block's tile of the n elements. y may be one of the inputs.
 template <class F, class To, class... From>
 __device__ inline void elementwise(F f, uint64_t n, To* y, const From*... x) {
     const uint64_t at = (uint64_t)blockIdx.x * ELEMENTWISE_TILE + threadIdx.x * 8;

@@ -1,7 +1,8 @@
-// CUDA's words for a host compiler: what a .cu file of this project may use, with the meaning that the emulator gives it.
+// CUDA's keywords, types and intrinsics for a host compiler: all that the .cu files may use, as the emulator implements it.
 //
-// Built with -fsanitize=thread,alignment, so that every load and store of a kernel calls __tsan_readN / __tsan_writeN, which the emulator
-// defines to check addresses, races and unwritten memory; `alignment` likewise for vectors. No sanitizer runtime is linked.
+// Kernels are compiled with -fsanitize=thread,alignment, so that every load and store calls __tsan_readN or __tsan_writeN. The
+// emulator defines these functions and checks addresses, races and unwritten memory in them. It also defines the handler that
+// `alignment` calls for misaligned vectors. No sanitizer runtime is linked.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -45,7 +46,7 @@ inline int2 make_int2(int x, int y) { return {x, y}; }
 inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 
 extern "C" {
-// Constant for a thread, so the compiler may ask once.
+// Constant within a thread, so the compiler may call them once and reuse the result.
 unsigned emu_thread_x() __attribute__((const));
 unsigned emu_block_x() __attribute__((const));
 unsigned emu_block_y() __attribute__((const));
@@ -81,7 +82,7 @@ inline void __syncwarp(unsigned mask = 0xffffffffu) { emu_warp_barrier(mask); }
 inline void __threadfence() {}
 inline void __trap() { emu_trap("__trap"); }
 
-// Bits of one type as another, without a trip through memory that the checks would see.
+// The bits of x as another type, without going through memory, where the accesses would be checked.
 template <class To, class From>
 inline To emu_bits(From x) {
     static_assert(sizeof(To) == sizeof(From));
@@ -92,7 +93,7 @@ inline unsigned __float_as_uint(float x) { return emu_bits<unsigned>(x); }
 inline float __int_as_float(int x) { return emu_bits<float>(x); }
 inline int __float_as_int(float x) { return emu_bits<int>(x); }
 
-// Shuffles of 4-byte types. A source lane outside the segment returns the lane's own value, as on the device.
+// Shuffles of 4-byte types. A lane whose source is outside its segment receives its own value, as on a GPU.
 template <class T>
 inline T emu_shuffle_from(unsigned mask, T x, unsigned lane) {
     return emu_bits<T>(emu_shuffle(mask, emu_bits<unsigned>(x), lane));

@@ -1,4 +1,4 @@
-//! One block: its threads as fibers, taking turns until all have returned or one is at fault.
+//! Runs one block. Its threads are fibers that take turns until all have returned or one has a fault.
 
 use std::cell::{Cell, RefCell};
 
@@ -10,13 +10,13 @@ use crate::shared::Shared;
 use crate::warp::{Operands, Operation, Pending, Warp};
 use crate::{Fault, Kind, Launch, matrix};
 
-/// Bytes of stack of a thread, with a guard page below.
+/// The stack size of a thread in bytes. Below the stack is a guard page.
 const STACK: usize = 64 << 10;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Ready,
-    /// At barrier `id`, of this many threads; 0 is `__syncthreads`.
+    /// Waits at barrier `id` for this number of threads; id 0 is `__syncthreads`.
     Barrier(u32, u32),
     Warp,
     Done,
@@ -25,12 +25,12 @@ enum State {
 struct Thread {
     state: State,
     yielder: *const Yielder<(), ()>,
-    /// Lowest and one past the highest address of its stack.
+    /// The lowest address of its stack, and the address after the highest.
     stack: [usize; 2],
     copies: Copies,
 }
 
-/// The asynchronous copies of a thread that have yet to land.
+/// The asynchronous copies of a thread that have not been performed yet.
 #[derive(Default)]
 struct Copies {
     open: Vec<Copy>,
@@ -58,37 +58,37 @@ pub(crate) struct Block<'a> {
 
 thread_local! {
     static BLOCK: Cell<*mut Block<'static>> = const { Cell::new(std::ptr::null_mut()) };
-    /// Stacks and shared memory of earlier blocks on this thread.
+    /// The stacks and the shared memory of earlier blocks on this OS thread, for reuse.
     static KEPT: RefCell<(Vec<DefaultStack>, Shared)> = RefCell::default();
 }
 
-/// The block that this thread of the machine is running.
+/// Calls `f` with the block that this OS thread is running.
 ///
 /// # Panics
-/// Outside of a block.
+/// When no block is running.
 ///
 /// # Safety
-/// `f` does not switch fibers.
+/// `f` must not switch fibers.
 pub(crate) unsafe fn with<R>(f: impl FnOnce(&mut Block) -> R) -> R {
     let block = BLOCK.get();
     assert!(!block.is_null(), "a call of the emulator from outside of a kernel");
-    // SAFETY: the pointer is that of the block being run, which lives in `run`'s frame on this same thread and to which nobody
-    // holds a reference while a fiber runs.
+    // SAFETY: the pointer is to the block that is running. It lives in the frame of `run` on this same OS
+    // thread, and no reference to it exists while a fiber runs.
     f(unsafe { &mut *block })
 }
 
-/// Lets other threads run until this one is ready again.
+/// Suspends the current thread, so that other threads run, until it is ready again.
 pub(crate) fn suspend() {
-    // SAFETY: the closure ends before the switch; the yielder lives as long as the fiber.
+    // SAFETY: the closure ends before the switch, and the yielder lives as long as the fiber.
     unsafe {
         let yielder = with(|b| b.threads[b.current].yielder);
         (*yielder).suspend(());
     }
 }
 
-/// Does `f`; on a fault the thread stops for good.
+/// Calls `f`. If it returns a fault, records the fault and never resumes the current thread.
 pub(crate) fn checked<R>(f: impl FnOnce(&mut Block) -> Result<R, Kind>) -> R {
-    // SAFETY: the closure ends before any switch.
+    // SAFETY: the closure ends before any switch of fibers.
     match unsafe { with(|b| f(b).map_err(|kind| b.fail(kind))) } {
         Ok(value) => value,
         Err(()) => loop {
@@ -100,7 +100,7 @@ pub(crate) fn checked<R>(f: impl FnOnce(&mut Block) -> Result<R, Kind>) -> R {
 /// Runs block `at`.
 ///
 /// # Safety
-/// As [`crate::run`].
+/// As for [`crate::run`].
 pub(crate) unsafe fn run(launch: &Launch, globals: &Globals, at: [u32; 3]) -> Result<(), Fault> {
     let count = launch.threads as usize;
     let (mut stacks, mut shared) = KEPT.take();
@@ -124,7 +124,8 @@ pub(crate) unsafe fn run(launch: &Launch, globals: &Globals, at: [u32; 3]) -> Re
         .drain(..count)
         .map(|stack| {
             Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
-                // SAFETY: in a fiber of this block; `run`'s caller vouches for the entry and its parameters.
+                // SAFETY: this is a fiber of the block; the caller of `run` guarantees the entry and its
+                // params.
                 unsafe {
                     with(|b| b.threads[b.current].yielder = yielder);
                     entry(params);
@@ -138,7 +139,8 @@ pub(crate) unsafe fn run(launch: &Launch, globals: &Globals, at: [u32; 3]) -> Re
     let warp_order = launch.order.of(count / 32, salt);
     let lane_orders: Vec<_> =
         (0..count / 32).map(|w| launch.order.of(32, salt ^ (w as u64 + 1) << 17)).collect();
-    // SAFETY: `block` is reached through this pointer alone until the loop ends; references made of it end before `resume`.
+    // SAFETY: until the loop ends, `block` is accessed only through this pointer, and every reference made
+    // from it ends before `resume`.
     unsafe {
         loop {
             let mut progressed = false;
@@ -173,8 +175,8 @@ pub(crate) unsafe fn run(launch: &Launch, globals: &Globals, at: [u32; 3]) -> Re
     let Block { fault, shared, .. } = block;
     for mut fiber in fibers {
         if !fiber.done() {
-            // SAFETY: the frames on the stack are the kernel's (no destructors: C++ without exceptions, plain data) and those of
-            // `checked` and `suspend`, which own nothing.
+            // SAFETY: the frames on the stack belong to the kernel (C++ without exceptions, plain data, no
+            // destructors) and to `checked` and `suspend`, which own nothing.
             unsafe { fiber.force_reset() };
         }
         stacks.push(fiber.into_stack());
@@ -193,7 +195,8 @@ impl Block<'_> {
         self.launch
     }
 
-    /// When nobody can run: opens the barrier that all wait at. False when the block is over, by return or by fault.
+    /// Called when no thread can run. If all threads wait at `__syncthreads`, makes them ready and returns
+    /// true. Otherwise the block is over: all threads have returned, or there is a fault.
     fn release(&mut self) -> bool {
         let waiting = self.threads.iter().filter(|t| matches!(t.state, State::Barrier(..))).count();
         if self.threads.iter().all(|t| t.state == State::Done) {
@@ -229,19 +232,20 @@ impl Block<'_> {
         }
     }
 
-    /// Start of the block's shared memory, for a kernel that uses `wanted` bytes of it.
+    /// The start of the block's shared memory, for a kernel that uses `wanted` bytes of it.
     pub fn shared_base(&mut self, wanted: usize) -> Result<*mut u8, Kind> {
         let given = self.shared.size();
         if wanted > given { Err(Kind::SharedSize { wanted, given }) } else { Ok(self.shared.base()) }
     }
 
-    /// The offset of `addr` in shared memory, or just outside of it where no buffer of the launch lies.
+    /// The offset of `addr` in shared memory. Addresses just outside of it count too, unless they are in a
+    /// buffer of the launch.
     fn shared_offset(&mut self, addr: usize, bytes: usize) -> Option<isize> {
         let (size, globals) = (self.shared.size() as isize, self.globals);
         self.shared.offset(addr).filter(|o| (0..size).contains(o) || !globals.contains(addr, bytes))
     }
 
-    /// A load or store of the kernel.
+    /// Checks a load or store of the kernel.
     pub fn access(&mut self, addr: usize, bytes: usize, write: bool, aligned: bool) -> Result<(), Kind> {
         let [low, high] = self.threads[self.current].stack;
         if addr >= low && addr < high {
@@ -264,7 +268,7 @@ impl Block<'_> {
         self.globals.access(addr, bytes, write, self.linear())
     }
 
-    /// An atomic read and write of a word.
+    /// Checks an atomic read-modify-write of a word.
     pub fn atomic(&mut self, addr: usize) -> Result<(), Kind> {
         if !addr.is_multiple_of(4) {
             return Err(Kind::Misaligned { what: "atomic", addr, bytes: 4 });
@@ -283,7 +287,7 @@ impl Block<'_> {
         self.at[0] + x * (self.at[1] + y * self.at[2])
     }
 
-    /// Arrives at a barrier; true when the thread has to wait.
+    /// The current thread arrives at a barrier. Returns whether it has to wait.
     pub fn barrier(&mut self, id: u32, threads: u32) -> bool {
         self.threads[self.current].state = State::Barrier(id, threads);
         if id == 0 {
@@ -302,7 +306,7 @@ impl Block<'_> {
         false
     }
 
-    /// Arrives at an operation of the warp; true when the lane has to wait for others.
+    /// The current lane arrives at a warp operation. Returns whether it has to wait for other lanes.
     pub fn together(&mut self, operation: Operation, mask: u32, operands: Operands) -> Result<bool, Kind> {
         let (w, lane) = (self.current / 32, self.current % 32);
         let (bit, name) = (1u32 << lane, operation.name());
@@ -342,7 +346,7 @@ impl Block<'_> {
         Ok(false)
     }
 
-    /// What the last operation of its warp gave the current lane.
+    /// The current lane's result of the last operation of its warp.
     pub fn result(&self) -> u32 {
         self.warps[self.current / 32].results[self.current % 32]
     }
@@ -365,7 +369,8 @@ impl Block<'_> {
             }
             Operation::LoadMatrix { count, transpose } => self.load_matrix(w, of, count, transpose)?,
             Operation::MultiplyMatrix => {
-                // SAFETY: each lane, suspended, passed addresses of its own arrays of 4, 4 and 2 words.
+                // SAFETY: each lane waits for this operation and passed the addresses of its own arrays of 4,
+                // 4 and 2 words.
                 unsafe {
                     let a = of.map(|o| *(o.address[1] as *const [u32; 4]));
                     let b = of.map(|o| *(o.address[2] as *const [u32; 2]));
@@ -390,18 +395,19 @@ impl Block<'_> {
             let mut rows = [[0u16; 8]; 8];
             for (i, row) in rows.iter_mut().enumerate() {
                 let addr = of[8 * m + i].address[1];
-                // The row is read on behalf of the lane that gave its address.
+                // The row is read on behalf of the lane that passed its address.
                 self.current = 32 * w + 8 * m + i;
                 if self.shared.offset(addr).is_none() {
                     let near = "which is not shared memory".to_owned();
                     return Err(Kind::OutOfBounds { what: "ldmatrix", addr, bytes: 16, near });
                 }
                 self.access(addr, 16, false, true)?;
-                // SAFETY: just found to be 16 aligned bytes that the kernel may read.
+                // SAFETY: the check above found 16 aligned bytes that the kernel may read.
                 *row = unsafe { *(addr as *const [u16; 8]) };
             }
             for (o, word) in of.iter().zip(matrix::distribute(&rows, transpose)) {
-                // SAFETY: each lane, suspended, passed the address of its own array of `count` words.
+                // SAFETY: each lane waits for this operation and passed the address of its own array of
+                // `count` words.
                 unsafe { *(o.address[0] as *mut u32).add(m) = word };
             }
         }
@@ -431,21 +437,22 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// Closes a group of copies.
+    /// Commits the open copies as a group.
     pub fn commit(&mut self) {
         let copies = &mut self.threads[self.current].copies;
         let group = std::mem::take(&mut copies.open);
         copies.committed.push(group);
     }
 
-    /// Lands all but the latest `pending` groups.
+    /// Performs the copies of all groups but the latest `pending`.
     pub fn wait(&mut self, pending: usize) {
         let committed = &mut self.threads[self.current].copies.committed;
         let landing = committed.len().saturating_sub(pending);
         let landed: Vec<Copy> = committed.drain(..landing).flatten().collect();
         for Copy { to, from, bytes, valid } in landed {
             let offset = to as isize - self.shared.base() as isize;
-            // SAFETY: both ends were checked when the copy was issued: `bytes` of shared memory, `valid` of a buffer of the launch.
+            // SAFETY: both addresses were checked when the copy was issued: `bytes` of shared memory, and
+            // `valid` bytes of a buffer of the launch.
             unsafe {
                 std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, valid);
                 std::ptr::write_bytes((to + valid) as *mut u8, 0, bytes - valid);

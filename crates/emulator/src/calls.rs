@@ -1,6 +1,7 @@
-//! The functions that compiled kernels call: those of `emulator.h`, and the compiler's `__tsan_*` before each load and store.
+//! The functions that compiled kernels call: those declared in `emulator.h`, and the `__tsan_*` functions,
+//! which the compiler calls before each load and store.
 //!
-//! All are called from a fiber of a block, on the thread that runs the block.
+//! All of them are called from a fiber of a block, on the OS thread that runs the block.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +14,7 @@ macro_rules! questions {
     ($($name:ident => $answer:expr;)*) => {$(
         #[unsafe(no_mangle)]
         extern "C" fn $name() -> u32 {
-            // SAFETY: the answers switch no fibers.
+            // SAFETY: the closures do not switch fibers.
             unsafe { with($answer) }
         }
     )*};
@@ -49,7 +50,7 @@ extern "C" fn emu_named_barrier(id: c_int, threads: c_int) {
     }
 }
 
-/// Does `operation` with the other lanes of `mask`; what it gave this lane.
+/// Performs `operation` together with the other lanes of `mask`. Returns this lane's result.
 fn together(operation: Operation, mask: u32, operands: Operands) -> u32 {
     if checked(|b| b.together(operation, mask, operands)) {
         suspend();
@@ -87,7 +88,8 @@ extern "C" fn emu_mma_bf16(d: *mut f32, a: *const u32, b: *const u32) {
 
 fn atomic(to: *mut u32, f: impl FnOnce(&AtomicU32) -> u32) -> u32 {
     checked(|b| b.atomic(to as usize));
-    // SAFETY: just found to be an aligned word that the kernel may touch; blocks on other threads touch it by atomics too.
+    // SAFETY: the check above found an aligned word that the kernel may access. Blocks on other OS threads
+    // also access it only by atomics.
     f(unsafe { AtomicU32::from_ptr(to) })
 }
 
@@ -131,7 +133,7 @@ extern "C" fn emu_cp_async_wait(pending: c_int) {
 
 #[unsafe(no_mangle)]
 extern "C" fn emu_trap(what: *const c_char) {
-    // SAFETY: the header passes a string literal.
+    // SAFETY: `emulator.h` passes a string literal.
     let what = unsafe { CStr::from_ptr(what) }.to_string_lossy().into_owned();
     checked(|_| Err::<(), _>(Kind::Trap(what)));
 }
@@ -156,7 +158,8 @@ accesses! {
     __tsan_write4(4, true, true);
     __tsan_write8(8, true, true);
     __tsan_write16(16, true, true);
-    // The compiler merges or splits accesses of its own accord into these; what the source says is aligned by its type.
+    // The compiler may merge or split accesses into these, so their alignment is not checked here.
+    // `-fsanitize=alignment` checks the alignment that the types in the source require.
     __tsan_unaligned_read2(2, false, false);
     __tsan_unaligned_read4(4, false, false);
     __tsan_unaligned_read8(8, false, false);
@@ -177,7 +180,7 @@ extern "C" fn __tsan_write_range(addr: *const c_void, bytes: c_long) {
     checked(|b| b.access(addr as usize, bytes as usize, true, false));
 }
 
-/// What the compiler tells of a pointer that is misaligned for its type: where in the source, the type, its alignment.
+/// The compiler's description of a pointer that is misaligned for its type: source location, type, alignment.
 #[repr(C)]
 struct TypeMismatch {
     location: [usize; 2],
@@ -188,7 +191,7 @@ struct TypeMismatch {
 
 #[unsafe(no_mangle)]
 extern "C" fn __ubsan_handle_type_mismatch_v1(data: *const TypeMismatch, addr: usize) {
-    // SAFETY: the compiler passes a record of its own.
+    // SAFETY: the compiler passes a valid record.
     let (bytes, store) = unsafe { (1 << (*data).log_alignment, (*data).kind == 1) };
     let what = if store { "write" } else { "read" };
     checked(|_| Err::<(), _>(Kind::Misaligned { what, addr, bytes }));

@@ -1,14 +1,14 @@
-//! A kernel's fault as a sentence: what happened, in which block and thread, at which address.
+//! The fault of a kernel, with a message that names what happened, the block, the thread and the address.
 
 /// What a kernel did wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("kernel `{kernel}`, block ({}, {}, {}), thread {thread}: {kind}", block[0], block[1], block[2])]
 pub struct Fault {
-    /// The kernel.
+    /// The kernel's name.
     pub kernel: String,
-    /// Index of the block.
+    /// The index of the block.
     pub block: [u32; 3],
-    /// Index of the thread in its block.
+    /// The index of the thread in its block.
     pub thread: u32,
     /// What happened.
     pub kind: Kind,
@@ -29,39 +29,39 @@ pub enum Kind {
     OutOfBounds {
         /// `read` or `write`.
         what: &'static str,
-        /// Address.
+        /// The address.
         addr: usize,
-        /// Size of the access.
+        /// The size of the access.
         bytes: usize,
-        /// Where that is, seen from the nearest buffer.
+        /// The position relative to the nearest buffer.
         near: String,
     },
-    /// An access to shared memory beyond the block's.
+    /// An access outside the block's shared memory.
     #[error("{what} of {bytes} bytes at byte {offset} of shared memory, which has {size}")]
     SharedOutOfBounds {
         /// `read` or `write`.
         what: &'static str,
-        /// Offset from the start of shared memory.
+        /// The offset from the start of shared memory.
         offset: isize,
-        /// Size of the access.
+        /// The size of the access.
         bytes: usize,
-        /// Bytes of shared memory.
+        /// The size of shared memory.
         size: usize,
     },
-    /// An access whose address is no multiple of its size.
+    /// An access whose address is not a multiple of its size.
     #[error("{what} of {bytes} bytes at {addr:#x}, which is not aligned to it")]
     Misaligned {
         /// `read` or `write`.
         what: &'static str,
-        /// Address.
+        /// The address.
         addr: usize,
-        /// Size of the access.
+        /// The size of the access.
         bytes: usize,
     },
-    /// A read of shared memory that nobody wrote.
+    /// A read of shared memory that no thread has written.
     #[error("read of shared memory at byte {offset}, which nobody wrote")]
     Unwritten {
-        /// Offset from the start of shared memory.
+        /// The offset from the start of shared memory.
         offset: usize,
     },
     /// An access to shared memory that a cp.async of thread `by` may still be filling.
@@ -71,74 +71,74 @@ pub enum Kind {
     InFlight {
         /// `read` or `write`.
         what: &'static str,
-        /// Offset from the start of shared memory.
+        /// The offset from the start of shared memory.
         offset: usize,
         /// The thread that issued the copy.
         by: u32,
     },
-    /// Two threads on one word of shared memory, at least one of them writing, and no barrier between.
+    /// Two threads accessed a word of shared memory, at least one to write, without a barrier between.
     #[error(
         "race on shared memory at byte {offset}: {what} here, {other} by thread {by}, and no barrier between them"
     )]
     Race {
-        /// What this thread does.
+        /// The access of this thread.
         what: &'static str,
-        /// What the other thread did.
+        /// The access of the other thread.
         other: &'static str,
-        /// Offset from the start of shared memory.
+        /// The offset from the start of shared memory.
         offset: usize,
         /// The other thread.
         by: u32,
     },
-    /// A write to a buffer that the launch gave for reading, or a read of one it gave for writing.
+    /// A write to a buffer that the launch gave as read-only, or a read of one that it gave as write-only.
     #[error("{what} of `{buffer}`, which the launch gave as {access}")]
     Access {
         /// `read` or `write`.
         what: &'static str,
-        /// The buffer.
+        /// The buffer's name.
         buffer: String,
-        /// How the launch gave it.
+        /// The access that the launch gave.
         access: &'static str,
     },
-    /// Two blocks wrote one element.
+    /// Two blocks wrote the same element.
     #[error("write of element at byte {offset} of `{buffer}`, which block {other} writes too")]
     WrittenTwice {
-        /// The buffer.
+        /// The buffer's name.
         buffer: String,
-        /// Offset in the buffer.
+        /// The offset in the buffer.
         offset: usize,
-        /// Linear index of the other block.
+        /// The linear index of the other block.
         other: u32,
     },
     /// An output element that no thread of any block wrote.
     #[error("nobody wrote the element at byte {offset} of the output `{buffer}`")]
     NeverWritten {
-        /// The buffer.
+        /// The buffer's name.
         buffer: String,
-        /// Offset in the buffer.
+        /// The offset in the buffer.
         offset: usize,
     },
     /// A barrier that some threads never reach.
     #[error("{waiting} threads wait at a barrier that thread {missing} does not reach: it {state}")]
     Barrier {
-        /// Threads waiting.
+        /// The number of waiting threads.
         waiting: usize,
-        /// One that is not.
+        /// A thread that does not wait there.
         missing: u32,
-        /// What it does instead.
+        /// What that thread does instead.
         state: &'static str,
     },
-    /// A warp operation whose mask names lanes that have exited.
+    /// A warp operation whose mask contains lanes that have exited.
     #[error("{operation} with mask {mask:#010x}, of which lanes {exited:#010x} have exited")]
     ExitedLanes {
         /// The operation.
         operation: &'static str,
         /// Its mask.
         mask: u32,
-        /// Lanes gone.
+        /// The exited lanes of the mask.
         exited: u32,
     },
-    /// A warp operation that names a lane outside its own mask, or whose caller is not in it.
+    /// A warp operation that reads from a lane outside its mask, or whose calling lane is not in the mask.
     #[error("{operation} with mask {mask:#010x} takes lane {lane}, which is not in it")]
     OutsideMask {
         /// The operation.
@@ -151,37 +151,37 @@ pub enum Kind {
     /// The lanes of a mask are at different operations.
     #[error("{operation}, while other lanes of its mask wait in {other}")]
     Diverged {
-        /// This lane's operation.
+        /// The operation of this lane.
         operation: &'static str,
-        /// Theirs.
+        /// The operation of the other lanes.
         other: &'static str,
     },
-    /// The kernel asked to stop.
+    /// The kernel called `__trap`.
     #[error("trap: {0}")]
     Trap(String),
-    /// More shared memory is used than the launch gives.
+    /// The kernel uses more shared memory than the launch gives it.
     #[error("the kernel uses {wanted} bytes of shared memory, the launch gives {given}")]
     SharedSize {
-        /// Used.
+        /// The bytes that the kernel uses.
         wanted: usize,
-        /// Given.
+        /// The bytes that the launch gives.
         given: usize,
     },
-    /// A cp.async of a size that there is none of, or with more bytes to read than it has.
+    /// A cp.async of an unsupported size, or one that reads more bytes than its size.
     #[error("cp.async of {bytes} bytes, {valid} of them to be read")]
     CopySize {
-        /// Its size.
+        /// The size of the copy.
         bytes: usize,
-        /// Bytes to read; the rest is zeros.
+        /// The bytes that are read; the rest is filled with zeros.
         valid: usize,
     },
     /// The system has no memory for the stacks of a block.
     #[error("no memory for the stacks of a block: {0}")]
     Stacks(String),
-    /// More blocks than can be counted.
+    /// The number of blocks overflows 64 bits.
     #[error("a grid of {0:?} blocks")]
     Grid([u32; 3]),
-    /// A block of no whole number of warps, or too large.
+    /// The number of threads per block is not a multiple of 32, or too large.
     #[error("{0} threads in a block: it takes whole warps of 32, up to 1024")]
     Threads(u32),
 }

@@ -1,43 +1,44 @@
-//! The buffers of a launch: bounds, access rights, and which output elements were written.
+//! The buffers of a launch: their bounds, their access rights, and which output elements were written.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Kind;
 
-/// How a kernel uses a buffer.
+/// How a kernel accesses a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It is read.
+    /// The kernel only reads it.
     Read,
-    /// Every element is written, by one block, and none is read.
+    /// The kernel writes every element, each from one block, and reads none.
     Write,
-    /// It is read and written, perhaps in part.
+    /// The kernel reads and writes it, perhaps only in part.
     Update,
 }
 
-/// A buffer given to a kernel.
+/// A buffer that is passed to a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
-    /// Address of its first byte.
+    /// The address of its first byte.
     pub addr: usize,
     /// Its size.
     pub bytes: usize,
-    /// How it is used.
+    /// How the kernel accesses it.
     pub access: Access,
-    /// Its name in reports.
+    /// Its name in error messages.
     pub label: String,
 }
 
-/// Outputs are watched by pieces of this many bytes, the smallest element.
+/// Writes to outputs are recorded in units of this many bytes, the size of the smallest element.
 const GRAIN: usize = 2;
 
-/// The buffers of a launch, and for each output who wrote which element (0 for nobody, else the block's index + 1).
+/// The buffers of a launch. For each output, `writers` has one entry per unit of GRAIN bytes: the index + 1
+/// of the block that wrote it, or 0 for none.
 pub(crate) struct Globals<'a> {
     ranges: &'a [Range],
     writers: Vec<Vec<AtomicU32>>,
 }
 
-/// Whether `bytes` from `addr` on, which may be any numbers, lie in the `size` bytes from `start` on.
+/// Whether the `bytes` bytes from `addr` on are inside the `size` bytes from `start` on, for any values.
 pub(crate) fn inside(addr: usize, bytes: usize, start: usize, size: usize) -> bool {
     addr.checked_sub(start).and_then(|offset| size.checked_sub(offset)).is_some_and(|rest| bytes <= rest)
 }
@@ -51,7 +52,7 @@ impl<'a> Globals<'a> {
         Globals { ranges, writers: ranges.iter().map(writers).collect() }
     }
 
-    /// Whether these bytes are in a buffer.
+    /// Whether these bytes are inside a buffer.
     pub fn contains(&self, addr: usize, bytes: usize) -> bool {
         self.ranges.iter().any(|r| inside(addr, bytes, r.addr, r.bytes))
     }
@@ -97,7 +98,7 @@ impl<'a> Globals<'a> {
         }
     }
 
-    /// Whether every output is whole.
+    /// Checks that every element of every output was written.
     pub fn all_written(&self) -> Result<(), Kind> {
         for (range, writers) in self.ranges.iter().zip(&self.writers) {
             if let Some(i) = writers.iter().position(|w| w.load(Ordering::Relaxed) == 0) {

@@ -1,12 +1,14 @@
-//! Runs CUDA kernels on a CPU and finds their faults.
+//! Runs CUDA kernels on a CPU and detects their faults.
 //!
-//! A kernel is compiled by the host's C++ compiler with `include/emulator.h` and `-fsanitize=thread,alignment`; each thread of a block is
-//! then a fiber, and each load and store a call into this crate. [`run`] executes a launch, blocks in parallel, the threads of a
-//! block in a chosen [`Order`], and reports the first [`Fault`]: an access outside the buffers that the launch named, a misaligned
-//! one, a read of shared memory that nobody wrote or that a `cp.async` has yet to fill, two threads on one shared word without a
-//! barrier between them, a barrier or a warp operation that not all its threads reach, an output element that nobody wrote.
+//! The host's C++ compiler compiles a kernel with `include/emulator.h` and `-fsanitize=thread,alignment`.
+//! Each thread of a block runs as a fiber, and each load and store calls a function of this crate. [`run`]
+//! executes a launch, with the blocks in parallel and the threads of a block in a chosen [`Order`]. It
+//! returns the first [`Fault`]: an access outside the buffers that the launch named, a misaligned access, a
+//! read of shared memory that no thread wrote or that a `cp.async` may not have filled yet, a race (two
+//! threads that access a word of shared memory without a barrier between them), a barrier or a warp operation
+//! that not all of its threads reach, an output element that no thread wrote.
 //!
-//! Asynchronous copies land as late as the waits of the program allow.
+//! An asynchronous copy is performed only when the program waits for it, so that a missing wait is detected.
 #![allow(unsafe_code)]
 
 mod block;
@@ -23,41 +25,41 @@ pub use fault::{Fault, Kind};
 pub use global::{Access, Range};
 pub use order::Order;
 
-/// A kernel compiled for the emulator: takes a pointer to its parameters.
+/// The entry point of a kernel compiled for the emulator. It takes a pointer to the parameter struct.
 pub type Entry = unsafe extern "C" fn(params: *const u8);
 
-/// A kernel, its grid and its arguments.
+/// A kernel with its grid and its arguments.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a> {
-    /// Name, for reports.
+    /// The kernel's name, for error messages.
     pub kernel: &'a str,
-    /// The kernel.
+    /// The kernel's entry point.
     pub entry: Entry,
-    /// Blocks in x, y and z.
+    /// The number of blocks in x, y and z.
     pub grid: [u32; 3],
-    /// Threads of a block.
+    /// Threads per block.
     pub threads: u32,
-    /// Bytes of dynamic shared memory.
+    /// Bytes of dynamic shared memory per block.
     pub shared: usize,
     /// The parameter struct, aligned to 16 bytes.
     pub params: &'a [u8],
-    /// The memory that the kernel may touch, and how.
+    /// The memory that the kernel may access, and how.
     pub ranges: &'a [Range],
-    /// In which order the threads of a block run.
+    /// The order in which the threads of a block run.
     pub order: Order,
 }
 
-/// Most threads in a block.
+/// The maximum number of threads per block.
 pub const MAX_THREADS: u32 = 1024;
 
 /// Runs all blocks of `launch`.
 ///
 /// # Errors
-/// The first fault found.
+/// The first fault that is detected.
 ///
 /// # Safety
-/// `launch.entry` was compiled with `emulator.h` as described above and takes a parameter struct of the layout of
-/// `launch.params`, which is aligned to 16 bytes; each range is allocated memory that nothing else touches meanwhile.
+/// `launch.entry` was compiled with `emulator.h` as described above, and its parameter struct has the layout of
+/// `launch.params`, which is aligned to 16 bytes. Each range is allocated memory that nothing else accesses during the call.
 pub unsafe fn run(launch: &Launch) -> Result<(), Fault> {
     if launch.threads == 0 || launch.threads > MAX_THREADS || !launch.threads.is_multiple_of(32) {
         return Err(Fault::new(launch.kernel, [0; 3], 0, Kind::Threads(launch.threads)));
@@ -69,7 +71,7 @@ pub unsafe fn run(launch: &Launch) -> Result<(), Fault> {
     let globals = global::Globals::new(launch.ranges);
     pool::each(blocks, |i| {
         let at = [(i % x) as u32, (i / x % y) as u32, (i / (x * y)) as u32];
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: guaranteed by the caller.
         unsafe { block::run(launch, &globals, at) }
     })?;
     if blocks > 0 {

@@ -1,6 +1,6 @@
-//! `ldmatrix` and `mma.sync`: which element of a matrix which lane holds (PTX ISA, "Matrix Fragments for mma.m16n8k16").
+//! `ldmatrix` and `mma.sync`: which lane holds which elements (PTX ISA, "Matrix Fragments for mma.m16n8k16").
 
-/// A bf16 as f32.
+/// Converts the bits of a bf16 to f32.
 fn wide(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
@@ -9,7 +9,7 @@ fn halves(word: u32) -> [u16; 2] {
     [word as u16, (word >> 16) as u16]
 }
 
-/// The registers of each lane after `ldmatrix` of matrix `rows` (8 rows of 8 values).
+/// The register of each lane after `ldmatrix` of the 8x8 matrix `rows`.
 pub(crate) fn distribute(rows: &[[u16; 8]; 8], transpose: bool) -> [u32; 32] {
     std::array::from_fn(|lane| {
         let (row, col) = (lane / 4, 2 * (lane % 4));
@@ -22,7 +22,7 @@ pub(crate) fn distribute(rows: &[[u16; 8]; 8], transpose: bool) -> [u32; 32] {
     })
 }
 
-/// d += a b, all as the lanes hold them; sums in f32, k ascending.
+/// d += a b for fragments as the lanes hold them. The sum is in f32, in ascending order of k.
 pub(crate) fn multiply(d: &mut [[f32; 4]; 32], a: &[[u32; 4]; 32], b: &[[u32; 2]; 32]) {
     let mut left = [[0.0; 16]; 16];
     let mut right = [[0.0; 8]; 16];

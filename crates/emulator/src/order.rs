@@ -1,19 +1,19 @@
-//! The order in which the threads of a block run. A kernel whose result depends on it has a race.
+//! The order in which the threads of a block run. A kernel whose result depends on the order has a race.
 
-/// In which order the threads of a block take their turns, between barriers and warp operations.
+/// The order in which the threads of a block take turns, between barriers and warp operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
     /// 0, 1, 2, …
     #[default]
     Forward,
-    /// The last first.
+    /// Reversed: the last thread first.
     Reversed,
-    /// Warps, and the lanes of each, shuffled by this seed.
+    /// The warps, and the lanes of each warp, are shuffled with this seed.
     Shuffled(u64),
 }
 
 impl Order {
-    /// `n` numbers in this order; `salt` gives each list its own shuffle.
+    /// The numbers 0..n in this order. `salt` gives each list its own shuffle.
     pub(crate) fn of(self, n: usize, salt: u64) -> Vec<usize> {
         let mut list: Vec<usize> = (0..n).collect();
         match self {

@@ -1,4 +1,4 @@
-//! The threads that run blocks.
+//! The thread pool that runs blocks.
 
 use std::sync::OnceLock;
 use std::thread;
@@ -8,11 +8,12 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Fault;
 
-/// Does `block` for each number below `count`, in parallel where the system has threads to give.
+/// Calls `block` for each number below `count`, in parallel if the system can start threads.
 ///
-/// The threads are the emulator's own. One of the caller's that waited for rayon would take up other work meanwhile, which
-/// might be another launch, in the midst of this one and on the same memory; so such a thread waits by a thread that is no
-/// worker.
+/// The emulator has its own thread pool. If the calling thread is a worker of a rayon pool, it must not wait
+/// inside rayon: rayon would run other work on it meanwhile, perhaps another launch on the same memory in the
+/// middle of this one. In that case a separate thread, which is no rayon worker, waits for the pool, and the
+/// caller joins that thread.
 pub(crate) fn each(count: u64, block: impl Fn(u64) -> Result<(), Fault> + Sync) -> Result<(), Fault> {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
     let Some(pool) = POOL.get_or_init(|| ThreadPoolBuilder::new().build().ok()) else {

@@ -1,8 +1,10 @@
-//! The shared memory of a block with its shadow: who wrote and who read each half-word, and when.
+//! The shared memory of a block, with shadow cells that record which thread last wrote and read each two
+//! bytes, and when.
 //!
-//! Time is a counter that each barrier advances. `seen[w][v]` is the time before which everything that warp v did is ordered
-//! before what warp w does now: two accesses by different warps race unless the earlier one's time is below it (the vector
-//! clocks of Lamport, 1978, in units of warps). Within a warp, `seen[w][w]` is the time of its last `__syncwarp`.
+//! Time is a counter that every barrier advances. Everything that warp v did before time `seen[w][v]` is
+//! ordered before what warp w does now (a vector clock with one entry per warp; Fidge, 1988, and Mattern,
+//! 1989). Two accesses by different warps race unless the time of the earlier one is below that value. Within
+//! a warp, `seen[w][w]` is the time of its last `__syncwarp`.
 
 use crate::Kind;
 use crate::global::inside;
@@ -11,21 +13,22 @@ use crate::global::inside;
 const GRAIN: usize = 2;
 const WARPS: usize = 32;
 
-/// `thread` is the index + 1, 0 for nobody.
+/// An access. `thread` is the thread's index + 1, or 0 for no access.
 #[derive(Clone, Copy, Default)]
 struct Touch {
     time: u32,
     thread: u32,
-    /// Other lanes of its warp did the same, with no `__syncwarp` between.
+    /// Whether other lanes of the same warp made the same access since the last `__syncwarp`.
     many: bool,
 }
 
-/// Two readers, of different warps: whoever writes next is not in both.
+/// The accesses to one shadow cell. `reads` has at most one reader per warp. If two warps have read the cell,
+/// at least one of them is not the warp of the next writer.
 #[derive(Clone, Copy, Default)]
 struct Cell {
     write: Touch,
     reads: [Touch; 2],
-    /// The thread (+ 1) whose cp.async has yet to land here, valid when `flight_time` is of this block.
+    /// The cp.async that has not filled this cell yet, valid if its time is not before `start`.
     flight: Touch,
 }
 
@@ -34,14 +37,14 @@ pub(crate) struct Shared {
     memory: Vec<u128>,
     size: usize,
     cells: Vec<Cell>,
-    /// The time at which this block started: what is stamped earlier was another block's.
+    /// The time at which this block started. Accesses with an earlier time are of other blocks.
     start: u32,
     now: u32,
     seen: Vec<[u32; WARPS]>,
 }
 
 impl Shared {
-    /// Makes ready for a block: contents unwritten (NaN), nobody has touched anything.
+    /// Prepares for a block: fills the memory with NaN and marks it as unwritten and not accessed.
     pub fn reset(&mut self, size: usize) {
         let words = size.div_ceil(16) + 8;
         if self.memory.len() < words {
@@ -66,13 +69,13 @@ impl Shared {
         self.size
     }
 
-    /// Start of the memory, on a 128-byte boundary.
+    /// The start of the memory, aligned to 128 bytes.
     pub fn base(&mut self) -> *mut u8 {
         let start = self.memory.as_mut_ptr().cast::<u8>();
         start.wrapping_add(start.align_offset(128))
     }
 
-    /// The offset of `addr`, when it is in or just outside of this memory.
+    /// The offset of `addr`, if it is in this memory or just outside of it.
     pub fn offset(&mut self, addr: usize) -> Option<isize> {
         let base = self.base() as usize;
         let margin = 1 << 16;
@@ -117,7 +120,7 @@ impl Shared {
                 let by = cell.write.thread - 1;
                 return Err(Kind::Race { what: "read", other: "write", offset, by });
             }
-            // One slot a warp, so that the two hold readers of different warps.
+            // One slot per warp, so that the two slots hold readers of different warps.
             let mut now = self.touch(thread);
             let same = |t: &Touch| self.live(*t) && (t.thread as usize - 1) / 32 == thread / 32;
             let slot = match cell.reads.iter().position(same) {
@@ -155,7 +158,7 @@ impl Shared {
         Ok(())
     }
 
-    /// An atomic operation: ordered with the others on the word, so no race among them.
+    /// Checks an atomic operation. Atomics on the same word do not race with each other.
     pub fn atomic(&mut self, offset: isize, thread: usize) -> Result<(), Kind> {
         for i in self.cells(offset, 4, "atomic")? {
             if !self.live(self.cells[i].write) {
@@ -166,7 +169,7 @@ impl Shared {
         Ok(())
     }
 
-    /// A cp.async to here was issued.
+    /// Records that a cp.async to these bytes was issued.
     pub fn depart(&mut self, offset: isize, bytes: usize, thread: usize) -> Result<(), Kind> {
         for i in self.cells(offset, bytes, "cp.async")? {
             self.check_write(i, thread)?;
@@ -175,7 +178,7 @@ impl Shared {
         Ok(())
     }
 
-    /// It has landed.
+    /// Records that the cp.async was performed.
     pub fn land(&mut self, offset: isize, bytes: usize, thread: usize) {
         let cells = offset as usize / GRAIN..(offset as usize + bytes).div_ceil(GRAIN);
         let now = self.touch(thread);
@@ -185,13 +188,13 @@ impl Shared {
         }
     }
 
-    /// All warps met at `__syncthreads`.
+    /// Records that all warps met at `__syncthreads`.
     pub fn meet_all(&mut self) {
         self.now += 1;
         self.seen.fill([self.now; WARPS]);
     }
 
-    /// These warps met at a named barrier.
+    /// Records that these warps met at a named barrier.
     pub fn meet(&mut self, warps: &[usize]) {
         self.now += 1;
         let mut joined = [0; WARPS];
@@ -202,7 +205,7 @@ impl Shared {
         warps.iter().for_each(|&w| self.seen[w] = joined);
     }
 
-    /// The lanes of `warp` met at `__syncwarp`.
+    /// Records that the lanes of `warp` met at `__syncwarp`.
     pub fn meet_warp(&mut self, warp: usize) {
         self.now += 1;
         self.seen[warp][warp] = self.now;
@@ -219,7 +222,7 @@ mod tests {
         shared
     }
 
-    /// Threads of three warps.
+    /// One thread in each of three warps.
     const A: usize = 0;
     const B: usize = 32;
     const C: usize = 64;
@@ -229,14 +232,14 @@ mod tests {
         let mut shared = shared();
         let base = shared.base();
         assert_eq!(base as usize % 128, 0);
-        // SAFETY: 256 bytes from the base on are the block's.
+        // SAFETY: the block has 256 bytes from the base on.
         let bytes = unsafe { std::slice::from_raw_parts_mut(base, 256) };
         assert!(bytes.iter().all(|&b| b == 0xff));
         bytes.fill(1);
         assert_eq!(shared.read(0, 4, A), Err(Kind::Unwritten { offset: 0 }));
         shared.write(0, 4, A).unwrap();
         shared.read(0, 4, A).unwrap();
-        // The next block's is another.
+        // The memory of the next block is unwritten again.
         shared.reset(256);
         assert_eq!(shared.read(0, 4, A), Err(Kind::Unwritten { offset: 0 }));
     }
@@ -261,7 +264,7 @@ mod tests {
         shared.write(0, 2, A).unwrap();
         assert_eq!(shared.read(0, 2, B), race("read", "write"));
         assert_eq!(shared.write(0, 2, B), race("write", "write"));
-        // A barrier of two warps orders those and no third.
+        // A barrier of two warps orders these two but not the third.
         shared.meet(&[0, 1]);
         shared.read(0, 2, B).unwrap();
         assert_eq!(shared.read(0, 2, C), race("read", "write"));
@@ -281,7 +284,7 @@ mod tests {
         assert!(matches!(shared.read(8, 4, A + 1), Err(Kind::Race { .. })));
         shared.meet_warp(0);
         shared.read(8, 4, A + 1).unwrap();
-        // Atomics on a word do not race with each other.
+        // Atomics on the same word do not race with each other.
         shared.atomic(8, B).unwrap();
         shared.atomic(8, C).unwrap();
     }

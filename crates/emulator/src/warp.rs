@@ -1,6 +1,6 @@
-//! Operations that the lanes of a warp do together: each lane arrives with its operands, the last one does the work.
+//! Operations of a warp. Each lane arrives with its operands, and the last to arrive performs the operation.
 
-/// What a warp does together.
+/// The kind of a warp operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Shuffle,
@@ -22,7 +22,7 @@ impl Operation {
     }
 }
 
-/// What a lane brings: a value and a lane to take one from, or up to three addresses.
+/// The operands of a lane: a value and a source lane, or up to three addresses.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Operands {
     pub value: u32,
@@ -30,7 +30,7 @@ pub(crate) struct Operands {
     pub address: [usize; 3],
 }
 
-/// An operation that some lanes of its mask have yet to reach.
+/// An operation at which some lanes of its mask have not arrived yet.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub operation: Operation,
@@ -39,7 +39,7 @@ pub(crate) struct Pending {
     pub operands: [Operands; 32],
 }
 
-/// A warp: its open operations (of disjoint masks), the lanes gone, and what the last operation gave each lane.
+/// A warp: its pending operations (of disjoint masks), its exited lanes, and each lane's last result.
 #[derive(Debug, Default)]
 pub(crate) struct Warp {
     pub pending: Vec<Pending>,

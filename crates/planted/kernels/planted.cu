@@ -1,6 +1,7 @@
-// Kernels with one fault each, and for each a right one: what the emulator must find, and what it must let pass.
+// Kernels with planted faults. With fault = 0 a kernel is correct and the emulator must accept it; with each other number listed
+// at the kernel, the emulator must report a fault.
 //
-// x and y are [n] f32. All kernels have one warp or more a block and work on element threadIdx.x + blockDim.x blockIdx.x.
+// x and y are [n] f32. Each block has one or more warps. A thread works on element threadIdx.x + blockDim.x blockIdx.x.
 #include "ptx.cuh"
 #include "reduce.cuh"
 
@@ -8,7 +9,7 @@ struct Planted {
     const float* x;
     float* y;
     int n;
-    int fault;  // 0: the right kernel
+    int fault;  // 0: the correct kernel
 };
 
 struct Words {
@@ -18,7 +19,7 @@ struct Words {
 
 __device__ inline int element() { return (int)(blockIdx.x * blockDim.x + threadIdx.x); }
 
-// y = x reversed within the block, by way of shared memory. Fault 1: no barrier.
+// y = x reversed within the block, through shared memory. Fault 1: the barrier is missing.
 KERNEL(planted_barrier, Planted, 64, sizeof(Words)) {
     auto& s = shared<Words>();
     const int t = threadIdx.x, i = element();
@@ -27,7 +28,7 @@ KERNEL(planted_barrier, Planted, 64, sizeof(Words)) {
     p.y[i] = s.a[63 - t];
 }
 
-// As before within a warp. Fault 1: a shuffle instead of __syncwarp, which orders no memory.
+// The same within a warp. Fault 1: a shuffle in place of __syncwarp; a shuffle does not order memory accesses.
 KERNEL(planted_warp_barrier, Planted, 32, sizeof(Words)) {
     auto& s = shared<Words>();
     const int t = threadIdx.x, i = element();
@@ -40,7 +41,7 @@ KERNEL(planted_warp_barrier, Planted, 32, sizeof(Words)) {
     p.y[i] = s.a[31 - t];
 }
 
-// A second round over the same memory. Fault 1: no barrier between the reads of one round and the writes of the next.
+// Two rounds through the same shared memory. Fault 1: no barrier between the reads of one round and the writes of the next.
 KERNEL(planted_reuse, Planted, 64, sizeof(Words)) {
     auto& s = shared<Words>();
     const int t = threadIdx.x, i = element();
@@ -54,7 +55,8 @@ KERNEL(planted_reuse, Planted, 64, sizeof(Words)) {
     p.y[i] = sum;
 }
 
-// y = x by cp.async. Fault 1: no wait. Fault 2: waits for the group before. Fault 3: another thread's copy without a barrier.
+// y = x by cp.async, for faults 0 and 3 reversed within the block. Fault 1: no wait. Fault 2: waits only for earlier groups.
+// Fault 3: reads another thread's copy without a barrier.
 KERNEL(planted_copy, Planted, 32, sizeof(Words)) {
     auto& s = shared<Words>();
     const int t = threadIdx.x, i = element();
@@ -81,7 +83,7 @@ KERNEL(planted_global, Planted, 32, 0) {
     if (p.fault == 4 && i == 0) p.y[0] = reinterpret_cast<const float4*>(p.x + 1)->x;
 }
 
-// Shared memory. Fault 1: reads past the end. Fault 2: writes before the start. Fault 3: reads what nobody wrote.
+// Shared memory. Fault 1: reads past the end. Fault 2: writes before the start. Fault 3: reads a word that no thread wrote.
 KERNEL(planted_shared, Planted, 32, sizeof(Words)) {
     auto& s = shared<Words>();
     const int t = threadIdx.x, i = element();
@@ -92,7 +94,8 @@ KERNEL(planted_shared, Planted, 32, sizeof(Words)) {
     p.y[i] = s.a[from];
 }
 
-// Sum of x over the warp. Fault 1: the upper half has returned before the shuffle. Fault 2: lanes at different operations.
+// y = sum of x over the warp. Fault 1: the upper half of the warp returns before the shuffle. Fault 2: the upper half waits in
+// __syncwarp while the lower half shuffles.
 KERNEL(planted_shuffle, Planted, 32, 0) {
     const int i = element();
     const float x = p.x[i];
@@ -104,7 +107,7 @@ KERNEL(planted_shuffle, Planted, 32, 0) {
     p.y[i] = warp_sum(x);
 }
 
-// y = x. Fault 1: half of the threads return before the barrier. Fault 2: half of them never come to the same one.
+// y = x. Fault 1: half of the threads return before the barrier. Fault 2: half of the threads wait at another barrier.
 KERNEL(planted_reach, Planted, 64, 0) {
     const int i = element();
     p.y[i] = p.x[i];
@@ -116,7 +119,7 @@ KERNEL(planted_reach, Planted, 64, 0) {
     }
 }
 
-// One word of shared memory that thread 0 fills. Fault 1: all threads fill it.
+// Thread 0 writes a word of shared memory that all threads read. Fault 1: all threads write it.
 KERNEL(planted_race, Planted, 64, sizeof(Words)) {
     auto& s = shared<Words>();
     const int i = element();
@@ -125,7 +128,7 @@ KERNEL(planted_race, Planted, 64, sizeof(Words)) {
     p.y[i] = s.a[0];
 }
 
-// Two warps exchange halves at a named barrier each. Fault 1: one of the two pairs has no barrier.
+// Two pairs of warps exchange values, each pair with its own named barrier. Fault 1: the second pair has no barrier.
 KERNEL(planted_named, Planted, 128, sizeof(Words)) {
     auto& s = shared<Words>();
     const int t = threadIdx.x, i = element(), pair = t / 64;
@@ -134,7 +137,7 @@ KERNEL(planted_named, Planted, 128, sizeof(Words)) {
     p.y[i] = s.a[t ^ 32];
 }
 
-// y = x. Fault 1: the last element is left out. Fault 2: two blocks write the first.
+// y = x. Fault 1: the last element is not written. Fault 2: every block writes the first element.
 KERNEL(planted_output, Planted, 32, 0) {
     const int i = element();
     if (i < p.n - (p.fault == 1)) p.y[i] = p.x[i];

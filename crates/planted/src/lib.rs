@@ -1,5 +1,5 @@
-//! Kernels with one fault each, and for each a right one: what the emulator must find, and what it must let pass.
+//! Kernels with planted faults, which the emulator must report; it must accept their correct versions.
 //!
-//! They come in as the kernels of any crate do: compiled by the build script, loaded by `Gpu::load`.
+//! They are used like the kernels of any crate: the build script compiles them, and `Gpu::load` loads them.
 
 pheye_kernels::include_kernels!();

@@ -1,4 +1,5 @@
-//! Memory of a GPU and its regions: safe code reaches nothing else, and nothing after its end, whichever thread it is on.
+//! GPU memory and its regions: safe code on any thread can access only memory that is allocated and belongs
+//! to the GPU.
 #![cfg(feature = "emulator")]
 
 use std::sync::mpsc::channel;
@@ -26,7 +27,7 @@ fn content(gpu: &Gpu, region: Region) -> Vec<u8> {
     bytes
 }
 
-/// Copies x to y by a kernel.
+/// Launches a kernel that copies x to y.
 fn launch(gpu: &Gpu, x: Region, y: Region) -> Result<()> {
     let mut launch = gpu.launch("planted_output")?;
     let (blocks, n) = (1, launch.spec().threads);
@@ -34,7 +35,7 @@ fn launch(gpu: &Gpu, x: Region, y: Region) -> Result<()> {
     launch.run([blocks, 1, 1], &params)
 }
 
-/// Elements that [`launch`] takes.
+/// The number of elements that [`launch`] copies.
 fn elements(gpu: &Gpu) -> usize {
     gpu.launch("planted_output").unwrap().spec().threads
 }
@@ -70,7 +71,7 @@ fn a_region_keeps_its_memory_alive() {
     assert_eq!(gpu.memory().unwrap().0, 400);
     gpu.upload(&[8; 50], region.clone()).unwrap();
     assert_eq!(content(&gpu, region), [8; 50]);
-    // That was the last.
+    // The last region was dropped, so the memory is free again.
     assert_eq!(gpu.memory().unwrap().0, 1000);
 }
 
@@ -105,7 +106,7 @@ fn a_recording_does_not_outlive_its_memory() {
     assert_eq!(content(&gpu, b.all()), [1; 100]);
     drop(a);
     assert_eq!(graph.launch(), Err(Error::Gone));
-    // The same work on other memory is not the same, though it may lie at the same address.
+    // The same work on other memory has another fingerprint, even if that memory has the same address.
     let fingerprint = |from: &Memory| gpu.dry_run::<_, Error>(|| gpu.copy(from.all(), b.all())).unwrap().1;
     for _ in 0..10 {
         assert_ne!(fingerprint(&gpu.alloc(100).unwrap()), graph.fingerprint());
@@ -125,7 +126,7 @@ fn a_recording_within_a_recording() {
     assert_eq!(content(&gpu, b.all()), [1; 100]);
     let nested = gpu.record::<_, Error>(|| gpu.record::<_, Error>(|| gpu.clear(a.all())).map(drop));
     assert!(matches!(nested.err(), Some(Error::Unsupported(_))));
-    // A rehearsal within one notes on its own.
+    // A dry run inside a dry run adds nothing to the outer fingerprint.
     let outcome = gpu.dry_run::<_, Error>(|| {
         gpu.dry_run::<_, Error>(|| gpu.clear(a.all()))?;
         gpu.clear(b.all())
@@ -143,7 +144,7 @@ fn what_one_thread_does_while_another_rehearses_or_records_is_done() {
     launch(&gpu, mine.all(), alone.all()).unwrap();
     let expected = content(&gpu, alone.all());
     assert_eq!(expected, vec![5; n]);
-    // A whole visit of another thread, which this one waits for.
+    // Another thread does all kinds of work, and this thread waits for it.
     let visit = || {
         let (x, y) = (filled(&gpu, &expected), filled(&gpu, &vec![0xee; n]));
         launch(&gpu, x.all(), y.all()).unwrap();
@@ -188,7 +189,7 @@ fn work_that_panics_leaves_the_gpu_as_it_was() {
 
 #[test]
 fn launches_from_the_workers_of_a_pool_wait_for_each_other() {
-    // A worker that waits for a launch must not take up the next one, which waits for the same.
+    // A worker that waits for its launch must not start another, which would wait for the first.
     let gpu = gpu();
     let n = 4 * elements(&gpu);
     let (x, y) = (filled(&gpu, &vec![0; n]), filled(&gpu, &vec![0; n]));

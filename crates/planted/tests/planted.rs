@@ -1,4 +1,4 @@
-//! The emulator finds the faults planted in `kernels/planted.cu`, and passes the same kernels without them.
+//! The emulator reports the faults planted in `kernels/planted.cu` and accepts the same kernels without them.
 #![cfg(feature = "emulator")]
 
 use pheye_kernels::params::GeluFwd;
@@ -14,7 +14,7 @@ fn open() -> Gpu {
 
 const DEVICES: [&str; 4] = ["emulator", "emulator:reversed", "emulator:shuffled=7", "emulator:shuffled=8"];
 
-/// Runs `kernel` on n = blocks·threads elements, or on a few fewer; what it wrote.
+/// Runs `kernel` on n = blocks·threads elements, or on three fewer for `planted_global`. Returns y.
 fn run(device: &str, kernel: &'static str, fault: i32) -> Result<Vec<f32>> {
     let gpu = Gpu::open(device)?;
     gpu.load(&KERNELS)?;
@@ -57,7 +57,7 @@ fn right_kernels_pass_and_agree_in_every_order() {
     assert_eq!(run("emulator", "planted_shuffle", 0).unwrap()[0], 528.0);
 }
 
-/// The fault is found in every order of the threads, and the message names the kernel and says `text`.
+/// Checks that the emulator reports the fault in every thread order, with `text` and the kernel's name.
 fn caught(kernel: &'static str, fault: i32, text: &str) {
     for device in DEVICES {
         let error = run(device, kernel, fault).expect_err(kernel).to_string();
@@ -67,7 +67,7 @@ fn caught(kernel: &'static str, fault: i32, text: &str) {
 
 #[test]
 fn a_missing_barrier() {
-    // Either order of the two accesses is a fault: a race, or a read of what nobody wrote yet.
+    // The order decides whether the emulator sees a race or a read of memory that no thread has written yet.
     for device in DEVICES {
         let error = run(device, "planted_barrier", 1).expect_err(device).to_string();
         assert!(error.contains("race on shared memory") || error.contains("nobody wrote"), "{error}");
@@ -146,7 +146,7 @@ fn an_output_that_nobody_wrote_and_one_written_twice() {
 
 #[test]
 fn no_number_as_an_address_reaches_memory() {
-    // Also such as wrap to the start of a buffer when the size of the access is added.
+    // Some of these addresses wrap around to the start of a buffer when the size of the access is added.
     for addr in [0u64, 8, u64::MAX, u64::MAX - 3, 1 << 63] {
         let gpu = open();
         let y = gpu.alloc(4 * 64).unwrap();
@@ -185,7 +185,7 @@ fn unknown_kernels_options_and_parameters_are_errors() {
     assert!(gpu.alloc(usize::MAX).is_err());
 }
 
-/// The same struct in an older state of the source.
+/// The parameter struct as in an older version of the source, with another size.
 struct Short;
 
 impl ParamField for Short {
