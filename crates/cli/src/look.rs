@@ -1,4 +1,4 @@
-//! Where the model looked for each token of an answer, as an SVG: the picture under its tiles, darker where less was looked.
+//! Draws where the model looked for each token of an answer, as an SVG. Tiles with less attention are darker.
 
 use std::fmt::Write;
 
@@ -10,16 +10,19 @@ use pheye::image::{Rgb8, resize_bicubic};
 
 use crate::show::escape;
 
-/// Side of a picture on the sheet, what is above and below it, and pictures in a row.
+/// Side of an image on the sheet, in pixels.
 const SIDE: usize = 200;
+/// Size of an image's card, with the margins above and below the image.
 const CARD: (usize, usize) = (SIDE + 20, SIDE + 60);
+/// Cards in a row.
 const ACROSS: usize = 5;
 
-/// One card for each token: the square picture as the model sees it, each of its `level`² tiles veiled by how much less it was
-/// looked at than the tile that was looked at most, and below it the token and the share of the view of the whole picture.
+/// One card per token: the square image as the model sees it, the token, and the attention on the global
+/// image. Each of the `level`² tiles is darkened by how much less attention it received than the tile with
+/// the most attention.
 ///
 /// # Errors
-/// When the picture cannot be written as PNG.
+/// Returns an error if the image cannot be encoded as PNG.
 pub fn svg(picture: &Rgb8, question: &str, looks: &[Look], level: usize) -> anyhow::Result<String> {
     let data = BASE64_STANDARD.encode(png(&resize_bicubic(picture, 2 * SIDE, 2 * SIDE))?);
     let (w, h) = CARD;
@@ -39,7 +42,7 @@ pub fn svg(picture: &Rgb8, question: &str, looks: &[Look], level: usize) -> anyh
         let most = tiles.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
         let _ = writeln!(out, "<use href=\"#p\" x=\"{x}\" y=\"{y}\"/>");
         for (tile, share) in tiles.iter().enumerate() {
-            // Column by column.
+            // Tiles are numbered column by column.
             let (at, side) = ([tile / level, tile % level], SIDE as f32 / level as f32);
             let [left, up] = at.map(|i| i as f32 * side);
             let _ = writeln!(
@@ -55,7 +58,7 @@ pub fn svg(picture: &Rgb8, question: &str, looks: &[Look], level: usize) -> anyh
         let _ = writeln!(
             out,
             "<text x=\"{x}\" y=\"{}\" fill=\"#1f2328\" font-weight=\"bold\">{}</text>\n\
-             <text x=\"{x}\" y=\"{}\" fill=\"#59636e\" font-size=\"12\">tiles {:.0} %, whole picture {:.0} %</text>",
+             <text x=\"{x}\" y=\"{}\" fill=\"#59636e\" font-size=\"12\">tiles {:.0} %, global image {:.0} %</text>",
             y + SIDE + 18,
             escape(look.text.trim()),
             y + SIDE + 36,

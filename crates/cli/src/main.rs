@@ -1,4 +1,4 @@
-//! The `pheye` command: train, ask, evaluate, verify.
+//! The `pheye` command: train, ask, evaluate and verify models.
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -17,13 +17,13 @@ use clap::{Parser, Subcommand};
 
 /// Pheye, a small vision-language model that reads fine detail: train it, ask it, check it.
 ///
-/// New here? `pheye ask picture.png "what color is the shape?"` asks the nano model that comes with the source, and
-/// `pheye train configs/nano.toml` makes one like it in a few minutes.
+/// New here? `pheye ask picture.png "what color is the shape?"` asks the nano model of this repository, and
+/// `pheye train configs/nano.toml` trains one like it in a few minutes.
 #[derive(Parser)]
 #[command(
     name = "pheye",
     version,
-    after_help = "Exit codes: 0 done; 1 could not be done (the reason is on standard error); 2 wrong usage; \
+    after_help = "Exit codes: 0 success; 1 failure (the reason is on standard error); 2 wrong usage; \
                   3 `verify` found a stage out of bounds; 130 interrupted, with everything saved (unless by a second Ctrl-C); \
                   141 standard output was closed before the whole result was written."
 )]
@@ -44,12 +44,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // The main thread's stack is as small as the shell's limit says; this one is not.
+    // The stack of the main thread is limited by `ulimit -s`; a spawned thread has the size set here.
     let main = std::thread::Builder::new().name("main".to_owned()).stack_size(STACK).spawn(command);
     let ended = main.context("no thread could be started").map(|main| main.join());
     match ended {
         Ok(Ok(code)) => code,
-        // A panic, which has been reported.
+        // A panic, which the panic hook has already reported.
         Ok(Err(_)) => ExitCode::from(101),
         Err(error) => {
             out::failed(&error);
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Bytes: what Linux gives a main thread.
+/// Stack size in bytes: the default of a main thread on Linux.
 const STACK: usize = 8 << 20;
 
 fn command() -> ExitCode {
@@ -79,15 +79,13 @@ fn command() -> ExitCode {
     })
 }
 
-/// The most threads that are started without as many processors.
+/// Upper limit for RAYON_NUM_THREADS on machines with fewer processors than this.
 const MOST_THREADS: usize = 256;
 
-/// Starts the threads that compute: one for each processor, or as many as RAYON_NUM_THREADS says.
+/// Starts the thread pool: one thread per processor, or RAYON_NUM_THREADS.
 fn threads() -> anyhow::Result<()> {
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = rayon::ThreadPoolBuilder::new().num_threads(asked.min(processors.max(MOST_THREADS)));
-    threads
-        .build_global()
-        .context("the threads that compute could not be started (RAYON_NUM_THREADS sets their number)")
+    threads.build_global().context("the thread pool could not be started (RAYON_NUM_THREADS sets its size)")
 }

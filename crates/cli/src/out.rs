@@ -1,11 +1,13 @@
-//! The one place that prints. Nothing here panics, and losing an output never stops work that does not need it.
+//! The only module that prints. Nothing here panics, and work continues without an output that it does not
+//! need.
 //!
-//! Standard output carries the result of a command ([`say!`]): if it cannot be written, the command has failed, with 141
-//! where its reader has gone (as `head` does) and 1 otherwise. Where files or the exit code are the result, standard output
-//! ([`tell!`]) and standard error ([`note!`]) carry remarks, and losing them changes nothing.
+//! Standard output carries the result of a command ([`say!`]). If it cannot be written, the command fails
+//! with exit code 141 if the reader has closed the pipe (as `head` does), or 1 otherwise. For commands whose
+//! result is files or an exit code, standard output ([`tell!`]) and standard error ([`note!`]) carry
+//! messages, and failing to write them is ignored.
 //!
-//! Text from files (answers, names, messages) may hold escape sequences. They are escaped in every remark and error, and
-//! in results when a terminal would act on them; a pipe gets results as they are.
+//! Text from files (answers, names, messages) may contain escape sequences. They are escaped in every message
+//! and error, and in results that go to a terminal; a pipe receives results unchanged.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
@@ -14,28 +16,29 @@ use std::process::exit;
 use pheye::tensor::GpuError;
 use pheye_files::printable;
 
-/// Exit code where the reader of standard output is gone: that of a program which the signal SIGPIPE (13) ended.
+/// Exit code when the reader of standard output has closed the pipe: that of a program killed by SIGPIPE
+/// (signal 13).
 const CLOSED: i32 = 128 + 13;
 
-/// Prints a line of the result.
+/// Prints a line of the result to standard output.
 macro_rules! say {
     ($($text:tt)*) => { $crate::out::write(format_args!("{}\n", format_args!($($text)*))) };
 }
 pub(crate) use say;
 
-/// Prints a remark to standard output.
+/// Prints a message to standard output.
 macro_rules! tell {
     ($($text:tt)*) => { $crate::out::remark(format_args!($($text)*)) };
 }
 pub(crate) use tell;
 
-/// Prints a remark to standard error.
+/// Prints a message to standard error.
 macro_rules! note {
     ($($text:tt)*) => { $crate::out::to_stderr(format_args!($($text)*)) };
 }
 pub(crate) use note;
 
-/// Prints a part of the result at once. If that is not possible, the process ends.
+/// Prints a part of the result and flushes it. If that fails, the process exits.
 pub fn write(text: Arguments) {
     let text = text.to_string();
     let text = if stdout().is_terminal() { printable(&text) } else { text };
@@ -49,25 +52,25 @@ pub fn write(text: Arguments) {
     }
 }
 
-/// A line on standard output that nobody depends on.
+/// Prints a line on standard output. A failure to write it is ignored.
 pub fn remark(text: Arguments) {
     paint(&printable(&text.to_string()));
 }
 
-/// As [`remark`], with the escape sequences in `text`, which must all be this program's own.
+/// Like [`remark`], without escaping: every escape sequence in `text` must come from this program.
 pub fn paint(text: &str) {
     let mut out = stdout().lock();
-    // A lost remark is no fault of the work.
+    // A message that cannot be written does not stop the work.
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-/// A line on standard error.
+/// Prints a line on standard error.
 pub fn to_stderr(text: Arguments) {
-    // As above; there is nowhere else to say it.
+    // A failure is ignored, because there is no other stream to report it on.
     let _ = writeln!(stderr(), "{}", printable(&text.to_string()));
 }
 
-/// Says why a command failed, and what may help.
+/// Prints why a command failed, and a hint if there is one.
 pub fn failed(error: &anyhow::Error) {
     note!("error: {}", pheye_files::chain(error.as_ref()));
     if let Some(hint) = error.chain().find_map(gpu).and_then(hint) {
@@ -75,7 +78,7 @@ pub fn failed(error: &anyhow::Error) {
     }
 }
 
-/// The GPU's error in this one, if it is one.
+/// The GPU error in `error`, if it is one or contains one.
 fn gpu<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a GpuError> {
     let facade = || error.downcast_ref::<pheye::Error>()?.gpu();
     let train = || error.downcast_ref::<pheye::train::Error>()?.gpu();
@@ -85,7 +88,7 @@ fn gpu<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a GpuError>
     error.downcast_ref().or_else(facade).or_else(train).or_else(model).or_else(ops).or_else(tensor)
 }
 
-/// What this command can do about a GPU's error.
+/// What the user of this command can do about a GPU error.
 fn hint(error: &GpuError) -> Option<&'static str> {
     match error {
         GpuError::NoKernels { .. } | GpuError::NoDriver | GpuError::NoDevice { .. } => {

@@ -1,4 +1,4 @@
-//! The loss of a run as a picture.
+//! Draws the loss of a run as an SVG.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use pheye::weights::atomic_write;
 use plotters::prelude::*;
 
-/// Draws `loss.svg` beside the `metrics.jsonl` of the run in `dir`.
+/// Writes `loss.svg` beside the `metrics.jsonl` of the run in `dir`.
 pub fn losses(dir: &Path) -> anyhow::Result<()> {
     let path = dir.join("metrics.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -16,7 +16,7 @@ pub fn losses(dir: &Path) -> anyhow::Result<()> {
     };
     let points: Vec<(f64, f64)> = text.lines().filter_map(point).collect();
     let Some(&(last, _)) = points.last() else { return Ok(()) };
-    // The mean over about a hundredth of the run on either side: single batches jump.
+    // The mean over about a hundredth of the run on either side, because the loss of single batches is noisy.
     let reach = points.len() / 100;
     let smooth = |i: usize| {
         let near = &points[i.saturating_sub(reach)..(i + reach + 1).min(points.len())];
@@ -30,7 +30,7 @@ pub fn losses(dir: &Path) -> anyhow::Result<()> {
     Ok(atomic_write(dir.join("loss.svg"), |file| file.write_all(svg.as_bytes()))?)
 }
 
-/// The losses, the smoothed ones over them, as an SVG.
+/// The losses and, above them, the smoothed losses as an SVG.
 fn draw(
     points: &[(f64, f64)],
     smoothed: &[(f64, f64)],

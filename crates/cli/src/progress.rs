@@ -1,4 +1,4 @@
-//! Progress of long work: a bar for a person, a line now and then for a log file.
+//! Progress of long work: a bar on a terminal, otherwise a line from time to time, as in a log file.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use pheye_files::{printable, quoted};
 
 use crate::out::note;
 
-/// How often a log file gets a line.
+/// Time between two lines when standard error is not a terminal.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Pictures and texts left out that are named one by one.
+/// Number of skipped images and texts that are named individually.
 const SKIPPED_SHOWN: u64 = 10;
 
-/// A bar on standard error when that is a terminal, else a line every ten seconds.
+/// A bar if standard error is a terminal, otherwise a line every ten seconds.
 pub struct Progress {
     bar: ProgressBar,
     terminal: bool,
@@ -55,9 +55,9 @@ impl Progress {
                 self.line(&format!("{trained} trained parameters, steps {from} to {total}"));
             }
             Event::Step(step) => self.step(step),
-            Event::Skipped { why, total } if total <= SKIPPED_SHOWN => self.line(&format!("left out: {why}")),
+            Event::Skipped { why, total } if total <= SKIPPED_SHOWN => self.line(&format!("skipped: {why}")),
             Event::Skipped { total, .. } if total == SKIPPED_SHOWN + 1 => {
-                self.line("left out: more, which are counted in metrics.jsonl (`skipped`)");
+                self.line("skipped: more, which are counted in metrics.jsonl (`skipped`)");
             }
             Event::Warning(what) => self.line(&format!("warning: {what}")),
             Event::Saved(path) => {
@@ -68,7 +68,7 @@ impl Progress {
     }
 
     fn step(&mut self, s: StepReport) {
-        // Smoothed over about twenty steps, else it jumps with every batch.
+        // An exponential moving average over about twenty steps, because the loss of single batches is noisy.
         self.loss = if self.loss.is_nan() { s.loss } else { 0.95 * self.loss + 0.05 * s.loss };
         let rate = (s.step - self.from) as f64 / self.began.elapsed().as_secs_f64();
         self.bar.set_position(s.step);
@@ -81,12 +81,12 @@ impl Progress {
         self.bar.set_message(text);
     }
 
-    /// Moves a plain bar to `done`.
+    /// Moves the bar to `done`.
     pub fn at(&mut self, done: u64) {
         self.bar.set_position(done);
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(self) {
         self.bar.finish_and_clear();
     }
@@ -100,24 +100,24 @@ impl Progress {
     }
 }
 
-/// Downloads: a bar for each file on a terminal, else a line every ten seconds.
+/// Progress of downloads: a bar for each file on a terminal, otherwise a line every ten seconds.
 #[cfg(feature = "hub")]
 #[derive(Default)]
 pub struct Download {
-    /// The file under way, its bar, and when a log file got its last line.
+    /// The file being downloaded, its bar, and the time of the last line.
     current: Option<(String, ProgressBar, Instant)>,
 }
 
 #[cfg(feature = "hub")]
 impl Download {
-    /// Shows how far a download is.
+    /// Shows the progress of a download.
     pub fn event(&mut self, progress: pheye::hub::Progress) {
         use pheye::hub::Progress as P;
         let terminal = std::io::stderr().is_terminal();
         match progress {
             P::Waiting { file } => note!("{file}: another process downloads it; waiting"),
             P::Resumed { file, done } => {
-                self.line(&format!("{file}: the connection was cut; going on at {}", HumanBytes(done)));
+                self.line(&format!("{file}: the connection was cut; resuming at {}", HumanBytes(done)));
             }
             P::Bytes { file, done, total } => {
                 if self.current.as_ref().is_none_or(|(name, ..)| name != file) {
@@ -154,20 +154,21 @@ fn begin(file: &str, done: u64, total: Option<u64>, terminal: bool) -> (String, 
     let template = "{prefix}  {bar:32} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(quoted(file));
-    // The rate is that of this attempt alone.
+    // The rate counts only the bytes of this attempt, not those downloaded before.
     bar.set_position(done);
     bar.reset_eta();
     (file.to_owned(), bar, Instant::now())
 }
 
-/// A bar of bytes for weights being loaded or written; it appears when they take longer than an eye's blink.
+/// A progress bar in bytes for loading or writing weights. It appears only if the work takes longer than
+/// `BLINK`.
 pub struct Loading {
     what: &'static str,
     began: Instant,
     bar: Option<ProgressBar>,
 }
 
-/// Before this, nothing is shown.
+/// Nothing is shown before this time has passed.
 const BLINK: Duration = Duration::from_millis(400);
 
 impl Loading {
@@ -175,7 +176,7 @@ impl Loading {
         Loading::named("loading")
     }
 
-    /// A bar with another word before it.
+    /// A bar with `what` as its label.
     pub fn named(what: &'static str) -> Loading {
         Loading { what, began: Instant::now(), bar: None }
     }

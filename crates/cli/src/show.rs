@@ -1,4 +1,4 @@
-//! Answered pictures, to look at: in the terminal, and as one SVG sheet.
+//! Shows answered images: in the terminal, and as one SVG sheet.
 
 use std::fmt::Write;
 
@@ -9,17 +9,17 @@ use pheye_files::quoted;
 
 use crate::out::{self, tell};
 
-/// A picture with what was asked and answered.
+/// An image with a question and its answer.
 pub struct Shown {
-    /// The picture.
+    /// The decoded image.
     pub picture: Rgb8,
-    /// The file's own bytes, and its media type.
+    /// The bytes of the image file, and its media type.
     pub file: (Vec<u8>, &'static str),
     /// The question.
     pub question: String,
     /// The model's answer.
     pub answer: String,
-    /// The right answer.
+    /// The correct answer.
     pub expected: String,
 }
 
@@ -29,7 +29,7 @@ impl Shown {
     }
 }
 
-/// The picture as `cols` columns of coloured half blocks, two pixels a character, one string a line.
+/// The image as lines of `cols` coloured half-block characters, each of which shows two pixels.
 pub fn blocks(picture: &Rgb8, cols: usize) -> Vec<String> {
     let rows = (cols * picture.height / picture.width.max(1)).max(2) & !1;
     let small = pheye::image::resize_bicubic(picture, cols, rows);
@@ -47,7 +47,7 @@ pub fn blocks(picture: &Rgb8, cols: usize) -> Vec<String> {
     (0..rows).step_by(2).map(line).collect()
 }
 
-/// Prints each picture with its question and answer; with colour, the picture itself beside them.
+/// Prints each question with its answer and, if `colour`, with its image.
 pub fn print(shown: &[Shown], colour: bool) {
     for s in shown {
         let mark = if s.right() { "right".to_owned() } else { format!("wrong, it is {}", s.expected) };
@@ -67,7 +67,7 @@ pub fn print(shown: &[Shown], colour: bool) {
 const CARD: (usize, usize) = (250, 230);
 const ACROSS: usize = 4;
 
-/// All pictures with their questions and answers on one sheet.
+/// All images with their questions and answers as one SVG sheet.
 pub fn svg(shown: &[Shown]) -> String {
     let (w, h) = CARD;
     let down = shown.len().div_ceil(ACROSS);
@@ -101,7 +101,8 @@ pub fn svg(shown: &[Shown]) -> String {
     out + "</svg>\n"
 }
 
-/// `text` as XML 1.0 can hold it: most control characters may not stand in a document, in whatever form.
+/// Escapes `text` for XML 1.0. Characters that XML 1.0 does not allow, even escaped (§2.2), are replaced by
+/// U+FFFD.
 pub fn escape(text: &str) -> String {
     let allowed =
         |c: char| matches!(c, '\t' | '\n' | '\r') || !(c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}'));

@@ -2,11 +2,12 @@
 
 use std::io;
 
-/// Calls `on_signal`, on a thread of its own, for each SIGINT, SIGTERM and SIGHUP. One that was ignored when the command
-/// started stays ignored, as `nohup` and `trap "" INT` want it; that is known on Linux alone.
+/// Calls `on_signal`, on a separate thread, for each SIGINT, SIGTERM and SIGHUP. A signal that was ignored
+/// when the command started stays ignored, as `nohup` and `trap "" INT` require; this is detected on Linux
+/// only.
 ///
 /// # Errors
-/// When the system refuses the thread.
+/// Returns an error if the signal handlers or the thread cannot be created.
 #[cfg(unix)]
 pub fn on_stop(on_signal: impl Fn() + Send + 'static) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -26,7 +27,7 @@ pub fn on_stop(on_signal: impl Fn() + Send + 'static) -> io::Result<()> {
     ctrlc::set_handler(on_signal).map_err(io::Error::other)
 }
 
-/// The signals that the process ignores, bit n - 1 for signal n; none where the system does not tell.
+/// The ignored signals as a bit mask, bit n − 1 for signal n; 0 if the operating system does not report them.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -34,12 +35,12 @@ fn ignored() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Lets a write beyond the limit of a file's size (`ulimit -f`) fail like any other, instead of ending the process.
+/// Makes a write beyond the file size limit (`ulimit -f`) fail with an error instead of killing the process.
 pub fn survive_file_size_limit() {
     #[cfg(unix)]
     {
         let seen = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        // Where no handler can be set, the limit ends the process, as it does for most programs.
+        // If the handler cannot be installed, exceeding the limit kills the process, which is the default.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen);
     }
 }

@@ -1,4 +1,4 @@
-//! The options of `pheye ask`, with the nano model that comes with the source.
+//! The options of `pheye ask`, with the nano model of this repository.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn json(more: &[&str]) -> Vec<Value> {
 fn every_way_to_generate() {
     let greedy = ask(&[]);
     assert_eq!(greedy.lines().count(), 1);
-    // A trained model is sure of its answer, so that every way but the wildest finds it.
+    // The trained model is confident, so that beam search and mild sampling give the greedy answer.
     assert_eq!(ask(&["--beams", "3", "--length-penalty", "-0.5", "--early-stopping", "never"]), greedy);
     assert_eq!(ask(&["--temperature", "0.1", "--top-k", "3", "--top-p", "0.5", "--min-p", "0.2"]), greedy);
     let wild = ["--temperature", "9", "--top-k", "0", "--max-new-tokens", "8"];
@@ -30,7 +30,7 @@ fn every_way_to_generate() {
     assert_ne!(seeded("1"), seeded("2"));
     let longer = json(&["--min-new-tokens", "5", "--no-repeat-ngram", "1", "--repetition-penalty", "1.2"]);
     assert!(longer[0]["tokens"].as_u64().unwrap() >= 5, "{longer:?}");
-    // Up to its second letter.
+    // Stopped before the second letter of the answer.
     let answer = greedy.trim();
     let (first, rest) = answer.split_at(1);
     assert_eq!(ask(&["--stop", "nowhere", "--stop", &rest[..1]]).trim(), first);
@@ -77,7 +77,7 @@ fn options_at_odds_are_named() {
     refused(&["--repetition-penalty", "0"], &["--repetition-penalty"]);
     refused(&["--min-new-tokens", "9", "--max-new-tokens", "8"], &["--min-new-tokens"]);
     refused(&["--stop", ""], &["--stop"]);
-    // What the command line alone can tell.
+    // Errors that the command-line parser reports itself (exit code 2).
     for wrong in [&["--early-stopping", "maybe"][..], &["--also", "one.png"], &["--top-k", "-3"]] {
         let ended = run(common::pheye([&["ask", s(&picture), COLOR], wrong].concat()));
         assert_eq!(ended.code, Some(2), "{ended:#?}");
@@ -94,7 +94,7 @@ fn help_teaches_by_groups() {
     }
 }
 
-/// Where the model looks is drawn for each answer, and is not in the way of the answer.
+/// `--look` writes a drawing for each answer and does not change the answer.
 #[test]
 fn a_look_is_drawn_for_each_answer() {
     let temp = tempfile::tempdir().unwrap();

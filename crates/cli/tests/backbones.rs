@@ -1,4 +1,4 @@
-//! Runs that start from backbones in folders, as the hub has them.
+//! Runs that start from backbone folders in the layout of the hub.
 
 mod common;
 

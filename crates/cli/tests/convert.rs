@@ -1,4 +1,4 @@
-//! `pheye convert`: shards, adapters, merged towers, and what it refuses.
+//! `pheye convert`: shards, adapters, merged towers, and inputs that it rejects.
 
 mod common;
 
@@ -9,7 +9,7 @@ use common::tensors::Safetensors;
 use common::{copy_tree, ends, golden, refuses, s, same, top, tree};
 use serde_json::Value;
 
-/// The golden data of `case` beside the model in `dir`.
+/// Copies the golden data of `case` into the model folder `dir`.
 fn with_golden(case: &str, dir: &Path) {
     for entry in fs::read_dir(golden(case)).unwrap() {
         let path = entry.unwrap().path();
@@ -41,7 +41,7 @@ fn a_sharded_model_is_the_same_model() {
     with_golden("x2-level2", &dir);
     ends(0, ["verify", s(&dir)]);
 
-    // A lost shard is named, and nothing is begun.
+    // A missing shard is named, and no output is created.
     fs::remove_file(dir.join(&files[1])).unwrap();
     refuses(["verify", s(&dir)], &[&files[1]]);
     let to = temp.path().join("to");
@@ -69,7 +69,7 @@ fn adapters_leave_and_come_back() {
     let lora = ["--lora-global", s(&first), "--lora-local", s(&second)];
     ends(0, [&["convert", s(&nano), s(&at("back"))], &lora[..]].concat());
     same(&tree(&at("back")), &tree(&at("own")));
-    // Exchanged, it is another model.
+    // Swapping the adapters gives another model.
     let exchanged = ["--lora-global", s(&second), "--lora-local", s(&first)];
     ends(0, [&["convert", s(&nano), s(&at("exchanged"))], &exchanged[..]].concat());
     assert!(tree(&at("exchanged"))["model.safetensors"] != tree(&at("own"))["model.safetensors"]);
@@ -107,7 +107,7 @@ fn what_does_not_fit_is_refused_whole() {
         refuses(args, &["adapter_model.safetensors", &key, &wrong, "2 mismatches"]);
         assert!(!to.exists(), "{mode:?}");
     }
-    // A model whose own tensors do not match, too.
+    // A model whose own tensors have wrong names is rejected as well.
     copy_tree(&nano, &at("bad"));
     let mut bad = Safetensors::read(&at("bad/model.safetensors"));
     let key = bad.find(&["layers.1.mlp.fc2.base_layer.weight"]);

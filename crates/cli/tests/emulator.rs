@@ -1,4 +1,4 @@
-//! Pheye on the GPU kernels, on the emulator: training, resuming, asking, and what happens when memory is short.
+//! Pheye with the GPU kernels on the emulator: training, resuming, asking, and running out of memory.
 #![cfg(feature = "emulator")]
 
 mod common;
@@ -31,21 +31,21 @@ fn training_gives_the_same_bits_in_every_order_and_after_a_resume() {
     }
     let result = |out: &str| {
         let mut files = bench.left(out);
-        // The config, which names the folder, is part of what a run leaves.
+        // The config contains the name of the folder, so it is not compared.
         files.retain(|name, _| name.ends_with(".safetensors") || name.ends_with("metrics.jsonl"));
         assert!(!files.is_empty(), "{out} left nothing");
         files
     };
     same(&result("forward"), &result("reversed"));
     same(&result("forward"), &result("shuffled"));
-    // Layers computed again change nothing.
+    // Recomputing activations does not change any bit.
     ends(0, ["train", s(&file("again", "recompute = { vision = 9, text = 9 }")), "--device", "emulator"]);
     same(&result("forward"), &result("again"));
-    // Activations of 8 bits of mantissa, and otherwise the same run as on the CPU.
+    // Activations are bf16 here and f32 on the CPU; the losses must agree within 1 %.
     for (gpu, cpu) in losses(&bench, "forward").into_iter().zip(losses(&bench, "cpu")) {
         assert!((gpu - cpu).abs() < 0.01 * cpu, "{gpu} on the emulator, {cpu} on the CPU");
     }
-    // From the checkpoint in the middle on.
+    // Resume from the checkpoint before the last.
     let steps = bench.checkpoints("forward");
     std::fs::remove_dir_all(bench.path("forward").join("checkpoints").join(steps.last().unwrap())).unwrap();
     let whole = result("reversed");
@@ -64,7 +64,8 @@ fn training_gives_the_same_bits_in_every_order_and_after_a_resume() {
 fn too_little_memory_is_an_error_with_what_would_fit() {
     let bench = Bench::new();
     let file = bench.pheye("run.toml", 1, &[("train", "out = \"run\"")]);
-    // Too little for the weights alone, and too little for a step.
+    // First with too little memory for the weights, then with enough for the weights but too little for a
+    // step.
     let few = refuses(["train", s(&file), "--device", "emulator:memory=10000"], &["out of GPU memory"]);
     assert!(few.contains("9.8 KiB") || few.contains("of 10000 are free"), "{few}");
     let mut found = false;

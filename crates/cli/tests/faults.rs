@@ -1,8 +1,9 @@
-//! System calls that fail, and kills between two of them: whatever a run or a conversion was doing, it ends with an error
-//! or goes on, and the same command (with `--resume`) then ends with the bits of an undisturbed one.
+//! System calls that fail, and kills between two system calls: a run or a conversion must either fail with an
+//! error or continue, and the same command (with `--resume`) must then produce the same bits as an
+//! undisturbed one.
 //!
-//! Needs `strace`. A few moments of each system call are tried; `PHEYE_FAULTS=N` tries N of each, spread over the run, and
-//! `PHEYE_FAULTS=all` every one.
+//! Needs `strace`. A few calls of each kind are disturbed; `PHEYE_FAULTS=N` sets the number per kind, spread
+//! over the run, and `PHEYE_FAULTS=all` disturbs every call.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 #![cfg(target_os = "linux")]
 
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, Ended, ends, golden, pheye, s, same, tree};
 
-/// System calls of a run that writes files, and what happens to one of them.
+/// The system calls of a training run that are disturbed, and how (strace's fault injection).
 const TRAIN: &[(&str, &str)] = &[
     ("write", "error=ENOSPC"),
     ("write", "error=EIO"),
@@ -52,7 +53,7 @@ const CONVERT: &[(&str, &str)] = &[
     ("unlinkat", "signal=KILL"),
 ];
 
-/// How many moments of each are tried.
+/// Number of calls of each kind that are disturbed.
 fn moments() -> usize {
     match std::env::var("PHEYE_FAULTS").as_deref() {
         Ok("all") => usize::MAX,
@@ -61,7 +62,8 @@ fn moments() -> usize {
     }
 }
 
-/// The command under strace with `options`, or `None` (and a line) where there is no strace that may trace.
+/// The command under strace with `options`; prints a message and returns `None` if strace is missing or may
+/// not trace.
 fn strace(options: &[&str], args: &[&str]) -> Option<Command> {
     let may = Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|s| s.success());
     if !may {
@@ -75,7 +77,7 @@ fn strace(options: &[&str], args: &[&str]) -> Option<Command> {
     Some(traced)
 }
 
-/// How often the busiest thread makes each of `calls`.
+/// For each system call, the largest number of calls that a single thread makes.
 fn counts(calls: &[(&str, &str)], log: &Path, args: &[&str]) -> Option<BTreeMap<String, usize>> {
     let names: Vec<&str> = calls.iter().map(|(name, _)| *name).collect();
     let trace = format!("trace={}", names.join(","));
@@ -97,13 +99,14 @@ fn counts(calls: &[(&str, &str)], log: &Path, args: &[&str]) -> Option<BTreeMap<
     Some(most)
 }
 
-/// Up to `wanted` numbers from 1 to `n`, the first and the last among them.
+/// Up to `wanted` numbers from 1 to `n`, evenly spaced, including the first and the last.
 fn spread(n: usize, wanted: usize) -> Vec<usize> {
     let wanted = wanted.min(n);
     (0..wanted).map(|i| 1 + i * (n - 1) / (wanted - 1).max(1)).collect()
 }
 
-/// Disturbs the command at each moment and hands what is left to `check`; returns how many times.
+/// Runs the command once per disturbed call and then calls `check` with its folder; returns the number of
+/// runs.
 fn disturb(
     calls: &[(&str, &str)],
     log: &Path,
@@ -123,7 +126,7 @@ fn disturb(
             let Some(mut command) = strace(&["-o", "/dev/null", "-e", &inject], &args) else { return 0 };
             let ended = Ended::from(command.output().unwrap());
             let killed = what.ends_with("KILL") && ended.code.is_none_or(|code| code == 137);
-            // 127: the loader could not open a library.
+            // Exit code 127: the dynamic loader could not open a library.
             assert!(killed || matches!(ended.code, Some(0 | 1 | 127)), "{inject}: {ended:#?}");
             assert!(
                 ended.err.lines().filter(|line| line.starts_with("error: ")).count() <= 1,
@@ -177,8 +180,9 @@ fn converting() {
     };
     let tried = disturb(CONVERT, &top.path("strace.log"), prepare, |bench, inject| {
         println!("{inject}");
-        // Either nothing is there under a final name, or all of it, or the next attempt puts the rest in its place. What
-        // was killed after that is refused as any folder with a model, and cleared up.
+        // Three cases: there is no file with a final name; all files are complete; or the next attempt moves
+        // the remaining files into place. A conversion killed after that has left a complete model, which
+        // another conversion refuses to overwrite.
         let whole = bench.path("to/pheye.json").exists() && !bench.path("to/.partial/.moving").exists();
         ends(i32::from(whole), args(bench));
         same(&tree(&bench.path("to")), &expected);
@@ -186,7 +190,7 @@ fn converting() {
     println!("{tried} disturbed conversions");
 }
 
-/// A checkpoint is there only when the steps before it are in the metrics on the disk.
+/// The metrics of a checkpoint's steps are flushed to the disk before the checkpoint is created.
 #[test]
 fn metrics_reach_the_disk_before_a_checkpoint() {
     let bench = Bench::new();
@@ -215,7 +219,8 @@ fn an_interrupted_conversion() {
     let to = bench.path("to");
     let from = golden("x2-level2");
     let args = ["convert", s(&from), s(&to), "--shard-size", "500KB"];
-    // Each fsync takes a tenth of a second, and strace, as a child of the command, passes no signal on.
+    // Delay each fsync by 0.1 s. With -D, strace is not the parent of the command, so a signal to the child
+    // reaches the command.
     let options = ["-D", "-o", "/dev/null", "-e", "inject=fsync:delay_enter=100000"];
     let Some(mut command) = strace(&options, &args) else { return };
     let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());

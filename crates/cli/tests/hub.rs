@@ -1,5 +1,5 @@
-//! Models by their name on the hub: a released repository whose backbones and tokenizer are repositories of their own,
-//! from a server on the loopback interface.
+//! Models by their name on the hub: a released repository whose backbones and tokenizer are in other
+//! repositories, served from the loopback interface.
 #![cfg(feature = "hub")]
 
 mod common;
@@ -42,7 +42,7 @@ fn published() -> (Server, Server) {
     (hub, store)
 }
 
-/// Of words, with fewer ids than the golden model has embeddings.
+/// A word-level tokenizer with fewer ids than the golden model has embeddings.
 fn tokenizer() -> Vec<u8> {
     let words = ["<|endoftext|>", "<unk>", "what", "is", "this"];
     let vocab: serde_json::Map<_, _> =
@@ -97,14 +97,14 @@ fn a_released_model_by_its_name() {
     assert_eq!(store.requests("GET"), 2, "cut once, resumed once");
     assert!(dir.path().join("hub/models--someone--phi/refs/main").is_file());
 
-    // Now all is there: no request more, with a dead endpoint, and when told to stay offline.
+    // Everything is cached now: no further request, also with an unreachable endpoint and in offline mode.
     let before = hub.seen.lock().unwrap().len();
     assert_eq!(ask(&hub.url, dir.path(), MODEL, &[]).out, first.out);
     assert_eq!(hub.seen.lock().unwrap().len(), before);
     assert_eq!(ask("http://127.0.0.1:9", dir.path(), MODEL, &[]).out, first.out);
     assert_eq!(ask("http://127.0.0.1:9", dir.path(), MODEL, &[("HF_HUB_OFFLINE", "1")]).out, first.out);
 
-    // A local folder in the released layout takes backbones and tokenizer from the cache too.
+    // A local folder in the released layout uses backbones and tokenizer from the cache as well.
     let commit = dir.path().join("hub/models--someone--Pheye-tiny/snapshots").join(server::COMMIT);
     assert_eq!(ask("http://127.0.0.1:9", dir.path(), s(&commit), &[]).out, first.out);
 

@@ -1,4 +1,4 @@
-//! Figures of the released sizes, and help that names every option.
+//! The figures of the released sizes, and a help text for every option.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn released_sizes() {
     assert!(ends(0, ["info", "x2-672"]).out.contains("578,411,456"));
 }
 
-/// What reads the output may stop before its end.
+/// The reader of standard output may close the pipe.
 #[cfg(unix)]
 #[test]
 fn nobody_reads() {
@@ -51,7 +51,7 @@ fn files_of_weights() {
     let elements: u64 = embedding["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product();
     assert_eq!(embedding["bytes"], 4 * elements);
 
-    // The tensors of a model's folder; a folder of weights without a model; one of neither.
+    // The tensors of a model folder, a folder with weights but no model, and a folder with neither.
     let nano = common::top().join("models/nano");
     let text = ends(0, ["info", s(&nano), "--tensors"]).out;
     assert!(
@@ -119,10 +119,10 @@ fn help() {
         for option in options {
             assert!(help.contains(option), "{command}: no {option} in\n{help}");
         }
-        // Every option says what it does.
+        // Every option has a help text.
         let mut lines = help.lines().skip_while(|l| !l.ends_with("ptions:")).peekable();
         while let Some(line) = lines.next() {
-            // Values of an option are bullets.
+            // Lines that begin with `- ` list the values of an option.
             if line.trim_start().starts_with('-') && !line.trim_start().starts_with("- ") {
                 let said = line.trim().contains("  ")
                     || lines.peek().is_some_and(|next| next.starts_with("          "));

@@ -1,4 +1,4 @@
-//! Bad input ends with one clear error that names the file, the tensor or the option, and changes nothing.
+//! Invalid input gives one clear error that names the file, tensor or option, and changes no file.
 
 mod common;
 
@@ -13,15 +13,15 @@ use tempfile::TempDir;
 
 const QUESTION: &str = "what color is the shape?";
 
-/// A data set, backbones, and in `run/model` a model trained on them.
+/// A data set, backbones, and a model trained on them in `run/model`.
 static BENCH: LazyLock<Bench> = LazyLock::new(|| {
-    // Nothing drops what is static: the folder of the last time is used again.
+    // A static is never dropped, so the folder is not temporary; the next run replaces it.
     let bench = Bench::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("input"));
     bench.trained();
     bench
 });
 
-/// A copy of the model, to damage.
+/// A copy of the model that a test may damage.
 fn model() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     copy_tree(&BENCH.path("run/model"), dir.path());
@@ -95,7 +95,7 @@ fn cut_and_padded_weights() {
         refuses(["convert", s(dir.path()), s(&to)], &["checkpoint.pt"]);
         assert!(!to.exists());
     }
-    // A byte of a tensor that is another: the zip's own checksum tells.
+    // A changed byte of a tensor is detected by the checksum of the zip archive.
     fs::write(&file, &whole).unwrap();
     edit(&file, |b| {
         let middle = b.len() / 2;
@@ -123,7 +123,7 @@ fn every_mismatch_at_once() {
     let err = lower(ask_refuses(&model, &["model.safetensors"]));
     parts.iter().for_each(|p| assert!(err.contains(&p.to_lowercase()), "no {p} in\n{err}"));
 
-    // The same for a backbone, before the folder of the run is made.
+    // The same for a backbone; the run's folder is not created.
     let bench = BENCH.twin();
     fs::remove_dir_all(bench.path("run")).unwrap();
     let file = bench.path("vision/model/vision.safetensors");
@@ -138,7 +138,7 @@ fn every_mismatch_at_once() {
     assert!(!bench.path("run").exists());
 }
 
-/// Gives every tensor of a safetensors file a name that begins with `prefix`.
+/// Adds `prefix` to the name of every tensor of a safetensors file.
 fn prefixed(file: &Path, prefix: &str) {
     let mut weights = Safetensors::read(file);
     let names: Vec<_> = weights.header.keys().filter(|name| *name != "__metadata__").cloned().collect();
@@ -232,7 +232,8 @@ fn pictures() {
     let one = dir.path().join("one.png");
     image::RgbImage::from_pixel(1, 1, image::Rgb([200, 30, 30])).save(&one).unwrap();
     ends(0, ["ask", s(&one), QUESTION, "--model", s(&model)]);
-    // The limit can be moved, both ways; a header that promises more than follows is an error all the same.
+    // The limit can be raised and lowered; a header that announces more data than the file has is an error
+    // all the same.
     let large = dir.path().join("large.png");
     image::RgbImage::from_pixel(1200, 1000, image::Rgb([200, 30, 30])).save(&large).unwrap();
     let ask = |mp: &'static str| {
@@ -297,7 +298,7 @@ fn models() {
     });
     ask_refuses(&model, &["pheye.json", "`levle`"]);
 
-    // A folder with a model in either layout is never written to.
+    // A folder that contains a model in either layout is never written to.
     for from in [BENCH.path("run/model"), golden("level1")] {
         let copy = tempfile::tempdir().unwrap();
         copy_tree(&from, copy.path());
@@ -313,7 +314,7 @@ fn devices() {
     let args = |device: &str| {
         ["ask", s(&picture()), QUESTION, "--model", s(&model), "--device", device].map(str::to_owned)
     };
-    // With no driver, without kernels in the build, or with fewer GPUs: each says what to do.
+    // Without a driver, without kernels in the build, or with fewer GPUs, the error says what to do.
     let error = refuses(args("cuda:99"), &["--device"]);
     assert!(error.contains("hint: `--device cpu`"), "{error}");
     refuses(args("tpu"), &["--device", "`tpu`", "cuda"]);
@@ -390,7 +391,7 @@ fn data() {
     }
     train(&good, &[".png", "truncated"]);
 
-    // No question set to measure on.
+    // A config without a question set.
     refuses(
         ["eval", s(&bench.path("run.toml")), "--model", s(&bench.path("run/model"))],
         &["run.toml", "data.test"],

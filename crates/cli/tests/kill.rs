@@ -1,4 +1,4 @@
-//! A run that is cut off, whenever and however, ends with the same bits as one that is not.
+//! A run that is interrupted at any time and resumed ends with the same bits as an uninterrupted one.
 #![cfg(unix)]
 
 mod common;
@@ -14,7 +14,7 @@ use common::{Bench, Ended, config, ends, pheye, s, same};
 const STEPS: usize = 120;
 const RUN: (&str, &str) = ("train", "checkpoint_every = 2\nkeep = 3\nout = \"run\"");
 
-/// Numbers that look random (splitmix64).
+/// A pseudo-random number generator (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -38,7 +38,7 @@ fn until(bench: &Bench, args: &[&str], step: usize) -> Child {
     child
 }
 
-/// How many kills in all: five, or `PHEYE_KILLS`.
+/// Total number of kills: five, or `PHEYE_KILLS`.
 fn kills() -> usize {
     std::env::var("PHEYE_KILLS").map_or(5, |text| text.parse().expect("PHEYE_KILLS is a number"))
 }
@@ -56,7 +56,7 @@ fn killed_again_and_again() {
     let mut random = Random(seed);
     let mut killed = 0;
     while killed < kills() {
-        // Five kills of one run, or as many as are still asked for.
+        // Five kills per run, or the number that remains.
         let times = (kills() - killed).min(5);
         killed_and_resumed(&whole.twin(), times, &mut random, &left);
         killed += times;
@@ -64,7 +64,7 @@ fn killed_again_and_again() {
     println!("{killed} kills");
 }
 
-/// Kills a run `times` times, each while some step before its middle, or the save after it, is under way.
+/// Kills a run `times` times, each time during a random step of its first half or during the save after it.
 fn killed_and_resumed(bench: &Bench, times: usize, random: &mut Random, left: &BTreeMap<String, Vec<u8>>) {
     let file = bench.pheye("run.toml", STEPS, &[RUN]);
     let mut steps: Vec<usize> = (0..times).map(|_| random.below(STEPS as u64 / 2) as usize).collect();
@@ -90,7 +90,7 @@ fn signal(child: &Child, name: &str) {
 #[test]
 fn asked_to_stop() {
     let bench = Bench::new();
-    // Long between checkpoints, so that only stopping saves.
+    // Checkpoints are so rare that only stopping saves one.
     let lines = [("train", "checkpoint_every = 1000\nout = \"run\"")];
     for task in ["pheye", "contrastive", "next-token"] {
         let (whole, stopped) = (bench.twin(), bench.twin());
@@ -118,7 +118,7 @@ fn asked_to_stop() {
             assert_eq!(stopped.checkpoints("run").last().unwrap(), &format!("step-{step:06}"));
         }
         ends(0, ["train", s(&file), "--resume"]);
-        // Where it was stopped there are checkpoints that the unbroken run did not save.
+        // The interrupted run has additional checkpoints, saved when it was stopped.
         let (mut left, whole) = (stopped.left("run"), whole.left("run"));
         left.retain(|name, _| whole.contains_key(name));
         same(&left, &whole);

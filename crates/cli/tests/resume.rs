@@ -1,4 +1,4 @@
-//! What a run does with the one that its folder holds already, and with a disk that fills up.
+//! How a run treats an earlier run in its folder, and a full disk.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{Bench, Ended, config, ends, refuses, run, s, same, tree};
 
 const RUN: (&str, &str) = ("train", "checkpoint_every = 2\nkeep = 3\nout = \"run\"");
 
-/// A bench whose folder `run` holds an ended run of eight steps, and its config.
+/// A bench whose folder `run` contains a finished run of eight steps, and the config of that run.
 fn ended() -> (Bench, std::path::PathBuf) {
     let bench = Bench::new();
     let file = bench.pheye("run.toml", 8, &[RUN]);
@@ -28,10 +28,10 @@ fn an_earlier_run_stays() {
     same(&tree(&bench.path("run")), &before);
     assert_eq!(bench.checkpoints("run"), ["step-000004", "step-000006", "step-000008"]);
 
-    // An ended run has nothing left to do.
+    // A finished run has nothing left to do.
     ends(0, ["train", s(&file), "--resume"]);
     let left = bench.left("run");
-    // Starting again ends the same way, and with nothing of the earlier run beside it.
+    // `--over` gives the same result and removes the files of the earlier run.
     fs::write(bench.path("run/metrics.jsonl"), "{\"step\":1000}\n").unwrap();
     fs::create_dir(bench.path("run/checkpoints/step-000099")).unwrap();
     ends(0, ["train", s(&file), "--over"]);
@@ -78,7 +78,7 @@ fn another_config() {
     assert!(!err.contains("optim.eps") && !err.contains("data."), "{err}");
     same(&tree(&bench.path("run")), &before);
 
-    // What changes no bit may change.
+    // Keys that do not influence the weights may change.
     fs::write(&file, text.replace("keep = 3", "keep = 2\ntensorboard = false")).unwrap();
     ends(0, ["train", s(&file), "--resume"]);
 }
@@ -122,11 +122,12 @@ fn damaged_checkpoints_are_passed_over() {
     same(&tree(&bench.path("run")), &before);
 }
 
-/// The command under a limit of `kib` to the size of each file it writes, which refuses a write as a full disk does.
+/// Runs the command with a limit of `kib` blocks on the size of each file. A write beyond it fails, as on a
+/// full disk.
 #[cfg(unix)]
 fn limited(kib: usize, args: &[&str]) -> Ended {
     let mut command = Command::new("sh");
-    // Blocks of 512 bytes here, of 1024 in some shells.
+    // The unit of `ulimit -f` is 512 bytes in this shell, 1024 bytes in some others.
     let script = format!("trap '' XFSZ; ulimit -f {kib} || exit 9; exec \"$0\" \"$@\"");
     command.args(["-c", &script, env!("CARGO_BIN_EXE_pheye")]).args(args).env("RAYON_NUM_THREADS", "1");
     run(command)
@@ -147,7 +148,7 @@ fn full_disk() {
     same(&tree(&bench.path("run/checkpoints")), &before);
     ends(0, ["train", s(&file), "--resume"]);
     let mut left = bench.left("run");
-    // Only one of the two checkpoints before the one resumed was there to be kept.
+    // Only one of the two checkpoints before the resumed one existed and could be kept.
     left.retain(|name, _| whole.contains_key(name));
     same(&left, &whole);
 
@@ -162,13 +163,13 @@ fn full_disk() {
 #[test]
 fn not_finite() {
     let bench = Bench::new();
-    // Weights of 1e30 after the first step.
+    // With this learning rate, the weights are about 1e30 after the first step.
     let diverging = [("train", "checkpoint_every = 1\nout = \"run\""), ("optim", "schedule = \"constant\"")];
     let file = bench.pheye("run.toml", 8, &diverging);
     let text = fs::read_to_string(&file).unwrap().replace("lr = 1e-3", "lr = 1e30");
     fs::write(&file, text).unwrap();
     let err = refuses(["train", s(&file)], &["of step 2 is", "data/", ".png", "step-000001"]);
-    // The checkpoint can be loaded, and the same happens again.
+    // The checkpoint can be resumed, and the same error occurs again.
     let again = refuses(["train", s(&file), "--resume"], &["steps 1 to 8"]);
     let last = |text: &str| text.lines().last().unwrap().to_owned();
     assert_eq!(last(&err), last(&again));

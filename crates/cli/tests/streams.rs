@@ -1,4 +1,4 @@
-//! What happens to standard output and standard error, and signals that were ignored, is no reason to stop work.
+//! Closed or full standard output and standard error, and ignored signals, do not stop the work.
 #![cfg(unix)]
 
 mod common;
@@ -13,12 +13,12 @@ use common::{Bench, Ended, ends, pheye, run, s, same};
 
 const RUN: (&str, &str) = ("train", "checkpoint_every = 2\nkeep = 3\nout = \"run\"");
 
-/// A file that is always full.
+/// A file whose disk is full.
 fn full() -> Stdio {
     Stdio::from(File::options().write(true).open("/dev/full").unwrap())
 }
 
-/// A pipe that nobody reads.
+/// A pipe whose reader is closed.
 fn unread() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -29,7 +29,7 @@ fn code(command: &mut Command) -> Option<i32> {
     command.status().unwrap().code()
 }
 
-/// The command below a shell that does `first` before it becomes the command.
+/// The command, started by a shell that first executes `first`.
 fn after(first: &str, args: &[&str]) -> Command {
     let command = pheye(args);
     let mut shell = Command::new("sh");
@@ -59,7 +59,7 @@ fn training_goes_on_without_its_outputs() {
         let file = bench.pheye("run.toml", 8, &[RUN]);
         assert_eq!(code(pheye(["train", s(&file)]).stdout(out()).stderr(err())), Some(0));
         same(&bench.left("run"), &whole.left("run"));
-        // Exit codes stay what they are.
+        // The exit codes do not change.
         assert_eq!(code(pheye(["train", s(&file)]).stdout(out()).stderr(err())), Some(1));
         assert_eq!(code(pheye(["train", s(&file), "--frobnicate"]).stdout(out()).stderr(err())), Some(2));
     }
@@ -82,7 +82,7 @@ fn a_verdict_is_an_exit_code() {
     assert_eq!(code(pheye(["verify", s(&golden)]).stdout(full()).stderr(full())), Some(0));
 }
 
-/// Waits until the run has logged a few steps.
+/// Waits until the run has logged three steps.
 fn under_way(bench: &Bench, child: &mut Child) {
     let patience = Instant::now() + Duration::from_secs(120);
     while bench.steps("run") < 3 {
@@ -112,7 +112,7 @@ fn ignored_signals_stay_ignored() {
     }
 }
 
-/// A hangup is heard where it is not ignored, with nobody left to read.
+/// SIGHUP saves the run unless it is ignored, even if both outputs are closed.
 #[test]
 fn a_hangup_saves() {
     let bench = Bench::new();
@@ -129,18 +129,18 @@ fn a_hangup_saves() {
 fn limits_of_the_shell() {
     let bench = Bench::new();
     let file = bench.pheye("run.toml", 8, &[RUN]);
-    // Files of at most 8 blocks of 512 bytes.
+    // Files of at most 8 blocks.
     let ended = run(after("ulimit -f 8", &["train", s(&file)]));
     assert_eq!(ended.code, Some(1), "{ended:#?}");
     assert_eq!(ended.err.matches("error: ").count(), 1, "{ended:#?}");
     assert_eq!(ended.err.matches("File too large").count(), 1, "{ended:#?}");
     ends(0, ["train", s(&file), "--resume"]);
-    // A stack of 64 kB.
+    // A stack of 64 KiB.
     let picture = s(&common::top().join("picture.png")).to_owned();
     let model = s(&bench.path("run/model")).to_owned();
     let ended = run(after("ulimit -s 64", &["ask", &picture, "what color is the shape?", "--model", &model]));
     assert_eq!(ended.code, Some(0), "{ended:#?}");
-    // More threads than anybody has processors.
+    // More threads than any machine has processors.
     let mut many = pheye(["ask", &picture, "what color is the shape?", "--model", &model]);
     many.env("RAYON_NUM_THREADS", "99999");
     let began = Instant::now();
@@ -187,7 +187,7 @@ fn messages_hold_no_escape_sequences() {
     assert!(!ended.err.contains(['\x1b', '\u{9b}']) && ended.err.contains("\\u{1b}[31m"), "{ended:#?}");
 }
 
-/// A tokenizer can hold escape sequences, and an answer its words; a terminal must not act on them.
+/// A tokenizer may contain escape sequences, and so may an answer; a terminal must not interpret them.
 #[test]
 #[cfg(target_os = "linux")]
 fn answers_hold_no_escape_sequences_on_a_terminal() {
@@ -207,7 +207,7 @@ fn answers_hold_no_escape_sequences_on_a_terminal() {
     std::fs::write(&file, tokenizer.to_string()).unwrap();
     let picture = common::top().join("picture.png");
     let args = ["ask", s(&picture), "what color is the shape?", "--model", s(&model)];
-    // A pipe gets the answer as it is.
+    // A pipe receives the answer unchanged.
     let plain = ends(0, args).out;
     assert!(plain.contains("\x1b[31my"), "{plain:?}");
     let quoted = |text: &str| format!("'{text}'");

@@ -1,4 +1,4 @@
-//! Golden data passes, and a weight that is one per cent off does not.
+//! Golden data passes, and a weight that is one per cent off fails.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn golden_folders_pass() {
     }
 }
 
-/// `case` in this project's layout, with its golden data, in `dir`.
+/// `case` converted to this project's layout, with its golden data, in `dir`.
 fn converted(case: &str, dir: &Path) {
     ends(0, ["convert", s(&golden(case)), s(dir)]);
     for entry in fs::read_dir(golden(case)).unwrap() {
@@ -43,7 +43,7 @@ fn converted(case: &str, dir: &Path) {
     }
 }
 
-/// One tensor of each kind, by parts of its name.
+/// One tensor of each kind, as substrings of its name.
 const TENSORS: &[&[&str]] = &[
     &["patch_embedding", "base_layer.weight"],
     &["vision_model", "layers.0", "q_proj.base_layer.weight"],
@@ -61,7 +61,8 @@ const TENSORS: &[&[&str]] = &[
     &["lm_head.weight"],
 ];
 
-/// Each kind of tensor is changed in one of the cases as a whole, and in another at a single element.
+/// Scales each kind of tensor by one per cent, in one of the cases the whole tensor and in another a single
+/// element.
 #[track_caller]
 fn one_per_cent_fails(at: usize) {
     let case = CASES[at];

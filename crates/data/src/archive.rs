@@ -1,4 +1,5 @@
-//! Opens zip archives as other programs do: at the offset that Python's `zipfile` computes, and no two files of a name.
+//! Opens zip archives at the offset that Python's `zipfile` computes, and rejects archives with duplicate
+//! names.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,7 +14,7 @@ use crate::{Error, Result};
 
 pub(crate) type Archive = ZipArchive<BufReader<File>>;
 
-/// The archive `path`.
+/// Opens the archive `path`.
 pub(crate) fn open(path: &Path) -> Result<Archive> {
     let name = || path.display().to_string();
     let io = |source| Error::Io { name: name(), source };
@@ -40,16 +41,17 @@ const END: usize = 22;
 const END_SIGNATURE: &[u8] = b"PK\x05\x06";
 const RECORD_SIGNATURE: &[u8] = b"PK\x06\x06";
 const LOCATOR_SIGNATURE: &[u8] = b"PK\x06\x07";
-/// A zip64 record and its locator, as long as everybody writes them.
+/// Bytes of a zip64 end record, without its extensible data sector, and its locator (APPNOTE 4.3.14, 4.3.15).
 const ZIP64: u64 = 56 + 20;
 
-/// Bytes before the archive in its file. The directory ends where the records of the end begin, and it says its size
-/// and where it would begin without the bytes before. The zip64 records must be counted among those of the end: the
-/// `zip` crate looks for the directory's first entry and is misled by one that is as long as they are. `None` when
-/// the numbers do not fit each other.
+/// The number of bytes in the file before the archive, as for a self-extracting archive; `None` if the
+/// numbers are inconsistent. The end-of-central-directory record states the directory's size and its offset
+/// without that prefix, and the directory ends where the end records begin. zip64 records must be counted
+/// among the end records: without the known offset, the `zip` crate searches for the first directory entry,
+/// and finds the wrong place if an entry is as long as the zip64 records.
 fn prefix(file: &mut File) -> io::Result<Option<u64>> {
     let len = file.seek(SeekFrom::End(0))?;
-    // A comment of up to 64 KiB may follow the end.
+    // A comment of up to 64 KiB may follow the end record.
     let tail_at = len.saturating_sub((1 << 16) + END as u64 + ZIP64);
     file.seek(SeekFrom::Start(tail_at))?;
     let mut tail = Vec::new();
@@ -73,7 +75,7 @@ fn prefix(file: &mut File) -> io::Result<Option<u64>> {
     Ok(size.checked_add(start).and_then(|own| directory_end.checked_sub(own)))
 }
 
-/// The first name that occurs twice in the directory at `start`.
+/// The first name that occurs twice in the central directory at `start`.
 fn duplicate(file: File, start: u64) -> io::Result<String> {
     let mut file = BufReader::new(file);
     file.seek(SeekFrom::Start(start))?;

@@ -1,4 +1,4 @@
-//! Which changes to images are drawn while training.
+//! Random augmentations of images during training.
 
 use std::num::IntErrorKind;
 
@@ -7,7 +7,7 @@ use pheye_image::Augment;
 use crate::random::{Purpose, below, draw};
 use crate::{Error, Result};
 
-/// The changes that may happen to an image, each time it is seen.
+/// The augmentations that are applied at random to an image each time it is seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Augmentation {
     hflip: bool,
@@ -17,11 +17,11 @@ pub struct Augmentation {
 }
 
 impl Augmentation {
-    /// From their names: `hflip` and `vflip` (half of the time), `rot90` (any of the four turns), `shift:N` (up to N
-    /// pixels of the image each way).
+    /// Parses the names of augmentations: `hflip` and `vflip` (flips with probability ½), `rot90` (rotation
+    /// by 0, 90, 180 or 270 degrees), `shift:N` (shift by up to N pixels in each direction, before resizing).
     ///
     /// # Errors
-    /// [`Error::Augmentation`] for any other name, [`Error::Shift`] for more pixels than any image has.
+    /// Returns [`Error::Augmentation`] for an unknown name, and [`Error::Shift`] if N exceeds 65535.
     pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<Augmentation> {
         let mut out = Augmentation::default();
         for name in names.iter().map(S::as_ref) {
@@ -39,7 +39,7 @@ impl Augmentation {
         Ok(out)
     }
 
-    /// The draw for item `id` in pass `pass`.
+    /// The random augmentation of item `id` in pass `pass`.
     pub(crate) fn draw(&self, seed: u64, id: u32, pass: u64) -> Augment {
         let [bits, dx, dy, _] = draw(seed, Purpose::Augment, id, pass);
         let n = u32::from(self.shift);

@@ -1,4 +1,4 @@
-//! Why data could not be read: each error with its manifest, line or image.
+//! The errors of this crate, each with its manifest, line or image.
 
 use std::path::PathBuf;
 
@@ -9,27 +9,27 @@ use crate::Content;
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What is wrong with the data, or with how it is asked for.
+/// Why data could not be used, or an option is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
     #[error("{}: cannot be read", quoted(name))]
     Io {
-        /// The file, with its archive if it lies in one.
+        /// The file, with its archive if it is in one.
         name: String,
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// An archive that is damaged or no zip archive.
+    /// An archive is damaged or not a zip archive.
     #[error("{}: cannot be unpacked", quoted(name))]
     Zip {
         /// The archive, or the file in it.
         name: String,
-        /// What the reader said.
+        /// The error of the zip reader.
         source: zip::result::ZipError,
     },
-    /// An archive with two files of one name, of which either may be meant.
+    /// An archive contains two files of the same name, so that the name is ambiguous.
     #[error("{}: holds two files named {}", quoted(archive), quoted(name))]
     Duplicate {
         /// The archive.
@@ -37,93 +37,93 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// A line of a manifest that cannot be used.
+    /// A line of a manifest is invalid.
     #[error("{}, line {line}: {}", quoted(name), quoted(message))]
     Line {
         /// The manifest.
         name: String,
-        /// Line, from 1.
+        /// Line number, from 1.
         line: usize,
         /// What is wrong.
         message: String,
     },
-    /// An image or text of a manifest that cannot be used.
+    /// An image or text of a manifest cannot be used.
     #[error("{}, line {line}", quoted(name))]
     Item {
         /// The manifest.
         name: String,
-        /// Line, from 1.
+        /// Line number, from 1.
         line: usize,
         /// What is wrong.
         source: Box<Error>,
     },
-    /// A manifest without a single item of the kind asked for.
+    /// No item of the manifest has the content to train on.
     #[error("{}: nothing to learn from: no line has {}", path.display(), content.needs())]
     Nothing {
         /// The manifest.
         path: PathBuf,
-        /// What was asked for.
+        /// The content to train on.
         content: Content,
     },
-    /// Manifests and weights that do not go together.
+    /// The weights do not match the manifests, or one is not positive.
     #[error("{weights} weights for {manifests} manifests; one positive weight for each is needed")]
     Weights {
-        /// Manifests given.
+        /// Number of manifests.
         manifests: usize,
-        /// Weights given.
+        /// Number of weights.
         weights: usize,
     },
-    /// More samples than can be counted.
+    /// An epoch has more samples than can be numbered.
     #[error("an epoch of {samples:.3e} samples is too long; at most {limit} can be numbered")]
     Epoch {
         /// Samples of an epoch.
         samples: f64,
-        /// The most there may be.
+        /// The maximum.
         limit: u64,
     },
-    /// An augmentation that does not exist.
+    /// There is no augmentation of this name.
     #[error("unknown augmentation `{}`; known are hflip, vflip, rot90 and shift:N (pixels)", quoted(_0))]
     Augmentation(String),
-    /// A shift by more pixels than any image has.
+    /// A shift by more pixels than an image can have.
     #[error("augmentation `{}` is out of range: N of shift:N is at most {} pixels", quoted(_0), u16::MAX)]
     Shift(String),
-    /// A batch of no images, or no question of each.
+    /// An option that must be at least 1 is 0.
     #[error("{option} is 0, at least 1 is needed")]
     Zero {
         /// The option.
         option: &'static str,
     },
-    /// An image that cannot be decoded.
+    /// An image cannot be decoded.
     #[error(transparent)]
     Image(#[from] pheye_image::Error),
-    /// A text that cannot be encoded.
+    /// A text cannot be encoded.
     #[error("a text cannot be encoded")]
     Encode {
-        /// What the tokenizer or the prompt template said.
+        /// The error of the tokenizer or the prompt template.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A text of too many tokens.
+    /// A text has too many tokens.
     #[error("{tokens} tokens with the prompt, at most {limit} fit (max_tokens)")]
     TooLong {
-        /// Its length.
+        /// Its number of tokens.
         tokens: usize,
-        /// The most allowed.
+        /// The maximum.
         limit: usize,
     },
-    /// A text of more bytes than the tokens that fit can stand for.
+    /// A text has more bytes than `max_tokens` tokens can represent.
     #[error("a text of {bytes} bytes, but {tokens} tokens (max_tokens) stand for at most {limit}")]
     TooManyBytes {
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
-        /// The most tokens allowed.
+        /// The maximum number of tokens.
         tokens: usize,
-        /// The most bytes allowed.
+        /// The maximum number of bytes.
         limit: usize,
     },
-    /// A text without a single token to learn.
+    /// A text has no target token.
     #[error("a text has no token to learn from")]
     EmptyText,
-    /// The thread that builds batches is gone, after an error that was reported or a panic.
+    /// The thread that prepares batches has ended, after an error that was reported or a panic.
     #[error("the thread that builds batches has stopped")]
     Stopped,
 }

@@ -1,9 +1,9 @@
-//! From images and sentences on disk to batches, in an order that is a function of a seed and a counter.
+//! Batches of images and texts from files, in a reproducible order.
 //!
-//! A [`Manifest`] lists what there is, a [`Mixture`] of manifests puts it in order, a [`Loader`] turns any stretch of
-//! that order into a [`Batch`], and [`Prefetch`] does so ahead of time. Nothing here has a state that a resumed run
-//! would have to restore: shuffling, the choice of questions and augmentation all follow from the seed and the
-//! position.
+//! A [`Manifest`] lists the items of a data set, a [`Mixture`] of manifests defines the order of the samples,
+//! a [`Loader`] makes a [`Batch`] of any range of that order, and [`Prefetch`] prepares batches in advance.
+//! Nothing here has state that a resumed run must restore: shuffling, the choice of questions and
+//! augmentation follow from the seed and the position alone.
 #![forbid(unsafe_code)]
 
 mod archive;

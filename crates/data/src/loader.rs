@@ -1,4 +1,4 @@
-//! Any stretch of a mixture's order as a batch.
+//! Makes a batch from any range of a mixture's order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,100 +11,102 @@ use serde::{Deserialize, Serialize};
 use crate::random::{Permutation, Purpose};
 use crate::{Augmentation, Content, Draw, Error, Mixture, Result};
 
-/// A text to encode.
+/// A text to tokenize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Example<'a> {
-    /// A question (instruction) and its answer (output), to be put into the prompt.
+    /// A question (instruction) and its answer (output), to be inserted into the prompt template.
     Question(&'a str, &'a str),
-    /// A caption or text as it is.
+    /// A caption or text, without a template.
     Text(&'a str),
 }
 
-/// A text in tokens.
+/// A tokenized text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
-    /// The tokens, end token included.
+    /// The token ids, including the end token.
     pub ids: Vec<u32>,
-    /// The first token that is learnt, an index into `ids`. A text without one cannot be used.
+    /// Index in `ids` of the first target token. It must be less than the number of ids.
     pub loss_from: usize,
 }
 
-/// Turns texts into tokens: the tokenizer and the prompt template, as one function.
+/// Tokenizes an example: the tokenizer and the prompt template as one function.
 pub type Encode =
     dyn Fn(Example<'_>) -> Result<Encoded, Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
 
-/// What to do about an image or text that cannot be used.
+/// What to do with an image or text that cannot be used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBroken {
-    /// An error that names it.
+    /// Return an error that names it.
     #[default]
     Stop,
-    /// Leave it out and name it in [`Batch::skipped`].
+    /// Skip it and name it in [`Batch::skipped`].
     Skip,
 }
 
-/// How batches are built.
+/// How batches are made.
 #[derive(Debug, Clone)]
 pub struct LoaderOptions {
-    /// Samples (images or texts) of a batch.
+    /// Number of samples (images or texts) in a batch.
     pub batch: usize,
-    /// What is learnt.
+    /// Which texts are trained on.
     pub content: Content,
-    /// Questions taken of an image each time it is seen, all when absent. Over the passes every question gets its turn.
+    /// Number of questions drawn for an image each time it is seen; `None` means all. Successive passes use
+    /// different questions, until all have been used.
     pub questions: Option<usize>,
-    /// Random changes to images.
+    /// Random augmentations of images.
     pub augmentation: Augmentation,
-    /// The most tokens of a sequence.
+    /// Maximum number of tokens in a sequence.
     pub max_tokens: usize,
-    /// Bytes of decoded images kept in memory.
+    /// Size of the cache of decoded images in bytes.
     pub cache_bytes: usize,
     /// How images are decoded.
     pub decode: DecodeOptions,
-    /// What to do about broken ones.
+    /// What to do with images and texts that cannot be used.
     pub on_broken: OnBroken,
 }
 
 /// An image of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
-    /// Its file.
+    /// Name of its file.
     pub name: String,
     /// Its pixels.
     pub tiles: Tiles,
 }
 
-/// A text of a batch.
+/// A tokenized text of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
-    /// The image it is about, an index into [`Batch::pictures`]; without images, the number of the sample.
+    /// The image that it is about, an index into [`Batch::pictures`]; without images, the index of the
+    /// sample.
     pub picture: usize,
-    /// The tokens.
+    /// The token ids.
     pub ids: Vec<u32>,
-    /// The first token that is learnt, an index into `ids`.
+    /// Index in `ids` of the first target token.
     pub loss_from: usize,
 }
 
-/// What one forward pass learns from.
+/// The samples of one forward pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Position of its first sample in the order of the mixture.
     pub position: u64,
-    /// Its images; none with [`Content::Text`].
+    /// Its images; empty with [`Content::Text`].
     pub pictures: Vec<Picture>,
-    /// Its texts, those of one image side by side.
+    /// Its texts; texts of the same image are consecutive.
     pub sequences: Vec<Sequence>,
-    /// Why samples were left out, one line each.
+    /// Why samples were skipped, one line each.
     pub skipped: Vec<String>,
 }
 
-/// Bytes that a token stands for at most, to tell without encoding a text that it has too many tokens. The longest token
-/// of GPT-2's vocabulary, which is Phi's, has 128.
+/// Upper bound of the bytes of a token, used to reject a text with too many tokens without encoding it. The
+/// longest token in the vocabulary of GPT-2, which Phi uses, has 128 bytes.
 const TOKEN_BYTES: usize = 128;
-/// Bytes of a text that is encoded at all: a tokenizer takes hundreds of times as much memory.
+/// Longest text that is encoded, in bytes: a tokenizer needs hundreds of times as much memory.
 const TEXT_BYTES: usize = 1 << 20;
 
-/// Builds batches.
+/// Makes the batches of a mixture.
 pub struct Loader {
     mixture: Mixture,
     preprocess: Preprocess,
@@ -126,10 +128,10 @@ struct Sample {
 }
 
 impl Loader {
-    /// Batches of `mixture`.
+    /// A loader of the batches of `mixture`.
     ///
     /// # Errors
-    /// [`Error::Zero`].
+    /// Returns [`Error::Zero`] if the batch size or the number of questions is 0.
     pub fn new(
         mixture: Mixture,
         preprocess: Preprocess,
@@ -149,15 +151,16 @@ impl Loader {
         &self.mixture
     }
 
-    /// Samples of a batch: how far the position moves from one to the next.
+    /// Number of samples in a batch, by which the position advances.
     pub fn batch_len(&self) -> u64 {
         self.options.batch as u64
     }
 
-    /// The batch whose first sample stands at `position`. It goes on into the next epoch when one ends.
+    /// The batch whose first sample is at `position`. A batch may extend into the next epoch.
     ///
     /// # Errors
-    /// The first fault in the order of the samples. With [`OnBroken::Skip`] none; a batch may then have no sequences.
+    /// Returns the error of the first sample that cannot be used. With [`OnBroken::Skip`] there are no
+    /// errors, and the batch may have no sequences.
     pub fn batch(&self, position: u64) -> Result<Batch> {
         let positions = (0..self.batch_len()).into_par_iter().map(|i| position + i);
         let samples: Vec<Result<Sample>> = positions.map(|p| self.sample(&self.mixture.draw(p))).collect();
@@ -196,7 +199,7 @@ impl Loader {
             }
         }
         let picture = match &self.mixture.item(draw).image {
-            // Where no text is left, nothing would be learnt from the image.
+            // Without a text, the image is not needed.
             Some(image) if self.options.content != Content::Text && !texts.is_empty() => {
                 let augment = self.options.augmentation.draw(self.mixture.seed(), draw.id, draw.pass);
                 let picture = self.picture(draw, image).map_err(fault)?;
@@ -219,7 +222,8 @@ impl Loader {
         }
     }
 
-    /// The questions of this turn. All passes together go round an order of their own for each image.
+    /// The indices of the questions for this draw. Each image has a random order of its questions; successive
+    /// passes continue in it, cyclically.
     fn questions(&self, draw: &Draw) -> Vec<usize> {
         let n = self.mixture.item(draw).qa.len();
         match self.options.questions {
@@ -254,7 +258,7 @@ impl Loader {
     }
 
     fn picture(&self, draw: &Draw, image: &str) -> Result<Arc<Rgb8>> {
-        // The lock is held only to look up and to insert, never while decoding.
+        // The lock is held only for lookups and insertions, never while decoding.
         let cached = || self.cache.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(picture) = cached().pictures.get(&draw.id) {
             return Ok(picture.clone());
@@ -271,7 +275,7 @@ impl Loader {
     }
 }
 
-/// Why something was left out, on one line.
+/// The reason for skipping a sample, on one line.
 fn reason(error: &Error) -> String {
     quoted(&chain(error))
 }

@@ -1,8 +1,8 @@
-//! What a data set holds: JSON lines, one image or one text each.
+//! The format of data sets: JSON Lines, with one image or text per line.
 //!
 //! ```json
 //! {"image": "cats/1.jpg", "instruction": "How many cats?", "output": "two"}
-//! {"image": "cats/2.jpg", "qa": [["how many?", "two"], ["what colour?", "grey"]], "caption": "two grey cats"}
+//! {"image": "cats/2.jpg", "qa": [["how many?", "two"], ["what colour?", "grey"]], "caption": "two cats"}
 //! {"text": "Once upon a time."}
 //! ```
 //! Paths are relative to the manifest. Other keys are ignored.
@@ -14,15 +14,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, Store};
 
-/// What of a data set is learnt.
+/// Which texts of a data set are trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Content {
-    /// Images, and questions about them with their answers.
+    /// Questions about images, with their answers.
     Questions,
-    /// Images and their captions.
+    /// Captions of images.
     Captions,
-    /// No images: texts, captions, and questions with their answers.
+    /// Texts, captions, and questions with answers, all without images.
     Text,
 }
 
@@ -43,9 +43,9 @@ pub struct Item {
     pub image: Option<String>,
     /// Questions (instructions) with their answers (outputs).
     pub qa: Vec<(String, String)>,
-    /// What the image shows.
+    /// A description of the image.
     pub caption: Option<String>,
-    /// Text of its own.
+    /// A text that is not about an image.
     pub text: Option<String>,
     /// Its line in the manifest, from 1.
     pub line: usize,
@@ -63,7 +63,7 @@ struct Line {
 }
 
 impl Item {
-    /// Whether there is anything of `content` in it.
+    /// Whether the item has anything to train on for `content`.
     pub fn has(&self, content: Content) -> bool {
         match content {
             Content::Questions => self.image.is_some() && !self.qa.is_empty(),
@@ -115,8 +115,9 @@ impl Line {
     }
 }
 
-/// `json` with U+FFFD for every escape of half a character outside the Basic Multilingual Plane: Python writes them for
-/// text that was cut in the middle of one and reads them, and JSON's grammar allows them. `None` when there is none.
+/// `json` with every escaped lone surrogate replaced by U+FFFD, or `None` if there is none. Python writes
+/// lone surrogates for text that was cut inside a surrogate pair, Python reads them, and JSON's grammar
+/// allows them (RFC 8259 §8.2).
 fn without_lone_surrogates(json: &[u8]) -> Option<Vec<u8>> {
     let unit = |at: usize| {
         let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
@@ -140,27 +141,28 @@ fn without_lone_surrogates(json: &[u8]) -> Option<Vec<u8>> {
 /// A data set.
 #[derive(Debug)]
 pub struct Manifest {
-    /// The file or folder it was opened as.
+    /// The path that was opened.
     pub path: PathBuf,
-    /// Where its images are.
+    /// Where its images are stored.
     pub store: Store,
-    /// Its lines.
+    /// Its items, one per line that is not blank.
     pub items: Vec<Item>,
-    /// Its bytes and their CRC-32, to tell whether it has changed.
+    /// The length in bytes and CRC-32 of the manifest file, to detect changes.
     pub print: (u64, u32),
-    /// The file of its lines in the store.
+    /// Name of the manifest file in the store.
     file: String,
 }
 
-/// Bytes of a line: far more than the longest text that is learnt from.
+/// Maximum length of a line in bytes, far above the longest text that can be trained on.
 const LINE_LIMIT: u64 = 16 << 20;
 
 impl Manifest {
-    /// Opens a `.jsonl` file, or the `manifest.jsonl` in a folder or a `.zip`: regular files of at most 4 GiB, with lines
-    /// of at most 16 MiB.
+    /// Opens a `.jsonl` file, or the `manifest.jsonl` in a folder or a `.zip` archive: a regular file of at
+    /// most 4 GiB, with lines of at most 16 MiB.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Zip`], [`Error::Duplicate`], or [`Error::Line`] for the first line that cannot be used.
+    /// Returns [`Error::Io`], [`Error::Zip`] or [`Error::Duplicate`] if the file or archive cannot be read,
+    /// and [`Error::Line`] for the first invalid line.
     pub fn open(path: impl AsRef<Path>) -> Result<Manifest> {
         let path = path.as_ref();
         let is_zip = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("zip"));
@@ -175,7 +177,7 @@ impl Manifest {
         Ok(Manifest { path: path.into(), store, items, print, file })
     }
 
-    /// Item `i` as errors call it: its image, or its line.
+    /// Name of item `i` in errors: its image, or its line.
     pub fn name(&self, i: usize) -> String {
         match &self.items[i].image {
             Some(image) => self.store.name(image),
@@ -183,21 +185,21 @@ impl Manifest {
         }
     }
 
-    /// An item with its line and its image.
+    /// The line of an item and the name of its image, for messages.
     pub(crate) fn place(&self, item: &Item) -> String {
         let image =
             item.image.as_ref().map_or_else(String::new, |image| format!(": {}", self.store.name(image)));
         pheye_files::quoted(&format!("{}, line {}{image}", self.store.name(&self.file), item.line))
     }
 
-    /// `source`, which is about item `i`, with the line that the item stands on.
+    /// Adds the line of item `i` to the error `source`, which is about the item.
     pub(crate) fn fault(&self, i: usize, source: Error) -> Error {
         let name = self.store.name(&self.file);
         Error::Item { name, line: self.items[i].line, source: Box::new(source) }
     }
 }
 
-/// The items of a manifest, its length and its CRC-32.
+/// Parses the items of a manifest; also returns its length in bytes and its CRC-32.
 fn lines(reader: &mut dyn BufRead, store: &Store, file: &str) -> Result<(Vec<Item>, (u64, u32))> {
     let (mut items, mut bytes) = (Vec::new(), Vec::new());
     let (mut len, mut crc) = (0, crc32fast::Hasher::new());
@@ -216,7 +218,8 @@ fn lines(reader: &mut dyn BufRead, store: &Store, file: &str) -> Result<(Vec<Ite
         if number == 1 && utf16 {
             return Err(fault("it is UTF-16; save it as UTF-8".into()));
         }
-        // A byte order mark begins a file, and with files put together also a line.
+        // A byte order mark may be at the start of the file, and in concatenated files also at the start of
+        // other lines.
         let json = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes).trim_ascii();
         if !json.is_empty() {
             items.push(Item::parse(json, number).map_err(fault)?);

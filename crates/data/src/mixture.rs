@@ -1,12 +1,13 @@
 //! Several data sets in one endless, shuffled order.
 //!
-//! An epoch sees every item of a source with weight w just w times (rounded). Sources are mixed anew in every epoch, and
-//! each source is shuffled anew in every pass over it. With a weight of one half, two epochs make a pass.
+//! An epoch contains every item of a source with weight w w times on average. Sources are mixed differently
+//! in each epoch, and each source is shuffled differently in each pass over it. With a weight of ½, a pass
+//! takes two epochs.
 
 use crate::random::{Permutation, Purpose};
 use crate::{Content, Error, Item, Manifest, Result};
 
-/// Data sets and their order.
+/// Data sets and the order of their samples.
 #[derive(Debug)]
 pub struct Mixture {
     sources: Vec<Source>,
@@ -17,34 +18,35 @@ pub struct Mixture {
 #[derive(Debug)]
 struct Source {
     manifest: Manifest,
-    /// Samples in an epoch.
+    /// Number of samples per epoch.
     share: u64,
-    /// Number of its first item, counted over all sources.
+    /// Number of its first item; items are numbered over all sources.
     first: u32,
 }
 
-/// What stands at one position of the order.
+/// The sample at one position of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draw {
-    /// Number of the source.
+    /// Index of the source.
     pub source: usize,
-    /// Number of the item in the source.
+    /// Index of the item in the source.
     pub item: usize,
-    /// How often the whole source was seen before.
+    /// Number of complete passes over the source before this one.
     pub pass: u64,
-    /// Number of the item, counted over all sources.
+    /// Number of the item; items are numbered over all sources.
     pub(crate) id: u32,
 }
 
-/// The most samples of an epoch.
+/// Maximum number of samples in an epoch.
 const EPOCH_LIMIT: u64 = u32::MAX as u64;
 
 impl Mixture {
-    /// Mixes `manifests`, each seen as often per epoch as its weight says (once, without weights). Items that have
-    /// nothing of `content` are left out.
+    /// Mixes `manifests`. Each item is seen as often per epoch as its manifest's weight says; without
+    /// weights, once. Items without anything to train on for `content` are removed.
     ///
     /// # Errors
-    /// [`Error::Weights`], [`Error::Epoch`], or [`Error::Nothing`] when a source has nothing of `content`.
+    /// Returns [`Error::Weights`] if the weights do not match the manifests, [`Error::Epoch`] if an epoch has
+    /// too many samples, and [`Error::Nothing`] if no item of a manifest has `content`.
     pub fn new(
         manifests: Vec<Manifest>,
         weights: Option<&[f64]>,
@@ -58,7 +60,7 @@ impl Mixture {
             return Err(Error::Weights { manifests: manifests.len(), weights: weights.len() });
         }
         let samples: f64 = manifests.iter().zip(weights).map(|(m, w)| m.items.len() as f64 * w).sum();
-        // The numbers of items are u32, and a permutation needs room for the next power of four.
+        // Items are numbered in u32, and a permutation works on the next power of four.
         if samples > EPOCH_LIMIT as f64 {
             return Err(Error::Epoch { samples, limit: EPOCH_LIMIT });
         }
@@ -77,12 +79,12 @@ impl Mixture {
         Ok(Mixture { sources, epoch_len, seed })
     }
 
-    /// Samples in an epoch.
+    /// Number of samples in an epoch.
     pub fn epoch_len(&self) -> u64 {
         self.epoch_len
     }
 
-    /// What stands at `position`, a function of the seed and the position alone.
+    /// The sample at `position`, which depends only on the seed and the position.
     pub fn draw(&self, position: u64) -> Draw {
         let (epoch, slot) = (position / self.epoch_len, position % self.epoch_len);
         let mix = Permutation::new(self.epoch_len as usize, self.seed, Purpose::Mix, 0, epoch);
@@ -100,7 +102,7 @@ impl Mixture {
         Draw { source, item, pass, id: first + item as u32 }
     }
 
-    /// The data set of a draw.
+    /// The manifest of a draw.
     pub fn manifest(&self, draw: &Draw) -> &Manifest {
         &self.sources[draw.source].manifest
     }
@@ -110,17 +112,17 @@ impl Mixture {
         &self.manifest(draw).items[draw.item]
     }
 
-    /// All items with the data sets that they are of, in the order of their numbers.
+    /// All items with their manifests, in the order of their numbers.
     pub(crate) fn items(&self) -> impl Iterator<Item = (&Manifest, &Item)> {
         self.sources.iter().flat_map(|s| s.manifest.items.iter().map(|item| (&s.manifest, item)))
     }
 
-    /// The data sets.
+    /// The manifests.
     pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
         self.sources.iter().map(|s| &s.manifest)
     }
 
-    /// The seed.
+    /// The seed of the order.
     pub fn seed(&self) -> u64 {
         self.seed
     }

@@ -1,4 +1,4 @@
-//! Batches built ahead on a thread of their own, handed out in order.
+//! Batches prepared in advance on a separate thread, returned in order.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -6,11 +6,11 @@ use std::thread::{Builder, JoinHandle};
 
 use crate::{Batch, Error, Loader, Result};
 
-/// The batches of a loader from some position on, without end.
+/// An endless sequence of batches of a loader, from some position on.
 pub struct Prefetch {
     loader: Arc<Loader>,
     position: u64,
-    /// `None` when batches are built in turn, by the caller's thread.
+    /// `None` if the caller's thread makes each batch on demand.
     worker: Option<Worker>,
     no_thread: Option<std::io::Error>,
 }
@@ -20,7 +20,7 @@ struct Worker {
     thread: JoinHandle<()>,
 }
 
-/// Builds one batch after another, until nobody receives any more or one cannot be built.
+/// Makes one batch after another, until the receiver is dropped or a batch fails.
 fn work(loader: &Loader, mut position: u64, sender: &SyncSender<Result<Batch>>) {
     loop {
         let batch = loader.batch(position);
@@ -33,8 +33,8 @@ fn work(loader: &Loader, mut position: u64, sender: &SyncSender<Result<Batch>>) 
 }
 
 impl Prefetch {
-    /// Starts at `position`, with at most `ahead` finished batches waiting ([`Prefetch::MOST`] at most); 0 builds each when
-    /// it is asked for, and so does a system that has no thread to give.
+    /// Starts at `position`. A thread keeps at most `ahead` batches ready ([`Prefetch::MOST`] at most). With
+    /// 0, or if no thread can be started, each batch is made on demand.
     pub fn new(loader: Arc<Loader>, position: u64, ahead: usize) -> Prefetch {
         Prefetch::on(std::thread::Builder::new(), loader, position, ahead)
     }
@@ -51,18 +51,18 @@ impl Prefetch {
         this
     }
 
-    /// The most batches that wait.
+    /// Maximum number of batches that are kept ready.
     pub const MOST: usize = 1024;
 
-    /// Why batches are not built ahead although that was asked for.
+    /// Why no thread could be started, although `ahead` is not 0.
     pub fn no_thread(&self) -> Option<&std::io::Error> {
         self.no_thread.as_ref()
     }
 
-    /// The next batch, the same with and without a worker.
+    /// The next batch; it does not depend on `ahead`.
     ///
     /// # Errors
-    /// That of [`Loader::batch`], and after it [`Error::Stopped`] when there is a worker.
+    /// Returns the error of [`Loader::batch`]; after an error of the thread, [`Error::Stopped`].
     pub fn next_batch(&mut self) -> Result<Batch> {
         let batch = match &self.worker {
             Some(worker) => worker.batches.recv().map_err(|_| Error::Stopped)?,
@@ -72,7 +72,7 @@ impl Prefetch {
         Ok(batch)
     }
 
-    /// Where the next batch starts: what a checkpoint has to record.
+    /// Position of the first sample of the next batch, which a checkpoint must record.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -82,7 +82,7 @@ impl Drop for Prefetch {
     fn drop(&mut self) {
         if let Some(Worker { batches, thread }) = self.worker.take() {
             drop(batches);
-            // A panic of the worker was seen as `Error::Stopped`.
+            // A panic of the thread was reported as `Error::Stopped`.
             let _ = thread.join();
         }
     }
@@ -115,7 +115,7 @@ mod tests {
             };
             Arc::new(Loader::new(mixture, preprocess, encode, options).unwrap())
         };
-        // No system has room for such a stack.
+        // No operating system can allocate such a stack, so starting the thread fails.
         let mut none = Prefetch::on(Builder::new().stack_size(1 << 60), loader(), 0, 2);
         let mut one = Prefetch::new(loader(), 0, 2);
         assert!(none.no_thread().is_some() && one.no_thread().is_none());

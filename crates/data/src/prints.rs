@@ -1,9 +1,10 @@
-//! Whether images are the ones that a run began with.
+//! Fingerprints of images, to detect whether a resumed run still has the same images.
 //!
-//! Reading every image would take as long as an epoch, so an image is known by less: in an archive by its size and by
-//! the checksum that the directory has; in a folder by its size and by its first and last 4 KiB, and by its size alone
-//! when there are more than 50,000. So images in a folder that were replaced by others of the same size are noticed
-//! in small sets when they differ near either end, as compressed images do, and not in large ones.
+//! Reading every image completely would take as long as an epoch. The fingerprint of an image in an archive
+//! is of its size and the CRC-32 in the archive's directory; of an image in a folder, of its size and its
+//! first and last 4 KiB; in a mixture of more than 50,000 items, of its size alone. A replacement of the same
+//! size in a folder is therefore detected in small sets if it differs near one end, as compressed images do,
+//! and not in large sets.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -12,25 +13,25 @@ use rayon::prelude::*;
 
 use crate::{Item, Manifest, Mixture, Result, Store};
 
-/// Up to this many images are looked into.
+/// Maximum number of items for which the contents of files in folders are read.
 const LOOK_INTO: usize = 50_000;
-/// Bytes looked at on both ends.
+/// Bytes read at each end of a file.
 const END: u64 = 4096;
 
 impl Mixture {
-    /// A fingerprint of each item's image, in the order of the items' numbers: 0 for one that is not there, and for an
-    /// item without one.
+    /// The fingerprint of each item's image, in the order of the item numbers; 0 if the image does not exist
+    /// or the item has none.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] when the system cannot read an image for a reason that is not the image's, such as too many
-    /// open files.
+    /// Returns [`crate::Error::Io`] if an existing image cannot be read for a reason other than its
+    /// permissions, such as too many open files.
     pub fn prints(&self) -> Result<Vec<u32>> {
         let items: Vec<(&Manifest, &Item)> = self.items().collect();
         let deep = items.len() <= LOOK_INTO;
         items.par_iter().map(|(manifest, item)| print(&manifest.store, item.image.as_deref(), deep)).collect()
     }
 
-    /// Whether the first `samples` positions of the order have each item in them, in the order of the items' numbers.
+    /// For each item, in the order of the item numbers, whether it is among the first `samples` samples.
     pub fn drawn(&self, samples: u64) -> Vec<bool> {
         let mut drawn = vec![false; self.items().count()];
         let mut left = drawn.len();
@@ -45,7 +46,7 @@ impl Mixture {
         drawn
     }
 
-    /// Item `number` as errors call it, with its line.
+    /// The line and image of item `number`, for messages.
     pub fn place(&self, number: usize) -> String {
         let item = self.items().nth(number);
         item.map_or_else(String::new, |(manifest, item)| manifest.place(item))
@@ -61,18 +62,19 @@ fn print(store: &Store, image: Option<&str>, deep: bool) -> Result<u32> {
         (None, Store::Folder(folder)) if deep => {
             match ends(&folder.join(name), facts.len) {
                 Ok(bytes) => crc.update(&bytes),
-                // One that may not be read is known by its size; what is wrong is told when it is needed.
+                // An image that must not be read has a fingerprint of its size alone; using it reports the
+                // error.
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
                 Err(e) => return Err(store.io(name, e)),
             }
         }
         _ => {}
     }
-    // 0 says that there is none.
+    // 0 is reserved for images that do not exist.
     Ok(crc.finalize().max(1))
 }
 
-/// The first and last bytes of a file.
+/// The first and last [`END`] bytes of a file.
 fn ends(path: &std::path::Path, len: u64) -> std::io::Result<Vec<u8>> {
     let (mut file, mut bytes): (File, _) = (File::open(path)?, Vec::new());
     file.by_ref().take(END).read_to_end(&mut bytes)?;

@@ -1,8 +1,8 @@
-//! Random numbers by key instead of by state: what the seed, a purpose and a counter give, always and everywhere.
+//! Counter-based random numbers: a function of the seed, a purpose and a counter, without state.
 
 use pheye_cpu::philox::{philox4x32_10, words as halves};
 
-/// What random numbers are for; each purpose has numbers of its own.
+/// The purpose of random numbers; each purpose has its own stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
     /// Mixing the sources of an epoch.
@@ -15,21 +15,22 @@ pub(crate) enum Purpose {
     Augment,
 }
 
-/// Four random words for item `item` of pass `pass`.
+/// Four random 32-bit words for item `item` in pass `pass`.
 pub(crate) fn draw(seed: u64, purpose: Purpose, item: u32, pass: u64) -> [u32; 4] {
     let [lo, hi] = halves(pass);
     philox4x32_10([item, purpose as u32, lo, hi], halves(seed))
 }
 
-/// A number below `n` from a random word.
+/// Maps a random word to a number below `n`.
 pub(crate) fn below(word: u32, n: u32) -> u32 {
     ((u64::from(word) * u64::from(n)) >> 32) as u32
 }
 
-/// A random order of 0..n, of which any element can be had alone.
+/// A random permutation of 0..n whose elements can be computed individually.
 ///
-/// A Feistel network of Philox rounds permutes the next power of four; numbers not below `n` are sent through again
-/// until one is (cycle walking). On average that takes fewer than four turns.
+/// A Feistel network with Philox as round function permutes the next power of four; a result that is not
+/// below `n` is permuted again until it is (cycle walking). This takes fewer than four applications on
+/// average.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Permutation {
     n: u64,
@@ -42,7 +43,7 @@ pub(crate) struct Permutation {
 const ROUNDS: u32 = 8;
 
 impl Permutation {
-    /// The order of pass `pass`; `which` tells apart permutations of one purpose.
+    /// The permutation of pass `pass`; `which` distinguishes permutations of the same purpose.
     pub(crate) fn new(n: usize, seed: u64, purpose: Purpose, which: usize, pass: u64) -> Permutation {
         let bits = (n as u64).next_power_of_two().trailing_zeros();
         let half = bits.div_ceil(2).max(1);
@@ -97,7 +98,7 @@ mod tests {
         }
     }
 
-    /// Every element comes to every position about equally often (chi-square).
+    /// Every element is at every position about equally often (chi-square test).
     #[test]
     fn positions_are_uniform() {
         const N: usize = 5;
@@ -108,7 +109,7 @@ mod tests {
         }
         let expected = 2_000.0;
         let chi: f64 = counts.iter().flatten().map(|c| (f64::from(*c) - expected).powi(2) / expected).sum();
-        // 16 degrees of freedom: 45.9 is exceeded once in ten thousand seeds.
+        // With 16 degrees of freedom, a random permutation exceeds 45.9 with probability 10⁻⁴.
         assert!(chi < 45.9, "{chi} {counts:?}");
     }
 }

@@ -11,12 +11,12 @@ use zip::result::ZipError;
 use crate::archive::{self, Archive};
 use crate::{Error, Result};
 
-/// Bytes of an image's file.
+/// Maximum size of an image file in bytes.
 const PICTURE_LIMIT: u64 = DecodeOptions::MAX_BYTES;
-/// Bytes of a manifest.
+/// Maximum size of a manifest in bytes.
 const MANIFEST_LIMIT: u64 = 4 << 30;
 
-/// Where the files of a manifest lie.
+/// Where the files of a manifest are stored.
 pub enum Store {
     /// In a folder; names are paths relative to it.
     Folder(PathBuf),
@@ -24,24 +24,25 @@ pub enum Store {
     Zip {
         /// The archive.
         path: PathBuf,
-        /// One reader; decoding happens outside the lock.
+        /// The reader; only reading holds the lock, decoding does not.
         archive: Mutex<Archive>,
     },
 }
 
-/// What is known of a file before it is unpacked.
+/// The properties of a file that are known without unpacking it.
 pub(crate) struct Facts {
-    /// Bytes, unpacked.
+    /// Uncompressed size in bytes.
     pub(crate) len: u64,
-    /// CRC-32 of its contents, where the archive says it.
+    /// CRC-32 of its contents, if it is in an archive.
     pub(crate) crc: Option<u32>,
 }
 
 impl Store {
-    /// A folder, or a file that is a zip archive.
+    /// Opens a folder or a zip archive.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Zip`] or [`Error::Duplicate`], naming the file.
+    /// Returns [`Error::Io`], [`Error::Zip`] or [`Error::Duplicate`] if the archive cannot be read; the error
+    /// names the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -50,7 +51,7 @@ impl Store {
         Ok(Store::Zip { path: path.into(), archive: Mutex::new(archive::open(path)?) })
     }
 
-    /// The file `name` as errors call it.
+    /// The path of the file `name` for messages.
     pub fn name(&self, name: &str) -> String {
         match self {
             Store::Folder(path) => path.join(name).display().to_string(),
@@ -58,10 +59,10 @@ impl Store {
         }
     }
 
-    /// The bytes of the image `name`: a regular file of at most 512 MiB.
+    /// The bytes of the image `name`, a regular file of at most 512 MiB.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Zip`], naming the file.
+    /// Returns [`Error::Io`] or [`Error::Zip`] if the file cannot be read; the error names it.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let io = |source| self.io(name, source);
         match self {
@@ -72,13 +73,13 @@ impl Store {
                 let mut archive = lock(archive);
                 let file = archive.by_name(name).map_err(|e| self.zip(name, e))?;
                 let len = within(file.size(), PICTURE_LIMIT).map_err(io)?;
-                // No more than the directory says, whatever the file unpacks to.
+                // Never more than the size in the directory, whatever the entry unpacks to.
                 pheye_files::take(file, len, len).map_err(io)
             }
         }
     }
 
-    /// Reads the manifest `name` with `read`: a regular file of at most 4 GiB.
+    /// Reads the manifest `name`, a regular file of at most 4 GiB, with `read`.
     pub(crate) fn read_manifest<T>(
         &self,
         name: &str,
@@ -100,7 +101,7 @@ impl Store {
         }
     }
 
-    /// What is known of the file `name` without unpacking it, or `None` when it is not there or no regular file.
+    /// The properties of the file `name`, or `None` if it does not exist or is not a regular file.
     pub(crate) fn facts(&self, name: &str) -> Option<Facts> {
         match self {
             Store::Folder(path) => {
@@ -127,7 +128,7 @@ impl Store {
     }
 }
 
-/// A reader that panicked while holding the lock left no half-done state: every read seeks first.
+/// The lock, even if a thread panicked while holding it: every read seeks first, so no state is inconsistent.
 fn lock(archive: &Mutex<Archive>) -> MutexGuard<'_, Archive> {
     archive.lock().unwrap_or_else(|e| e.into_inner())
 }

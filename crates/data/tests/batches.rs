@@ -1,4 +1,4 @@
-//! Batches: what is in them, and that they depend on nothing but the position.
+//! The contents of batches, and that they depend only on the position.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn take(loader: Loader, from: u64, ahead: usize, n: usize) -> Vec<Batch> {
 
 #[test]
 fn prefetch_cache_and_the_start_change_nothing() {
-    // The last two batches lie in the second epoch.
+    // The last two batches are in the second epoch.
     let from = 1000 - 16;
     let plain = take(loader(easy(), LoaderOptions { cache_bytes: 0, ..options() }), from, 0, 4);
     assert_eq!(plain, take(loader(easy(), options()), from, 3, 4));
@@ -63,7 +63,7 @@ fn every_question_gets_its_turn() {
         assert_ne!(ids[0], ids[1]);
         seen.extend(ids);
     }
-    // Five passes of two questions: each of the five twice.
+    // Five passes with two questions each use each of the five questions twice.
     assert_eq!((seen.len(), seen.iter().collect::<BTreeSet<_>>().len()), (10, 5));
 }
 
@@ -97,7 +97,8 @@ fn captions_and_texts() {
     assert!(batch.sequences.iter().enumerate().all(|(i, s)| s.picture == i));
 }
 
-/// Three pictures, of which the second is broken and the third has too long a question (left out with `Stop`).
+/// Three images: the second is damaged, and the question of the third is too long (with `Stop`, the third is
+/// removed).
 fn broken(on_broken: OnBroken) -> (tempfile::TempDir, Loader) {
     let dir = tempfile::tempdir().unwrap();
     let png = easy()[0].store.read("images/0.png").unwrap();

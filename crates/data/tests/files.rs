@@ -1,4 +1,4 @@
-//! Files from strangers: manifests as other programs write them, and files that are none.
+//! Untrusted files: manifests as other programs write them, and files that are not manifests or images.
 
 mod common;
 
@@ -55,7 +55,7 @@ fn one_array_and_objects_over_several_lines_are_named() {
     assert!(error.contains("line 1: EOF") && error.contains("jq -c . "), "{error}");
 }
 
-/// Python's `json.loads` gives the lone halves; here they become U+FFFD, and whole pairs stay.
+/// Python's `json.loads` keeps lone surrogates; here they become U+FFFD, and complete pairs are kept.
 #[test]
 fn lone_surrogates() {
     for (written, read) in [
@@ -93,7 +93,7 @@ fn a_line_has_a_limit() {
     assert!(began.elapsed() < Duration::from_secs(20));
 }
 
-/// The text would take seconds and gigabytes to be told too long by its tokens.
+/// Encoding the text to count its tokens would take seconds and gigabytes.
 #[test]
 fn a_text_of_megabytes_is_not_encoded() {
     let dir = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ fn a_text_of_megabytes_is_not_encoded() {
     assert!(error.contains("m.jsonl, line 2: a text of 10485760 bytes"), "{error}");
 }
 
-/// Refused, and at once.
+/// Asserts that the file is rejected without delay.
 fn refused(path: &Path, reason: &str) {
     let began = Instant::now();
     let name = path.file_name().unwrap().to_str().unwrap();
@@ -146,13 +146,13 @@ fn neither_devices_nor_pipes() {
     assert!(chain(&Manifest::open(dir.path().join("no.zip")).unwrap_err()).contains("cannot be read"));
     fs::rename(&fifo, dir.path().join("fifo.zip")).unwrap();
     assert!(chain(&Manifest::open(dir.path().join("fifo.zip")).unwrap_err()).contains("a FIFO"));
-    // Reading it waits for the kernel's next message.
+    // Reading this file would block until the kernel logs a message.
     if let Ok(bytes) = (Store::Folder("/proc".into())).read("kmsg") {
         assert!(bytes.is_empty());
     }
 }
 
-/// A zip of these files.
+/// Writes a zip archive with these files.
 fn archive(dir: &Path, files: &[(&str, &[u8])], how: CompressionMethod) -> PathBuf {
     let path = dir.join("data.zip");
     let mut zip = ZipWriter::new(File::create(&path).unwrap());
@@ -164,7 +164,7 @@ fn archive(dir: &Path, files: &[(&str, &[u8])], how: CompressionMethod) -> PathB
     path
 }
 
-/// Replaces the size of the first file in the directory of a zip, unpacked.
+/// Overwrites the uncompressed size of the first file in the directory of a zip archive.
 fn claim(path: &Path, size: u32) {
     let mut bytes = fs::read(path).unwrap();
     let entry = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
@@ -206,8 +206,9 @@ fn two_files_of_a_name() {
     assert!(error.to_string().contains("data.zip: holds two files named a.png"), "{error}");
 }
 
-/// A zip with the zip64 records that some writers put in even where nothing needs them; the numbers in the last record
-/// are true, or only in those, and the archive may stand behind other bytes.
+/// A zip archive with zip64 records, which some writers add although they are not needed. The sizes in the
+/// last record are either correct or all ones, so that only the zip64 record has them. `before` is put before
+/// the archive.
 fn zip64(before: &[u8], files: &[(&str, &[u8])], true_numbers: bool) -> Vec<u8> {
     let (mut body, mut directory) = (Vec::new(), Vec::new());
     for (name, bytes) in files {
@@ -245,12 +246,13 @@ fn zip64_records_and_bytes_before_the_archive() {
     let path = dir.path().join("a.zip");
     let manifest = format!("{LINE}\n");
     for len in 28..33 {
-        // A name of 30 letters makes an entry as long as the zip64 records are.
+        // With a name of 30 bytes, a directory entry is as long as the zip64 records.
         let name = "n".repeat(len);
         let files: [(&str, &[u8]); 2] = [(&name, b"first"), ("manifest.jsonl", manifest.as_bytes())];
         let other: [(&str, &[u8]); 2] = [(&name, b"other"), ("manifest.jsonl", manifest.as_bytes())];
         for true_numbers in [true, false] {
-            // Behind an archive of the same lengths, whose directory stands where that of the second would without it.
+            // The last prefix is an archive with the same lengths, so that its directory is where the offsets
+            // in the second archive point without the prefix.
             for before in [Vec::new(), b"#!/bin/sh\n".to_vec(), zip64(b"", &other, true_numbers)] {
                 fs::write(&path, zip64(&before, &files, true_numbers)).unwrap();
                 let case = format!("{len} letters, {true_numbers}, {} bytes before", before.len());

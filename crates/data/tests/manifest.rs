@@ -1,4 +1,4 @@
-//! Manifests: what is read, and what is said about what cannot be.
+//! Manifests: what is parsed, and the errors for invalid lines.
 
 mod common;
 

@@ -45,7 +45,7 @@ fn epochs_and_seeds_differ_and_positions_do_not_depend_on_the_past() {
     for other in [order(&a, 1), order(&b, 0), (0..50).collect()] {
         assert!(first.iter().zip(&other).filter(|(x, y)| x == y).count() < 10);
     }
-    // A resumed run asks for a position in the middle of another epoch, in a new mixture, first thing.
+    // A resumed run first asks a new mixture for a position in the middle of another epoch.
     let far = 123 * 50 + 17;
     assert_eq!(mixture(&[50], None, 1).draw(far), a.draw(far));
     assert_eq!(order(&a, 0), first);

@@ -1,4 +1,4 @@
-//! The share of questions answered right: greedy answers, compared word for word.
+//! Accuracy on a question set: the share of greedy answers that equal the expected answer exactly.
 
 use pheye_data::{Content, Manifest};
 use pheye_image::{DecodeOptions, Rgb8};
@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 
-/// How a question set is gone through.
+/// Options of an accuracy measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct AccuracyOptions {
-    /// Images of one forward pass, each with all of its questions.
+    /// Images per forward pass, each with all of its questions.
     pub pictures: usize,
-    /// At most so many questions; all when absent.
+    /// Maximum number of questions; `None` means all.
     pub questions: Option<usize>,
 }
 
@@ -21,53 +21,53 @@ impl Default for AccuracyOptions {
     }
 }
 
-/// How many questions were answered right.
+/// The result of an accuracy measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Accuracy {
-    /// Right answers over questions.
+    /// Correct answers divided by questions.
     pub accuracy: f64,
-    /// Right answers.
+    /// Number of correct answers.
     pub right: usize,
-    /// Questions asked.
+    /// Number of questions asked.
     pub questions: usize,
 }
 
-/// One question and its answer.
+/// A question with its answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Judged {
-    /// The image, as a name in the manifest's store.
+    /// Name of the image in the manifest's store.
     pub picture: String,
     /// The question.
     pub question: String,
-    /// What the model said.
+    /// The model's answer.
     pub answer: String,
-    /// What is right.
+    /// The correct answer.
     pub expected: String,
 }
 
 impl Judged {
-    /// Whether the answer is right.
+    /// Whether the answer is correct.
     pub fn right(&self) -> bool {
         self.answer == self.expected
     }
 }
 
-/// Questions that are asked together, each about one of a few images.
+/// A batch of questions about a few images.
 #[derive(Debug)]
 pub struct Asked<'a> {
     /// The images.
     pub pictures: Vec<Rgb8>,
     /// The questions.
     pub questions: Vec<&'a str>,
-    /// The image that each question is about, ascending.
+    /// The image index of each question, ascending.
     pub about: Vec<usize>,
 }
 
-/// Asks every question of `manifest` about its image: `answer` gives the answers to those asked together, and
-/// `on(done, total)` is told how far it is.
+/// Asks every question of `manifest` about its image. `answer` answers a batch of questions;
+/// `on(done, total)` reports the progress in questions.
 ///
 /// # Errors
-/// A manifest without questions, an image that cannot be read, and whatever `answer` says.
+/// Returns an error if the manifest has no questions, an image cannot be read, or `answer` fails.
 pub fn accuracy<E: From<Error>>(
     manifest: &Manifest,
     options: AccuracyOptions,

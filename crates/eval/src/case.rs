@@ -1,4 +1,4 @@
-//! The inputs of golden data, and what a model makes of them, stage by stage.
+//! The inputs of golden data, and the values that a model computes for each stage.
 
 use std::ops::Range;
 
@@ -10,11 +10,12 @@ use pheye_tensor::{Grads, Tensor};
 use crate::golden::Golden;
 use crate::{Error, Result};
 
-/// A stage's name in the golden file, our values for it, and which of the golden values they stand for.
+/// A stage: its name in the golden file, the values of our model, and the elements of the golden tensor to
+/// compare.
 pub(crate) struct Observed {
     pub(crate) name: String,
     pub(crate) values: Vec<f64>,
-    /// Elements of the golden tensor that are compared, in order; all when empty.
+    /// Ranges of elements of the golden tensor that are compared, in order; empty means all.
     elements: Vec<Range<usize>>,
     pub(crate) kind: Kind,
 }
@@ -23,7 +24,7 @@ pub(crate) struct Observed {
 pub(crate) enum Kind {
     Activation,
     Gradient,
-    /// Token ids: equal or wrong.
+    /// Token ids, which must be equal.
     Ids,
 }
 
@@ -32,7 +33,7 @@ impl Observed {
         Observed { name: name.into(), values, elements: Vec::new(), kind }
     }
 
-    /// Those of the golden tensor's `values` that ours stand for.
+    /// The elements of the golden tensor's `values` that are compared with ours.
     pub(crate) fn pick(&self, values: Vec<f64>) -> Vec<f64> {
         if self.elements.is_empty() {
             return values;
@@ -42,17 +43,19 @@ impl Observed {
     }
 }
 
-/// The inputs of golden data, as a model takes them.
+/// The inputs of golden data in the form that a model takes.
 pub(crate) struct Case {
     global: Tensor,
     local: Option<Tensor>,
     ids: Vec<Vec<i64>>,
     mask: Vec<Vec<i64>>,
     labels: Vec<Vec<i64>>,
-    /// A prompt about the first image and its greedy answer, and how many of these ids are the prompt's.
+    /// The ids of a prompt about the first image, followed by its greedy answer.
     greedy: Vec<u32>,
+    /// Number of ids of the prompt in `greedy`.
     prompt: usize,
-    /// Ids of `greedy` that may come out otherwise, ascending: after each, the answer goes on as in golden data.
+    /// Indices into `greedy` of ids that are not compared, ascending. Generation continues after the golden
+    /// id there.
     pub(crate) open: Vec<usize>,
 }
 
@@ -91,19 +94,19 @@ impl Case {
         Ok(Case { global, local, ids, mask, labels, greedy, prompt: prompt.len(), open: Vec::new() })
     }
 
-    /// The number of images.
+    /// Number of images.
     pub(crate) fn pictures(&self) -> usize {
         self.ids.len()
     }
 
-    /// The number of greedy ids, the prompt's included.
+    /// Number of greedy ids, including the prompt.
     pub(crate) fn greedy_len(&self) -> usize {
         self.greedy.len()
     }
 
-    /// The batch of `pictures`, padding left out; one sequence about each.
+    /// The batch of `pictures` with one sequence about each image, without padding.
     fn batch(&self, pictures: Range<usize>) -> Result<Batch> {
-        // Rows of a tile are rows of pixels: [tiles, 3, s, s] is a matrix of width s.
+        // The pixels of each tile form rows of width s: `[tiles, 3, s, s]` is a matrix of tiles · 3 · s rows.
         let part = |t: &Tensor| {
             let rows = t.shape().rows() / self.ids.len();
             t.rows(pictures.start * rows..pictures.end * rows)
@@ -111,7 +114,7 @@ impl Case {
         let side = self.global.shape().cols();
         let pixels = match &self.local {
             None => part(&self.global)?,
-            // Pixels are on the CPU, whatever the model runs on.
+            // The pixels are on the CPU, whatever the device of the model.
             Some(local) => pheye_ops::rows::concat(&Cx::cpu(), &[&part(&self.global)?, &part(local)?])?,
         };
         let pixels = pixels.reshape([pixels.shape().elements() / (3 * side * side).max(1), 3, side, side])?;
@@ -120,7 +123,7 @@ impl Case {
         for (p, row) in pictures.clone().enumerate() {
             let kept: Vec<usize> = (0..self.ids[row].len()).filter(|&i| self.mask[row][i] != 0).collect();
             ids.extend(kept.iter().map(|&i| self.ids[row][i] as u32));
-            // A token's target is the label of the one after it.
+            // The target of a token is the label of the next token.
             let next = kept.iter().skip(1).map(|&i| self.labels[row][i]).chain([-100]);
             targets.extend(next);
             lengths.push(kept.len());
@@ -129,13 +132,14 @@ impl Case {
         Ok(Batch { pixels, pictures: pictures.len(), ids, targets, lengths, picture })
     }
 
-    /// Keys and values of all images, for every cross-attention block.
+    /// Keys and values of all images for every cross-attention block.
     pub(crate) fn kvs(&self, cx: &Cx, model: &Pheye) -> Result<Vec<Option<Tensor>>> {
         let batch = self.batch(0..self.pictures())?;
         Ok(model.cross_kv(cx, &model.encode(cx, &batch.pixels, batch.pictures)?)?)
     }
 
-    /// What golden data holds of every stage, computed by `model` on the device of `cx`, where it is trained in the end.
+    /// Computes every stage of the golden data with `model` on the device of `cx`. Trains the model at the
+    /// end.
     pub(crate) fn observe(&self, cx: &Cx, model: &mut Pheye) -> Result<Vec<Observed>> {
         let table = model.train(Pheye::is_pheye_param)?;
         let masters = model.move_to(&cx.device, &table)?;
@@ -180,7 +184,7 @@ impl Case {
         Ok(all)
     }
 
-    /// Ids of the prompt and its greedy continuation.
+    /// The ids of the prompt and its greedy continuation.
     fn greedy(&self, cx: &Cx, model: &Pheye) -> Result<Vec<f64>> {
         let first = self.batch(0..1)?;
         let kvs = model.cross_kv(cx, &model.encode(cx, &first.pixels, 1)?)?;
@@ -189,7 +193,8 @@ impl Case {
             let how = GenerationConfig::greedy(end.saturating_sub(ids.len()));
             let prompt = std::slice::from_ref(&ids);
             let mut new = match model.generate(cx, &kvs, prompt, &[0], &how, Hooks::default()) {
-                // No id is right then; the other stages say where it begins.
+                // NaN differs from every id, so this stage fails; the other stages show where the values stop
+                // being finite.
                 Err(pheye_model::Error::NotFinite { .. }) => return Ok(vec![f64::NAN; self.greedy.len()]),
                 made => made?,
             };
@@ -199,7 +204,7 @@ impl Case {
         Ok(ids.into_iter().map(f64::from).collect())
     }
 
-    /// Mean losses of five AdamW steps, each of one micro-batch an image.
+    /// The mean losses of five AdamW steps, each with one micro-batch per image.
     fn train(&self, cx: &Cx, model: &mut Pheye, mut optimizer: Optimizer) -> Result<Vec<f64>> {
         let batches = (0..self.ids.len()).map(|i| self.batch(i..i + 1)).collect::<Result<Vec<_>>>()?;
         let schedule = Schedule::cosine(1e-3);
@@ -219,7 +224,7 @@ impl Case {
     }
 }
 
-/// The values of a tensor, from wherever it is.
+/// The values of a tensor on any device, as f64.
 fn wide(t: &Tensor) -> Result<Vec<f64>> {
     Ok(t.to_vec_f32()?.into_iter().map(f64::from).collect())
 }

@@ -1,11 +1,11 @@
-//! Why a model could not be judged: each error with its file.
+//! The errors of this crate, each with its file.
 
 use std::path::PathBuf;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a model could not be judged.
+/// Why a model could not be evaluated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,7 +17,7 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// The golden file lacks an entry, or holds it in another shape.
+    /// The golden file lacks an entry, or the entry has another shape.
     #[error("{}: golden entry `{}` {why}", path.display(), pheye_files::quoted(name))]
     Entry {
         /// The file.
@@ -27,7 +27,7 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// `generate.json` is not what it should be.
+    /// `generate.json` is invalid.
     #[error("{}: {why}", path.display())]
     Generation {
         /// The file.
@@ -35,7 +35,7 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// Golden data without bounds for a GPU.
+    /// The golden data has no bounds for a GPU.
     #[error(
         "{} is missing: it says how far bf16 may be off; `cargo xtask golden DIR` writes it (with PyTorch)",
         path.display()
@@ -44,7 +44,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A question set without questions.
+    /// The question set has no questions.
     #[error("{0} has no question with an answer")]
     NoQuestions(String),
     /// The golden file could not be read.
@@ -65,7 +65,7 @@ pub enum Error {
     /// An operation failed.
     #[error(transparent)]
     Op(#[from] pheye_ops::Error),
-    /// A tensor is not what was expected.
+    /// A tensor has an unexpected shape or data type.
     #[error(transparent)]
     Tensor(#[from] pheye_tensor::Error),
 }

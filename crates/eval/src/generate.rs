@@ -1,8 +1,9 @@
-//! Generation against what transformers' generate() gave for the same weights, where `generate.json` is beside the golden data:
-//! ids of searches, which must be equal, and the probabilities that sampling draws from.
+//! Compares generation with transformers' generate() for the same weights, if `generate.json` exists beside
+//! the golden data: the ids of searches, which must be equal, and the probabilities that sampling draws from.
 //!
-//! Its cases are chosen so that rounding does not decide them; `tests/golden/generate.py` says how. A plain form of the file is read
-//! too: one prompt about the first image, and ids by the name of their search ([`Plain`]).
+//! The cases are chosen so that rounding does not change their ids; `tests/golden/generate.py` describes how.
+//! A simpler form of the file is supported as well ([`Plain`]): one prompt about the first image, and the ids
+//! of each search under its name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,10 +18,10 @@ use serde_json::{Map, Value, json};
 use crate::verify::{Stage, largest};
 use crate::{Error, Result};
 
-/// Bytes of the file at most; with every probability of a large vocabulary it has a few megabytes.
+/// Maximum size of the file in bytes. With every probability of a large vocabulary it has a few megabytes.
 const LIMIT: u64 = 256 << 20;
 
-/// The file.
+/// The contents of `generate.json`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Expected {
@@ -37,7 +38,7 @@ struct Search {
     prompts: Vec<Vec<u32>>,
     pictures: Vec<usize>,
     ids: Vec<Vec<u32>>,
-    /// Whether bf16 must give the same.
+    /// Whether bf16 must give the same ids.
     bf16: bool,
 }
 
@@ -49,14 +50,15 @@ struct Distribution {
     picture: usize,
     kept: Vec<usize>,
     probabilities: Vec<f64>,
-    /// Largest error of PyTorch in f32.
+    /// The largest error of PyTorch in f32.
     error: f64,
-    /// In bf16.
+    /// The largest error of PyTorch in bf16.
     bf16_error: f64,
 }
 
-/// The plain form: searches are called `greedy`, `beams3`, `no_repeat_ngram2` or `repetition_penalty1.3`; what follows after `_` is
-/// said by the fields beside the ids. The longest answer is as long as answers may be.
+/// The simpler form of the file. Searches are named `greedy`, `beams3`, `no_repeat_ngram2` or
+/// `repetition_penalty1.3`; a suffix after `_` only distinguishes names, and the fields next to the ids hold
+/// further options. The longest answer sets `max_new_tokens`.
 #[derive(Deserialize)]
 struct Plain {
     prompt: Vec<u32>,
@@ -71,7 +73,7 @@ enum Answer {
     With { ids: Vec<u32>, eos: Option<u32>, length_penalty: Option<f64> },
 }
 
-/// What a search's name may begin with, before a number, and the option that the number is for.
+/// The beginning of a search's name, before a number, and the option with that number.
 const NAMED: [(&str, &str); 3] = [
     ("beams", "num_beams"),
     ("no_repeat_ngram", "no_repeat_ngram_size"),
@@ -115,7 +117,7 @@ impl TryFrom<Plain> for Expected {
 }
 
 impl Expected {
-    /// `generate.json` in `folder`, if it is there.
+    /// Reads `generate.json` in `folder`, if it exists.
     pub(crate) fn read(folder: &Path) -> Result<Option<Expected>> {
         let path = folder.join("generate.json");
         let text = match read_text(&path, Kind::Regular, LIMIT) {
@@ -132,8 +134,8 @@ impl Expected {
         parsed.map(Some).map_err(|why| Error::Generation { path, why: quoted(&why) })
     }
 
-    /// Every search, whose error is the number of answers that differ, and every distribution. `kvs` are the keys and values
-    /// of the golden images.
+    /// Compares every search, whose error is the number of different answers, and every distribution. `kvs`
+    /// are the keys and values of the golden images.
     pub(crate) fn compare(
         &self,
         cx: &Cx,
@@ -165,7 +167,8 @@ impl Expected {
             let mut p: Vec<f64> = scores.iter().map(|s| f64::from(s - top).exp()).collect();
             let total: f64 = p.iter().sum();
             p.iter_mut().for_each(|p| *p /= total);
-            // What is left are the differences, those of tokens that must not be drawn included.
+            // The remaining values of `p` are the differences; for tokens that must not be drawn, the
+            // probability itself.
             for (&id, theirs) in case.kept.iter().zip(&case.probabilities) {
                 let why = || format!("keeps token {id}, which is not in the vocabulary");
                 let path = || folder.join("generate.json");
@@ -187,7 +190,7 @@ fn options(folder: &Path, config: &Map<String, Value>) -> Result<GenerationConfi
         .map_err(|e| Error::Generation { path: path(), why: quoted(&e.to_string()) })
 }
 
-/// `generate num_beams=3 …`
+/// A name such as `generate num_beams=3`, with all options.
 fn name(kind: &str, config: &Map<String, Value>) -> String {
     config.iter().fold(kind.to_owned(), |name, (option, value)| format!("{name} {option}={value}"))
 }

@@ -1,4 +1,4 @@
-//! `golden.safetensors`: inputs, and the outputs of every stage as PyTorch computed them.
+//! `golden.safetensors`: inputs, and the outputs of every stage as computed by PyTorch.
 
 use std::path::Path;
 
@@ -18,12 +18,13 @@ impl Golden {
         Error::Entry { path: self.0.path().to_owned(), name: name.to_owned(), why: why.into() }
     }
 
-    /// Names of all entries that start with `prefix`, in order.
+    /// Names of all entries that start with `prefix`, in the order of the file.
     pub(crate) fn names(&self, prefix: &str) -> Vec<String> {
         self.0.names().filter(|n| n.starts_with(prefix)).map(str::to_owned).collect()
     }
 
-    /// The values of an entry as f64 (exact for f32, f64 and integers below 2⁵³), or `None` when there is none.
+    /// The values of an entry as f64 (exact for f32, f64 and integers below 2⁵³), or `None` if there is no
+    /// such entry.
     pub(crate) fn find(&self, name: &str) -> Result<Option<Vec<f64>>> {
         if !self.0.names().any(|n| n == name) {
             return Ok(None);
@@ -41,7 +42,7 @@ impl Golden {
         self.find(name)?.ok_or_else(|| self.fault(name, "is missing"))
     }
 
-    /// The `len` values of an entry.
+    /// The values of an entry, which must be `len`.
     pub(crate) fn values(&self, name: &str, len: usize) -> Result<Vec<f64>> {
         let values = self.get(name)?;
         match values.len() == len {
@@ -50,7 +51,7 @@ impl Golden {
         }
     }
 
-    /// An f32 entry, or `None` when there is none.
+    /// An f32 entry, or `None` if there is no such entry.
     pub(crate) fn tensor(&self, name: &str) -> Result<Option<Tensor>> {
         match self.0.info(name) {
             Some(_) => Ok(Some(self.0.tensor(name, DType::F32)?)),
@@ -58,7 +59,7 @@ impl Golden {
         }
     }
 
-    /// A matrix of integers [rows, cols], as rows.
+    /// The rows of a matrix of integers, `[rows, cols]`.
     pub(crate) fn rows(&self, name: &str) -> Result<Vec<Vec<i64>>> {
         let (shape, _) = self.0.info(name).ok_or_else(|| self.fault(name, "is missing"))?;
         let values = self.0.integers(name)?;

@@ -1,4 +1,4 @@
-//! Is the model right, and how good are its answers: comparison with golden data, accuracy over a question set.
+//! Evaluates a model: comparison with golden data, and accuracy on a question set.
 #![forbid(unsafe_code)]
 
 mod accuracy;

@@ -1,12 +1,14 @@
-//! Every stage of a model against what PyTorch computed for the same weights.
+//! Compares every stage of a model with the results of PyTorch for the same weights.
 //!
-//! The rule: the largest error over a tensor, |out − ref64| ≤ 2·|naive f32 − ref64| + 1e-6·max|ref64|, 3· for
-//! gradients, where golden data holds the stage in both precisions. Where it holds f32 alone, PyTorch's own error e is
-//! not known; it is measured as the largest change of our result when every weight moves by one unit in the last
-//! place, and the bound is that of the rule plus e, since the reference itself is off by so much.
+//! If the golden data has a stage in f32 and f64, the largest error over the tensor must satisfy
+//! `|out − ref64| ≤ 2·|naive f32 − ref64| + 1e-6·max|ref64|`, with 3 instead of 2 for gradients. If it has
+//! the stage in f32 only, PyTorch's own error e is unknown. It is estimated as the largest change of our
+//! result when every weight moves by one unit in the last place; the bound is increased by e, because the
+//! reference itself has this error.
 //!
-//! On a GPU naive is bf16: its error, measured with PyTorch, is in `golden_bf16.safetensors`, with what the f32 values lack to
-//! the f64 ones. Greedy ids that plain bf16 itself does not agree on are left open.
+//! On a GPU, the naive implementation is bf16. Its error was measured with PyTorch and is stored in
+//! `golden_bf16.safetensors`, together with the differences between the f64 and the f32 results. Greedy ids
+//! on which the bf16 variants in PyTorch disagree are not compared (`tests/golden/bf16.py`).
 
 use std::path::Path;
 
@@ -21,28 +23,28 @@ use crate::generate::Expected;
 use crate::golden::Golden;
 use crate::{Error, Result};
 
-/// One comparison.
+/// The result of one comparison.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stage {
-    /// What was compared.
+    /// Name of the stage.
     pub name: String,
     /// Largest difference from the reference.
     pub error: f64,
-    /// Largest difference allowed.
+    /// Largest allowed difference.
     pub allowed: f64,
 }
 
 impl Stage {
-    /// Whether the difference is within bounds; not a number never is.
+    /// Whether the difference is within its bound; NaN never is.
     pub fn passed(&self) -> bool {
         self.error <= self.allowed
     }
 }
 
-/// All comparisons of one folder.
+/// The results of all comparisons of one folder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// In the order of the network.
+    /// The stages in network order.
     pub stages: Vec<Stage>,
 }
 
@@ -53,14 +55,14 @@ impl Report {
     }
 }
 
-/// Compares the model in `folder` with `golden.safetensors` beside it: pixels, media, logits, loss, the gradient of
-/// every trained tensor, greedily generated ids, and the losses of five training steps; and with `generate.json`, where it is:
-/// ids of other ways to generate, and the probabilities of sampling. On a GPU the bounds are those of
-/// `golden_bf16.safetensors`.
+/// Compares the model in `folder` with its `golden.safetensors`: pixels, media (image tokens), logits, loss,
+/// the gradient of every trained tensor, greedily generated ids, and the losses of five training steps. If
+/// `generate.json` exists, also the ids of other generation options and the probabilities of sampling. On a
+/// GPU, the bounds of `golden_bf16.safetensors` are used.
 ///
 /// # Errors
-/// A folder that cannot be loaded or golden data that cannot be read; a stage that is out of bounds is no error but
-/// part of the report.
+/// Returns an error if the model or the golden data cannot be loaded. A stage that is out of bounds is not an
+/// error; the report contains it.
 pub fn verify(cx: &Cx, folder: &Path) -> Result<Report> {
     let golden = Golden::open(&folder.join("golden.safetensors"))?;
     let mut case = Case::read(&golden)?;
@@ -95,17 +97,17 @@ pub fn verify(cx: &Cx, folder: &Path) -> Result<Report> {
     Ok(Report { stages })
 }
 
-/// The comparisons of `generate.json`, if there is one.
+/// The comparisons of `generate.json`, if it exists.
 fn generated(cx: &Cx, folder: &Path, case: &Case) -> Result<Vec<Stage>> {
     let Some(expected) = Expected::read(folder)? else { return Ok(Vec::new()) };
-    // Observing the other stages trains a model, so this is another.
+    // Needs its own model, because observing the other stages trains theirs.
     let mut model = Pheye::load(folder, Options::default())?;
     model.move_to(&cx.device, &ParamTable::default())?;
     let kvs = case.kvs(cx, &model)?;
     expected.compare(cx, folder, &model, &kvs)
 }
 
-/// The bounds of `folder` for bf16; `case` learns which greedy ids are left open.
+/// Reads the bounds of `folder` for bf16, and sets in `case` which greedy ids are not compared.
 fn bf16(folder: &Path, case: &mut Case) -> Result<Golden> {
     let path = folder.join("golden_bf16.safetensors");
     if !path.exists() {
@@ -118,7 +120,7 @@ fn bf16(folder: &Path, case: &mut Case) -> Result<Golden> {
 }
 
 pub(crate) fn largest(values: impl Iterator<Item = f64>) -> f64 {
-    // f64::max would lose a NaN.
+    // `f64::max` would ignore a NaN.
     values.fold(0.0, |a, v| if v.abs() > a || v.is_nan() { v.abs() } else { a })
 }
 
@@ -126,11 +128,11 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     largest(a.iter().zip(b).map(|(a, b)| a - b))
 }
 
-/// Where the bound of an error comes from.
+/// How the bound of an error is determined.
 enum Bound<'a> {
-    /// f32: the same stage by a model whose weights are moved.
+    /// f32: from the same stage computed by a model with perturbed weights.
     Moved(&'a Observed),
-    /// bf16: what `golden_bf16.safetensors` says.
+    /// bf16: from `golden_bf16.safetensors`.
     Bf16(&'a Golden),
 }
 
@@ -170,7 +172,7 @@ fn compare(golden: &Golden, ours: &Observed, bound: Bound) -> Result<Stage> {
     Ok(Stage { name: name.clone(), error: distance(&ours.values, &truth), allowed })
 }
 
-/// Moves every weight to a neighbouring f32, up or down by a coin.
+/// Moves every weight to a neighbouring f32, up or down at random.
 fn move_weights(model: &mut Pheye) -> Result<()> {
     for (i, param) in model.params_mut().into_iter().enumerate() {
         let mut value = Tensor::from_f32(param.shape(), param.value.f32()?)?;
@@ -183,7 +185,8 @@ fn move_weights(model: &mut Pheye) -> Result<()> {
     Ok(())
 }
 
-/// Pixels of the images beside the golden data. Preprocessing is exact up to the rounding of one division.
+/// Compares the pixels of the images beside the golden data. Preprocessing is exact except for the rounding
+/// of a division.
 fn pixels(folder: &Path, model: &Pheye, golden: &Golden, pictures: usize) -> Result<Vec<Stage>> {
     let c = model.config();
     let preprocess = pheye_image::Preprocess::new(c.vision.image_size, c.connector.level);

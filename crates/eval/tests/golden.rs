@@ -1,4 +1,4 @@
-//! The golden folders pass, stage by stage.
+//! Every stage of the golden folders passes.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ fn golden_folders_pass() {
     }
 }
 
-/// A copy of what `verify` reads of a golden folder.
+/// A copy of the files of a golden folder that `verify` reads.
 fn copy_of(case: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(golden(case)).unwrap() {
@@ -40,7 +40,7 @@ fn copy_of(case: &str) -> tempfile::TempDir {
     dir
 }
 
-/// Weights that are not finite are stages that do not pass, not an end of the report.
+/// With weights that are not finite, stages fail and the report is still complete.
 #[test]
 fn weights_that_are_not_finite_do_not_pass() {
     let dir = copy_of("level1");
@@ -56,7 +56,7 @@ fn weights_that_are_not_finite_do_not_pass() {
     }
 }
 
-/// `generate.json` with `from` changed to `to`: the stages that do not pass then.
+/// The stages that fail after replacing `from` by `to` in `generate.json`.
 fn with_other_generation(from: &str, to: &str) -> Result<Vec<String>, pheye_eval::Error> {
     let dir = copy_of("level1");
     let file = dir.path().join("generate.json");
@@ -102,7 +102,7 @@ fn a_plain_list_of_ids_is_compared_too() {
     }
 }
 
-/// Kernels run on the CPU here, in bf16, each lane on its own: a minute or more.
+/// Takes a minute or more, because the kernels run on the CPU, in bf16 and one thread at a time.
 #[cfg(feature = "emulator")]
 #[test]
 fn golden_folders_pass_on_the_emulator() {

@@ -1,4 +1,5 @@
-//! Two threads that generate at once on one GPU, each in a context of its own or both in one, answer as they do alone.
+//! Two threads that generate at the same time on one GPU, with one context each or a shared one, give the
+//! same answers as alone.
 #![cfg(feature = "emulator")]
 
 use std::thread;
@@ -10,7 +11,7 @@ use pheye_testkit::{normal, randomize};
 
 const VOCAB: usize = 23;
 
-/// Level 1, cross-attention before one of two layers.
+/// Level 1, with cross-attention before one of two layers.
 fn config() -> Config {
     let mut c = Config::default();
     (c.vision.hidden_size, c.vision.intermediate_size, c.vision.num_hidden_layers) = (16, 24, 1);
@@ -23,7 +24,7 @@ fn config() -> Config {
     c
 }
 
-/// Prompts of one length, so that the steps of both threads are the same work, on other ids.
+/// The prompts have the same length, so that the steps of both threads launch the same work on different ids.
 fn answer(model: &Pheye, cx: &Cx, thread: u32) -> Vec<Vec<u32>> {
     let config = model.config();
     let (tiles, s) = (1 + config.connector.local_tiles(), config.vision.image_size);

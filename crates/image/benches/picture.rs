@@ -1,7 +1,8 @@
-//! A 22-megapixel photo on its way to the model: decoding, orientation, resizing, and all of it, one or four at once.
+//! Benchmark of preparing a 22-megapixel photo for the model: decoding, rotation, resizing, and all steps
+//! together for one or four files.
 //!
-//! `cargo bench -p pheye-image`. The photo is made here: soft shapes with noise on them, whose JPEG at quality 90 is about
-//! as large as a camera's.
+//! Run it with `cargo bench -p pheye-image`. The photo is generated: smooth shapes with noise, whose JPEG at
+//! quality 90 is about as large as a camera's.
 
 use std::hint::black_box;
 use std::io::Cursor;

@@ -1,12 +1,12 @@
-//! Writes an image as the model's preparation gets it: RGB of 8 bits, turned upright, before any resizing.
+//! Writes an image as it is before resizing: 8-bit RGB, rotated upright.
 //!
 //! ```text
-//! cargo run -p pheye-image --example decode -- dog.jpg dog.png
-//! cargo run -p pheye-image --example decode -- --stored dog.jpg dog.png
+//! cargo run -p pheye-image --example decode -- dog.jpg dog.png cargo run -p pheye-image --example decode --
+//! --stored dog.jpg dog.png
 //! ```
 //!
-//! The first names a PNG, JPEG or WebP file (`/dev/stdin` will do), the second is the PNG to write. `--stored` keeps the
-//! image as it is stored, whatever orientation the file tells. To look at the resized tiles there is the example `tiles`.
+//! The first argument is a PNG, JPEG or WebP file (or `/dev/stdin`), the second the PNG to write. `--stored`
+//! ignores the orientation in the file. The example `tiles` writes the resized tiles.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use pheye_image::{DecodeOptions, open};

@@ -1,10 +1,10 @@
-//! Shows what the model sees: writes the global view and the local tiles of an image as PNG files.
+//! Writes the global image and the local tiles of an image as PNG files, to show what the model sees.
 //!
 //! ```text
 //! cargo run -p pheye-image --example tiles -- dog.jpg out 3
 //! ```
 //!
-//! writes `out/global.png` and, at level 3, `out/tile0.png` to `out/tile8.png`.
+//! This writes `out/global.png` and, at level 3, `out/tile0.png` to `out/tile8.png`.
 
 use pheye_image::{DecodeOptions, Preprocess, open};
 use std::path::Path;

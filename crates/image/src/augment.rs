@@ -1,27 +1,27 @@
-//! Cheap augmentations for training, each a pure function; the caller draws the random numbers.
+//! Augmentations for training as pure functions; the caller supplies the random numbers.
 //!
-//! The same flips and turns also carry out EXIF orientations.
+//! The same flips and rotations apply EXIF orientations.
 
 use crate::Rgb8;
 use image::metadata::Orientation;
 
-/// One draw of augmentations, applied in the order of the fields. The default changes nothing.
+/// One set of augmentations, applied in the order of the fields. The default changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Augment {
     /// Mirror left and right.
     pub flip_horizontal: bool,
     /// Mirror top and bottom.
     pub flip_vertical: bool,
-    /// Clockwise quarter turns.
+    /// Number of clockwise rotations by 90 degrees.
     pub turns: u8,
-    /// Pixels to move right (negative: left); the edge is repeated.
+    /// Pixels to shift right (negative: left); edge pixels are repeated.
     pub dx: isize,
-    /// Pixels to move down (negative: up); the edge is repeated.
+    /// Pixels to shift down (negative: up); edge pixels are repeated.
     pub dy: isize,
 }
 
 impl Augment {
-    /// The augmented image; sides swap when `turns` is odd.
+    /// The augmented image. Width and height are swapped if `turns` is odd.
     pub fn apply(&self, picture: &Rgb8) -> Rgb8 {
         let mut out = picture.clone();
         if self.flip_horizontal {
@@ -40,17 +40,17 @@ impl Augment {
     }
 }
 
-/// Left and right exchanged.
+/// Mirrors left and right.
 pub fn flip_horizontal(picture: &Rgb8) -> Rgb8 {
     remap(picture, picture.width, picture.height, |x, y| (picture.width - 1 - x, y))
 }
 
-/// Top and bottom exchanged.
+/// Mirrors top and bottom.
 pub fn flip_vertical(picture: &Rgb8) -> Rgb8 {
     remap(picture, picture.width, picture.height, |x, y| (x, picture.height - 1 - y))
 }
 
-/// Turned clockwise by `turns` quarters.
+/// Rotates clockwise by `turns` times 90 degrees.
 pub fn rotate(picture: &Rgb8, turns: u8) -> Rgb8 {
     let (w, h) = (picture.width, picture.height);
     match turns % 4 {
@@ -61,7 +61,8 @@ pub fn rotate(picture: &Rgb8, turns: u8) -> Rgb8 {
     }
 }
 
-/// Moved right by `dx` and down by `dy` pixels at the same size; the nearest edge pixel fills what comes in.
+/// Shifts right by `dx` and down by `dy` pixels and keeps the size; the nearest edge pixel fills the
+/// uncovered area.
 pub fn shift(picture: &Rgb8, dx: isize, dy: isize) -> Rgb8 {
     let from = |at: usize, by: isize, side: usize| {
         (at as isize).saturating_sub(by).clamp(0, side as isize - 1) as usize

@@ -1,28 +1,29 @@
-//! Reads what a file says about itself, before any decoder allocates for it.
+//! Reads the headers of a file before any decoder allocates memory for it.
 //!
-//! What the decoders do not tell: the claimed size of a file too broken or too large to open, whether a JPEG or WebP goes
-//! on to its end (a JPEG decoder fills a missing rest with grey), how a JPEG is coded, and every place that may tell the
-//! image's orientation.
+//! The decoders do not report these facts: the size stated by a file that is damaged or too large to decode,
+//! whether a JPEG or WebP is complete (a JPEG decoder fills missing rows with grey), how a JPEG is coded, and
+//! every place where the orientation can be stored.
 
 use crate::jpeg_header::Header;
 use crate::orientation::{Sources, Text};
 use image::ImageFormat;
 use std::borrow::Cow;
 
-/// What a file's headers and markers say.
+/// Facts from the headers and markers of a file.
 #[derive(Default)]
 pub(crate) struct Facts<'a> {
-    /// Width and height in pixels, if the header got that far.
+    /// Width and height in pixels, if the header is complete enough.
     pub size: Option<(u32, u32)>,
-    /// The end is there: EOI of a JPEG, all bytes that a WebP promises. What a PNG lacks its decoder tells.
+    /// Whether the file is complete: a JPEG up to its EOI marker, a WebP up to its stated size. Always set
+    /// for a PNG, whose decoder detects missing data.
     pub complete: bool,
-    /// Of a JPEG, how it is coded.
+    /// How a JPEG is coded.
     pub jpeg: Header<'a>,
-    /// Where the orientation may be told.
+    /// Where the orientation may be stored.
     pub orientation: Sources<'a>,
 }
 
-/// Facts of a file known to start with the signature of `format`.
+/// The facts of a file that starts with the signature of `format`.
 pub(crate) fn inspect(format: ImageFormat, bytes: &[u8]) -> Facts<'_> {
     match format {
         ImageFormat::Png => png(bytes),
@@ -34,7 +35,7 @@ pub(crate) fn inspect(format: ImageFormat, bytes: &[u8]) -> Facts<'_> {
 fn png(bytes: &[u8]) -> Facts<'_> {
     let mut facts = Facts { complete: true, ..Facts::default() };
     let mut at = 8;
-    // Length, type, data, CRC.
+    // A chunk consists of length, type, data and CRC.
     while let (Some(length), Some(kind)) = (be(bytes, at, 4), bytes.get(at + 4..at + 8)) {
         let data = bytes.get(at + 8..).unwrap_or_default();
         if kind == b"IHDR" && facts.size.is_none() {
@@ -51,13 +52,14 @@ fn png(bytes: &[u8]) -> Facts<'_> {
     facts
 }
 
-/// The texts of a PNG that hold EXIF or XMP; of several with the same keyword, Pillow keeps the last.
+/// Reads a text chunk of a PNG that may contain EXIF or XMP. As in Pillow, the last of several with the same
+/// keyword wins.
 fn text<'a>(kind: &[u8], data: &'a [u8], sources: &mut Sources<'a>) {
     let Some((keyword, rest)) = split(data) else { return };
     let text = match (kind, rest) {
         (b"tEXt", text) => Text::Plain(text),
         (b"zTXt", [0, packed @ ..]) => Text::Packed(packed),
-        // Flag and method of compression, language, translated keyword.
+        // Compression flag, compression method, language tag, translated keyword.
         (b"iTXt", [flag, method, rest @ ..]) => {
             match (flag, method, split(rest).and_then(|(_, rest)| split(rest))) {
                 (0, _, Some((_, text))) => Text::Plain(text),
@@ -75,7 +77,7 @@ fn text<'a>(kind: &[u8], data: &'a [u8], sources: &mut Sources<'a>) {
     }
 }
 
-/// What comes before and after the first zero byte.
+/// The data before and after the first zero byte.
 fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = data.iter().position(|&b| b == 0)?;
     Some((&data[..end], &data[end + 1..]))
@@ -84,8 +86,8 @@ fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
 fn jpeg(bytes: &[u8]) -> Facts<'_> {
     let mut facts = Facts::default();
     let mut at = 2;
-    // A marker is 0xFF and a byte that is no stuffed zero, no fill and no restart. Looking for it steps over
-    // entropy-coded data too.
+    // A marker is 0xFF and a byte other than a stuffed zero, a fill byte or a restart marker. This search
+    // also skips entropy-coded data.
     while let Some(step) = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == 0xFF)) {
         at += step + 1;
         let Some(&marker) = bytes.get(at) else { break };
@@ -110,7 +112,7 @@ fn jpeg(bytes: &[u8]) -> Facts<'_> {
     facts
 }
 
-/// EXIF goes on through all its segments, and the last packet of XMP counts, as in Pillow.
+/// As in Pillow, the EXIF of all segments is concatenated, and the last XMP packet wins.
 fn app1<'a>(segment: &'a [u8], sources: &mut Sources<'a>) {
     if let Some(packet) = segment.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0") {
         sources.xmp = Some(Text::Plain(packet));
@@ -137,7 +139,7 @@ fn webp(bytes: &[u8]) -> Facts<'_> {
         facts.size = facts.size.or(size);
         let chunk = data.get(..length as usize);
         let sources = &mut facts.orientation;
-        // libwebp keeps the first chunk of each kind, and only what the flags of VP8X announce.
+        // libwebp uses the first chunk of each kind, and only the kinds announced by the flags of VP8X.
         match kind {
             b"VP8X" if at == 12 => flags = data.first().copied().unwrap_or(0),
             b"EXIF" if flags & 8 != 0 && sources.exif.is_none() => sources.exif = chunk.map(Cow::Borrowed),

@@ -1,4 +1,4 @@
-//! Any image that a decoder hands over whole to RGB by the rules of Pillow's `convert("RGB")`.
+//! Converts a completely decoded image to RGB, as Pillow's `convert("RGB")`.
 
 use crate::Rgb8;
 use image::DynamicImage;
@@ -14,13 +14,14 @@ pub(crate) fn to_rgb(picture: DynamicImage) -> Rgb8 {
             out
         }
         DynamicImage::ImageLuma8(p) => grey_to_rgb(&p),
-        // JPEG and WebP have nothing else.
+        // Does not occur: JPEG and WebP are decoded to the types above only.
         other => other.into_rgb8().into_raw(),
     };
     Rgb8 { width, height, pixels }
 }
 
-/// Ink to light: Pillow's naive product of cyan, magenta, yellow and black, in place of a colour profile.
+/// Converts CMYK (amounts of ink) to RGB as Pillow does, without a colour profile: (255 − ink)·(255 − black)
+/// / 255.
 pub(crate) fn cmyk_to_rgb(ink: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(ink.len() / 4 * 3);
     for &[cyan, magenta, yellow, black] in ink.as_chunks::<4>().0 {
@@ -30,13 +31,13 @@ pub(crate) fn cmyk_to_rgb(ink: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `a * b / 255`, rounded as Pillow rounds it.
+/// `a * b / 255`, rounded as in Pillow.
 fn scaled(a: u8, b: u8) -> u8 {
     let product = u32::from(a) * u32::from(b) + 128;
     (((product >> 8) + product) >> 8) as u8
 }
 
-/// Grey to RGB.
+/// Repeats each grey value for R, G and B.
 pub(crate) fn grey_to_rgb(grey: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(3 * grey.len());
     grey.iter().for_each(|&v| out.extend([v; 3]));

@@ -1,4 +1,5 @@
-//! Files to [`Rgb8`]: format by content, limits before allocation, orientation.
+//! Decodes files to [`Rgb8`]: detects the format by content, checks limits before allocating, and applies the
+//! orientation.
 
 use crate::augment::orient;
 use crate::container::{Facts, inspect};
@@ -9,24 +10,25 @@ use pheye_files::{Kind, caught, quoted};
 use std::io::{Cursor, ErrorKind, Read};
 use std::path::Path;
 
-/// How to decode.
+/// Options of decoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// Images whose header claims more pixels are refused before anything is allocated for them. The default is
-    /// 178,956,970, where Pillow raises `DecompressionBombError`.
+    /// Maximum number of pixels. An image whose header states more is rejected before memory is allocated for
+    /// it. The default is 178,956,970, above which Pillow raises `DecompressionBombError`.
     pub max_pixels: u64,
-    /// Images with a longer side are refused likewise: a few bytes can claim one that is one pixel wide and takes
-    /// minutes to resize. The default is 100,000 pixels, above what JPEG and WebP can have.
+    /// Maximum width and height, checked in the same way: a few bytes can state an image that is one pixel
+    /// wide and takes minutes to resize. The default is 100,000 pixels, above the maximum of JPEG and WebP.
     pub max_side: u32,
-    /// [`open`] and [`open_regular`] refuse larger files, before they are read where the system knows their size. The
-    /// default is 512 MiB.
+    /// Maximum file size in bytes for [`open`] and [`open_regular`]. If the operating system knows the size,
+    /// a larger file is rejected before it is read. The default is 512 MiB.
     pub max_bytes: u64,
-    /// Turn the image as its EXIF or XMP orientation says (default), or keep it as stored, as the PyTorch release does.
+    /// Whether the image is rotated according to its EXIF or XMP orientation (default), or kept as stored, as
+    /// in the PyTorch release.
     pub apply_orientation: bool,
 }
 
 impl DecodeOptions {
-    /// Default of `max_bytes`: more than any image has that has few enough pixels to be decoded.
+    /// Default of `max_bytes`, larger than any file that is within the default of `max_pixels`.
     pub const MAX_BYTES: u64 = 512 << 20;
 }
 
@@ -37,25 +39,26 @@ impl Default for DecodeOptions {
     }
 }
 
-/// Decodes a PNG, JPEG or WebP file as Pillow's `ImageOps.exif_transpose(Image.open(path)).convert("RGB")`, a JPEG to
-/// within a few levels.
+/// Decodes a PNG, JPEG or WebP file as Pillow's `ImageOps.exif_transpose(Image.open(path)).convert("RGB")`;
+/// the pixels of a JPEG may differ by a few levels.
 ///
-/// The format is told by content, not by extension. Of an animation the first frame is taken. `path` may be a pipe or a
-/// device, such as `/dev/stdin`; for a name that comes from a file there is [`open_regular`].
+/// The format is detected by content, not by extension. Of an animation, the first frame is decoded. `path`
+/// may be a pipe or a device, such as `/dev/stdin`; use [`open_regular`] for a name that comes from a file.
 ///
-/// A file that ends early is an error, but for a PNG that has all its pixels: it may lack its end. Kinds of JPEG that
-/// would come out wrong (arithmetic coding, more than 8 bits, ...) are refused by name.
+/// A truncated file is an error, except a PNG that has all its pixels and lacks only its end. JPEGs of kinds
+/// that would decode incorrectly (arithmetic coding, more than 8 bits, …) are rejected with the reason.
 ///
 /// # Errors
-/// All but [`Error::Shape`]; each names the file.
+/// Returns any error except [`Error::Shape`]; each names the file.
 pub fn open(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Rgb8, Error> {
     open_as(path.as_ref(), Kind::Any, options)
 }
 
-/// [`open`], but only of a regular file (also behind a symbolic link), so that it can neither block nor go on for ever.
+/// Like [`open`], but only for a regular file or a link to one, so that reading can neither block nor
+/// continue forever.
 ///
 /// # Errors
-/// As [`open`]; [`Error::Io`] for a FIFO, a device or a directory.
+/// Returns the errors of [`open`], and [`Error::Io`] for a FIFO, a device or a directory.
 pub fn open_regular(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Rgb8, Error> {
     open_as(path.as_ref(), Kind::Regular, options)
 }
@@ -68,7 +71,7 @@ fn open_as(path: &Path, kind: Kind, options: &DecodeOptions) -> Result<Rgb8, Err
         _ => Error::Io { path: path.to_path_buf(), source },
     };
     let (mut file, expected) = pheye_files::open_with_len(path, kind).map_err(io)?;
-    // A look at the first bytes, so that a large file of another kind is not read in vain.
+    // The first bytes are checked first, so that a large file of another format is not read.
     let mut head = Vec::new();
     file.by_ref().take(64).read_to_end(&mut head).map_err(io)?;
     sniff(&head, &name)?;
@@ -79,10 +82,10 @@ fn open_as(path: &Path, kind: Kind, options: &DecodeOptions) -> Result<Rgb8, Err
     decode(&bytes, &name, options)
 }
 
-/// Decodes the bytes of a PNG, JPEG or WebP file; `name` stands for the file in errors. Otherwise as [`open`].
+/// Decodes the bytes of a PNG, JPEG or WebP file like [`open`]; `name` is the name of the file in errors.
 ///
 /// # Errors
-/// All but [`Error::Io`], [`Error::TooManyBytes`] and [`Error::Shape`].
+/// Returns any error except [`Error::Io`], [`Error::TooManyBytes`] and [`Error::Shape`].
 pub fn decode(bytes: &[u8], name: &str, options: &DecodeOptions) -> Result<Rgb8, Error> {
     let name = &quoted(name);
     let (format, label) = sniff(bytes, name)?;
@@ -123,12 +126,13 @@ fn sniff(bytes: &[u8], name: &str) -> Result<(ImageFormat, &'static str), Error>
     Err(Error::Unsupported { name: name.into(), found })
 }
 
-/// `size` is what the header was read to claim; a decoder that sees a larger image is stopped by its limits.
+/// Decodes a WebP. `size` is the size stated by the header; the limits stop the decoder if it finds a larger
+/// image.
 fn webp(bytes: &[u8], (width, height): (u32, u32)) -> ImageResult<DynamicImage> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(width);
     limits.max_image_height = Some(height);
-    // RGBA, and the decoder's own tables and metadata.
+    // RGBA, and the tables and metadata of the decoder.
     limits.max_alloc = Some(u64::from(width) * u64::from(height) * 8 + (64 << 20));
     let mut decoder = WebPDecoder::new(Cursor::new(bytes))?;
     decoder.set_limits(limits)?;

@@ -1,4 +1,4 @@
-//! What can go wrong between a file and its pixels. Every variant about a file names it.
+//! The errors of this crate. Every variant about a file names it.
 
 use pheye_files::quoted;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file could not be read at all.
+    /// The file could not be read.
     #[error("{}: cannot be read", quoted(&path.display().to_string()))]
     Io {
         /// The file.
@@ -15,51 +15,52 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// The file holds no bytes.
+    /// The file has no bytes.
     #[error("{name}: the file is empty (0 bytes)")]
     Empty {
         /// The file.
         name: String,
     },
-    /// Not PNG, JPEG or WebP.
+    /// The file is not a PNG, JPEG or WebP.
     #[error("{name}: not a picture this program reads (PNG, JPEG or WebP): {found}")]
     Unsupported {
         /// The file.
         name: String,
-        /// The format or the first bytes found instead.
+        /// The detected format, or the first bytes.
         found: String,
     },
-    /// The header claims more pixels than [`DecodeOptions::max_pixels`](crate::DecodeOptions::max_pixels); nothing
-    /// was allocated.
+    /// The header states more pixels than [`DecodeOptions::max_pixels`](crate::DecodeOptions::max_pixels); no
+    /// memory was allocated.
     #[error("{name}: {width}x{height} pixels are more than the limit of {limit} (max_pixels)")]
     TooLarge {
         /// The file.
         name: String,
-        /// Claimed width.
+        /// Stated width.
         width: u32,
-        /// Claimed height.
+        /// Stated height.
         height: u32,
         /// The limit in pixels.
         limit: u64,
     },
-    /// The file ends before its image does.
+    /// The file ends before its image is complete.
     #[error("{name}: truncated {format} file: it ends after {bytes} bytes, before the picture does")]
     Truncated {
         /// The file.
         name: String,
         /// PNG, JPEG or WebP.
         format: &'static str,
-        /// Length of what there is.
+        /// Length of the file.
         bytes: usize,
     },
-    /// A side longer than [`DecodeOptions::max_side`](crate::DecodeOptions::max_side); nothing was allocated.
+    /// A side is longer than [`DecodeOptions::max_side`](crate::DecodeOptions::max_side); no memory was
+    /// allocated.
     #[error("{name}: {width}x{height} pixels: a side is longer than the limit of {limit} (max_side)")]
     TooLong {
         /// The file.
         name: String,
-        /// Claimed width.
+        /// Stated width.
         width: u32,
-        /// Claimed height.
+        /// Stated height.
         height: u32,
         /// The limit in pixels.
         limit: u32,
@@ -72,7 +73,7 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// A sound JPEG of a rare kind.
+    /// A valid JPEG of a kind that is not supported.
     #[error(
         "{name}: a JPEG with {what}, which this program does not read; save it again as PNG or as an ordinary JPEG, \
          for example with `magick in.jpg out.png`"
@@ -80,7 +81,7 @@ pub enum Error {
     UnreadJpeg {
         /// The file.
         name: String,
-        /// What it has that other JPEGs do not.
+        /// The unsupported property.
         what: String,
     },
     /// The file is damaged.
@@ -90,17 +91,17 @@ pub enum Error {
         name: String,
         /// PNG, JPEG or WebP.
         format: &'static str,
-        /// What the decoder said.
+        /// The error of the decoder.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// An image whose sides and bytes do not fit together.
+    /// The number of bytes does not match the size of an image.
     #[error("a {width}x{height} RGB picture cannot have {bytes} bytes")]
     Shape {
         /// Width in pixels.
         width: usize,
         /// Height in pixels.
         height: usize,
-        /// Bytes given.
+        /// Number of bytes.
         bytes: usize,
     },
 }

@@ -1,8 +1,8 @@
-//! JPEG to RGB by whichever of two decoders is right about the file's kind.
+//! Decodes JPEG to RGB with the decoder, of two, that decodes the file's kind correctly.
 //!
-//! The fast decoder, zune-jpeg (behind the `image` crate), is right about what nearly every JPEG is, and makes garbage of
-//! some other layouts without an error; those go to jpeg-decoder. The headers alone decide. `tests/jpeg_grid.py` compares
-//! the outcome with libjpeg over layouts, samplings and sizes.
+//! zune-jpeg (through the `image` crate) is faster and correct for nearly every JPEG, but decodes some
+//! layouts incorrectly without an error; those are decoded with jpeg-decoder. The choice depends only on the
+//! headers. `tests/jpeg_grid.py` compares the result with libjpeg over layouts, sampling factors and sizes.
 
 use crate::jpeg_header::{Colours, Header};
 use crate::{Error, Rgb8, convert};
@@ -11,10 +11,11 @@ use image::{DynamicImage, ImageDecoder, ImageResult, Limits};
 use jpeg_decoder::{ColorTransform, PixelFormat};
 use std::io::Cursor;
 
-/// Decodes a file whose header claims `size`.
+/// Decodes a file whose header states the size `size`.
 ///
 /// # Errors
-/// [`Error::UnreadJpeg`] for a kind that neither decoder gets right, [`Error::Decode`] for damage.
+/// Returns [`Error::UnreadJpeg`] for a kind that neither decoder decodes correctly, and [`Error::Decode`] for
+/// damage.
 pub(crate) fn read(bytes: &[u8], size: (u32, u32), header: &Header, name: &str) -> Result<Rgb8, Error> {
     let frame = header.frame(size).map_err(|what| Error::UnreadJpeg { name: name.into(), what })?;
     if header.is_common(&frame) {

@@ -1,33 +1,35 @@
-//! What the markers of a JPEG say about its coding, and which of that this crate reads.
+//! How a JPEG is coded according to its markers, and which kinds are supported.
 //!
-//! The rules about colours are libjpeg's, hence Pillow's. The rules about layouts come from comparing the decoders with
-//! libjpeg (`tests/jpeg_grid.py`).
+//! The rules for colour spaces are those of libjpeg, and therefore of Pillow. The rules for layouts come from
+//! comparing the decoders with libjpeg (`tests/jpeg_grid.py`).
 
 /// libjpeg's `JPEG_MAX_DIMENSION`.
 const MAX_SIDE: u32 = 65_500;
-/// Far above any encoder's; a small file of very many scans would keep a decoder busy for minutes.
+/// Maximum number of scans, far above that of any encoder; a small file with very many scans would take
+/// minutes to decode.
 const MAX_SCANS: usize = 500;
-/// libjpeg guesses at (smooths) the first coefficients that a progressive file leaves unfinished.
+/// Number of coefficients, from the first in zigzag order, that a progressive file must complete: libjpeg
+/// estimates incomplete ones among them (block smoothing).
 const SMOOTHED: usize = 10;
 
-/// The segments of a file that tell how it is coded.
+/// The segments of a file that determine how it is coded.
 #[derive(Default)]
 pub(crate) struct Header<'a> {
     /// The first frame header (SOF), and the low byte of its marker.
     pub sof: Option<(u8, &'a [u8])>,
-    /// A second frame header follows.
+    /// Whether there is another frame header.
     pub several_frames: bool,
     /// Scan headers (SOS).
     pub scans: Vec<&'a [u8]>,
-    /// A JFIF marker (APP0) comes before the first scan.
+    /// Whether a JFIF marker (APP0) precedes the first scan.
     pub jfif: bool,
-    /// Adobe markers (APP14) before the first scan.
+    /// Adobe markers (APP14) that precede the first scan.
     pub adobe: Vec<&'a [u8]>,
-    /// A quantisation table comes after the first scan.
+    /// Whether a quantization table follows the first scan.
     pub late_table: bool,
 }
 
-/// A component of the frame: its name in the file, and its samples across and down in one unit of the image.
+/// A component of the frame: its identifier, and its horizontal and vertical sampling factors.
 #[derive(Clone, Copy)]
 pub(crate) struct Component {
     id: u8,
@@ -35,7 +37,7 @@ pub(crate) struct Component {
     down: u32,
 }
 
-/// What the components are.
+/// The colour space of the components.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Colours {
     Grey,
@@ -45,7 +47,7 @@ pub(crate) enum Colours {
     Ycck,
 }
 
-/// A scan header, its components by their place in the frame.
+/// A scan header, with the indices of its components in the frame.
 struct Scan {
     components: Vec<usize>,
     first: usize,
@@ -55,7 +57,7 @@ struct Scan {
 }
 
 impl<'a> Header<'a> {
-    /// Takes note of a marker's segment. Markers of no interest are passed over.
+    /// Records the segment of a marker. Other markers are ignored.
     pub(crate) fn add(&mut self, marker: u8, segment: &'a [u8]) {
         let early = self.scans.is_empty();
         match marker {
@@ -70,7 +72,8 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// The components of an image of `size`, or what about the file is read by neither decoder as libjpeg reads it.
+    /// The components of an image of `size`, or the reason why neither decoder decodes the file as libjpeg
+    /// does.
     pub(crate) fn frame(&self, size: (u32, u32)) -> Result<Vec<Component>, String> {
         let Some((process, &[bits, _, _, _, _, count, ref rest @ ..])) = self.sof else {
             return Err("an incomplete frame header".into());
@@ -119,7 +122,8 @@ impl<'a> Header<'a> {
         Ok(())
     }
 
-    /// libjpeg's `default_decompress_parms`: JFIF decides, then Adobe's marker, then the components' names.
+    /// As libjpeg's `default_decompress_parms`: a JFIF marker decides, then the Adobe marker, then the
+    /// component identifiers.
     pub(crate) fn colours(&self, components: &[Component]) -> Colours {
         let transform = self.adobe.iter().rev().find_map(|segment| segment.get(11).copied());
         match (components.len(), transform) {
@@ -133,8 +137,9 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// Whether the file is of the kind that the fast decoder is trusted with: grey or three colours, luma sampled once or
-    /// twice as finely as chroma, in one scan or progressive, and its colours beyond doubt.
+    /// Whether the file is of a kind that the fast decoder decodes correctly: grey or three components, luma
+    /// sampled at one or two times the resolution of chroma, in one scan or progressive, and an unambiguous
+    /// colour space.
     pub(crate) fn is_common(&self, components: &[Component]) -> bool {
         let sampling = match components {
             [only] => only.across.max(only.down) <= 2,
@@ -168,7 +173,7 @@ impl Scan {
         let named = names.as_chunks::<2>();
         let place = |[id, _]: &[u8; 2]| frame.iter().position(|c| c.id == *id);
         let components = named.0.iter().map(place).collect::<Option<Vec<_>>>()?;
-        // Each once and in the frame's order.
+        // Each component once, in the order of the frame.
         let regular = components.is_sorted_by(|a, b| a < b) && named.1.is_empty() && last < 64;
         let counted = !components.is_empty() && components.len() == usize::from(count);
         let (first, last) = (usize::from(first), usize::from(last));
@@ -181,22 +186,24 @@ fn ids(components: &[Component]) -> impl Iterator<Item = u8> {
     components.iter().map(|c| c.id)
 }
 
-/// The finest sampling across and down.
+/// The largest sampling factors, horizontal and vertical.
 fn largest(components: &[Component]) -> (u32, u32) {
     let most = |side: fn(&Component) -> u32| components.iter().map(side).max().unwrap_or(0);
     (most(|c| c.across), most(|c| c.down))
 }
 
-/// Each component comes in one scan, with all its coefficients; some writers name 0 as the last of them.
+/// Whether each component is in exactly one scan with all its coefficients. Some encoders write 0 as the last
+/// coefficient.
 fn is_sequential(scans: &[Scan], components: usize) -> bool {
     let times = |i| scans.iter().filter(|scan| scan.components.contains(&i)).count();
     let whole = |scan: &Scan| matches!((scan.first, scan.last, scan.high, scan.low), (0, 0 | 63, 0, 0));
     scans.iter().all(whole) && (0..components).all(|i| times(i) == 1)
 }
 
-/// The scans refine each coefficient in order, one bit at a time, and leave none open that libjpeg would guess at.
+/// Whether the scans refine each coefficient in order, one bit at a time, and complete all coefficients that
+/// libjpeg would otherwise estimate.
 fn is_finished(scans: &[Scan], components: usize) -> bool {
-    // How many low bits of each coefficient are missing yet; None: all.
+    // The number of low bits still missing of each coefficient; `None` if it has not been coded yet.
     let mut missing = vec![[None; 64]; components];
     for scan in scans {
         let alone = scan.components.len() == 1;
@@ -219,8 +226,8 @@ fn is_finished(scans: &[Scan], components: usize) -> bool {
     missing.iter().all(|component| component[..SMOOTHED].iter().all(|&bits| bits == Some(0)))
 }
 
-/// Whether jpeg-decoder takes as many blocks as the standard (section A.2.2) for a side of a component that has a scan of
-/// its own and `samples` of the `most` samples in a unit.
+/// Whether jpeg-decoder counts as many blocks as the standard (ITU-T T.81, A.2.2) for one side of a component
+/// that has its own scan, the sampling factor `samples` and the largest sampling factor `most`.
 fn blocks_agree(side: u32, samples: u32, most: u32) -> bool {
     let standard = (side * samples).div_ceil(most).div_ceil(8);
     let taken = (side.div_ceil(8 * most) * samples).min(side.div_ceil(8));

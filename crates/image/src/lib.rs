@@ -1,9 +1,9 @@
-//! Images to pixels, exactly as Pillow makes them.
+//! Decodes and preprocesses images with the same pixels as Pillow.
 //!
-//! Pheye was trained on pixels that Pillow decoded, converted and resized; an image prepared otherwise is a slightly
-//! different question to the model. So PNG and lossless WebP decode to the very bytes of `Image.convert("RGB")`, the
-//! bicubic resize is bit-exact, and the normalised tiles equal PyTorch's to the bit. JPEG decoders are allowed to
-//! differ by the standard, and this one does, by at most about five levels.
+//! Pheye was trained on images that Pillow decoded, converted and resized; other pixels would change the
+//! input of the model. Therefore PNG and lossless WebP decode to exactly the bytes of `Image.convert("RGB")`,
+//! bicubic resizing is bit-exact, and the normalized tiles are bit-identical to those of PyTorch. The JPEG
+//! standard allows decoders to differ; here they differ from libjpeg by at most about five levels.
 //!
 //! ```no_run
 //! use pheye_image::{DecodeOptions, Preprocess, open};
@@ -40,15 +40,15 @@ pub struct Rgb8 {
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// Row-major red, green, blue bytes, `[height, width, 3]`.
+    /// RGB bytes in row-major order, `[height, width, 3]`.
     pub pixels: Vec<u8>,
 }
 
 impl Rgb8 {
-    /// An image from its row-major RGB bytes.
+    /// An image from RGB bytes in row-major order.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a side is 0 or `pixels` does not hold `3 * width * height` bytes.
+    /// Returns [`Error::Shape`] if a side is 0 or `pixels` does not have `3 * width * height` bytes.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self, Error> {
         let bytes = width.checked_mul(height).and_then(|n| n.checked_mul(3));
         if width == 0 || height == 0 || bytes != Some(pixels.len()) {
@@ -57,7 +57,7 @@ impl Rgb8 {
         Ok(Self { width, height, pixels })
     }
 
-    /// The `width`×`height` part whose top left corner is (`x`, `y`); it must lie inside the image.
+    /// The `width`×`height` part with the top left corner (`x`, `y`). It must be inside the image.
     pub(crate) fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Self {
         let row = |r: usize| &self.pixels[3 * ((y + r) * self.width + x)..][..3 * width];
         Self { width, height, pixels: (0..height).flat_map(|r| row(r).iter().copied()).collect() }

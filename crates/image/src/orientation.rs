@@ -1,29 +1,31 @@
-//! Which way up an image is, found where Pillow's `ImageOps.exif_transpose` finds it.
+//! The orientation of an image, from the same sources as Pillow's `ImageOps.exif_transpose`.
 //!
-//! An EXIF block decides, else an EXIF block that ImageMagick wrote as hexadecimal text into a PNG, and only where neither
-//! has the tag, XMP. A tag with a value that means nothing still keeps XMP from being asked.
+//! The orientation tag is read from an EXIF block, or else from an EXIF block that ImageMagick stored in a
+//! PNG as hexadecimal text. If the block does not have the tag, XMP is used. A tag with an invalid value
+//! still overrides XMP.
 
 use flate2::read::ZlibDecoder;
 use image::metadata::Orientation;
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read};
 
-/// What is unpacked of one text, in bytes: Pillow's `MAX_TEXT_CHUNK`, above which it refuses the image.
+/// Maximum size of a decompressed text in bytes: Pillow's `MAX_TEXT_CHUNK`, above which Pillow rejects the
+/// image.
 const TEXT_LIMIT: u64 = 1 << 20;
 const ORIENTATION: u16 = 0x0112;
 
-/// The places of a file that may tell its orientation.
+/// Where the orientation may be stored in a file.
 #[derive(Default)]
 pub(crate) struct Sources<'a> {
-    /// EXIF, starting at its TIFF header or with JPEG's prefix before that.
+    /// EXIF data, with or without JPEG's prefix before its TIFF header.
     pub exif: Option<Cow<'a, [u8]>>,
-    /// A PNG's text "Raw profile type exif".
+    /// The text "Raw profile type exif" of a PNG.
     pub profile: Option<Text<'a>>,
     /// An XMP packet.
     pub xmp: Option<Text<'a>>,
 }
 
-/// A text of a PNG, or any plain bytes.
+/// A text of a PNG, or other bytes.
 #[derive(Clone, Copy)]
 pub(crate) enum Text<'a> {
     Plain(&'a [u8]),
@@ -60,7 +62,8 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The block in a raw profile: an empty line, its name, its length, then its bytes as hexadecimal digits.
+/// Decodes a raw profile of ImageMagick: an empty line, a name, a length, then the bytes as hexadecimal
+/// digits.
 fn hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
     let lines = text.split(|&b| b == b'\n').skip(3).flatten();
     let digits: Vec<_> = lines.filter(|b| !b.is_ascii_whitespace()).collect();
@@ -69,7 +72,7 @@ fn hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
     pairs.iter().map(|&[&a, &b]| Some(digit(a)? << 4 | digit(b)?)).collect()
 }
 
-/// The digit after the first `tiff:Orientation="` or `tiff:Orientation>`.
+/// The digit after the first `tiff:Orientation="` or `tiff:Orientation>`; 0 if there is none.
 fn from_xmp(packet: &[u8]) -> u8 {
     const NAME: &[u8] = b"tiff:Orientation";
     let after = |at: usize| match &packet[at..].strip_prefix(NAME)? {
@@ -79,7 +82,8 @@ fn from_xmp(packet: &[u8]) -> u8 {
     (0..packet.len()).find_map(after).unwrap_or(0)
 }
 
-/// The tag's value in the first directory of a block of EXIF; 0 for one that is no orientation, None without the tag.
+/// The value of the tag in the first directory of an EXIF block: 0 for an invalid value, `None` if there is
+/// no such tag.
 fn from_exif(mut block: &[u8]) -> Option<u8> {
     while let Some(rest) = block.strip_prefix(b"Exif\0\0") {
         block = rest;
@@ -92,7 +96,7 @@ fn from_exif(mut block: &[u8]) -> Option<u8> {
     let directory = tiff.long(4)? as usize;
     let count = usize::from(tiff.short(directory)?);
     let mut found = None;
-    // Of several the last counts; the list ends where the block does.
+    // The last of several tags wins. The list may be longer than the block.
     for entry in (0..count).map(|i| directory + 2 + 12 * i) {
         if entry + 12 > block.len() {
             break;
@@ -124,7 +128,8 @@ impl Tiff<'_> {
         self.unsigned(at, 4).map(|n| n as u32)
     }
 
-    /// The first value of the entry at `entry` as an orientation, 0 if it is none; None if there is no value to be had.
+    /// The first value of the entry at `entry` as an orientation: 0 if it is invalid, `None` if the value
+    /// cannot be read.
     fn value(&self, entry: usize) -> Option<u8> {
         let kind = self.short(entry + 2)?;
         let bytes = match kind {
@@ -141,7 +146,7 @@ impl Tiff<'_> {
         }
         let value = self.unsigned(at, bytes)?;
         let number = match kind {
-            // Bytes and text are no numbers to Pillow.
+            // Pillow reads these types as bytes or text, not as numbers.
             1 | 2 | 7 => 0.0,
             5 => f64::from(self.long(at)?) / f64::from(self.long(at + 4)?),
             10 => f64::from(self.long(at)? as i32) / f64::from(self.long(at + 4)? as i32),

@@ -1,23 +1,24 @@
-//! PNG to RGB, row by row: whatever the file's depth, only the result and one row are held.
+//! Decodes PNG to RGB row by row, so that only the result and one row are in memory, whatever the bit depth.
 //!
-//! Alpha is dropped, not composited; 16-bit colour keeps its high byte; 16-bit grey alone is clipped at 255, since
-//! Pillow opens it as mode "I;16". The decoder expands palettes and low depths to 8 bits.
+//! Alpha is dropped, not composited. 16-bit colour is reduced to its high byte, but 16-bit grey is clipped at
+//! 255, because Pillow opens it in mode "I;16". The decoder expands palettes and low bit depths to 8 bits.
 //!
-//! As in Pillow, an image is read if all its pixels are there; what follows them may be missing, but not damaged.
+//! As in Pillow, an image is decoded if all its pixels are present; data after them may be missing, but not
+//! damaged.
 
 use crate::Rgb8;
 use png::{BitDepth, ColorType, Decoder, DecodingError, InterlaceInfo, Limits, Transformations};
 use std::io::{Cursor, ErrorKind};
 
-/// For the decoder's own tables and rows, in bytes.
+/// Limit for the tables and rows of the decoder, in bytes.
 const DECODER_MEMORY: usize = 64 << 20;
 
-/// The file ends before its last pixel.
+/// Whether the file ends before its last pixel.
 pub(crate) fn is_cut(error: &DecodingError) -> bool {
     matches!(error, DecodingError::IoError(e) if e.kind() == ErrorKind::UnexpectedEof)
 }
 
-/// `size` is what the header was read to claim, already compared with the limits.
+/// Decodes a PNG. `size` is the size stated by the header, which has been checked against the limits.
 pub(crate) fn read(bytes: &[u8], size: (u32, u32)) -> Result<Rgb8, DecodingError> {
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: DECODER_MEMORY });
     decoder.set_transformations(Transformations::EXPAND);
@@ -59,25 +60,25 @@ pub(crate) fn read(bytes: &[u8], size: (u32, u32)) -> Result<Rgb8, DecodingError
     Ok(Rgb8 { width, height, pixels })
 }
 
-/// Rows of all seven passes of an Adam7-interlaced image (PNG, section 8.2).
+/// Number of rows in all seven passes of an Adam7-interlaced image (PNG specification, section 8.2).
 fn interlaced_rows((width, height): (u32, u32)) -> u64 {
-    // First column, first row and distance of rows of each pass.
+    // First column, first row and row spacing of each pass.
     let passes = [(0, 0, 8), (4, 0, 8), (0, 4, 8), (2, 0, 4), (0, 2, 4), (1, 0, 2), (0, 1, 2)];
     let present = passes.iter().filter(|&&(x, ..)| x < width);
     present.map(|&(_, y, step)| u64::from(height.saturating_sub(y).div_ceil(step))).sum()
 }
 
-/// What the decoder gives.
+/// The type of the decoded rows.
 struct Kind {
     colour: ColorType,
-    /// Samples of 16 bits, big-endian.
+    /// Whether samples have 16 bits, big-endian.
     wide: bool,
-    /// The file itself holds grey without alpha; an alpha made from its tRNS chunk may have come along.
+    /// Whether the file is grey without alpha. The decoder may still add an alpha channel for its tRNS chunk.
     grey: bool,
 }
 
 impl Kind {
-    /// One decoded row to RGB. A row of a pass is shorter than `out`.
+    /// Converts a decoded row to RGB. A row of an interlaced pass is shorter than `out`.
     fn to_rgb(&self, row: &[u8], out: &mut [u8]) {
         let grey = self.grey;
         let narrow = |high: u8, low: u8| match (grey, high) {

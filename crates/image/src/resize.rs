@@ -1,41 +1,44 @@
-//! Pillow's `Image.resize((w, h), BICUBIC)` on RGB, bit for bit.
+//! Pillow's `Image.resize((w, h), BICUBIC)` for RGB, bit-exact.
 //!
-//! What makes it Pillow's: a = -0.5; the kernel widens with the scale when shrinking (antialiasing); weights are
-//! normalised in f64 and rounded to 22-bit fixed point; the first pass is rounded to 8 bits before the second. The last
-//! point makes the order of the passes visible, by a few levels; Pillow 13 changed it, see [`PassOrder`].
+//! Pillow uses a = −0.5, widens the kernel by the scale when shrinking (antialiasing), normalizes the weights
+//! in f64 and rounds them to 22-bit fixed point, and rounds the result of the first pass to 8 bits. Because
+//! of the last point, the order of the passes changes the result by a few levels; Pillow 13 changed the
+//! order, see [`PassOrder`].
 
 use crate::Rgb8;
 use rayon::prelude::*;
 
-/// Pillow's `PRECISION_BITS`: an 8-bit sample times a weight, with 2 bits for overshoot, fits an `i32`.
+/// Pillow's `PRECISION_BITS`: the product of an 8-bit sample and a weight, with 2 bits for overshoot, fits in
+/// an `i32`.
 const BITS: u32 = 32 - 8 - 2;
 const HALF: i32 = 1 << (BITS - 1);
 
 /// Bytes of a band of rows between the two passes.
 const BAND: usize = 1 << 20;
 
-/// Multiply-adds worth handing to another thread.
+/// Minimum number of multiply-adds per parallel job.
 const GRAIN: usize = 1 << 17;
 
-/// Which of the two passes runs first when both sides change.
+/// Which of the two passes runs first if both sides change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PassOrder {
-    /// Rows, then columns: Pillow up to 12, hence what the released Pheye models were trained on.
+    /// Rows first, then columns: Pillow up to 12, with which the released Pheye models were trained.
     #[default]
     RowsFirst,
-    /// Pillow 13: columns first if the height loses pixels, and more than twice as many as the width; else rows first.
+    /// Pillow 13: columns first if the height decreases, by more than twice as many pixels as the width;
+    /// otherwise rows first.
     Pillow13,
 }
 
-/// The image at `width`×`height` pixels, rows first; the aspect ratio is whatever these say.
+/// Resizes to `width`×`height` pixels, rows first; the aspect ratio is not preserved.
 ///
-/// A side of 0 gives an empty image. The result does not depend on the number of threads. Besides image and result it
-/// takes a few megabytes, and sixteen bytes for each pixel of a long side.
+/// If a side is 0, the result is empty. The result does not depend on the number of threads. Besides the
+/// image and the result, it needs a few megabytes, and sixteen bytes for each pixel of a long side.
 pub fn resize_bicubic(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
     resize_bicubic_in(picture, width, height, PassOrder::RowsFirst)
 }
 
-/// [`resize_bicubic`] with the passes in the given order.
+/// Like [`resize_bicubic`], with the passes in the order `order`.
 pub fn resize_bicubic_in(picture: &Rgb8, width: usize, height: usize, order: PassOrder) -> Rgb8 {
     if width * height == 0 || picture.pixels.is_empty() {
         return Rgb8 { width, height, pixels: vec![0; 3 * width * height] };
@@ -46,13 +49,13 @@ pub fn resize_bicubic_in(picture: &Rgb8, width: usize, height: usize, order: Pas
         (true, true) => picture.clone(),
         (false, true) => rows(picture, width),
         (true, false) => columns(picture, height),
-        // Fewer rows than the image has, so the image in between is the smaller one.
+        // This order reduces the rows first, so the intermediate image is smaller than the source.
         _ if order == PassOrder::Pillow13 && mostly_height => rows(&columns(picture, height), width),
         _ => both(picture, width, height),
     }
 }
 
-/// For every output position, the input range it reads and its fixed-point weights.
+/// The input range and fixed-point weights of every output position.
 struct Taps {
     /// First input position and number of weights.
     ranges: Vec<(usize, usize)>,
@@ -71,7 +74,7 @@ impl Taps {
         let mut exact = Vec::with_capacity(stride);
         for (i, fixed) in taps.weights.chunks_exact_mut(stride).enumerate() {
             let center = (i as f64 + 0.5) * scale;
-            // `as usize` sends negatives to 0 and drops the fraction, as Pillow's casts and clamps do.
+            // As in Pillow, negative values become 0 and fractions are dropped.
             let first = (center - support + 0.5) as usize;
             let count = ((center + support + 0.5) as usize).min(input) - first;
             let inverse = 1.0 / widen;
@@ -93,7 +96,7 @@ impl Taps {
     }
 }
 
-/// Keys' cubic with a = -0.5.
+/// Keys' cubic convolution kernel with a = −0.5.
 fn cubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
@@ -122,8 +125,9 @@ fn columns(picture: &Rgb8, height: usize) -> Rgb8 {
     columns.finish()
 }
 
-/// Rows, then columns, a band of input rows at a time: at no moment is there an image of the new width and the old
-/// height, which can be thousands of times larger than both the image and the result.
+/// Resizes rows, then columns, one band of input rows at a time. The intermediate image of the new width and
+/// the old height is never complete in memory; it can be thousands of times larger than the source and the
+/// result.
 fn both(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
     let taps = Taps::new(picture.width, width);
     let mut columns = Columns::new(width, picture.height, height);
@@ -137,7 +141,7 @@ fn both(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
     columns.finish()
 }
 
-/// Every row of `pixels`, each `from` pixels wide, to one of `out`.
+/// Resizes each row of `pixels`, which is `from` pixels wide, to a row of `out`.
 fn resize_rows(taps: &Taps, pixels: &[u8], from: usize, out: &mut [u8]) {
     let width = taps.ranges.len();
     let outs = out.par_chunks_exact_mut(3 * width);
@@ -155,13 +159,13 @@ fn resize_rows(taps: &Taps, pixels: &[u8], from: usize, out: &mut [u8]) {
     });
 }
 
-/// The second pass, over input rows that come in bands.
+/// The second pass, over input rows that arrive in bands.
 struct Columns {
     taps: Taps,
     width: usize,
-    /// Before rounding, the output rows that need rows both of the bands so far and of those to come.
+    /// Unrounded sums of the output rows that depend on past and on future bands.
     open: Vec<i32>,
-    /// The output rows, finished up to those of `open`.
+    /// The output; the rows before those of `open` are finished.
     pixels: Vec<u8>,
 }
 
@@ -170,7 +174,7 @@ impl Columns {
         Self { taps: Taps::new(from, height), width, open: Vec::new(), pixels: vec![0; 3 * width * height] }
     }
 
-    /// Adds the input rows in `band`, of which the first is row `start`. Rows come in order.
+    /// Adds the input rows of `band`, the first of which is row `start`. Bands must arrive in order.
     fn add(&mut self, band: &[u8], start: usize) {
         let stride = 3 * self.width;
         let end = start + band.len() / stride;
@@ -209,7 +213,7 @@ impl Columns {
     }
 }
 
-/// Rows per job.
+/// Minimum number of rows per parallel job.
 fn grain(taps: &Taps, width: usize) -> usize {
     GRAIN.div_ceil(3 * width * taps.stride)
 }

@@ -1,4 +1,5 @@
-//! One image to the ViT's input: a global view, and at higher resolution L×L local tiles.
+//! Converts an image to the input of the vision transformer: a global image and, at higher resolution, L×L
+//! local tiles.
 
 use std::path::Path;
 
@@ -6,48 +7,48 @@ use rayon::prelude::*;
 
 use crate::{Augment, DecodeOptions, Error, PassOrder, Rgb8, open, resize_bicubic_in};
 
-/// CLIP's per-channel mean, of values in 0..1.
+/// CLIP's per-channel mean, for values in 0..1.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// CLIP's per-channel standard deviation, of values in 0..1.
+/// CLIP's per-channel standard deviation, for values in 0..1.
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// How images become pixels for one model.
+/// How images are preprocessed for a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocess {
-    /// The ViT's image size s, the side of every tile.
+    /// Image size s of the vision transformer, the side of every tile in pixels.
     pub size: usize,
-    /// Resolution level L: 1 has the global view only, L > 1 adds L² tiles of the image at L·s.
+    /// Resolution level L: 1 means the global image only; L > 1 adds L² tiles of the image resized to L·s.
     pub level: usize,
-    /// Per-channel mean, of values in 0..1.
+    /// Per-channel mean, for values in 0..1.
     pub mean: [f32; 3],
-    /// Per-channel standard deviation, of values in 0..1.
+    /// Per-channel standard deviation, for values in 0..1.
     pub std: [f32; 3],
-    /// Which Pillow's resize to follow.
+    /// The order of the resize passes.
     pub order: PassOrder,
 }
 
-/// The normalised pixels of one image.
+/// The normalized pixels of one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tiles {
-    /// Side of every tile, s.
+    /// Side s of every tile in pixels.
     pub size: usize,
     /// Number of local tiles: L², or 0 at level 1.
     pub count: usize,
-    /// The whole image, `[3, s, s]`.
+    /// The global image, `[3, s, s]`.
     pub global: Vec<f32>,
-    /// `[count, 3, s, s]`, column by column, top to bottom within a column.
+    /// The tiles, `[count, 3, s, s]`, column by column, top to bottom within a column.
     pub local: Vec<f32>,
 }
 
 impl Preprocess {
-    /// With CLIP's mean and deviation, and rows resized first: the released models' pixels.
+    /// CLIP's mean and deviation, and rows resized first, as for the released models.
     pub const fn new(size: usize, level: usize) -> Self {
         Self { size, level, mean: CLIP_MEAN, std: CLIP_STD, order: PassOrder::RowsFirst }
     }
 
-    /// The 8-bit views before normalisation, each s×s: the global one, then the local tiles.
+    /// The 8-bit views before normalization, each s×s: the global image, then the local tiles.
     ///
-    /// Aspect ratio is not kept, and both resolutions are resized from the original.
+    /// The aspect ratio is not preserved, and both resolutions are resized from the original image.
     pub fn views(&self, picture: &Rgb8) -> Vec<Rgb8> {
         let (s, l) = (self.size, self.level);
         let resize = |side| resize_bicubic_in(picture, side, side, self.order);
@@ -59,7 +60,7 @@ impl Preprocess {
         views
     }
 
-    /// The image as the model reads it: (value/255 - mean)/std in f32, equal to PyTorch's to the bit.
+    /// The input of the model: (value / 255 − mean) / std in f32, bit-identical to PyTorch's.
     pub fn pixels(&self, picture: &Rgb8) -> Tiles {
         let views = self.views(picture);
         let area = 3 * self.size * self.size;
@@ -71,11 +72,11 @@ impl Preprocess {
         Tiles { size: self.size, count: views.len() - 1, global: all, local }
     }
 
-    /// [`Preprocess::pixels`] of several files, side by side on rayon's threads. A decoded image lives only until its
-    /// tiles are made, so each thread holds one.
+    /// [`Preprocess::pixels`] of several files, in parallel on rayon's threads. Each thread has only one
+    /// decoded image in memory at a time.
     ///
     /// # Errors
-    /// That of the first file that cannot be read.
+    /// Returns the error of the first file that cannot be decoded.
     pub fn open_all<P: AsRef<Path> + Sync>(
         &self,
         files: &[P],
@@ -90,7 +91,7 @@ impl Preprocess {
         self.pixels(&augment.apply(picture))
     }
 
-    /// `[h, w, 3]` bytes to `[3, h, w]` floats.
+    /// Normalizes `[h, w, 3]` bytes to `[3, h, w]` floats.
     fn normalise(&self, view: &Rgb8, out: &mut [f32]) {
         let area = view.width * view.height;
         for (c, plane) in out.chunks_exact_mut(area.max(1)).enumerate() {

@@ -1,4 +1,4 @@
-//! Broken files end in errors that say which file and why.
+//! Damaged files give errors that name the file and the reason.
 
 use flate2::read::ZlibDecoder;
 use pheye_image::{DecodeOptions, Error, decode, open, open_regular};
@@ -58,7 +58,7 @@ fn every_proper_prefix_is_an_error() {
     }
 }
 
-/// The unpacked rows of a PNG, as far as they are there.
+/// The number of bytes of a PNG's decompressed rows that are present.
 fn rows(png: &[u8]) -> usize {
     let (mut at, mut packed) = (8, Vec::new());
     while let Some(head) = png.get(at..at + 8) {
@@ -74,7 +74,7 @@ fn rows(png: &[u8]) -> usize {
     unpacked.len()
 }
 
-/// What follows the last pixel may be missing: the rest of the stream, its checksums, IEND.
+/// Everything after the last pixel may be missing: the rest of the zlib stream, its checksums, IEND.
 #[test]
 fn a_prefix_of_a_png_is_read_if_all_pixels_are_there() {
     for name in
@@ -97,7 +97,7 @@ fn a_prefix_of_a_png_is_read_if_all_pixels_are_there() {
     }
 }
 
-/// Missing is one thing, damaged another.
+/// A damaged checksum is an error, although a missing one is not.
 #[test]
 fn a_wrong_checksum_of_the_pixels_is_an_error() {
     let mut bytes = std::fs::read(path("rgb8.png")).unwrap();
@@ -106,7 +106,7 @@ fn a_wrong_checksum_of_the_pixels_is_an_error() {
     assert!(matches!(error(&bytes), Error::Decode { .. }));
 }
 
-/// A cut after an embedded thumbnail's own end marker is still a cut.
+/// A file that ends after the end marker of an embedded thumbnail is truncated.
 #[test]
 fn a_thumbnail_does_not_hide_truncation() {
     let bytes = std::fs::read(path("rgb444.jpg")).unwrap();
@@ -117,7 +117,7 @@ fn a_thumbnail_does_not_hide_truncation() {
     assert!(matches!(error(&whole[..whole.len() - 100]), Error::Truncated { .. }));
 }
 
-/// Bytes after the end are harmless, as in Pillow.
+/// Bytes after the end are ignored, as in Pillow.
 #[test]
 fn padding_is_ignored() {
     for name in ["rgb8.png", "rgb444.jpg", "lossless.webp"] {
@@ -128,7 +128,7 @@ fn padding_is_ignored() {
     }
 }
 
-/// Damage in the middle is an error or a wrong picture of the right size, never a panic.
+/// Damage in the middle gives an error or a wrong image of the right size, never a panic.
 #[test]
 fn flipped_bytes_do_not_panic() {
     for name in [
@@ -157,7 +157,7 @@ fn flipped_bytes_do_not_panic() {
     }
 }
 
-/// A JPEG with one byte of its frame header changed: `at` counts from the marker's second byte.
+/// A JPEG with one byte of its frame header changed; `at` counts from the second byte of the marker.
 fn frame_with(name: &str, at: usize, byte: u8) -> Vec<u8> {
     let mut bytes = std::fs::read(path(name)).unwrap();
     let frame = bytes.windows(2).position(|m| matches!(m, [0xFF, 0xC0..=0xC2])).unwrap();
@@ -174,14 +174,14 @@ fn jpegs_that_would_come_out_wrong_are_refused_by_name() {
         ("rgb444.jpg", 0, 0xC5, "hierarchical coding"),
         ("rgb444.jpg", 3, 12, "samples of 12 bits"),
         ("rgb444.jpg", 8, 2, "2 colour components"),
-        // 3x1 luma beside 2x1 chroma; a component sampled never.
+        // 3×1 luma with 2×1 chroma, and a sampling factor of 0.
         ("four_across.jpg", 10, 0x31, "sampling factors that do not divide one another"),
         ("rgb444.jpg", 10, 0x00, "sampling factors that do not divide one another"),
         ("apart.jpg", 13, 0x21, "several sampling factors in separate scans"),
         ("apart.jpg", 0, 0xC2, "scans that do not add up to one whole picture"),
     ];
     for (name, at, byte, what) in cases {
-        // The case about the first chroma component wants luma of 4x2 beside it.
+        // The case of the first chroma component needs luma of 4×2.
         let mut bytes = frame_with(name, at, byte);
         if at == 13 {
             let luma = bytes.windows(2).position(|m| m == [0xFF, 0xC0]).unwrap() + 11;
@@ -194,7 +194,8 @@ fn jpegs_that_would_come_out_wrong_are_refused_by_name() {
     }
 }
 
-/// libjpeg passes over what the scan headers of a sequential file say about coefficients; 0 is the usual slip.
+/// libjpeg ignores the coefficient range in the scan headers of a sequential file; some encoders write 0 as
+/// its end.
 #[test]
 fn a_last_coefficient_of_zero_means_all() {
     for name in ["rgb444.jpg", "apart.jpg", "coarse_luma.jpg"] {
@@ -209,7 +210,7 @@ fn a_last_coefficient_of_zero_means_all() {
     }
 }
 
-/// A scan taken away or given twice: libjpeg would fill in grey, or mix.
+/// A missing or repeated scan: libjpeg would fill in grey, or mix the scans.
 #[test]
 fn scans_must_add_up() {
     let bytes = std::fs::read(path("apart.jpg")).unwrap();
@@ -264,7 +265,7 @@ fn long_sides_are_refused_by_the_header() {
     assert!(matches!(error(&wide), Error::TooLong { .. }));
 }
 
-/// A sparse file of 5 GB behind a PNG's signature costs neither time nor memory.
+/// A sparse file of 5 GB with a PNG at its start is rejected without reading it.
 #[test]
 fn large_files_are_refused_before_they_are_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -282,7 +283,8 @@ fn large_files_are_refused_before_they_are_read() {
     assert!(matches!(refused, Error::TooManyBytes { .. }));
 }
 
-/// A name that the user typed may be a pipe, one from a file may not: nobody may ever write to it.
+/// A name typed by the user may be a pipe; a name from a file may not, because nobody might ever write to the
+/// pipe.
 #[cfg(unix)]
 #[test]
 fn pipes_are_read_only_for_the_user() {
@@ -315,7 +317,7 @@ fn the_limit_is_the_callers() {
     }
 }
 
-/// A palette of sixteen colours and a third, of which the decoder's own reading panics.
+/// A palette of sixteen colours and one more byte, on which the PNG decoder panics.
 #[test]
 fn a_palette_of_no_whole_colours_is_refused() {
     let bytes = std::fs::read(path("../bad/palette_of_49_bytes.png")).unwrap();

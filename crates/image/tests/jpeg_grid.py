@@ -1,12 +1,12 @@
-"""Compares this crate's JPEG pixels with libjpeg's over layouts, samplings, markers and sizes.
+"""Compares this crate's JPEG pixels with libjpeg's over layouts, sampling factors, markers and sizes.
 
-Each file must come out within 8 levels of Pillow's pixels or be refused; what is refused is counted by its reason.
+Each file must decode to within 8 levels of Pillow's pixels or be rejected; rejected files are counted by reason.
 
     apt-get install libjpeg-turbo-progs; pip install pillow numpy       (cjpeg, jpegtran)
     cargo build -p pheye-image --example decode
     python3 crates/image/tests/jpeg_grid.py target/debug/examples/decode [FOLDER]
 
-With FOLDER the files that came out wrong are kept there. Exits with 1 if there are any.
+With FOLDER, files that were decoded incorrectly are kept there. Exits with 1 if there are any.
 """
 
 import collections
@@ -27,7 +27,7 @@ SIZES = [(1, 1), (2, 1), (1, 2), (7, 9), (8, 8), (16, 16), (16, 17), (3, 50), (5
 SAMPLINGS = """1x1 2x1 1x2 2x2 4x1 1x4 4x2 2x4 4x4 3x1 1x3 3x2 2x3 3x3 1x1,2x1,1x1 1x1,1x2,1x1 1x1,2x2,1x1 1x1,2x2,2x2
 2x1,1x1,2x1 2x2,2x1,1x2 2x2,1x1,2x2 2x2,2x2,1x1 2x1,2x1,2x1 2x2,2x2,2x2 1x2,1x2,1x2 2x1,1x2,1x1 3x1,2x1,1x1 4x1,2x1,1x1
 4x1,2x1,2x1 4x2,2x1,1x2 2x2,2x1,2x1 2x2,1x2,1x2 1x1,1x1,2x1 1x2,2x1,1x1 4x1,4x1,1x1 1x4,1x2,1x2 2x4,1x2,2x2""".split()
-# cjpeg's scan scripts; without coefficients they make a sequential file in several scans.
+# cjpeg's scan scripts; without coefficient ranges they give a sequential file with several scans.
 SCRIPTS = {
     "apart": "0;1;2;",
     "pair first": "0,1;2;",
@@ -63,13 +63,13 @@ def run(command, data):
 
 
 def drop(data, marker):
-    """Without the first segment of this marker."""
+    """The file without the first segment of this marker."""
     at = data.find(bytes([0xFF, marker]))
     return data if at < 0 else data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4]) :]
 
 
 def marked(data):
-    """The same file with other markers and component names: (name, file)."""
+    """Yields the same file with other markers and component identifiers, as (name, file)."""
     adobe = lambda t: b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0" + bytes([t])
     bare = drop(drop(data, 0xE0), 0xEE)
     yield "bare", bare
@@ -88,7 +88,7 @@ def marked(data):
 
 
 def renamed(data, ids):
-    """A baseline file of three components with other names for them."""
+    """A baseline file of three components with other component identifiers."""
     data, frame, scan = bytearray(data), data.find(b"\xff\xc0"), data.find(b"\xff\xda")
     if frame < 0 or data[frame + 9] != 3:
         return b""
@@ -146,7 +146,7 @@ def scripts():
 
 
 def verdict(decoder, number, data):
-    """None for a file that came out right, else what happened."""
+    """None for a file that was decoded correctly, otherwise what happened."""
     file, out = FOLDER / f"{number}.jpg", FOLDER / f"{number}.png"
     file.write_bytes(data)
     ours = subprocess.run([decoder, "--stored", file, out], capture_output=True, text=True)

@@ -1,8 +1,8 @@
 """Writes the golden files of this crate's tests into tests/data, with Pillow and NumPy.
 
-resize/NAME.png with resize/NAME.WxH.png       source and Pillow's BICUBIC resize of it, rows first
-                resize/NAME.WxH.13.png         where Pillow 13 differs from that
-decode/NAME.EXT with decode/NAME.EXT.rgb.png   file and Pillow's convert("RGB") of it
+resize/NAME.png with resize/NAME.WxH.png       source, and its BICUBIC resize by Pillow, rows first
+                resize/NAME.WxH.13.png         the resize by Pillow 13 if it differs
+decode/NAME.EXT with decode/NAME.EXT.rgb.png   file, and the result of Pillow's convert("RGB")
 orient/NAME.EXT with orient/NAME.EXT.rgb.png   the same after ImageOps.exif_transpose
 
 PNG kinds that Pillow cannot write are assembled by hand, rare JPEGs come from libjpeg-turbo's cjpeg and jpegtran. Run with
@@ -30,7 +30,7 @@ def noise(w, h, c=3):
 
 
 def smooth(w, h, c=3):
-    """Low frequencies and one hard edge, so that lossy codecs and palettes stay close."""
+    """Low frequencies and one hard edge, so that lossy codecs and palettes have small errors."""
     y, x = np.mgrid[0:h, 0:w].astype(np.float64)
     planes = [127.5 + 100 * np.sin(x / (7 + 3 * i) + i) * np.cos(y / (9 + 2 * i)) for i in range(c)]
     a = np.stack(planes, -1)
@@ -50,7 +50,7 @@ def encode(image, kind, **options):
 
 
 def save_png(path, image):
-    """Pixels only: no transparency, EXIF or other metadata that the image carries along."""
+    """Saves only the pixels, without transparency, EXIF or other metadata of the image."""
     save(path, encode(Image.fromarray(np.asarray(image)), "PNG", optimize=True))
 
 
@@ -114,7 +114,7 @@ def resize_cases():
         save_png(DATA / "resize" / f"{name}.png", image)
         for size in sizes:
             path = DATA / "resize" / f"{name}.{size[0]}x{size[1]}"
-            # One axis at a time: what one call did up to Pillow 12.
+            # One axis at a time, as a single call did up to Pillow 12.
             rows_first = image.resize((size[0], image.height), Image.BICUBIC).resize(size, Image.BICUBIC)
             save_png(path.with_name(path.name + ".png"), rows_first)
             today = image.resize(size, Image.BICUBIC)
@@ -163,10 +163,10 @@ def decode_cases():
         golden("decode", f"{name}.jpg", encode(image, "JPEG", quality=92, **options))
     cmyk = encode(Image.fromarray(smooth(45, 38, 4), "CMYK"), "JPEG", quality=95)
     golden("decode", "cmyk.jpg", cmyk)
-    # Adobe transform 0 to 2: the same bytes read as YCCK.
+    # Changing the Adobe transform from 0 to 2 makes the same data YCCK.
     at = cmyk.index(b"Adobe") + 11
     golden("decode", "ycck.jpg", cmyk[:at] + b"\2" + cmyk[at + 1 :])
-    # Without the Adobe marker a four-component JPEG is CMYK too.
+    # Without the Adobe marker, a four-component JPEG is CMYK as well.
     start = cmyk.index(b"Adobe") - 4
     golden("decode", "cmyk_bare.jpg", cmyk[:start] + cmyk[start + 2 + struct.unpack(">H", cmyk[start + 2 : start + 4])[0] :])
 
@@ -181,7 +181,7 @@ def decode_cases():
 
 
 def jpeg_cases():
-    """Layouts, samplings and markers that are rare; cjpeg and jpegtran come with libjpeg-turbo."""
+    """Rare layouts, sampling factors and markers; cjpeg and jpegtran are programs of libjpeg-turbo."""
 
     def run(command, data, script=""):
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
@@ -215,7 +215,7 @@ def jpeg_cases():
 
 
 def named(data, names):
-    """The baseline JPEG with other names for its three components."""
+    """The baseline JPEG with other identifiers of its three components."""
     data, frame, scan = bytearray(data), data.index(b"\xff\xc0"), data.index(b"\xff\xda")
     for i, name in enumerate(names):
         data[frame + 10 + 3 * i] = data[scan + 5 + 2 * i] = name
@@ -252,7 +252,7 @@ def directory(*entries, order="<"):
 
 
 def place_cases():
-    """Every place and form in which an orientation may be told, and what is not one to Pillow."""
+    """Every place and form in which an orientation may be stored, and values that Pillow ignores."""
     tag = 0x0112
     block = directory((tag, 3, 1, struct.pack("<H", 6)))
     other = directory((0x0100, 3, 1, struct.pack("<H", 9)))

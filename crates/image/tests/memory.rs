@@ -1,20 +1,21 @@
-//! Memory stays within a few times picture and result, whatever the shape. The one test of its process, whose peak it reads.
+//! Memory stays within a few times the image and the result, for any shape. This is the only test of its
+//! process, because it reads the peak memory of the process.
 #![cfg(target_os = "linux")]
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use pheye_image::{DecodeOptions, PassOrder, Preprocess, decode, resize_bicubic_in};
 
-/// A figure of `/proc/self/status` in bytes.
+/// A value of `/proc/self/status` in bytes.
 fn status(key: &str) -> usize {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<usize>().unwrap() << 10
 }
 
-/// What `work` gives, and by how many bytes the process grew meanwhile.
+/// The result of `work`, and by how many bytes the peak memory grew.
 fn growth<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    // Resets the peak to what is in use.
+    // Resets the peak to the current use.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = status("VmRSS:");
     let result = work();
@@ -33,7 +34,8 @@ fn png(width: u32, height: u32, colour: ExtendedColorType) -> Vec<u8> {
 fn memory_follows_picture_and_result() {
     const MB: usize = 1 << 20;
     let options = DecodeOptions::default();
-    // Between the passes such a picture would have 100 MB at 672 pixels, and 300 MB at 2016.
+    // Between the passes, the complete intermediate image would have 100 MB at 672 pixels, and 300 MB at
+    // 2016.
     for (width, height) in [(1, 50_000), (50_000, 1)] {
         let bytes = png(width, height, ExtendedColorType::L8);
         let (picture, grown) = growth(|| decode(&bytes, "thin", &options).unwrap());
@@ -47,7 +49,7 @@ fn memory_follows_picture_and_result() {
         let result = 4 * (tiles.global.len() + tiles.local.len());
         assert!(grown < 3 * result, "{width}x{height} to tiles: {} kB for {} kB", grown >> 10, result >> 10);
     }
-    // Eight bytes a pixel in the file, three in memory.
+    // Eight bytes per pixel in the file, three in memory.
     let bytes = png(2000, 2000, ExtendedColorType::Rgba16);
     let (picture, grown) = growth(|| decode(&bytes, "deep", &options).unwrap());
     assert!(grown < picture.pixels.len() + 4 * MB, "16 bits: {} kB", grown >> 10);

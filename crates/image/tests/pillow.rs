@@ -1,4 +1,4 @@
-//! Equality with Pillow, on files that `make_golden.py` wrote.
+//! Equality with Pillow, on files written by `make_golden.py`.
 
 use pheye_image::{
     DecodeOptions, PassOrder, Preprocess, Rgb8, decode, open, resize_bicubic, resize_bicubic_in,
@@ -13,7 +13,7 @@ fn read(path: &Path) -> Rgb8 {
     open(path, &DecodeOptions::default()).unwrap()
 }
 
-/// The file names in a folder of test data, sorted.
+/// The sorted names of the files in a folder of test data.
 fn names(folder: &str) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(data(folder))
         .unwrap()
@@ -68,7 +68,7 @@ fn decoding_is_exact_but_for_jpeg() {
     assert_eq!(compared, 62);
 }
 
-/// The files above are compared with PNGs that this crate decodes; this one is compared with bytes written by hand.
+/// The other expected images are PNGs that this crate decodes; this one is compared with bytes given here.
 #[test]
 fn plain_rgb_png_holds_its_bytes() {
     let picture = read(&data("decode").join("palette_short.png.rgb.png"));

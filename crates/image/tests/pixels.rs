@@ -1,4 +1,4 @@
-//! Resize, tiles and augmentations against what they must be by definition.
+//! Resizing, tiles and augmentations compared with their definitions.
 
 use pheye_image::{
     Augment, CLIP_MEAN, CLIP_STD, Error, Preprocess, Rgb8, flip_horizontal, flip_vertical, resize_bicubic,
@@ -6,7 +6,7 @@ use pheye_image::{
 };
 use proptest::prelude::*;
 
-/// Every pixel tells where it came from.
+/// An image whose pixel values encode their position.
 fn ramp(width: usize, height: usize) -> Rgb8 {
     let pixels =
         (0..height).flat_map(|y| (0..width).flat_map(move |x| [x as u8, y as u8, (x * 7 + y * 3) as u8]));
@@ -31,7 +31,7 @@ proptest! {
         prop_assert_eq!(out, Rgb8::new(to_w, to_h, rgb.repeat(to_w * to_h)).unwrap());
     }
 
-    /// The two passes are written apart but are one formula.
+    /// The two passes have separate implementations of the same formula.
     #[test]
     fn rows_and_columns_agree(w in small(), h in small(), to in small(), seed: u64) {
         let mut state = seed;
@@ -64,7 +64,7 @@ fn threads_do_not_change_the_result() {
     assert_eq!(alone.install(resize), many.install(resize));
 }
 
-/// Rows go through the second pass in bands; one pass at a time there is one band.
+/// Processing the rows in bands gives the same result as two separate passes.
 #[test]
 fn bands_do_not_show() {
     for (w, h, to_w, to_h) in
@@ -78,7 +78,7 @@ fn bands_do_not_show() {
 
 #[test]
 fn tiles_run_down_the_columns() {
-    // A 4×4 picture at s = 2, level 2: no resampling for the tiles.
+    // A 4×4 image at s = 2, level 2: the tiles need no resampling.
     let picture = ramp(4, 4);
     let views = Preprocess::new(2, 2).views(&picture);
     assert_eq!(views.len(), 5);

@@ -42,8 +42,8 @@ pub struct Config {
     pub prompt: PromptTemplate,
 }
 
-/// Names of the presets: nano, and the released sizes, with cross-attention before every second or fourth decoder
-/// layer and images of 224, 448 or 672 pixels.
+/// Names of the presets: nano, and the released sizes, with cross-attention before every second or fourth
+/// decoder layer and images of 224, 448 or 672 pixels.
 pub const PRESETS: [&str; 7] = ["nano", "x2-224", "x2-448", "x2-672", "x4-224", "x4-448", "x4-672"];
 
 impl Config {

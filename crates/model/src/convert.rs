@@ -27,7 +27,7 @@ pub enum Cast {
     Stored,
     /// Frozen weights in bf16, the others as they are stored.
     FrozenBf16,
-    /// All of this type (int8 is f32 in a file).
+    /// All in this data type (int8 is written as f32).
     All(DType),
 }
 
@@ -235,13 +235,13 @@ impl Conversion {
         }
     }
 
-    /// The names of A and B that belong to the weight `name` of a linear.
+    /// The names of A and B for the weight `name` of a linear layer; `None` if the layer has no adapter.
     fn low_rank(&self, name: &str, set: LoraSet) -> Option<[String; 2]> {
         let module = name.strip_suffix(".base_layer.weight")?;
         Some(["lora_A", "lora_B"].map(|part| format!("{module}.{part}.{}.weight", set.adapter())))
     }
 
-    /// W + (α / r)·B·A in f32, for W [n, …], A [r, …] and B [n, r].
+    /// W + (α / r)·B·A in f32, for W `[n, …]`, A `[r, …]` and B `[n, r]`.
     fn merged(
         &self,
         name: &str,
@@ -291,7 +291,7 @@ fn check(
     for adapter in parts.adapters.into_iter().flatten() {
         adapter.finish()?;
     }
-    // In the order in which a model is saved.
+    // The order in which a model is saved.
     let names = model.params_mut().into_iter().map(|p| p.name.clone());
     let params = names.filter_map(|name| parts.shapes.remove_entry(&name)).collect();
     Ok((model.config().clone(), params))

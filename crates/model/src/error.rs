@@ -33,7 +33,7 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
-    /// A folder that holds no model.
+    /// A folder contains no model.
     #[error(
         "{} holds no model: neither `pheye.json` (this project's layout) nor `config.json` (the released one)",
         path.display()
@@ -64,7 +64,7 @@ pub enum Error {
         /// Layers of the decoder.
         layers: usize,
     },
-    /// A folder without weights.
+    /// A folder contains no weights.
     #[error("{} holds no weights: none of {}", path.display(), .looked_for.join(", "))]
     NoBackbone {
         /// The folder.
@@ -82,7 +82,7 @@ pub enum Error {
         /// The condition that the value must satisfy.
         rule: &'static str,
     },
-    /// A LoRA set that the model does not have.
+    /// The model does not have this LoRA set.
     #[error(
         "this model has no {set} LoRA set ({})",
         match set {
@@ -97,7 +97,7 @@ pub enum Error {
     /// The parts of a batch or request have inconsistent sizes.
     #[error("{what}: {found} given, {expected} needed")]
     Batch {
-        /// What was counted.
+        /// What has the wrong size.
         what: &'static str,
         /// Their number.
         found: usize,
@@ -149,7 +149,7 @@ pub enum Error {
         "a {what} of token {step} of answer {sequence} is not finite: some weights are not, or are too large"
     )]
     NotFinite {
-        /// What the number is.
+        /// The kind of value, such as `logit`.
         what: &'static str,
         /// The token's place in its answer, from 0.
         step: usize,
@@ -183,7 +183,7 @@ impl Error {
     }
 }
 
-/// Returns an error unless there are as many as needed.
+/// Returns an error unless `found` equals `expected`.
 pub(crate) fn count(what: &'static str, found: usize, expected: usize) -> Result<()> {
     if found == expected { Ok(()) } else { Err(Error::Batch { what, found, expected }) }
 }

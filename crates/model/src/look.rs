@@ -13,8 +13,8 @@ impl Pheye {
     /// `picture`: the global image first, then the tiles in column-major order. Shares are averaged over all
     /// heads of all cross-attention blocks and sum to 1. `kvs` is the result of [`Pheye::cross_kv`].
     ///
-    /// Row i belongs to the step that reads token i and chooses token i + 1. It costs one pass of the language model over
-    /// `ids`, without caches.
+    /// Row i belongs to the decoding step that reads token i and chooses token i + 1. This costs one pass of
+    /// the language model over `ids`, without a key/value cache.
     ///
     /// # Errors
     /// When `kvs` comes from another model, or memory runs out.

@@ -7,14 +7,14 @@ use crate::{Config, Error, LoraSpec, Result};
 /// One of the LoRA sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoraSet {
-    /// That of the global image.
+    /// The set for the global image.
     Global,
-    /// That of the tiles.
+    /// The set for the tiles.
     Local,
 }
 
 impl LoraSet {
-    /// Both, in the order in which routes number them.
+    /// Both sets, in the order of their adapter indices in a route.
     pub const ALL: [LoraSet; 2] = [LoraSet::Global, LoraSet::Local];
 
     /// The adapter's name in a checkpoint.
@@ -25,7 +25,7 @@ impl LoraSet {
         }
     }
 
-    /// The number of the set in a route.
+    /// The adapter index of the set in a route.
     pub fn index(self) -> usize {
         self as usize
     }
@@ -52,7 +52,7 @@ impl fmt::Display for LoraSet {
 }
 
 impl Config {
-    /// Rank and scale of a set, whether or not the model has it.
+    /// Rank and scale of a set, even if the model does not have the set.
     pub fn lora(&self, set: LoraSet) -> LoraSpec {
         match set {
             LoraSet::Global => self.lora_global,
@@ -67,7 +67,8 @@ impl Config {
         }
     }
 
-    /// Whether the model has the set: the global one by `connector.first_level`, the local one from level 2 on.
+    /// Whether the model has the set: the global set if `connector.first_level` is true, the local set from
+    /// level 2 on.
     pub fn has_lora(&self, set: LoraSet) -> bool {
         self.adapters()[set.index()].is_some()
     }

@@ -15,11 +15,12 @@ use crate::{Error, Pheye, Result};
 /// once. Sequences are ordered by image.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Pixels [images·(1 + L²), 3, s, s], f32: the global tiles of all images first, then the local tiles.
+    /// Pixels `[images · (1 + L²), 3, s, s]`, f32: the global tiles of all images first, then the local
+    /// tiles.
     pub pixels: Tensor,
     /// Number of images.
     pub pictures: usize,
-    /// Tokens of all sequences, one after another.
+    /// Token ids of all sequences, concatenated.
     pub ids: Vec<u32>,
     /// The target of each token, or -100 where there is no loss.
     pub targets: Vec<i64>,
@@ -29,11 +30,11 @@ pub struct Batch {
     pub picture: Vec<usize>,
 }
 
-/// Stacks the pixels of several images in batch order [images·(1 + L²), 3, s, s], with all global tiles
-/// first. Each image is given as its global tile [3, s, s] and its local tiles [L², 3, s, s].
+/// Stacks the pixels of several images in batch order, `[images · (1 + L²), 3, s, s]`, with all global tiles
+/// first. Each image is given as its global tile `[3, s, s]` and its local tiles `[L², 3, s, s]`.
 ///
 /// # Errors
-/// When the pixels are not a multiple of tiles with side `size`.
+/// When the number of pixels is not a multiple of that of a tile with side `size`.
 pub fn stack(size: usize, pictures: &[(&[f32], &[f32])]) -> Result<Tensor> {
     let parts = || pictures.iter().map(|p| p.0).chain(pictures.iter().map(|p| p.1));
     let tiles = parts().map(<[f32]>::len).sum::<usize>() / (3 * size * size).max(1);
@@ -47,7 +48,7 @@ pub fn stack(size: usize, pictures: &[(&[f32], &[f32])]) -> Result<Tensor> {
 pub struct Loss {
     /// Cross entropy in nats, summed over the tokens with a target.
     pub sum: f64,
-    /// Their number.
+    /// Number of these tokens.
     pub tokens: usize,
 }
 
@@ -57,7 +58,7 @@ pub struct Loss {
 pub struct QueuedLoss {
     /// Cross entropy in nats, summed over the tokens with a target.
     pub sum: Sum,
-    /// Their number.
+    /// Number of these tokens.
     pub tokens: usize,
 }
 
@@ -71,7 +72,7 @@ impl QueuedLoss {
     }
 }
 
-/// Whether each of `sequences` names one of `pictures`, in ascending order.
+/// Checks that each of `sequences` sequences refers to one of `pictures` images, in ascending order.
 pub(crate) fn check_pictures(picture: &[usize], sequences: usize, pictures: usize) -> Result<()> {
     count("pictures named by sequences", picture.len(), sequences)?;
     if picture.is_sorted() && picture.last().is_none_or(|&last| last < pictures) {
@@ -80,7 +81,7 @@ pub(crate) fn check_pictures(picture: &[usize], sequences: usize, pictures: usiz
     Err(Error::Pictures { found: picture.to_vec(), pictures })
 }
 
-/// Spans of cross-attention: the rows of all sequences about one image see that image's rows.
+/// Spans of cross-attention: the rows of all sequences about an image attend to that image's rows.
 pub(crate) fn cross_spans(lengths: &[usize], picture: &[usize], media_tokens: usize) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let mut start = 0;
@@ -167,7 +168,7 @@ impl Pheye {
         Ok(x)
     }
 
-    /// Logits [tokens, vocab_size] of a batch about `media`.
+    /// Logits `[tokens, vocab_size]` of a batch with the image tokens `media`.
     ///
     /// # Errors
     /// When an operation fails.

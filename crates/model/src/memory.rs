@@ -33,7 +33,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// All of it.
+    /// The sum of all parts.
     pub fn total(&self) -> u64 {
         self.frozen.saturating_add(self.trained).saturating_add(self.activations)
     }
@@ -59,7 +59,7 @@ impl Config {
 
     /// Peak bytes of the arena during a step, for a valid configuration.
     pub fn activations(&self, load: StepShape) -> u64 {
-        // With the largest sizes and loads the sum needs 127 bits.
+        // With the largest sizes and batches, the sum needs 127 bits.
         let [pictures, tokens, element] = [load.pictures, load.tokens, load.element].map(wide);
         let (v, t, recompute) = (&self.vision, &self.text, load.recompute);
         let [v_width, v_inner, v_layers, v_heads, v_tokens, patch] = [
@@ -77,8 +77,8 @@ impl Config {
         let rows = tiles * v_tokens;
         let again = wide(recompute.vision).min(v_layers);
 
-        // Of a row: x, q, k, v, o, x1 and the two normed inputs are as wide as the tower, u as its MLP; statistics of two norms and of
-        // each head are two floats each; S of seven modules.
+        // Each row saves x, q, k, v, o, x1 and the two normalized inputs with the width of the tower, u with
+        // the width of its MLP, two floats of statistics per norm and head, and S of the adapters.
         let lora = wide(self.lora_global.rank.max(self.lora_local.rank));
         let vit_row = element * (8 * v_width + v_inner + 6 * lora) + 8 * (2 + v_heads);
         // The backward pass of the MLP holds g and dg, or dg and du, or dy and dx at once.

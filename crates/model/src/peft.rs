@@ -1,4 +1,5 @@
-//! LoRA adapters in folders as PEFT's `save_pretrained` writes them: `adapter_config.json`, `adapter_model.safetensors`.
+//! LoRA adapters in the folders of PEFT's `save_pretrained`: `adapter_config.json` and
+//! `adapter_model.safetensors`.
 
 use std::path::Path;
 
@@ -24,7 +25,7 @@ const WHOLE_PREFIX: &str = "base_model.model.vision_model";
 /// The modules that Pheye adapts, by the last part of their names.
 const MODULES: [&str; 7] = ["fc1", "fc2", "k_proj", "out_proj", "patch_embedding", "q_proj", "v_proj"];
 
-/// An adapter folder, opened.
+/// An opened adapter folder.
 #[derive(Debug)]
 pub(crate) struct Adapter {
     pub(crate) checkpoint: Checkpoint,
@@ -45,7 +46,7 @@ fn map(set: LoraSet, prefix: &str) -> NameMap {
 }
 
 impl Adapter {
-    /// Opens the adapter in `folder`, to be the model's `set`.
+    /// Opens the adapter in `folder` as the LoRA set `set` of the model.
     pub(crate) fn open(folder: &Path, set: LoraSet) -> Result<Adapter> {
         let spec = spec(&folder.join(CONFIG))?;
         let file = first_in(folder, WEIGHTS)
@@ -57,8 +58,8 @@ impl Adapter {
     }
 }
 
-/// Keys that change what an adapter computes in a way that Pheye does not support, unless they have one of
-/// these values.
+/// The first key that changes what an adapter computes in a way that Pheye does not support, with the
+/// condition that it violates.
 fn unsupported(config: &Value) -> Option<(&'static str, &'static str)> {
     let empty = |v: &Value| {
         v.is_null()
@@ -89,7 +90,7 @@ fn unsupported(config: &Value) -> Option<(&'static str, &'static str)> {
     if text("bias").is_some_and(|bias| bias != "none") {
         return Some(("bias", "it must be `none`: the tower's biases are frozen"));
     }
-    // The other values change the base weights too.
+    // All other values change the base weights as well.
     match text("init_lora_weights") {
         None | Some("gaussian" | "orthogonal" | "eva") => None,
         Some(_) => Some(("init_lora_weights", "it must leave the base weights as they are")),
@@ -110,14 +111,14 @@ fn spec(path: &Path) -> Result<LoraSpec> {
         return Err(fault(key, rule));
     }
     let rank = config.get("r").and_then(Value::as_u64).filter(|r| (1..=AdapterSpec::MOST as u64).contains(r));
-    let rank = rank.ok_or_else(|| fault("r", "it must be a whole number from 1 to 65536"))? as usize;
+    let rank = rank.ok_or_else(|| fault("r", "it must be an integer from 1 to 65536"))? as usize;
     let alpha = config.get("lora_alpha").and_then(Value::as_f64).filter(|a| (*a as f32).is_finite());
     let alpha = alpha.ok_or_else(|| fault("lora_alpha", "it must be a finite number"))? as f32;
     // α = 2r is represented by omitting α.
     Ok(LoraSpec { rank, alpha: (alpha != 2.0 * rank as f32).then_some(alpha) })
 }
 
-/// What `adapter_config.json` says of a set.
+/// The `adapter_config.json` of a set.
 pub(crate) fn config(spec: LoraSpec, base: Option<&str>) -> Value {
     let alpha = spec.alpha.unwrap_or(2.0 * spec.rank as f32);
     // PEFT expects an integer if α is one.

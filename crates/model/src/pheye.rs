@@ -179,9 +179,9 @@ impl Pheye {
         module.and_then(|n| n.rsplit('.').next()).is_some_and(|m| LINEARS.contains(&m))
     }
 
-    /// Makes the parameters whose names `choose` accepts trainable, and freezes the others; norms that this
-    /// model never applies
-    /// (`norm_lvl_3`, at level 1 also `norm_lvl_2`, and the tower's `post_layernorm`) stay as they are.
+    /// Makes the parameters whose names `choose` accepts trainable, and freezes the others. Norms that this
+    /// model never applies (`norm_lvl_3`, at level 1 also `norm_lvl_2`, and the tower's `post_layernorm`)
+    /// always stay frozen.
     ///
     /// # Errors
     /// When a GPU has no memory left. Never on the CPU.
@@ -239,8 +239,8 @@ impl Pheye {
         if pictures == 0 { count("pictures", 0, 1) } else { count("tiles of all pictures", tiles, needed) }
     }
 
-    /// Media [images, media_tokens, d] from pixels [images·(1 + L²), 3, s, s], in which the global tiles of
-    /// all images come first.
+    /// Media `[images, media_tokens, d]` from pixels `[images · (1 + L²), 3, s, s]`, in which the global
+    /// tiles of all images come first.
     ///
     /// # Errors
     /// When the number or size of the tiles is wrong, or an operation fails.

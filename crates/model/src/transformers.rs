@@ -213,7 +213,8 @@ pub(crate) fn text(path: &Path, value: &Value) -> Result<Text> {
     Ok(Text { config, tied })
 }
 
-/// The vision tower of the CLIP configuration `value` of the file `path`: a whole model's, or a tower's alone.
+/// The vision tower of the CLIP configuration `value` of the file `path`, which describes a complete CLIP
+/// model or only its tower.
 ///
 /// # Errors
 /// [`Error::Config`] when a key is invalid; the error names it.
@@ -242,7 +243,7 @@ fn tower_part(part: &Part) -> Result<pheye_vit::Config> {
     parse(part.path, part.within, Value::Object(sizes))
 }
 
-/// How the released configuration `value` of the file `path` joins its backbones.
+/// The connector of the released configuration `value` of the file `path`.
 ///
 /// # Errors
 /// [`Error::Config`] when a key is invalid; the error names it.
@@ -278,7 +279,7 @@ impl<'a> Part<'a> {
         let known = serde_json::to_value(T::default()).unwrap_or_default();
         let known = |key: &str| known.get(key).is_some();
         self.check_but(kind, known)?;
-        // The rotary keys may be in two places.
+        // The rotary keys are read by `rope`, because they may be in two places.
         let own = self.keys.iter().filter(|(key, _)| known(key) && !kind.read.contains(&key.as_str()));
         Ok(own.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
@@ -287,7 +288,7 @@ impl<'a> Part<'a> {
         self.check_but(kind, |_| false)
     }
 
-    /// An error unless every key is known, one of `kind`, or harmless.
+    /// Returns an error unless every key is known, one of `kind`, or harmless.
     fn check_but(&self, kind: &Kind, known: impl Fn(&str) -> bool) -> Result<()> {
         if !kind.models.is_empty() {
             self.one_of("model_type", kind.models, "this backbone is of another kind")?;
@@ -310,7 +311,7 @@ impl<'a> Part<'a> {
         Ok(())
     }
 
-    /// An error unless the key is missing or holds one of `allowed`.
+    /// Returns an error unless the key is missing or has one of the values `allowed`.
     fn one_of(&self, key: &str, allowed: &[&str], why: &str) -> Result<()> {
         match self.get(key) {
             Some(value) if !value.as_str().is_some_and(|value| allowed.contains(&value)) => {
@@ -320,7 +321,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Returns an error unless the key is missing or holds a number that is right.
+    /// Returns an error unless the key is missing or has a number that satisfies `right`.
     fn number(&self, key: &str, rule: &str, right: impl Fn(u128) -> bool) -> Result<()> {
         match self.get(key) {
             Some(value) if !value.as_u64().is_some_and(|n| right(u128::from(n))) => {

@@ -1,4 +1,4 @@
-//! Backbones in the layouts of their own hubs.
+//! Backbones in the published layouts.
 
 mod common;
 #[path = "../../weights/tests/common/torch.rs"]
@@ -14,7 +14,7 @@ use pheye_tensor::Tensor;
 use pheye_weights::{NameMap, save_safetensors};
 use serde_json::json;
 
-/// The frozen tensors of one part by their published names, with what such a file has beside them.
+/// The frozen tensors of one part under their published names, with the other tensors of such files.
 fn published(model: &mut Pheye, vision: bool) -> Vec<(String, Tensor)> {
     let (prefix, names) =
         if vision { ("vision_encoder.", NameMap::clip()) } else { ("lang_encoder.", NameMap::phi()) };
@@ -68,7 +68,7 @@ fn write(folder: &Path, config: &serde_json::Value, tensors: &[(String, Tensor)]
     }
 }
 
-/// The configurations as published, with keys that say nothing here.
+/// The published configurations, with keys that have no effect here.
 fn configs(c: &Config) -> (serde_json::Value, serde_json::Value) {
     let mut vision = serde_json::to_value(&c.vision).unwrap();
     vision["dropout"] = json!(0.0);
@@ -95,7 +95,7 @@ fn published_folders_start_a_model() {
         }
         write(&vision, &vision_config, &clip, a);
         write(&text, &text_config, &phi, b);
-        // The sizes come from the folders; how they are joined does not.
+        // The sizes come from the backbone folders, the connector from our configuration.
         let joined = Config { connector: config().connector, ..Config::default() };
         let joined = joined.with_backbones(Some(&vision), Some(&text)).unwrap();
         assert_eq!((&joined.vision, &joined.text), (&config().vision, &config().text));
@@ -116,7 +116,7 @@ fn published_folders_start_a_model() {
     }
 }
 
-/// transformers from 5.6 on saves a CLIPVisionModel without `vision_model.` in its names.
+/// From version 5.6 on, transformers saves a CLIPVisionModel without `vision_model.` in its names.
 #[test]
 fn towers_without_the_outer_name_start_a_model() {
     let dir = tempfile::tempdir().unwrap();

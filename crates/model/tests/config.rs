@@ -1,8 +1,8 @@
-//! Configurations: what is refused, what a preset amounts to.
+//! Configurations: errors for invalid ones, and the sizes of presets.
 
 use pheye_model::{Config, Counts, Error, LoraSpec, PRESETS, Pheye};
 
-/// A message and what brings it about.
+/// A part of a message, and the change that causes the message.
 type Fault = (&'static str, fn(&mut Config));
 
 #[test]
@@ -23,7 +23,7 @@ fn impossible_configurations_name_their_option() {
         let errors = [Pheye::random(&config, 1).unwrap_err(), config.counts().unwrap_err()];
         assert!(errors.iter().all(|e| e.to_string().contains(option)), "{errors:?}");
     }
-    // Both widths zero must not divide by them.
+    // Two widths of zero must not cause a division by zero.
     let mut config = Config::default();
     (config.text.hidden_size, config.vision.hidden_size) = (0, 0);
     assert!(matches!(Pheye::random(&config, 1), Err(Error::Vision(_))));

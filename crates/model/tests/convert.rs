@@ -1,4 +1,5 @@
-//! Models turned into shards, PEFT adapters and plain towers; the adapters in `data/peft` are by PEFT itself.
+//! Converts models to shards, PEFT adapters and plain towers. The adapters in `data/peft` were written by
+//! PEFT.
 
 mod common;
 #[path = "../../weights/tests/common/torch.rs"]
@@ -47,7 +48,8 @@ fn bits(folder: &Path) -> Vec<(String, Vec<u32>)> {
     params.map(|p| (p.name.clone(), values(&p.value).into_iter().map(f32::to_bits).collect())).collect()
 }
 
-/// The last hidden state of a tower over `pixels`: of a model in `folder` with a LoRA set, or a plain one.
+/// The last hidden state of a tower for `pixels`: of the model in `folder` with a LoRA set, or of a plain
+/// tower.
 fn hidden(folder: &Path, set: Option<LoraSet>, vision: &pheye_vit::Config, pixels: &Tensor) -> Vec<f32> {
     let checkpoint = Checkpoint::open(folder.join("model.safetensors")).unwrap();
     let names = NameMap::of_vision(&checkpoint);
@@ -84,14 +86,14 @@ fn a_conversion_holds_what_loading_and_saving_does() {
                 "{case} {name}"
             );
         }
-        // The released file has each decoder layer twice; it is written once.
+        // The released file contains each decoder layer twice; only one copy is written.
         let copies = Checkpoint::open(golden(case).join("checkpoint.pt")).unwrap();
         assert!(copies.names().any(|n| n.contains(".decoder_layer.")), "{case}");
         let index = Checkpoint::open(many.join("model.safetensors.index.json")).unwrap();
         assert!(!index.names().any(|n| n.contains(".decoder_layer.")), "{case}");
         assert!(written.files.len() > 3, "{case}: {}", written.files.len());
         assert!(bits(&many) == bits(&saved), "{case}");
-        // A model in shards is itself converted.
+        // A sharded model can be converted again.
         let again = temp.path().join("again");
         save(&open(&many, [None, None]).unwrap(), &output(&again));
         assert!(bits(&again) == bits(&saved), "{case}");
@@ -121,7 +123,7 @@ fn elements_keep_their_type_unless_told() {
         save(&open(&half, [None, None]).unwrap(), &Output { keep: Cast::All(dtype), ..output(&to) });
         assert!(types(&to).values().all(|t| *t == stored), "{name}");
     }
-    // The same rounding as when loading.
+    // The rounding is the same as when loading.
     let mut rounded = Pheye::load(&from, Options::BF16).unwrap();
     rounded.save(&temp.path().join("rounded")).unwrap();
     assert!(bits(&temp.path().join("rounded")) == bits(&temp.path().join("all16")));
@@ -145,9 +147,9 @@ fn peft_computes_the_same_with_its_adapters() {
         let plain = hidden(&merged, None, &vision, &pixels);
         assert!(relative(&routed, &theirs(name)) < 1e-5, "{}", relative(&routed, &theirs(name)));
         assert!(relative(&plain, &theirs(name)) < 1e-5, "{}", relative(&plain, &theirs(name)));
-        // The adapter matters.
+        // The adapter has an effect.
         assert!(relative(&theirs("plain"), &theirs(name)) > 1e-2);
-        // What it was read from is what is extracted.
+        // Extracting gives back the adapter that was imported.
         let extracted = temp.path().join(format!("{name}-extracted"));
         model.extract_lora(LoraSet::Global, &output(&extracted), &mut |_, _| ()).unwrap();
         let file = |folder: &Path| Checkpoint::open(folder.join("adapter_model.safetensors")).unwrap();
@@ -180,7 +182,7 @@ fn both_sets_leave_and_come_back_and_each_merges() {
     for set in LoraSet::ALL {
         model.extract_lora(set, &output(&at(set.adapter())), &mut |_, _| ()).unwrap();
     }
-    // Over a model with other adapters.
+    // Imported into a model with other adapters.
     let mut other = lively(&config());
     for p in other.params_mut() {
         if p.name.contains(".lora_") {
@@ -202,7 +204,7 @@ fn both_sets_leave_and_come_back_and_each_merges() {
         model.merge_lora(set, &output(&at(&merged)), &mut |_, _| ()).unwrap();
         let routed = hidden(&at("from"), Some(set), &vision, &pixels);
         assert!(relative(&plain(&merged), &routed) < 1e-5, "{set}: {}", relative(&plain(&merged), &routed));
-        // As a backbone on the hub, it begins a new model.
+        // The merged tower can be used as a backbone of a new model.
         let text = fs::read_to_string(at(&merged).join("config.json")).unwrap();
         assert!(text.contains("\"layer_norm_eps\": 1e-5") || text.contains("0.00001"), "{text}");
         let sizes = pheye_model::Config::default().with_backbones(Some(&at(&merged)), None).unwrap();
@@ -211,7 +213,8 @@ fn both_sets_leave_and_come_back_and_each_merges() {
     assert!(relative(&plain("merged-global"), &plain("merged-local")) > 1e-2);
 }
 
-/// A copy of the adapter `first` with its tensors or configuration changed.
+/// Opens a copy of the adapter `first` with changed tensors or configuration; returns the error message, or
+/// "".
 fn tampered(
     folder: &Path,
     tensors: impl Fn(&mut BTreeMap<String, Tensor>),
@@ -251,7 +254,7 @@ fn an_adapter_in_torchs_format_is_the_same() {
 fn adapters_that_do_not_fit_say_where() {
     let temp = tempfile::tempdir().unwrap();
     assert_eq!(tampered(temp.path(), |_| (), |_| ()), "");
-    // A key of another module is one missing and one left over; a shape and a missing one are told beside it.
+    // A renamed key is reported as one missing and one unused key; other mismatches are reported with it.
     let fc1 = "base_model.model.encoder.layers.1.mlp.fc1.lora_B.weight";
     let said = tampered(
         temp.path(),
@@ -290,7 +293,7 @@ fn adapters_that_do_not_fit_say_where() {
     }
     let said = tampered(temp.path(), |_| (), |config| config["r"] = json!(4));
     assert!(said.contains("has rank 3, but the set has rank 4"), "{said}");
-    // Adapters of the whole CLIPVisionModel have one more name in their keys.
+    // Adapters of a complete CLIPVisionModel have one more component in their keys.
     let whole = |all: &mut BTreeMap<String, Tensor>| {
         let renamed = std::mem::take(all).into_iter();
         all.extend(
@@ -312,7 +315,7 @@ fn a_model_that_does_not_fit_itself_is_not_merged() {
     let temp = tempfile::tempdir().unwrap();
     let mut model = lively(&config());
     model.save(temp.path()).unwrap();
-    // An adapter without its linear, and a linear without its adapter.
+    // An adapter without its linear layer, and a linear layer without its adapter.
     for (from, to) in
         [("q_proj.base_layer.weight", "q_proj.weight"), ("fc1.lora_A.first", "fc9.lora_A.first")]
     {

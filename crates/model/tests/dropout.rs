@@ -1,4 +1,4 @@
-//! LoRA dropout while training: drawn from its stream alone, and on average without effect.
+//! LoRA dropout in training: it depends only on its RNG offset, and has no effect on average.
 
 mod common;
 
@@ -8,7 +8,7 @@ use pheye_ops::Cx;
 use pheye_ops::lora::Dropout;
 use pheye_tensor::{Grads, Tensor};
 
-/// Sum of squares of a difference.
+/// The squared distance of two vectors.
 fn distance(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
 }
@@ -17,7 +17,8 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 fn a_stream_decides_the_mask_and_the_mean_is_the_gradient_without() {
     let config = config();
     let (mut model, cx) = (lively(&config), Cx::cpu());
-    // Adapters so weak that the loss is straight in them: then dropout leaves the mean where it was.
+    // With such small adapters, the loss is nearly linear in them, so that dropout does not change the mean
+    // gradient.
     for p in model.params_mut().into_iter().filter(|p| p.name.contains("lora_B")) {
         let weak: Vec<f32> = values(&p.value).iter().map(|x| 0.01 * x).collect();
         p.value = Tensor::from_f32(p.shape(), &weak).unwrap();
@@ -41,7 +42,7 @@ fn a_stream_decides_the_mask_and_the_mean_is_the_gradient_without() {
     assert!(drawn.iter().skip(1).all(|g| relative(g, &drawn[0]) > 0.01));
     let mean: Vec<f32> =
         (0..plain.1.len()).map(|i| drawn.iter().map(|g| g[i]).sum::<f32>() / STREAMS as f32).collect();
-    // The mean of n independent draws is √n times nearer than one of them; twice that would be three deviations.
+    // The squared distance of the mean of n draws is 1/n of that of one draw; the bound is four times that.
     let one = drawn.iter().map(|g| distance(g, &plain.1)).sum::<f64>() / STREAMS as f64;
     let of_mean = distance(&mean, &plain.1);
     assert!(of_mean < 4.0 * one / STREAMS as f64, "{of_mean:e} {one:e}");

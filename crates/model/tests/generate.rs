@@ -8,7 +8,7 @@ use pheye_ops::Cx;
 use pheye_tensor::Tensor;
 
 const LENGTHS: [usize; 4] = [3, 11, 1, 6];
-/// Two questions about the first picture.
+/// The image index of each question; the first image has two questions.
 const ABOUT: [usize; 4] = [0, 0, 1, 2];
 const NEW: usize = 14;
 
@@ -50,7 +50,7 @@ impl Asked {
         self.model.generate(&self.cx, &self.kvs, prompts, about, how, hooks)
     }
 
-    /// The most probable tokens by whole passes without a cache.
+    /// The most probable tokens, computed by complete forward passes without a cache.
     fn recomputed(&self, i: usize) -> Vec<u32> {
         let mut text = self.prompts[i].clone();
         for _ in 0..NEW {
@@ -79,7 +79,7 @@ fn a_batch_a_prompt_alone_and_whole_passes_agree() {
         assert_eq!(answer, &asked.generate(i..i + 1, None)[0]);
         assert_eq!(answer, &asked.recomputed(i));
     }
-    // The prompts are answered differently, or the rest would show little.
+    // The answers must differ, or this test would be weak.
     assert!((1..4).all(|i| together[i] != together[0]), "{together:?}");
 }
 
@@ -88,7 +88,7 @@ fn answers_end_each_in_its_time() {
     let asked = asked();
     let open = asked.generate(0..4, None);
     let position = |end, answer: &[u32]| answer.iter().position(|&id| id == end);
-    // An end that cuts some answers and leaves others.
+    // An end token that cuts some of the answers, but not all.
     let cuts = |end: u32| open.iter().filter(|a| position(end, a).is_some()).count();
     let end = (0..VOCAB as u32).find(|&end| (1..4).contains(&cuts(end))).unwrap();
     let cut: Vec<_> = open.iter().map(|a| a[..position(end, a).map_or(NEW, |at| at + 1)].to_vec()).collect();
@@ -100,7 +100,7 @@ fn answers_stop_where_the_context_does() {
     let mut asked = asked();
     asked.prompts[1] = ids(1, 31, VOCAB);
     asked.prompts[3] = ids(3, 25, VOCAB);
-    // The last token of a context of 32 still has a successor.
+    // The last token of a context of 32 tokens still predicts another one.
     let lengths: Vec<usize> = asked.generate(0..4, None).iter().map(Vec::len).collect();
     assert_eq!(lengths, [NEW, 2, NEW, 8]);
     let answer = asked.ask(2..3, &GenerationConfig::greedy(usize::MAX), Hooks::default()).unwrap();
@@ -130,7 +130,7 @@ fn impossible_questions_are_refused() {
     assert!(none.is_empty());
 }
 
-/// Every way to generate, with an end that occurs.
+/// Every mode of generation, with an end token that occurs in answers.
 fn ways() -> Vec<GenerationConfig> {
     let plain = || GenerationConfig { eos_token_id: vec![5], ..GenerationConfig::greedy(NEW) };
     let beams = |n, length_penalty, early_stopping| GenerationConfig {
@@ -165,13 +165,13 @@ fn every_way_answers_a_batch_as_its_prompts_alone() {
         assert!(together.iter().all(|a| (1..=NEW).contains(&a.len())));
         answers.push(together);
     }
-    // Options make a difference, or the rest would show little.
+    // The options must change the answers, or this test would be weak.
     for (i, a) in answers.iter().enumerate() {
         assert!(answers[..i].iter().all(|b| a != b), "{i}");
     }
 }
 
-/// ln p of an answer, by whole passes without a cache.
+/// Log-probability of an answer, computed by a complete forward pass without a cache.
 fn log_probability(asked: &Asked, i: usize, answer: &[u32]) -> f64 {
     let text = [&asked.prompts[i], answer].concat();
     let batch = Batch {
@@ -192,7 +192,7 @@ fn log_probability(asked: &Asked, i: usize, answer: &[u32]) -> f64 {
         .sum()
 }
 
-/// 23² answers of two tokens: as many beams as first tokens find the best of all.
+/// With as many beams as there are first tokens, the search considers all 23² answers of two tokens.
 #[test]
 fn beams_find_the_most_probable_answer_of_two_tokens() {
     let asked = asked();
@@ -224,7 +224,7 @@ fn more_beams_find_more_probable_answers_and_the_caches_follow_them() {
             let how = GenerationConfig { num_beams, ..GenerationConfig::greedy(6) };
             log_probability(&asked, i, &asked.ask(i..i + 1, &how, Hooks::default()).unwrap()[0])
         };
-        // No law, but so it is here; beams whose past got mixed up would choose at random.
+        // Not guaranteed, but true for this model. Beams with mixed-up caches would give random answers.
         assert!(score(16) >= score(1) - 1e-4, "{i}: {} {}", score(16), score(1));
     }
 }
@@ -242,7 +242,7 @@ fn samples_repeat_with_their_seed_and_differ_without() {
     assert_eq!(first, asked.ask(0..4, &how(1), Hooks::default()).unwrap());
     assert_ne!(first, asked.ask(0..4, &how(2), Hooks::default()).unwrap());
     assert!((1..4).all(|i| first[i] != first[0]), "{first:?}");
-    // The most probable token alone is greedy search.
+    // Sampling with top_k = 1 is greedy search.
     let one = GenerationConfig { top_k: 1, num_return_sequences: 1, ..how(3) };
     let greedy = asked.generate(0..4, None);
     assert_eq!(asked.ask(0..4, &one, Hooks::default()).unwrap(), greedy);
@@ -259,7 +259,7 @@ fn whoever_knows_the_text_can_end_an_answer() {
     let how = GenerationConfig { stop_strings: stop_strings.clone(), ..GenerationConfig::greedy(NEW) };
     let hooks = Hooks { ends: Some(&mut ends), on_token: None };
     assert_eq!(asked.ask(0..1, &how, hooks).unwrap(), [&open[..cut]]);
-    // With beams too: no answer goes on after it.
+    // Beam search does not continue an answer after its end, either.
     let mut ends = |ids: &[u32]| ids.len() == 3;
     let hooks = Hooks { ends: Some(&mut ends), on_token: None };
     let beams = GenerationConfig { num_beams: 3, ..how.clone() };
@@ -268,7 +268,7 @@ fn whoever_knows_the_text_can_end_an_answer() {
     assert!(matches!(error, Error::Generation { option: "stop_strings", .. }), "{error}");
 }
 
-/// Ways to choose a token: on the device, among processed scores, by chance, with beams.
+/// The ways to choose a token: on the device, from processed scores, by sampling, by beam search.
 fn choices() -> [GenerationConfig; 4] {
     let plain = GenerationConfig::greedy(NEW);
     [
@@ -323,7 +323,7 @@ fn logits_that_are_not_finite_are_told_with_their_token() {
             }
         }
     }
-    // A token that only the third answer, of a longer prompt, meets.
+    // A token that occurs only in the second prompt.
     let id = asked.prompts[1].iter().find(|id| asked.prompts.iter().filter(|p| p.contains(id)).count() == 1);
     let (width, id) = (config().text.hidden_size, *id.expect("a token of one prompt alone") as usize);
     let embedding = model.params_mut().into_iter().find(|p| p.name.ends_with("embed_tokens.weight")).unwrap();
@@ -350,7 +350,7 @@ fn more_answers_than_memory_are_refused_before_any_is_made() {
             assert!(said.starts_with(option) && said.contains("at most 4096"), "{said}");
         }
     }
-    // Sizes without an upper limit of their own.
+    // Options without an upper limit of their own.
     let without = GenerationConfig {
         max_new_tokens: usize::MAX,
         no_repeat_ngram_size: usize::MAX,
@@ -361,7 +361,7 @@ fn more_answers_than_memory_are_refused_before_any_is_made() {
     assert_eq!(asked.ask(0..1, &without, Hooks::default()).unwrap()[0].len(), 32 - LENGTHS[0] + 1);
     let most = GenerationConfig { do_sample: true, num_return_sequences: 4096, max_new_tokens: 1, ..plain };
     assert_eq!(asked.ask(0..1, &most, Hooks::default()).unwrap().len(), 4096);
-    // Caches of many terabytes: the largest context and the most layers, for as many answers.
+    // Caches of many terabytes: the largest context for as many answers as allowed.
     let mut large = config();
     large.text.max_position_embeddings = 1 << 20;
     let model = lively(&large);

@@ -1,9 +1,10 @@
-//! Gradients of the whole model against differences of its loss, tensor by tensor.
+//! Compares the gradient of each tensor of the whole model with central differences of the loss.
 //!
-//! Along a direction v the loss changes by g·v. A central difference at step h gives it up to a term in h², so that
-//! its distance from that at 2h is three times what it is off by, and its distance at 2h from 4h twelve times; the larger
-//! bound counts, since terms in h⁴ may cancel one of them. Rounding adds the noise of four losses, each taken for how far
-//! the loss moves when every weight moves to a neighbouring f32.
+//! Along a direction v, the loss changes by g·v. A central difference with step h has an error of order h²,
+//! so its distance from the difference with 2h is three times its error, and the distance between 2h and 4h
+//! twelve times. The larger of the two bounds is used, because terms of order h⁴ may cancel one of them.
+//! Rounding adds the noise of four losses; it is estimated as the change of the loss when every weight moves
+//! to a neighbouring f32.
 
 mod common;
 
@@ -45,20 +46,22 @@ fn every_tensor_agrees_with_differences_of_the_loss() {
     let mut checked = 0;
     let names: Vec<String> = model.params_mut().iter().map(|p| p.name.clone()).collect();
     for (which, name) in names.iter().enumerate() {
-        // Unused norms have no gradient; a bias of keys shifts all scores of a query alike, which nothing sees.
+        // Unused norms have no gradient. A bias of keys shifts all scores of a query equally, which softmax
+        // ignores.
         if grads.table.entries().iter().all(|(n, _)| n != name) || name.contains("k_proj.base_layer.bias") {
             continue;
         }
         let g = of(&grads, name);
         let norm = g.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
-        // Half along the gradient, so that the loss moves, half anywhere, so that every element counts.
+        // Half along the gradient, so that the loss changes, and half random, so that every element
+        // contributes.
         let u = normal(which as u64, g.len());
         let scale = (g.len() as f64).sqrt().recip();
         let v: Vec<f64> =
             g.iter().zip(&u).map(|(&g, &u)| f64::from(g) / norm + f64::from(u) * scale).collect();
         let start = values(&model.params_mut()[which].value);
         let mut at = |h: f64| {
-            // Weights are f32: the direction taken is what became of them.
+            // Weights are f32, so the direction is the difference after rounding.
             let to: Vec<f32> = start.iter().zip(&v).map(|(&x, &v)| (f64::from(x) + h * v) as f32).collect();
             let p = model.params_mut().swap_remove(which);
             p.value = Tensor::from_f32(p.shape(), &to).unwrap();
@@ -69,7 +72,7 @@ fn every_tensor_agrees_with_differences_of_the_loss() {
                 .map(|((&t, &s), &g)| (f64::from(t) - f64::from(s)) * f64::from(g));
             (loss(&model, &batch), along.sum::<f64>())
         };
-        // Near enough for the differences to converge, far enough that the loss moves by 0.01.
+        // Small enough for the differences to converge, large enough to change the loss by 0.01.
         let h = 0.005 / norm;
         let mut difference = |h: f64| {
             let ((up, along_up), (down, along_down)) = (at(h), at(-h));

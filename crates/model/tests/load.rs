@@ -1,4 +1,4 @@
-//! Models from and to folders.
+//! Loading and saving model folders.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn logits(model: &Pheye) -> Vec<f32> {
     values(&model.logits(&cx, &media, &batch).unwrap())
 }
 
-/// Names and bits of all parameters.
+/// Names, types and bits of all parameters.
 fn bits(model: &mut Pheye) -> Vec<(String, DType, Vec<u32>)> {
     let params = model.params_mut().into_iter();
     let wide = |t: &Tensor| values(&t.to_dtype(DType::F32).unwrap()).into_iter().map(f32::to_bits).collect();
@@ -40,7 +40,7 @@ fn saved_and_loaded_a_model_is_the_same() {
     let mut loaded = Pheye::load(&folder, Options::default()).unwrap();
     assert_eq!(loaded.config(), model.config());
     assert!(bits(&mut loaded) == bits(&mut model));
-    // Saving over it keeps it readable.
+    // The file can be replaced while the model is mapped from it.
     loaded.save(&folder).unwrap();
     assert!(bits(&mut Pheye::load(&folder, Options::default()).unwrap()) == bits(&mut model));
 }
@@ -54,7 +54,7 @@ fn released_models_keep_their_answers_in_this_projects_layout() {
         let mut own = Pheye::load(folder.path(), Options::default()).unwrap();
         assert!(bits(&mut own) == bits(&mut released), "{case}");
         assert!(logits(&own) == logits(&released), "{case}");
-        // Ranks come from the tensors, and what is saved says so.
+        // The ranks come from the tensors and are written to the configuration.
         let rank = |model: &mut Pheye, name: &str| {
             let params = model.params_mut();
             let a = params.iter().find(|p| p.name.ends_with(&format!("fc1.lora_A.{name}.weight")));
@@ -83,7 +83,8 @@ fn bf16_halves_the_frozen_bytes_and_only_rounds() {
     assert_eq!(bytes(&mut half, false) * 2, bytes(&mut full, false));
     assert_eq!(bytes(&mut half, true), bytes(&mut full, true));
 
-    // The arithmetic is in f32 either way: a model of the same rounded weights in f32 computes the same.
+    // Arithmetic is in f32 in both cases, so a model with the same rounded weights in f32 gives the same
+    // result.
     let own = tempfile::tempdir().unwrap();
     half.save(own.path()).unwrap();
     let mut rounded = Pheye::load(own.path(), Options::default()).unwrap();
@@ -93,7 +94,7 @@ fn bf16_halves_the_frozen_bytes_and_only_rounds() {
     let apart =
         |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0, |m: f32, (a, b)| m.max((a - b).abs())) / largest;
     assert!(apart(&half, &rounded) < 1e-5);
-    // Each weight is off by at most 2⁻⁹ of itself, at random.
+    // Each weight has a random relative error of at most 2⁻⁹.
     assert!((1e-5..0.02).contains(&apart(&half, &full)), "{}", apart(&half, &full));
 }
 
@@ -104,7 +105,7 @@ fn everything_in_bf16_only_rounds() {
         assert!(half.params_mut().iter().all(|p| p.value.dtype() == DType::Bf16));
         let own = tempfile::tempdir().unwrap();
         half.save(own.path()).unwrap();
-        // The arithmetic is in f32 either way: the same rounded weights in f32 give the same answers.
+        // Arithmetic is in f32 in both cases, so the same rounded weights in f32 give the same result.
         let rounded = logits(&Pheye::load(own.path(), Options::default()).unwrap());
         let largest = rounded.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
         let apart = logits(&half).iter().zip(&rounded).fold(0.0, |m: f32, (a, b)| m.max((a - b).abs()));
@@ -124,11 +125,12 @@ fn int8_only_rounds_linears() {
         }
         let (ours, same) = (logits(&int8), logits(&widened));
         let full = logits(&Pheye::load(&golden(case), Options::default()).unwrap());
-        // The same rounded weights in f32 give the same answers, but for activations in 16 bits: steps of 1/32767 of a row's largest
-        // where those of weights are of 1/127. A quarter of that ratio is left for rows less even than those of weights.
+        // The same rounded weights in f32 give the same result except for the rounding of activations to 16
+        // bits: their step is 1/32767 of the largest value of a row, that of weights 1/127. The bound is four
+        // times the ratio, because rows of activations are less even than rows of weights.
         let (activations, weights) = (relative(&ours, &same), relative(&same, &full));
         assert!(activations < weights / 64.0, "{case}: {activations} {weights}");
-        // A weight is off by at most half of 1/127 of its row's largest, at random.
+        // Each weight has a random error of at most half of 1/127 of the largest value of its row.
         assert!((1e-5..0.05).contains(&relative(&ours, &full)), "{case}: {}", relative(&ours, &full));
     }
 }
@@ -153,7 +155,7 @@ fn a_loaded_model_lies_in_its_file_and_is_copied_when_trained() {
         assert!(!p.value.is_shared());
     }
     assert!(bits(&mut model) != before);
-    // Neither the file nor what else is read from it has changed.
+    // Neither the file nor another model loaded from it has changed.
     assert!(bits(&mut Pheye::load(folder.path(), Options::default()).unwrap()) == before);
 }
 
@@ -165,7 +167,7 @@ fn a_model_that_would_not_see_its_picture_is_refused() {
     assert!(said.contains("cross_interval is 3 and from_layer is 3") && said.contains("4 decoder"), "{said}");
 }
 
-/// Writes those of a model's tensors that `choose` picks.
+/// Writes the tensors of a model whose names `choose` accepts.
 fn write(path: &Path, model: &mut Pheye, extra: Option<(&str, &Tensor)>, choose: impl Fn(&str) -> bool) {
     let params = model.params_mut();
     let chosen = params.iter().filter(|p| choose(&p.name)).map(|p| (p.name.as_str(), &p.value));

@@ -1,4 +1,4 @@
-//! Where tokens look: shares that sum to 1 and follow the views wherever their rows are.
+//! Attention maps: the shares add up to 1 and follow the views, wherever their rows are.
 
 mod common;
 
@@ -25,7 +25,8 @@ fn shares_follow_the_views() {
     }
     assert_ne!(shares, look(&media, 2));
 
-    // Cross-attention does not know the order of its keys: exchanged views take their shares along.
+    // Cross-attention does not depend on the order of its keys: if two views are swapped, so are their
+    // shares.
     let d = media.shape().cols();
     let mut values = media.to_vec_f32().unwrap();
     let (one, two) = (views * tokens * d + tokens * d, views * tokens * d + 2 * tokens * d);

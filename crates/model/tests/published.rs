@@ -1,4 +1,4 @@
-//! Configurations as transformers writes them: what they say is computed, or refused by its key.
+//! Configurations written by transformers: each key is either computed or rejected by name.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/phi").join(name)
 }
 
-/// `value` with the keys of `other`.
+/// `value` with the keys of `other` added or replaced.
 fn with(mut value: Value, other: &Value) -> Value {
     for (key, v) in other.as_object().unwrap() {
         value[key] = v.clone();
@@ -39,7 +39,7 @@ fn tower() -> Value {
     })
 }
 
-/// A folder with this `config.json`.
+/// A temporary folder with this `config.json`.
 fn folder(config: &Value) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
@@ -56,7 +56,8 @@ fn vision(config: &Value) -> Result<pheye_vit::Config, String> {
     read.map(|c| c.vision).map_err(|e| e.to_string())
 }
 
-/// Logits after the last of `ids` by the language model of this configuration and these weights alone.
+/// Logits after the last of `ids`, computed by only the language model of this configuration with these
+/// weights.
 fn logits(weights: &str, changes: &Value, ids: &[u32]) -> Vec<f32> {
     let (vision, text) = (folder(&tower()), folder(&with(phi(), changes)));
     fs::copy(data(weights), text.path().join("model.safetensors")).unwrap();
@@ -70,7 +71,7 @@ fn logits(weights: &str, changes: &Value, ids: &[u32]) -> Vec<f32> {
         .unwrap();
     let mut model =
         Pheye::from_backbones(&c, vision.path(), text.path(), 1, Options::default(), |_, _| ()).unwrap();
-    // Cross-attention that adds nothing leaves the language model as it was.
+    // With these weights at zero, cross-attention adds nothing to the language model.
     for p in model.params_mut() {
         if p.name.contains("cross_attn_layers.") && (p.name.contains("to_out") || p.name.contains("fc2")) {
             p.value.f32_mut().unwrap().fill(0.0);
@@ -105,7 +106,7 @@ fn logits_are_those_of_transformers() {
     ] {
         let theirs: Vec<f32> = serde_json::from_value(expected[case].clone()).unwrap();
         let ours = logits(weights, &changes, &ids);
-        // They are written with six decimals.
+        // The expected logits are written with six decimals.
         let largest = theirs.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
         let apart = ours.iter().zip(&theirs).fold(0.0, |m: f32, (a, b)| m.max((a - b).abs()));
         assert!(ours.len() == theirs.len() && apart < 1e-6 + 1e-6 * largest, "{case}: {apart} of {largest}");
@@ -124,7 +125,7 @@ fn both_spellings_say_the_same() {
         let (a, b) = (new(with(keys.clone(), &json!({"rope_type": "default"}))), old(keys));
         assert!(a == b && a != plain, "{a:?} {b:?}");
     }
-    // transformers 5 writes its default beside the nested key, which goes before it.
+    // transformers 5 writes its default beside the nested key; the nested key takes precedence.
     let both = json!({"partial_rotary_factor": 0.5, "rope_parameters": {"partial_rotary_factor": 0.25}});
     assert_eq!(old(both).partial_rotary_factor, 0.25);
     for nothing in
@@ -161,7 +162,7 @@ fn what_says_nothing_about_the_network_is_passed_over() {
     assert_eq!(vision(&twice).as_ref(), Ok(&alone));
 }
 
-/// A key, and what brings it about.
+/// A key, and the change of the configuration that causes an error about it.
 type Fault = (&'static str, Value);
 
 #[test]
@@ -229,7 +230,7 @@ fn what_the_tower_does_not_compute_is_refused_by_its_key() {
     }
 }
 
-/// The golden folder `level1` with changed configurations, and without its checkpoint.
+/// The golden folder `level1` with changed configurations and without its checkpoint.
 fn released(part: &str, changes: &Value) -> Result<Config, String> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/level1");
     let top = tempfile::tempdir().unwrap();
@@ -240,7 +241,7 @@ fn released(part: &str, changes: &Value) -> Result<Config, String> {
         }
         let to = top.path().join(file);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        // A byte order mark is no part of the text.
+        // A byte order mark must be ignored.
         fs::write(to, format!("\u{feff}{value}")).unwrap();
     }
     Config::load(top.path()).map_err(|e| e.to_string())
@@ -309,7 +310,7 @@ fn backbones_that_do_not_fit_are_told_before_anything_is_made() {
     let mut model = lively(&config());
     model.save(dir.path()).unwrap();
     let file = dir.path().join("model.safetensors");
-    // Cross-attention of these sizes would be a terabyte.
+    // The cross-attention blocks of these sizes would need a terabyte.
     let mut wide = config();
     (wide.text.hidden_size, wide.text.num_attention_heads) = (1 << 16, 1 << 10);
     (wide.text.num_hidden_layers, wide.connector.cross_interval) = (1 << 10, 1);
@@ -317,7 +318,7 @@ fn backbones_that_do_not_fit_are_told_before_anything_is_made() {
     assert!(said.to_string().contains("does not fit"), "{said}");
 }
 
-/// A device in the place of a file ends no reading, and a FIFO none begins.
+/// A device in place of a file would be read without end, and opening a FIFO would block.
 #[cfg(unix)]
 #[test]
 fn configurations_are_regular_files() {

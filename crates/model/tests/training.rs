@@ -1,4 +1,4 @@
-//! Which parameters get gradients, how far backward goes for them, and that nothing else shows in the numbers.
+//! Which parameters get gradients, how far backward runs for them, and that neither affects other gradients.
 
 mod common;
 
@@ -26,7 +26,8 @@ fn patterns_choose_what_is_trained() {
     for (name, _) in all.table.entries() {
         assert!(of(&all, name).iter().any(|g| *g != 0.0), "{name} gets no gradient");
     }
-    // A parameter's gradient does not depend on what else is trained, and the frozen have none.
+    // The gradient of a parameter does not depend on which others are trained, and frozen parameters have
+    // none.
     let patterns: [fn(&str) -> bool; 8] = [
         Pheye::is_pheye_param,
         |n| !Pheye::is_pheye_param(n),
@@ -69,7 +70,7 @@ fn at_level_1_the_norm_of_tiles_stays() {
 
 #[test]
 fn a_trained_tower_needs_every_cross_attention_block() {
-    // Gradients reach the tower through blocks that are frozen themselves: those of both, or of the second alone.
+    // Gradients reach the tower through frozen blocks as well: with both blocks frozen, or only the first.
     let config = config();
     let mut model = lively(&config);
     let batch = batch(&config, &[7]);
@@ -82,7 +83,8 @@ fn a_trained_tower_needs_every_cross_attention_block() {
     );
 }
 
-/// Bytes that a step with this many decoder layers holds at most, with one cross-attention block before the last.
+/// Peak bytes of the arena during a step with this number of decoder layers and one cross-attention block,
+/// before the last.
 fn peak(layers: usize, choose: impl FnMut(&str) -> bool) -> usize {
     let mut config = config();
     config.text.num_hidden_layers = layers;
@@ -97,7 +99,7 @@ fn peak(layers: usize, choose: impl FnMut(&str) -> bool) -> usize {
 #[test]
 fn layers_below_the_first_cross_attention_save_nothing() {
     assert_eq!(peak(2, Pheye::is_pheye_param), peak(7, Pheye::is_pheye_param));
-    // As soon as backward must reach the embedding, each layer adds what it saved.
+    // If backward must reach the embedding, each layer adds what it saves.
     let embedding = |n: &str| Pheye::is_pheye_param(n) || n.contains("embed_tokens");
     assert!(peak(7, embedding) > peak(2, embedding) + 5 * (8 * 30 * 64 * 4) * 4);
 }
@@ -112,7 +114,7 @@ fn several_questions_about_one_picture_equal_one_each() {
         let len = x.len() / 15;
         x[t * len..(t + 1) * len].to_vec()
     };
-    // Questions 0 and 1 about picture 0, question 2 about picture 1; global tiles come first.
+    // Questions 0 and 1 are about image 0, question 2 is about image 1; global tiles come first.
     let stacked = |tiles: &[usize]| {
         let x: Vec<f32> = tiles.iter().flat_map(|&t| tile(t)).collect();
         Tensor::from_f32([tiles.len(), 3, 8, 8], &x).unwrap()
@@ -129,7 +131,7 @@ fn several_questions_about_one_picture_equal_one_each() {
     assert_eq!(loss.tokens, loss1.tokens);
     assert!((loss.sum / loss1.sum - 1.0).abs() < 1e-6);
     for (name, _) in grads.table.entries().iter().filter(|(n, _)| !n.contains("k_proj.base_layer.bias")) {
-        // Only the order of sums differs.
+        // Only the order of summation differs.
         let off = relative(of(&grads, name), of(&grads1, name));
         assert!(off < 1e-5, "{name}: {off}");
     }
@@ -197,7 +199,7 @@ fn the_number_of_threads_does_not_show() {
     assert!(on(1) == on(3));
 }
 
-/// A message and what brings it about.
+/// A part of a message, and the change that causes the message.
 type Fault = (&'static str, fn(&mut Batch));
 
 #[test]
@@ -254,7 +256,7 @@ fn recomputed_layers_give_the_same_bits_in_less_memory() {
 
 #[test]
 fn memory_is_estimated_to_a_fifth() {
-    // Wide enough that rounding of buffer sizes does not matter much.
+    // Wide enough that the rounding of buffer sizes hardly matters.
     let mut config = Config::preset("nano").unwrap();
     config.connector.reduce = 2;
     let mut model = lively(&config);

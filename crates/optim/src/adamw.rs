@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::check;
 use crate::{Error, Result};
 
-/// Hyper-parameters that stay the same throughout a run.
+/// The hyperparameters, which are constant during a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWConfig {
-    /// Decay of the first and second moment.
+    /// β₁ and β₂, the decay rates of the first and second moment.
     pub betas: [f64; 2],
-    /// Added to the root of the second moment.
+    /// ε, added to the square root of the second moment.
     pub eps: f64,
-    /// Decoupled decay: every step takes lr·weight_decay of each value away.
+    /// Decoupled weight decay: every step reduces each value by lr · weight_decay of itself.
     pub weight_decay: f64,
 }
 
@@ -27,10 +27,10 @@ impl Default for AdamWConfig {
 }
 
 impl AdamWConfig {
-    /// Whether the numbers make sense.
+    /// Checks that the hyperparameters are in their ranges.
     ///
     /// # Errors
-    /// [`Error::Option`] that names the first that does not.
+    /// Returns [`Error::Option`] with the first invalid option.
     pub fn check(&self) -> Result<()> {
         for beta in self.betas {
             check("betas", beta, (0.0..1.0).contains(&beta), "two numbers from 0 to below 1")?;
@@ -41,18 +41,18 @@ impl AdamWConfig {
     }
 }
 
-/// The optimizer and all its state.
+/// The optimizer and its state.
 #[derive(Debug)]
 pub struct Optimizer {
-    /// The sum of gradients since the last step; backward passes add to it.
+    /// The sum of the gradients since the last step, to which backward adds.
     pub grads: Grads,
-    /// First and second moments, flat f32, laid out as `grads.table` says.
+    /// First and second moments, flat f32 arrays in the layout of `grads.table`.
     pub moments: Moments,
     /// Steps taken so far.
     pub step: u64,
-    /// Hyper-parameters.
+    /// The hyperparameters.
     pub config: AdamWConfig,
-    /// On a GPU, the parameters themselves, and the recorded step.
+    /// On a GPU: the f32 master weights, and the recorded CUDA graph of the step.
     on_gpu: Option<(Masters, Graphs)>,
 }
 
@@ -60,17 +60,18 @@ impl Optimizer {
     /// Zero gradients and moments for the parameters of `table`.
     ///
     /// # Errors
-    /// [`Error::Option`] for hyper-parameters out of range.
+    /// Returns [`Error::Option`] if a hyperparameter is out of range.
     pub fn new(table: ParamTable, config: AdamWConfig) -> Result<Optimizer> {
         config.check()?;
         let moments = Moments { m: table.zeros(), v: table.zeros() };
         Ok(Optimizer { grads: Grads::new(table), moments, step: 0, config, on_gpu: None })
     }
 
-    /// Moves the state to the device of `cx`, where the parameters are that [`ParamTable::upload`] put into `masters`.
+    /// Moves the state to the device of `cx`. `masters` is the result of [`ParamTable::upload`] for the same
+    /// device.
     ///
     /// # Errors
-    /// When the device's memory does not suffice.
+    /// Returns an error if the device does not have enough memory.
     pub fn move_to(&mut self, cx: &Cx, masters: Masters) -> Result<()> {
         for t in [&mut self.grads.flat, &mut self.moments.m, &mut self.moments.v] {
             *t = t.to_device(&cx.device)?;
@@ -79,10 +80,10 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Continues from moments saved after `step` steps.
+    /// Continues with moments that were saved after `step` steps.
     ///
     /// # Errors
-    /// [`Error::Moments`] when they are of another length.
+    /// Returns [`Error::Moments`] if they have the wrong length.
     pub fn restore(&mut self, moments: Moments, step: u64) -> Result<()> {
         let expected = self.grads.table.len();
         for t in [&moments.m, &moments.v] {
@@ -95,13 +96,15 @@ impl Optimizer {
         Ok(())
     }
 
-    /// One step at rate `lr` with the gradients divided by `tokens`, then clears them.
+    /// Takes one step with learning rate `lr` and the gradients divided by `tokens`, then clears the
+    /// gradients.
     ///
-    /// When the norm of the divided gradient is above `clip`, it is scaled down to it. Returns the norm before
-    /// clipping.
+    /// If the norm of the divided gradient exceeds `clip`, the gradient is scaled down to that norm. Returns
+    /// the norm before clipping.
     ///
     /// # Errors
-    /// [`Error::NoTokens`], and [`Error::NonFinite`] with neither parameters, moments nor gradients changed.
+    /// Returns [`Error::NoTokens`] if `tokens` is 0, [`Error::NonFinite`] if the norm is not finite, in which
+    /// case parameters, moments and gradients are unchanged, or the error of an operation.
     pub fn apply(
         &mut self,
         cx: &Cx,

@@ -1,19 +1,19 @@
-//! Options of the optimizer that make no sense, and what an operation ran into.
+//! The errors of this crate: invalid options, gradients that are not finite, and failed operations.
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a step was not taken, or an option refused. The parameters and moments are as before.
+/// Why a step was not taken, or an option was rejected. Parameters and moments are unchanged.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The gradient holds an infinity or a NaN, or overflows.
+    /// The gradient contains an infinity or a NaN, or its norm overflows.
     #[error("the norm of the gradient is {norm}; nothing was changed")]
     NonFinite {
-        /// The norm found.
+        /// The norm.
         norm: f64,
     },
-    /// No token of the step counts, so that there is nothing to divide by.
+    /// The step has no target tokens to divide by.
     #[error("the step has no token to learn from")]
     NoTokens,
     /// An option is out of its range.
@@ -23,26 +23,26 @@ pub enum Error {
         option: &'static str,
         /// Its value.
         value: f64,
-        /// The values allowed.
+        /// The allowed values.
         allowed: &'static str,
     },
-    /// Moments that do not fit the trained parameters.
+    /// The moments do not match the trained parameters.
     #[error("moments of {found} elements do not fit trained parameters of {expected}")]
     Moments {
-        /// Elements given.
+        /// Number of elements given.
         found: usize,
-        /// Elements needed.
+        /// Number of elements needed.
         expected: usize,
     },
-    /// The update itself.
+    /// An operation failed.
     #[error(transparent)]
     Ops(#[from] pheye_ops::Error),
-    /// A tensor is not what was expected.
+    /// A tensor has an unexpected shape or data type.
     #[error(transparent)]
     Tensor(#[from] pheye_tensor::Error),
 }
 
-/// Checks one option.
+/// Returns [`Error::Option`] unless `ok`.
 pub(crate) fn check(option: &'static str, value: f64, ok: bool, allowed: &'static str) -> Result<()> {
     if ok { Ok(()) } else { Err(Error::Option { option, value, allowed }) }
 }

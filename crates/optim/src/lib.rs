@@ -1,7 +1,7 @@
-//! What turns a sum of gradients into a step: the learning rate of the moment, clipping, AdamW.
+//! The optimizer: learning-rate schedule, gradient clipping and AdamW.
 //!
-//! Gradients arrive as sums over tokens. The one division by the token count of the whole step happens here, just
-//! before the update, so that micro-batches of unequal length weigh right.
+//! Gradients are sums over tokens. They are divided once, by the number of target tokens of the whole step,
+//! just before the update, so that every token has the same weight even if micro-batches differ in length.
 #![forbid(unsafe_code)]
 
 mod adamw;

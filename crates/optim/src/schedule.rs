@@ -1,4 +1,4 @@
-//! The learning rate at every step, a function of the step alone: a resumed run needs no state for it.
+//! The learning-rate schedule, a function of the step alone, so that a resumed run needs no state for it.
 
 use std::f64::consts::PI;
 
@@ -7,40 +7,41 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::error::check;
 
-/// The curve after the warm-up.
+/// The curve after the warmup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
-    /// The same rate throughout.
+    /// A constant learning rate.
     Constant,
-    /// Half a cosine from `lr` to `final_lr`.
+    /// Half a cosine period from `lr` to `final_lr`.
     #[default]
     Cosine,
 }
 
-/// Warm-up from 0 in a straight line, then a curve.
+/// A linear warmup from 0, then a curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
-    /// The highest rate.
+    /// Peak learning rate.
     pub lr: f64,
-    /// What a cosine ends at.
+    /// Learning rate at the end of the cosine.
     pub final_lr: f64,
-    /// Steps of warm-up.
+    /// Number of warmup steps.
     pub warmup: u64,
-    /// The curve after it.
+    /// The curve after the warmup.
     pub kind: ScheduleKind,
 }
 
 impl Schedule {
-    /// A cosine from `lr` to 0 without warm-up.
+    /// A cosine from `lr` to 0 without warmup.
     pub fn cosine(lr: f64) -> Schedule {
         Schedule { lr, final_lr: 0.0, warmup: 0, kind: ScheduleKind::Cosine }
     }
 
-    /// The rate of step `step` (from 0) of `total`.
+    /// The learning rate of step `step` (from 0) of `total` steps.
     ///
-    /// Of w warm-up steps, step s has lr·(s+1)/(w+1). With t = (s-w)/(total-w), a cosine has
-    /// final + (lr - final)·(1 + cos πt)/2: `lr` itself at its first step, not quite `final_lr` at the last.
+    /// With w warmup steps, step s < w has lr·(s + 1) / (w + 1). After that, with t = (s − w) / (total − w),
+    /// the cosine is final_lr + (lr − final_lr)·(1 + cos πt) / 2. Its first step has exactly `lr`; its last
+    /// step is slightly above `final_lr`.
     pub fn lr(&self, step: u64, total: u64) -> f64 {
         if step < self.warmup {
             return self.lr * (step + 1) as f64 / (self.warmup + 1) as f64;
@@ -55,10 +56,10 @@ impl Schedule {
         }
     }
 
-    /// Whether the numbers make sense.
+    /// Checks that the learning rates are valid.
     ///
     /// # Errors
-    /// [`crate::Error::Option`] for a negative or non-finite rate.
+    /// Returns [`crate::Error::Option`] if a learning rate is negative or not finite.
     pub fn check(&self) -> Result<()> {
         let ok = |x: f64| x.is_finite() && x >= 0.0;
         check("lr", self.lr, ok(self.lr), "a finite number from 0")?;

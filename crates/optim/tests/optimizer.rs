@@ -1,4 +1,4 @@
-//! The step: division by tokens, clipping, and what a bad gradient leaves behind.
+//! The optimizer step: division by tokens, clipping, and gradients that are not finite.
 
 use pheye_ops::Cx;
 use pheye_ops::adamw::Moments;
@@ -22,7 +22,7 @@ fn values(param: &Param) -> Vec<f32> {
     param.value.f32().unwrap().to_vec()
 }
 
-/// Moments after one step are (1-β)·g, which shows the gradient that AdamW was given.
+/// The gradient that AdamW received: after one step, the first moment is (1 − β₁)·g.
 fn seen(optimizer: &Optimizer) -> Vec<f32> {
     optimizer.moments.m.f32().unwrap()[..3].iter().map(|m| m / 0.1).collect()
 }
@@ -34,13 +34,13 @@ fn close(a: &[f32], b: &[f32]) {
 #[test]
 fn unequal_micro_batches_weigh_by_their_tokens() {
     let (cx, mut param, mut optimizer) = setup(AdamWConfig::default());
-    // Sums over 3 tokens and over 1.
+    // Gradient sums over 3 tokens and over 1 token.
     add(&mut optimizer, &param, [3.0, 0.0, 6.0]);
     add(&mut optimizer, &param, [1.0, 4.0, -2.0]);
     let norm = optimizer.apply(&cx, &mut [&mut param], 0.1, 4, None).unwrap();
     assert!((norm - 3f64.sqrt()).abs() < 1e-6);
     close(&seen(&optimizer), &[1.0, 1.0, 1.0]);
-    // The first step of AdamW has length lr, after the decay: w - lr·(0.01·w + 1).
+    // The first step of AdamW changes a value by lr after the decay: w − lr·(0.01·w + 1).
     close(&values(&param), &START.map(|w| w - 0.1 * (0.01 * w + 1.0)));
     assert_eq!(optimizer.step, 1);
     assert!(optimizer.grads.flat.f32().unwrap().iter().all(|g| *g == 0.0));

@@ -1,4 +1,4 @@
-//! The learning rate, step by step.
+//! The learning rate of each step.
 
 use pheye_optim::{Error, Schedule, ScheduleKind};
 

@@ -1,4 +1,4 @@
-//! A model with its tokenizer and image preprocessing: an image and a question in, an answer out.
+//! A model with its tokenizer and image preprocessing, which answers questions about images.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use pheye_text::{TextStream, Tokenizer, Until, find_stop};
 
 use crate::{ModelFiles, Result};
 
-/// A model ready to be asked.
+/// A model with its tokenizer, ready to answer questions.
 #[derive(Debug)]
 pub struct Assistant {
     /// The model.
@@ -19,47 +19,49 @@ pub struct Assistant {
     pub tokenizer: Tokenizer,
 }
 
-/// An answer and the tokens it is made of.
+/// An answer and its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The text, without the end token, up to a stop string, trimmed.
+    /// The text before the end token and any stop string, trimmed.
     pub text: String,
-    /// The tokens as generated.
+    /// The generated token ids.
     pub ids: Vec<u32>,
 }
 
-/// Images as the language model reads them: encoded once, for any number of questions.
+/// Encoded images: the keys and values of cross-attention, for any number of questions.
 #[derive(Debug)]
 pub struct Seen {
     kvs: Vec<Option<Tensor>>,
 }
 
-/// A token of an answer, and where the model looked when it chose it.
+/// A token of an answer, and where the model looked when it chose the token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Look {
     /// The token's text.
     pub text: String,
-    /// Shares of the cross-attention, which sum to 1: on the whole image, then on each tile, column by column.
+    /// Shares of the cross-attention weights, which add up to 1: on the global image, then on each tile,
+    /// column by column.
     pub views: Vec<f32>,
 }
 
-/// Sees a piece of text by which answer `.0` grows.
+/// Called with the index of an answer and the next piece of its text.
 pub type OnText<'a> = dyn FnMut(usize, &str) + Send + 'a;
 
 impl Assistant {
-    /// The model in `folder`, in either layout, with its tokenizer.
+    /// Loads the model in `folder`, in either layout, with its tokenizer.
     ///
     /// # Errors
-    /// A folder without a model, weights or a tokenizer that do not fit.
+    /// Returns an error if the folder has no model, or if the weights or the tokenizer do not match its
+    /// configuration.
     pub fn load(folder: &Path, options: Options) -> Result<Assistant> {
         Assistant::load_located(&ModelFiles::folder(folder), options, |_, _| ())
     }
 
-    /// The model whose files are at `files`, in either layout, with its tokenizer; `progress` is told the bytes of weights
-    /// done and all bytes as they load.
+    /// Loads the model with the files `files`, in either layout, and its tokenizer. `progress` receives the
+    /// number of bytes of weights loaded so far and their total.
     ///
     /// # Errors
-    /// When [`Assistant::load`] fails.
+    /// Returns the errors of [`ModelFiles::check`] and [`Assistant::load`].
     pub fn load_located(
         files: &ModelFiles,
         options: Options,
@@ -72,37 +74,38 @@ impl Assistant {
         Ok(Assistant { model: Pheye::load_named(&files.folder, options, &named, progress)?, tokenizer })
     }
 
-    /// Moves the model to `device`. On a GPU its matrices are kept in bf16.
+    /// Moves the model to `device`. On a GPU, its matrices are converted to bf16.
     ///
     /// # Errors
-    /// When the device's memory does not suffice.
+    /// Returns an error if the device does not have enough memory.
     pub fn move_to(&mut self, device: &Device) -> Result<()> {
         self.model.move_to(device, &ParamTable::default())?;
         Ok(())
     }
 
-    /// How this model sees images.
+    /// How images are preprocessed for this model.
     pub fn preprocess(&self) -> Preprocess {
         let c = self.model.config();
         Preprocess::new(c.vision.image_size, c.connector.level)
     }
 
-    /// The tokens of a question in this model's prompt.
+    /// The token ids of a question in this model's prompt template.
     ///
     /// # Errors
-    /// An empty question, or one too long for the context.
+    /// Returns an error if the question is empty, or too long for the context.
     pub fn prompt(&self, question: &str) -> Result<Vec<u32>> {
         let c = self.model.config();
         Ok(c.prompt.encode_prompt(&self.tokenizer, question, c.text.max_position_embeddings)?)
     }
 
-    /// Answers questions about images: `questions[i]` is about image `about[i]`, ascending. An image is encoded once,
-    /// however many questions there are. Answers come in the order of the questions, `num_return_sequences` to each.
-    /// Without an `eos_token_id` it is the tokenizer's end token that ends them. `on_text(i, piece)` sees answer i grow.
+    /// Answers questions about images. `questions[i]` is about image `about[i]`, and `about` is ascending.
+    /// Each image is encoded once. The answers have the order of the questions, with `num_return_sequences`
+    /// answers to each. If `eos_token_id` is empty, the tokenizer's end token is used. `on_text(i, piece)`
+    /// receives the text of answer i in pieces.
     ///
     /// # Errors
-    /// An empty question, one too long for the context, options at odds (such as `on_text` with beams), and those of the
-    /// operations.
+    /// Returns an error if a question is empty or too long for the context, if options conflict (such as
+    /// `on_text` with beam search), or if an operation fails.
     pub fn ask(
         &self,
         cx: &Cx,
@@ -112,7 +115,7 @@ impl Assistant {
         how: &GenerationConfig,
         on_text: Option<&mut OnText>,
     ) -> Result<Vec<Answer>> {
-        // Before the images are encoded: it takes long.
+        // Checked first, because encoding the images takes long.
         how.validate()?;
         self.prompts(questions)?;
         self.ask_seen(cx, &self.see(cx, pictures)?, questions, about, how, on_text)
@@ -121,7 +124,7 @@ impl Assistant {
     /// Encodes images, for [`Assistant::ask_seen`] and [`Assistant::look`].
     ///
     /// # Errors
-    /// Pixels of another model, and no memory left.
+    /// Returns an error if the pixels have the wrong size for this model, or if there is not enough memory.
     pub fn see(&self, cx: &Cx, pictures: &[&Tiles]) -> Result<Seen> {
         let parts: Vec<_> = pictures.iter().map(|p| (&p.global[..], &p.local[..])).collect();
         let pixels = stack(self.model.config().vision.image_size, &parts)?;
@@ -133,11 +136,12 @@ impl Assistant {
         questions.iter().map(|q| self.prompt(q)).collect()
     }
 
-    /// Where the model looks as it gives `answer` to a question about image `picture` of those seen: one [`Look`] for each
-    /// token of the answer. It costs one pass of the language model over question and answer.
+    /// Where the model looks as it generates `answer` to a question about image `picture` of `seen`: one
+    /// [`Look`] for each token of the answer, without end tokens. Runs the language model once over question
+    /// and answer.
     ///
     /// # Errors
-    /// When [`Assistant::ask`] fails.
+    /// Returns an error if the question is empty or too long, or if an operation fails.
     pub fn look(
         &self,
         cx: &Cx,
@@ -152,7 +156,7 @@ impl Assistant {
         let views = self.model.attention_by_view(cx, &seen.kvs, picture, &ids)?;
         let mut looks = Vec::new();
         for (i, &id) in answer.ids.iter().enumerate().filter(|(_, id)| **id != self.tokenizer.end_token()) {
-            // The step that reads the token before chooses this one.
+            // A token is chosen by the step that reads the token before it.
             let views = views.get((first + i).saturating_sub(1)).cloned().unwrap_or_default();
             looks.push(Look { text: self.tokenizer.decode(&[id])?, views });
         }
@@ -162,7 +166,7 @@ impl Assistant {
     /// [`Assistant::ask`] about images that [`Assistant::see`] has encoded.
     ///
     /// # Errors
-    /// When [`Assistant::ask`] fails.
+    /// Returns the errors of [`Assistant::ask`].
     pub fn ask_seen(
         &self,
         cx: &Cx,
@@ -180,7 +184,7 @@ impl Assistant {
         let mut live = on_text.map(|on_text| Live::new(self, &how, on_text, questions.len()));
         let mut on_token = live.as_mut().map(|live| |i: usize, id: u32| live.token(i, id));
         let stops = &how.stop_strings;
-        // A failing decoder fails again when the answer is made text.
+        // An error of the decoder is ignored here, because it occurs again when the final text is decoded.
         let mut ends = |ids: &[u32]| {
             !stops.is_empty() && find_stop(stops, &self.text(ids, &how).unwrap_or_default()).is_some()
         };
@@ -199,23 +203,23 @@ impl Assistant {
             .collect()
     }
 
-    /// The text of an answer, without the tokens that end it.
+    /// The text of an answer without its end tokens.
     fn text(&self, ids: &[u32], how: &GenerationConfig) -> Result<String> {
         let ids: Vec<u32> = ids.iter().copied().filter(|id| !how.eos_token_id.contains(id)).collect();
         Ok(self.tokenizer.decode(&ids)?)
     }
 
-    /// Answers one question about one image; of several answers the first.
+    /// Answers one question about one image. If several answers are requested, the first is returned.
     ///
     /// # Errors
-    /// When [`Assistant::ask`] fails.
+    /// Returns the errors of [`Assistant::ask`].
     pub fn answer(&self, cx: &Cx, picture: &Rgb8, question: &str, how: &GenerationConfig) -> Result<Answer> {
         let tiles = self.preprocess().pixels(picture);
         Ok(self.ask(cx, &[&tiles], &[question], &[0], how, None)?.swap_remove(0))
     }
 }
 
-/// Answers as someone sees them grow.
+/// Streams the text of answers to a callback.
 struct Live<'a, 'f> {
     how: &'a GenerationConfig,
     on_text: &'f mut OnText<'f>,
@@ -246,7 +250,7 @@ impl<'a, 'f> Live<'a, 'f> {
         }
     }
 
-    /// Gives out what was held back.
+    /// Passes on the text that was held back.
     fn finish(self) -> Result<()> {
         if let Some(e) = self.failed {
             return Err(e.into());

@@ -1,4 +1,5 @@
-//! How a run's texts become tokens: its tokenizer and its prompt, as the one function that the trainer takes.
+//! Tokenizes the texts of a training run: its tokenizer and prompt template as the function that the trainer
+//! takes.
 
 use pheye_data::{Encode, Encoded, Example};
 use pheye_text::Tokenizer;
@@ -6,10 +7,11 @@ use pheye_train::{Config, Task};
 
 use crate::Result;
 
-/// The encoder for `config`: answers are learnt after their prompt, texts from their second token on.
+/// The function that tokenizes for `config`. Targets are the tokens of the answer after its prompt, and for
+/// plain texts all tokens from the second on.
 ///
 /// # Errors
-/// A tokenizer that cannot be read, or has ids outside the model's vocabulary.
+/// Returns an error if the tokenizer cannot be read, or has ids outside the model's vocabulary.
 pub fn encoder(config: &Config) -> Result<Box<Encode>> {
     let network = config.network()?;
     let file = config.needed("model.tokenizer", &config.model.tokenizer)?;
@@ -27,7 +29,7 @@ pub fn encoder(config: &Config) -> Result<Box<Encode>> {
             Example::Text(text) => {
                 let mut ids = tokenizer.encode_within(text, most)?;
                 if task == Task::Contrastive {
-                    // A caption of one token is as good as any.
+                    // Contrastive training has no targets, so a caption of one token is valid.
                     return Ok(Encoded { ids, loss_from: 0 });
                 }
                 ids.push(tokenizer.end_token());

@@ -1,4 +1,4 @@
-//! One error type over the crates behind this one.
+//! One error type for the crates behind this one.
 
 use std::path::{Path, PathBuf};
 
@@ -7,19 +7,19 @@ use pheye_files::quoted;
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Whatever can go wrong in one of the crates behind this one.
+/// An error of one of the crates behind this one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[error(transparent)]
 pub enum Error {
     /// The model could not be loaded or run.
     Model(#[from] pheye_model::Error),
-    /// A tokenizer could not be read, or a prompt is no prompt.
+    /// A tokenizer could not be read, or a prompt is invalid.
     Text(#[from] pheye_text::Error),
-    /// A file could not be had from the hub.
+    /// A file could not be obtained from the hub.
     #[cfg(feature = "hub")]
     Hub(#[from] pheye_hub::Error),
-    /// A repository of the hub that holds something else.
+    /// The repository on the hub is not a Pheye model.
     #[error(
         "{repo} holds no model of this kind: neither a released `config.json` with `encoder` and `decoder` nor \
          `pheye.json`"
@@ -28,43 +28,43 @@ pub enum Error {
         /// The repository.
         repo: String,
     },
-    /// A folder that is not there, and not the name of anything else.
+    /// The folder does not exist.
     #[error("there is no folder {}{}", shown(folder), quoted(advice))]
     NoFolder {
         /// The folder.
         folder: PathBuf,
-        /// What to give instead; may be empty.
+        /// A suggestion for the user; may be empty.
         advice: String,
     },
-    /// A name of a hub's model that neither a folder, the cache nor the hub knows.
+    /// The name is neither a folder, nor a model in the cache or on the hub.
     #[cfg(feature = "hub")]
     #[error("{} is neither a folder here nor a model of the cache{}", quoted(model), quoted(advice))]
     Unknown {
         /// The name.
         model: String,
-        /// What to give instead; may be empty.
+        /// A suggestion for the user; may be empty.
         advice: String,
-        /// What the hub says of it.
+        /// The error of the hub.
         source: pheye_hub::Error,
     },
-    /// A link that leads to nothing.
+    /// A symbolic link has no target.
     #[error("{} is a link to {}, which does not exist", shown(link), shown(target))]
     Dangling {
         /// The link.
         link: PathBuf,
-        /// Where it leads.
+        /// Its missing target.
         target: PathBuf,
     },
     /// An image could not be read.
     Image(#[from] pheye_image::Error),
-    /// A run could not be understood, started or saved.
+    /// A training run could not be configured, started or saved.
     Train(#[from] pheye_train::Error),
-    /// A model could not be judged.
+    /// A model could not be evaluated.
     Eval(#[from] pheye_eval::Error),
 }
 
 impl Error {
-    /// The GPU's error in this one, if it is one.
+    /// The GPU error in this error, if there is one.
     pub fn gpu(&self) -> Option<&pheye_tensor::GpuError> {
         match self {
             Error::Model(e) => e.gpu(),
@@ -74,7 +74,7 @@ impl Error {
     }
 }
 
-/// A path for a message: its name may come from a file.
+/// A path for a message, escaped because it may come from a file.
 fn shown(path: &Path) -> String {
     quoted(&path.display().to_string())
 }

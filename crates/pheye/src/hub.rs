@@ -1,4 +1,4 @@
-//! Models by their name on the hub: everything that loading one needs, from the cache or downloaded.
+//! Locates a model by its name on the hub: all files needed to load it, cached or downloaded.
 
 use pheye_files::{CONFIG_LIMIT, Kind};
 use pheye_hub::{Hub, Repo, Snapshot, Watch};
@@ -11,12 +11,14 @@ use crate::{Error, ModelFiles, Result};
 pub use pheye_hub::{Error as HubError, Progress, Settings, Token};
 pub use pheye_hub::{Hub as Client, Repo as Name};
 
-/// The files of `model`, a folder or `OWNER/NAME` on the hub, and of the backbones and the tokenizer that its released
-/// configuration names. What is neither beside it nor in the cache is downloaded.
+/// Locates the files of `model`, a folder or `OWNER/NAME` on the hub, and those of the backbones and the
+/// tokenizer that a released configuration names. Files that are neither next to the configuration nor in the
+/// cache are downloaded.
 ///
 /// # Errors
-/// Those of the hub, [`Error::NotAModel`] for a repository with the files of neither layout, and [`Error::NoFolder`],
-/// [`Error::Unknown`] and [`Error::Dangling`] for what is not there; the first two say what there is instead.
+/// Returns the errors of the hub; [`Error::NotAModel`] if a repository has the files of neither layout;
+/// [`Error::NoFolder`] and [`Error::Unknown`], with a suggestion, if `model` does not exist; and
+/// [`Error::Dangling`] for a link without a target.
 pub fn locate(hub: &Hub, model: &str, watch: Watch) -> Result<ModelFiles> {
     linked(model.as_ref())?;
     let mut files = Repo::unless_folder(model).map(|repo| hub.snapshot(repo));
@@ -46,19 +48,20 @@ pub fn locate(hub: &Hub, model: &str, watch: Watch) -> Result<ModelFiles> {
                 optional.map(|file| files.find(file, watch)).transpose()?;
                 located.named.insert(name.to_owned(), files.folder().unwrap_or_default());
             }
-            // A folder of the same repository.
+            // A folder in the same repository.
             (None, Some(files)) => {
                 files.get(&format!("{name}/{needed}"), watch)?;
                 optional.map(|file| files.find(&format!("{name}/{file}"), watch)).transpose()?;
             }
-            // A local model without them; loading says what it misses.
+            // A local model without these files; loading it reports what is missing.
             (None, None) => {}
         }
     }
     Ok(located)
 }
 
-/// An error about a repository of which the cache has nothing, when the hub did not give it either.
+/// If the hub cannot be reached or has no such repository, and nothing of the repository is cached, suggests
+/// cached names.
 fn unknown(hub: &Hub, model: &str, files: &Snapshot, error: Error) -> Error {
     use HubError as H;
     match error {
@@ -71,7 +74,7 @@ fn unknown(hub: &Hub, model: &str, files: &Snapshot, error: Error) -> Error {
     }
 }
 
-/// The name that an address of a page of the hub holds.
+/// The suggestion for a web address of a model on the hub: its name.
 fn by_address(model: &str) -> Option<String> {
     let (scheme, rest) = model.split_once("://").unwrap_or(("", model));
     let (host, path) = rest.split_once('/')?;
@@ -85,7 +88,7 @@ fn by_address(model: &str) -> Option<String> {
     Some(format!("; a model of the hub is given as OWNER/NAME, here {name}"))
 }
 
-/// The first models of the cache.
+/// The suggestion for an unknown name: the first names in the cache.
 fn in_cache(hub: &Hub) -> String {
     const SHOWN: usize = 10;
     let names = pheye_hub::cached(&hub.settings().cache);
@@ -97,7 +100,8 @@ fn in_cache(hub: &Hub) -> String {
     }
 }
 
-/// Configuration and weights of a repository, in either layout; for this project's also its tokenizer.
+/// Locates configuration and weights of a repository in either layout; in this project's layout also the
+/// tokenizer.
 fn own_files(files: &mut Snapshot, watch: Watch) -> Result<std::path::PathBuf> {
     let config = files.find("config.json", watch)?;
     let folder = |files: &Snapshot| files.folder().unwrap_or_default();
@@ -109,7 +113,7 @@ fn own_files(files: &mut Snapshot, watch: Watch) -> Result<std::path::PathBuf> {
         return Err(Error::NotAModel { repo: files.repo().to_string() });
     }
     if files.find(WEIGHTS_FILE, watch)?.is_none() {
-        // Large models come in parts, with an index of them.
+        // Large models are stored as shards with an index.
         let index = files.get(&format!("{WEIGHTS_FILE}.index.json"), watch)?;
         let index = pheye_files::read_text(&index, Kind::Regular, CONFIG_LIMIT).ok();
         let index: Option<Value> = index.and_then(|text| serde_json::from_str(&text).ok());

@@ -1,7 +1,7 @@
-//! Pheye in one crate: run and train a small vision-language model that reads fine detail (arXiv 2501.02584).
+//! Runs and trains Pheye, a small vision-language model that reads fine detail (arXiv 2501.02584).
 //!
-//! Each module is a crate of its own and can be used alone; this one puts them under one name, and joins model,
-//! tokenizer and pixels to an `Assistant`.
+//! Each module is a separate crate that can be used alone. This crate collects them under one name, and
+//! combines model, tokenizer and image preprocessing in an `Assistant`.
 //!
 //! With feature `ask`:
 //!
@@ -13,7 +13,8 @@
 //!
 //! let model = Assistant::load("models/nano".as_ref(), Options::default())?;
 //! let picture = pheye::image::open("picture.png", &Default::default())?;
-//! let answer = model.answer(&Cx::cpu(), &picture, "what color is the shape?", &GenerationConfig::greedy(16))?;
+//! let how = GenerationConfig::greedy(16);
+//! let answer = model.answer(&Cx::cpu(), &picture, "what color is the shape?", &how)?;
 //! println!("{}", answer.text);
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

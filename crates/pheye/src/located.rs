@@ -7,7 +7,8 @@ use pheye_files::{CONFIG_LIMIT, Kind};
 
 use crate::{Error, Result};
 
-/// Where a model's files are: its own folder, and the folders of what its configuration names by a hub name.
+/// The folder of a model, and the folders of the backbones and tokenizer that its configuration names by
+/// their hub names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelFiles {
     /// The model's folder.
@@ -17,20 +18,20 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// A folder with all that its configuration names beside it.
+    /// A folder that contains everything that its configuration names.
     pub fn folder(folder: impl Into<PathBuf>) -> ModelFiles {
         ModelFiles { folder: folder.into(), named: BTreeMap::new() }
     }
 
-    /// The folder of what the hub calls `name`.
+    /// The folder for the hub name `name`.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         self.named.get(name).cloned()
     }
 
-    /// Looks whether the folders are there, and whether all links among a model's files lead to something.
+    /// Checks that the folder exists, and that no file of the model is a link without a target.
     ///
     /// # Errors
-    /// [`Error::NoFolder`] and [`Error::Dangling`].
+    /// Returns [`Error::NoFolder`] or [`Error::Dangling`].
     pub fn check(&self) -> Result<()> {
         linked(&self.folder)?;
         if !self.folder.exists() {
@@ -46,7 +47,7 @@ impl ModelFiles {
         Ok(())
     }
 
-    /// The model's `tokenizer.json`, in either layout; it may not exist.
+    /// The path of the model's `tokenizer.json`, in either layout; the file may not exist.
     pub fn tokenizer(&self) -> PathBuf {
         let named = || {
             let name = released(&self.folder)?.get("tokenizer")?.as_str()?.to_owned();
@@ -60,7 +61,7 @@ impl ModelFiles {
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
-/// What models and backbones have their parts in.
+/// The files of models and backbones.
 const FILES: [&str; 8] = [
     "config.json",
     "pheye.json",
@@ -72,7 +73,7 @@ const FILES: [&str; 8] = [
     "tokenizer_config.json",
 ];
 
-/// Checks that `path`, if it is a link, leads to something: else it would pass for a file that was never there.
+/// Returns an error if `path` is a link without a target, which would otherwise count as a missing file.
 pub(crate) fn linked(path: &Path) -> Result<()> {
     match (std::fs::read_link(path), path.try_exists()) {
         (Ok(target), Ok(false)) => Err(Error::Dangling { link: path.to_owned(), target }),
@@ -80,7 +81,7 @@ pub(crate) fn linked(path: &Path) -> Result<()> {
     }
 }
 
-/// The released configuration in `folder`, if there is one.
+/// The released configuration in `folder`, if it exists.
 pub(crate) fn released(folder: &Path) -> Option<serde_json::Value> {
     let path = folder.join("config.json");
     serde_json::from_str(&pheye_files::read_text(&path, Kind::Regular, CONFIG_LIMIT).ok()?).ok()

@@ -1,4 +1,4 @@
-//! A model asked in words about pictures, with the nano model's tokenizer and a random network.
+//! Asking a model questions about images, with the nano model's tokenizer and a random network.
 #![cfg(feature = "ask")]
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn assistant() -> Assistant {
     Assistant { model: Pheye::random(&config, 3).unwrap(), tokenizer }
 }
 
-/// A picture of one colour with a stripe.
+/// An image of two colours in stripes.
 fn picture(seed: u8) -> Rgb8 {
     let (width, height) = (40, 30);
     let pixel = |i: usize| if i % 7 < 3 { [seed, 255 - seed, 90] } else { [200, seed, 10] };
@@ -87,7 +87,7 @@ fn stop_strings_end_answers_wherever_tokens_do() {
         assistant.ask(&cx, &[&tiles], &question, &[0], how, on_text).unwrap()
     };
     let open = ask(&GenerationConfig::greedy(12), None).swap_remove(0);
-    // Two characters across the border of two tokens, in the middle of the answer.
+    // A stop string of two characters that belong to different tokens, in the middle of the answer.
     let texts: Vec<String> =
         (0..=open.ids.len()).map(|n| assistant.tokenizer.decode(&open.ids[..n]).unwrap()).collect();
     let whole = texts.last().unwrap();

@@ -1,4 +1,4 @@
-//! Models that are not where they were looked for: what is missing is named, and what there is instead.
+//! Models that cannot be found: the error names what is missing, and suggests what exists.
 #![cfg(feature = "hub")]
 
 use std::error::Error as _;
@@ -15,7 +15,7 @@ fn folder(name: &str) -> PathBuf {
     path
 }
 
-/// A client without network, over a cache that holds some names.
+/// An offline client with a cache that contains these names.
 fn client(cache: &Path, names: &[String]) -> Client {
     for name in names {
         fs::create_dir_all(cache.join(format!("models--{}/snapshots/0", name.replace('/', "--")))).unwrap();
@@ -86,7 +86,7 @@ fn links_to_nothing_are_told() {
     dangles(ModelFiles::folder(&link).check().unwrap_err(), &link);
     fs::remove_file(&link).unwrap();
 
-    // The weights, and then a backbone and a file of it.
+    // A link as the weights, a backbone, and a file of a backbone.
     fs::create_dir_all(link.join("text")).unwrap();
     fs::write(link.join("config.json"), r#"{"encoder": "vision", "decoder": "text"}"#).unwrap();
     let model = link.to_str().unwrap().to_owned();

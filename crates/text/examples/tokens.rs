@@ -1,4 +1,4 @@
-//! Prints the ids and pieces of the prompt for an instruction:
+//! Prints the ids and tokens of the prompt for an instruction:
 //! `cargo run -p pheye-text --example tokens -- path/to/tokenizer.json "What is this?"`
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

@@ -1,4 +1,4 @@
-//! Why a tokenizer or a text could not be used: each error with its file or option.
+//! The errors of this crate, each with its file or option.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,27 +8,27 @@ use pheye_files::quoted;
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can be wrong with a tokenizer, or with a text given to it.
+/// Why a tokenizer could not be loaded, or a text not be tokenized.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs)] // fields are what the message says of them
+#[allow(missing_docs)] // the messages explain the fields
 pub enum Error {
-    /// The system refused to read a file, or it is none that may be read.
+    /// A file could not be read, or is not a regular file.
     #[error("{}: cannot be read", shown(path))]
     Read { path: PathBuf, source: io::Error },
     /// The file is not a tokenizer.
     #[error("{}: not a tokenizer: {}", shown(path), quoted(reason))]
     NotATokenizer { path: PathBuf, reason: String },
-    /// A tokenizer that would take unreasonable memory or time, or whose answers would depend on chance.
+    /// The tokenizer would need too much memory or time, or would not be deterministic.
     #[error("{}: this tokenizer is refused: {}", shown(path), quoted(reason))]
     Refused { path: PathBuf, reason: String },
-    /// The file beside the tokenizer that names its end token is damaged.
+    /// The `tokenizer_config.json`, which names the end token, is invalid.
     #[error("{}: bad tokenizer config: {}", shown(path), quoted(reason))]
     Config { path: PathBuf, reason: String },
-    /// The end token asked for, or named by the tokenizer's config, is not in the vocabulary.
+    /// The requested end token, or the one named in `tokenizer_config.json`, is not in the vocabulary.
     #[error("{}: the vocabulary has no token `{}` to end an answer with", shown(path), quoted(token))]
     NoEndToken { path: PathBuf, token: String },
-    /// The tokenizer has ids that the model has no embedding for.
+    /// The tokenizer has ids for which the model has no embedding.
     #[error(
         "{}: this tokenizer does not fit the model: its ids go up to {largest}, the model's vocabulary has {vocab}",
         shown(path)
@@ -37,22 +37,22 @@ pub enum Error {
     /// The tokenizer failed on a text or on ids.
     #[error("{}: cannot tokenize: {}", shown(path), quoted(reason))]
     Tokenize { path: PathBuf, reason: String },
-    /// Nothing was asked.
+    /// The instruction is empty.
     #[error("the instruction is empty")]
     EmptyInstruction,
-    /// Nothing is to be learnt.
+    /// The answer is empty, so that there is nothing to train on.
     #[error("the answer to `{}` is empty", quoted(instruction))]
     EmptyAnswer { instruction: String },
-    /// The template would leave the instruction out.
+    /// The prompt template does not contain the instruction.
     #[error("the prompt template has no {{instruction}} in it: {template:?}")]
     NoPlaceholder { template: String },
-    /// The prompt leaves no room in the model's context.
+    /// The prompt leaves no room for an answer in the model's context.
     #[error("the prompt has {len} tokens, the model's context has {context} and needs room for an answer")]
     TooLong { len: usize, context: usize },
-    /// The prompt is longer than any text that is made.
+    /// The rendered prompt would exceed its limit in bytes.
     #[error("the prompt would have {bytes} bytes, {limit} is the limit")]
     PromptTooLong { bytes: usize, limit: usize },
-    /// The text is too long to be tokenized at all, whatever its tokens are.
+    /// The text exceeds the limit in bytes and is not tokenized.
     #[error("the text is too long: {bytes} bytes with its prompt, {limit} is the limit{}", context(*tokens))]
     TextTooLong { bytes: usize, limit: usize, tokens: usize },
 }
@@ -61,7 +61,7 @@ fn context(tokens: usize) -> String {
     if tokens == usize::MAX { String::new() } else { format!(" for {tokens} tokens") }
 }
 
-/// A path for a message: its name may come from a file.
+/// A path for a message, escaped because it may come from a file.
 fn shown(path: &Path) -> String {
     quoted(&path.display().to_string())
 }

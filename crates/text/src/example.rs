@@ -1,21 +1,21 @@
-//! Prompts in tokens: to generate from, and to train on.
+//! Tokenized prompts, for generation and for training.
 
 use crate::{Error, PromptTemplate, Result, Tokenizer};
 
-/// The label of a token on which no loss is taken.
+/// The label of a token that is not a target (`ignore_index` in PyTorch).
 pub const IGNORED: i32 = -100;
 
-/// A prompt with its answer, to train on.
+/// A tokenized prompt with its answer, for training.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// Prompt, answer, end token.
+    /// The ids of prompt, answer and end token.
     pub ids: Vec<u32>,
-    /// The first token of the answer: loss is taken on it and on all that follow.
+    /// Index of the first token of the answer: it and all following tokens are targets.
     pub loss_from: usize,
 }
 
 impl Example {
-    /// The ids with [`IGNORED`] in place of the prompt's.
+    /// The ids as labels, with [`IGNORED`] for the tokens of the prompt.
     pub fn labels(&self) -> Vec<i32> {
         let label = |(i, &id): (usize, &u32)| if i < self.loss_from { IGNORED } else { id as i32 };
         self.ids.iter().enumerate().map(label).collect()
@@ -23,11 +23,11 @@ impl Example {
 }
 
 impl PromptTemplate {
-    /// The ids to generate an answer from.
+    /// The ids of the prompt, for generation.
     ///
     /// # Errors
-    /// As [`PromptTemplate::render`]; [`Error::TooLong`] unless at least one more token fits into `max_context`, and
-    /// [`Error::TextTooLong`] for what exceeds it by far.
+    /// Returns the errors of [`PromptTemplate::render`] and [`Tokenizer::encode_within`], and
+    /// [`Error::TooLong`] unless at least one more token fits into `max_context`.
     pub fn encode_prompt(
         &self,
         tokenizer: &Tokenizer,
@@ -41,12 +41,13 @@ impl PromptTemplate {
         Ok(ids)
     }
 
-    /// The ids to train on. Prompt and answer are tokenized apart, so that the prompt's ids are those that
-    /// generation starts from. They are meant to be at most `max_tokens` together; the caller looks at their number.
+    /// The ids for training. Prompt and answer are tokenized separately, so that the ids of the prompt are
+    /// the same as for generation. `max_tokens` is only an estimate for rejecting texts that are far too
+    /// long; the caller checks the exact number of tokens.
     ///
     /// # Errors
-    /// As [`PromptTemplate::render`]; [`Error::EmptyAnswer`] when there is nothing but white space, and
-    /// [`Error::TextTooLong`] for what exceeds `max_tokens` by far.
+    /// Returns the errors of [`PromptTemplate::render`] and [`Tokenizer::encode_within`], and
+    /// [`Error::EmptyAnswer`] if the answer is only white space.
     pub fn encode_example(
         &self,
         tokenizer: &Tokenizer,

@@ -1,9 +1,9 @@
-//! By how much the steps of a tokenizer may lengthen a text.
+//! Upper bounds of how much a tokenizer's steps can lengthen a text.
 //!
-//! Nine replacements of `a` by sixteen in a row make gigabytes of a letter. So the steps of each part of a
-//! `tokenizer.json` are gone through: each has a factor that its output never exceeds, steps in a row multiply, and what
-//! comes to more than a limit is refused. A step counts by its keys, whatever its type says, since the library guesses
-//! the type where it is missing.
+//! Nine consecutive replacements of `a` by sixteen characters turn one letter into gigabytes. Therefore every
+//! step in each part of a `tokenizer.json` gets a factor that bounds the growth of its output, the factors of
+//! consecutive steps are multiplied, and a product above the limit is rejected. The factor follows from the
+//! keys of a step as well as its type, because the library infers a missing type from the keys.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,28 +12,30 @@ use serde_json::{Map, Value};
 
 use crate::inspect::Fault;
 
-/// Steps of a part: each goes through the whole text.
+/// Maximum number of steps in a part; each step processes the whole text.
 const STEPS: usize = 64;
 
-/// What the steps of a part do to the length of a text.
+/// How the steps of a part change the length of a text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Growth {
-    /// Bytes that a byte becomes at most.
+    /// Upper bound of the bytes that one byte becomes.
     pub(crate) growth: u64,
-    /// Whether bytes become characters of their own, so that a token's characters are the text's bytes.
+    /// Whether each byte becomes one character (byte-level BPE), so that the characters of a token are the
+    /// bytes of the text.
     pub(crate) bytewise: bool,
     steps: usize,
 }
 
-/// The steps of the part called `name`: normalizer, pre_tokenizer or decoder.
+/// Inspects the steps of the part `name`: normalizer, pre_tokenizer or decoder.
 pub(crate) fn of(name: &str, part: Option<&RawValue>) -> Result<Growth, Fault> {
     let mut sum = Growth { growth: 1, bytewise: false, steps: 0 };
     if let Some(part) = part {
         let value: Value = serde_json::from_str(part.get())?;
         sum.add(&value).map_err(|reason| format!("{name}: {reason}"))?;
     }
-    // Normalising can compose large factors that no text ever meets: the real length is looked at with each text. The
-    // others have no such check, and need none of their size.
+    // Normalizer steps may have a large bound that no real text reaches. Their limit is high, because
+    // `encode_within` checks the actual length of each text. The other parts have no such check, and
+    // published ones have small bounds.
     let limit = if name == "normalizer" { 1 << 14 } else { 64 };
     if sum.growth > limit {
         let factor = sum.growth;
@@ -69,15 +71,16 @@ impl Growth {
     }
 }
 
-/// UAX #15 has the factors of the normalization forms. U+0130 in small letters has three bytes instead of two; a byte
-/// that is no text becomes a character of two bytes, or when decoding U+FFFD.
+/// The normalization forms have the maximum expansion factors of UAX #15 (UTF-8). Lowercasing U+0130 gives
+/// three bytes from two. `ByteLevel` turns a byte into a character of two bytes or, when decoding, into
+/// U+FFFD, which has three.
 fn by_type(kind: &str) -> u64 {
     match kind {
         "NFC" | "NFD" => 3,
         "NFKC" | "NFKD" => 11,
         "Lowercase" => 2,
         "ByteLevel" => 3,
-        // A space for each token.
+        // One space per token.
         "WordPiece" => 2,
         _ => 1,
     }
@@ -86,13 +89,13 @@ fn by_type(kind: &str) -> u64 {
 fn by_keys(step: &Map<String, Value>) -> u64 {
     let length = |key: &str| step.get(key).and_then(Value::as_str).map_or(0, str::len) as u64;
     let mut factor = 1 + length("prepend");
-    // Metaspace: for a space, and before each piece.
+    // Metaspace inserts the replacement for each space and before each piece.
     factor *= (2 * length("replacement")).max(1);
-    // Spaces around a character, canonical decomposition, small letters.
+    // BertNormalizer: spaces around a character, canonical decomposition, lowercasing.
     if step.contains_key("handle_chinese_chars") {
         factor *= 2 * 3 * 2;
     }
-    // BPE's and CTC's decoders put a space in place of these, which may be empty.
+    // The BPE and CTC decoders replace these strings, which may be empty, by a space.
     if step.contains_key("suffix") || step.contains_key("word_delimiter_token") {
         factor *= 2;
     }
@@ -106,13 +109,14 @@ fn replacement(step: &Map<String, Value>) -> u64 {
     };
     let content = content.len() as u64;
     match pattern.get("String").and_then(Value::as_str).map_or(0, str::len) as u64 {
-        // What a regular expression matches may be empty: then there is one at each byte.
+        // A regular expression may match the empty string, and then at each byte.
         0 => 1 + content,
         found => content.div_ceil(found).max(1),
     }
 }
 
-/// A charsmap is the size of a trie, the trie, and texts that end with NUL: no text is replaced by a longer one.
+/// The bound of SentencePiece's precompiled charsmap: the length of its longest replacement. A charsmap
+/// consists of the size of a trie (u32), the trie, and replacement texts that end with NUL.
 fn charsmap(step: &Map<String, Value>) -> Result<u64, String> {
     let Some(text) = step.get("precompiled_charsmap").and_then(Value::as_str) else { return Ok(1) };
     let bytes = STANDARD.decode(text).map_err(|_| "precompiled_charsmap is not base64")?;

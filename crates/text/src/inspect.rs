@@ -1,8 +1,9 @@
-//! Looks at a `tokenizer.json` before the library reads it: what could take memory or time without bound is refused.
+//! Checks a `tokenizer.json` before the `tokenizers` library parses it, and rejects files that would need
+//! unbounded memory or time.
 //!
-//! The library believes the file. Replacements in a row multiply the length of every text, a trie has a node for each
-//! byte of a vocabulary and is dropped recursively, a charsmap reserves the size that it claims. All limits are far above
-//! what published tokenizers have.
+//! The library trusts its input: consecutive replacements multiply the length of a text, a trie has a node
+//! for each byte of a vocabulary and is dropped recursively, and a charsmap reserves the size that it states.
+//! All limits are far above the values of published tokenizers.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,38 +15,41 @@ use serde_json::value::RawValue;
 
 use crate::growth;
 
-/// Bytes of a `tokenizer.json`; those of 260,000 tokens have about 35 MB.
+/// Maximum size of a `tokenizer.json` in bytes; with 260,000 tokens it has about 35 MB.
 pub(crate) const FILE_LIMIT: u64 = 64 << 20;
-/// Bytes of each part of it but vocabulary and merges. A charsmap has 300 kB.
+/// Maximum size in bytes of each part except vocabulary and merges. A charsmap has 300 kB.
 const PART: usize = 2 << 20;
-/// Tokens of a vocabulary, and merges.
+/// Maximum number of tokens in the vocabulary, and of merges.
 const ENTRIES: usize = 1 << 20;
-/// Bytes of a token. The longest real ones are rows of some hundred spaces or dashes.
+/// Maximum size of a token in bytes. The longest tokens of published vocabularies are hundreds of spaces or
+/// dashes.
 const TOKEN: usize = 2048;
-/// Bytes of all tokens of a unigram model: each may be a node, of some 400 bytes, in the library's trie.
+/// Maximum size in bytes of all tokens of a unigram model: each byte may be a node of about 400 bytes in the
+/// library's trie.
 const UNIGRAM: usize = 4 << 20;
-/// Bytes of all added tokens once they are normalised.
+/// Maximum size in bytes of all added tokens after normalization.
 const ADDED: u64 = 4 << 20;
-/// Characters of a word that a WordPiece model splits, in time that grows with their third power; the usual is 100.
+/// Maximum of `max_input_chars_per_word`, usually 100: WordPiece splits a word in time that grows with the
+/// third power of its length.
 const WORD: usize = 256;
-/// Bytes of what a model puts before or after each piece of a word.
+/// Maximum size in bytes of the prefix and suffix that a model adds to each piece of a word.
 const AFFIX: usize = 64;
 
-/// What is worth knowing of a tokenizer.
+/// Properties of a tokenizer that bound the length of texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// By how much normalising may lengthen a text.
+    /// Upper bound of the factor by which normalization lengthens a text.
     pub(crate) growth: u64,
-    /// Bytes of text that the longest token stands for.
+    /// Bytes of text that the longest token represents.
     pub(crate) longest: usize,
 }
 
-/// Why a file is not taken.
+/// Why a file is rejected.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// It does not have the form of a tokenizer.
+    /// It is not a valid `tokenizer.json`.
     Form(serde_json::Error),
-    /// It is too much of one.
+    /// It exceeds a limit.
     Excess(String),
 }
 
@@ -63,7 +67,8 @@ impl From<String> for Fault {
 
 type Part<'a> = Option<&'a RawValue>;
 
-/// The parts that the library knows. A key that occurs twice is an error here, so that both see the same.
+/// The parts that the library parses. A duplicate key is an error here, because the library could use the
+/// other value.
 #[derive(Deserialize)]
 struct Parts<'a> {
     #[serde(borrow)]
@@ -164,7 +169,7 @@ fn model(text: &str, tokens: &mut Tokens) -> Result<(), Fault> {
     if vocab.scored {
         at_most("bytes of all tokens in vocab", vocab.bytes, UNIGRAM)?;
     }
-    // Which of the two the library decodes depends on the seed of a hash table.
+    // Which of the two tokens the library decodes the id to would depend on the seed of a hash table.
     if let Some(id) = vocab.twice {
         return Err(format!("two tokens in vocab have the id {id}").into());
     }
@@ -177,7 +182,7 @@ fn at_most(what: &str, found: usize, limit: usize) -> Result<(), String> {
     if found <= limit { Ok(()) } else { Err(format!("{what}: {found}, and {limit} is the limit")) }
 }
 
-/// The longest of some tokens.
+/// The lengths of the longest token.
 #[derive(Default)]
 struct Tokens {
     longest_bytes: usize,
@@ -191,7 +196,7 @@ impl Tokens {
     }
 }
 
-/// A vocabulary as far as it is of interest here: ids by token, or tokens with scores.
+/// Statistics of a vocabulary: a map from tokens to ids, or a list of tokens with scores.
 #[derive(Default)]
 struct Vocabulary {
     tokens: Tokens,
@@ -199,12 +204,12 @@ struct Vocabulary {
     bytes: usize,
     scored: bool,
     ids: HashSet<u32>,
-    /// An id of two tokens.
+    /// An id that two tokens have.
     twice: Option<u32>,
 }
 
 impl Vocabulary {
-    /// Counts a token. After too many nothing is remembered, so that they take no memory.
+    /// Counts a token. Beyond the limit on entries, ids are no longer stored, to bound the memory.
     fn count(&mut self, token: &str, id: Option<u32>) {
         self.tokens.count(token);
         self.entries += 1;

@@ -1,7 +1,7 @@
-//! Text to token ids and back, and the prompt that wraps an instruction.
+//! Text to token ids and back, and the prompt template for an instruction.
 //!
-//! The released models were trained on one exact wording, so the prompt lives here, beside the tokenizer, as plain
-//! data that a config may replace; training and generation take their ids from the same two functions.
+//! The released models were trained with one exact prompt. It is the default of [`PromptTemplate`], which a
+//! config may replace; training and generation use the same two functions for their ids.
 #![forbid(unsafe_code)]
 
 mod error;

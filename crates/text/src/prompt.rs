@@ -1,4 +1,4 @@
-//! The prompt template around an instruction, in the wording that the released models were trained with.
+//! The prompt template around an instruction; the default is that of the released models.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,19 @@ const SYSTEM: &str = "You are an AI visual assistant and you are seeing a single
                       instruction regarding that image. Your goal is to follow the instruction as faithfully as \
                       you can.";
 const TEMPLATE: &str = "{system}\n\nInstruction: {instruction}\nOutput:";
-/// Bytes of a prompt: a template may repeat its parts as often as it likes.
+/// Maximum size of a prompt in bytes, because a template may repeat its placeholders.
 const RENDERED: usize = 16 << 20;
 
-/// How an instruction becomes a prompt. The default is the wording of the released models.
+/// How an instruction becomes a prompt. The default is the prompt of the released models.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromptTemplate {
-    /// Takes the place of `{system}` in the template.
+    /// The text for `{system}` in the template.
     pub system: String,
-    /// The prompt, with `{instruction}` where the instruction goes.
+    /// The prompt, with `{instruction}` as placeholder for the instruction.
     pub template: String,
-    /// Put before an answer when training: a space, which most vocabularies join to the word after it.
+    /// Put before an answer in training: a space, which most vocabularies join with the following word to one
+    /// token.
     pub answer_prefix: String,
 }
 
@@ -30,11 +31,11 @@ impl Default for PromptTemplate {
 }
 
 impl PromptTemplate {
-    /// The prompt for `instruction`, which may itself contain braces.
+    /// The prompt for `instruction`. Braces in the instruction are not interpreted.
     ///
     /// # Errors
-    /// [`Error::EmptyInstruction`] when there is nothing but white space, [`Error::NoPlaceholder`] when the
-    /// template has no `{instruction}`, [`Error::PromptTooLong`] from 16 MiB on.
+    /// Returns [`Error::EmptyInstruction`] if the instruction is only white space, [`Error::NoPlaceholder`]
+    /// if the template has no `{instruction}`, and [`Error::PromptTooLong`] if the prompt exceeds 16 MiB.
     pub fn render(&self, instruction: &str) -> Result<String> {
         if instruction.trim().is_empty() {
             return Err(Error::EmptyInstruction);

@@ -1,36 +1,37 @@
-//! Texts that end an answer, wherever the borders of tokens are.
+//! Stop strings, which end an answer independently of token boundaries.
 
-/// Where the first of `stops` begins in `text`.
+/// Byte offset in `text` of the first occurrence of any of `stops`.
 pub fn find_stop(stops: &[String], text: &str) -> Option<usize> {
     stops.iter().filter_map(|stop| text.find(stop.as_str())).min()
 }
 
-/// Text that comes in pieces, up to a stop string.
+/// Streamed text up to a stop string.
 ///
-/// A stop string may be spread over several pieces: what could be its beginning is held back until it is clear.
+/// A stop string may extend over several pieces, so text that could be the beginning of one is held back.
 #[derive(Debug)]
 pub struct Until<'a> {
     stops: &'a [String],
     text: String,
-    /// Bytes given out.
+    /// Number of bytes returned so far.
     given: usize,
     stopped: bool,
 }
 
 impl<'a> Until<'a> {
-    /// No text yet.
+    /// An empty text.
     pub fn new(stops: &'a [String]) -> Until<'a> {
         Until { stops, text: String::new(), given: 0, stopped: false }
     }
 
-    /// The text that is certain with `piece`; none after a stop string.
+    /// Appends `piece` and returns the text that cannot be part of a stop string; nothing after a stop
+    /// string.
     pub fn push(&mut self, piece: &str) -> &str {
         if !self.stopped {
             self.text.push_str(piece);
         }
         let found = find_stop(self.stops, &self.text);
         self.stopped = found.is_some();
-        // The longest end of the text that begins a stop string.
+        // The longest suffix of the text that is a prefix of a stop string is held back.
         let begun = |stop: &String| {
             let fits = |len: &usize| stop.is_char_boundary(*len) && self.text.ends_with(&stop[..*len]);
             (1..stop.len()).rev().find(fits).unwrap_or(0)
@@ -39,7 +40,7 @@ impl<'a> Until<'a> {
         self.give(found.unwrap_or(self.text.len() - held))
     }
 
-    /// What was held back, when no more text comes.
+    /// The text that was held back, once there is no more input.
     pub fn finish(&mut self) -> &str {
         self.give(if self.stopped { self.given } else { self.text.len() })
     }
@@ -55,7 +56,7 @@ impl<'a> Until<'a> {
 mod tests {
     use super::*;
 
-    /// What comes of each piece, and in the end.
+    /// The text returned for each piece, and at the end.
     fn given(stops: &[&str], pieces: &[&str]) -> (Vec<String>, String) {
         let stops: Vec<String> = stops.iter().map(|&s| s.to_owned()).collect();
         let mut until = Until::new(&stops);
@@ -76,7 +77,7 @@ mod tests {
         );
         assert_eq!(given(&["###"], &["red##"]), (strings(&["red"]), "##".to_owned()));
         assert_eq!(given(&["ab", "b"], &["xa", "c"]), (strings(&["x", "ac"]), String::new()));
-        // The one that begins first counts.
+        // The stop string that begins first counts.
         assert_eq!(given(&["dog", "a do"], &["not a dog"]), (strings(&["not "]), String::new()));
         assert_eq!(given(&["aab"], &["aa", "ab"]), (strings(&["", "a"]), String::new()));
         // Characters of several bytes.

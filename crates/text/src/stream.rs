@@ -1,4 +1,4 @@
-//! Text from ids that come one by one, given out as soon as no later id can change it.
+//! Decodes a stream of token ids, and returns text as soon as no later id can change it.
 
 use tokenizers::Decoder;
 use tokenizers::decoders::DecoderWrapper;
@@ -6,13 +6,14 @@ use tokenizers::decoders::strip::Strip;
 
 use crate::{Result, Tokenizer};
 
-/// Turns ids that come one by one into text. The pieces and the end joined are what [`Tokenizer::decode`] makes of all
-/// ids, and no piece is ever taken back.
+/// Decodes token ids that arrive one by one. All returned pieces together equal the result of
+/// [`Tokenizer::decode`] for all ids.
 ///
-/// What a decoder does with a token may depend on tokens before and behind it: a character may be spread over several,
-/// bytes that stand alone become `U+FFFD` all together when one of them is wrong. So the steps of the decoder are gone
-/// through one by one, and what a step may still change is held back. If a step may change anything, such as a
-/// replacement in the joined text, all text comes at the end.
+/// How a decoder treats a token may depend on the tokens before and after it: a character may be split over
+/// several tokens, and a sequence of byte tokens becomes `U+FFFD` completely if one of its bytes is invalid.
+/// Therefore each step of the decoder is applied incrementally, and text that a step may still change is held
+/// back. If a step may change any text, such as a replacement in the joined text, all text is returned by
+/// [`TextStream::finish`].
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     ids: Vec<u32>,
@@ -20,34 +21,35 @@ pub struct TextStream<'a> {
     plan: Plan<'a>,
 }
 
-/// What is known of a decoder.
+/// The steps of a decoder, with the state of the stream.
 struct Plan<'a> {
-    /// Whether a text before the end can be certain.
+    /// Whether any text can be returned before the end.
     certain: bool,
-    /// Steps that make tokens of tokens.
+    /// The steps that map tokens to tokens.
     steps: Vec<Step<'a>>,
-    /// Whether characters may be spread over the tokens that come of the steps.
+    /// The `ByteLevel` decoder, if there is one: a character may then be split over several tokens.
     bytes: Option<&'a DecoderWrapper>,
-    /// Tokens behind the last that ended with a character.
+    /// The tokens after the last one that ended with a complete character.
     open: Vec<String>,
     joined: String,
-    /// What is stripped off the joined text.
+    /// Decoders that strip characters off the joined text.
     strips: Vec<&'a Strip>,
 }
 
-/// A step and what it remembers.
+/// A step that maps tokens to tokens, with its state.
 enum Step<'a> {
-    /// Each token by itself.
+    /// Decodes each token independently.
     Each(&'a DecoderWrapper),
-    /// Each token by itself, but the first in another way.
+    /// Decodes each token independently, but the first one differently. The flag is set after the first
+    /// token.
     Later(&'a DecoderWrapper, bool),
-    /// Each token by itself, but one that repeats the last is left out.
+    /// Decodes each token independently and drops a token that equals its predecessor.
     Unlike(&'a DecoderWrapper, Option<String>),
-    /// Each token by itself, but the last of all in another way.
+    /// Decodes each token independently, but the last of all differently; holds one token back.
     Earlier(&'a DecoderWrapper, Option<String>),
-    /// Tokens for bytes are taken together.
+    /// Decodes consecutive byte tokens together.
     Bytes(&'a DecoderWrapper, Vec<String>),
-    /// A space before each token but the first.
+    /// Puts a space before each token but the first.
     Spaced(bool),
 }
 
@@ -57,10 +59,10 @@ impl<'a> TextStream<'a> {
         TextStream { tokenizer, ids: Vec::new(), given: String::new(), plan }
     }
 
-    /// The text that is certain with `id`, if any.
+    /// Adds `id` and returns the text that has become certain, if any.
     ///
     /// # Errors
-    /// When [`Tokenizer::decode`] fails.
+    /// Returns [`crate::Error::Tokenize`] if the decoder fails.
     pub fn push(&mut self, id: u32) -> Result<Option<String>> {
         self.ids.push(id);
         if !self.plan.certain {
@@ -75,10 +77,10 @@ impl<'a> TextStream<'a> {
         Ok((!new.is_empty()).then_some(new))
     }
 
-    /// What was held back: a character that never became whole, as `U+FFFD`.
+    /// The text that was held back; an incomplete character becomes `U+FFFD`.
     ///
     /// # Errors
-    /// When [`Tokenizer::decode`] fails.
+    /// Returns [`crate::Error::Tokenize`] if the decoder fails.
     pub fn finish(self) -> Result<Option<String>> {
         let text = self.tokenizer.decode(&self.ids)?;
         let Some(rest) = text.strip_prefix(&self.given) else {
@@ -100,14 +102,15 @@ impl<'a> Plan<'a> {
         plan
     }
 
-    /// Adds a decoder behind those that are there; `one` says whether they leave a single token.
+    /// Appends the steps of `decoder`. `one` says whether the steps so far join all tokens into one text.
     fn add(&mut self, decoder: &'a DecoderWrapper, one: &mut bool) {
         use DecoderWrapper as D;
         match decoder {
             D::Sequence(all) => all.get_decoders().iter().for_each(|decoder| self.add(decoder, one)),
             D::Fuse(_) => *one = true,
             D::Strip(strip) if *one => self.strips.push(strip),
-            // The joined text as a whole may be a token for a byte, or hold what is replaced up to its end.
+            // On the joined text, this step may change any part: the text may be one byte token, or a
+            // replaced string may end later.
             _ if *one => self.certain = false,
             D::ByteLevel(_) => (*one, self.bytes) = (true, Some(decoder)),
             D::Replace(_) | D::Strip(_) => self.steps.push(Step::Each(decoder)),
@@ -151,7 +154,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// `text` after as many `cut`s as it has, but no more than `times`.
+/// Applies `cut` to `text` until it returns `None`, at most `times` times.
 fn up_to(mut text: &str, times: usize, cut: impl Fn(&str) -> Option<&str>) -> &str {
     for _ in 0..times {
         match cut(text) {
@@ -163,7 +166,7 @@ fn up_to(mut text: &str, times: usize, cut: impl Fn(&str) -> Option<&str>) -> &s
 }
 
 impl Step<'_> {
-    /// Gives the tokens that are certain with `token` to `made`.
+    /// Appends the tokens that become certain with `token` to `made`.
     fn push(&mut self, token: String, made: &mut Vec<String>) -> tokenizers::Result<()> {
         match self {
             Step::Each(decoder) => made.extend(decoder.decode_chain(vec![token])?),
@@ -200,7 +203,7 @@ impl Step<'_> {
     }
 }
 
-/// Whether `token` has the form `<0xFF>` that stands for a byte.
+/// Whether `token` is a byte token such as `<0xFF>`.
 fn is_byte(token: &str) -> bool {
     let digits = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
     digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())

@@ -1,4 +1,4 @@
-//! Any `tokenizer.json`, read by the library of its format, which is kept from panicking and from growing without bound.
+//! Loads any `tokenizer.json` with the `tokenizers` library, whose panics and memory use are contained.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,15 @@ use tokenizers::{Decoder, NormalizedString, Normalizer};
 use crate::inspect::{FILE_LIMIT, Facts, Fault, inspect};
 use crate::{Error, Result, TextStream};
 
-/// The end token of Phi and of most models that have no config to say otherwise.
+/// The end token of Phi, and the default without a `tokenizer_config.json`.
 const DEFAULT_END: &str = "<|endoftext|>";
-/// Bytes of a text that are always tokenized, and that are the most at once: the library takes 600 bytes for each.
+/// Range of the limit on a text in bytes: up to 16 KiB are always tokenized, more than 1 MiB never. The
+/// library needs about 600 bytes of memory per byte.
 const TEXTS: std::ops::RangeInclusive<usize> = 16 << 10..=1 << 20;
-/// Bytes that are normalised at once to see how long a text gets.
+/// Number of bytes that are normalized at a time to determine the normalized length of a text.
 const PIECE: usize = 64;
 
-/// Any `tokenizer.json`.
+/// A tokenizer in the format `tokenizer.json`.
 #[derive(Clone)]
 pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
@@ -29,11 +30,13 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `path`, a `tokenizer.json` of at most 64 MiB or a folder that holds one. The end token is `end` if given, else
-    /// the `eos_token` of the `tokenizer_config.json` beside it, else `<|endoftext|>`.
+    /// Loads `path`, a `tokenizer.json` of at most 64 MiB or a folder that contains one. The end token is
+    /// `end` if given, otherwise the `eos_token` of the `tokenizer_config.json` in the same folder, otherwise
+    /// `<|endoftext|>`.
     ///
     /// # Errors
-    /// Names the file that cannot be read, is no tokenizer, is refused, or lacks the end token.
+    /// Returns an error that names the file if it cannot be read, is not a tokenizer, exceeds a limit, or
+    /// lacks the end token.
     pub fn from_file(path: impl AsRef<Path>, end: Option<&str>) -> Result<Tokenizer> {
         let path = path.as_ref();
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
@@ -46,10 +49,10 @@ impl Tokenizer {
         Tokenizer::new(path, bytes, end.or(beside.as_deref()))
     }
 
-    /// Reads the contents of a `tokenizer.json`. The end token is `end` if given, else `<|endoftext|>`.
+    /// Parses the contents of a `tokenizer.json`. The end token is `end` if given, otherwise `<|endoftext|>`.
     ///
     /// # Errors
-    /// When [`Tokenizer::from_file`] fails.
+    /// Returns an error if the contents are not a tokenizer, exceed a limit, or lack the end token.
     pub fn from_bytes(bytes: &[u8], end: Option<&str>) -> Result<Tokenizer> {
         Tokenizer::new("tokenizer.json".into(), bytes.to_owned(), end)
     }
@@ -70,20 +73,21 @@ impl Tokenizer {
         Ok(Tokenizer { inner, path, end, largest, facts })
     }
 
-    /// The ids of `text`, without any token that `text` does not spell out.
+    /// The ids of `text`, without special tokens that `text` does not contain.
     ///
     /// # Errors
-    /// [`Error::Tokenize`] where the tokenizer has no token for something and no stand-in for unknown tokens, or fails in
-    /// another way; [`Error::TextTooLong`] from a mebibyte on.
+    /// Returns [`Error::Tokenize`] if the tokenizer fails, for example without a token for a character and
+    /// without an unknown token, and [`Error::TextTooLong`] for a text of more than 1 MiB.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_within(text, usize::MAX)
     }
 
-    /// As [`Tokenizer::encode`] for a text that is meant to be at most `context` tokens. One that is far too long, compared
-    /// with the longest token, is refused before it costs memory and time; one that is a little too long may pass.
+    /// Like [`Tokenizer::encode`] for a text of at most `context` tokens. A text that is far too long,
+    /// judging by the longest token, is rejected before it needs memory and time; a text that is slightly too
+    /// long may be encoded.
     ///
     /// # Errors
-    /// When [`Tokenizer::encode`] fails.
+    /// Returns the errors of [`Tokenizer::encode`], with a limit in bytes that follows from `context`.
     pub fn encode_within(&self, text: &str, context: usize) -> Result<Vec<u32>> {
         let limit = self.facts.longest.saturating_mul(context).clamp(*TEXTS.start(), *TEXTS.end());
         let too_long = |bytes: usize| Err(Error::TextTooLong { bytes, limit, tokens: context });
@@ -99,8 +103,8 @@ impl Tokenizer {
         self.library(|| Ok(self.inner.encode_fast(text, false)?.get_ids().to_vec()))
     }
 
-    /// The bytes of `text` when it is normalised, or some number above `limit`. Small pieces are normalised one by one, so
-    /// that a text never gets long in memory.
+    /// The length in bytes of the normalized `text`, or a number above `limit`. The text is normalized in
+    /// small pieces, to bound the memory.
     fn normalized(&self, text: &str, limit: usize) -> tokenizers::Result<usize> {
         let Some(normalizer) = self.inner.get_normalizer() else { return Ok(text.len()) };
         let (mut rest, mut bytes) = (text, 0);
@@ -118,10 +122,10 @@ impl Tokenizer {
         Ok(bytes)
     }
 
-    /// The text of `ids`, special tokens left out; bytes that form no character become `U+FFFD`.
+    /// Decodes `ids` without special tokens. Bytes that do not form a character become `U+FFFD`.
     ///
     /// # Errors
-    /// [`Error::Tokenize`] when the tokenizer's decoder fails.
+    /// Returns [`Error::Tokenize`] if the decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let tokens: Vec<String> = ids.iter().filter_map(|&id| self.token(id)).collect();
         match self.inner.get_decoder() {
@@ -131,28 +135,28 @@ impl Tokenizer {
         }
     }
 
-    /// The token that a decoder gets for `id`: none for special tokens and unknown ids.
+    /// The token that a decoder receives for `id`; `None` for special tokens and unknown ids.
     pub(crate) fn token(&self, id: u32) -> Option<String> {
         let special = |token: &String| self.inner.get_added_vocabulary().is_special_token(token);
         self.inner.id_to_token(id).filter(|token| !special(token))
     }
 
-    /// The token as the vocabulary spells it, or `None` for an id that it has not.
+    /// The token as spelled in the vocabulary, or `None` for an unknown id.
     pub fn piece(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// A decoder for ids that come one by one.
+    /// A streaming decoder.
     pub fn stream(&self) -> TextStream<'_> {
         TextStream::new(self)
     }
 
-    /// The id that ends an answer.
+    /// The id of the end token.
     pub fn end_token(&self) -> u32 {
         self.end
     }
 
-    /// One more than the largest id; a model's vocabulary may be larger.
+    /// The largest id plus 1. The vocabulary of a model may be larger.
     pub fn vocab_size(&self) -> usize {
         self.largest as usize + 1
     }
@@ -160,7 +164,7 @@ impl Tokenizer {
     /// Checks that a model with `vocab` embeddings has one for every id.
     ///
     /// # Errors
-    /// [`Error::Vocabulary`] with both numbers when it has not.
+    /// Returns [`Error::Vocabulary`] with both numbers if it does not.
     pub fn check_fits(&self, vocab: usize) -> Result<()> {
         if self.vocab_size() > vocab {
             return Err(Error::Vocabulary { path: self.path.clone(), largest: self.largest, vocab });
@@ -168,7 +172,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// What the library makes of `work`, its panics as errors.
+    /// Calls the library and converts its errors and panics to [`Error::Tokenize`].
     pub(crate) fn library<T>(&self, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
         let done = caught(|| work().map_err(|e| e.to_string()));
         done.and_then(|done| done).map_err(|reason| self.failed(reason))
@@ -179,8 +183,9 @@ impl Tokenizer {
     }
 }
 
-/// The library's tokenizer and its largest id. Some files carry the settings of whoever saved them: texts must be neither
-/// cut nor filled up nor surrounded, and the same text must always have the same ids.
+/// Parses the tokenizer and returns it with its largest id. Truncation, padding, added special tokens and BPE
+/// dropout are turned off: some files contain these settings, but the same text must always give the same,
+/// complete ids.
 fn read(text: &str) -> tokenizers::Result<(tokenizers::Tokenizer, u32)> {
     let mut inner = tokenizers::Tokenizer::from_bytes(text)?;
     inner.with_padding(None).with_truncation(None)?;
@@ -196,7 +201,7 @@ fn read(text: &str) -> tokenizers::Result<(tokenizers::Tokenizer, u32)> {
     Ok((inner, largest))
 }
 
-/// `eos_token`, a string or an object with `content`; `None` when there is no such file or key.
+/// The `eos_token`, a string or an object with the key `content`; `None` if the file or key does not exist.
 fn end_in_config(path: &Path) -> Result<Option<String>> {
     let text = match pheye_files::read_text(path, Kind::Regular, CONFIG_LIMIT) {
         Ok(text) => text,

@@ -1,4 +1,4 @@
-//! Damaged and hostile files: an error that names the file, never a panic, never memory or time without bound.
+//! Damaged and hostile files give an error that names the file; never a panic, nor unbounded memory or time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ fn sound() -> Value {
     serde_json::from_slice(&fs::read(data("tokenizer.json")).unwrap()).unwrap()
 }
 
-/// The sound tokenizer with some of its parts replaced.
+/// A valid tokenizer with some of its parts replaced.
 fn with(parts: Value) -> pheye_text::Result<Tokenizer> {
     let mut file = sound();
     for (name, part) in parts.as_object().unwrap() {
@@ -24,7 +24,7 @@ fn with(parts: Value) -> pheye_text::Result<Tokenizer> {
     Tokenizer::from_bytes(file.to_string().as_bytes(), None)
 }
 
-/// Why a file is refused.
+/// The message with which a file is rejected.
 fn refusal(parts: Value) -> String {
     match with(parts) {
         Err(e @ (Error::Refused { .. } | Error::NotATokenizer { .. })) => e.to_string(),
@@ -32,7 +32,7 @@ fn refusal(parts: Value) -> String {
     }
 }
 
-/// Uses a tokenizer in every way; errors are fine.
+/// Calls every function of a tokenizer; errors are allowed.
 fn exercise(t: &Tokenizer) {
     for text in ["", "what color is the shape?", "é 日本 🦀\n", "aaaa<|endoftext|>"] {
         if let Ok(ids) = t.encode(text) {
@@ -87,7 +87,7 @@ fn where_the_library_panics_is_an_error() {
     assert!(e.contains("tokenizer.json: not a tokenizer: the library that reads it panicked"), "{e}");
     let e = refusal(json!({"decoder": "x"}));
     assert!(e.starts_with("tokenizer.json: "), "{e}");
-    // Some files are found out by a text only.
+    // Some faults appear only with a text.
     let t =
         with(json!({"normalizer": {"type": "Replace", "pattern": {"Regex": ""}, "content": "x"}})).unwrap();
     let e = t.encode("what").unwrap_err();
@@ -116,7 +116,7 @@ fn steps_that_multiply_a_text_are_refused() {
     assert!(e.contains("normalizer: its steps may lengthen a text 68719476736 times"), "{e}");
     let nested = |_: usize| json!({"type": "Sequence", "normalizers": [grows(16), grows(16)]});
     assert!(refusal(normalizers((0..3).map(nested).collect())).contains("normalizer"));
-    // The type is guessed where it is missing.
+    // A missing type is inferred from the keys.
     assert!(refusal(normalizers(vec![json!({"prepend": "a".repeat(200)}); 3])).contains("normalizer"));
     assert!(refusal(normalizers(vec![json!({"type": "NFKD"}); 5])).contains("normalizer"));
     assert!(refusal(normalizers(vec![json!({"type": "StripAccents"}); 65])).contains("66 steps"));
@@ -125,7 +125,7 @@ fn steps_that_multiply_a_text_are_refused() {
     let bytes = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true});
     let e = refusal(json!({"pre_tokenizer": {"type": "Sequence", "pretokenizers": vec![bytes; 5]}}));
     assert!(e.contains("pre_tokenizer"), "{e}");
-    // Two steps are within the limit, and then the text counts.
+    // Two steps are within the limit, so the length of the normalized text decides.
     let t = with(normalizers(vec![grows(64), grows(64)])).unwrap();
     assert_eq!(t.encode_within("b", 128).unwrap(), [66]);
     let e = t.encode_within(&"a".repeat(64), 128).unwrap_err();
@@ -159,7 +159,7 @@ fn parts_beyond_any_real_tokenizer_are_refused() {
     token["content"] = "x".repeat(3000).into();
     added.as_array_mut().unwrap().push(token);
     assert!(refusal(json!({"added_tokens": added})).contains("added token"));
-    // A key that occurs twice would be read differently by different readers.
+    // Parsers disagree on a duplicate key.
     let twice = base.to_string().replacen('{', r#"{"normalizer": null, "#, 1);
     assert!(Tokenizer::from_bytes(twice.as_bytes(), None).unwrap_err().to_string().contains("normalizer"));
 }
@@ -191,7 +191,7 @@ fn too_long_texts_are_refused_before_they_are_tokenized() {
     let many = PromptTemplate { template: "{instruction}".repeat(1000), ..p };
     assert!(matches!(many.render(&long), Err(Error::PromptTooLong { .. })));
     assert!(begun.elapsed().as_secs() < 5);
-    // A few too many tokens are counted.
+    // A slightly too long text is encoded; the caller checks the number of tokens.
     assert_eq!(t.encode_within(&"q ".repeat(1000), 128).unwrap().len(), 2000);
 }
 
@@ -213,7 +213,7 @@ fn files_that_are_none_and_files_too_large() {
         assert!(fault().contains("a device"));
     }
     fs::remove_file(&path).unwrap();
-    // A byte order mark is no part of the text.
+    // A byte order mark is ignored.
     let marked = |from: &[u8]| [b"\xEF\xBB\xBF", from].concat();
     fs::write(&path, marked(&fs::read(data("tokenizer.json")).unwrap())).unwrap();
     fs::write(folder.path().join("tokenizer_config.json"), marked(b"{}")).unwrap();
@@ -230,7 +230,7 @@ fn the_same_text_has_the_same_ids() {
     for _ in 0..20 {
         assert_eq!(t.encode(text).unwrap(), expected);
     }
-    // Sampling settings of unigram models are no part of what the library reads.
+    // The library does not read the sampling settings of unigram models.
     let vocab = json!([["<|endoftext|>", 0.0], ["a", -1.0], ["aa", -1.5], ["aaa", -2.0]]);
     let model = json!({"type": "Unigram", "unk_id": 0, "vocab": vocab, "nbest_size": 8, "alpha": 0.1});
     let t = with(json!({"pre_tokenizer": null, "model": model})).unwrap();

@@ -1,4 +1,4 @@
-//! Streams of every kind of decoder give what decoding all ids at once gives, and take nothing back.
+//! For every kind of decoder, a stream gives the same text as decoding all ids at once, and revokes nothing.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ fn data(name: &str) -> Tokenizer {
     Tokenizer::from_bytes(&fs::read(path).unwrap(), None).unwrap()
 }
 
-/// The pieces of `ids` and what comes in the end; the first error.
+/// The streamed pieces of `ids` and the rest at the end, or the first error.
 fn streamed(t: &Tokenizer, ids: &[u32]) -> pheye_text::Result<(Vec<String>, Option<String>)> {
     let mut stream = t.stream();
     let pieces = ids.iter().map(|&id| stream.push(id)).collect::<pheye_text::Result<Vec<_>>>()?;
@@ -25,13 +25,13 @@ fn agrees(t: &Tokenizer, ids: &[u32], what: &str) {
             let all: String = parts.into_iter().chain(rest).collect();
             assert_eq!(all, text, "{what}: {pieces:?}");
         }
-        // A decoder that fails is a fault of the tokenizer, and then neither way has a text.
+        // If a decoder fails, both ways must fail.
         (Err(a), Err(b)) => assert!(!a.to_string().is_empty() && !b.to_string().is_empty()),
         (stream, text) => panic!("{what}: {pieces:?}: {stream:?} and {text:?}"),
     }
 }
 
-/// Numbers below `n` that look random.
+/// A pseudo-random number below `n`.
 fn random(state: &mut u64, n: usize) -> usize {
     *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
     (*state >> 33) as usize % n
@@ -56,12 +56,12 @@ fn characters_in_byte_tokens_come_whole() {
         assert_eq!(parts.concat() + &rest.unwrap_or_default(), text);
         assert!(text.contains('\u{fffd}') || !parts.concat().contains('\u{fffd}'), "{parts:?}");
     }
-    // What stands before the bytes and what follows them comes at once.
+    // Text before and after the byte tokens is not held back.
     let ids = t.encode("it is 😀 so").unwrap();
     let (parts, rest) = streamed(&t, &ids).unwrap();
     assert!(parts.len() > 5 && parts.contains(&"😀 ".to_owned()), "{parts:?}");
     assert_eq!(rest, None);
-    // Good bytes are no character when the byte behind them is wrong.
+    // Valid bytes become U+FFFD if a byte after them is invalid.
     let spelled = |pieces: &[&str]| -> Vec<u32> {
         let id = |piece: &&str| (0..t.vocab_size() as u32).find(|&id| t.piece(id).as_deref() == Some(*piece));
         pieces.iter().map(|piece| id(piece).unwrap()).collect()
@@ -121,7 +121,7 @@ const PIECES: [&str; 40] = [
     "ðŁ",
 ];
 
-/// A tokenizer with words of every kind and `decoder`.
+/// A tokenizer with various kinds of words and `decoder`.
 fn with(decoder: &Value) -> Tokenizer {
     let vocab: serde_json::Map<String, Value> =
         PIECES.iter().enumerate().map(|(id, piece)| ((*piece).to_owned(), id.into())).collect();
@@ -135,7 +135,7 @@ fn with(decoder: &Value) -> Tokenizer {
     Tokenizer::from_bytes(file.to_string().as_bytes(), None).unwrap()
 }
 
-/// Every decoder that the format knows.
+/// Every kind of decoder in the format.
 fn decoders() -> Vec<Value> {
     let metaspace = |scheme: &str| json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme});
     let strip =
@@ -205,7 +205,7 @@ fn decoders_of_published_tokenizers_stream_as_they_go() {
 #[test]
 fn a_token_that_is_left_out_changes_nothing_of_the_next() {
     let t = with(&json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}));
-    // `a`, the end token, `▁a`, an unknown id.
+    // The ids of `a`, the end token, `▁a`, and an unknown id.
     let ids = [2, 0, 6, 999];
     assert_eq!(t.decode(&ids).unwrap(), "a a");
     assert_eq!(streamed(&t, &ids).unwrap(), (vec!["a".to_owned(), " a".to_owned()], None));

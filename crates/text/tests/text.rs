@@ -1,4 +1,5 @@
-//! `data/tokenizer.json` is a byte-level BPE of 300 tokens; the ids below are those of the Python package.
+//! `data/tokenizer.json` is a byte-level BPE of 300 tokens; the expected ids were computed with the Python
+//! package.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ fn a_stream_gives_the_same_text_and_only_whole_characters() {
         parts.extend(stream.finish().unwrap());
         assert_eq!(parts.concat(), text);
     }
-    // A crab cut short, then a letter; a lone continuation byte at the end.
+    // An emoji cut short, followed by a letter, and a lone continuation byte at the end.
     let ids = [173, 254, 100, 65, 223];
     let mut stream = t.stream();
     let parts: Vec<_> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
@@ -61,7 +62,7 @@ fn a_stream_gives_the_same_text_and_only_whole_characters() {
     let last = stream.finish().unwrap();
     assert_eq!(parts.iter().flatten().chain(&last).cloned().collect::<String>(), text);
     assert_eq!((&parts[..3], last.as_deref()), (&[None, None, None][..], Some("\u{fffd}")));
-    // The end token says nothing.
+    // The end token has no text.
     let mut stream = t.stream();
     assert_eq!(stream.push(277).unwrap().as_deref(), Some(" re"));
     assert_eq!(stream.push(t.end_token()).unwrap(), None);

@@ -1,9 +1,9 @@
-//! Checkpoints that are either whole or not there.
+//! Checkpoints, written atomically.
 //!
-//! A checkpoint is a folder `step-000123` of tensors and `state.json`. It is written under another name, made durable,
-//! and then renamed: a run killed at any moment, or a disk that fills up, leaves the earlier ones as they were.
-//! `state.json` holds the length and CRC-32 of every other file, and a CRC-32 of itself, so that damage is seen before
-//! anything is loaded or compared.
+//! A checkpoint is a folder `step-000123` of tensor files and `state.json`. It is written under a temporary
+//! name, flushed to the disk, and then renamed, so that a run killed at any moment or a full disk leaves the
+//! earlier checkpoints intact. `state.json` contains the length and CRC-32 of every other file, and a CRC-32
+//! of itself, so that damage is detected before anything is loaded or compared.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,35 +16,37 @@ use crate::inputs::Print;
 use crate::{Config, Error, Result, seal};
 
 const STATE: &str = "state.json";
-/// Begins the name of a folder that is no checkpoint yet.
+/// Name prefix of a folder that is not a complete checkpoint yet.
 const PARTIAL: &str = ".partial-";
-/// Begins the name of a checkpoint about to be replaced by another of the same step.
+/// Name prefix of a checkpoint that is about to be replaced by another of the same step.
 const REPLACED: &str = ".replaced-";
 
-/// Where a run stands, apart from its tensors. Everything random follows from the config's seed and these counters.
+/// The progress of a run, without its tensors. All random numbers follow from the config's seed and these
+/// counters.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Optimizer steps taken.
     pub step: u64,
-    /// Images (or texts) drawn from the training data: the position in its order.
+    /// Images (or texts) drawn from the training data: the position in the order of the samples.
     pub samples: u64,
-    /// Tokens learnt from.
+    /// Target tokens trained on; images, for contrastive training.
     pub tokens: u64,
     /// The best measurement so far and its step.
     pub best: Option<(f64, u64)>,
-    /// Images and texts left out because they could not be used.
+    /// Number of images and texts that were skipped because they could not be used.
     pub skipped: u64,
-    /// Why the first few of them were left out.
+    /// Why the first few of them were skipped.
     pub reasons: Vec<String>,
-    /// The device that computed the last step, a CPU with the instructions used: other ones round otherwise.
+    /// The device that computed the last step, with the instruction set if it was a CPU; other devices round
+    /// differently.
     pub device: String,
-    /// Files that the run reads, by their keys and names in the config.
+    /// Checksums of the files that the run reads, by their key and name in the config.
     pub inputs: BTreeMap<String, Print>,
     /// The config, as [`Config::echo`] gives it.
     pub config: serde_json::Value,
 }
 
-/// What this version writes and reads.
+/// Version of the checkpoint format that this code writes and reads.
 const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
@@ -52,7 +54,7 @@ struct Record {
     format: u32,
     #[serde(flatten)]
     state: State,
-    /// Length and CRC-32 of every other file.
+    /// Length in bytes and CRC-32 of every other file.
     files: BTreeMap<String, (u64, u32)>,
 }
 
@@ -63,22 +65,24 @@ pub struct Checkpoints {
     keep: usize,
 }
 
-/// A checkpoint found whole.
+/// A checkpoint whose files have all been verified.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// Its folder.
     pub path: PathBuf,
-    /// Where the run stood.
+    /// The progress of the run at this checkpoint.
     pub state: State,
-    /// Why newer checkpoints were passed over, one line each.
+    /// Why newer checkpoints were skipped, one line each.
     pub skipped: Vec<String>,
 }
 
 impl Checkpoints {
-    /// The checkpoints in the folder `dir`, made if need be; the newest `keep` stay. Clears up after a run that was killed.
+    /// The checkpoints in the folder `dir`, which is created if needed. [`Checkpoints::save`] keeps the
+    /// newest `keep`. Opening removes incomplete checkpoints of a killed run, and completes or reverts a
+    /// replacement that was interrupted.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Write`].
+    /// Returns [`Error::Read`] or [`Error::Write`] if a file system operation fails.
     pub fn open(dir: impl Into<PathBuf>, keep: usize) -> Result<Checkpoints> {
         let dir = dir.into();
         fs::create_dir_all(&dir).map_err(|e| Error::write(&dir, e))?;
@@ -96,16 +100,18 @@ impl Checkpoints {
         Ok(this)
     }
 
-    /// Saves a checkpoint: `write` puts the tensor files into the folder it is given. Returns the checkpoint's folder.
+    /// Saves a checkpoint and returns its folder. `write` writes the tensor files into the folder it is
+    /// given.
     ///
     /// # Errors
-    /// Whatever `write` says, or [`Error::Write`] (also for a full disk); all earlier checkpoints are then as before.
+    /// Returns the error of `write`, or [`Error::Read`] or [`Error::Write`] if a file system operation fails,
+    /// for example on a full disk. All earlier checkpoints are then unchanged.
     pub fn save(&self, state: &State, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let name = folder(state.step);
         let partial = self.dir.join(format!("{PARTIAL}{name}"));
         let saved = self.fill(&partial, state, write).and_then(|()| self.publish(&partial, &name));
         if saved.is_err() {
-            // The first error is the one to report; what is left is cleared by the next `open`.
+            // The first error is returned; the next `open` removes whatever could not be removed here.
             let _ = fs::remove_dir_all(&partial);
         }
         let path = saved?;
@@ -150,10 +156,10 @@ impl Checkpoints {
         Ok(path)
     }
 
-    /// The newest whole checkpoint, or `None` when there is none at all.
+    /// The newest undamaged checkpoint, or `None` if there are no checkpoints.
     ///
     /// # Errors
-    /// [`Error::AllDamaged`] when there are some and none is whole, or [`Error::Read`].
+    /// Returns [`Error::AllDamaged`] if all existing checkpoints are damaged, or [`Error::Read`].
     pub fn latest(&self) -> Result<Option<Loaded>> {
         let mut skipped = Vec::new();
         for (_, path) in self.steps()?.into_iter().rev() {
@@ -168,10 +174,10 @@ impl Checkpoints {
         }
     }
 
-    /// [`Checkpoints::latest`], provided that it belongs to a run like `config`.
+    /// Like [`Checkpoints::latest`], and checks that the checkpoint was made with the same config.
     ///
     /// # Errors
-    /// [`Error::OtherConfig`] that lists the keys that differ; otherwise as [`Checkpoints::latest`].
+    /// Returns [`Error::OtherConfig`] with the keys that differ, or the errors of [`Checkpoints::latest`].
     pub fn resume(&self, config: &Config) -> Result<Option<Loaded>> {
         let Some(loaded) = self.latest()? else { return Ok(None) };
         let differences = config.differences(&loaded.state.config)?;
@@ -181,10 +187,10 @@ impl Checkpoints {
         }
     }
 
-    /// The checkpoints by step, oldest first, whole or not.
+    /// The step and folder of each checkpoint, oldest first, including damaged ones.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Write`].
+    /// Returns [`Error::Read`] if the folder cannot be read.
     pub fn steps(&self) -> Result<Vec<(u64, PathBuf)>> {
         let names = self.names()?;
         let step = |name: &String| name.strip_prefix("step-")?.parse::<u64>().ok();
@@ -193,11 +199,12 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    /// Leaves the newest of the checkpoints up to step `last`, the one just saved or gone on from: a later one is damaged,
-    /// or the run would have gone on from it. A run killed between saving and this leaves one too many.
+    /// Removes all but the newest `keep` checkpoints up to step `last`, which was just saved or resumed from.
+    /// Checkpoints after `last` are not counted: they are damaged, otherwise the run would have resumed from
+    /// them. A run that is killed between saving and pruning leaves one checkpoint too many.
     ///
     /// # Errors
-    /// [`Error::Write`].
+    /// Returns [`Error::Read`] or [`Error::Write`] if a file system operation fails.
     pub fn prune(&self, last: u64) -> Result<()> {
         let steps: Vec<_> = self.steps()?.into_iter().filter(|(step, _)| *step <= last).collect();
         for (step, path) in &steps[..steps.len().saturating_sub(self.keep)] {
@@ -209,13 +216,13 @@ impl Checkpoints {
     /// Removes all checkpoints.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Write`].
+    /// Returns [`Error::Read`] or [`Error::Write`] if a file system operation fails.
     pub fn clear(&self) -> Result<()> {
         self.steps()?.iter().try_for_each(|(step, path)| self.remove(*step, path))
     }
 
     fn remove(&self, step: u64, path: &Path) -> Result<()> {
-        // Under the other name first: a removal cut short must not leave half a checkpoint.
+        // Renamed first, so that an interrupted removal does not leave an incomplete checkpoint.
         let partial = self.dir.join(format!("{PARTIAL}{}", folder(step)));
         fs::rename(path, &partial)
             .and_then(|()| fs::remove_dir_all(&partial))
@@ -227,13 +234,13 @@ impl Checkpoints {
     }
 }
 
-/// Reads the state of the checkpoint in `path` after checking every file of it.
+/// Verifies every file of the checkpoint in `path` and returns its state.
 fn load(path: &Path) -> Result<State> {
     let damaged = |reason: String| Error::Damaged { path: path.into(), reason };
     let record = record(path).map_err(|reason| damaged(format!("{STATE}: {reason}")))?;
     for (name, (len, crc)) in record.files {
         let shown = quoted(&name);
-        // A record that somebody wrote may name any file of the system.
+        // `state.json` is untrusted and could otherwise name any file of the system.
         if Path::new(&name).file_name() != Some(name.as_ref()) {
             return Err(damaged(format!("{STATE} lists {shown}, which is no file name")));
         }
@@ -249,7 +256,7 @@ fn load(path: &Path) -> Result<State> {
     Ok(record.state)
 }
 
-/// The record of the checkpoint in `path`, or why it cannot be trusted.
+/// Reads the record of the checkpoint in `path`; the error is the reason why it is not valid.
 fn record(path: &Path) -> Result<Record, String> {
     let bytes =
         pheye_files::read(&path.join(STATE), Kind::Regular, CONFIG_LIMIT).map_err(|e| e.to_string())?;
@@ -269,7 +276,7 @@ fn folder(step: u64) -> String {
     format!("step-{step:06}")
 }
 
-/// Length and CRC-32 of a regular file.
+/// Length in bytes and CRC-32 of a regular file.
 pub(crate) fn checksum(path: &Path) -> std::io::Result<(u64, u32)> {
     use std::io::Read;
     let (mut file, mut buffer) = (pheye_files::open(path, Kind::Regular)?, vec![0; 1 << 20]);
@@ -294,7 +301,7 @@ fn list(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Makes the names in a folder durable; only Unix can, and elsewhere a rename is durable soon enough.
+/// Flushes the entries of a folder to the disk. Only Unix supports this; elsewhere it does nothing.
 fn sync_dir(dir: &Path) -> Result<()> {
     if cfg!(unix) {
         File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::write(dir, e))

@@ -1,6 +1,6 @@
-//! A run is one TOML file. Every key has a place here, and any other key is an error.
+//! The config of a run, a TOML file. An unknown key is an error.
 //!
-//! Paths are relative to the file's own folder, so that a run does not depend on where it is started.
+//! Paths are relative to the folder of the file, so that a run does not depend on the working directory.
 
 use std::path::{Path, PathBuf};
 
@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, config_error};
 
-/// What is learnt.
+/// The training task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
-    /// Answers to questions about images: the whole of Pheye.
+    /// Answers to questions about images: trains a complete Pheye model.
     Pheye,
-    /// A vision encoder alone, by matching images and captions.
+    /// Contrastive pretraining of a vision tower on images and captions.
     Contrastive,
-    /// A language model alone, by predicting the next token.
+    /// Next-token pretraining of a language model.
     NextToken,
 }
 
@@ -35,77 +35,77 @@ impl Task {
     }
 }
 
-/// A training run.
+/// The config of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What is learnt.
+    /// The training task.
     pub task: Task,
     /// The network.
     pub model: ModelConfig,
-    /// What it learns from.
+    /// The training and test data.
     pub data: DataConfig,
-    /// How it takes a step.
+    /// The optimizer and its learning-rate schedule.
     #[serde(default)]
     pub optim: OptimConfig,
-    /// How long it runs, and what it leaves behind.
+    /// The length of the run and its output.
     pub train: TrainConfig,
-    /// How it is measured.
+    /// The evaluation.
     #[serde(default)]
     pub eval: EvalConfig,
-    /// The folder that relative paths start from.
+    /// The folder that relative paths are resolved against.
     #[serde(skip)]
     pub base: PathBuf,
 }
 
-/// `[model]`: the network, and the folders it comes from and goes to.
+/// `[model]`: the network, its backbones, and the output folder.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
     /// A network by name, such as `nano` or `x2-448`.
     pub preset: Option<String>,
-    /// Parts of the network that differ from the preset, or all of it: `[model.config]` in the words of the
-    /// network's own config file.
+    /// Overrides of the preset, or the complete configuration: `[model.config]`, with the keys of
+    /// `pheye.json`.
     pub config: toml::Table,
-    /// The frozen vision tower: a CLIP model's folder as on the hub (`config.json` and its weights), whose sizes then
-    /// replace the preset's, or a file of weights.
+    /// The frozen vision tower: the folder of a CLIP model as on the hub (`config.json` and weights), whose
+    /// sizes then replace those of the preset, or a weights file.
     pub encoder: Option<PathBuf>,
-    /// The frozen language model: a Phi model's folder as on the hub, whose sizes then replace the preset's, or a file
-    /// of weights.
+    /// The frozen language model: the folder of a Phi model as on the hub, whose sizes then replace those of
+    /// the preset, or a weights file.
     pub decoder: Option<PathBuf>,
-    /// The `tokenizer.json`.
+    /// The `tokenizer.json`, or its folder.
     pub tokenizer: Option<PathBuf>,
-    /// Folder of a Pheye model to go on from, instead of preset, config and backbones.
+    /// Folder of a Pheye model to start from, instead of preset, config and backbones.
     pub init: Option<PathBuf>,
     /// Whether frozen weights are kept in bf16 instead of f32.
     pub frozen_bf16: bool,
-    /// Folder the finished model is written to.
+    /// Folder that the trained model is written to.
     pub out: Option<PathBuf>,
 }
 
-/// `[data]`: manifests, and how they become batches.
+/// `[data]`: the manifests, and how batches are made from them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// Manifests to train on: a `.jsonl` file, a folder or a `.zip` that holds `manifest.jsonl`.
+    /// Training manifests: a `.jsonl` file, or a folder or `.zip` archive that contains `manifest.jsonl`.
     pub train: Vec<PathBuf>,
-    /// How often each of `train` is seen in an epoch; once when absent.
+    /// How often each manifest of `train` is seen per epoch; the default is once.
     pub weights: Vec<f64>,
-    /// Manifests to measure on.
+    /// Test manifests.
     pub test: Vec<PathBuf>,
-    /// What of the data is learnt; by default what the task needs.
+    /// Which texts of the data are used; the default follows from the task.
     pub content: Option<Content>,
-    /// Questions taken of each image each time it is seen; all when absent.
+    /// Number of questions drawn for an image each time it is seen; the default is all.
     pub questions: Option<usize>,
-    /// Random changes to images: `hflip`, `vflip`, `rot90`, `shift:N` (pixels).
+    /// Random augmentations of images: `hflip`, `vflip`, `rot90`, `shift:N` (up to N pixels).
     pub augment: Vec<String>,
-    /// Longest sequence in tokens, at most the decoder's context, which it is when absent.
+    /// Maximum sequence length in tokens; the default and upper limit is the context length of the decoder.
     pub max_tokens: Option<usize>,
-    /// MiB of decoded images kept in memory.
+    /// Size of the cache of decoded images in MiB.
     pub cache_mib: usize,
-    /// Batches built ahead of the one being trained on, at most 1024; 0 builds them in turn.
+    /// Number of batches prepared in advance by a thread, at most 1024; 0 prepares them without a thread.
     pub prefetch: usize,
-    /// Whether a broken image or text stops the run, or is left out, named and counted.
+    /// Whether an unusable image or text stops the run, or is skipped, reported and counted.
     pub on_broken: OnBroken,
 }
 
@@ -126,25 +126,25 @@ impl Default for DataConfig {
     }
 }
 
-/// `[optim]`: the learning rate and AdamW.
+/// `[optim]`: the learning-rate schedule and AdamW.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimConfig {
-    /// Highest learning rate.
+    /// Peak learning rate.
     pub lr: f64,
     /// Learning rate at the end of the cosine.
     pub final_lr: f64,
     /// `cosine` or `constant`.
     pub schedule: ScheduleKind,
-    /// Steps over which the learning rate rises from 0.
+    /// Warmup steps, over which the learning rate rises linearly from 0.
     pub warmup: u64,
-    /// Decay of AdamW's moments.
+    /// β₁ and β₂, the decay rates of AdamW's moments.
     pub betas: [f64; 2],
-    /// AdamW's epsilon.
+    /// AdamW's ε.
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Largest norm of the gradient; not clipped when absent.
+    /// Maximum norm of the gradient; by default the gradient is not clipped.
     pub clip: Option<f64>,
 }
 
@@ -157,44 +157,44 @@ impl Default for OptimConfig {
 }
 
 impl OptimConfig {
-    /// The learning rate over the run.
+    /// The learning-rate schedule.
     pub fn schedule(&self) -> Schedule {
         Schedule { lr: self.lr, final_lr: self.final_lr, warmup: self.warmup, kind: self.schedule }
     }
 
-    /// AdamW's hyper-parameters.
+    /// The hyperparameters of AdamW.
     pub fn adamw(&self) -> AdamWConfig {
         AdamWConfig { betas: self.betas, eps: self.eps, weight_decay: self.weight_decay }
     }
 }
 
-/// `[train]`: the length of the run, its randomness, its checkpoints.
+/// `[train]`: the length of the run, batch size, random seed and checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Length in optimizer steps; this or `epochs`.
+    /// Length in optimizer steps; exactly one of `steps` and `epochs` is given.
     pub steps: Option<u64>,
-    /// Length in passes over the data.
+    /// Length in epochs.
     pub epochs: Option<f64>,
-    /// Images of one forward pass (texts, when there are no images).
+    /// Size of a micro-batch: images per forward pass (texts, for data without images).
     pub batch: usize,
-    /// Forward passes of one step.
+    /// Gradient accumulation: micro-batches per optimizer step.
     pub accumulation: usize,
-    /// Where all randomness comes from.
+    /// Seed of all random numbers of the run.
     pub seed: u64,
-    /// Share of LoRA inputs dropped.
+    /// Dropout probability of the LoRA inputs.
     pub lora_dropout: f64,
-    /// Names of the trained parameters, with `*` and `?`; by default what the task trains.
+    /// Glob patterns (`*`, `?`) for the names of the trained parameters; the default follows from the task.
     pub trainable: Vec<String>,
-    /// Layers that backward recomputes instead of keeping what they saved: `{ vision = 32, text = 24 }` is all.
+    /// Number of blocks whose activations backward recomputes, for example `{ vision = 32, text = 24 }`.
     pub recompute: Recompute,
-    /// Steps between checkpoints; 0 saves at the end only.
+    /// Steps between checkpoints; 0 saves only at the end.
     pub checkpoint_every: u64,
-    /// Checkpoints kept.
+    /// Number of checkpoints that are kept.
     pub keep: usize,
-    /// Folder of the run: checkpoints and metrics.
+    /// Folder of the run, for checkpoints and metrics.
     pub out: PathBuf,
-    /// Whether TensorBoard events are written beside the JSON lines.
+    /// Whether TensorBoard events are written in addition to the JSON lines.
     pub tensorboard: bool,
 }
 
@@ -217,19 +217,19 @@ impl Default for TrainConfig {
     }
 }
 
-/// `[eval]`: measuring on the test manifests.
+/// `[eval]`: evaluation on the test manifests.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalConfig {
-    /// Questions of a measurement; all when absent.
+    /// Number of questions to ask; the default is all.
     pub questions: Option<usize>,
-    /// Images of one forward pass; `train.batch` when absent.
+    /// Images per forward pass; the default is `train.batch`.
     pub batch: Option<usize>,
-    /// Answered images to show at the end.
+    /// Number of answered images that are shown at the end.
     pub show: usize,
 }
 
-/// Keys that may differ when a run is resumed: they change no bit of what is learnt.
+/// Keys that may differ when a run is resumed, because they do not influence the trained weights.
 const FREE: &[&str] = &[
     "data.cache_mib",
     "data.prefetch",
@@ -242,22 +242,22 @@ const FREE: &[&str] = &[
     "train.tensorboard",
 ];
 
-/// Samples of one forward pass, far more than fit into memory with any model.
+/// Upper limit of `train.batch` and `eval.batch`, more samples than fit into memory with any model.
 const BATCH: usize = 1 << 16;
-/// Samples of a step.
+/// Upper limit of the samples per optimizer step.
 const STEP_SAMPLES: usize = 1 << 24;
-/// Steps and epochs of a run: samples are counted in 64 bits.
+/// Upper limits of steps and epochs, so that the sample counter does not overflow 64 bits.
 const STEPS: u64 = 1_000_000_000_000;
 const EPOCHS: f64 = 1e9;
-/// MiB whose bytes can be counted, and more than any machine has.
+/// Upper limit of `data.cache_mib` (16 TiB), so that its bytes can be counted.
 const CACHE_MIB: usize = 1 << 24;
 
 impl Config {
     /// Reads a config file.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::UnknownKey`], and [`Error::Config`] for a fault of syntax, type or range; the last two
-    /// name file, line and key.
+    /// Returns [`Error::Read`] if the file cannot be read, [`Error::UnknownKey`] for an unknown key, and
+    /// [`Error::Config`] for a wrong syntax, type or range. The last two name file, line and key.
     pub fn load(path: impl AsRef<Path>) -> Result<Config> {
         let path = path.as_ref();
         let text = pheye_files::read_text(path, Kind::Any, CONFIG_LIMIT).map_err(|e| Error::read(path, e))?;
@@ -265,10 +265,11 @@ impl Config {
         Config::parse(&text, path, base)
     }
 
-    /// Reads the text of a config; `path` stands for it in errors.
+    /// Parses the text of a config. `path` is the name of the file in errors; relative paths are resolved
+    /// against `base`.
     ///
     /// # Errors
-    /// As [`Config::load`], except for [`Error::Read`].
+    /// Returns the errors of [`Config::load`], except [`Error::Read`].
     pub fn parse(text: &str, path: &Path, base: PathBuf) -> Result<Config> {
         let mut config: Config = toml::from_str(text).map_err(|e| config_error::explain(e, text, path))?;
         config.base = base;
@@ -282,24 +283,25 @@ impl Config {
         Ok(config)
     }
 
-    /// `path`, seen from the config file.
+    /// Resolves `path` against the folder of the config file.
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.base.join(path)
     }
 
-    /// `path`, seen from the config file; it is the value of `key`, without which the task cannot start.
+    /// Resolves `path`, the value of `key`, which the task requires.
     ///
     /// # Errors
-    /// [`Error::Needed`] without a path.
+    /// Returns [`Error::Needed`] if `path` is `None`.
     pub fn needed(&self, key: &'static str, path: &Option<PathBuf>) -> Result<PathBuf> {
         path.as_ref().map(|path| self.resolve(path)).ok_or(Error::Needed { key, task: self.task })
     }
 
-    /// The shape of the network: that of the model to go on from, else the preset, over it the sizes of backbones that
-    /// are folders, over all `model.config`.
+    /// The configuration of the network: that of `model.init` if it is set; otherwise the preset, overridden
+    /// by the sizes of backbones that are folders, overridden by `model.config`.
     ///
     /// # Errors
-    /// A preset or key that does not exist, a value of the wrong type, a model that cannot be read.
+    /// Returns an error if the preset or a key does not exist, a value has the wrong type, or a model's
+    /// configuration cannot be read.
     pub fn network(&self) -> Result<pheye_model::Config> {
         let m = &self.model;
         if let Some(init) = &m.init {
@@ -319,18 +321,19 @@ impl Config {
         serde_json::from_value(value).map_err(|e| Error::Network { message: e.to_string() })
     }
 
-    /// The config as recorded in checkpoints.
+    /// The config as JSON, as it is recorded in checkpoints.
     ///
     /// # Errors
-    /// None for a config that was read.
+    /// Does not fail for a config that was parsed.
     pub fn echo(&self) -> Result<serde_json::Value> {
         Ok(serde_json::to_value(self)?)
     }
 
-    /// The keys in which a run recorded as `echo` differs from this one and that matter, each with both values.
+    /// The keys that differ between a recorded config and this one, each with both values. Keys that may
+    /// change on resume are left out.
     ///
     /// # Errors
-    /// When [`Config::echo`] fails.
+    /// Returns an error if [`Config::echo`] fails.
     pub fn differences(&self, echo: &serde_json::Value) -> Result<Vec<String>> {
         let (mut then, mut now) = (Vec::new(), Vec::new());
         flatten("", echo, &mut then);
@@ -349,7 +352,7 @@ impl Config {
         Ok(keys.into_iter().filter(matters).filter_map(differs).collect())
     }
 
-    /// The first value out of its range, and why.
+    /// The key of the first value that is out of range, and the reason.
     fn fault(&self) -> Option<(&'static str, String)> {
         let (data, train) = (&self.data, &self.train);
         let m = &self.model;
@@ -398,7 +401,7 @@ impl Config {
     }
 }
 
-/// Lays `over` on `under`, key by key.
+/// Merges `over` into `under`, key by key; values of `over` win.
 fn overlay(under: &mut serde_json::Value, over: serde_json::Value) {
     match (under, over) {
         (serde_json::Value::Object(under), serde_json::Value::Object(over)) => {
@@ -410,7 +413,7 @@ fn overlay(under: &mut serde_json::Value, over: serde_json::Value) {
     }
 }
 
-/// Leaves of a JSON tree with their dotted names. Lists are leaves, nulls are absent.
+/// Collects the leaves of a JSON tree with their dotted names. Lists count as leaves; nulls are left out.
 fn flatten(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
     match value {
         serde_json::Value::Object(map) => {

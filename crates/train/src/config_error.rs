@@ -1,13 +1,13 @@
-//! What is wrong with a config, in words that lead to the place: file, line, table, key, and the nearest valid key.
+//! Errors in a config, with their location: file, line, table, key, and the nearest valid key.
 
 use std::path::Path;
 
 use crate::Error;
 
-/// The error of the TOML reader, made into one of ours.
+/// Converts an error of the TOML parser.
 pub(crate) fn explain(mut error: toml::de::Error, text: &str, path: &Path) -> Error {
     let line = error.span().map_or(0, |span| line_of(text, span.start));
-    // Without its input the reader prints the path of keys instead of the lines of the file.
+    // Without its input, the error prints the path of keys instead of an excerpt of the file.
     error.set_input(None);
     let shown = error.to_string();
     let keys = shown.rsplit_once("\nin `").map_or("", |(_, keys)| keys.trim_end().trim_end_matches('`'));
@@ -20,7 +20,7 @@ pub(crate) fn explain(mut error: toml::de::Error, text: &str, path: &Path) -> Er
     Error::Config { path: path.into(), line, key: keys.into(), message: message.to_string() }
 }
 
-/// What is wrong with the network, said with its place in the config; `config` is the table `[model.config]`.
+/// Adds the location in the config to an error about the network; `config` is the table `[model.config]`.
 pub(crate) fn network(error: Error, config: &toml::Table, text: &str, path: &Path) -> Error {
     match error {
         Error::Preset { name } => {
@@ -43,14 +43,15 @@ pub(crate) fn network(error: Error, config: &toml::Table, text: &str, path: &Pat
     }
 }
 
-/// The key and the valid ones out of the message about an unknown key.
+/// Extracts the key and the valid keys from serde's message about an unknown field.
 fn unknown(message: &str) -> Option<(String, Vec<String>)> {
     let mut quoted = message.strip_prefix("unknown field `")?.split('`').step_by(2).map(str::to_string);
     let key = quoted.next()?;
     Some((key, quoted.filter(|k| !k.is_empty()).collect()))
 }
 
-/// The table in `table`, called `name`, that sets `key` where the network's own config, `known`, has no such key.
+/// The dotted name of the table, at or below `table` (called `name`), that sets `key` although `known`, the
+/// network's own config, has no such key there.
 fn table_of(name: &str, table: &toml::Table, known: &serde_json::Value, key: &str) -> Option<String> {
     if table.contains_key(key) && known.get(key).is_none() {
         return Some(name.to_string());
@@ -58,12 +59,12 @@ fn table_of(name: &str, table: &toml::Table, known: &serde_json::Value, key: &st
     table.iter().find_map(|(k, v)| table_of(&format!("{name}.{k}"), v.as_table()?, known.get(k)?, key))
 }
 
-/// A value that was read but makes no sense.
+/// The error for a value that was parsed but is out of range.
 pub(crate) fn fault(key: &str, message: String, text: &str, path: &Path) -> Error {
     Error::Config { path: path.into(), line: find(text, key), key: key.into(), message }
 }
 
-/// The valid key most like `key`, if any is much like it.
+/// The valid key that is most similar to `key`, if one is similar enough.
 pub(crate) fn nearest<'a>(key: &str, valid: &'a [String]) -> Option<&'a String> {
     let likeness = |v: &&String| (strsim::jaro_winkler(key, v) * 1e6) as u64;
     valid.iter().max_by_key(likeness).filter(|v| likeness(v) > 700_000)
@@ -73,7 +74,7 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|b| *b == b'\n').count()
 }
 
-/// The line that sets `key`, or else its table's, or 0.
+/// The line that sets `key`, or else the line of its table's header, or 0.
 fn find(text: &str, key: &str) -> usize {
     let (table, name) = key.rsplit_once('.').unwrap_or((key, ""));
     let (mut inside, mut header) = (false, 0);

@@ -1,9 +1,9 @@
-//! A vision tower learns from captions (CLIP, arXiv 2103.00020): the image's embedding should be nearest to that of
-//! its own caption.
+//! Contrastive pretraining of the vision tower on captions (CLIP, arXiv 2103.00020): the embedding of an
+//! image should be nearest to that of its caption.
 //!
-//! The image is seen as Pheye will see it, the global view and every tile in one pass; its embedding is the mean of
-//! all tokens, normalised and projected. The text side is as small as can be, the mean of trained token embeddings,
-//! projected: it serves the training alone and is thrown away.
+//! The tower encodes an image as in Pheye, the global image and every tile in one pass. The image embedding
+//! is the mean of all tokens, normalized and projected. The text embedding is the mean of trained token
+//! embeddings, projected; the text side is used only for this training and is not exported.
 
 use pheye_data::Batch;
 use pheye_model::{Config, Loss};
@@ -16,17 +16,17 @@ use pheye_vit::Vit;
 
 use crate::Result;
 
-/// Where the tower's weights stand in a Pheye checkpoint, so that training Pheye can start from this file.
+/// Name of the tower in a Pheye checkpoint, so that the training of Pheye can start from the exported file.
 const PREFIX: &str = "vision_encoder.vision_model.base_model.model";
 
-/// A tower, and the two small heads that its embeddings are compared through.
+/// A vision tower and the two projection heads of contrastive training.
 pub(crate) struct Contrastive {
     pub(crate) vit: Vit,
     norm: LayerNorm,
     project: Linear,
     words: Param,
     words_project: Linear,
-    /// ln of the temperature's inverse.
+    /// Logarithm of the inverse temperature.
     log_scale: Param,
 }
 
@@ -57,7 +57,7 @@ impl Contrastive {
         all
     }
 
-    /// The loss over the batch's images, times their number, and its gradients.
+    /// The loss summed over the images of the batch; adds its gradients to `grads`.
     pub(crate) fn loss_and_grads(&self, cx: &Cx, batch: &Batch, grads: &mut Grads) -> Result<Loss> {
         let (captions, labels) = unique(batch);
         let lengths: Vec<usize> = captions.iter().map(|c| c.len()).collect();
@@ -76,7 +76,8 @@ impl Contrastive {
 
         let log_scale = self.log_scale.value.to_vec_f32()?.first().copied().unwrap_or(0.0);
         let loss = contrastive::forward_backward(cx, &images, &texts, &labels, log_scale)?;
-        // The mean over images comes back; the trainer divides by their number itself.
+        // `contrastive` returns the mean over the images. It is multiplied by their number, by which the
+        // optimizer divides.
         let n = pictures as f32;
         grads.add(&self.log_scale, &[n * loss.dlog_scale])?;
         let scaled = |t: Tensor| add::scale(cx, t, n);
@@ -91,7 +92,7 @@ impl Contrastive {
     }
 }
 
-/// The different captions of a batch, in tokens, and which of them each image has.
+/// The distinct captions of a batch as token ids, and the index of each image's caption.
 fn unique(batch: &Batch) -> (Vec<&[u32]>, Vec<usize>) {
     let mut captions: Vec<&[u32]> = Vec::new();
     let mut labels = vec![0; batch.pictures.len()];
@@ -105,7 +106,7 @@ fn unique(batch: &Batch) -> (Vec<&[u32]>, Vec<usize>) {
     (captions, labels)
 }
 
-/// Pixels [images·(1 + L²), 3, s, s], all views of an image together.
+/// Pixels `[images · (1 + L²), 3, s, s]`; the views of each image (global image, then tiles) are consecutive.
 fn by_picture(batch: &Batch) -> Result<Tensor> {
     let views: usize = batch.pictures.iter().map(|p| 1 + p.tiles.count).sum();
     let size = batch.pictures.first().map_or(0, |p| p.tiles.size);

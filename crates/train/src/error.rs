@@ -1,4 +1,4 @@
-//! Why a run could not start, go on or be saved: each error with its file, key or step.
+//! The errors of a training run, each with its file, key or step.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use pheye_files::{printable, quoted};
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a run does not start, go on, or save.
+/// Why a run could not start, continue or be saved.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,7 +19,7 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file or folder could not be made, written, moved or removed.
+    /// A file or folder could not be created, written, moved or removed.
     #[error("{}: cannot be written", path.display())]
     Write {
         /// The file or folder.
@@ -27,35 +27,35 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// A key that no config has.
+    /// An unknown key in a config.
     #[error("{}{}: unknown key `{}`{}{}", path.display(), at(*line), quoted(key), place(table), hint(nearest, valid))]
     UnknownKey {
         /// The config.
         path: PathBuf,
-        /// Line, from 1; 0 when it could not be told.
+        /// Line number, from 1; 0 if it is not known.
         line: usize,
-        /// The table it stands in, empty at the top.
+        /// The table that contains the key, empty for the root.
         table: String,
         /// The key.
         key: String,
-        /// The valid key most like it.
+        /// The most similar valid key.
         nearest: Option<String>,
         /// All valid keys.
         valid: Vec<String>,
     },
-    /// A fault of syntax, type or range in a config.
+    /// A config has a wrong syntax, type or value.
     #[error("{}{}{}: {}", path.display(), at(*line), of(key), printable(message))]
     Config {
         /// The config.
         path: PathBuf,
-        /// Line, from 1; 0 when the fault has none.
+        /// Line number, from 1; 0 if it is not known.
         line: usize,
         /// The key with its tables, or empty.
         key: String,
         /// What is wrong.
         message: String,
     },
-    /// A checkpoint that is incomplete or changed.
+    /// A checkpoint is incomplete, or its contents have changed.
     #[error("checkpoint {} is damaged: {reason}", path.display())]
     Damaged {
         /// The checkpoint.
@@ -71,7 +71,7 @@ pub enum Error {
         /// What is wrong with each.
         reasons: Vec<String>,
     },
-    /// A checkpoint of a run with other settings.
+    /// The checkpoint was made with another config.
     #[error(
         "{} was made with another config (then → now):\n  {}\nuse the old config, or another `train.out`",
         path.display(), differences.join("\n  ")
@@ -82,7 +82,7 @@ pub enum Error {
         /// The keys that differ, with both values.
         differences: Vec<String>,
     },
-    /// A checkpoint of a run that began with other files than there are.
+    /// The checkpoint was made with files that have changed since.
     #[error(
         "{} was made with files that have changed since:\n  {}\nput them back as they were, or start again with --over",
         path.display(), changes.join("\n  ")
@@ -93,7 +93,7 @@ pub enum Error {
         /// What has changed, one line each.
         changes: Vec<String>,
     },
-    /// A key that the task cannot do without.
+    /// A key that the task requires is missing.
     #[error("`{key}` is missing: task `{}` needs it", task.name())]
     Needed {
         /// The key.
@@ -101,25 +101,25 @@ pub enum Error {
         /// The task.
         task: crate::Task,
     },
-    /// A preset that does not exist.
+    /// There is no preset of this name.
     #[error("`model.preset`: there is no preset `{name}`; there are {}", pheye_model::PRESETS.join(", "))]
     Preset {
-        /// The name asked for.
+        /// The name.
         name: String,
     },
-    /// A network that `[model.config]` does not describe right.
+    /// `[model.config]` has an unknown key or a value of the wrong type.
     #[error("[model.config]: {message}")]
     Network {
         /// What is wrong.
         message: String,
     },
-    /// No parameter matches.
+    /// No parameter matches `train.trainable`.
     #[error("nothing to train: no parameter matches train.trainable = {patterns:?}")]
     NothingTrained {
         /// The patterns of the config.
         patterns: Vec<String>,
     },
-    /// A run would overwrite another.
+    /// The run would overwrite another.
     #[error("{} holds an earlier run: go on with --resume, start again with --over, or choose another `train.out`", path.display())]
     RunExists {
         /// The folder of the run.
@@ -131,49 +131,49 @@ pub enum Error {
         /// The folder of the run.
         path: PathBuf,
     },
-    /// Another process has taken over the folder of the run, after somebody removed its lock.
+    /// The lock file of the run was removed, and another process has created and locked a new one.
     #[error("{} is no longer the lock of this run: somebody replaced it; nothing more is saved", path.display())]
     LockLost {
-        /// The file that keeps other processes out.
+        /// The lock file.
         path: PathBuf,
     },
-    /// Images and texts were left out until none was left.
+    /// Every sample of the data was skipped.
     #[error("nothing could be used in {samples} samples; the first of them: {}", quoted(first))]
     NothingUsable {
-        /// Samples that were drawn one after another.
+        /// Number of consecutive samples that were tried.
         samples: u64,
-        /// Why the first of them was left out.
+        /// Why the first of them was skipped.
         first: String,
     },
-    /// The data of the next step could not be had, and the run was saved before it.
+    /// The data of the next step could not be read; the run was saved first.
     #[error("stopped before step {}; step {step} is saved as {}, and --resume goes on from there", step + 1, path.display())]
     Halted {
         /// Steps taken.
         step: u64,
-        /// The checkpoint.
+        /// The checkpoint that was saved.
         path: PathBuf,
         /// What is wrong with the data.
         source: Box<Error>,
     },
-    /// A loss or gradient that is infinite or not a number.
+    /// A loss or gradient is infinite or NaN.
     #[error(
         "the {what} of step {step} is {value}, with {}; nothing was changed by this step, the last checkpoint is {}",
         quoted(&pictures.join(", ")),
         last.as_ref().map_or("none".to_owned(), |p| p.display().to_string())
     )]
     NotFinite {
-        /// Loss or norm of the gradient.
+        /// `loss` or `norm of the gradient`.
         what: &'static str,
         /// Its value.
         value: f64,
         /// The step.
         step: u64,
-        /// The images of its batches, or the place of their texts.
+        /// The images of its micro-batches, or the positions of their texts.
         pictures: Vec<String>,
-        /// The last whole checkpoint.
+        /// The last undamaged checkpoint.
         last: Option<PathBuf>,
     },
-    /// The GPU has too little memory for the run.
+    /// The GPU does not have enough memory for the run.
     #[error(
         "out of GPU memory: {free} of {total} are free and {wanted} more are needed; a step of {pictures} pictures and {tokens} \
          tokens takes about {estimate}; {}",
@@ -181,22 +181,22 @@ pub enum Error {
         wanted = size(*wanted), free = size(*free), total = size(*total), estimate = size(*estimate)
     )]
     Memory {
-        /// Bytes asked for when there were none.
+        /// Bytes of the allocation that failed.
         wanted: u64,
-        /// Bytes free then.
+        /// Free bytes at that moment.
         free: u64,
-        /// Bytes of the GPU.
+        /// Total bytes of the GPU.
         total: u64,
-        /// Images of the micro-batch.
+        /// Images in the micro-batch.
         pictures: usize,
-        /// Its tokens.
+        /// Tokens in the micro-batch.
         tokens: usize,
         /// Estimated bytes of the whole step.
         estimate: u64,
         /// Settings of `[train]` that would fit.
         fits: Vec<String>,
     },
-    /// The network could not be made or run.
+    /// The network could not be built or run.
     #[error(transparent)]
     Model(#[from] pheye_model::Error),
     /// A batch could not be made.
@@ -208,19 +208,19 @@ pub enum Error {
     /// An operation failed.
     #[error(transparent)]
     Op(#[from] pheye_ops::Error),
-    /// A tensor is not what was expected.
+    /// A tensor has an unexpected shape or data type.
     #[error(transparent)]
     Tensor(#[from] pheye_tensor::Error),
-    /// JSON of ours that cannot be made.
+    /// A value could not be serialized as JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// The optimizer.
+    /// The optimizer failed.
     #[error(transparent)]
     Optim(#[from] pheye_optim::Error),
 }
 
 impl Error {
-    /// The GPU's error in this one, if it is one.
+    /// The GPU error in this error, if there is one.
     pub fn gpu(&self) -> Option<&pheye_tensor::GpuError> {
         match self {
             Error::Model(e) => e.gpu(),
@@ -241,7 +241,7 @@ impl Error {
     }
 }
 
-/// Bytes in the largest binary unit of which there is one.
+/// Formats a number of bytes in the largest binary unit that does not exceed it.
 fn size(bytes: u64) -> String {
     let unit = ["B", "KiB", "MiB", "GiB"].iter().enumerate().rev().find(|(i, _)| bytes >> (10 * i) > 0);
     let (i, unit) = unit.unwrap_or((0, &"B"));

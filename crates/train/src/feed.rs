@@ -1,4 +1,4 @@
-//! From a config's `[data]` to batches: which manifests, and which part of them.
+//! Builds the loader of the training data from the config.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use pheye_image::{DecodeOptions, Preprocess};
 
 use crate::{Config, Result, Task};
 
-/// The training data of `config`, for a network of the shape `network`.
+/// The loader of the training data of `config`, for a network of the configuration `network`.
 pub(crate) fn loader(
     config: &Config,
     network: &pheye_model::Config,

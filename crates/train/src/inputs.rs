@@ -1,9 +1,9 @@
-//! The files that a run reads, known by fingerprints: one that goes on with other files than it began with would end as
-//! another model, without a word.
+//! Checksums of the files that a run reads. A run that is resumed with other files would silently train
+//! another model.
 //!
-//! Of backbones, a model to go on from, the tokenizer and manifests every byte counts. Of images it is less
-//! ([`Mixture::prints`] says what); they are kept one by one beside a checkpoint's tensors, so that those that
-//! changed can be named.
+//! Backbones, `model.init`, the tokenizer and the manifests are read completely. Images have weaker
+//! fingerprints, described at [`Mixture::prints`]; they are stored in the checkpoint one by one, so that
+//! errors can name the images that changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,24 +16,24 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::checksum;
 use crate::{Config, Error, Result, Task};
 
-/// A file's length and CRC-32.
+/// Length and CRC-32 of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Print {
-    /// Bytes.
+    /// Length in bytes.
     pub bytes: u64,
     /// CRC-32 of its contents.
     pub crc32: u32,
 }
 
-/// In a checkpoint: a fingerprint of each image, four bytes each.
+/// File in a checkpoint with the fingerprint of each image, as little-endian u32.
 pub(crate) const PICTURES: &str = "pictures.crc32";
-/// As many of a list are told.
+/// Maximum number of changed images that are named.
 const TOLD: usize = 5;
 
-/// Fingerprints of everything that `config` names and that decides what is learnt, apart from images.
+/// Checksums of all files except images that `config` names and that influence the training.
 ///
 /// # Errors
-/// [`Error::Read`], and what is wrong with an index of shards.
+/// Returns [`Error::Read`] if a file cannot be read, or an error about an invalid index of shards.
 pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<String, Print>> {
     let m = &config.model;
     let mut files: Vec<(&str, PathBuf)> = Vec::new();
@@ -50,14 +50,14 @@ pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<Strin
     }
     if let Some(path) = &m.tokenizer {
         let file = if config.resolve(path).is_dir() { path.join("tokenizer.json") } else { path.clone() };
-        // It says what ends an answer.
+        // This file names the end token.
         let beside = file.with_file_name("tokenizer_config.json");
         files.push(("model.tokenizer", file));
         if config.resolve(&beside).is_file() {
             files.push(("model.tokenizer", beside));
         }
     }
-    // Side by side: of backbones they are gigabytes.
+    // In parallel, because backbones have gigabytes.
     let prints = files.par_iter().map(|(key, path)| {
         let file = config.resolve(path);
         let (bytes, crc32) = checksum(&file).map_err(|e| Error::read(&file, e))?;
@@ -71,11 +71,12 @@ pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<Strin
     Ok(prints)
 }
 
-/// Configurations of a model's folder, and the weights of a released one.
+/// Configuration files of a model folder.
 const CONFIGS: &[&str] = &["pheye.json", "config.json"];
+/// Weights file of a model folder in the released layout.
 const RELEASED: &[&str] = &["checkpoint.pt"];
 
-/// The files of the model in `folder`, by their names in it.
+/// The names of the files of the model in `folder`: its configurations and, if `weights` is set, its weights.
 fn of_model(folder: &Path, weights: bool) -> Result<BTreeSet<PathBuf>> {
     let configs = CONFIGS.iter().map(|name| folder.join(name)).filter(|file| file.is_file());
     let mut files: BTreeSet<PathBuf> = configs.collect();
@@ -87,7 +88,7 @@ fn of_model(folder: &Path, weights: bool) -> Result<BTreeSet<PathBuf>> {
     Ok(files.iter().filter_map(|file| file.file_name().map(PathBuf::from)).collect())
 }
 
-/// How `now` differs from `then`, a line for each file.
+/// The differences between the checksums `then` and `now`, one line per file.
 pub(crate) fn changes(then: &BTreeMap<String, Print>, now: &BTreeMap<String, Print>) -> Vec<String> {
     let names: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
     let change = |name: &String| match (then.get(name), now.get(name)) {
@@ -102,16 +103,16 @@ pub(crate) fn changes(then: &BTreeMap<String, Print>, now: &BTreeMap<String, Pri
     names.into_iter().filter_map(change).map(|line| pheye_files::quoted(&line)).collect()
 }
 
-/// Images that are not those of a checkpoint.
+/// Images that differ from those of a checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Changed {
-    /// Those that the run had learnt from.
+    /// Images that the run had already used.
     pub(crate) used: Vec<String>,
-    /// Those that it had not come to.
+    /// Images that the run had not used yet.
     pub(crate) unused: Vec<String>,
 }
 
-/// Compares the images' fingerprints `now` with `then`, those of a checkpoint after `samples` samples.
+/// Compares the image fingerprints `now` with `then`, those of a checkpoint after `samples` samples.
 pub(crate) fn changed_pictures(mixture: &Mixture, then: &[u32], now: &[u32], samples: u64) -> Changed {
     let differ: Vec<usize> =
         (0..now.len()).filter(|&i| then.get(i).copied().unwrap_or(0) != now[i]).collect();

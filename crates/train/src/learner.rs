@@ -1,5 +1,5 @@
-//! What a run trains: all of Pheye, a vision tower alone, or a language model alone, behind the few things that the
-//! loop asks of each.
+//! The network that a run trains (a complete Pheye, a vision tower, or a language model) behind one interface
+//! for the training loop.
 
 use std::path::Path;
 
@@ -17,23 +17,23 @@ use crate::{Config, Error, Result, Task, matches};
 
 /// A network with its loss.
 pub(crate) enum Learner {
-    /// Answers about images.
+    /// Trained on questions about images.
     Pheye(Box<Pheye>),
-    /// Images against captions.
+    /// Trained to match images with captions.
     Contrastive(Box<Contrastive>),
-    /// The next token.
+    /// Trained to predict the next token.
     NextToken(Box<Phi>),
 }
 
-/// The tower's weights, as [`Learner::export`] writes them and `model.encoder` names them.
+/// File name of the tower's weights, written by [`Learner::export`] and read through `model.encoder`.
 pub(crate) const VISION_FILE: &str = "vision.safetensors";
-/// The language model's weights.
+/// File name of the language model's weights.
 const TEXT_FILE: &str = "text.safetensors";
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
 impl Learner {
-    /// The network of `config`, of the shape `model`, at the start of a run. `progress` is told the bytes of weights that are loaded
-    /// and all bytes.
+    /// The network of `config`, with the configuration `model`, at the start of a run. `progress` receives
+    /// the number of bytes of weights loaded so far and their total.
     pub(crate) fn new(
         config: &Config,
         model: &pheye_model::Config,
@@ -63,7 +63,7 @@ impl Learner {
         }
     }
 
-    /// What its owner should know of how its weights were read.
+    /// Remarks for the user about how the weights were read.
     pub(crate) fn remarks(&self) -> &[String] {
         match self {
             Learner::Pheye(model) => model.remarks(),
@@ -71,7 +71,7 @@ impl Learner {
         }
     }
 
-    /// Chooses which layers backward recomputes; those of the vision tower where there is one.
+    /// Sets how many blocks backward recomputes. The language model alone has no recompute.
     pub(crate) fn set_recompute(&mut self, recompute: Recompute) {
         match self {
             Learner::Pheye(model) => model.set_recompute(recompute),
@@ -80,7 +80,7 @@ impl Learner {
         }
     }
 
-    /// Moves all parameters to `device`: the trained ones into the flat arrays returned, which there are on a GPU.
+    /// Moves all parameters to `device`. On a GPU, returns the flat arrays that hold the trained ones.
     pub(crate) fn move_to(&mut self, device: &Device, table: &ParamTable) -> Result<Option<Masters>> {
         match (device, &mut *self) {
             (Device::Cpu, _) => return Ok(None),
@@ -99,7 +99,8 @@ impl Learner {
         }
     }
 
-    /// Trains the parameters that `patterns` pick; without patterns those that the task trains.
+    /// Marks the parameters that match `patterns` as trained; without patterns, those that the task trains by
+    /// default.
     pub(crate) fn choose(&mut self, patterns: &[String]) -> Result<ParamTable> {
         let picked = |name: &str| patterns.iter().any(|p| matches(p, name));
         match self {
@@ -112,7 +113,7 @@ impl Learner {
         }
     }
 
-    /// Whether there is anything to learn in a batch.
+    /// Whether the batch contributes to the loss: it has images (contrastive) or at least one target token.
     pub(crate) fn learns(&self, batch: &Batch) -> bool {
         match self {
             Learner::Contrastive(_) => !batch.pictures.is_empty(),
@@ -120,7 +121,7 @@ impl Learner {
         }
     }
 
-    /// The pixels of a batch as [`Learner::queue`] takes them, where they can be sent ahead.
+    /// The pixels of a batch for [`Learner::queue`], if they can be uploaded in advance.
     pub(crate) fn pixels(&self, batch: &Batch) -> Result<Option<Tensor>> {
         match self {
             Learner::Pheye(model) => Ok(Some(stack(model, batch)?)),
@@ -128,7 +129,8 @@ impl Learner {
         }
     }
 
-    /// The loss of a batch, without waiting for a GPU; the gradients of its sum are added to `grads`.
+    /// Queues forward and backward of a batch without waiting for the GPU. The gradients of the summed loss
+    /// are added to `grads`.
     pub(crate) fn queue(
         &self,
         cx: &Cx,
@@ -161,7 +163,8 @@ impl Learner {
         Ok(QueuedLoss { sum: Sum::Host(sum), tokens })
     }
 
-    /// Writes what was trained, with its tokenizer: a model folder, or the backbone that other runs start from.
+    /// Writes the trained weights and the tokenizer: a model folder, or a backbone that other runs can start
+    /// from.
     pub(crate) fn export(&mut self, folder: &Path, tokenizer: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::write(folder, e))?;
         let none = Default::default();
@@ -180,18 +183,18 @@ impl Learner {
         }
         let copy = folder.join(TOKENIZER_FILE);
         let file = if tokenizer.is_dir() { tokenizer.join(TOKENIZER_FILE) } else { tokenizer.to_path_buf() };
-        // It may be the very file that is to be replaced, which stays whole until its copy is.
+        // `file` and `copy` may be the same file; an atomic copy keeps it intact.
         Ok(copy_atomically(file, copy)?)
     }
 }
 
-/// Pixels of all images of a batch.
+/// The pixels of all images of a batch, stacked.
 fn stack(model: &Pheye, batch: &Batch) -> Result<Tensor> {
     let tiles: Vec<_> = batch.pictures.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
     Ok(pheye_model::stack(model.config().vision.image_size, &tiles)?)
 }
 
-/// All sequences of a batch, one after another: tokens, what should follow each, lengths.
+/// Packs all sequences of a batch: token ids, the target of each token (−100 for none), and the lengths.
 fn pack(batch: &Batch) -> (Vec<u32>, Vec<i64>, Vec<usize>) {
     let (mut ids, mut targets) = (Vec::new(), Vec::new());
     for s in &batch.sequences {

@@ -1,4 +1,4 @@
-//! Training: what a run is (its config), what it leaves behind (checkpoints, metrics), and the loop between.
+//! Training: the config of a run, the training loop, and its output (checkpoints, metrics).
 #![forbid(unsafe_code)]
 
 mod checkpoint;

@@ -1,4 +1,4 @@
-//! One process writes to a run's folder at a time.
+//! Ensures that only one process at a time writes to the folder of a run.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// Keeps other processes out of a run's folder while it lives.
+/// A file lock that keeps other processes out of a run's folder until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     out: PathBuf,
@@ -15,10 +15,10 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Locks the folder `out`, which is made if need be.
+    /// Locks the folder `out`, which is created if needed.
     ///
     /// # Errors
-    /// [`Error::RunBusy`] when another process has it, or [`Error::Write`].
+    /// Returns [`Error::RunBusy`] if another process holds the lock, or [`Error::Write`].
     pub(crate) fn take(out: &Path) -> Result<Lock> {
         let path = out.join("run.lock");
         let mut how = fs::OpenOptions::new();
@@ -27,15 +27,17 @@ impl Lock {
         let file = opened.map_err(|e| Error::write(&path, e))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => Err(Error::RunBusy { path: out.into() }),
-            // Some network file systems have no locks.
+            // Some network file systems do not support locks; the run then continues without one.
             Err(TryLockError::Error(_)) | Ok(()) => Ok(Lock { out: out.into(), path, file }),
         }
     }
 
-    /// Makes sure that the folder is still this process's: a lock that somebody removed is taken again.
+    /// Checks that this process still holds the lock. If the lock file was removed, it is created and locked
+    /// again.
     ///
     /// # Errors
-    /// [`Error::LockLost`] when there is another file in its place, which another process may have locked.
+    /// Returns [`Error::LockLost`] if the lock file was replaced by another, which another process may have
+    /// locked; or the errors of [`Lock::take`].
     pub(crate) fn check(&mut self) -> Result<()> {
         match same(&self.file, &self.path) {
             Ok(true) => Ok(()),
@@ -49,7 +51,7 @@ impl Lock {
     }
 }
 
-/// Whether `path` still names the open file.
+/// Whether `path` still refers to the open file.
 #[cfg(unix)]
 fn same(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -57,7 +59,7 @@ fn same(file: &File, path: &Path) -> io::Result<bool> {
     Ok((ours.dev(), ours.ino()) == (found.dev(), found.ino()))
 }
 
-/// An open file cannot be removed or replaced here.
+/// On this platform an open file cannot be removed or replaced.
 #[cfg(not(unix))]
 fn same(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)

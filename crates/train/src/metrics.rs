@@ -1,7 +1,8 @@
-//! What a run reports about itself: one JSON object a line, and the same numbers for TensorBoard.
+//! The metrics of a run: one JSON object per line, and the same numbers as TensorBoard events.
 //!
-//! A resumed run cuts off what was written after its checkpoint, so that the file ends up as an unbroken run's. Log
-//! everything about a step before saving its checkpoint.
+//! A resumed run truncates the file after the step of its checkpoint, so that the file becomes the same as
+//! that of an uninterrupted run. Therefore everything about a step must be logged before its checkpoint is
+//! saved.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
@@ -21,13 +22,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens `metrics.jsonl` in the folder `dir`, and with `tensorboard` an event file in `dir/tensorboard`.
+    /// Opens `metrics.jsonl` in the folder `dir` and, if `tensorboard` is set, an event file in
+    /// `dir/tensorboard`.
     ///
-    /// `resumed` is the step of the checkpoint the run goes on from: lines up to and with that step stay. `None`
-    /// starts anew, events of an earlier run included.
+    /// `resumed` is the step of the checkpoint that the run resumes from: lines up to and including that step
+    /// are kept. With `None` the metrics start empty, and the events of an earlier run are removed.
     ///
     /// # Errors
-    /// [`Error::Write`].
+    /// Returns [`Error::Write`] if a file cannot be opened or written.
     pub fn open(dir: &Path, resumed: Option<u64>, tensorboard: bool) -> Result<Metrics> {
         let path = dir.join("metrics.jsonl");
         let file = open(dir, &path, resumed).map_err(|e| Error::write(&path, e))?;
@@ -39,18 +41,19 @@ impl Metrics {
         Ok(Metrics { path, file, events })
     }
 
-    /// Appends `{"step": step, name: value, …}` and hands it to the system at once. A value that is not finite is
-    /// written as null.
+    /// Appends the line `{"step": step, name: value, …}` and writes it immediately. A value that is not
+    /// finite is written as null.
     ///
     /// # Errors
-    /// [`Error::Write`].
+    /// Returns [`Error::Write`] if writing fails.
     pub fn log(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
         let mut text = format!("{{\"step\":{step}");
         for (name, value) in values {
             text += &format!(",{}:{}", Value::from(*name), Value::from(*value));
         }
         text += "}\n";
-        // One write: a run killed in it leaves at most one partial line, which the next `open` drops.
+        // A single write: a run killed during it leaves at most one partial line, which the next `open`
+        // removes.
         self.file.write_all(text.as_bytes()).map_err(|e| Error::write(&self.path, e))?;
         match &mut self.events {
             Some(events) => events.scalars(step, values),
@@ -58,17 +61,17 @@ impl Metrics {
         }
     }
 
-    /// Makes everything logged so far durable, events for TensorBoard too.
+    /// Flushes everything logged so far to the disk, including the TensorBoard events.
     ///
     /// # Errors
-    /// [`Error::Write`].
+    /// Returns [`Error::Write`] if flushing fails.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|e| Error::write(&self.path, e))?;
         self.events.as_ref().map_or(Ok(()), EventWriter::sync)
     }
 }
 
-/// The file, cut off after the last line of step `resumed`, ready to be appended to.
+/// Opens the file for appending, truncated after the last line of step `resumed`.
 fn open(dir: &Path, path: &Path, resumed: Option<u64>) -> std::io::Result<File> {
     std::fs::create_dir_all(dir)?;
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;

@@ -1,10 +1,11 @@
-//! Which parameters are trained, by name.
+//! Glob patterns for the names of parameters.
 
-/// Whether `name` matches `pattern` as a whole; `*` stands for any characters (dots too), `?` for one.
+/// Whether the whole `name` matches `pattern`; `*` stands for any characters (dots too), `?` for one.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let (p, n) = (pattern.as_bytes(), name.as_bytes());
     let (mut i, mut j) = (0, 0);
-    // Where to go on when the last star takes one character more.
+    // Position of the last `*` in the pattern, and of the name after what it has matched so far: on a
+    // mismatch, the star matches one more character.
     let mut retry = None;
     while j < n.len() {
         match p.get(i) {

@@ -1,4 +1,4 @@
-//! A run under way: its network, its optimizer, how far it is, and where it saves.
+//! The state of a run: its network, optimizer, progress and checkpoints.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::{Checkpoints, Config, Error, Event, Outcome, Result, Start, State};
 
 const WEIGHTS: &str = "trained.safetensors";
 const MOMENTS: &str = "moments.safetensors";
-/// As many reasons for leaving something out are kept.
+/// Maximum number of reasons for skipped samples that are kept.
 const REASONS: usize = 5;
 
-/// What a run learns, how far it is, and where it saves.
+/// The network of a run, its optimizer, its progress, and its checkpoints.
 pub(crate) struct Run<'a> {
     config: &'a Config,
     network: pheye_model::Config,
@@ -32,23 +32,23 @@ pub(crate) struct Run<'a> {
     pub(crate) optimizer: Optimizer,
     pub(crate) state: State,
     checkpoints: Checkpoints,
-    /// A fingerprint of each image.
+    /// The fingerprint of each image.
     pictures: Vec<u32>,
     graphs: Graphs,
     ahead: Uploads,
     lock: Lock,
 }
 
-/// What there is to say about the checkpoint that a run goes on from.
+/// What to report about the checkpoint that a run resumes from.
 #[derive(Debug, Default)]
 pub(crate) struct Resumed {
-    /// Why newer checkpoints were passed over.
+    /// Why newer checkpoints were skipped.
     pub(crate) passed_over: Vec<String>,
-    /// What is not as it was and does not forbid to go on.
+    /// Changes since the checkpoint that do not prevent resuming.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Batches on their way to the device.
+/// Prepares batches and uploads their pixels to the device.
 pub(crate) struct Source {
     pub(crate) batches: Prefetch,
     ready: Option<Result<Ready>>,
@@ -56,36 +56,36 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The batches of `loader` from `position` on, with at most `ahead` waiting.
+    /// The batches of `loader` from `position` on; at most `ahead` batches are prepared in advance.
     pub(crate) fn new(loader: Arc<Loader>, position: u64, ahead: usize) -> Source {
         let epoch = loader.mixture().epoch_len();
         Source { batches: Prefetch::new(loader, position, ahead), ready: None, epoch }
     }
 }
 
-/// A batch that is about to be learnt from.
+/// A batch that has been fetched, with its pixels being uploaded.
 struct Ready {
     batch: Batch,
     pixels: Option<PendingTensor>,
-    /// Where the batch after it starts.
+    /// Position of the first sample after this batch.
     after: u64,
 }
 
-/// What the forward passes of a step came to.
+/// The result of the forward and backward passes of a step.
 #[derive(Default)]
 pub(crate) struct Taken {
     pub(crate) loss: Loss,
-    /// The images learnt from, or the place of the texts.
+    /// The names of the images, or the positions of the texts.
     pub(crate) names: Vec<String>,
-    /// Where the next step starts.
+    /// Position of the first sample of the next step.
     position: u64,
-    /// Why samples were left out.
+    /// Why samples were skipped.
     skipped: Vec<String>,
 }
 
 impl<'a> Run<'a> {
-    /// A run of the network of `config`, of the shape `network`, before its first step. `progress` is told the bytes of
-    /// weights that are loaded and all bytes.
+    /// A run of `config` with a network of the configuration `network`, before its first step. `progress`
+    /// receives the number of bytes of weights loaded so far and their total.
     pub(crate) fn new(
         cx: &Cx,
         config: &'a Config,
@@ -112,12 +112,13 @@ impl<'a> Run<'a> {
         Ok(Run { config, network, learner, optimizer, state, checkpoints, pictures, graphs, ahead, lock })
     }
 
-    /// Begins, or goes on from the last whole checkpoint: what there is to say about it, or `None` without one.
+    /// Starts the run, or resumes it from the last undamaged checkpoint. Returns what to report about that
+    /// checkpoint, or `None` without one.
     pub(crate) fn start(&mut self, start: Start, out: &Path, mixture: &Mixture) -> Result<Option<Resumed>> {
         if start == Start::New && !self.checkpoints.steps()?.is_empty() {
             return Err(Error::RunExists { path: out.into() });
         }
-        // Another config is told before gigabytes are read.
+        // Configs are compared first, before gigabytes of backbones are read.
         let loaded = match start {
             Start::Resume => self.checkpoints.resume(self.config)?,
             Start::New | Start::Over => None,
@@ -148,8 +149,8 @@ impl<'a> Run<'a> {
         Ok(Resumed { passed_over: skipped, warnings })
     }
 
-    /// Compares the files that the run reads with those of the checkpoint `path`: what is not as it was but does not forbid
-    /// to go on.
+    /// Compares the files that the run reads with those recorded in the checkpoint `path`. Returns the
+    /// changes that do not prevent resuming, as warnings.
     fn compare(&self, path: &Path, state: &State, mixture: &Mixture) -> Result<Vec<String>> {
         let mut changes = inputs::changes(&state.inputs, &self.state.inputs);
         let mut warnings = Vec::new();
@@ -182,8 +183,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The forward and backward passes of the next step; of a run of `total` steps it may fetch ahead what the one after
-    /// needs. A pass without anything to learn adds nothing, and when all of a step are so, it begins again further on.
+    /// Runs forward and backward of all micro-batches of the next step. The next micro-batch is fetched in
+    /// advance, except after the last one of a run of `total` steps. A micro-batch without target tokens
+    /// contributes nothing; if no micro-batch of the step has any, the step continues with the samples after
+    /// them.
     pub(crate) fn take(
         &mut self,
         cx: &Cx,
@@ -194,7 +197,7 @@ impl<'a> Run<'a> {
         let mut taken = Taken { position: self.state.samples, ..Taken::default() };
         while taken.loss.tokens == 0 {
             let samples = taken.position - self.state.samples;
-            // After twice an epoch's samples, a whole epoch is among them.
+            // Any range of twice as many samples as an epoch contains a complete epoch.
             if samples >= source.epoch.saturating_mul(2) {
                 let first = taken.skipped.into_iter().next();
                 let first =
@@ -234,7 +237,7 @@ impl<'a> Run<'a> {
         }
         let accumulation = self.config.train.accumulation as u64;
         let queued = self.learn(cx, &batch, pixels, self.state.step * accumulation + micro);
-        // While a GPU works on this one.
+        // Prepare the next batch while the GPU computes this one.
         if self.state.step + 1 < total || micro + 1 < accumulation {
             source.ready = Some(self.fetch(cx, &mut source.batches));
         }
@@ -246,7 +249,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The next batch, its pixels on their way to the device.
+    /// Fetches the next batch and starts to upload its pixels.
     fn fetch(&mut self, cx: &Cx, batches: &mut Prefetch) -> Result<Ready> {
         let batch = batches.next_batch()?;
         let pixels = if self.learner.learns(&batch) { self.learner.pixels(&batch)? } else { None };
@@ -273,7 +276,7 @@ impl<'a> Run<'a> {
         Ok(self.optimizer.apply(cx, &mut self.learner.params_mut(), lr, tokens, clip)?)
     }
 
-    /// Counts a step that was taken.
+    /// Updates the counters after a step.
     pub(crate) fn advance(&mut self, taken: Taken) {
         self.state.step += 1;
         self.state.samples = taken.position;
@@ -298,21 +301,22 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Saves, because the data of the next step cannot be had; returns the error that says so. When saving fails as well,
-    /// the first error is the one to report.
+    /// Saves the run because the data of the next step cannot be read, and returns the error that says so. If
+    /// saving fails as well, returns `error` itself.
     pub(crate) fn halt(&mut self, error: Error, on: &mut impl FnMut(Event)) -> Error {
         let Ok(path) = self.save() else { return error };
         on(Event::Saved(&path));
         Error::Halted { step: self.state.step, path, source: Box::new(error) }
     }
 
-    /// How the run ends.
+    /// The outcome of the run; it is finished if there is a `model`.
     pub(crate) fn outcome(&self, model: Option<PathBuf>) -> Outcome {
         let State { step, skipped, reasons, .. } = self.state.clone();
         Outcome { step, finished: model.is_some(), model, skipped, reasons }
     }
 
-    /// When the GPU's memory ran out: how much the step takes, and what would fit.
+    /// Converts an out-of-memory error of the GPU to [`Error::Memory`], with the memory of the step and
+    /// settings that fit.
     fn short_of_memory(&self, error: Error, batch: &Batch) -> Error {
         let Some(&GpuError::OutOfMemory { wanted, free, total }) = error.gpu() else { return error };
         let load = StepShape {
@@ -340,7 +344,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The fingerprints of images that a checkpoint holds; its length was checked with everything in it.
+/// Reads the image fingerprints of a checkpoint. Their number was verified together with the file's checksum.
 fn pictures(path: &Path) -> Result<Vec<u32>> {
     let bytes = pheye_files::read(path, Kind::Regular, u64::MAX).map_err(|e| Error::read(path, e))?;
     Ok(bytes.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect())

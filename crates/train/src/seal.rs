@@ -1,20 +1,20 @@
-//! A CRC-32 of a JSON object as its last key, so that a changed bit is noticed anywhere in the file, that of the key
-//! included.
+//! Adds the CRC-32 of a JSON object to it as its last key, `crc32`. A change of any bit in the file is
+//! detected, also of the bits of the checksum.
 
-/// What stands after the object's other keys: all but the eight digits.
+/// The text before and after the eight hexadecimal digits of the checksum.
 const BEFORE: &[u8] = b",\n  \"crc32\": \"";
 const AFTER: &[u8] = b"\"\n}\n";
-/// What an object ends with when it is written with line breaks.
+/// The end of a pretty-printed object.
 const END: &[u8] = b"\n}";
 
-/// `json`, an object written with line breaks, with its checksum.
+/// Adds the checksum to `json`, a pretty-printed object.
 pub(crate) fn seal(json: &[u8]) -> Vec<u8> {
     let body = json.strip_suffix(END).unwrap_or(json);
     let crc = format!("{:08x}", crc32fast::hash(json));
     [body, BEFORE, crc.as_bytes(), AFTER].concat()
 }
 
-/// What [`seal`] was given, or why `sealed` is not what it gave.
+/// Verifies the checksum and returns the argument of [`seal`], or the reason why `sealed` is not valid.
 pub(crate) fn unseal(sealed: &[u8]) -> Result<Vec<u8>, String> {
     let body = sealed.len().checked_sub(BEFORE.len() + 8 + AFTER.len()).map(|at| &sealed[..at]);
     let json = body.map(|body| [body, END].concat());

@@ -1,9 +1,11 @@
-//! TensorBoard event files: TFRecord frames around hand-made protocol buffers, nothing but scalars.
+//! TensorBoard event files with scalars: TFRecord frames around manually encoded protocol buffers.
 //!
-//! A frame is the length (u64), its masked CRC-32C, the data, and its masked CRC-32C, all little endian. The data is an
-//! `Event { double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5; SessionLog
-//! session_log = 7; }` with `Summary { repeated Value value = 1; }`, `Value { string tag = 1; float simple_value = 2; }`
-//! and `SessionLog { SessionStatus status = 1; }`.
+//! A frame consists of the length (u64), the masked CRC-32C of the length, the data, and the masked CRC-32C
+//! of the data, all little-endian (`tensorflow/core/lib/io/record_writer.h`). The data is an `Event`
+//! (`tensorflow/core/util/event.proto`) with the fields `double wall_time = 1`, `int64 step = 2`,
+//! `string file_version = 3`, `Summary summary = 5` and `SessionLog session_log = 7`. A `Summary` has the
+//! field `repeated Value value = 1`, a `Value` the fields `string tag = 1` and `float simple_value = 2`, and
+//! a `SessionLog` the field `SessionStatus status = 1`.
 
 use std::fs::File;
 use std::io::Write;
@@ -20,12 +22,13 @@ pub(crate) struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new file in `dir`. TensorBoard reads all files of a folder in the order of their names, so a resumed run gets
-    /// one of its own, which begins by saying that earlier events after step `resumed` do not count.
+    /// Creates a new file in `dir`. TensorBoard reads all files of a folder in the order of their names, so a
+    /// resumed run gets its own file. It begins with a session log of status START, which makes TensorBoard
+    /// discard earlier events after step `resumed`.
     pub(crate) fn create(dir: &Path, resumed: Option<u64>) -> Result<EventWriter> {
         std::fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
         let earlier = stamps(dir).map_err(|e| Error::write(dir, e))?;
-        // After all that are there, whatever the clock says.
+        // The name must sort after all existing files, even if the clock was set back.
         let stamp = earlier.iter().max().map_or(0, |last| last.saturating_add(1)).max(now() as u64);
         let name = format!("{PREFIX}{stamp:010}.pheye.{:04}", earlier.len());
         let path = dir.join(name);
@@ -42,7 +45,7 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// One event that holds all `values` of a step.
+    /// Writes one event with all `values` of a step.
     pub(crate) fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
         let mut summary = Vec::new();
         for (tag, value) in values {
@@ -55,7 +58,7 @@ impl EventWriter {
         self.event(step, 5, &summary)
     }
 
-    /// Makes all events durable.
+    /// Flushes all events to the disk.
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|e| Error::write(&self.path, e))
     }
@@ -71,17 +74,17 @@ impl EventWriter {
     }
 }
 
-/// Begins the name of an event file; the seconds since 1970 follow, in ten digits.
+/// Name prefix of an event file; ten digits with the seconds since 1970 follow.
 const PREFIX: &str = "events.out.tfevents.";
 
-/// The seconds in the names of the event files of a folder.
+/// The seconds in the names of the event files in a folder.
 fn stamps(dir: &Path) -> std::io::Result<Vec<u64>> {
     let stamp = |name: &str| name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok();
     let names = std::fs::read_dir(dir)?.map(|entry| Ok(stamp(&entry?.file_name().to_string_lossy())));
     Ok(names.collect::<std::io::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-/// A TFRecord.
+/// Encodes a TFRecord frame.
 fn frame(data: &[u8]) -> Vec<u8> {
     let len = (data.len() as u64).to_le_bytes();
     let mut out = Vec::with_capacity(data.len() + 16);
@@ -92,19 +95,20 @@ fn frame(data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// TFRecord's CRC: rotated and offset, so that data which holds CRCs does not fool it.
+/// The masked CRC-32C of TFRecord: rotated and offset, so that the CRC of data that contains CRCs remains
+/// reliable.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// CRC-32C (Castagnoli), bit by bit: events are a hundred bytes.
+/// CRC-32C (Castagnoli), computed bit by bit, because an event has only about a hundred bytes.
 fn crc32c(data: &[u8]) -> u32 {
     const POLYNOMIAL: u32 = 0x82f6_3b78;
     let bit = |crc: u32, _| (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg());
     !data.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), bit))
 }
 
-/// A field's number and wire type: 0 varint, 1 eight bytes, 2 bytes of a given length, 5 four bytes.
+/// Encodes the number and wire type of a field: 0 varint, 1 eight bytes, 2 length-delimited, 5 four bytes.
 fn key(out: &mut Vec<u8>, field: u64, wire: u64) {
     varint(out, field << 3 | wire);
 }

@@ -1,7 +1,7 @@
-//! The loop: batches in, steps out, checkpoints and metrics on the way.
+//! The training loop: takes steps, and saves checkpoints and metrics.
 //!
-//! Whatever a step draws at random follows from the config's seed and the counters in [`State`], so a run that was cut
-//! off and resumed ends with the same bits as one that was not.
+//! All random numbers of a step follow from the config's seed and the counters in [`State`](crate::State), so
+//! a run that was interrupted and resumed ends with the same bits as an uninterrupted one.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,68 +13,68 @@ use crate::feed;
 use crate::run::{Run, Source, Taken};
 use crate::{Config, Error, Interrupt, Metrics, Result};
 
-/// What a run does when its folder holds an earlier one.
+/// What a run does if its folder contains an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Refuses: nothing is overwritten unasked.
+    /// Returns an error, so that nothing is overwritten by accident.
     New,
-    /// Goes on from the last whole checkpoint; starts at the beginning when there is none.
+    /// Continues from the last undamaged checkpoint; starts from the beginning if there is none.
     Resume,
-    /// Starts at the beginning; the earlier run's checkpoints are removed.
+    /// Starts from the beginning and removes the checkpoints of the earlier run.
     Over,
 }
 
-/// What happens in a run, as it happens.
+/// An event of a run, reported when it happens.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Weights are read.
+    /// Weights are being loaded.
     Loading {
-        /// Bytes so far.
+        /// Bytes loaded so far.
         done: u64,
-        /// All bytes.
+        /// Total bytes.
         all: u64,
     },
     /// The run begins.
     Begin {
         /// Steps of the whole run.
         total: u64,
-        /// Steps taken before.
+        /// Steps that were taken before a resume.
         from: u64,
-        /// Trained parameters.
+        /// Number of trained parameters (scalars).
         trained: usize,
-        /// Why newer checkpoints than the one resumed were passed over.
+        /// Why checkpoints newer than the resumed one were skipped.
         skipped: &'a [String],
     },
     /// A step was taken.
     Step(StepReport),
     /// A checkpoint was saved.
     Saved(&'a Path),
-    /// An image or text was left out, as `data.on_broken = "skip"` says.
+    /// An image or text was skipped (`data.on_broken = "skip"`).
     Skipped {
-        /// Which, and why.
+        /// What was skipped, and why.
         why: &'a str,
-        /// How many were left out so far.
+        /// Number of images and texts skipped so far.
         total: u64,
     },
-    /// Something that does not stop the run and that its owner should know.
+    /// A problem that does not stop the run.
     Warning(&'a str),
 }
 
-/// One step.
+/// A report of one step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepReport {
     /// Steps taken so far.
     pub step: u64,
-    /// Mean loss over the step's tokens.
+    /// Mean loss over the target tokens of the step (images, for contrastive training).
     pub loss: f64,
     /// Learning rate of the step.
     pub lr: f64,
     /// Norm of the mean gradient before clipping.
     pub grad_norm: f64,
-    /// Tokens learnt from in the step.
+    /// Target tokens of the step; images, for contrastive training.
     pub tokens: u64,
-    /// Seconds of the step.
+    /// Duration of the step in seconds.
     pub seconds: f64,
 }
 
@@ -83,25 +83,27 @@ pub struct StepReport {
 pub struct Outcome {
     /// Steps taken.
     pub step: u64,
-    /// Whether all steps were taken; if not, the run was asked to stop, and can be resumed.
+    /// Whether all steps were taken; otherwise the run was interrupted and can be resumed.
     pub finished: bool,
-    /// The folder with the finished model.
+    /// The folder of the trained model.
     pub model: Option<PathBuf>,
-    /// Images and texts left out, those before a resume included.
+    /// Number of images and texts skipped, including those before a resume.
     pub skipped: u64,
-    /// Why the first few of them were left out.
+    /// Why the first few of them were skipped.
     pub reasons: Vec<String>,
 }
 
-/// Trains as `config` says; `encode` turns its texts into tokens. Raising `stop` saves and returns after the step under way.
+/// Trains as specified by `config`. `encode` turns texts into token ids, `stop` makes the run save and return
+/// after the current step, and `on` receives each event.
 ///
-/// With `data.on_broken = "skip"` what cannot be used is left out and counted. A step of which nothing is left takes the
-/// samples after it instead.
+/// With `data.on_broken = "skip"`, unusable samples are skipped and counted. A step whose samples are all
+/// unusable takes the samples after them instead.
 ///
 /// # Errors
-/// Files that cannot be read or written; a checkpoint of another config or of other files; data that cannot be used, after
-/// the run was saved if it has taken a step ([`Error::Halted`]); and a loss or gradient that is not finite: the error
-/// then names the step and the images, and the last checkpoint stays as it was.
+/// Returns an error if a file cannot be read or written; if the checkpoint to resume from was made with
+/// another config or other files; if the data cannot be used, after saving the run if it has taken a step
+/// ([`Error::Halted`]); or if a loss or gradient is not finite ([`Error::NotFinite`]): it names the step and
+/// the images, and the last checkpoint is kept.
 pub fn train(
     cx: &Cx,
     config: &Config,
@@ -180,7 +182,7 @@ pub fn train(
     Ok(run.outcome(Some(model)))
 }
 
-/// Steps of the whole run.
+/// Number of steps of the whole run.
 fn steps(config: &Config, loader: &Loader) -> u64 {
     let per_step = config.train.batch.saturating_mul(config.train.accumulation) as f64;
     config.train.steps.unwrap_or_else(|| {

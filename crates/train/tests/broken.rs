@@ -1,4 +1,4 @@
-//! Data that cannot be used: left out and counted, or the run is saved and says where to look.
+//! Unusable data: it is skipped and counted, or the run is saved and the error names the location.
 
 mod common;
 
@@ -10,7 +10,7 @@ use pheye_train::{Error, Event, Start};
 
 const SKIP: &str = "on_broken = \"skip\"";
 
-/// Eight pictures of which 2 and 5 are empty files and 6 has texts that are too long.
+/// Eight images: 2 and 5 are empty files, and the texts of 6 are too long.
 fn bench() -> Bench {
     let bench = Bench::new(8);
     for i in [2, 5] {
@@ -49,7 +49,7 @@ fn what_is_left_out_is_counted_and_a_resumed_run_ends_the_same() {
         let metrics = String::from_utf8(left["metrics.jsonl"].clone()).unwrap();
         assert!(metrics.trim_end().ends_with(&format!("\"skipped\":{}.0}}", told.len())), "{metrics}");
 
-        // Stopped after every step, and gone on with.
+        // Stopped after every step, and resumed.
         let broken = bench.config(task, "broken", SKIP, &train);
         run_to(&broken, Start::Over, 1).unwrap();
         for step in 2..11 {
@@ -70,7 +70,7 @@ fn nothing_left_is_an_error() {
     assert!(matches!(error, Error::NothingUsable { samples: 6, .. }), "{error}");
     assert!(error.to_string().contains(".png"), "{error}");
 
-    // A token alone follows nothing.
+    // A text of a single token has no target.
     bench.write("m.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n");
     for data in ["", SKIP] {
         let config = bench.config("next-token", "texts", data, "steps = 4\nbatch = 1");
@@ -90,7 +90,7 @@ fn a_text_of_nothing_to_learn_is_named() {
     assert_eq!(run(&config, Start::New, |_| {}).unwrap().skipped, 2);
 }
 
-/// A picture that is gone, damaged, and after that back again.
+/// An image that is missing, damaged, and then restored.
 #[test]
 fn a_run_that_stops_is_saved_and_goes_on() {
     let bench = Bench::new(6);
@@ -101,11 +101,11 @@ fn a_run_that_stops_is_saved_and_goes_on() {
 
         let config = bench.config("contrastive", "broken", &data, train);
         let good = fs::read(bench.path("4.png")).unwrap();
-        // Never there before it is needed; and gone while the run is at work.
+        // Missing from the start, and removed while the run is in progress.
         fs::remove_file(bench.path("4.png")).unwrap();
         let halted = |start| match run(&config, start, |_| {}) {
             Err(error @ Error::Halted { .. }) => chain(&error),
-            // It was needed for the first step.
+            // The image was needed for the first step.
             Err(error @ Error::Data(_)) => chain(&error),
             other => panic!("{other:?}"),
         };

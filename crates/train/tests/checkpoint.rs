@@ -1,4 +1,4 @@
-//! Checkpoints under bad luck.
+//! Checkpoints after damage, failed writes and kills.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -133,7 +133,7 @@ fn saving_a_step_again_replaces_it() {
 fn what_a_killed_run_left_is_cleared_up() {
     let (dir, checkpoints, paths) = saved(2, &[1, 2]);
     let dir = dir.path().join("checkpoints");
-    // Killed while writing step 3, and between the two renames that replace step 2.
+    // As left by a run killed while writing step 3, and between the two renames that replace step 2.
     fs::create_dir(dir.join(".partial-step-000003")).unwrap();
     full_disk(&dir.join(".partial-step-000003")).unwrap_err();
     fs::rename(&paths[1], dir.join(".replaced-step-000002")).unwrap();

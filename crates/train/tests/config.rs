@@ -1,4 +1,4 @@
-//! Configs: what a faulty one says, and which differences forbid a resume.
+//! Configs: the errors of faulty ones, and the differences that prevent resuming.
 
 use std::path::{Path, PathBuf};
 

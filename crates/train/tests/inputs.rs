@@ -1,4 +1,4 @@
-//! A run goes on only with the files that it began with.
+//! A run resumes only with the files that it began with.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn other_files(bench: &Bench, config: &pheye_train::Config) -> Vec<String> {
     }
 }
 
-/// Changes the file by `how`, looks, and puts it back.
+/// Changes the file with `how`, calls `look`, and restores the file.
 fn with(path: &Path, how: impl FnOnce(&mut Vec<u8>), look: impl FnOnce()) {
     let good = fs::read(path).unwrap();
     let mut bad = good.clone();
@@ -74,7 +74,7 @@ fn pictures_that_changed_are_named() {
     for i in 0..8 {
         let place = format!("m.jsonl, line {}: ", i + 1);
         let path = bench.path(&format!("{i}.png"));
-        // A byte of the pixels; the length stays.
+        // Changes a byte of the pixels and keeps the length.
         with(
             &path,
             |bytes| {
@@ -94,8 +94,8 @@ fn pictures_that_changed_are_named() {
                         assert!(changes[0].ends_with(&format!("{i}.png: changed")), "{changes:?}");
                         refused += 1;
                     }
-                    // What it had not used yet changes nothing that it did; whether the picture can be read is another
-                    // question.
+                    // A changed image that the run has not used yet is only a warning; whether it can be
+                    // decoded is not tested here.
                     other => {
                         assert!(warnings[0].contains(&place), "{warnings:?} {other:?}");
                         warned += 1;

@@ -1,4 +1,4 @@
-//! Metrics of a run that was broken off equal those of one that was not.
+//! The metrics of an interrupted and resumed run equal those of an uninterrupted one.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn a_resumed_file_equals_an_unbroken_one() {
     let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     run(whole.path(), None, 1..=9);
     run(broken.path(), None, 1..=6);
-    // Killed in the middle of a line.
+    // As left by a kill in the middle of a line.
     let path = broken.path().join("metrics.jsonl");
     let text = lines(broken.path());
     fs::write(&path, &text[..text.len() - 5]).unwrap();
@@ -57,7 +57,7 @@ fn tensorboard_files_read_back() {
     let first = records(&fs::read(&files[0]).unwrap());
     assert_eq!(first.len(), 1 + 300 + 150);
     assert_eq!(field(&first[0], 3), b"brain.Event:2");
-    // Steps from 128 take two bytes of varint.
+    // Steps from 128 take two bytes as a varint.
     let last = &first[first.len() - 2];
     assert_eq!(varint(last, 2), 300);
     let summary = field(last, 5);
@@ -88,7 +88,7 @@ fn a_clock_set_back_does_not_change_the_order_of_event_files() {
     assert_eq!((step(&names[1]), step(&names[2])), (1, 2));
 }
 
-/// The data of TFRecord frames, checksums verified.
+/// The data of TFRecord frames, after verifying their checksums.
 fn records(mut file: &[u8]) -> Vec<Vec<u8>> {
     let masked = |data: &[u8]| {
         let crc = crc32c(data);
@@ -112,7 +112,8 @@ fn take_varint(data: &mut &[u8]) -> u64 {
     value
 }
 
-/// The first value of a field: the bytes it stands for, or those of its varint.
+/// The value of the first occurrence of a field: the bytes of a length-delimited or fixed-size field, or the
+/// encoded varint.
 fn field(mut message: &[u8], wanted: u64) -> &[u8] {
     while !message.is_empty() {
         let key = take_varint(&mut message);
@@ -140,7 +141,7 @@ fn varint(message: &[u8], wanted: u64) -> u64 {
     take_varint(&mut field(message, wanted))
 }
 
-/// CRC-32C by dividing the message, all in one, by the polynomial.
+/// CRC-32C by polynomial division, bit by bit.
 fn crc32c(data: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in data {

@@ -1,4 +1,4 @@
-//! `pheye ask`: pictures and questions in, answers out.
+//! `pheye ask`: answers questions about images.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -15,44 +15,46 @@ use super::{DeviceArg, ModelArg};
 use crate::look;
 use crate::out::{self, note, say};
 
-/// Ask questions about pictures
+/// Ask questions about images
 ///
-/// Without --model, the nano model that comes with the source answers: it knows colors and shapes. The most probable word is
-/// taken each time; --beams searches further, --temperature draws by chance. Examples:
+/// Without --model, the nano model of this repository answers; it knows colors and shapes. By default,
+/// decoding is greedy: the most probable token is taken at each step. --beams turns on beam search,
+/// --temperature sampling. Examples:
 ///
 ///   pheye ask picture.png "what color is the shape?"
 ///   pheye ask picture.png "what shape is it?" "is it red?" --also other.png "is it blue?"
 ///   pheye ask photo.jpg "Describe the image." --beams 5 --no-repeat-ngram 3
 ///   pheye ask photo.jpg "Describe the image." --temperature 0.7 --top-p 0.9 --seed 1 --answers 3
 ///
-/// `pheye ask photo.jpg "What does the sign say?" --model miguelcarv/Pheye-x4-672` downloads a released model into the
-/// cache that all Hugging Face libraries share (~/.cache/huggingface), and continues a download that was cut. HF_HOME,
-/// HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured. What is in the cache needs no network.
+/// `pheye ask photo.jpg "What does the sign say?" --model miguelcarv/Pheye-x4-672` downloads a released model
+/// into the cache of the Hugging Face libraries (~/.cache/huggingface) and resumes an interrupted download.
+/// HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read. Cached files need no network.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// The picture: PNG, JPEG or WebP; /dev/stdin reads it from standard input
+    /// The image: PNG, JPEG or WebP; /dev/stdin reads it from standard input
     #[arg(value_name = "PICTURE")]
     picture: PathBuf,
-    /// The question or instruction; several are answered together, and the picture is looked at once
+    /// The question or instruction; several are answered in one batch, and the image is encoded once
     #[arg(value_name = "QUESTION", required = true)]
     questions: Vec<String>,
-    /// A further picture and a question about it, answered together with the others; may be given several times
+    /// Another image and a question about it, answered in the same batch; may be given several times
     #[arg(long, num_args = 2, value_names = ["PICTURE", "QUESTION"])]
     also: Vec<OsString>,
     #[command(flatten)]
     model: ModelArg,
-    /// Largest picture that is decoded, in megapixels
+    /// Largest image that is decoded, in megapixels
     #[arg(long, value_name = "MP")]
     max_megapixels: Option<u64>,
-    /// Take the picture as stored, whatever orientation its EXIF data asks for (as the released code does)
+    /// Use the image as stored and ignore its EXIF orientation (as the released code does)
     #[arg(long)]
     ignore_orientation: bool,
-    /// Draw where the model looks for each word of its answers: DIR/look-1.svg for the first answer, and so on. It shows the
-    /// share of the cross-attention on each tile, the mean over all heads and blocks; for models that see tiles
+    /// Draw where the model looks for each token of its answers: DIR/look-1.svg for the first answer, and so
+    /// on. The drawing shows the share of the cross-attention weights on each tile, averaged over all heads
+    /// and blocks. The model must have local tiles
     #[arg(long, value_name = "DIR")]
     look: Option<PathBuf>,
-    /// Print JSON, an object a line for each answer
+    /// Print JSON, one object per line for each answer
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -68,7 +70,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         decode.max_pixels = megapixels.saturating_mul(1_000_000);
     }
     let how = args.generation.config()?;
-    // Questions one after another, each with the number of its picture.
+    // The additional questions follow the first image's questions; each has the index of its image.
     let also = args.also.as_chunks().0.iter().map(|[picture, question]| {
         let question = question.to_str().context("--also: the question is not UTF-8")?;
         Ok((Path::new(picture), question))
@@ -80,7 +82,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (about, questions): (Vec<usize>, Vec<&str>) =
         first.chain(also.iter().enumerate().map(|(i, (_, question))| (i + 1, *question))).unzip();
 
-    // Side by side; before the model, which may take a while to load, so that a file that is no picture is told at once.
+    // Images are decoded in parallel, and before the model is loaded, so that an unreadable image is reported
+    // at once.
     let pictures: Vec<_> = files.par_iter().map(|f| pheye::image::open(f, &decode)).collect();
     let pictures = pictures.into_iter().collect::<Result<Vec<_>, _>>()?;
     how.validate()?;
@@ -91,14 +94,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(dir) = &args.look {
         ensure!(
             preprocess.level > 1,
-            "--look needs a model that sees tiles; this one sees the whole picture alone"
+            "--look needs a model with tiles; this one encodes only the global image"
         );
-        std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be made", dir.display()))?;
+        std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be created", dir.display()))?;
     }
     let tiles: Vec<_> = pictures.par_iter().map(|p| preprocess.pixels(p)).collect();
     let tiles: Vec<_> = tiles.iter().collect();
 
-    // A person at a terminal sees the answer grow; a program gets it whole, and so do answers that come side by side.
+    // Only a single greedy or sampled answer on a terminal is streamed. Pipes, JSON, beam search and several
+    // answers get complete texts.
     let one = questions.len() * how.num_return_sequences == 1;
     let live = one && how.num_beams == 1 && !args.json && std::io::stdout().is_terminal();
     let mut begun = false;
@@ -126,7 +130,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for (i, answers) in answers.chunks(how.num_return_sequences).enumerate() {
-        // A name that is not UTF-8 is shown as nearly as text can.
+        // `display` replaces the bytes of a path that are not UTF-8.
         let (picture, question) = (files[about[i]].display().to_string(), questions[i]);
         if !one && !args.json {
             say!("{}{picture}: {question}", if i == 0 { "" } else { "\n" });

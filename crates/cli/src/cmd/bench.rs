@@ -1,4 +1,4 @@
-//! `pheye bench`: a model of full size, timed stage by stage.
+//! `pheye bench`: times each stage of a full-size model.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,43 +16,47 @@ use super::DeviceArg;
 use crate::out::say;
 use crate::progress::Loading;
 
-/// Time a model of full size, stage by stage
+/// Time each stage of a full-size model
 ///
-/// Without `--model` nothing is loaded: weights are random as pixels and token ids are, and the time is that of the real model.
-/// With it `load` is the time until the model is there, and `load_peak_rss_gb`, in JSON, the peak memory until then. Inference: `encode`
-/// (vision tower and connector), `cross_kv` (keys and values of the image tokens), `prefill` (the prompt, to the first token),
-/// `decode_token` (the median of the tokens after it). Training: `step`, forward and backward of one batch. Each is the
-/// median over the repetitions, in seconds. Example: `pheye bench --preset x2-672 --device cpu --json`.
+/// Without `--model`, no file is read: the weights, pixels and token ids are random, and the time is that of
+/// the real model. With `--model`, `load` is the time to load the model, and `load_peak_rss_gb` (JSON only)
+/// the peak memory while loading. Inference has four stages: `encode` (vision tower and connector),
+/// `cross_kv` (keys and values of the image tokens), `prefill` (the prompt, to the first generated token) and
+/// `decode_token` (the median time of each further token). Training has one: `step`, forward and backward of
+/// one batch. Each figure is the median over the repetitions, in seconds. Example:
+/// `pheye bench --preset x2-672 --device cpu --json`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Size of the model
+    /// Preset that sets the size of the model
     #[arg(long, default_value = "x2-672", value_name = "PRESET")]
     preset: String,
-    /// Weights from this folder in place of random ones of `--preset`
+    /// Load the weights from this folder instead of using `--preset` with random ones
     #[arg(long, value_name = "DIR", conflicts_with = "preset")]
     model: Option<PathBuf>,
     /// What to time
     #[arg(long, value_enum, default_value_t = Mode::Infer)]
     mode: Mode,
-    /// How the weights are kept; in training those that are frozen (the trained ones are f32). A GPU has bf16 only
+    /// Data type of the weights; in training, of the frozen weights (trained ones are f32). A GPU supports
+    /// bf16 only
     #[arg(long, value_enum, default_value_t = Weights::Bf16)]
     weights: Weights,
-    /// Tokens of the prompt
+    /// Length of each prompt in tokens
     #[arg(long, default_value_t = 65, value_name = "N", value_parser = super::at_least_one)]
     prompt: usize,
-    /// Tokens generated
+    /// Number of generated tokens
     #[arg(long, default_value_t = 17, value_name = "N", value_parser = super::at_least_one)]
     new: usize,
-    /// Pictures, each with a prompt
+    /// Batch size: number of images, each with one prompt
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::at_least_one)]
     batch: usize,
-    /// Repetitions that count; if more than one, another goes before them to warm up
+    /// Number of timed repetitions; if it is more than 1, one untimed warm-up runs first
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = super::at_least_one)]
     repeat: usize,
-    /// Layers of the vision tower that training computes again in backward: less memory for more time
+    /// Number of vision-tower blocks whose activations training recomputes in backward: less memory, more
+    /// time
     #[arg(long, default_value_t = 0, value_name = "N")]
     recompute_vision: usize,
-    /// The same of the language model
+    /// Number of language-model blocks whose activations training recomputes in backward
     #[arg(long, default_value_t = 0, value_name = "N")]
     recompute_text: usize,
     /// Print JSON
@@ -65,29 +69,29 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Mode {
-    /// An answer about a picture
+    /// Generate an answer about an image
     Infer,
-    /// A training step
+    /// Run forward and backward of a training batch
     Train,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Weights {
-    /// Single precision
+    /// 32-bit floating point
     F32,
-    /// Half the memory
+    /// bfloat16: half the memory
     Bf16,
-    /// Bf16, and int8 for the weights of linears
+    /// int8 with one f32 scale per row for the weights of linear layers, bf16 for the others
     Int8,
 }
 
-/// Seconds of one repetition, by stage.
+/// The stages of one repetition with their times in seconds.
 type Row = Vec<(&'static str, f64)>;
 
 #[derive(Serialize)]
 struct Report<'a> {
-    /// Or the folder of the model.
+    /// Name of the preset, or path of the model's folder.
     preset: &'a str,
     device: String,
     weights: Weights,
@@ -97,10 +101,11 @@ struct Report<'a> {
     threads: usize,
     #[serde(flatten)]
     seconds: serde_json::Map<String, serde_json::Value>,
-    /// Largest resident memory of the process while a model was loaded.
+    /// Peak resident memory of the process after loading, in GB (10⁹ bytes); absent without `--model`.
     #[serde(skip_serializing_if = "Option::is_none")]
     load_peak_rss_gb: Option<f64>,
-    /// Largest resident memory of the process so far, in GB of 10⁹ bytes; null where the system does not tell.
+    /// Peak resident memory of the process, in GB (10⁹ bytes); null if the operating system does not report
+    /// it.
     peak_rss_gb: Option<f64>,
 }
 
@@ -199,13 +204,14 @@ impl Weights {
     }
 }
 
-/// A model of normal numbers.
+/// A model with random initial weights.
 fn random(config: &Config, options: Options) -> anyhow::Result<Pheye> {
     let mut source = RandomInit::new(0).with_dtype(move |name| options.dtype(name));
     Ok(Pheye::build(config, &mut Scope::new(&mut source, ""))?)
 }
 
-/// Runs `once` `times` times; of several the first only warms up.
+/// Runs `once` `times` times and returns the results. If `times` is more than 1, an untimed warm-up runs
+/// first.
 fn repeat(times: usize, mut once: impl FnMut() -> anyhow::Result<Row>) -> anyhow::Result<Vec<Row>> {
     if times > 1 {
         once()?;
@@ -218,7 +224,7 @@ fn median(mut x: Vec<f64>) -> f64 {
     (x[(x.len() - 1) / 2] + x[x.len() / 2]) / 2.0
 }
 
-/// Random pixels of `--batch` pictures, and a prompt for each.
+/// Random pixels `[batch · tiles, 3, side, side]` of `--batch` images, and one random prompt for each image.
 fn inputs(model: &Pheye, args: &Args) -> anyhow::Result<(Tensor, Vec<Vec<u32>>)> {
     let c = model.config();
     let (tiles, side) = (args.batch * (1 + c.connector.local_tiles()), c.vision.image_size);
@@ -229,7 +235,7 @@ fn inputs(model: &Pheye, args: &Args) -> anyhow::Result<(Tensor, Vec<Vec<u32>>)>
     Ok((pixels, prompts))
 }
 
-/// Waits until the device has done all that was queued.
+/// Waits until all work queued on the device has finished, by copying one element of `t` to the host.
 fn finish(cx: &Cx, t: &Tensor) -> anyhow::Result<()> {
     if matches!(cx.device, Device::Gpu(_)) {
         t.view(0, [1])?.to_vec_f32()?;
@@ -284,7 +290,8 @@ fn step(cx: &Cx, model: &Pheye, args: &Args, grads: &mut Grads) -> anyhow::Resul
     Ok(vec![("step", start.elapsed().as_secs_f64())])
 }
 
-/// Peak resident memory of this process, where Linux tells it.
+/// Peak resident memory of this process in GB (10⁹ bytes), from `/proc/self/status`; `None` without that
+/// file.
 fn peak_rss_gb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,5 @@
-//! `pheye convert`: a model into this project's layout, into PEFT adapters, or into a plain CLIP vision model.
+//! `pheye convert`: converts a model to this project's layout, to PEFT adapters, or to a plain CLIP vision
+//! model.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,41 +17,44 @@ use crate::signals;
 
 /// Convert a model folder: to safetensors, to PEFT adapters, or to a plain CLIP vision model
 ///
-/// Reads the released layout (config.json, checkpoint.pt) or this project's own (pheye.json, model.safetensors). Nothing
-/// in a checkpoint is executed, tensors pass through one megabyte at a time, and nothing is ever overwritten. The files
-/// appear in TO when all of them are complete; after an interruption the same command starts again.
+/// Reads the released layout (config.json, checkpoint.pt) or this project's own (pheye.json,
+/// model.safetensors). Nothing in a checkpoint is executed, tensors are copied one megabyte at a time, and no
+/// existing file is overwritten. The files appear in TO once all of them are complete; after an interruption,
+/// run the same command again.
 ///
-/// Without --extract-lora or --merge-lora, TO becomes the same model in this project's layout, its elements as they are
-/// stored, in shards where it has more than 5 GB.
+/// Without --extract-lora or --merge-lora, TO becomes the same model in this project's layout, with the data
+/// types as stored, and in shards if the weights exceed --shard-size.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// Folder of the model to read, or its name on the Hugging Face hub
     #[arg(value_name = "FROM")]
     from: String,
-    /// Folder to write; it must not hold a model yet
+    /// Folder to write; it must not contain a model yet
     #[arg(value_name = "TO")]
     to: PathBuf,
-    /// Write the LoRA sets alone, as PEFT adapter folders: TO/first (the global picture) and TO/second (the tiles)
+    /// Write only the LoRA sets, as PEFT adapter folders: TO/first (global image) and TO/second (tiles)
     #[arg(long, conflicts_with = "merge_lora")]
     extract_lora: bool,
-    /// Write the vision tower alone, with one LoRA set merged into it, as a CLIPVisionModel: `global` or `local`. A model
-    /// has two sets over one tower, one for the global picture and one for the tiles, so that both cannot be merged
+    /// Write only the vision tower, with one LoRA set merged into it, as a CLIPVisionModel: `global` or
+    /// `local`. A model has two sets for one tower, one for the global image and one for the tiles, so that
+    /// both cannot be merged
     #[arg(long, value_enum, value_name = "SET", num_args = 0..=1)]
     merge_lora: Option<Option<Set>>,
-    /// A PEFT adapter folder to take the place of the model's LoRA set of the global picture, with its rank and alpha
+    /// A PEFT adapter folder that replaces the model's LoRA set for the global image, with its rank and alpha
     #[arg(long, value_name = "DIR")]
     lora_global: Option<PathBuf>,
-    /// A PEFT adapter folder to take the place of the model's LoRA set of the tiles, with its rank and alpha
+    /// A PEFT adapter folder that replaces the model's LoRA set for the tiles, with its rank and alpha
     #[arg(long, value_name = "DIR")]
     lora_local: Option<PathBuf>,
-    /// Store all weights as this type; they stay as they are stored when left out
+    /// Store all weights in this data type; by default the stored types are kept
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<Type>,
     /// Store frozen weights in bf16: half the size, rounded
     #[arg(long, conflicts_with = "dtype")]
     bf16: bool,
-    /// Bytes of weights in a file at most, such as `500MB` or `5GB` (10⁹), `2GiB` (2³⁰); above, there are shards
+    /// Largest size of a weights file, such as `500MB` or `5GB` (10⁹ bytes), `2GiB` (2³⁰); a larger model is
+    /// sharded
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
     shard_size: u64,
 }
@@ -70,17 +74,17 @@ PEFT loads an extracted adapter over CLIP's vision transformer, which transforme
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Set {
-    /// The set of the global picture, `first` in checkpoints
+    /// The set for the global image, `first` in checkpoints
     Global,
-    /// The set of the tiles, `second` in checkpoints
+    /// The set for the tiles, `second` in checkpoints
     Local,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Type {
-    /// Single precision
+    /// 32-bit floating point
     F32,
-    /// Half the size, rounded to 8 bits
+    /// bfloat16: half the size, a significand of 8 bits
     Bf16,
 }
 
@@ -138,7 +142,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     drop(bar);
     copy_tokenizer(&from, stage.path())?;
     model.save_config(stage.path())?;
-    // The configuration makes the folder a model, so it comes last.
+    // Written last, because the folder is a model only once it has a configuration.
     stage.publish(pheye::model::CONFIG_FILE, &words(&args))?;
     let counts = model.config().counts()?;
     let parameters = counts.trained() + counts.frozen();
@@ -146,8 +150,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the files are written until all of them are whole; `None` if an earlier conversion by the same options was killed
-/// while it put its last files in place, and is complete now.
+/// The staging folder that the files are written to until all of them are complete. Returns `None` if an
+/// earlier conversion with the same options was killed while it moved its files into place; opening has
+/// completed it.
 fn stage(args: &Args) -> anyhow::Result<Option<Staged>> {
     let to = args.to.display().to_string();
     match Staged::open(&args.to)? {
@@ -165,13 +170,13 @@ fn stage(args: &Args) -> anyhow::Result<Option<Staged>> {
                 note!("interrupted; the same command starts again, or delete {partial}");
                 std::process::exit(130);
             };
-            signals::on_stop(on_signal).context("signals cannot be waited for")?;
+            signals::on_stop(on_signal).context("the signal handler could not be installed")?;
             Ok(Some(stage))
         }
     }
 }
 
-/// The options that decide what a conversion writes.
+/// The options that determine the output of a conversion, as one string.
 fn words(args: &Args) -> String {
     let Args { from, to: _, extract_lora, merge_lora, lora_global, lora_local, dtype, bf16, shard_size } =
         args;
@@ -180,7 +185,7 @@ fn words(args: &Args) -> String {
     )
 }
 
-/// Copies the tokenizer with its configuration, which names the end token.
+/// Copies the tokenizer and its configuration, which names the end token.
 fn copy_tokenizer(from: &ModelFiles, folder: &Path) -> anyhow::Result<()> {
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         let tokenizer = from.tokenizer().with_file_name(name);
@@ -199,7 +204,7 @@ fn said(written: &pheye::weights::Written) -> String {
     }
 }
 
-/// Files of a model in either layout, none of which is ever overwritten.
+/// Files of a model in either layout. None of them is ever overwritten.
 const FILES: [&str; 7] = [
     pheye::model::CONFIG_FILE,
     pheye::model::WEIGHTS_FILE,
@@ -212,7 +217,7 @@ const FILES: [&str; 7] = [
 
 const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
-/// `500MB` in bytes.
+/// Parses a size such as `500MB` into bytes.
 fn size(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 8] = [
         ("KB", 1_000),

@@ -1,4 +1,4 @@
-//! `pheye eval`: how many questions of a set a model answers right.
+//! `pheye eval`: measures the share of a question set that a model answers correctly.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use crate::show::Shown;
 
 /// Measure the accuracy of a model on the test questions of a config
 ///
-/// Without --model, the nano model that comes with the source is measured. Example:
+/// Without --model, the nano model of this repository is measured. Example:
 /// `pheye eval configs/nano.toml --json` prints {"accuracy": …}.
 #[derive(clap::Args)]
 pub struct Args {
@@ -52,18 +52,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An accuracy as a person reads it.
+/// An accuracy as a sentence.
 pub fn sentence(a: &Accuracy) -> String {
     format!("{:.2} % of {} test questions answered right ({})", 100.0 * a.accuracy, a.questions, a.right)
 }
 
-/// Longest answer to a test question, in tokens.
+/// Maximum length of an answer to a test question, in tokens.
 const LONGEST: usize = 16;
 
-/// A question set with its answers.
+/// A question set and its answers.
 type Answered = (Manifest, Vec<Judged>);
 
-/// Asks the test questions of `config`, with a progress bar.
+/// Asks the test questions of `config`, with a progress bar. Returns the accuracy over all sets and the
+/// answers.
 pub fn measure(
     cx: &Cx,
     config: &Config,
@@ -100,10 +101,10 @@ pub fn measure(
     Ok((total, sets))
 }
 
-/// A few answered pictures from all over the set, each with another of its questions.
+/// Up to `count` answered questions, evenly spaced over the first question set, with their images.
 pub fn pick(sets: &[Answered], count: usize) -> anyhow::Result<Vec<Shown>> {
     let Some((manifest, judged)) = sets.first() else { return Ok(Vec::new()) };
-    // A step of no round number, so that the kinds of question vary.
+    // An odd step, so that the samples vary in kind if the questions of an image have a fixed order.
     let step = (judged.len() / count.max(1)).max(1) | 1;
     let mut shown = Vec::new();
     for j in judged.iter().step_by(step).take(count) {
@@ -120,7 +121,7 @@ pub fn pick(sets: &[Answered], count: usize) -> anyhow::Result<Vec<Shown>> {
     Ok(shown)
 }
 
-/// Writes `text` to `path`, all of it or nothing.
+/// Writes `text` to `path` atomically.
 pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(pheye::weights::atomic_write(path, |out| out.write_all(text.as_bytes()))?)
 }

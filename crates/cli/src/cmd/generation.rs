@@ -1,8 +1,8 @@
-//! The options of generation, as `pheye ask` takes them.
+//! The generation options of `pheye ask`.
 
 use pheye::model::{EarlyStopping, GenerationConfig};
 
-/// Each option by its name in [`GenerationConfig`] and on the command line.
+/// The name of each option in [`GenerationConfig`] and on the command line.
 const NAMES: [(&str, &str); 15] = [
     ("max_new_tokens", "--max-new-tokens"),
     ("min_new_tokens", "--min-new-tokens"),
@@ -21,61 +21,65 @@ const NAMES: [(&str, &str); 15] = [
     ("eos_token_id", "--stop"),
 ];
 
-/// How answers are generated. Names and meaning are those of Hugging Face's generate().
+/// How answers are generated. Names and meanings are those of Hugging Face transformers' generate().
 #[derive(clap::Args)]
 pub struct GenerationArgs {
-    /// Longest answer, in tokens
+    /// Maximum length of an answer, in tokens
     #[arg(long, default_value_t = 128, value_name = "N", help_heading = "Length and end of answers")]
     max_new_tokens: usize,
-    /// Shortest answer, in tokens: until then it cannot end by itself
+    /// Minimum length of an answer, in tokens: the end token is excluded until then
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Length and end of answers")]
     min_new_tokens: usize,
     /// End an answer before this text; may be given several times. `\n` stands for a new line
     #[arg(long, value_name = "TEXT", help_heading = "Length and end of answers")]
     stop: Vec<String>,
-    /// Give so many answers to each question: the best of the beams, or so many samples
+    /// Number of answers to each question: the best beams, or independent samples
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Length and end of answers")]
     answers: usize,
-    /// Follow so many answers at a time and give the most probable: better than one word at a time, and slower
+    /// Number of beams: beam search follows this many partial answers and returns the most probable; 1 is
+    /// greedy
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Search with beams")]
     beams: usize,
-    /// Above 0 favours long answers, below 0 short ones: a log-probability is divided by length to this power
+    /// Exponent of the length that divides a beam's log-probability: above 0 favours long answers, below 0
+    /// short ones
     #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
     #[arg(help_heading = "Search with beams")]
     length_penalty: f64,
-    /// Once as many answers as beams are finished: `true` stops, `false` goes on while it looks worthwhile, `never` stops only
-    /// when nothing better can come
+    /// When beam search stops, once as many answers as beams have ended: `true` at once, `false` when an
+    /// improvement is unlikely, `never` only when none is possible
     #[arg(long, default_value_t, value_name = "WHEN", help_heading = "Search with beams")]
     early_stopping: EarlyStopping,
-    /// Draw each token by its probability instead of taking the most probable. Any other option of this group does so too
+    /// Sample each token from its probability distribution instead of taking the most probable. Every other
+    /// option of this group implies it
     #[arg(long, help_heading = "Sampling")]
     sample: bool,
-    /// Below 1 surer, above 1 more varied [default: 1]
+    /// Temperature: below 1 sharpens the distribution, above 1 flattens it [default: 1]
     #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Sampling")]
     temperature: Option<f32>,
-    /// Draw among the N most probable tokens; 0 is all [default: 50]
+    /// Sample from the N most probable tokens; 0 keeps all [default: 50]
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     top_k: Option<usize>,
-    /// Draw among the most probable tokens that make up this share, 0 to 1 [default: 1, all]
+    /// Sample from the smallest set of most probable tokens whose probabilities add up to P, 0 to 1
+    /// [default: 1, all]
     #[arg(long, value_name = "P", allow_negative_numbers = true, help_heading = "Sampling")]
     top_p: Option<f32>,
-    /// Draw among tokens at least P times as probable as the most probable, 0 to 1 [default: 0, all]
+    /// Sample from the tokens at least P times as probable as the most probable one, 0 to 1 [default: 0, all]
     #[arg(long, value_name = "P", allow_negative_numbers = true, help_heading = "Sampling")]
     min_p: Option<f32>,
-    /// Seed of the random numbers: the same seed, the same answers [default: 0]
+    /// Seed of the random number generator: the same seed gives the same answers [default: 0]
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     seed: Option<u64>,
-    /// Above 1, tokens that the question or the answer has already become less probable
+    /// Above 1, makes tokens that occur in the question or the answer less probable
     #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
     #[arg(help_heading = "Repetition")]
     repetition_penalty: f32,
-    /// Let no sequence of N tokens come twice, question included; 0 allows all
+    /// Do not generate any sequence of N tokens twice, question included; 0 allows all
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Repetition")]
     no_repeat_ngram: usize,
 }
 
 impl GenerationArgs {
-    /// The options, which fit each other.
+    /// The generation configuration; options that conflict with each other are an error.
     pub fn config(&self) -> anyhow::Result<GenerationConfig> {
         let plain = GenerationConfig::default();
         let do_sample = self.sample
@@ -107,7 +111,7 @@ impl GenerationArgs {
     }
 }
 
-/// An error about options, which it names as they are spelled on the command line.
+/// Replaces the names of options in an error by their spelling on the command line.
 pub fn named(error: pheye::model::Error) -> anyhow::Error {
     let pheye::model::Error::Generation { .. } = error else { return error.into() };
     let text = NAMES.iter().fold(error.to_string(), |text, (name, flag)| text.replace(name, flag));

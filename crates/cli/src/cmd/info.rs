@@ -1,4 +1,4 @@
-//! `pheye info`: what a model is made of, and what it costs to run; or what a file of weights holds.
+//! `pheye info`: the parts and memory of a model, or the contents of a weights file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,12 +10,12 @@ use serde::Serialize;
 use super::tensors;
 use crate::out::say;
 
-/// Tell what a model is made of (parameters by part, memory, image tokens), or what a file of weights holds
+/// Show what a model consists of (parameters by part, memory, image tokens), or what a weights file contains
 ///
-/// Of a preset or the folder of a model the figures follow from its configuration: nothing is downloaded or computed. Of a
-/// file of weights (safetensors, a shard or an index of shards, what torch.save writes), or a folder with some and no
-/// model, every tensor is listed with its element type and shape, and the file's metadata; no element is read, and
-/// nothing in the file is executed. Examples:
+/// The figures of a preset or a model folder follow from its configuration; nothing is downloaded or
+/// computed. For a weights file (safetensors, a shard, an index of shards, or a file of torch.save), or a
+/// folder with weights but no model, every tensor is listed with its data type and shape, and the metadata of
+/// the file. No element is read, and nothing in the file is executed. Examples:
 ///
 ///   pheye info x2-672
 ///   pheye info models/nano --tensors
@@ -23,10 +23,11 @@ use crate::out::say;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A preset (nano, x2-224, x2-448, x2-672, x4-224, x4-448, x4-672), the folder of a model, or a file or folder of weights
+    /// A preset (nano, x2-224, x2-448, x2-672, x4-224, x4-448, x4-672), a model folder, or a file or folder
+    /// of weights
     #[arg(value_name = "PRESET|DIR|FILE")]
     model: String,
-    /// List the tensors of a model's folder instead
+    /// List the tensors of a model folder instead
     #[arg(long)]
     tensors: bool,
     /// Print JSON
@@ -49,7 +50,7 @@ struct Info<'a> {
     memory: Memory,
 }
 
-/// Bytes that the weights and their training state take; activations come on top.
+/// Bytes of the weights and their training state, without activations.
 #[derive(Serialize)]
 struct Memory {
     run_f32: u64,
@@ -94,7 +95,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             run_f32: 4 * (trained + frozen),
             run_bf16: 2 * (trained + frozen),
             run_bf16_frozen: 4 * trained + 2 * frozen,
-            // f32 value, gradient and two moments of what is trained.
+            // For each trained parameter: f32 value, gradient and the two moments of AdamW.
             train_bf16_frozen: 16 * trained + 2 * frozen,
         },
     };
@@ -146,7 +147,7 @@ fn print(info: &Info) {
     );
 }
 
-/// 295136192 as 295,136,192.
+/// Formats 295136192 as 295,136,192.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<&str> =

@@ -1,4 +1,4 @@
-//! One file a subcommand.
+//! One module per subcommand.
 
 pub mod ask;
 pub mod bench;
@@ -20,25 +20,25 @@ use anyhow::Context;
 use pheye::ops::Cx;
 use pheye::tensor::Device;
 
-/// Where to compute.
+/// The option `--device`.
 #[derive(clap::Args)]
 pub struct DeviceArg {
-    /// Where to compute: `cpu`, `cuda`, `cuda:1`, `auto` for the fastest there is, or `emulator`, which checks the GPU
-    /// kernels on the CPU, in a build that has it (`--features emulator`)
+    /// Where to compute: `cpu`, `cuda`, `cuda:1`, `auto` for the fastest available, or `emulator`, which
+    /// checks the GPU kernels on the CPU (needs a build with `--features emulator`)
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
 }
 
 impl DeviceArg {
-    /// A context on that device.
+    /// A context on the device.
     pub fn open(&self) -> anyhow::Result<Cx> {
         let device: Device = self.device.parse().context("--device")?;
         Ok(Cx::new(device))
     }
 }
 
-/// The folder of the nano model that comes with the source: below the working folder or one above it, or where this
-/// program was built.
+/// The folder of the nano model of this repository: `models/nano` in the working directory, in one of its
+/// parents, or in the source tree that this program was built from.
 pub fn shipped_model() -> anyhow::Result<PathBuf> {
     let here = std::env::current_dir().unwrap_or_default();
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -48,12 +48,12 @@ pub fn shipped_model() -> anyhow::Result<PathBuf> {
         .context("the nano model was not found (models/nano in the source); name a model folder with --model")
 }
 
-/// A count for an option: an integer from 1.
+/// Parses the value of an option as an integer of at least 1.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().map(NonZeroUsize::get).map_err(|_| "an integer from 1 is needed".to_owned())
 }
 
-/// `configs/../runs/nano` as `runs/nano`, for a person to read.
+/// Simplifies `configs/../runs/nano` to `runs/nano`, for messages.
 pub fn tidy(path: &Path) -> PathBuf {
     path.components().fold(PathBuf::new(), |mut tidy, part| {
         match (part, tidy.components().next_back()) {

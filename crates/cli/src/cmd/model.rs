@@ -1,4 +1,5 @@
-//! Which model a command means: the shipped one, a folder, or a name on the Hugging Face hub.
+//! Which model a command uses: the nano model of this repository, a folder, or a name on the Hugging Face
+//! hub.
 
 use std::path::Path;
 
@@ -12,36 +13,38 @@ use pheye::{Assistant, ModelFiles};
 use crate::out::note;
 use crate::progress::Loading;
 
-/// The model that a command works with.
+/// The options that select the model.
 #[derive(clap::Args)]
 pub struct ModelArg {
-    /// The model: a folder in this project's layout or the released one, or a name on the Hugging Face hub such as
-    /// `miguelcarv/Pheye-x4-672` (`OWNER/NAME@REVISION` for another than `main`), which is downloaded once
+    /// The model: a folder in this project's layout or the released one, or a name on the Hugging Face hub
+    /// such as `miguelcarv/Pheye-x4-672` (`OWNER/NAME@REVISION` for a revision other than `main`), which is
+    /// downloaded once
     #[arg(long = "model", value_name = "DIR|OWNER/NAME")]
     model: Option<String>,
-    /// How the weights are kept in memory; on a GPU matrices are bf16 whatever this says
+    /// Data type of the weights in memory; on a GPU, matrices are always bf16
     #[arg(long, value_enum, default_value_t = Weights::Auto)]
     weights: Weights,
 }
 
-/// How weights are kept in memory.
+/// Data type of the weights in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Weights {
     /// Bf16 for a model of more than a gigabyte, f32 for a smaller one
     Auto,
-    /// Single precision
+    /// 32-bit floating point
     F32,
-    /// Half the memory, rounded to 8 bits
+    /// Half the memory, a significand of 8 bits
     Bf16,
-    /// Bf16, and int8 with a factor for each row in the weights of linears: the fastest on a CPU, a quarter of the memory of f32
+    /// Bf16, and int8 with one scale per row for the weights of linear layers: the fastest on a CPU, a
+    /// quarter of the memory of f32
     Int8,
 }
 
-/// From this size of its files on, a model is kept in bf16.
+/// With `auto`, a model whose files exceed this number of bytes is kept in bf16.
 const LARGE: u64 = 1_000_000_000;
 
 impl ModelArg {
-    /// The model with its tokenizer, with a bar while a large one loads.
+    /// Loads the model with its tokenizer. A progress bar appears if loading takes long.
     pub fn load(&self, cx: &Cx) -> anyhow::Result<Assistant> {
         let files = self.locate()?;
         let options = match self.weights {
@@ -61,7 +64,7 @@ impl ModelArg {
         Ok(assistant)
     }
 
-    /// Where its files are; downloads those that are missing, with a progress bar.
+    /// Locates the files of the model. Missing ones are downloaded, with a progress bar.
     pub fn locate(&self) -> anyhow::Result<ModelFiles> {
         match &self.model {
             Some(model) => locate(model),
@@ -70,13 +73,13 @@ impl ModelArg {
     }
 }
 
-/// Bytes of all files in `folder`; of those that cannot be read none.
+/// Total size in bytes of the files in `folder`. Files that cannot be read count as 0.
 fn size(folder: &Path) -> u64 {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     files.filter_map(|f| std::fs::metadata(f.path()).ok()).map(|m| m.len()).sum()
 }
 
-/// Where the files of `model` are, a folder or a name on the hub.
+/// Locates the files of `model`, a folder or a name on the hub.
 #[cfg(feature = "hub")]
 pub fn locate(model: &str) -> anyhow::Result<ModelFiles> {
     use pheye::hub::{Client, Settings};
@@ -86,7 +89,7 @@ pub fn locate(model: &str) -> anyhow::Result<ModelFiles> {
     Ok(pheye::hub::locate(&hub, model, &mut |progress| shown.event(progress))?)
 }
 
-/// Where the files of `model` are: this build has no hub.
+/// Locates the files of the folder `model`. This build has no hub support.
 #[cfg(not(feature = "hub"))]
 pub fn locate(model: &str) -> anyhow::Result<ModelFiles> {
     let named = model.matches('/').count() == 1 && !std::path::Path::new(model).exists();

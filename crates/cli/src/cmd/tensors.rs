@@ -1,4 +1,4 @@
-//! `pheye info` of files of weights: every tensor by name, element type and shape, without reading an element.
+//! `pheye info` for weights files: the name, data type and shape of every tensor, without reading an element.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::info::{bytes, grouped};
 use crate::out::say;
 
-/// Endings of files of weights.
+/// File name extensions of weights files.
 const ENDINGS: [&str; 4] = ["safetensors", "pt", "pth", "bin"];
 
-/// Lists the tensors in `path`, a file of weights or a folder with some.
+/// Lists the tensors of `path`, a weights file or a folder that contains some.
 pub fn list(path: &Path, as_json: bool) -> anyhow::Result<()> {
     let files = if path.is_dir() { files_in(path)? } else { vec![path.to_owned()] };
     let checkpoints = files.iter().map(Checkpoint::open).collect::<Result<Vec<_>, _>>()?;
@@ -32,7 +32,7 @@ pub fn list(path: &Path, as_json: bool) -> anyhow::Result<()> {
 }
 
 fn files_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    // Else an index and its shards would be listed twice.
+    // If the folder has an index, only the index is listed; otherwise its shards would be listed twice.
     if let Some(whole) = first_in(folder, FOLDER_FILES) {
         return Ok(vec![whole]);
     }
@@ -66,7 +66,7 @@ fn as_value(checkpoint: &Checkpoint) -> Value {
     })
 }
 
-/// The most that a table's column of names is wide.
+/// Maximum width of the name column, in characters.
 const WIDEST: usize = 80;
 
 fn print(checkpoint: &Checkpoint) {

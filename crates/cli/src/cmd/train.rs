@@ -1,4 +1,4 @@
-//! `pheye train`: a run from its config, then its accuracy and a few answered pictures.
+//! `pheye train`: a training run from its config, then its accuracy and a few answered images.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -18,23 +18,23 @@ use crate::out::{note, tell};
 use crate::progress::Progress;
 use crate::{plot, show, signals};
 
-/// Train a model as a config file says
+/// Train a model as specified by a config file
 ///
-/// Shows progress, saves checkpoints and metrics (JSON lines and TensorBoard events) in the run's folder, and ends with
-/// the accuracy on the test questions and a few answered pictures. Ctrl-C saves and stops; `--resume` goes on with the
-/// same bits as if nothing had happened. Example: `pheye train configs/nano.toml`.
+/// Shows progress, saves checkpoints and metrics (JSON lines and TensorBoard events) in the run's folder, and
+/// ends with the accuracy on the test questions and a few answered images. Ctrl-C saves and stops; `--resume`
+/// continues with the same bits as an uninterrupted run. Example: `pheye train configs/nano.toml`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The run, a TOML file
+    /// Config of the run, a TOML file
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
-    /// Go on from the last checkpoint of the run
+    /// Continue from the last checkpoint of the run
     #[arg(long, conflicts_with = "over")]
     resume: bool,
     /// Start again, replacing an earlier run in the same folder
     #[arg(long)]
     over: bool,
-    /// Take N steps instead of what the config says
+    /// Take N steps instead of the number in the config
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// Ask only the first N test questions at the end
@@ -65,14 +65,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let training = Arc::new(AtomicBool::new(true));
     let (handler, saving) = (stop.clone(), training.clone());
     let on_signal = move || {
-        // A second signal does not wait for the step to end, and after the last step all is saved.
+        // A second signal exits without waiting for the step to end. After training, everything has been
+        // saved.
         if handler.stopped() || !saving.load(Ordering::SeqCst) {
             std::process::exit(130);
         }
         handler.stop();
-        note!("saving, then stopping; once more to stop at once");
+        note!("saving, then stopping; a second signal stops at once");
     };
-    signals::on_stop(on_signal).context("signals cannot be waited for")?;
+    signals::on_stop(on_signal).context("the signal handler could not be installed")?;
 
     let began = Instant::now();
     let mut progress = Progress::new(0, "steps");
@@ -80,7 +81,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     training.store(false, Ordering::SeqCst);
     progress.finish();
     if outcome.skipped > 0 {
-        tell!("left out (data.on_broken = \"skip\"): {} pictures and texts", outcome.skipped);
+        tell!("skipped (data.on_broken = \"skip\"): {} images and texts", outcome.skipped);
         outcome.reasons.iter().for_each(|why| tell!("  {why}"));
     }
     if !outcome.finished {
@@ -107,7 +108,7 @@ fn report(args: &Args, config: &Config, cx: &pheye::ops::Cx, out: &Path, model: 
     show::print(&shown, std::io::stdout().is_terminal());
     let sheet = out.join("answers.svg");
     write(&sheet, &show::svg(&shown))?;
-    tell!("pictures: {}", tidy(&sheet).display());
+    tell!("answered images: {}", tidy(&sheet).display());
     tell!("{}", sentence(&accuracy));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `pheye verify`: every stage against golden data.
+//! `pheye verify`: compares every stage of a model with golden data.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,17 +10,18 @@ use crate::out::{say, tell};
 
 /// Compare every stage of a model with golden data computed by PyTorch
 ///
-/// DIR holds a model and `golden.safetensors`: pixels, media, logits, loss, the gradient of every trained tensor,
-/// greedily generated ids and the losses of five training steps. `generate.json`, if it is there, adds ids of beams, penalties and
-/// end tokens, and probabilities of sampling, by transformers' generate(). Each line shows the largest error, the largest
-/// allowed, and whether it passed. On a GPU the bounds are those of bf16, from `golden_bf16.safetensors`. Exits with 3
-/// when a stage did not pass.
+/// DIR contains a model and `golden.safetensors`: pixels, media (image tokens), logits, loss, the gradient of
+/// every trained tensor, greedily generated ids and the losses of five training steps. The optional
+/// `generate.json` adds the ids of beam search, penalties and end tokens, and the probabilities of sampling,
+/// all from transformers' generate(). Each line shows the largest error, its bound, and whether the stage
+/// passed. On a GPU the bounds for bf16 are used, from `golden_bf16.safetensors`. The exit code is 3 when a
+/// stage did not pass.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder with the model and its golden data
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Show every gradient and way to generate, not only the worst
+    /// Show every gradient and generation case, not only the worst
     #[arg(long, short)]
     verbose: bool,
     /// Print JSON
@@ -30,10 +31,11 @@ pub struct Args {
     device: DeviceArg,
 }
 
-/// Stages of which there are many: the beginning of their names, their name together, and what they are.
+/// Stages that are shown as one group: the prefix of their names, the name of the group, and what its members
+/// are.
 const GROUPS: [(&str, &str, &str); 3] = [
     ("grad.", "gradients", "gradients"),
-    ("generate ", "generate", "ways to generate, every id equal or wrong"),
+    ("generate ", "generate", "generation cases, in which every id must be equal"),
     ("sampling ", "sampling", "distributions to sample from"),
 ];
 
@@ -67,7 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// The share of its bound that an error takes; what is not a number takes all.
+/// The error as a fraction of its bound; infinity if the error is NaN.
 fn ratio(s: &Stage) -> f64 {
     if s.error.is_nan() { f64::INFINITY } else { s.error / s.allowed.max(f64::MIN_POSITIVE) }
 }

@@ -1,5 +1,5 @@
-//! What the tests of the command share: running it, a run small enough to take a second, and files to damage.
-#![allow(dead_code)] // each test program uses its part
+//! Shared by the tests of the command: running it, training runs of about a second, and files to damage.
+#![allow(dead_code)] // each test program uses a part of this module
 
 pub mod tensors;
 
@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The top of the source.
+/// The root of the repository.
 pub fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
@@ -17,14 +17,14 @@ pub fn golden(case: &str) -> PathBuf {
     top().join("tests/golden").join(case)
 }
 
-/// The command, on one thread: the tests themselves run side by side.
+/// The command with one compute thread, because the tests themselves run in parallel.
 pub fn pheye<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pheye"));
     command.args(args).env("RAYON_NUM_THREADS", "1");
     command
 }
 
-/// How a command ended.
+/// The exit code and output of a command.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -45,7 +45,7 @@ pub fn run(mut command: Command) -> Ended {
     command.output().expect("the command starts").into()
 }
 
-/// Runs the command, which must end with `code`.
+/// Runs the command, which must exit with `code`.
 #[track_caller]
 pub fn ends<S: AsRef<std::ffi::OsStr>>(code: i32, args: impl IntoIterator<Item = S>) -> Ended {
     let ended = run(pheye(args));
@@ -53,7 +53,7 @@ pub fn ends<S: AsRef<std::ffi::OsStr>>(code: i32, args: impl IntoIterator<Item =
     ended
 }
 
-/// Runs the command, which must fail with an error that has all of `parts` in it.
+/// Runs the command, which must fail with an error that contains all of `parts`.
 #[track_caller]
 pub fn refuses<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>, parts: &[&str]) -> String {
     let ended = ends(1, args);
@@ -68,7 +68,7 @@ pub fn s(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Every file below `dir` by its path in it.
+/// The contents of every file below `dir`, by path.
 pub fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     fn walk(top: &Path, dir: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
         for entry in fs::read_dir(dir).unwrap() {
@@ -93,7 +93,7 @@ pub fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// Pictures with questions and captions, as a data set in `dir`.
+/// Writes a data set of images with questions and captions into `dir`.
 pub fn data_set(dir: &Path, pictures: usize) {
     fs::create_dir_all(dir).unwrap();
     let colors =
@@ -117,10 +117,10 @@ pub fn data_set(dir: &Path, pictures: usize) {
     fs::write(dir.join("manifest.jsonl"), manifest).unwrap();
 }
 
-/// The network of the runs below: every part of Pheye, of the smallest size.
+/// The network of the runs below: every part of Pheye, in the smallest size.
 pub const NETWORK: &str = include_str!("../../../train/tests/common/network.toml");
 
-/// The text of a config; `extra` are lines by table, such as `("train", "keep = 3")`.
+/// The text of a config; `extra` are lines with the name of their table, such as `("train", "keep = 3")`.
 pub fn config(task: &str, extra: &[(&str, &str)]) -> String {
     let lines = |table: &str| {
         let lines: Vec<_> = extra.iter().filter(|(t, _)| *t == table).map(|(_, line)| *line).collect();
@@ -140,7 +140,7 @@ pub fn config(task: &str, extra: &[(&str, &str)]) -> String {
     )
 }
 
-/// A folder with data, a tokenizer and backbones, which `pheye train` made.
+/// A folder with data, a tokenizer and backbones that `pheye train` produced.
 pub struct Bench {
     dir: PathBuf,
     _temporary: Option<tempfile::TempDir>,
@@ -156,7 +156,7 @@ impl Bench {
         Bench::empty().filled()
     }
 
-    /// In the folder `dir`, whatever was there before.
+    /// The same in the folder `dir`, which is emptied first.
     pub fn at(dir: PathBuf) -> Bench {
         if dir.exists() {
             fs::remove_dir_all(&dir).unwrap();
@@ -187,7 +187,8 @@ impl Bench {
         path
     }
 
-    /// A config of all of Pheye with everything random in use: order, questions, augmentation, dropout.
+    /// The config of a Pheye run with every source of randomness: sample order, questions, augmentation,
+    /// dropout.
     pub fn pheye(&self, name: &str, steps: usize, extra: &[(&str, &str)]) -> PathBuf {
         let lines = format!("steps = {steps}\nbatch = 2\naccumulation = 2\nseed = 7");
         let mut all =
@@ -196,14 +197,15 @@ impl Bench {
         self.write(name, config("pheye", &all))
     }
 
-    /// The same folder elsewhere, for a run whose files can be compared with this one's: the paths in both are equal.
+    /// A copy of the folder elsewhere, for a run whose files can be compared with this one's: configs hold
+    /// relative paths.
     pub fn twin(&self) -> Bench {
         let twin = Bench::empty();
         copy_tree(&self.dir, &twin.dir);
         twin
     }
 
-    /// What a run in the folder `run` leaves that must not depend on how often it was cut off: model, checkpoints,
+    /// The files of the run in the folder `run` that must not depend on interruptions: model, checkpoints,
     /// metrics.
     pub fn left(&self, run: &str) -> BTreeMap<String, Vec<u8>> {
         let mut files = tree(&self.path(run));
@@ -219,13 +221,13 @@ impl Bench {
         names
     }
 
-    /// Steps logged so far by the run in the folder `run`.
+    /// Number of steps that the run in the folder `run` has logged so far.
     pub fn steps(&self, run: &str) -> usize {
         let text = fs::read(self.path(run).join("metrics.jsonl")).unwrap_or_default();
         text.iter().filter(|b| **b == b'\n').count()
     }
 
-    /// A run of four steps in the folder `run`, ended; returns its model.
+    /// Trains for four steps in the folder `run` and returns the folder of the model.
     pub fn trained(&self) -> PathBuf {
         let file = self.pheye("run.toml", 4, &[("train", "out = \"run\"")]);
         ends(0, ["train", s(&file)]);
@@ -233,7 +235,8 @@ impl Bench {
     }
 }
 
-/// Says which of the files differ, without printing them.
+/// Asserts that both have the same files with the same contents; names those that differ without printing
+/// their contents.
 #[track_caller]
 pub fn same(a: &BTreeMap<String, Vec<u8>>, b: &BTreeMap<String, Vec<u8>>) {
     let names: Vec<_> = a.keys().collect();

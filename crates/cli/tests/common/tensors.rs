@@ -1,4 +1,4 @@
-//! Checkpoints to damage: a safetensors file taken apart, and a torch zip with a pickle of any kind.
+//! Checkpoints to damage: a parsed safetensors file, and a torch zip archive with any pickle.
 
 use std::fs;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-/// A safetensors file as its header and its bytes.
+/// The header and data of a safetensors file.
 pub struct Safetensors {
     pub header: Map<String, Value>,
     pub data: Vec<u8>,
@@ -27,13 +27,13 @@ impl Safetensors {
         fs::write(path, [&len[..], &header, &self.data].concat()).unwrap();
     }
 
-    /// The first tensor whose name has all of `parts` in it.
+    /// The first tensor whose name contains all of `parts`.
     pub fn find(&self, parts: &[&str]) -> String {
         let found = self.header.keys().find(|name| parts.iter().all(|part| name.contains(part)));
         found.unwrap_or_else(|| panic!("no tensor like {parts:?} in {:#?}", self.header.keys())).clone()
     }
 
-    /// Bytes of a tensor.
+    /// The bytes of a tensor.
     pub fn bytes(&mut self, name: &str) -> &mut [u8] {
         let range = &self.header[name]["data_offsets"];
         let at = |i: usize| range[i].as_u64().unwrap() as usize;
@@ -49,7 +49,7 @@ impl Safetensors {
         }
     }
 
-    /// The index of the largest of the first 64 values of an f32 tensor.
+    /// The index of the value with the largest magnitude among the first 64 of an f32 tensor.
     pub fn largest(&mut self, name: &str) -> usize {
         let mut best = (0, 0.0);
         self.map(name, |i, v| {
@@ -59,7 +59,7 @@ impl Safetensors {
         best.0
     }
 
-    /// Takes a tensor out; its bytes stay, as a tensor of another name.
+    /// Renames a tensor; its data stays.
     pub fn rename(&mut self, name: &str, to: &str) {
         let entry = self.header.remove(name).unwrap();
         self.header.insert(to.to_owned(), entry);
@@ -70,7 +70,7 @@ impl Safetensors {
     }
 }
 
-/// A torch zip whose pickle is `pickle`.
+/// Writes a torch zip archive with the pickle `pickle`.
 pub fn torch_zip(path: &Path, pickle: &[u8]) {
     let mut zip = zip::ZipWriter::new(fs::File::create(path).unwrap());
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
@@ -88,7 +88,7 @@ pub fn evil_pickle(module: &str, function: &str, command: &str) -> Vec<u8> {
     [b"\x80\x02", global.as_bytes(), b"X", &len, command.as_bytes(), b"\x85R."].concat()
 }
 
-/// A PNG that claims a size and has no pixels.
+/// A PNG whose header has this size and that has no pixels.
 pub fn huge_png(width: u32, height: u32) -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();

@@ -1,4 +1,4 @@
-//! Small data sets made on the spot, and the packed one.
+//! Small data sets, and the packed one of the repository.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub fn easy_vqa(split: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../data/easy-vqa/{split}.zip"))
 }
 
-/// A manifest of these lines in a folder of its own.
+/// Writes the lines into `dir/name` and opens it as a manifest.
 pub fn manifest(dir: &Path, name: &str, lines: &[String]) -> Manifest {
     let path = dir.join(name);
     std::fs::write(&path, lines.join("\n")).unwrap();
@@ -24,7 +24,7 @@ pub fn texts(dir: &Path, name: &str, n: usize) -> Manifest {
     manifest(dir, name, &lines)
 }
 
-/// Bytes as tokens; the loss starts after the question.
+/// Uses bytes as tokens; the targets start after the question.
 pub fn encode() -> Box<Encode> {
     Box::new(|text| {
         let (before, learnt) = match text {

@@ -13,7 +13,7 @@ use super::{EarlyStopping, GenerationConfig};
 pub(super) struct Beam {
     /// Tokens of the answer so far.
     pub(super) ids: Vec<u32>,
-    /// Sum of the log-probabilities, as processed.
+    /// Sum of the log-probabilities after the logits processors.
     score: f32,
     /// The cache slot of its keys and values.
     pub(super) slot: usize,
@@ -38,7 +38,7 @@ pub(super) struct Search {
     limit: usize,
 }
 
-/// Keys and values of `from` that are to be copied to `to`.
+/// A copy of the keys and values in slot `from` to slot `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Move {
     pub(super) from: usize,
@@ -58,7 +58,7 @@ impl Search {
 
     /// Advances by one token, given the processed log-probabilities of the next token of each beam. `ends`
     /// tells whether an answer is complete without an end token. Returns the copies after which each beam's
-    /// slot holds its past; no slot is both a source and a target.
+    /// slot contains its keys and values; no slot is both a source and a target.
     pub(super) fn advance(
         &mut self,
         scores: &[Vec<f32>],
@@ -102,7 +102,8 @@ impl Search {
         moves
     }
 
-    /// Takes up a finished answer, if it is among the best.
+    /// Adds a finished answer to the best ones, or drops it if it is worse than all of them. `sum` is its
+    /// log-probability.
     fn finish(&mut self, ids: Vec<u32>, sum: f64, length_penalty: f64) {
         let score = sum / (ids.len() as f64).powf(length_penalty);
         if self.finished.len() < self.slots.len() || score > self.worst() {
@@ -172,9 +173,9 @@ fn best(beams: &[Beam], scores: &[Vec<f32>], count: usize) -> Vec<Candidate> {
     best
 }
 
-/// Assigns a slot of its own to each of the next beams, which still refer to their parents' slots. A parent's
-/// slot goes to its first child; other children get free slots, to which the parent's past is copied. This
-/// minimizes copies and needs no extra memory.
+/// Assigns a separate slot to each of the next beams, which still refer to their parents' slots. A parent's
+/// slot goes to its first child; other children get free slots, to which the parent's keys and values are
+/// copied. This minimizes copies and needs no extra memory.
 fn settle(next: &mut [Beam], slots: Range<usize>) -> Vec<Move> {
     let mut free: Vec<usize> = slots.filter(|s| next.iter().all(|b| b.slot != *s)).collect();
     let (mut taken, mut moves) = (HashSet::new(), Vec::new());
@@ -189,7 +190,7 @@ fn settle(next: &mut [Beam], slots: Range<usize>) -> Vec<Move> {
     moves
 }
 
-/// ln softmax of logits, in place.
+/// Replaces logits by the logarithm of their softmax.
 pub(super) fn log_softmax(x: &mut [f32]) {
     let top = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = x.iter().map(|&v| f64::from((v - top).exp())).sum();

@@ -1,4 +1,4 @@
-//! Against exhaustive search, and rules one by one.
+//! Tests beam search against exhaustive search, and each rule separately.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn how(num_beams: usize, length_penalty: f64, early_stopping: EarlyStopping) -> 
     GenerationConfig { num_beams, length_penalty, early_stopping, eos_token_id, ..Default::default() }
 }
 
-/// Log-probabilities after a text: as uneven as one likes, the same for the same text.
+/// Log-probabilities of the next token, uneven but reproducible for each text.
 fn next(seed: u64, text: &[u32]) -> Vec<f32> {
     let mix = |h: u64, v: u64| (h ^ v).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
     let hash = text.iter().fold(mix(seed, 77), |h, &id| mix(h, u64::from(id) + 1));
@@ -19,7 +19,8 @@ fn next(seed: u64, text: &[u32]) -> Vec<f32> {
     x
 }
 
-/// The whole search, with slots that hold what the caches would.
+/// Runs a complete search; each slot records the tokens that its cache would hold. Returns the answers and
+/// the number of steps.
 fn search(
     limit: usize,
     how: &GenerationConfig,
@@ -40,7 +41,7 @@ fn search(
         for b in &search.beams {
             let (last, past) = b.ids.split_last().unwrap();
             assert_eq!(slots[b.slot], past, "the past is in the slot");
-            // Two beams of one slot would find it grown.
+            // If two beams shared a slot, the second would find this token in it.
             slots[b.slot].push(*last);
         }
         steps += 1;
@@ -70,7 +71,7 @@ fn wide_beams_find_what_exhaustive_search_finds() {
     for seed in 0..20 {
         for length_penalty in [-1.0, 0.0, 0.5, 1.0, 2.0] {
             for early in [EarlyStopping::False, EarlyStopping::Never] {
-                // More beams than there are answers of four tokens: 1 + 2 + 4 + 8·3.
+                // More beams than there are answers of up to four tokens: 1 + 2 + 4 + 8·3.
                 let mut how = how(40, length_penalty, early);
                 how.num_return_sequences = 6;
                 let (found, _) = search(4, &how, |text| next(seed, text), |_| false);
@@ -80,7 +81,8 @@ fn wide_beams_find_what_exhaustive_search_finds() {
     }
 }
 
-/// 0 is likely, but leads nowhere; 1 is less so, and all that follows it is certain.
+/// Token 0 is likely at first but leads to unlikely texts; token 1 is less likely but followed by near
+/// certainty.
 fn trap(text: &[u32]) -> Vec<f32> {
     let p: [f32; 3] = match text {
         [] => [0.6, 0.4, 0.0],
@@ -102,7 +104,7 @@ fn two_beams_pass_the_trap_of_greedy_search() {
 
 #[test]
 fn early_stopping_decides_how_long_is_searched() {
-    // Ends at once with 0.3; else 0.7 goes on for as long as it may.
+    // The answer ends at once with probability 0.3; otherwise it tends to continue up to the limit.
     let tail = |text: &[u32]| match text {
         [] => [0.7f32, 0.0, 0.3].map(f32::ln).to_vec(),
         _ => [0.9f32, 0.04, 0.06].map(f32::ln).to_vec(),
@@ -111,11 +113,12 @@ fn early_stopping_decides_how_long_is_searched() {
     let (_, at_once) = steps(1.0, EarlyStopping::True);
     let (best, heuristic) = steps(1.0, EarlyStopping::False);
     let (never, thorough) = steps(1.0, EarlyStopping::Never);
-    // Two answers are finished after two steps: END, and 0 END.
+    // After two steps there are two finished answers: END, and 0 followed by END.
     assert_eq!(at_once, 2);
     assert_eq!((heuristic, thorough), (9, 9));
     assert_eq!((best[0].len(), never[0].len()), (9, 9));
-    // With a penalty of 0 sums alone count: 0.7·0.9⁸ is just above 0.3, so that no step was in vain.
+    // Without a length penalty only sums count: 0.7·0.9⁸ is just above 0.3, so the search had to run to the
+    // end.
     let (found, steps) = steps(0.0, EarlyStopping::Never);
     assert_eq!(found, [vec![0; 9]]);
     assert_eq!(steps, 9);
@@ -123,12 +126,12 @@ fn early_stopping_decides_how_long_is_searched() {
 
 #[test]
 fn a_text_that_ends_an_answer_does_so_for_many_tokens() {
-    // Every text of two tokens is complete: no beam is left to go on.
+    // Every text of two tokens is complete, so no beam remains.
     let (found, steps) =
         search(6, &how(3, 1.0, EarlyStopping::False), |text| next(4, text), |ids| ids.len() == 2);
     assert_eq!(steps, 2);
     assert!(found[0].len() <= 2, "{found:?}");
-    // Most are: beams become fewer, then as many as before.
+    // Almost every text of two tokens is complete, so that there are fewer beams for a step.
     let ends = |ids: &[u32]| ids.len() == 2 && ids != [0, 1];
     let (_, steps) = search(6, &how(3, 1.0, EarlyStopping::Never), |text| next(5, text), ends);
     assert!(steps >= 2);

@@ -1,10 +1,10 @@
-//! The options of generation, with the names and defaults of Hugging Face's `GenerationConfig` (transformers 4.37).
+//! Generation options, with the names and defaults of Hugging Face's `GenerationConfig` (transformers 4.37).
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Error, Result};
 
-/// How an answer is generated. Options that have no effect together are refused, not ignored.
+/// How an answer is generated. Options without effect in the chosen mode are rejected, not ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GenerationConfig {
@@ -24,9 +24,9 @@ pub struct GenerationConfig {
     pub length_penalty: f64,
     /// When a search with beams ends.
     pub early_stopping: EarlyStopping,
-    /// Answers to each prompt: the best of the beams, or so many samples.
+    /// Number of answers to each prompt: the best beams, or independent samples.
     pub num_return_sequences: usize,
-    /// Draw tokens by their probability instead of taking the most probable.
+    /// Sample tokens by their probabilities instead of taking the most probable.
     pub do_sample: bool,
     /// Divisor of the logits before sampling.
     pub temperature: f32,
@@ -105,7 +105,7 @@ impl std::fmt::Display for EarlyStopping {
     }
 }
 
-/// As Hugging Face writes it: `true`, `false` or `"never"`.
+/// The form in Hugging Face's JSON: `true`, `false` or `"never"`.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -141,7 +141,7 @@ impl GenerationConfig {
         GenerationConfig { max_new_tokens, ..GenerationConfig::default() }
     }
 
-    /// Whether the options are in their ranges and fit each other.
+    /// Checks that the options are in their ranges and do not conflict.
     ///
     /// # Errors
     /// [`Error::Generation`] when an option is invalid; the error names it.
@@ -152,7 +152,8 @@ impl GenerationConfig {
         let plain = GenerationConfig::default();
         let only_sampling = "is for sampling: set do_sample too, or leave it";
         let only_beams = "is for beams: set num_beams above 1 too, or leave it";
-        // What is wrong if the condition does not hold.
+        // A condition, the option it is about, the option's value, and the message if the condition does not
+        // hold.
         let rules: [(bool, &'static str, String, &'static str); 18] = [
             (self.num_beams > 0, "num_beams", self.num_beams.to_string(), "must be 1 or more"),
             (self.num_beams <= MOST_ANSWERS, "num_beams", self.num_beams.to_string(), "must be at most 4096"),

@@ -1,7 +1,7 @@
-//! Incremental decoding: cache slots, each holding a text about an image, that grow by tokens.
+//! Incremental decoding with a key/value cache. Each slot of the cache holds one text about an image.
 //!
-//! Image keys and values are one tensor for all slots; slots about the same image share its rows through the
-//! spans.
+//! The keys and values of the images are one tensor for all slots; slots about the same image share its rows
+//! through the spans.
 
 use std::ops::Range;
 
@@ -13,23 +13,23 @@ use pheye_tensor::Tensor;
 use crate::loss::cross_spans;
 use crate::{Pheye, Result};
 
-/// Texts that are read, token by token.
+/// The key/value caches of several texts, and the step that appends tokens to them.
 pub(super) struct Decoder<'a> {
     model: &'a Pheye,
     cx: &'a Cx,
     kvs: &'a [Option<Tensor>],
     /// The image of each slot, ascending.
     picture: Vec<usize>,
-    /// Tokens of each slot in the caches.
+    /// Number of tokens in the cache of each slot.
     past: Vec<usize>,
-    /// Tokens that the caches can hold of each slot.
+    /// Number of tokens that the cache of each slot can hold.
     capacity: usize,
     caches: Vec<Cache>,
     graphs: Graphs,
 }
 
 impl<'a> Decoder<'a> {
-    /// Empty slots about `picture`, with room for `capacity` tokens each.
+    /// Empty slots, with room for `capacity` tokens each; `picture` is the image index of each slot.
     pub(super) fn new(
         model: &'a Pheye,
         cx: &'a Cx,
@@ -43,7 +43,8 @@ impl<'a> Decoder<'a> {
         Ok(Decoder { model, cx, kvs, picture, past, capacity, caches, graphs: Graphs::default() })
     }
 
-    /// Logits [slots with new tokens, vocab_size] after the last of `feed[slot]`, for those that have new tokens.
+    /// Appends the tokens `feed[slot]` to each slot. Returns the logits `[slots with new tokens, vocab_size]`
+    /// after the last of them.
     pub(super) fn step(&mut self, feed: &[Vec<u32>]) -> Result<Tensor> {
         let new: Vec<usize> = feed.iter().map(Vec::len).collect();
         let layout = Layout::cached(&self.past, &new, self.capacity);
@@ -51,13 +52,15 @@ impl<'a> Decoder<'a> {
         let ids = feed.concat();
         let Decoder { model, cx, kvs, caches, graphs, .. } = self;
         let mut forward = |cx: &Cx| forward(model, cx, &ids, (&layout, &spans), kvs, caches);
-        // Prompts are read once; after that all steps have the same shape.
+        // Only prefill has several tokens per slot; all decoding steps have the same shape and are replayed
+        // as a CUDA graph.
         let logits = if ids.len() <= feed.len() { cx.replay(graphs, forward)? } else { forward(cx)? };
         self.past.iter_mut().zip(new).for_each(|(past, new)| *past += new);
         Ok(logits)
     }
 
-    /// Copies tokens of slots to other slots, which then hold as many as those they come from.
+    /// Copies the keys and values of a range of tokens from one slot to another, which then ends after that
+    /// range.
     pub(super) fn copy(&mut self, copies: &[(usize, usize, Range<usize>)]) -> Result<()> {
         let rows = |slot: usize, tokens: &Range<usize>| {
             let base = slot * self.capacity;
@@ -72,7 +75,7 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Tokens that `slot` holds.
+    /// Number of tokens in the cache of `slot`.
     pub(super) fn past(&self, slot: usize) -> usize {
         self.past[slot]
     }

@@ -29,7 +29,7 @@ pub type Generated = Vec<Vec<u32>>;
 /// Called with the index of the answer and its next token.
 pub type OnToken<'a> = dyn FnMut(usize, u32) + Send + 'a;
 
-/// Says whether an answer of these tokens is complete.
+/// Whether an answer with these tokens is complete.
 pub type Ends<'a> = dyn FnMut(&[u32]) -> bool + Send + 'a;
 
 /// Callbacks during generation.
@@ -54,17 +54,18 @@ impl Hooks<'_> {
     }
 }
 
-/// Prompts, how they are answered, and how long each answer may be.
+/// Prompts, the generation options, and the maximum length of each answer.
 struct Request<'a> {
     prompts: &'a [Vec<u32>],
     how: &'a GenerationConfig,
     limits: Vec<usize>,
-    /// Slots for each prompt: beams or samples.
+    /// Number of slots for each prompt: its beams or samples.
     copies: usize,
 }
 
 impl Pheye {
-    /// Keys and values of media for every cross-attention block, which serve all tokens of all answers.
+    /// The keys and values of media for every cross-attention block (`None` for layers without one). They are
+    /// the same for all tokens of all answers.
     ///
     /// # Errors
     /// When an operation fails.
@@ -110,7 +111,7 @@ impl Pheye {
         mut hooks: Hooks,
     ) -> Result<Generated> {
         let context = self.config.text.max_position_embeddings;
-        // The last token of a full context still has a successor, which is not read.
+        // A full context still predicts one more token, which is not appended to the cache.
         let limits: Vec<usize> =
             prompts.iter().map(|p| how.max_new_tokens.min(context - p.len() + 1)).collect();
         let capacity = prompts.iter().zip(&limits).map(|(p, limit)| p.len() + limit - 1).max().unwrap_or(0);
@@ -167,17 +168,18 @@ impl Pheye {
         .collect()
     }
 
-    /// An error unless the CPU's memory can hold caches of `capacity` tokens, and logits, of `copies` answers to each of
-    /// `prompts` prompts. A GPU says so itself when they are made.
+    /// Returns an error unless the CPU's memory can hold the caches of `capacity` tokens and the logits, for
+    /// `copies` answers to each of `prompts` prompts. A GPU reports a lack of memory when they are allocated.
     fn check_memory(&self, prompts: usize, copies: usize, capacity: usize) -> Result<()> {
         let c = &self.config.text;
         let wide = |n: usize| n as u128;
-        // Keys and values of each layer; logits, their copy, and the scores made of them.
+        // Keys and values of each layer; logits, a copy of them, and the scores.
         let floats =
             2 * wide(c.num_hidden_layers) * wide(capacity) * wide(c.hidden_size) + 3 * wide(c.vocab_size);
         let bytes = 4 * wide(prompts) * wide(copies) * floats;
         let room = usize::try_from(bytes).ok().filter(|bytes| *bytes <= isize::MAX as usize);
-        // Asked for and given back untouched: the system refuses at once what it could never give.
+        // Reserving memory without touching it is cheap, and fails at once for a size that the system cannot
+        // provide.
         if room.is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok()) {
             return Ok(());
         }
@@ -189,7 +191,7 @@ impl Pheye {
         })
     }
 
-    /// Whether prompts leave room in the context, and there are keys and values of the images they are about.
+    /// Checks that prompts leave room in the context, and that there are keys and values for their images.
     fn check_prompts(&self, kvs: &[Option<Tensor>], prompts: &[Vec<u32>], picture: &[usize]) -> Result<()> {
         let context = self.config.text.max_position_embeddings;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
@@ -205,7 +207,7 @@ impl Pheye {
     }
 }
 
-/// Whether the hooks are those that the options need.
+/// Checks that the hooks are compatible with the options.
 fn fits(how: &GenerationConfig, hooks: &Hooks) -> Result<()> {
     let refuse = |option, value, rule| Err(Error::Generation { option, value, rule });
     if how.num_beams > 1 && hooks.on_token.is_some() {
@@ -220,8 +222,8 @@ fn fits(how: &GenerationConfig, hooks: &Hooks) -> Result<()> {
 }
 
 impl Request<'_> {
-    /// Greedy search and sampling. Each slot is an answer that grows by the chosen token. `logits` are those
-    /// after the prompts.
+    /// Greedy search and sampling. Each slot is an answer to which the chosen tokens are appended. `logits`
+    /// are those after the prompts.
     fn one_by_one(
         &self,
         cx: &Cx,
@@ -230,10 +232,10 @@ impl Request<'_> {
         hooks: &mut Hooks,
     ) -> Result<Generated> {
         let slots = self.prompts.len() * self.copies;
-        // Prompts and answers.
+        // Prompts with their answers.
         let mut texts: Vec<Vec<u32>> =
             (0..slots).map(|slot| self.prompts[slot / self.copies].clone()).collect();
-        // Answers that go on, and the rows of their logits.
+        // The slots of unfinished answers, and the rows of their logits.
         let mut open: Vec<(usize, usize)> = (0..slots).map(|slot| (slot, slot / self.copies)).collect();
         while !open.is_empty() {
             let chosen = self.choose(cx, &logits, &texts, &open)?;
@@ -299,7 +301,7 @@ impl Request<'_> {
         }
     }
 
-    /// Beam search. The slots of a prompt hold its beams. `logits` are those after the prompts.
+    /// Beam search. The slots of a prompt are its beams. `logits` are those after the prompts.
     fn with_beams(&self, decoder: &mut Decoder, logits: &Tensor, hooks: &mut Hooks) -> Result<Generated> {
         let vocab = logits.shape().cols();
         let mut searches: Vec<Search> = (self.limits.iter().enumerate())
@@ -322,7 +324,7 @@ impl Request<'_> {
                 };
                 let scores = search.beams.iter().map(scores).collect::<Result<Vec<_>>>()?;
                 let moves = search.advance(&scores, self.how, &mut |ids| hooks.ends(ids));
-                // Of the prompt every slot has its copy.
+                // Only tokens after the prompt are copied; every slot already has a copy of the prompt.
                 copies.extend(moves.iter().map(|m| (m.from, m.to, prompt.len()..decoder.past(m.from))));
             }
             let mut feed = vec![Vec::new(); slots];
@@ -341,8 +343,8 @@ impl Request<'_> {
     }
 }
 
-/// The most probable token of each row, and so many values of each row that are finite if all its logits are: the logits
-/// themselves, or on a GPU the largest one, which a NaN or an infinity would be.
+/// The most probable token of each row, and values to check for being finite, with their number per row: all
+/// logits, or on a GPU only the largest, which is not finite if any logit is NaN or +∞.
 fn most_probable<'a>(cx: &Cx, logits: &'a Tensor) -> Result<(Vec<u32>, Cow<'a, [f32]>, usize)> {
     match &cx.device {
         Device::Cpu => Ok((argmax::forward(cx, logits)?, logits.f32()?.into(), logits.shape().cols())),
@@ -353,7 +355,7 @@ fn most_probable<'a>(cx: &Cx, logits: &'a Tensor) -> Result<(Vec<u32>, Cow<'a, [
     }
 }
 
-/// Returns an error unless all logits are finite: weights that are not, or that are too large, make answers of nothing.
+/// Returns an error unless all logits are finite. They are not if weights are not finite or too large.
 fn finite(logits: &[f32], step: usize, sequence: usize) -> Result<()> {
     match logits.iter().all(|x| x.is_finite()) {
         true => Ok(()),
@@ -361,7 +363,7 @@ fn finite(logits: &[f32], step: usize, sequence: usize) -> Result<()> {
     }
 }
 
-/// Slots with new tokens, and the rows of their logits.
+/// The slots with new tokens, and the rows of their logits.
 fn rows(feed: &[Vec<u32>]) -> Vec<(usize, usize)> {
     let fed = feed.iter().enumerate().filter(|(_, tokens)| !tokens.is_empty());
     fed.enumerate().map(|(row, (slot, _))| (slot, row)).collect()

@@ -8,14 +8,14 @@ use std::collections::HashSet;
 use super::GenerationConfig;
 
 impl GenerationConfig {
-    /// Whether the tokens so far matter at all.
+    /// Whether any processor has an effect.
     pub(super) fn has_processors(&self) -> bool {
         self.repetition_penalty != 1.0
             || self.no_repeat_ngram_size > 0
             || (self.min_new_tokens > 0 && !self.eos_token_id.is_empty())
     }
 
-    /// Applies all of them to the scores of the token after `ids`, the first `prompt` of which are the prompt's.
+    /// Applies all processors to the scores of the token after `ids`. The first `prompt` ids are the prompt.
     pub fn process(&self, scores: &mut [f32], ids: &[u32], prompt: usize) {
         if self.repetition_penalty != 1.0 {
             repetition_penalty(scores, ids, self.repetition_penalty);
@@ -77,14 +77,14 @@ mod tests {
             no_repeat_ngram(&mut scores, ids, n);
             (0..5u32).filter(|&i| scores[i as usize] == BANNED).collect::<Vec<_>>()
         };
-        // After 1 came 2 and 3.
+        // 1 was followed by 2 and by 3.
         assert_eq!(banned(&[1, 2, 0, 1, 3, 1], 2), [2, 3]);
-        // After 3, 1 came nothing yet but the present.
+        // 3, 1 has not been followed by any token yet.
         assert_eq!(banned(&[1, 2, 0, 1, 3, 1], 3), [] as [u32; 0]);
         assert_eq!(banned(&[3, 1, 4, 3, 1], 3), [4]);
-        // Of length 1: every token that was there.
+        // With length 1, every token of the text is banned.
         assert_eq!(banned(&[4, 0, 4], 1), [0, 4]);
-        // The text is shorter than the sequence.
+        // Texts shorter than the n-gram.
         assert_eq!(banned(&[1, 1], 3), [] as [u32; 0]);
         assert_eq!(banned(&[1], 3), [] as [u32; 0]);
         assert_eq!(banned(&[], 1), [] as [u32; 0]);

@@ -47,7 +47,7 @@ fn top_k(scores: &mut [f32], k: usize) -> Result<()> {
 /// 1904.09751).
 fn top_p(scores: &mut [f32], share: f32) {
     let top = largest(scores);
-    // Of equal scores the first counts as more probable.
+    // Among equal scores, the first counts as more probable.
     let mut order: Vec<usize> = (0..scores.len()).filter(|&i| scores[i] > f32::NEG_INFINITY).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     let weight = |i: &usize| f64::from(scores[*i] - top).exp();
@@ -62,7 +62,8 @@ fn top_p(scores: &mut [f32], share: f32) {
     }
 }
 
-/// Keeps those with p ≥ `share`·max p, that is with a score of at least the largest plus ln `share` (arXiv 2407.01082).
+/// Keeps tokens with p ≥ `share`·max p, that is, with a score of at least the largest plus ln `share` (arXiv
+/// 2407.01082).
 fn min_p(scores: &mut [f32], share: f32) {
     let bound = largest(scores) + share.ln();
     cut(scores, |s| s < bound);
@@ -76,7 +77,8 @@ fn cut(scores: &mut [f32], whether: impl Fn(f32) -> bool) {
     scores.iter_mut().filter(|s| whether(**s)).for_each(|s| *s = f32::NEG_INFINITY);
 }
 
-/// Draws a token for each row of warped `scores` [rows, vocab] with the random number `draws[row]` of `seed`.
+/// Draws a token for each row of warped `scores`, `[rows, vocab]`, with the random number `draws[row]` of
+/// `seed`.
 pub(super) fn draw(scores: &Tensor, draws: &[u64], seed: u64) -> Result<Vec<u32>> {
     Ok(sampling::forward(&Cx::cpu(), scores, &Sampling { seed, ..Sampling::default() }, draws)?)
 }
@@ -110,7 +112,7 @@ mod tests {
     fn each_by_hand() {
         let plain = GenerationConfig::default;
         near(&warped(plain(), &P), &P);
-        // p² over 0.16 + 0.01 + 0.09 + 0.04.
+        // p² divided by 0.16 + 0.01 + 0.09 + 0.04.
         let half = GenerationConfig { temperature: 0.5, ..plain() };
         near(&warped(half, &P), &[0.16 / 0.3, 0.01 / 0.3, 0.09 / 0.3, 0.04 / 0.3]);
         near(&warped(GenerationConfig { top_k: 2, ..plain() }, &P), &[4.0 / 7.0, 0.0, 3.0 / 7.0, 0.0]);
@@ -119,7 +121,7 @@ mod tests {
         near(&warped(GenerationConfig { top_p: 0.6, ..plain() }, &P), &[4.0 / 7.0, 0.0, 3.0 / 7.0, 0.0]);
         near(&warped(GenerationConfig { top_p: 0.3, ..plain() }, &P), &[1.0, 0.0, 0.0, 0.0]);
         near(&warped(GenerationConfig { top_p: 0.0, ..plain() }, &P), &[1.0, 0.0, 0.0, 0.0]);
-        // At least 0.45·0.4.
+        // Tokens with a probability of at least 0.45·0.4 are kept.
         let min_p = GenerationConfig { min_p: 0.45, ..plain() };
         near(&warped(min_p, &P), &[4.0 / 9.0, 0.0, 3.0 / 9.0, 2.0 / 9.0]);
         near(&warped(GenerationConfig { min_p: 1.0, ..plain() }, &P), &[1.0, 0.0, 0.0, 0.0]);
@@ -134,7 +136,7 @@ mod tests {
                 near(&warped(GenerationConfig { temperature, ..how }, &P), &[1.0, 0.0, 0.0, 0.0]);
             }
             let how = GenerationConfig { temperature, top_k: 0, ..Default::default() };
-            // Equal ones stay equal, and what is banned stays so.
+            // Equal scores stay equal, and banned tokens stay banned.
             let mut scores = [-3.0, OUT, -3.0, -4.0];
             how.warp(&mut scores).unwrap();
             assert!(
@@ -149,10 +151,11 @@ mod tests {
 
     #[test]
     fn one_after_another() {
-        // Of the three largest, 4/9 and 3/9 reach 0.7 of what is left; alone, top_p would need 0.4 + 0.3.
+        // After top-k, the probabilities 4/9 and 3/9 reach 0.75 together; without top-k, 0.4 + 0.3 would not.
         let how = GenerationConfig { top_k: 3, top_p: 0.75, ..Default::default() };
         near(&warped(how, &P), &[4.0 / 7.0, 0.0, 3.0 / 7.0, 0.0]);
-        // The temperature comes first: at ½ the second is 0.09/0.16 of the first, at 1 it would be 0.75.
+        // The temperature is applied first: at ½, the second token has 0.09/0.16 of the probability of the
+        // first; at 1 it has 0.75.
         let how = GenerationConfig { temperature: 0.5, min_p: 0.6, ..Default::default() };
         near(&warped(how, &P), &[1.0, 0.0, 0.0, 0.0]);
     }

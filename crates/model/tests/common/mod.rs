@@ -1,4 +1,4 @@
-//! A small model in which no part is idle, and batches for it.
+//! A small model in which every part has an effect, and batches for it.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use pheye_model::{Batch, Config, LoraSpec, Pheye};
@@ -7,7 +7,7 @@ use pheye_testkit::{normal, randomize};
 
 pub const VOCAB: usize = 23;
 
-/// Level 2, cross-attention before layers 1 and 3 of four.
+/// Level 2, with cross-attention before layers 1 and 3 of four.
 pub fn config() -> Config {
     let mut c = Config::default();
     (c.vision.hidden_size, c.vision.intermediate_size, c.vision.num_hidden_layers) = (16, 24, 2);
@@ -20,7 +20,8 @@ pub fn config() -> Config {
     c
 }
 
-/// A model of this shape with parameters far from their start: its answers depend on picture and prompt.
+/// A model with random parameters far from their initial values, so that its answers depend on image and
+/// prompt.
 pub fn lively(config: &Config) -> Pheye {
     let mut model = Pheye::random(config, 1).unwrap();
     randomize(model.params_mut(), 3);
@@ -36,7 +37,7 @@ pub fn ids(seed: usize, len: usize, vocab: usize) -> Vec<u32> {
     (0..len).map(|i| ((seed * 31 + i * 7 + i * i * 3) % vocab) as u32).collect()
 }
 
-/// Sequences of these lengths, one about each picture; nothing is learnt from the first two tokens of each.
+/// Sequences of these lengths, one about each image; the first two tokens of each are not targets.
 pub fn batch(config: &Config, lengths: &[usize]) -> Batch {
     let parts: Vec<_> =
         lengths.iter().enumerate().map(|(i, &len)| ids(i + 1, len, config.text.vocab_size)).collect();
@@ -58,7 +59,7 @@ pub fn values(t: &Tensor) -> Vec<f32> {
     t.f32().unwrap().to_vec()
 }
 
-/// A parameter's gradient.
+/// The gradient of a parameter.
 pub fn of<'a>(grads: &'a Grads, name: &str) -> &'a [f32] {
     let at = grads.table.entries().iter().find(|(n, _)| n == name).unwrap().1.clone();
     &grads.flat.f32().unwrap()[at]
@@ -68,7 +69,7 @@ pub fn names(table: &ParamTable) -> Vec<&str> {
     table.entries().iter().map(|(n, _)| n.as_str()).collect()
 }
 
-/// |a - b| / |b|, of vectors.
+/// The relative distance |a − b| / |b| of vectors.
 pub fn relative(a: &[f32], b: &[f32]) -> f64 {
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     let apart = norm(&mut a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b)));

@@ -1,4 +1,4 @@
-//! Runs small enough to take a moment, with bytes for tokens.
+//! Runs that take only a moment, with bytes as tokens.
 #![allow(dead_code)] // each test program uses its part
 
 use std::collections::BTreeMap;
@@ -9,15 +9,15 @@ use pheye_data::{Encode, Encoded, Example, Store};
 use pheye_ops::Cx;
 use pheye_train::{Config, Error, Event, Interrupt, Outcome, Start, train};
 
-/// The network of the tests, of the smallest size.
+/// The smallest network that the tests can use.
 const NETWORK: &str = include_str!("network.toml");
 
-/// Where the sources are.
+/// The root of the repository.
 pub fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// A folder with pictures `0.png`, `1.png`, …, and the configs of its runs.
+/// A temporary folder with images `0.png`, `1.png`, …, and the configs of the runs on them.
 pub struct Bench {
     dir: tempfile::TempDir,
 }
@@ -60,7 +60,7 @@ impl Bench {
         Config::load(self.write("run.toml", text)).unwrap()
     }
 
-    /// Backbones for the task `pheye`.
+    /// Trains the backbones for the task `pheye`.
     pub fn backbones(&self) {
         for (task, name) in [("contrastive", "vision"), ("next-token", "text")] {
             let mut config = self.config(task, "backbone", "", "steps = 1\nbatch = 2");
@@ -69,7 +69,7 @@ impl Bench {
         }
     }
 
-    /// The backbones that a run over the data of `other` makes.
+    /// Trains backbones on the data of `other` and copies them here.
     pub fn backbones_of(&self, other: &Bench) {
         other.backbones();
         for name in ["vision/vision.safetensors", "text/text.safetensors"] {
@@ -77,7 +77,7 @@ impl Bench {
         }
     }
 
-    /// Bytes of the model and the metrics of the run in the folder `out`.
+    /// The contents of the files of the model and the metrics of the run in the folder `out`, by name.
     pub fn left(&self, out: &str) -> BTreeMap<String, Vec<u8>> {
         let model = self.path(out).join("model");
         let files = fs::read_dir(model).unwrap().map(|entry| entry.unwrap().path());
@@ -94,7 +94,7 @@ impl Bench {
     }
 }
 
-/// A line about picture `i` for every task.
+/// The manifest line of image `i`, with texts for every task.
 pub fn line(i: usize) -> String {
     format!(
         "{{\"image\": \"{i}.png\", \"qa\": [[\"what {i}?\", \"shape {i}\"]], \"caption\": \"a shape {i}\"}}\n"
@@ -112,12 +112,12 @@ fn encoder() -> Box<Encode> {
     })
 }
 
-/// Runs `config`; `on` sees each event.
+/// Runs `config` and calls `on` with each event.
 pub fn run(config: &Config, start: Start, on: impl FnMut(Event)) -> Result<Outcome, Error> {
     train(&Cx::cpu(), config, encoder(), start, &Interrupt::default(), on)
 }
 
-/// Runs `config` until step `last` was taken.
+/// Runs `config` and stops it after step `last`.
 pub fn run_to(config: &Config, start: Start, last: u64) -> Result<Outcome, Error> {
     let stop = Interrupt::default();
     let raise = stop.clone();

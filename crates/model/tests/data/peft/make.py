@@ -1,5 +1,5 @@
-"""Makes the adapters beside this file with PEFT itself, over the tower of tests/golden/level1, and records what the tower
-with each of them computes, so that reading and merging can be compared with PEFT's own.
+"""Writes the adapters in this folder with PEFT, for the tower of tests/golden/level1, and the output of the tower with each
+of them, so that loading and merging can be compared with PEFT.
 
     pip install torch transformers==4.37.2 peft==0.10.0 safetensors
     python crates/model/tests/data/peft/make.py
