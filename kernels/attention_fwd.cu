@@ -128,7 +128,7 @@ KERNEL(attention_combine_bf16, AttentionFwd, 32 * COMBINE_WARPS, 0) {
             const float* stats = p.stats + 2 * ((int64_t)(item.slot + i * item.rows + r) * p.heads + head);
             sum = fmaf(stats[1], exp2_fast(stats[0] - base), sum);
         }
-        const float by = sum == 0.f ? 0.f : 1.f / sum;
+        const float by = sum == 0.f ? 0.f : reciprocal(sum);
         for (int c = 2 * lane_id(); c < p.dim; c += 64) {
             float x = 0.f, y = 0.f;
             for (int i = 0; i < item.others; i++) {

@@ -11,6 +11,7 @@
 //
 // Grid: (items, heads). An item has at most tile[0] queries, and keys are loaded in tiles of tile[1].
 #include "attention.cuh"
+#include "math.cuh"
 
 struct SegmentSums {
     const bf16* q;
@@ -107,7 +108,7 @@ __device__ inline void segment_sums(const SegmentSums& p) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const float total = quad_sum(sum[h]);
-        by[h] = total == 0.f ? 0.f : 1.f / total;
+        by[h] = total == 0.f ? 0.f : reciprocal(total);
     }
     for (int n = 0; n < p.segments; n++) {
         const int begin = min((int)p.bounds[n], item.others), end = min((int)p.bounds[n + 1], item.others);

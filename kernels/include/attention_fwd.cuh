@@ -2,6 +2,7 @@
 // some keys from shared memory, and `finish` stores the result.
 #pragma once
 #include "attention.cuh"
+#include "math.cuh"
 
 struct AttentionFwd {
     const bf16* q;
@@ -126,7 +127,7 @@ __device__ inline void finish(const Forward<DP, MT>& r, const AttentionFwd& p, c
             scaled[h] = r.top[m][h] == MINUS_INFINITY ? MINUS_INFINITY : r.top[m][h] * p.scale_log2;
         }
         if (p.part == nullptr) {
-            const float by[2] = {total[0] == 0.f ? 0.f : 1.f / total[0], total[1] == 0.f ? 0.f : 1.f / total[1]};
+            const float by[2] = {total[0] == 0.f ? 0.f : reciprocal(total[0]), total[1] == 0.f ? 0.f : reciprocal(total[1])};
             bf16* to = p.o + (int64_t)item.row * p.q_stride + column;
             store_rows<DP>(to, p.q_stride, row, item.rows, p.dim, r.o[m], by[0], by[1]);
 #pragma unroll

@@ -3,15 +3,15 @@
 //   tanh   x/2 (1 + tanh(u)) = x sigma(2u), u = sqrt(2/pi) (x + 0.044715 x^3)
 //   quick  x sigma(1.702 x)
 #pragma once
-#include "launch.cuh"
+#include "math.cuh"
 
 enum Gelu : int { GELU_NONE = 0, GELU_EXACT = 1, GELU_TANH = 2, GELU_QUICK = 3 };
 
-__device__ inline float sigmoid(float z) { return 1.f / (1.f + expf(-z)); }
+__device__ inline float sigmoid(float z) { return reciprocal(1.f + expf(-z)); }
 // sigma(z), and in `slope` its derivative sigma'(z) = sigma^2 exp(-z), which avoids the cancellation in 1 - sigma. z is clamped
 // at -80, where both are negligible, because exp(-z) would overflow for smaller z.
 __device__ inline float sigmoid_and_slope(float z, float& slope) {
-    const float e = expf(-fmaxf(z, -80.f)), s = 1.f / (1.f + e);
+    const float e = expf(-fmaxf(z, -80.f)), s = reciprocal(1.f + e);
     slope = s * s * e;
     return s;
 }

@@ -27,10 +27,6 @@ __device__ inline void store8(float* to, const float (&x)[8]) {
     reinterpret_cast<float4*>(to)[1] = make_float4(x[4], x[5], x[6], x[7]);
 }
 
-// x rounded to the element type that the second argument points to.
-__device__ inline float rounded(float x, const bf16*) { return to_f32(to_bf16(x)); }
-__device__ inline float rounded(float x, const float*) { return x; }
-
 // The same for the first `left` of eight elements: the others are loaded as 0 and not stored, and `left` may be negative. WIDE
 // promises that `left` is at most 0 or at least 8, and that the address is a multiple of 16 bytes. It is a template argument so
 // that the loads of the caller stay in one basic block and are all in flight at once.
