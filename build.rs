@@ -1,5 +1,6 @@
-//! Compiles the kernels by `pheye-kernel-build`, as the build script of any crate with kernels does, and tells those scripts
-//! what they need to know: the folders of headers, and for which launchers kernels are compiled.
+//! Compiles the kernels by `pheye-kernel-build`, as the build script of every crate with kernels does. As
+//! cargo metadata it passes the include folders and the enabled launchers to the build scripts of crates that
+//! depend on this one.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::env;
@@ -13,7 +14,7 @@ fn main() {
 
     let features = [("cuda", launchers.cuda), ("emulator", launchers.emulator)];
     let features: Vec<_> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
-    // Read by build scripts of crates that depend on this one, as DEP_PHEYE_KERNELS_FEATURES and so on.
+    // Dependent build scripts read these as DEP_PHEYE_KERNELS_FEATURES and so on.
     println!("cargo::metadata=features={}", features.join(","));
     println!(
         "cargo::metadata=include={}/kernels/include",

@@ -1,4 +1,4 @@
-//! AdamW and the norm of the gradients, over as many values as Pheye-x4 and Pheye-x2 train.
+//! AdamW and the gradient norm, for as many parameters as Pheye-x4 and Pheye-x2 train.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
@@ -13,9 +13,9 @@ use serde::Deserialize;
 struct Row {
     op: String,
     params: usize,
-    /// Elements of each of the tensors they are in.
+    /// The number of elements per tensor.
     tensor: usize,
-    /// Whether the moments are kept in bf16, which only a GPU does.
+    /// Whether the moments are bf16, which is supported only on a GPU.
     #[serde(default)]
     bf16_moments: bool,
 }
@@ -25,7 +25,8 @@ const HYPER: AdamW = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weig
 fn measure(bench: &mut Bench, row: &Row) {
     let Row { params, tensor, bf16_moments, .. } = *row;
     let norm = row.op == "gradient norm";
-    // p, g, m, v read, p, m, v written, f32 but for moments in bf16; on a GPU also the copy in bf16.
+    // The step reads p, g, m and v and writes p, m and v, in f32 except bf16 moments. On a GPU it also writes
+    // the bf16 copy of p.
     let copy = if bench.element() == 2 { 2 } else { 0 };
     let step = if bf16_moments { 20 } else { 28 } + copy;
     let case = Case {
@@ -62,7 +63,7 @@ fn measure(bench: &mut Bench, row: &Row) {
     });
 }
 
-/// The forms of a training step on a GPU, where nothing waits for the norm.
+/// The functions of a training step on a GPU, which never waits for the norm.
 fn gpu(cx: &Cx, mut all: Vec<Param>, grads: Grads, (norm, bf16_moments): (bool, bool)) -> Result<Work> {
     if norm {
         return work(move |cx| adamw::queue_norm(cx, &grads, 1.0, Some(1.0)));

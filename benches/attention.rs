@@ -1,4 +1,5 @@
-//! Attention: of text to image tokens, within a tile of the ViT, and causal within Phi.
+//! Attention: cross-attention from text to image tokens, attention within a tile of the ViT, and causal
+//! attention of Phi.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
@@ -17,7 +18,7 @@ struct Row {
     head_dim: usize,
     #[serde(default)]
     forward_only: bool,
-    /// How keys and values are kept, those of cross-attention.
+    /// The storage type of keys and values, for cross-attention.
     kept: Option<Kept>,
 }
 
@@ -41,7 +42,7 @@ fn measure(bench: &mut Bench, row: &Row, back: bool) {
     let Row { batch, lq, lk, heads, head_dim, .. } = *row;
     let (spans, of) = (row.spans(), row.heads());
     let width = of.width();
-    // q, o and k, v; backward: q, o, do, dq and k, v, dk, dv.
+    // Forward reads q, k and v and writes o; backward reads q, o, do, k and v and writes dq, dk and dv.
     let [queries, keys] = [lq, lk].map(|rows| (if back { 4 } else { 2 }) * batch * rows * width);
     let kept = row.kept.map(Kept::dtype);
     let flops = attention::flops(&spans, &of);
@@ -60,7 +61,7 @@ fn measure(bench: &mut Bench, row: &Row, back: bool) {
     };
     bench.row(case, move |cx| {
         let q = random(cx, "q", [batch * lq, width])?;
-        // Cross-attention reads what one linear wrote, keys and values side by side.
+        // The keys and values of cross-attention are side by side in the output of one linear.
         let fused = random(cx, "kv", [batch * lk, 2 * width])?;
         let fused = kept.map_or(Ok(fused.clone()), |k| fused.to_dtype(k))?;
         let (k, v) = (random(cx, "k", [batch * lk, width])?, random(cx, "v", [batch * lk, width])?);

@@ -23,14 +23,14 @@ fn measure(bench: &mut Bench, row: &Row, gradient: bool) {
         shape: format!("{tokens}x{d}x{vocab}"),
         direction: if gradient { "forward+backward" } else { "forward" },
         flops: 2 * products * n * k * v,
-        // x and W once, and for the gradient W again and dx; logits are nobody's output.
+        // x and W are read; for the gradient, W is read again and dx written. The logits are never stored.
         bytes: bench.element() * products * (n * k + k * v),
     };
     bench.row(case, move |cx| {
         let x = random(cx, "x", [tokens, d])?;
         let mut head = linear(vocab, d, true);
         place(cx, head.params_mut(), false)?;
-        // Any spread over the vocabulary does.
+        // The values do not matter, as long as they are spread over the vocabulary.
         let targets: Vec<i64> = (0..tokens).map(|i| (i * 7919 % vocab) as i64).collect();
         work(move |cx| cross_entropy::queue(cx, &x, &head, &targets, gradient, None))
     });

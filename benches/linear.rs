@@ -1,8 +1,8 @@
-//! Linears, plain and with a LoRA adapter, at the sizes of ViT-H, of the cross-attention blocks and of Phi.
+//! Linears, with and without a LoRA adapter, at the sizes of ViT-H, of the cross-attention blocks and of Phi.
 //!
-//! On a GPU, with feature `cublaslt`, cuBLASLt runs the products of each row in the same process: y = x Wᵀ (NT), dx = dy W (NN),
-//! dW += dyᵀ x (TN), without the bias and the adapter. It is a yardstick more than a rival: what the row would cost if all else
-//! were free.
+//! On a GPU with feature `cublaslt`, cuBLASLt runs the GEMMs of each row in the same process: y = x Wᵀ (NT),
+//! dx = dy W (NN) and dW += dyᵀ x (TN), without bias and adapter. This is not a rival but the cost of the row
+//! if everything else were free.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
@@ -22,29 +22,30 @@ struct Row {
     k: usize,
     n: usize,
     r: Option<usize>,
-    /// Chance of a zero before the adapter.
+    /// The dropout probability before the adapter.
     dropout: Option<f32>,
-    /// Whether W is trained; b never is.
+    /// Whether W is trained; the bias never is.
     #[serde(default)]
     trained: bool,
     #[serde(default)]
     forward_only: bool,
-    /// How W is kept.
+    /// The storage type of W, if it differs from the activations.
     kept: Option<Kept>,
-    /// The form of GELU: behind the product in `linear gelu`, before it in `gelu linear`, of which backward is measured.
+    /// The kind of GELU: the epilogue of the GEMM in `linear gelu`; the operation before the linear in
+    /// `gelu linear`, of which only backward is measured.
     gelu: Option<String>,
-    /// Of `linears of one x`: the columns of each; n is their sum.
+    /// For `linears of one x`, the columns of each linear; n is their sum.
     #[serde(default)]
     widths: Vec<usize>,
 }
 
-/// What of a row is timed.
+/// The part of a row that is timed.
 #[derive(Clone, Copy, PartialEq)]
 enum Pass {
     Forward,
-    /// dx and the gradients of what is trained.
+    /// dx and the gradients of everything trained.
     Backward,
-    /// dW alone.
+    /// dW only.
     Weight,
 }
 
@@ -65,10 +66,10 @@ impl Row {
         if self.trained {
             shape += " trained";
         }
-        // One product and the adapter's two.
+        // The FLOPs of the GEMM and of the adapter's two GEMMs.
         let product = 2 * m * k * n;
         let mut flops = product + 2 * m * rank * (k + n);
-        // x, y, W; A, B and S = xAᵀ
+        // Bytes of x, y and W; of A, B and S = x Aᵀ.
         let mut bytes = e * (m * (k + n + rank) + k * n + rank * (k + n));
         if let Some(kept) = self.kept {
             shape += &format!(" {} W", kept.dtype());
@@ -80,18 +81,19 @@ impl Row {
         if let Some(gelu) = &self.gelu {
             shape += &format!(" {gelu}");
             flops += 20 * m * if pass == Pass::Forward { n } else { k };
-            // Backward reads what went into GELU.
+            // Backward also reads the input of GELU.
             bytes += if pass == Pass::Forward { 0 } else { e * m * k };
         }
         match pass {
             Pass::Forward => {}
             Pass::Backward => {
-                // dy, dx, W; for a trained W also x and dW += dyᵀx; for adapters also x, S, and A's and B's += in f32
+                // dy, dx, W. A trained W adds x and dW += dyᵀ x; adapters add x, S, and dA and dB,
+                // accumulated in f32.
                 let sums = if self.trained { k * n } else { rank * (k + n) };
                 flops += if self.trained { product } else { 2 * m * rank * (k + n) };
                 bytes += 8 * sums + if sums > 0 { e * m * k } else { 0 };
             }
-            // dy, x and dW += in f32
+            // dy, x, and dW, accumulated in f32.
             Pass::Weight => (flops, bytes) = (product, e * m * (k + n) + 8 * k * n),
         }
         Case {
@@ -126,7 +128,7 @@ fn plain_row(bench: &mut Bench, row: &Row, pass: Pass) {
         let mut grads = place(cx, vec![&mut layer.weight], row.trained)?;
         let kind = row.gelu.as_deref().map(common::gelu).transpose()?;
         if pass == Pass::Forward {
-            // As in inference, and as the rivals run: nothing is kept for backward.
+            // Forward keeps nothing for backward, as in inference and as the rivals run it.
             let after = Epilogue { gelu: kind, ..Epilogue::default() };
             return work(move |cx| plain::forward_with(cx, &x, &layer, after));
         }
@@ -146,7 +148,7 @@ fn plain_row(bench: &mut Bench, row: &Row, pass: Pass) {
     });
 }
 
-/// Linears of one x, as q, k, v and fc1 of Phi are.
+/// Several linears with the same input x, such as q, k, v and fc1 of Phi.
 fn several_row(bench: &mut Bench, row: &Row) {
     let (case, row) = (row.case(Pass::Forward, bench.element()), row.clone());
     bench.row(case, move |cx| {
@@ -187,12 +189,12 @@ fn lora_row(bench: &mut Bench, row: &Row, rank: usize, pass: Pass) {
     });
 }
 
-/// A bf16 matrix as the factor of a product.
+/// A bf16 matrix as an operand of a GEMM.
 fn factor(t: &Tensor, transposed: bool) -> Result<GemmOperand> {
     Ok(GemmOperand { region: t.region()?, ld: t.shape().cols(), transposed })
 }
 
-/// c = a b, or c += a b, by cuBLASLt.
+/// The GEMM C = A·B, or C += A·B in f32, for cuBLASLt.
 fn product(a: GemmOperand, b: GemmOperand, c: &Tensor, inner: usize, add: bool) -> Result<BlasGemm> {
     let (rows, ldc) = (c.shape().rows(), c.shape().cols());
     Ok(BlasGemm {
@@ -207,12 +209,12 @@ fn product(a: GemmOperand, b: GemmOperand, c: &Tensor, inner: usize, add: bool) 
     })
 }
 
-/// The products of a row, by cuBLASLt.
+/// The GEMMs of a row, by cuBLASLt.
 fn products(cx: &Cx, row: &Row, pass: Pass) -> Result<Work> {
     let Device::Gpu(gpu) = cx.device.clone() else { return Err("cuBLASLt needs a GPU".into()) };
     let Row { m, k, n, trained, .. } = *row;
     let (x, w) = (random(cx, "x", [m, k])?, random(cx, "w", [n, k])?);
-    // y, whose values serve as dy too.
+    // The values of y also serve as dy.
     let (y, dx) = (random(cx, "y", [m, n])?, cx.empty([m, k])?);
     let dw = random_f32(cx, "dw", n * k)?.reshape([n, k])?;
     let nt = product(factor(&x, false)?, factor(&w, true)?, &y, k, false)?;
@@ -225,7 +227,7 @@ fn products(cx: &Cx, row: &Row, pass: Pass) -> Result<Work> {
         Pass::Weight => vec![tn],
     };
     Ok(Box::new(move |_| {
-        // Regions do not keep memory alive.
+        // If the tensors were dropped, their memory would return to the arena and be reused.
         let _memory = (&x, &w, &y, &dx, &dw);
         for product in &all {
             if !gpu.blas(product)? {

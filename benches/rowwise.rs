@@ -1,4 +1,4 @@
-//! LayerNorm, alone and with what goes with it in a block, and GELU alone: bound by memory.
+//! LayerNorm alone and fused, and GELU alone: operations bound by memory bandwidth.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod common;
@@ -18,7 +18,7 @@ struct Row {
     /// Whether weight and bias are trained.
     #[serde(default)]
     trained: bool,
-    /// Rows of A, of all linears behind the norm.
+    /// The total number of rows of A, over all linears that follow the LayerNorm.
     rank: Option<usize>,
 }
 
@@ -44,7 +44,7 @@ impl Row {
 }
 
 fn gelu_row(bench: &mut Bench, row: &Row, op: &'static str, kind: Gelu, back: bool) {
-    // x, y; backward: x, dy, dx.
+    // Forward reads x and writes y; backward reads x and dy and writes dx.
     let case = row.case(op, back, 20, if back { 3 } else { 2 }, bench.element());
     let shape = [row.rows, row.cols];
     bench.row(case, move |cx| {
@@ -57,9 +57,10 @@ fn gelu_row(bench: &mut Bench, row: &Row, op: &'static str, kind: Gelu, back: bo
     });
 }
 
-/// LayerNorm alone, or its backward with the gradient of the residual connection around it added.
+/// LayerNorm alone, or its backward with the gradient of the residual connection added.
 fn norm_row(bench: &mut Bench, row: &Row, residual: bool, back: bool) {
-    // x, y; backward: x, dy, dx, and with the residual dres.
+    // Forward reads x and writes y; backward reads x and dy and writes dx, and with the residual also reads
+    // dres.
     let moved = if back { 3 + residual as usize } else { 2 };
     let op = if residual { "layernorm residual" } else { "layernorm" };
     let case = row.case(op, back, if back { 17 } else { 8 } + residual as u64, moved, bench.element());
@@ -82,7 +83,7 @@ fn norm_row(bench: &mut Bench, row: &Row, residual: bool, back: bool) {
     });
 }
 
-/// y = LN(x) and the low-rank side y Aᵀ of the linears behind it.
+/// y = LN(x), and the LoRA down-projection y Aᵀ of the linears that follow.
 fn lora_row(bench: &mut Bench, row: &Row, rank: usize) {
     let case = row.case("layernorm lora", false, 8, 2, bench.element());
     let Row { rows, cols, .. } = *row;

@@ -1,4 +1,4 @@
-//! The device under the clock: its tensors, its caches, its time.
+//! The device that is measured: its tensors, its caches, and its clock.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -10,13 +10,15 @@ use pheye_tensor::{Device, Grads, Param, ParamTable};
 
 use super::{Result, Work};
 
-/// Larger than the last cache: 60 MB on an H200, 32 MB on many server CPUs.
+/// Bytes written to evict the caches. The last-level cache has 60 MB on an H200 and 32 MB on many server
+/// CPUs.
 const CACHES: usize = 256 << 20;
 
-/// Bytes of each side of the copy that measures bandwidth.
+/// The size in bytes of the copy that measures memory bandwidth.
 const COPY: usize = 512 << 20;
 
-/// `cpu`, `cuda` or `cuda:N`; `None` is a GPU if there is one, else the CPU. The emulator's time means nothing.
+/// Opens `cpu`, `cuda` or `cuda:N`; by default a GPU if there is one, otherwise the CPU. The emulator is
+/// refused, because its speed is meaningless.
 pub fn open(name: Option<&str>) -> Result<Device> {
     match name {
         None => Ok(Device::best()),
@@ -25,22 +27,22 @@ pub fn open(name: Option<&str>) -> Result<Device> {
     }
 }
 
-/// Parameters on the device, and gradients for them.
+/// Moves the parameters to the device, and allocates their gradients there.
 pub fn place(cx: &Cx, params: Vec<&mut Param>, table: ParamTable) -> Result<Grads> {
     if let Device::Gpu(_) = cx.device {
-        // The flat arrays live on in the views of them that the parameters are.
+        // The parameters are views of the flat arrays and keep them alive.
         table.upload(params, &cx.device)?;
     }
     Ok(Grads::on(&cx.device, table)?)
 }
 
-/// A large copy, and the bytes that it reads and writes.
+/// A large copy, and the number of bytes that it reads and writes.
 pub fn copy(cx: &Cx) -> Result<(usize, Work)> {
     match &cx.device {
         Device::Cpu => {
             let (from, mut to) = (vec![1u8; COPY], vec![2u8; COPY]);
             let copy = move |_: &Cx| {
-                // All cores together, as operations use them.
+                // All cores copy, as all cores work in operations.
                 let piece = COPY.div_ceil(64);
                 pheye_cpu::par::rows(&mut to, 1, piece, COPY, |first, to| {
                     to.copy_from_slice(&from[first..first + to.len()]);
@@ -56,18 +58,18 @@ pub fn copy(cx: &Cx) -> Result<(usize, Work)> {
     }
 }
 
-/// Work that has run, so that its memory is allocated and its tables are on the device.
+/// Work that has run before, so that its memory is allocated and its tables are on the device.
 pub struct Runner {
     work: Work,
     graph: Option<Graph>,
 }
 
-/// Times work with cold caches.
+/// Measures the time of work with cold caches.
 pub struct Clock {
     cold: Cold,
 }
 
-/// What is written before each run.
+/// The memory that is written before each run to evict the caches.
 enum Cold {
     Host(RefCell<Vec<u64>>),
     Gpu(Memory),
@@ -83,7 +85,7 @@ impl Clock {
         Ok(Clock { cold })
     }
 
-    /// Runs `work` twice, then, on a GPU, records a graph of it.
+    /// Runs `work` twice, and on a GPU also records it in a CUDA graph.
     pub fn prepare(&self, cx: &Cx, mut work: Work) -> Result<Runner> {
         work(cx)?;
         work(cx)?;
@@ -97,18 +99,20 @@ impl Clock {
         Ok(Runner { work, graph })
     }
 
-    /// Time of one run.
+    /// The time of one run.
     pub fn time(&self, cx: &Cx, runner: &mut Runner) -> Result<Duration> {
         match (&cx.device, &self.cold) {
             (Device::Gpu(gpu), Cold::Gpu(memory)) => {
-                // Queued, so that the launch after it is there when the GPU gets to it.
+                // The clear is queued, so that the GPU finds the graph launch in its queue when the clear
+                // ends.
                 gpu.clear(memory.all())?;
                 let graph = runner.graph.as_ref().ok_or("work without a graph")?;
                 Ok(gpu.time(|| graph.launch())?)
             }
             (_, cold) => {
                 if let Cold::Host(memory) = cold {
-                    // By all threads, so that all are awake when the clock starts, as in the middle of a model.
+                    // All threads write, so that they are awake when the measurement starts, as they are
+                    // inside a model.
                     let (mut memory, piece) = (memory.borrow_mut(), CACHES / 8 / 64);
                     pheye_cpu::par::rows(&mut memory, 1, piece, CACHES / 8, |_, part| {
                         part.iter_mut().for_each(|x| *x = x.wrapping_add(1));

@@ -1,10 +1,13 @@
-//! What the bench files share: rows from `shapes.json`, criterion around a device's own clock, and one JSON line a row.
+//! Shared by the benches: rows from `shapes.json`, criterion with the clock of the device, and one JSON line
+//! per row.
 //!
-//! On a GPU the time is that between two CUDA events around the replay of a graph, on the CPU that of the wall clock. Before
-//! every run memory larger than the caches is written, so that inputs come from memory, and inputs are random: zeros run faster.
+//! On a GPU the time of a run is that between two CUDA events around a graph launch, on the CPU the
+//! wall-clock time. Before each run, memory larger than the caches is written, so that inputs come from
+//! memory. Inputs are random, because zeros run faster.
 //!
-//! `PHEYE_BENCH_DEVICE` is `cpu` or `cuda` (the default is a GPU if there is one), `PHEYE_BENCH_OUT` the folder of the JSON lines
-//! (`target/bench`), `PHEYE_BENCH_PEERS` a file of lines that `benches/peers` wrote, for the ratio to the fastest rival.
+//! `PHEYE_BENCH_DEVICE` is `cpu` or `cuda` (by default a GPU if there is one). `PHEYE_BENCH_OUT` is the
+//! folder of the JSON lines (`target/bench`). `PHEYE_BENCH_PEERS` is a file of lines that `benches/peers`
+//! wrote, for the ratio to the fastest rival.
 
 #![allow(dead_code)] // each bench uses some of it
 
@@ -28,16 +31,16 @@ use record::OURS;
 pub use record::Rate;
 use record::Records;
 
-/// The most runs of one of criterion's samples.
+/// The maximum number of measured runs per criterion sample.
 const RUNS: u64 = 20;
 
-/// Any fault ends the row it happened in, and the process with an exit code of 1 once the other rows are done.
+/// An error ends its row. For rows of ours the exit code is then 1, after the other rows have run.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// One run of what is measured.
+/// One run of the work that is measured.
 pub type Work = Box<dyn FnMut(&Cx) -> Result<()>>;
 
-/// `run`, to measure.
+/// Boxes `run` as work, and keeps the compiler from optimizing its result away.
 pub fn work<T>(mut run: impl FnMut(&Cx) -> pheye_ops::Result<T> + 'static) -> Result<Work> {
     Ok(Box::new(move |cx| {
         black_box(run(cx)?);
@@ -45,21 +48,22 @@ pub fn work<T>(mut run: impl FnMut(&Cx) -> pheye_ops::Result<T> + 'static) -> Re
     }))
 }
 
-/// What a row is called and what it costs.
+/// The name and the cost of a row.
 pub struct Case {
-    /// The operation, as in `shapes.json`.
+    /// The name of the operation, as in `shapes.json`.
     pub op: &'static str,
-    /// Its sizes.
+    /// The sizes.
     pub shape: String,
-    /// `forward`, `backward`, or `dW`: of backward the weight's gradient alone.
+    /// `forward`, `backward`, or `dW`, the gradient of the weight only.
     pub direction: &'static str,
-    /// Arithmetic that the operation needs.
+    /// The FLOPs that the operation needs.
     pub flops: u64,
-    /// Bytes it must move: each input read once, each output written once.
+    /// The bytes that it must move: each input read once, each output written once.
     pub bytes: u64,
 }
 
-/// How what does not change is kept where that is not as the activations are: weights, keys and values of a picture.
+/// The storage type of constant inputs, if it differs from the activations: of weights, or of the keys and
+/// values of an image.
 #[derive(Clone, Copy, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kept {
@@ -76,7 +80,7 @@ impl Kept {
     }
 }
 
-/// The form of GELU that a row names.
+/// The kind of GELU with this name.
 pub fn gelu(name: &str) -> Result<Gelu> {
     match name {
         "quick" => Ok(Gelu::Quick),
@@ -86,7 +90,7 @@ pub fn gelu(name: &str) -> Result<Gelu> {
     }
 }
 
-/// One family of rows on one device.
+/// A family of rows on one device.
 pub struct Bench {
     family: &'static str,
     criterion: Criterion,
@@ -99,7 +103,7 @@ pub struct Bench {
 
 /// Runs a family: `rows` measures each of its rows.
 pub fn run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()> + Send) {
-    // Inside of rayon's pool, as operations run in a pass of a model.
+    // In rayon's pool, as operations run in a model.
     if let Err(e) = pheye_cpu::par::inside(|| try_run(family, rows).map_err(|e| e.to_string())) {
         eprintln!("error: {e}");
         std::process::exit(1);
@@ -108,7 +112,7 @@ pub fn run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()> + S
 
 fn try_run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()>) -> Result<()> {
     let device = device::open(std::env::var("PHEYE_BENCH_DEVICE").ok().as_deref())?;
-    // Rows on the CPU last up to half a second; ten runs of them are enough for a median.
+    // Rows on the CPU take up to half a second, so ten samples must suffice for the median.
     let criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
@@ -125,7 +129,8 @@ fn try_run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()>) ->
 }
 
 impl Bench {
-    /// The rows of this family for the device. On the CPU those with a `cpu` entry, changed as it says, and those only for it.
+    /// The rows of this family for the device. On the CPU these are the rows with a `cpu` entry, which
+    /// overrides their sizes, and the rows marked `only`, which no GPU runs.
     pub fn rows<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
         let shapes: Value = serde_json::from_str(include_str!("../shapes.json"))?;
         let on_cpu = !self.on_gpu();
@@ -145,12 +150,12 @@ impl Bench {
         Ok(rows)
     }
 
-    /// Bytes of an element of activations and frozen matrices.
+    /// The bytes of an element of activations and frozen matrices.
     pub fn element(&self) -> u64 {
         self.cx.dtype().size() as u64
     }
 
-    /// Measures one row. `make` makes its inputs, and is not called when the command line leaves the row out.
+    /// Measures one row. `make` creates its inputs, and is not called if the command line excludes the row.
     pub fn row(&mut self, case: Case, make: impl FnOnce(&Cx) -> Result<Work>) {
         if let Err(e) = self.try_row(&case, OURS, make) {
             eprintln!("error: {} {} {}: {e}", case.op, case.shape, case.direction);
@@ -158,7 +163,8 @@ impl Bench {
         }
     }
 
-    /// Measures another way to do `case` on this device, by the same clock. One that cannot is left out with its reason.
+    /// Measures another implementation of `case` with the same clock. If it fails, the reason is printed and
+    /// the row is left out.
     pub fn rival(&mut self, case: Case, backend: &'static str, make: impl FnOnce(&Cx) -> Result<Work>) {
         if let Err(e) = self.try_row(&case, backend, make) {
             eprintln!("left out: {} {} {} {backend}: {e}", case.op, case.shape, case.direction);
@@ -192,18 +198,20 @@ impl Bench {
                         Ok(prepared) => runner = Some(prepared),
                         Err(e) => {
                             fault = Some(e);
-                            // criterion has no way to give up a row, and must not report one that did not run.
+                            // Criterion cannot abandon a row, and must not report one that did not run.
                             resume_unwind(Box::new(()));
                         }
                     }
                 }
                 b.iter_custom(|runs| {
                     if runs != last {
-                        // Criterion doubles the count while it warms up, and keeps it while it measures.
+                        // Criterion changes the number of runs during warm-up, and keeps it constant while it
+                        // measures.
                         times.clear();
                         last = runs;
                     }
-                    // Writing to the caches between runs takes longer than a short run: of many, some are enough.
+                    // Evicting the caches takes longer than a short run, so only some of the runs are
+                    // measured.
                     let few = runs.min(RUNS);
                     let mut sum = Duration::ZERO;
                     for _ in 0..few {
@@ -240,7 +248,7 @@ impl Bench {
         Ok(())
     }
 
-    /// What this device reaches at best in this run: a copy for bytes, a large product for arithmetic.
+    /// The best rates of this device in this run: a copy for bytes, a large GEMM for FLOPs.
     fn measure_roofline(&mut self) -> Result<Rate> {
         let (bytes, copy) = device::copy(&self.cx)?;
         let copy = self.best(copy)?;
@@ -272,14 +280,14 @@ pub fn random(cx: &Cx, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(t.to_dtype(cx.dtype())?.to_device(&cx.device)?)
 }
 
-/// Random values in 0..1 in f32, on the device.
+/// Random f32 values in 0..1, on the device.
 pub fn random_f32(cx: &Cx, name: &str, len: usize) -> Result<Tensor> {
     let mut t = RandomInit::new(1).tensor(name, [len].into(), Init::Uniform(1.0));
     t.f32_mut()?.iter_mut().for_each(|v| *v = v.abs());
     Ok(t.to_device(&cx.device)?)
 }
 
-/// A random linear [n, k], not yet on the device.
+/// A random linear with W `[n, k]`, on the CPU.
 pub fn linear(n: usize, k: usize, bias: bool) -> Linear {
     let mut source = RandomInit::new(2);
     let init = Init::Uniform((k as f32).powf(-0.5));
@@ -290,7 +298,8 @@ pub fn linear(n: usize, k: usize, bias: bool) -> Linear {
     layer
 }
 
-/// Trains or freezes `params` and moves them to the device; the gradients of the trained ones.
+/// Marks `params` as trained or frozen and moves them to the device. Returns the gradients of the trained
+/// ones.
 pub fn place(cx: &Cx, mut params: Vec<&mut Param>, train: bool) -> Result<Grads> {
     let table = ParamTable::assign(params.iter_mut().map(|p| &mut **p), |_| train)?;
     device::place(cx, params, table)

@@ -1,4 +1,4 @@
-//! What a row measured, as a line of JSON and as a line to read.
+//! The result of a row, as a line of JSON and as printed text.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::{Case, Result};
 
-/// The backend of rows that are Pheye's own.
+/// The backend of Pheye's own rows.
 pub const OURS: &str = "pheye";
 
-/// FLOPs and bytes a second.
+/// A rate of arithmetic and of memory traffic.
 #[derive(Clone, Copy)]
 pub struct Rate {
     /// FLOP/s.
@@ -22,7 +22,7 @@ pub struct Rate {
     pub bytes: f64,
 }
 
-/// The rows of one family, until they are written.
+/// The results of one family, until they are written to a file.
 pub struct Records {
     family: &'static str,
     dtype: DType,
@@ -38,7 +38,7 @@ fn lines(file: &PathBuf) -> Result<Vec<Value>> {
 }
 
 impl Records {
-    /// Of `family`, to be written for the device of `cx`.
+    /// The results of `family` on the device of `cx`.
     pub fn new(family: &'static str, cx: &Cx) -> Result<Records> {
         let folder = std::env::var_os("PHEYE_BENCH_OUT").map_or("target/bench".into(), PathBuf::from);
         let name = cx.device.to_string();
@@ -53,7 +53,7 @@ impl Records {
                 "backend": backend, "device": self.device })
     }
 
-    /// Keeps what the device reaches at best.
+    /// Adds the roofline of the device.
     pub fn roofline(&mut self, rate: Rate) {
         println!("roofline: {:.3} TFLOP/s, {:.1} GB/s\n", rate.flops / 1e12, rate.bytes / 1e9);
         let mut line = self.line("roofline", "", "", OURS);
@@ -62,7 +62,8 @@ impl Records {
         self.rows.push(line);
     }
 
-    /// Keeps what `backend` took for a row, and prints it; ours with the ratio to the fastest rival, others with ours to them.
+    /// Adds and prints the times of `backend` for a row: for ours with the ratio to the fastest rival, for
+    /// others with the ratio to ours.
     pub fn add(&mut self, case: &Case, backend: &str, times: &mut [Duration], roofline: Rate) {
         times.sort_unstable();
         let us = |t: Duration| t.as_secs_f64() * 1e6;
@@ -105,7 +106,7 @@ impl Records {
         self.rows.push(line);
     }
 
-    /// Writes the rows, in place of what an earlier run of this family left in the file.
+    /// Writes the results to the file, where they replace those of an earlier run of this family.
     pub fn write(&self) -> Result<()> {
         if self.rows.is_empty() {
             return Ok(());

@@ -1,7 +1,9 @@
-//! The kernels on an NVIDIA GPU, through the driver alone: one primary context, one stream that all work is queued on.
+//! Runs the kernels on an NVIDIA GPU through the CUDA driver API, in the device's primary context and on one
+//! stream.
 //!
-//! libcuda is loaded when the first GPU is opened; a program without it runs as before. All methods may be called from any
-//! thread: each makes the context current, and goes through the gate in `queue` before it touches the stream.
+//! libcuda is loaded when the first GPU is opened, so the program also runs on machines without it. All
+//! methods may be called from any thread: each makes the context current, and takes the lock of `queue`
+//! before it uses the stream.
 
 #[cfg(feature = "cublaslt")]
 mod blas;
@@ -32,35 +34,37 @@ use staging::Staging;
 /// An NVIDIA GPU.
 pub(crate) struct Cuda {
     card: Card,
-    /// Bytes of its memory.
+    /// The bytes of device memory.
     total: u64,
     queue: Queue,
-    /// The device's pool of memory, if it has one.
+    /// The device's memory pool (stream-ordered allocator), if it supports one.
     pool: Option<sys::CUmemoryPool>,
-    // Dropped from here on in this order: what is of the context before the context.
+    // Fields are dropped in this order: all that belongs to the context before the context.
     modules: Modules,
     staging: Staging,
-    /// All work.
+    /// The stream of all work.
     stream: Stream,
-    /// What must not be recorded with it: downloads, and records of kernels.
+    /// A second stream, for what must not be captured or must run concurrently: downloads, uploads ahead of
+    /// their use, allocations during a recording, and reads of kernel records.
     aside: Stream,
-    /// cuBLASLt, once it was asked for.
+    /// cuBLASLt, loaded at its first use.
     #[cfg(feature = "cublaslt")]
     blas: std::sync::OnceLock<blas::Blas>,
     context: Context,
 }
 
-// SAFETY: the driver's handles may be used from any thread in which their context is current; all methods see to that. What
-// changes is behind locks (`queue`, `modules`, `staging`), and the driver's functions are safe to call at the same time.
+// SAFETY: driver handles may be used from any thread in which their context is current, and every method
+// makes it current. Mutable state is behind locks (`queue`, `modules`, `staging`), and the driver's functions
+// may be called concurrently.
 unsafe impl Send for Cuda {}
-// SAFETY: as above.
+// SAFETY: the same as for `Send`.
 unsafe impl Sync for Cuda {}
 
-/// A copy beside the queued work: passed when it is done.
+/// An upload on the second stream; the event passes when it is complete.
 pub(crate) struct Copied(Event);
 
 impl Cuda {
-    /// Opens the card that `device` names by `option`, its part after the colon: nothing or a number.
+    /// Opens the GPU of `device`, whose part after the colon is `option`: empty or an index.
     pub(crate) fn open(device: &str, option: &str) -> Result<Cuda> {
         let card = Card::find(device, option)?;
         let context = Context::retain(card.device)?;
@@ -86,7 +90,7 @@ impl Cuda {
         self.card.sms
     }
 
-    /// Bytes free and in all. What the pool holds in reserve is free.
+    /// Free and total device memory, in bytes. Memory that the pool reserves but does not use counts as free.
     pub(crate) fn memory(&self) -> Result<(u64, u64)> {
         self.context.enter()?;
         let (free, total) = result::mem_get_info().map_err(failed("cuMemGetInfo"))?;
@@ -94,7 +98,8 @@ impl Cuda {
         if let Some(pool) = self.pool {
             let ask = |attribute| {
                 let mut bytes = 0u64;
-                // SAFETY: both attributes asked for below are of 64 bits; the pool is the device's own.
+                // SAFETY: both attributes queried below are 64-bit integers, and the pool is the device's
+                // default pool.
                 unsafe { result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()) }
                     .map_err(failed("cuMemPoolGetAttribute"))
                     .map(|()| bytes)
@@ -106,23 +111,25 @@ impl Cuda {
         Ok((free, total as u64))
     }
 
-    /// Memory from the pool, in the order of the stream: `cuMemFree` would wait for the whole device, which tensors that come
-    /// and go cannot afford. Without a pool (on some virtual GPUs) from `cuMemAlloc`.
+    /// Allocates from the pool, in stream order. `cuMemFree` would synchronize the device, which is too slow
+    /// for memory that is freed in every step. Devices without a pool (some virtual GPUs) use `cuMemAlloc`.
     pub(crate) fn alloc(&self, bytes: usize) -> Result<u64> {
         let state = self.enter()?;
         let recording = state.recorder.is_some();
         if bytes as u64 > self.total {
             return Err(self.out_of_memory(bytes));
         }
-        // Captured, it would be memory of the graph, and gone with it.
+        // On the captured stream the allocation would become a node of the graph, which would own the memory.
         let stream = if recording { &self.aside } else { &self.stream };
         let mut addr = self.take(bytes, stream);
         if let (Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)), Some(pool)) = (&addr, self.pool) {
-            // What was freed counts once the stream is past it, and may lie in pieces of the wrong size.
+            // Freed memory becomes available when the stream reaches the free, and the pool may hold it in
+            // blocks of unsuitable sizes.
             if !recording {
                 self.stream.wait().map_err(|error| state.failed("cuStreamSynchronize", error))?;
             }
-            // SAFETY: the pool is the device's own. What this cannot give back, the second try does not find.
+            // SAFETY: the pool is the device's default pool. If trimming fails, the second attempt fails as
+            // well.
             let _ = unsafe { result::mem_pool::trim_to(pool, 0) };
             addr = self.take(bytes, stream);
         }
@@ -136,12 +143,12 @@ impl Cuda {
     }
 
     fn take(&self, bytes: usize, stream: &Stream) -> Called<u64> {
-        // The driver refuses an allocation of nothing.
+        // The driver refuses an allocation of zero bytes.
         let bytes = bytes.max(1);
         match self.pool {
-            // SAFETY: a fresh allocation, ready for whatever is queued on the stream after it.
+            // SAFETY: allocating has no preconditions; later work on the stream may use the memory.
             Some(_) => unsafe { result::malloc_async(stream.handle(), bytes) },
-            // SAFETY: a fresh allocation.
+            // SAFETY: allocating has no preconditions.
             None => unsafe { result::malloc_sync(bytes) },
         }
     }
@@ -151,9 +158,10 @@ impl Cuda {
         Error::OutOfMemory { wanted: wanted as u64, free, total }
     }
 
-    /// Gives memory back once the work queued so far is done with it.
+    /// Frees memory after the work queued so far; during a recording, when the recording ends.
     pub(crate) fn free(&self, addr: u64, _bytes: usize) {
-        // Nobody is left to act on a failure here; it repeats one that later calls report, or costs memory.
+        // The caller cannot handle an error. It either repeats one that later calls report, or leaks the
+        // memory.
         if self.context.enter().is_err() {
             return;
         }
@@ -161,22 +169,24 @@ impl Cuda {
         if state.recorder.is_some() { state.freed.push(addr) } else { self.give_back(addr) }
     }
 
-    /// Of `free`: the context is current, the gate held, and the stream not recording.
+    /// Frees memory. The context is current, the queue is locked, and the stream is not capturing.
     fn give_back(&self, addr: u64) {
         let _ = match self.pool {
-            // SAFETY: the address is from `take` and given back once, by `Memory`; earlier work is done before it is reused.
+            // SAFETY: `take` returned the address, which is freed once, by `Allocation`; the driver reuses
+            // the memory after the work queued so far.
             Some(_) => unsafe { result::free_async(addr, self.stream.handle()) },
-            // SAFETY: as above; after the wait nothing queued uses it.
+            // SAFETY: as above; after the wait no queued work uses the memory.
             None => self.stream.wait().and_then(|()| unsafe { result::free_sync(addr) }),
         };
     }
 
-    /// Copies to the device in the order of the stream; the host goes on once the bytes are in pinned memory.
+    /// Copies to the device in stream order; returns when the bytes are in pinned memory.
     pub(crate) fn upload(&self, from: &[u8], to: u64) -> Result<()> {
         self.stage(from, to, &self.stream)
     }
 
-    /// Copies to the device on the stream beside the one of all work, which must not use the memory meanwhile.
+    /// Copies to the device on the second stream. Work on the main stream must not use the memory before
+    /// `join`.
     pub(crate) fn upload_ahead(&self, from: &[u8], to: u64) -> Result<Copied> {
         self.stage(from, to, &self.aside)?;
         let state = self.enter()?;
@@ -184,7 +194,7 @@ impl Cuda {
         done.map(Copied).map_err(|error| state.failed("cuEventRecord", error))
     }
 
-    /// Lets work queued from now on wait for a copy.
+    /// Makes all work queued from now on wait for an upload.
     pub(crate) fn join(&self, copied: &Copied) -> Result<()> {
         let state = self.enter()?;
         state.not_recording("waiting for a copy within recorded work")?;
@@ -196,19 +206,20 @@ impl Cuda {
         let late = |error| self.queue.lock().failed("cuEventSynchronize", error);
         self.staging.each(from, late, |part, offset, read| {
             let state = self.enter()?;
-            // SAFETY: `Gpu::upload` checked the region's size, the region keeps the memory alive, and `part` stays as it is
-            // until `read` has passed.
+            // SAFETY: `Gpu::upload` checked the size of the region, which keeps the memory alive, and `part`
+            // is not changed until the event `read` has passed.
             unsafe { result::memcpy_htod_async(to + offset as u64, part, stream.handle()) }
                 .map_err(|error| state.failed("cuMemcpyHtoDAsync", error))?;
             read.record(stream).map_err(|error| {
-                // Without the event the slot would be written again too early. A failed wait means that nothing runs.
+                // Without the event the slot would be overwritten too early. If the wait fails too, the
+                // context is broken and no copy runs.
                 let _ = stream.wait();
                 state.failed("cuEventRecord", error)
             })
         })
     }
 
-    /// Copies to the host, after all that was queued; other threads may queue work meanwhile.
+    /// Copies to the host after all work queued so far; other threads may queue work meanwhile.
     pub(crate) fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {
         if to.is_empty() {
             return Ok(());
@@ -218,8 +229,8 @@ impl Cuda {
         let (queued, mark) = self.mark(&state)?;
         drop(state);
         let copied = self.aside.wait_for(&queued).and_then(|()| {
-            // SAFETY: `Gpu::download` checked the region's size, and the region keeps the memory alive; `to` is ours until the
-            // wait below is over.
+            // SAFETY: `Gpu::download` checked the size of the region, which keeps the memory alive; `to` is
+            // borrowed until the wait below returns.
             unsafe { result::memcpy_dtoh_async(to, from, self.aside.handle()) }?;
             self.aside.wait()
         });
@@ -234,7 +245,7 @@ impl Cuda {
             return Ok(());
         }
         let state = self.enter()?;
-        // SAFETY: `Gpu::copy` checked the sizes, and the region keeps the memory alive.
+        // SAFETY: `Gpu::copy` checked the sizes and holds the regions, which keep the memory alive.
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.handle()) }
             .map_err(|error| state.failed("cuMemcpyDtoDAsync", error))
     }
@@ -249,7 +260,7 @@ impl Cuda {
             .map_err(|error| state.failed("cuMemsetD8Async", error))
     }
 
-    /// Makes the kernels of another crate launchable.
+    /// Makes the kernels of another crate available.
     pub(crate) fn load(&self, kernels: &'static KernelSet) -> Result<()> {
         self.context.enter()?;
         self.modules.load(&format!("cuda:{}", self.card.index), kernels)
@@ -274,13 +285,13 @@ impl Cuda {
             return Err(Error::Params { kernel: launch.kernel, expected, found });
         }
         let mut state = self.enter()?;
-        // The one parameter, a struct by value. The driver reads as many bytes as the kernel takes, whatever their alignment,
-        // and before the call returns.
+        // The only kernel parameter is a struct passed by value. The driver copies as many bytes as the
+        // kernel takes before the call returns, and needs no alignment.
         let mut arguments = [params.as_ptr().cast_mut().cast::<c_void>()];
-        // From the kernel's own record, whose fields are u32.
+        // These come from the kernel's record, whose fields are u32, so the casts are lossless.
         let (threads, shared) = ((spec.threads as u32, 1, 1), spec.shared as u32);
-        // SAFETY: the function takes one struct of this size, as its record says; that the addresses in it are of
-        // memory that is alive is the contract of `Launch`, whose regions hold that memory.
+        // SAFETY: the function takes one struct of this size, as its record says. The addresses in it are of
+        // live memory by the contract of `Launch`, which holds the regions.
         unsafe {
             result::launch_kernel(
                 function,
@@ -303,7 +314,7 @@ impl Cuda {
         self.settle(state, "a synchronization")
     }
 
-    /// How long the device takes for what `work` queues.
+    /// The time that the device takes for the work that `work` queues, measured by two events.
     pub(crate) fn time(&self, work: impl FnOnce() -> Result<()>) -> Result<Duration> {
         let point = || {
             let state = self.enter()?;
@@ -321,21 +332,21 @@ impl Cuda {
             .map_err(|error| Error::Driver { call: "cuEventElapsedTime", cause: error.to_string() })
     }
 
-    /// Makes the context current and goes through the gate.
+    /// Waits until no other thread records, locks the queue and makes the context current.
     fn enter(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.queue.enter();
         self.context.enter()?;
         Ok(state)
     }
 
-    /// The end of what is queued now.
+    /// Records an event after the work queued so far, and returns it with the number of kernels queued.
     fn mark(&self, state: &State) -> Result<(Event, u64)> {
         let event = Event::new().map_err(|error| state.failed("cuEventCreate", error))?;
         event.record(&self.stream).map_err(|error| state.failed("cuEventRecord", error))?;
         Ok((event, state.queued.mark()))
     }
 
-    /// Waits for what is queued now, and lets other threads queue meanwhile.
+    /// Waits for the work queued so far; other threads may queue more meanwhile.
     fn settle(&self, state: MutexGuard<'_, State>, call: &'static str) -> Result<()> {
         let (event, mark) = self.mark(&state)?;
         drop(state);
@@ -349,8 +360,8 @@ impl Cuda {
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        // Work may still use the modules and read the ring. Failures repeat what earlier calls reported; if nothing can be
-        // waited for, nothing runs.
+        // Queued work may still use the modules and read the staging ring. Errors repeat those of earlier
+        // calls; if waiting fails, the context is broken and no work runs.
         let _ = self.context.enter();
         let _ = self.stream.wait();
         let _ = self.aside.wait();
@@ -359,7 +370,8 @@ impl Drop for Cuda {
             self.give_back(blas.workspace());
         }
         if let Some(pool) = self.pool {
-            // SAFETY: the pool is the device's own; what others have of it stays theirs.
+            // SAFETY: the pool is the device's default pool. Trimming frees only unused memory, not that of
+            // other users of the pool.
             let _ = unsafe { result::mem_pool::trim_to(pool, 0) };
         }
     }
@@ -371,14 +383,14 @@ impl fmt::Display for Cuda {
     }
 }
 
-/// The pool of the card's memory, told to keep what is given back to it: else every synchronization would return it to the
-/// system, to be asked for again.
+/// The default memory pool of the device, set to keep freed memory. By default each synchronization returns
+/// it to the system, and later allocations are slow.
 fn pool(card: &Card) -> Result<sys::CUmemoryPool> {
     // SAFETY: the device is from `cuDeviceGet`.
     let pool = unsafe { result::device::get_mem_pool(card.device) }.map_err(failed("cuDeviceGetMemPool"))?;
     let mut keep = u64::MAX;
     let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the attribute is of 64 bits.
+    // SAFETY: the attribute is a 64-bit integer.
     unsafe { result::mem_pool::set_attribute(pool, threshold, (&raw mut keep).cast()) }
         .map_err(failed("cuMemPoolSetAttribute"))?;
     Ok(pool)

@@ -1,4 +1,5 @@
-//! The kernels on the emulator: host memory, the compiled kernels of this build, a fault as an error of the launch.
+//! Runs the kernels on the emulator: device memory is host memory, and a fault is returned as an error of the
+//! launch.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
@@ -14,24 +15,25 @@ use pheye_emulator::{Entry, Order, Range};
 use crate::image::Sets;
 use crate::{Access, Error, KernelSet, Launch, Result, Spec};
 
-/// Boundary of memory, as on a GPU.
+/// The alignment of allocations in bytes, the same as on a GPU.
 const ALIGN: usize = 256;
 
-/// The emulator.
+/// The emulated device.
 pub struct Emulated {
     name: String,
     order: Order,
     kernels: Sets,
-    /// Bytes it pretends to have, and how many of them are in use.
+    /// The simulated memory size in bytes, and how many of them are allocated.
     memory: u64,
     used: AtomicU64,
-    /// Of each thread that records, what it asked for.
+    /// For each thread that records, the steps recorded so far.
     open: Mutex<Vec<(ThreadId, Vec<Step>)>>,
-    /// Held by whoever touches memory: as on a GPU's stream, one thing is done after the other.
+    /// Held during each access to device memory, so that operations run one after the other as on a CUDA
+    /// stream.
     turn: Mutex<()>,
 }
 
-/// Launches and copies to do again.
+/// Launches, copies and clears to replay.
 pub struct Recording(Vec<Step>);
 
 #[derive(Clone)]
@@ -88,7 +90,7 @@ impl Emulated {
     }
 
     fn layout(bytes: usize) -> Layout {
-        // Cannot fail for sizes that `alloc` let through.
+        // Cannot fail: `alloc` refuses the sizes for which it would.
         Layout::from_size_align(bytes.max(1), ALIGN).unwrap_or(Layout::new::<u128>())
     }
 
@@ -110,32 +112,35 @@ impl Emulated {
             self.used.fetch_sub(wanted, Ordering::Relaxed);
             return none();
         }
-        // SAFETY: just allocated. NaN, so that a test sees what nobody wrote.
+        // SAFETY: the `bytes` bytes were just allocated. 0xff bytes are NaN in every float type, so a test
+        // detects an element that was never written.
         unsafe { start.write_bytes(0xff, bytes) };
         Ok(start.expose_provenance() as u64)
     }
 
     pub(crate) fn free(&self, addr: u64, bytes: usize) {
         self.used.fetch_sub(bytes as u64, Ordering::Relaxed);
-        // SAFETY: `Memory` gives back once what `alloc` gave it, when no region of it is left.
+        // SAFETY: `alloc` returned the address for this size, and `Allocation` calls this once, when no
+        // region is left.
         unsafe { dealloc(at(addr), Emulated::layout(bytes)) };
     }
 
     pub(crate) fn upload(&self, from: &[u8], to: u64) -> Result<()> {
         let _turn = self.turn();
-        // SAFETY: `Gpu::upload` checked the size and holds the region, which keeps the memory alive; it is our turn to touch it.
+        // SAFETY: `Gpu::upload` checked the size and holds the region, which keeps the memory alive; the lock
+        // `turn` excludes other accesses.
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), at(to), from.len()) };
         Ok(())
     }
 
     pub(crate) fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {
         let _turn = self.turn();
-        // SAFETY: as for `upload`.
+        // SAFETY: the same as in `upload`, with the size checked by `Gpu::download`.
         unsafe { ptr::copy_nonoverlapping(at(from), to.as_mut_ptr(), to.len()) };
         Ok(())
     }
 
-    /// A thread that panicked leaves the memory as a fault would, its contents unspecified.
+    /// Recovers from a poisoned lock: a panic leaves memory with unspecified contents, as a fault does.
     fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -148,7 +153,7 @@ impl Emulated {
         self.take(Step::Clear { addr, bytes })
     }
 
-    /// Makes the kernels of another crate launchable.
+    /// Makes the kernels of another crate available.
     pub(crate) fn load(&self, kernels: &'static KernelSet) -> Result<()> {
         if !kernels.has_emulated() {
             let reason =
@@ -190,7 +195,7 @@ impl Emulated {
         })
     }
 
-    /// Does `step` now, or keeps it when this thread records.
+    /// Runs `step`, or records it if this thread is recording.
     fn take(&self, step: Step) -> Result<()> {
         if let Some((_, steps)) =
             self.recordings().iter_mut().find(|(thread, _)| *thread == thread::current().id())
@@ -206,7 +211,7 @@ impl Emulated {
         self.open.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// It is the caller's turn.
+    /// Runs `step`. The caller holds the lock `turn`.
     fn step(&self, step: &Step) -> Result<()> {
         match step {
             Step::Run { kernel, entry, spec, grid, params, ranges } => {
@@ -223,18 +228,21 @@ impl Emulated {
                     ranges,
                     order: self.order,
                 };
-                // SAFETY: a `KernelSet` holds kernels that a build script compiled for the emulator, `Launch::run` compared the
-                // size of the parameters, and the regions' memory is alive: `Launch` holds them, `Graph` their memory. It is our turn.
+                // SAFETY: a `KernelSet` contains only kernels that a build script compiled for the emulator,
+                // and `Launch::run` compared the size of the parameters. The memory of the regions is alive:
+                // `Launch` holds the regions, and `Graph::launch` holds the allocations of a recording. The
+                // caller holds `turn`.
                 unsafe { emulator::run(&launch) }
                     .map_err(|fault| Error::Driver { call: "run", cause: fault.to_string() })
             }
             Step::Copy { from, to, bytes } => {
-                // SAFETY: `Gpu::copy` checked the sizes, and as for a launch the memory is alive and it is our turn.
+                // SAFETY: `Gpu::copy` checked the sizes, the memory is alive as in a launch, and the caller
+                // holds `turn`.
                 unsafe { ptr::copy(at(*from), at(*to), *bytes) };
                 Ok(())
             }
             Step::Clear { addr, bytes } => {
-                // SAFETY: a region lies inside its memory, which is alive, and it is our turn.
+                // SAFETY: a region is inside its allocation, which is alive, and the caller holds `turn`.
                 unsafe { ptr::write_bytes(at(*addr), 0, *bytes) };
                 Ok(())
             }
@@ -271,7 +279,7 @@ impl Emulated {
         Ok(Recording(mine.map(|(_, steps)| std::mem::take(steps)).unwrap_or_default()))
     }
 
-    /// Does all of `recording`, or makes it part of this thread's.
+    /// Runs all steps of `recording`, or appends them to the recording of this thread.
     pub(crate) fn replay(&self, recording: &Recording) -> Result<()> {
         if let Some((_, steps)) =
             self.recordings().iter_mut().find(|(thread, _)| *thread == thread::current().id())
@@ -284,7 +292,7 @@ impl Emulated {
     }
 }
 
-/// The memory at an address that `alloc` gave, or inside of it.
+/// A pointer to an address inside an allocation of `alloc`, which exposed its provenance.
 fn at(addr: u64) -> *mut u8 {
     ptr::with_exposed_provenance_mut(addr as usize)
 }

@@ -1,172 +1,172 @@
-//! What can go wrong on a GPU, each error with the device, kernel or file that it is about.
+//! The error type of this crate.
 
-/// What can go wrong on a GPU.
+/// An error of a GPU, its driver, or a launch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The program was built without a launcher for this device.
+    /// The program was built without a launcher or without kernels for this device.
     #[error("device `{device}` was asked for, but this build has no GPU kernels ({reason})")]
     NoKernels {
-        /// The device as named by the caller.
+        /// The requested device.
         device: String,
-        /// What was missing.
+        /// What the build lacks.
         reason: String,
     },
-    /// No device has this name.
+    /// The device name is unknown.
     #[error(
         "no GPU is called `{0}`; there are cuda, cuda:N, emulator, emulator:reversed, emulator:shuffled=SEED and emulator:memory=BYTES"
     )]
     Name(String),
-    /// The driver's library is not there.
+    /// The driver's library, libcuda, is not installed.
     #[error("no NVIDIA driver was found (libcuda cannot be loaded)")]
     NoDriver,
-    /// There are fewer devices.
+    /// The driver has no device with this index.
     #[error("device `cuda:{index}` was asked for, but the driver sees {count} GPUs")]
     NoDevice {
-        /// The one asked for.
+        /// The requested index.
         index: usize,
-        /// How many there are.
+        /// The number of devices.
         count: usize,
     },
-    /// The driver cannot load what the program holds.
+    /// The driver is too old for this program or for its compiled kernels.
     #[error("the NVIDIA driver supports CUDA {found}, the kernels need {needed}; install a newer driver")]
     OldDriver {
-        /// Version of the driver.
+        /// The CUDA version that the driver supports.
         found: String,
-        /// Version needed.
+        /// The CUDA version needed.
         needed: String,
     },
-    /// The card is too old.
+    /// The compute capability of the GPU is too low.
     #[error("{name} has compute capability {found}, the kernels need 8.0 (Ampere) or later")]
     OldCard {
-        /// Name of the card.
+        /// The name of the GPU.
         name: String,
         /// Its compute capability.
         found: String,
     },
-    /// None of the crates whose kernels are loaded has one of this name.
+    /// No loaded crate has a kernel of this name.
     #[error(
         "no kernel is called `{name}` in this build of {crates}; the kernels of another crate are loaded by Gpu::load"
     )]
     NoKernel {
-        /// The kernel.
+        /// The name of the kernel.
         name: String,
         /// The crates whose kernels are loaded.
         crates: String,
     },
-    /// Two crates have a kernel of one name.
+    /// Two crates have a kernel of the same name.
     #[error("the kernel `{kernel}` is in both {loaded} and {other}; one of them needs another name")]
     Twice {
-        /// The kernel.
+        /// The name of the kernel.
         kernel: &'static str,
         /// The crate that was loaded first.
         loaded: &'static str,
-        /// The other one.
+        /// The other crate.
         other: &'static str,
     },
     /// The file named by `PHEYE_KERNELS` cannot be used.
     #[error("PHEYE_KERNELS={path}: {reason}")]
     Replacement {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         reason: String,
     },
-    /// An environment variable has a value that cannot be used.
+    /// An environment variable has an invalid value.
     #[error("{variable}={value}: {reason}")]
     Setting {
-        /// The variable.
+        /// The name of the variable.
         variable: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         reason: String,
     },
-    /// A library that was asked for is not there, or lacks a function.
+    /// A shared library is not installed, or lacks a function.
     #[error(
         "{library} cannot be loaded ({reason}); it comes with CUDA, and the loader looks where LD_LIBRARY_PATH says"
     )]
     Library {
-        /// The library.
+        /// The name of the library.
         library: &'static str,
-        /// What the loader says.
+        /// The message of the dynamic loader.
         reason: String,
     },
-    /// The host gives another struct than the kernel takes.
+    /// The launch passes another parameter struct than the kernel takes.
     #[error("kernel `{kernel}` does not take the parameters `{given}`")]
     OtherParams {
-        /// The kernel.
+        /// The name of the kernel.
         kernel: &'static str,
-        /// The struct that the host gives.
+        /// The name of the struct that was passed.
         given: &'static str,
     },
-    /// Host and kernel disagree about the size of the parameters.
+    /// The kernel's parameter struct and the one in Rust differ in size.
     #[error(
         "kernel `{kernel}` takes {expected} bytes of parameters, the host gives {found}: they were built apart"
     )]
     Params {
-        /// The kernel.
+        /// The name of the kernel.
         kernel: &'static str,
-        /// By the kernel.
+        /// The bytes that the kernel takes.
         expected: usize,
-        /// By the host.
+        /// The bytes that were passed.
         found: usize,
     },
-    /// The device has too little memory left.
+    /// The device has not enough free memory.
     #[error("out of GPU memory: {wanted} bytes more are needed, {free} of {total} are free")]
     OutOfMemory {
-        /// Bytes asked for.
+        /// The bytes requested.
         wanted: u64,
         /// Bytes free.
         free: u64,
-        /// Bytes in all.
+        /// The total bytes of the device.
         total: u64,
     },
-    /// A copy or fill outside its memory.
+    /// An operation does not fit its memory.
     #[error("{what} of {bytes} bytes, but the memory has {found}")]
     Size {
-        /// What was tried.
+        /// The operation or operand.
         what: &'static str,
-        /// Its size.
+        /// The bytes that it needs.
         bytes: usize,
-        /// The size of the memory.
+        /// The bytes of the memory.
         found: usize,
     },
-    /// Memory of one GPU was given to another.
+    /// Memory of one GPU was passed to another.
     #[error("{region} is memory of another GPU than {gpu}, or of {gpu} opened another time")]
     OtherGpu {
-        /// Type and shape of what was given.
+        /// The dtype and shape of the memory.
         region: String,
-        /// Whom it was given.
+        /// The GPU that it was passed to.
         gpu: String,
     },
-    /// A recording was to run after memory that it uses was given back.
+    /// A recording was launched after memory that it uses was freed.
     #[error("a recording uses memory that was given back")]
     Gone,
-    /// A launch was refused or failed.
+    /// A launch was refused, or its kernel failed.
     #[error("kernel `{kernel}` with grid {grid:?} on {regions}: {cause}")]
     Launch {
-        /// The kernel.
+        /// The name of the kernel.
         kernel: &'static str,
-        /// Its grid.
+        /// Its grid, in blocks.
         grid: [usize; 3],
-        /// Types and shapes of what it was given.
+        /// The dtypes and shapes of its regions.
         regions: String,
-        /// What the device says.
+        /// The message of the device.
         cause: String,
     },
-    /// A call of the driver failed.
+    /// A call of the driver or of a library failed.
     #[error("{call}: {cause}")]
     Driver {
-        /// What was tried.
+        /// The function, or the operation in words.
         call: &'static str,
-        /// What the driver says.
+        /// The message of the driver.
         cause: String,
     },
-    /// Not possible on this device.
+    /// The operation is not possible on this device.
     #[error("{0} is not possible on this device")]
     Unsupported(&'static str),
 }
 
-/// Result of this crate.
+/// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,7 +1,7 @@
-//! One type for both launchers.
+//! [`Gpu`], one type for both launchers, with [`PendingUpload`] and [`Graph`].
 #![cfg_attr(
     not(any(feature = "cuda", feature = "emulator")),
-    // Without a launcher `Gpu` has no values, and what follows one never runs.
+    // Without a launcher `Gpu` has no values, so code after a match on its launcher is unreachable.
     allow(unreachable_code, unused_variables, unused_mut, dead_code)
 )]
 
@@ -19,11 +19,12 @@ use crate::memory::Allocation;
 use crate::product::{BlasGemm, GemmBackend};
 use crate::{Error, KernelSet, Launch, Memory, Region, Result, Spec};
 
-/// An open GPU: a launcher for the kernels, and the memory they work on. Cloning shares it.
+/// An open GPU: a launcher for the kernels, and their memory. Clones share the same device.
 #[derive(Clone)]
 pub struct Gpu {
     launcher: Launcher,
-    /// Of each thread that rehearses or records, what its work so far amounts to; the last of a thread counts.
+    /// One entry for each dry run and each recording in progress, with its thread. A thread's work goes into
+    /// its last entry.
     noted: Arc<Mutex<Vec<(ThreadId, Noted)>>>,
     gemms: GemmBackend,
 }
@@ -31,9 +32,9 @@ pub struct Gpu {
 #[derive(Default)]
 struct Noted {
     hash: DefaultHasher,
-    /// Whether the work is also passed on, to be recorded.
+    /// Whether the work is also passed to the launcher, which records it. `false` in a dry run.
     recording: bool,
-    /// What recorded work uses.
+    /// The allocations that the recorded work uses.
     memory: Vec<Weak<Allocation>>,
 }
 
@@ -47,7 +48,7 @@ enum Launcher {
     Emulator(Arc<Emulated>),
 }
 
-/// Does the same on either launcher.
+/// Evaluates the same expression for either launcher.
 macro_rules! either {
     ($gpu:expr, $launcher:ident => $does:expr) => {
         match $gpu.launcher {
@@ -60,12 +61,14 @@ macro_rules! either {
 }
 
 impl Gpu {
-    /// Opens the GPU named `device`: `cuda`, `cuda:1`, `emulator`, `emulator:reversed`, `emulator:shuffled=7`, or
-    /// `emulator:memory=1000000`, which has no more bytes than that.
+    /// Opens the GPU named `device`: `cuda`, `cuda:1`, `emulator`, `emulator:reversed`,
+    /// `emulator:shuffled=7`, or `emulator:memory=1000000`, which simulates a device with that many bytes of
+    /// memory.
     ///
     /// # Errors
-    /// [`Error::NoKernels`] when the program was built without that launcher or its kernels, [`Error::Setting`] when
-    /// `PHEYE_GEMM` asks for what there is not, else what the launcher finds.
+    /// Returns [`Error::Name`] if the name is unknown, [`Error::NoKernels`] if the program was built without
+    /// this launcher or its kernels, [`Error::Setting`] if `PHEYE_GEMM` has an invalid value, and an error of
+    /// the launcher if the device, its driver or the file named by `PHEYE_KERNELS` cannot be used.
     pub fn open(device: &str) -> Result<Gpu> {
         let (name, option) = device.split_once(':').unwrap_or((device, ""));
         let gemms = GemmBackend::asked(name)?;
@@ -74,7 +77,7 @@ impl Gpu {
             "cuda" => {
                 let cuda = Cuda::open(device, option)?;
                 if gemms == GemmBackend::CublasLt {
-                    // A library that is missing is to be missed now.
+                    // Fail at once if the library is missing.
                     #[cfg(feature = "cublaslt")]
                     cuda.blas()?;
                 }
@@ -84,7 +87,7 @@ impl Gpu {
             "emulator" => {
                 Emulated::open(device, option).map(|e| Gpu::new(Launcher::Emulator(Arc::new(e)), gemms))
             }
-            #[allow(unreachable_patterns)] // with both features
+            #[allow(unreachable_patterns)] // reachable with both features
             "cuda" | "emulator" => Err(Error::NoKernels {
                 device: device.to_owned(),
                 reason: format!("it was built without feature `{name}`"),
@@ -97,16 +100,18 @@ impl Gpu {
         Gpu { launcher, noted: Arc::default(), gemms }
     }
 
-    /// Whether plain products are to go to [`Gpu::blas`]: `PHEYE_GEMM=cublaslt` when the GPU was opened.
+    /// Whether unfused GEMMs are to use [`Gpu::blas`]: `PHEYE_GEMM` was `cublaslt` when the GPU was opened.
     pub fn prefers_blas(&self) -> bool {
         self.gemms == GemmBackend::CublasLt
     }
 
-    /// Queues a product by cuBLASLt, loaded at the first call. `false` if it has no algorithm for it; nothing is done then.
+    /// Queues a GEMM by cuBLASLt, which is loaded at the first call. Returns `false` and queues nothing if
+    /// the library has no algorithm for it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on the emulator and without feature `cublaslt`, [`Error::Library`] when it cannot be loaded,
-    /// [`Error::Size`] when an operand is outside its region, [`Error::Driver`] when a call fails.
+    /// Returns [`Error::Unsupported`] on the emulator or without feature `cublaslt`, [`Error::Library`] if
+    /// the library cannot be loaded, [`Error::Size`] if an operand exceeds its region, [`Error::OtherGpu`] if
+    /// a region is on another GPU, and [`Error::Driver`] if a call fails.
     pub fn blas(&self, product: &BlasGemm) -> Result<bool> {
         product.check()?;
         let regions = [&product.a.region, &product.b.region, &product.c];
@@ -120,12 +125,12 @@ impl Gpu {
                 }
                 Ok(true)
             }
-            #[allow(unreachable_patterns)] // with cuda alone
+            #[allow(unreachable_patterns)] // unreachable only without feature `cublaslt`
             _ => Err(Error::Unsupported("a product by cuBLASLt")),
         }
     }
 
-    /// Refuses memory of another GPU, which this one does not keep in the order of its work.
+    /// Returns an error for memory of another GPU: this one does not order its work with respect to it.
     fn own(&self, region: &Region) -> Result<()> {
         match Arc::ptr_eq(&self.noted, &region.gpu().noted) {
             true => Ok(()),
@@ -133,19 +138,20 @@ impl Gpu {
         }
     }
 
-    /// A thread that panicked leaves the list whole: every change is one call.
+    /// Recovers from a poisoned lock: each change of the list is one call, so a panic leaves it consistent.
     fn lock(&self) -> MutexGuard<'_, Vec<(ThreadId, Noted)>> {
         self.noted.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Notes a piece of work on `memory` when this thread rehearses or records; whether it is also to be done.
+    /// Adds `work` on `memory` to the fingerprint of this thread's dry run or recording. Returns whether to
+    /// pass the work to the launcher.
     fn note(&self, work: impl Hash, memory: impl IntoIterator<Item = Weak<Allocation>>) -> bool {
         let mut all = self.lock();
         let mine = all.iter_mut().rfind(|(thread, _)| *thread == thread::current().id());
         let Some((_, noted)) = mine else { return true };
         work.hash(&mut noted.hash);
         for memory in memory {
-            // Other memory may come to lie at the same address.
+            // The allocation is hashed too, because a later allocation may get the same device address.
             memory.as_ptr().hash(&mut noted.hash);
             if noted.recording {
                 noted.memory.push(memory);
@@ -161,12 +167,13 @@ impl Gpu {
         }
     }
 
-    /// Does `work` with all launches, copies and clears of this thread left out, and gives a fingerprint of them: work of the same
-    /// fingerprint is the same, to the addresses and values of its parameters. Uploads and downloads are errors meanwhile.
-    /// What other threads do is theirs, and is done.
+    /// Runs `work` without executing the launches, copies and clears of this thread, and returns a
+    /// fingerprint of them. Equal fingerprints mean the same work, down to the addresses and values in the
+    /// kernel parameters. Uploads, downloads and synchronizations are errors meanwhile. Other threads are not
+    /// affected.
     ///
     /// # Errors
-    /// Those of `work`.
+    /// Returns the error of `work`.
     pub fn dry_run<T, E>(
         &self,
         work: impl FnOnce() -> std::result::Result<T, E>,
@@ -179,7 +186,7 @@ impl Gpu {
         recording: bool,
         work: impl FnOnce() -> std::result::Result<T, E>,
     ) -> std::result::Result<(T, Noted), E> {
-        /// Ends it, also when `work` panics.
+        /// Removes the entry of this thread, also when `work` panics.
         struct End<'a>(&'a Gpu, ThreadId);
         impl End<'_> {
             fn noted(&self) -> Option<Noted> {
@@ -201,23 +208,23 @@ impl Gpu {
         Ok((value, noted))
     }
 
-    /// Its multiprocessors.
+    /// The number of multiprocessors.
     pub fn sms(&self) -> usize {
         either!(self, g => g.sms())
     }
 
-    /// Bytes free and in all.
+    /// Free and total device memory, in bytes.
     ///
     /// # Errors
-    /// [`Error::Driver`] when the driver does not say.
+    /// Returns [`Error::Driver`] if the driver cannot be queried.
     pub fn memory(&self) -> Result<(u64, u64)> {
         either!(self, g => g.memory())
     }
 
-    /// New memory, its contents unspecified.
+    /// Allocates `bytes` bytes with unspecified contents.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// Returns [`Error::OutOfMemory`], or [`Error::Driver`] if the device fails.
     pub fn alloc(&self, bytes: usize) -> Result<Memory> {
         let addr: Result<u64> = either!(self, g => g.alloc(bytes));
         Ok(Memory::new(self.clone(), addr?, bytes))
@@ -230,17 +237,18 @@ impl Gpu {
     /// Copies `from` to the start of `to`.
     ///
     /// # Errors
-    /// [`Error::Size`] when it does not fit, [`Error::OtherGpu`] for memory of another, [`Error::Driver`] when the device fails.
+    /// Returns [`Error::Size`] if `from` is larger than `to`, [`Error::OtherGpu`] if `to` is on another GPU,
+    /// [`Error::Unsupported`] in a dry run or recording, and [`Error::Driver`] if the device fails.
     pub fn upload(&self, from: &[u8], to: Region) -> Result<()> {
         self.uploads(from, &to)?;
         either!(self, g => g.upload(from, to.addr()))
     }
 
-    /// Copies `from` to the start of `to` while queued work runs, none of which may use `to`. Later work may use it once
-    /// [`PendingUpload::join`] was called.
+    /// Copies `from` to the start of `to` while queued work runs, none of which may use `to`. Later work may
+    /// use it after a call of [`PendingUpload::join`].
     ///
     /// # Errors
-    /// As [`Gpu::upload`].
+    /// The same errors as [`Gpu::upload`].
     pub fn upload_ahead(&self, from: &[u8], to: Region) -> Result<PendingUpload> {
         self.uploads(from, &to)?;
         match self.launcher {
@@ -261,17 +269,17 @@ impl Gpu {
         }
     }
 
-    /// What an upload needs.
+    /// The checks of an upload.
     fn uploads(&self, from: &[u8], to: &Region) -> Result<()> {
         fits("an upload", from.len(), to.bytes())?;
         self.own(to)?;
         self.not_recorded("an upload within recorded work")
     }
 
-    /// Copies the start of `from` to `to`, after all that was queued before.
+    /// Copies the start of `from` to `to`, after all work queued so far.
     ///
     /// # Errors
-    /// As [`Gpu::upload`]; also those of work queued earlier.
+    /// The same errors as [`Gpu::upload`], and errors of work queued earlier.
     pub fn download(&self, from: Region, to: &mut [u8]) -> Result<()> {
         fits("a download", to.len(), from.bytes())?;
         self.own(&from)?;
@@ -279,10 +287,11 @@ impl Gpu {
         either!(self, g => g.download(from.addr(), to))
     }
 
-    /// Copies `from` to the start of `to`, on the device.
+    /// Copies all of `from` to the start of `to`, on the device.
     ///
     /// # Errors
-    /// As [`Gpu::upload`].
+    /// Returns [`Error::Size`] if `from` is larger than `to`, [`Error::OtherGpu`] if either is on another
+    /// GPU, and [`Error::Driver`] if the device fails.
     pub fn copy(&self, from: Region, to: Region) -> Result<()> {
         fits("a copy", from.bytes(), to.bytes())?;
         self.own(&from)?;
@@ -297,7 +306,7 @@ impl Gpu {
     /// Sets all bytes to zero.
     ///
     /// # Errors
-    /// [`Error::OtherGpu`], [`Error::Driver`].
+    /// Returns [`Error::OtherGpu`] if `region` is on another GPU, and [`Error::Driver`] if the device fails.
     pub fn clear(&self, region: Region) -> Result<()> {
         self.own(&region)?;
         if !self.note(("clear", region.addr(), region.bytes()), [region.memory()]) {
@@ -306,19 +315,21 @@ impl Gpu {
         either!(self, g => g.clear(region.addr(), region.bytes()))
     }
 
-    /// Makes the kernels of another crate launchable, on this GPU and all its clones. Loading them again changes nothing.
+    /// Makes the kernels of another crate available on this GPU and all its clones. Loading them again has no
+    /// effect.
     ///
     /// # Errors
-    /// [`Error::NoKernels`] when that crate was built without kernels for this device, [`Error::Twice`] when one of them has
-    /// the name of a kernel that is loaded already, and what the driver says.
+    /// Returns [`Error::NoKernels`] if that crate was built without kernels for this device, [`Error::Twice`]
+    /// if a kernel of the same name is already loaded, and an error of the driver if it cannot load them.
     pub fn load(&self, kernels: &'static KernelSet) -> Result<()> {
         either!(self, g => g.load(kernels))
     }
 
-    /// A launch of `kernel`, one of this crate or of a crate that was [loaded](Gpu::load).
+    /// Prepares a launch of `kernel`, a kernel of this crate or of a crate passed to [`Gpu::load`].
     ///
     /// # Errors
-    /// [`Error::NoKernel`] when there is none of this name.
+    /// Returns [`Error::NoKernel`] if no loaded crate has it, and an error of the driver if it cannot be
+    /// loaded.
     pub fn launch(&self, kernel: &'static str) -> Result<Launch<'_>> {
         let spec: Result<Spec> = either!(self, g => g.spec(kernel));
         Ok(Launch { gpu: self, kernel, spec: spec?, regions: Vec::with_capacity(8) })
@@ -336,25 +347,27 @@ impl Gpu {
     /// Waits for all queued work.
     ///
     /// # Errors
-    /// What any of it ran into.
+    /// Returns [`Error::Unsupported`] in a dry run or recording, and [`Error::Driver`] if queued work failed.
     pub fn synchronize(&self) -> Result<()> {
         self.not_recorded("a synchronization within recorded work")?;
         either!(self, g => g.synchronize())
     }
 
-    /// How long the device takes for what `work` queues.
+    /// The time that the device takes for the work that `work` queues.
     ///
     /// # Errors
-    /// Those of `work`, and [`Error::Unsupported`] on the emulator, whose time means nothing.
+    /// Returns the error of `work`, and [`Error::Unsupported`] on the emulator, whose time is meaningless.
     pub fn time(&self, work: impl FnOnce() -> Result<()>) -> Result<Duration> {
         either!(self, g => g.time(work))
     }
 
-    /// Records the launches, copies and clears that `work` makes on this thread, without running them, and fingerprints them as
-    /// [`Gpu::dry_run`] does. On CUDA other threads that queue work wait for the end, so `work` must not wait for them.
+    /// Records the launches, copies and clears of `work` on this thread without running them, and
+    /// fingerprints them as [`Gpu::dry_run`] does. On CUDA other threads that queue work block until the
+    /// recording ends, so `work` must not wait for them.
     ///
     /// # Errors
-    /// Those of `work`; [`Error::Unsupported`] when it uploads, downloads, waits or records.
+    /// Returns the error of `work`, [`Error::Unsupported`] if this thread already records or `work` uploads,
+    /// downloads or synchronizes, and [`Error::Driver`] if the device fails.
     pub fn record<T, E: From<Error>>(
         &self,
         work: impl FnOnce() -> std::result::Result<T, E>,
@@ -397,7 +410,8 @@ impl fmt::Debug for Gpu {
     }
 }
 
-/// An upload under way beside queued work. It keeps the memory alive; dropped, it is as if joined.
+/// An upload that runs concurrently with queued work. It keeps its region alive; dropping it is the same as
+/// joining it.
 pub struct PendingUpload {
     #[cfg(feature = "cuda")]
     copied: Option<crate::cuda::Copied>,
@@ -405,10 +419,10 @@ pub struct PendingUpload {
 }
 
 impl PendingUpload {
-    /// Lets work that is queued from now on wait for the upload.
+    /// Makes all work queued from now on wait for the upload.
     ///
     /// # Errors
-    /// [`Error::Driver`].
+    /// Returns [`Error::Driver`] if the device fails, and [`Error::Unsupported`] in a recording.
     pub fn join(mut self) -> Result<()> {
         self.wait()
     }
@@ -425,8 +439,8 @@ impl PendingUpload {
 
 impl Drop for PendingUpload {
     fn drop(&mut self) {
-        // So that the memory is not given back, to be used for something else, while the copy is under way. Nobody is left to act
-        // on a failure; it repeats one that later calls report.
+        // The memory must not be freed and reused while the copy runs. `drop` cannot return the error; later
+        // calls report the same one.
         let _ = self.wait();
     }
 }
@@ -437,9 +451,9 @@ impl fmt::Debug for PendingUpload {
     }
 }
 
-/// Work recorded by [`Gpu::record`], to run again and again with one call (on CUDA, a CUDA graph).
+/// Work recorded by [`Gpu::record`], replayed by one call (on CUDA, a CUDA graph).
 ///
-/// It does not keep the memory alive that it uses, and cannot be launched once some of it was given back.
+/// It does not keep its memory alive, and cannot be launched after any of it was freed.
 pub struct Graph {
     gpu: Gpu,
     recording: Recording,
@@ -460,12 +474,12 @@ impl Graph {
         self.fingerprint
     }
 
-    /// Queues all of it.
+    /// Queues the recorded work.
     ///
     /// # Errors
-    /// [`Error::Gone`] when memory that it uses was given back; else as [`Launch::run`].
+    /// Returns [`Error::Gone`] if memory that it uses was freed, and [`Error::Driver`] if the device fails.
     pub fn launch(&self) -> Result<()> {
-        // Alive until all is queued.
+        // Keeps the memory alive until the work is queued.
         let memory: Option<Vec<_>> = self.memory.iter().map(Weak::upgrade).collect();
         let _memory = memory.ok_or(Error::Gone)?;
         if !self.gpu.note(("graph", self.fingerprint), self.memory.iter().cloned()) {

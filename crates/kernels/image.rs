@@ -1,8 +1,10 @@
-//! The compiled kernels: those that build scripts put inside the program, and a file that replaces some of them.
+//! The compiled kernels: those that build scripts embed in the program, and a file that replaces some of
+//! them.
 //!
-//! A build script embeds one fatbin for each `.cu`: machine code for several architectures and PTX. While working on a kernel,
-//! name a fatbin in `PHEYE_KERNELS`, made by nvcc or `cargo xtask kernels`. It is read when the GPU is opened, and its kernels
-//! win over the embedded ones of the same name; so an edit costs a run of nvcc, and none of cargo.
+//! A build script embeds one fatbin for each `.cu`: machine code for several architectures, and PTX. To work
+//! on a kernel without running cargo after each edit, set `PHEYE_KERNELS` to a fatbin made by nvcc or
+//! `cargo xtask kernels`. It is read when the GPU is opened, and its kernels replace the embedded ones of the
+//! same name.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,14 +14,16 @@ use std::sync::{RwLock, RwLockReadGuard};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 use crate::{Error, Result};
 
-/// The environment variable that names a fatbin or cubin whose kernels replace those embedded.
+/// The environment variable that names a fatbin or cubin whose kernels replace the embedded ones.
 pub const REPLACEMENT: &str = "PHEYE_KERNELS";
 
-/// Name, function, and the record `{threads, shared bytes, bytes of parameters, tile[3], hash of the parameters' name}` of a
-/// kernel that was compiled for the emulator.
+/// A kernel compiled for the emulator: its name, its function, and its record (`KernelSpec` in `launch.cuh`)
+/// as u32 words: threads, bytes of shared memory, bytes of parameters, three tile sizes, and the hash of the
+/// parameter struct's name.
 pub(crate) type Emulated = (&'static str, unsafe extern "C" fn(*const u8), &'static [u32; 7]);
 
-/// The kernels of one crate, as `pheye-kernel-build` compiled them; [`include_kernels!`](crate::include_kernels) defines it.
+/// The kernels of one crate, compiled by `pheye-kernel-build`. [`include_kernels!`](crate::include_kernels)
+/// defines it as a constant.
 pub struct KernelSet {
     crate_name: &'static str,
     images: &'static [Image],
@@ -32,11 +36,12 @@ pub struct KernelSet {
 }
 
 impl KernelSet {
-    /// The kernels of `crate_name`; `missing` says why there are no images, and is empty where there are.
+    /// The kernels of `crate_name`. `missing` says why there are no images, and is empty if there are.
     ///
     /// # Safety
-    /// The images are whole fatbins. Each entry of `emulated` was compiled for the emulator, takes a pointer to as many bytes as
-    /// its record says, and the record is what `KERNEL` makes of it. What `pheye-kernel-build` writes is so.
+    /// Each image must be a complete fatbin. Each function in `emulated` must have been compiled for the
+    /// emulator and take a pointer to as many bytes of parameters as its record says, and the record must be
+    /// the one that `KERNEL` defines. The code that `pheye-kernel-build` generates meets this.
     #[doc(hidden)]
     pub const unsafe fn new(
         crate_name: &'static str,
@@ -47,35 +52,36 @@ impl KernelSet {
         KernelSet { crate_name, images, missing, emulated }
     }
 
-    /// The crate whose kernels they are.
+    /// The name of the crate.
     pub fn crate_name(&self) -> &'static str {
         self.crate_name
     }
 
-    /// All CUDA images of the crate, by source; none if the build had no nvcc.
+    /// All CUDA images of the crate, one for each source; empty if the crate was built without nvcc.
     pub fn images(&self) -> &'static [Image] {
         self.images
     }
 
-    /// Why there are no CUDA images, as the end of a sentence; `None` if the crate was built by nvcc.
+    /// The reason why there are no CUDA images, as the end of a sentence; `None` if the crate was compiled by
+    /// nvcc.
     pub fn missing(&self) -> Option<&'static str> {
         (!self.missing.is_empty()).then_some(self.missing)
     }
 
-    /// The kernels in its images, and those compiled for the emulator.
+    /// The names of the kernels in its images, then of those compiled for the emulator.
     #[cfg(any(feature = "cuda", feature = "emulator"))]
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         let images = self.images.iter().flat_map(|image| image.kernels).copied();
         images.chain(self.emulated.iter().map(|(name, ..)| *name))
     }
 
-    /// Whether any were compiled for the emulator.
+    /// Whether any kernels were compiled for the emulator.
     #[cfg(feature = "emulator")]
     pub(crate) fn has_emulated(&self) -> bool {
         !self.emulated.is_empty()
     }
 
-    /// A kernel that was compiled for the emulator.
+    /// The kernel of this name that was compiled for the emulator.
     #[cfg(feature = "emulator")]
     pub(crate) fn emulated(&self, kernel: &str) -> Option<&'static Emulated> {
         self.emulated.iter().find(|(name, ..)| *name == kernel)
@@ -88,13 +94,14 @@ impl fmt::Debug for KernelSet {
     }
 }
 
-/// The kernels that a GPU can launch: those of this crate, and those of others that were loaded.
+/// The kernels that a GPU can launch: those of this crate, and those of the crates passed to
+/// [`Gpu::load`](crate::Gpu::load).
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) struct Sets(RwLock<Vec<&'static KernelSet>>);
 
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 impl Sets {
-    /// Those of this crate.
+    /// The kernels of this crate.
     pub(crate) fn own() -> Sets {
         Sets(RwLock::new(vec![&crate::KERNELS]))
     }
@@ -103,10 +110,10 @@ impl Sets {
         self.0.read().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Adds those of another crate; adding the same twice changes nothing.
+    /// Adds the kernels of another crate. Adding the same set again has no effect.
     ///
     /// # Errors
-    /// [`Error::Twice`] when another crate has a kernel of the same name.
+    /// Returns [`Error::Twice`] if a set that was added before has a kernel of the same name.
     pub(crate) fn add(&self, set: &'static KernelSet) -> Result<()> {
         let mut all = self.0.write().unwrap_or_else(|e| e.into_inner());
         if all.iter().any(|known| std::ptr::eq(*known, set)) {
@@ -122,7 +129,8 @@ impl Sets {
         Ok(())
     }
 
-    /// What `look` finds in the first crate in which it finds something.
+    /// The first `Some` that `look` returns, over the sets in the order in which they were added. Returns
+    /// [`Error::NoKernel`] if there is none.
     pub(crate) fn find<T>(&self, kernel: &str, look: impl Fn(&'static KernelSet) -> Option<T>) -> Result<T> {
         let all = self.read();
         all.iter().find_map(|set| look(set)).ok_or_else(|| {
@@ -132,12 +140,12 @@ impl Sets {
     }
 }
 
-/// What nvcc made of one `.cu`.
+/// The compiled fatbin of one `.cu`.
 #[derive(Debug, Clone, Copy)]
 pub struct Image {
-    /// The source in its crate's folder of kernels, without its ending: `fused/norm_linear`.
+    /// The path of the source in its crate's kernel folder, without its extension: `fused/norm_linear`.
     pub source: &'static str,
-    /// The names of its kernels, sorted. One that is written for some architectures only is listed too.
+    /// The names of its kernels, sorted, including those that are compiled for some architectures only.
     pub kernels: &'static [&'static str],
     bytes: &'static Aligned<[u8]>,
 }
@@ -152,19 +160,20 @@ impl Image {
         Image { source, kernels, bytes }
     }
 
-    /// A fatbin, as the driver's `cuModuleLoadData` takes it; its address is a multiple of 16.
+    /// The fatbin, as the driver's `cuModuleLoadData` takes it. Its address is a multiple of 16.
     pub fn bytes(&self) -> &'static [u8] {
         &self.bytes.0
     }
 }
 
-/// The driver reads 8-byte fields, and `include_bytes!` alone promises no alignment.
+/// Aligns embedded bytes to 16: the driver reads 8-byte fields, and `include_bytes!` alone guarantees no
+/// alignment.
 #[doc(hidden)]
 #[derive(Debug)]
 #[repr(C, align(16))]
 pub struct Aligned<T: ?Sized>(pub T);
 
-/// The bytes of a file on a boundary of 16 bytes.
+/// The bytes of a file, aligned to 16 bytes.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! include_aligned {
@@ -174,8 +183,9 @@ macro_rules! include_aligned {
     }};
 }
 
-/// Defines `KERNELS`, the [`KernelSet`](crate::KernelSet) of the crate, and the module `params` with the parameter structs of its
-/// kernels, from what `pheye_kernel_build::compile` in its build script wrote.
+/// Defines the constant `KERNELS`, the [`KernelSet`](crate::KernelSet) of the crate, and the module `params`
+/// with the parameter structs of its kernels. The crate's build script must have called
+/// `pheye_kernel_build::compile`.
 #[macro_export]
 macro_rules! include_kernels {
     () => {
@@ -183,20 +193,20 @@ macro_rules! include_kernels {
     };
 }
 
-/// `PHEYE_KERNELS` names a file that cannot be read.
+/// The file that `PHEYE_KERNELS` names cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read the kernels in {} (named by {REPLACEMENT}): {why}", path.display())]
 pub struct Unreadable {
-    /// The file as it was named.
+    /// The path as given.
     pub path: PathBuf,
-    /// What the system said.
+    /// The message of the operating system.
     pub why: String,
 }
 
-/// The content of the file that `PHEYE_KERNELS` names; `None` if it is not set.
+/// The contents of the file that `PHEYE_KERNELS` names; `None` if the variable is unset or empty.
 ///
 /// # Errors
-/// [`Unreadable`] with the file's name.
+/// Returns [`Unreadable`] if the file cannot be read.
 pub fn replacement() -> std::result::Result<Option<Vec<u8>>, Unreadable> {
     let Some(path) = std::env::var_os(REPLACEMENT).filter(|path| !path.is_empty()).map(PathBuf::from) else {
         return Ok(None);

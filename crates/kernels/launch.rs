@@ -1,31 +1,31 @@
-//! One launch of a kernel: what its source says of it, the regions it touches, its parameters.
+//! The launch of a kernel: its record, the regions that it accesses, and its parameters.
 
 use crate::param::name_hash;
 use crate::{Error, Gpu, In, Out, Params, Region, Result};
 
-/// How a kernel uses a region.
+/// How a kernel accesses a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It is read.
+    /// The kernel reads it.
     Read,
-    /// Every element is written, and none is read.
+    /// The kernel writes every element and reads none.
     Write,
-    /// It is read and written, perhaps in part.
+    /// The kernel reads and writes it, possibly in part.
     Update,
 }
 
-/// What a kernel's source says of it (`KERNEL` in `kernels/include/launch.cuh`).
+/// The record of a kernel, which `KERNEL` in `kernels/include/launch.cuh` defines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spec {
-    /// Threads of a block.
+    /// Threads per block.
     pub threads: usize,
-    /// Bytes of dynamic shared memory of a block.
+    /// Bytes of dynamic shared memory per block.
     pub shared: usize,
-    /// Size of the parameter struct.
+    /// Bytes of the parameter struct.
     pub params: usize,
-    /// Sizes of what a block works on, in the kernel's own terms.
+    /// Up to three tile sizes, whose meaning the kernel defines.
     pub tile: [usize; 3],
-    /// A hash of the parameter struct's name.
+    /// The FNV-1a hash of the parameter struct's name.
     pub params_name: u32,
 }
 
@@ -36,7 +36,7 @@ impl From<[u32; 7]> for Spec {
     }
 }
 
-/// A kernel about to run: name its regions, then [`Launch::run`] it.
+/// A launch in preparation: add its regions, then call [`Launch::run`].
 #[derive(Debug)]
 pub struct Launch<'a> {
     pub(crate) gpu: &'a Gpu,
@@ -46,22 +46,22 @@ pub struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// What the kernel's source says of it.
+    /// The record of the kernel.
     pub fn spec(&self) -> Spec {
         self.spec
     }
 
-    /// The address of a region that the kernel reads.
+    /// Adds a region that the kernel reads, and returns its address.
     pub fn read(&mut self, region: Region) -> In {
         In(self.name(Access::Read, region))
     }
 
-    /// The address of a region of which the kernel writes every element and reads none.
+    /// Adds a region of which the kernel writes every element and reads none, and returns its address.
     pub fn write(&mut self, region: Region) -> Out {
         Out(self.name(Access::Write, region))
     }
 
-    /// The address of a region that the kernel reads and writes.
+    /// Adds a region that the kernel reads and writes, and returns its address.
     pub fn update(&mut self, region: Region) -> Out {
         Out(self.name(Access::Update, region))
     }
@@ -72,16 +72,19 @@ impl Launch<'_> {
         addr
     }
 
-    /// Runs the kernel on a grid of blocks. On CUDA this only queues it; a fault shows at the next synchronization.
+    /// Runs the kernel on a grid of blocks; an empty grid runs nothing. On CUDA this only queues the launch,
+    /// and a fault is reported by a later call, at the latest by the next synchronization.
     ///
-    /// Addresses in `params` are to be those that this launch's [`Launch::read`] and its siblings gave, and sizes to fit them. The
-    /// emulator holds each access of the kernel to the regions named. A GPU does not: there a kernel with wrong parameters can
-    /// touch whatever the device can reach, which is other memory of this process on the device, its pinned host memory, and on
-    /// systems where GPU and CPU share page tables all of its memory. So each kernel is tried on the emulator first.
+    /// The addresses in `params` must come from [`Launch::read`], [`Launch::write`] and [`Launch::update`] of
+    /// this launch, and the sizes in `params` must fit those regions. The emulator checks each access of the
+    /// kernel against the regions. A GPU does not: a kernel with wrong parameters can access all memory that
+    /// the device can reach, which is device memory and pinned host memory of this process, and all its
+    /// memory on systems where GPU and CPU share page tables. So test each kernel on the emulator first.
     ///
     /// # Errors
-    /// [`Error::OtherParams`] when the kernel takes another struct, [`Error::Params`] when it has another size there,
-    /// [`Error::OtherGpu`] when a region is of another GPU, [`Error::Launch`] when the device refuses.
+    /// Returns [`Error::OtherParams`] if the kernel takes another struct, [`Error::Params`] if the size of
+    /// the struct differs, [`Error::OtherGpu`] if a region is on another GPU, and [`Error::Launch`] if the
+    /// grid is too large, the device refuses the launch, or the kernel fails on the emulator.
     pub fn run<P: Params>(self, grid: [usize; 3], params: &P) -> Result<()> {
         let Spec { params: expected, params_name, .. } = self.spec;
         if params_name != const { name_hash(P::NAME) } {
@@ -108,7 +111,8 @@ impl Launch<'_> {
     }
 }
 
-/// A grid within the limits of all devices: 2³¹ − 1 blocks along the first axis, 65535 along the others.
+/// Checks the grid against the limits of all devices: 2³¹ − 1 blocks along the first axis, 65535 along the
+/// others.
 fn blocks(grid: [usize; 3]) -> Result<[u32; 3]> {
     let axis = |i: usize, limit: usize| {
         let blocks = u32::try_from(grid[i]).ok().filter(|_| grid[i] <= limit);

@@ -1,11 +1,13 @@
-//! The GPU behind Pheye: the kernels, how they are launched, and what can go wrong.
+//! GPU access for Pheye: the embedded kernels, device memory, launches, and errors.
 //!
-//! A [`Gpu`] is one of two launchers of the same kernels: feature `cuda` runs them on an NVIDIA GPU, feature `emulator` on a CPU
-//! emulator that checks every access. With neither, the type has no values. Memory is raw: [`Memory`] owns it, a [`Region`] names
-//! a part of it, and a [`Launch`] says which kernel reads and writes which regions. Work runs in the order it was given.
+//! A [`Gpu`] is one of two launchers of the same kernels: with feature `cuda` they run on an NVIDIA GPU, with
+//! feature `emulator` on a CPU emulator that checks every memory access. With neither feature the type has no
+//! values. Memory is untyped: [`Memory`] owns an allocation, a [`Region`] is a part of one, and a [`Launch`]
+//! names the regions that its kernel reads and writes. Launches, copies and clears run in the order in which
+//! they were queued.
 #![allow(unsafe_code)]
 
-// The build script's text names this crate as any other crate would.
+// The code that the build script generates refers to this crate by its name, as it does in other crates.
 extern crate self as pheye_kernels;
 
 #[cfg(feature = "cuda")]

@@ -1,14 +1,15 @@
-//! Memory of a GPU, and the regions of it that launches name; a region keeps its memory alive.
+//! Device memory: allocations, and the regions of them that launches use. A region keeps its allocation
+//! alive.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 
 use crate::{Error, Gpu, Result};
 
-/// Memory of a GPU, on a 256-byte boundary. Given back when it and all its regions are dropped.
+/// An allocation of device memory, aligned to 256 bytes. It is freed when it and all its regions are dropped.
 pub struct Memory(Arc<Allocation>);
 
-/// What the device gave, until the last who may use it is gone.
+/// The allocation itself, shared by a `Memory` and its regions; dropping the last reference frees it.
 pub(crate) struct Allocation {
     gpu: Gpu,
     addr: u64,
@@ -20,30 +21,31 @@ impl Memory {
         Memory(Arc::new(Allocation { gpu, addr, bytes }))
     }
 
-    /// Size.
+    /// The size in bytes.
     pub fn bytes(&self) -> usize {
         self.0.bytes
     }
 
-    /// Address on the device.
+    /// The device address.
     pub fn addr(&self) -> u64 {
         self.0.addr
     }
 
-    /// The GPU it is of.
+    /// The GPU that it is on.
     pub fn gpu(&self) -> &Gpu {
         &self.0.gpu
     }
 
-    /// Whether a region of it exists, so that somebody else may yet use it.
+    /// Whether any region of it exists, so that it may still be in use.
     pub fn has_regions(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// `len` elements of `element` bytes from byte `start` on, of type `dtype` and shape `dims`, both for messages.
+    /// The region of an array of shape `dims`, with elements of `element` bytes each, from byte `start` on.
+    /// `dtype` and the first four of `dims` appear in error messages.
     ///
     /// # Errors
-    /// [`Error::Size`] when they are not all inside.
+    /// Returns [`Error::Size`] if the array exceeds the allocation.
     pub fn region(
         &self,
         start: usize,
@@ -65,7 +67,7 @@ impl Memory {
         Ok(Region { memory: self.0.clone(), start, bytes, dtype, dims: all, rank })
     }
 
-    /// All of it, as bytes.
+    /// The region of the whole allocation, as bytes.
     pub fn all(&self) -> Region {
         let bytes = self.bytes();
         Region { memory: self.0.clone(), start: 0, bytes, dtype: "u8", dims: [bytes, 1, 1, 1], rank: 1 }
@@ -84,11 +86,11 @@ impl fmt::Debug for Memory {
     }
 }
 
-/// A part of a [`Memory`], which it keeps alive.
+/// A byte range of a [`Memory`], which it keeps alive.
 #[derive(Clone)]
 pub struct Region {
     memory: Arc<Allocation>,
-    /// First byte in the memory.
+    /// The first byte, relative to the allocation.
     start: usize,
     bytes: usize,
     dtype: &'static str,
@@ -97,22 +99,22 @@ pub struct Region {
 }
 
 impl Region {
-    /// Address on the device.
+    /// The device address.
     pub fn addr(&self) -> u64 {
         self.memory.addr + self.start as u64
     }
 
-    /// Size.
+    /// The size in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The GPU it is of.
+    /// The GPU that it is on.
     pub(crate) fn gpu(&self) -> &Gpu {
         &self.memory.gpu
     }
 
-    /// The memory it is of, not kept alive.
+    /// A weak reference to its allocation.
     pub(crate) fn memory(&self) -> Weak<Allocation> {
         Arc::downgrade(&self.memory)
     }

@@ -1,59 +1,64 @@
-//! What a kernel takes, as Rust passes it: structs that `pheye-kernel-build` makes from those in the kernels' sources.
+//! Kernel parameters in Rust. `pheye-kernel-build` generates a Rust struct from each parameter struct in the
+//! kernels' sources.
 
-/// The address of a region that a kernel reads, a `const T*` in its parameters; null by default.
+/// The device address of a region that a kernel reads: a `const T*` in the kernel's parameters. The default
+/// is null.
 ///
-/// [`Launch::read`](crate::Launch::read) gives it, so that a launch knows of each region that its kernel touches.
+/// [`Launch::read`](crate::Launch::read) returns it and adds the region to the launch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct In(pub(crate) u64);
 
-/// The address of a region that a kernel writes, and perhaps reads, a `T*` in its parameters; null by default.
+/// The device address of a region that a kernel writes and may also read: a `T*` in the kernel's parameters.
+/// The default is null.
 ///
-/// [`Launch::write`](crate::Launch::write) and [`Launch::update`](crate::Launch::update) give it.
+/// [`Launch::write`](crate::Launch::write) and [`Launch::update`](crate::Launch::update) return it and add
+/// the region to the launch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Out(pub(crate) u64);
 
 impl In {
-    /// No region.
+    /// The null address, for an optional region that is absent.
     pub const NULL: In = In(0);
 
-    /// The place `bytes` behind it, in the same region.
+    /// The address `bytes` bytes later, in the same region.
     pub fn offset(self, bytes: usize) -> In {
         In(self.0.wrapping_add(bytes as u64))
     }
 
-    /// For a struct that several kernels share, where another one writes what this one only reads.
+    /// The same address for a `T*` field that this kernel only reads, in a struct shared with a kernel that
+    /// writes it.
     pub fn shared(self) -> Out {
         Out(self.0)
     }
 }
 
 impl Out {
-    /// No region.
+    /// The null address, for an optional region that is absent.
     pub const NULL: Out = Out(0);
 
-    /// The place `bytes` behind it, in the same region.
+    /// The address `bytes` bytes later, in the same region.
     pub fn offset(self, bytes: usize) -> Out {
         Out(self.0.wrapping_add(bytes as u64))
     }
 
-    /// The same region as one that the kernel reads: for a kernel that works in place.
+    /// The same address for a `const T*` field, for a kernel that works in place.
     pub fn input(self) -> In {
         In(self.0)
     }
 }
 
-/// A struct that a kernel takes.
+/// The parameter struct of a kernel.
 pub trait Params: ParamField {
-    /// Its name in the kernel's source.
+    /// The name of the struct in the kernel's source.
     const NAME: &'static str;
 }
 
-/// What can be a field of [`Params`], stored as C++ lays it out.
+/// A type of a field of [`Params`], stored with the layout of C++.
 pub trait ParamField {
-    /// Bytes, padding included.
+    /// The size in bytes, including padding.
     const SIZE: usize;
 
-    /// Writes it to `to`, [`SIZE`](Self::SIZE) bytes that are zero; padding stays so.
+    /// Writes the value to `to`, which has [`SIZE`](Self::SIZE) bytes, all zero. Padding stays zero.
     fn store(&self, to: &mut [u8]);
 }
 
@@ -96,7 +101,7 @@ impl<T: ParamField, const N: usize> ParamField for [T; N] {
     }
 }
 
-/// FNV-1a of a struct's name, as `launch.cuh` computes it.
+/// The FNV-1a hash of a struct's name, as `launch.cuh` computes it.
 pub(crate) const fn name_hash(name: &str) -> u32 {
     let mut hash = 2166136261u32;
     let mut i = 0;
@@ -117,7 +122,7 @@ mod tests {
         [In(1), In(2), In(1 << 40)].store(&mut bytes);
         assert_eq!((bytes[0], bytes[8], bytes[21]), (1, 2, 1));
         assert_eq!(<[f32; 3]>::SIZE, 12);
-        // Of the reference implementation.
+        // Test vectors of the reference implementation.
         assert_eq!(
             (name_hash(""), name_hash("a"), name_hash("foobar")),
             (0x811c9dc5, 0xe40c292c, 0xbf9cf968)

@@ -1,32 +1,32 @@
-//! A matrix product as a library takes it, and which products go to one.
+//! The description of a GEMM for a BLAS library, and the setting `PHEYE_GEMM` that selects one.
 
 use crate::{Error, Region, Result};
 
-/// A factor, row-major in bf16.
+/// An operand of a GEMM, row-major in bf16.
 #[derive(Debug, Clone)]
 pub struct GemmOperand {
-    /// Where it lies.
+    /// The memory of the matrix, from its first element.
     pub region: Region,
-    /// Elements from row to row, as stored.
+    /// The leading dimension: elements from one stored row to the next.
     pub ld: usize,
-    /// Whether the transpose is stored.
+    /// Whether the transpose of the operand is stored.
     pub transposed: bool,
 }
 
-/// c = α a b + β c with a [m, k], b [k, n], c [m, n]; sums in f32. With β = 0 c is not read.
+/// C = α·A·B + β·C with A `[m, k]`, B `[k, n]` and C `[m, n]`, accumulated in f32. With β = 0, C is not read.
 #[derive(Debug, Clone)]
 pub struct BlasGemm {
     /// m, n, k.
     pub dims: [usize; 3],
-    /// a.
+    /// A.
     pub a: GemmOperand,
-    /// b.
+    /// B.
     pub b: GemmOperand,
-    /// c, row-major.
+    /// C, row-major, from its first element.
     pub c: Region,
-    /// Elements from row to row of c.
+    /// The leading dimension of C: elements from one row to the next.
     pub ldc: usize,
-    /// c is in f32, else in bf16.
+    /// Whether C is f32; otherwise it is bf16.
     pub wide: bool,
     /// α.
     pub alpha: f32,
@@ -35,14 +35,14 @@ pub struct BlasGemm {
 }
 
 impl GemmOperand {
-    /// Rows and columns as stored, of a factor that is [rows, cols].
+    /// The rows and columns as stored, of an operand of shape `[rows, cols]`.
     pub(crate) fn stored(&self, rows: usize, cols: usize) -> [usize; 2] {
         if self.transposed { [cols, rows] } else { [rows, cols] }
     }
 }
 
 impl BlasGemm {
-    /// Whether all of it lies inside its regions.
+    /// Returns an error if a matrix exceeds its region.
     pub(crate) fn check(&self) -> Result<()> {
         let [m, n, k] = self.dims;
         inside("factor a of a product", self.a.stored(m, k), self.a.ld, 2, self.a.region.bytes())?;
@@ -50,7 +50,7 @@ impl BlasGemm {
         inside("the result of a product", [m, n], self.ldc, if self.wide { 4 } else { 2 }, self.c.bytes())
     }
 
-    /// All that two products which are the same have in common.
+    /// Everything that distinguishes one GEMM from another.
     #[cfg_attr(not(feature = "cublaslt"), allow(dead_code))]
     pub(crate) fn fingerprint(&self) -> impl std::hash::Hash {
         let factor = |f: &GemmOperand| (f.region.addr(), f.ld, f.transposed);
@@ -77,10 +77,10 @@ fn inside(
     if bytes > found { Err(Error::Size { what, bytes, found }) } else { Ok(()) }
 }
 
-/// Who does products that nothing is fused to.
+/// The implementation of unfused GEMMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GemmBackend {
-    /// The kernels.
+    /// The kernels of this crate.
     Own,
     /// cuBLASLt.
     CublasLt,
@@ -89,7 +89,7 @@ pub(crate) enum GemmBackend {
 const VARIABLE: &str = "PHEYE_GEMM";
 
 impl GemmBackend {
-    /// What the environment asks for on a launcher.
+    /// The value of `PHEYE_GEMM`, or an error if the launcher does not support it.
     pub(crate) fn asked(launcher: &str) -> Result<GemmBackend> {
         let value = std::env::var_os(VARIABLE).unwrap_or_default();
         GemmBackend::parse(&value.to_string_lossy(), launcher)
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(outcome(40, 8), Ok(()));
         assert_eq!(outcome(39, 8), Err(Error::Size { what: "m", bytes: 40, found: 39 }));
         assert_eq!(outcome(40, 3), Err(Error::Size { what: "m", bytes: 8, found: 6 }));
-        // (3 - 1) * 2^63 and 2^63 * 2 are 0 in 64 bits.
+        // In 64-bit arithmetic (3 - 1) * 2^63 and 2^63 * 2 overflow to 0.
         let size = |found| Err(Error::Size { what: "m", bytes: usize::MAX, found });
         assert_eq!(outcome(40, 1 << 63), size(40));
         assert_eq!(inside("m", [1, 1 << 63], 1 << 63, 2, 0), size(0));

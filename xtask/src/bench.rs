@@ -1,7 +1,7 @@
-//! Runs the benches and their rivals in turns, and makes one table and one JSON file of what they measured.
+//! Runs the benches and their rivals alternately, and makes one table and one JSON file of the results.
 //!
-//! Clocks and temperatures drift, so figures of different minutes must not be compared: each family of rows runs ours,
-//! theirs, ours, theirs, and a row's time is the median over the rounds.
+//! Clock frequencies and temperatures drift, so times measured minutes apart are not comparable. In each
+//! family ours and the rivals' runs alternate, and the time of a row is the median over the rounds.
 
 mod table;
 
@@ -19,13 +19,13 @@ struct Options {
     device: String,
     rounds: usize,
     families: Vec<String>,
-    /// The rivals' interpreter, if they are to run.
+    /// The Python interpreter of the rivals, if they are to run.
     python: Option<String>,
-    /// Where `benches/` is, and where results go.
+    /// The folder that contains `benches/` and the results.
     root: PathBuf,
-    /// A folder with the bench programs, for where there is no cargo.
+    /// A folder with the compiled benches, for machines without cargo.
     binaries: Option<PathBuf>,
-    /// Whether to put the table into BENCHMARKS.md.
+    /// Whether to write the table to BENCHMARKS.md.
     write: bool,
 }
 
@@ -66,7 +66,7 @@ fn options(args: &[String]) -> Result<Options> {
     Ok(o)
 }
 
-/// The chore.
+/// Runs the command `bench`.
 pub fn run(args: &[String]) -> Result<()> {
     let o = options(args)?;
     let binaries = programs(&o)?;
@@ -80,7 +80,7 @@ pub fn run(args: &[String]) -> Result<()> {
             let program = binaries.get(family).with_context(|| format!("no bench program `{family}`"))?;
             let mut command = Command::new(program);
             command.arg("--bench").env("PHEYE_BENCH_DEVICE", &o.device).env("PHEYE_BENCH_OUT", &ours);
-            // The scratch folder is criterion's too: rounds are compared here, not by it.
+            // Criterion's comparison with earlier runs is not used, so its folder is temporary too.
             command.env("CRITERION_HOME", scratch.path().join("criterion"));
             step(&mut command, &format!("{family}, ours"), &mut failed);
             for file in fs::read_dir(&ours).into_iter().flatten() {
@@ -101,7 +101,7 @@ pub fn run(args: &[String]) -> Result<()> {
         if lines.is_empty() {
             bail!("nothing was measured; failed: {}", failed.join("; "));
         }
-        // After every round, so that a run cut short leaves what it measured.
+        // After every round, so that an interrupted run keeps its results.
         let mut report = table::report(&lines);
         report["device"] = json!(o.device);
         report["machine"] = json!(machine(&o.device));
@@ -114,7 +114,7 @@ pub fn run(args: &[String]) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join("; ")) }
 }
 
-/// Runs one side; a failure leaves its rows out and the rest goes on.
+/// Runs one side of a family. If it fails, its rows are missing, and the other families still run.
 fn step(command: &mut Command, name: &str, failed: &mut Vec<String>) {
     let outcome = command.stdin(Stdio::null()).status();
     match outcome {
@@ -132,7 +132,7 @@ fn read(file: &Path, lines: &mut Vec<Value>) -> Result<()> {
     Ok(())
 }
 
-/// The bench programs by family, built unless they are given.
+/// The compiled benches by family; built by cargo unless `--binaries` is given.
 fn programs(o: &Options) -> Result<BTreeMap<String, PathBuf>> {
     if let Some(folder) = &o.binaries {
         let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
@@ -141,7 +141,7 @@ fn programs(o: &Options) -> Result<BTreeMap<String, PathBuf>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.args(["bench", "--package", "pheye-kernels", "--benches", "--no-run", "--message-format=json"]);
     if o.device != "cpu" {
-        cargo.args(["--features", "cublaslt"]); // and with it `cuda`
+        cargo.args(["--features", "cublaslt"]); // implies `cuda`
     }
     let built = cargo.current_dir(&o.root).stderr(Stdio::inherit()).output()?;
     if !built.status.success() {
@@ -156,13 +156,13 @@ fn programs(o: &Options) -> Result<BTreeMap<String, PathBuf>> {
     Ok(artifacts.filter_map(program).collect())
 }
 
-/// What a command prints, without the space around it.
+/// The standard output of a command, without leading and trailing white space.
 pub fn output(command: &[&str]) -> String {
     let out = Command::new(command[0]).args(&command[1..]).output();
     out.map_or(String::new(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
 }
 
-/// The processor or the card, by name.
+/// The name of the processor or of the GPU.
 pub fn machine(device: &str) -> String {
     if device != "cpu" {
         return output(&["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]);
@@ -173,7 +173,8 @@ pub fn machine(device: &str) -> String {
     format!("{} with {}, {threads} threads", name.unwrap_or("unknown processor"), vectors())
 }
 
-/// The widest vector instructions of this processor that are used here. Its name may be only a family's, and these decide most.
+/// The widest vector instruction set of this processor that the kernels use. It determines the speed more
+/// than the processor's name, which may be that of a family only.
 pub fn vectors() -> &'static str {
     const NAMES: [(&str, &str); 3] =
         [("avx512_vnni", "AVX-512 VNNI"), ("avx512f", "AVX-512"), ("avx2", "AVX2")];
@@ -183,7 +184,7 @@ pub fn vectors() -> &'static str {
     NAMES.into_iter().find(|(flag, _)| has(flag)).map_or("vectors not known", |(_, name)| name)
 }
 
-/// Writes the JSON file and prints the table, into BENCHMARKS.md too when asked.
+/// Writes the JSON file and prints the table; with `--write`, also writes it to BENCHMARKS.md.
 fn save(o: &Options, report: &Value) -> Result<()> {
     let table = table::markdown(report);
     let name = o.device.split(':').next().unwrap_or(&o.device);

@@ -1,14 +1,15 @@
-//! What the questions of a picture, with their answers, give away about the picture.
+//! Infers a caption of an image from its questions and answers.
 //!
-//! A what-question tells both what it asks for and what it takes for granted ("what is the blue shape?" says blue).
-//! A yes/no question confirms or excludes one thing, and when all but one are excluded the last is known.
+//! A what-question reveals its answer and what it presupposes ("what is the blue shape?" presupposes blue). A
+//! yes/no question confirms or excludes one value, and when all values but one are excluded, that one is
+//! known.
 
 use anyhow::{Result, bail, ensure};
 
 const COLOURS: &[&str] = &["black", "blue", "brown", "gray", "green", "red", "teal", "yellow"];
 const SHAPES: &[&str] = &["circle", "rectangle", "triangle"];
 
-/// "a red circle", "a circle", "a red shape", or nothing when the questions tell nothing.
+/// "a red circle", "a circle", "a red shape", or `None` if the questions reveal nothing.
 pub fn infer(qa: &[(String, String)]) -> Result<Option<String>> {
     Ok(match (find(qa, COLOURS)?, find(qa, SHAPES)?) {
         (Some(colour), Some(shape)) => Some(format!("a {colour} {shape}")),
@@ -18,7 +19,7 @@ pub fn infer(qa: &[(String, String)]) -> Result<Option<String>> {
     })
 }
 
-/// The one of `names` that the questions point to.
+/// The one of `names` that the questions imply, or `None` if several are possible.
 fn find(qa: &[(String, String)], names: &'static [&'static str]) -> Result<Option<&'static str>> {
     let mut possible = vec![true; names.len()];
     for (question, answer) in qa {

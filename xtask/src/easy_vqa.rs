@@ -1,6 +1,6 @@
-//! Packs easy-VQA, which this repository ships so that everybody can train with no download.
+//! Packs the data set easy-VQA, which this repository ships so that training works without a download.
 //!
-//! The archives are made of fixed times and a fixed order: packing again gives the same bytes.
+//! Times and order in the archives are fixed, so packing again gives the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use zip::{DateTime, ZipWriter, write::SimpleFileOptions};
 
 use crate::{caption, root};
 
-/// A line of the manifest: one picture with its questions.
+/// A line of the manifest: an image with its questions and answers.
 #[derive(Serialize)]
 struct Line {
     image: String,
@@ -23,7 +23,7 @@ struct Line {
     caption: Option<String>,
 }
 
-/// Writes data/easy-vqa from the `data` folder of the package.
+/// Writes data/easy-vqa from the folder `data` of the Python package.
 pub fn pack(args: &[String]) -> Result<()> {
     let [dir] = args else { bail!("usage: cargo xtask pack-easy-vqa DIR") };
     let dir = Path::new(dir);
@@ -56,7 +56,7 @@ fn is_full(caption: &str) -> bool {
     caption.split(' ').count() == 3 && !caption.ends_with("shape")
 }
 
-/// The pictures of one split in the order of their numbers, each with its questions in their order.
+/// The images of a split, ordered by number, each with its questions in their original order.
 fn read(split: &Path) -> Result<Vec<Line>> {
     let mut pictures: BTreeMap<u32, Vec<(String, String)>> = BTreeMap::new();
     for entry in fs::read_dir(split.join("images"))? {
@@ -85,13 +85,14 @@ fn archive(split: &Path, lines: &[Line]) -> Result<Vec<u8>> {
     zip_with_manifest(lines, &pictures.collect::<Result<Vec<_>>>()?)
 }
 
-/// A line of text to learn language from.
+/// A line of text for language modeling.
 #[derive(Serialize)]
 struct Text {
     text: String,
 }
 
-/// Every question as text in the nano model's prompt: after the picture's caption, and every third alone too.
+/// Every question and answer in the format of the nano model's prompt: after the image's caption, and every
+/// third also without it.
 fn texts(lines: &[Line]) -> Vec<Text> {
     let mut out = Vec::new();
     for (i, (line, (question, answer))) in
@@ -106,7 +107,7 @@ fn texts(lines: &[Line]) -> Vec<Text> {
     out
 }
 
-/// The manifest, deflated, and the files, stored (PNG is deflated already).
+/// An archive of the manifest, deflated, and the files, stored, because PNG is already compressed.
 fn zip_with_manifest(lines: &[impl Serialize], files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let options = |method| {
         let options = SimpleFileOptions::default().compression_method(method);

@@ -1,15 +1,15 @@
-//! What PyTorch and transformers say of the golden folders.
+//! Computes golden data with PyTorch and transformers.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Writes golden_bf16.safetensors into the folders named, or into those of tests/golden.
+/// Writes golden_bf16.safetensors to the given folders, by default to those of tests/golden.
 pub fn bounds(args: &[String]) -> Result<()> {
     python("bf16.py", args)
 }
 
-/// Writes generate.json, which needs golden_bf16.safetensors.
+/// Writes generate.json, for which golden_bf16.safetensors must exist.
 pub fn generate(args: &[String]) -> Result<()> {
     python("generate.py", args)
 }

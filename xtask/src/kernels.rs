@@ -1,11 +1,12 @@
-//! What nvcc makes of each kernel; `pheye-kernel-build` prints the same for the kernels of any crate.
+//! Prints the resources that each kernel uses. `pheye-kernel-build` does the same for the kernels of any
+//! crate.
 
 use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// `[--check] [ARCHS]`: compiles all kernels, prints a row for each kernel and architecture. With `--check`, fails on a spill, a
-/// stack frame or an advisory of the assembler (C75xx).
+/// `[--check] [ARCHS]`: compiles all kernels and prints a row for each kernel and architecture. With
+/// `--check`, fails on a spill, a stack frame or an advisory of the assembler (C75xx).
 pub fn run(args: &[String]) -> Result<()> {
     let mut check = false;
     let mut list = String::new();
@@ -28,7 +29,7 @@ pub fn run(args: &[String]) -> Result<()> {
     ensure!(!check || report.kernels > 0, "there is no kernel to check");
     ensure!(
         !check || report.faults.is_empty(),
-        "{} faults in what nvcc made of the kernels",
+        "{} spills, stack frames or advisories in the compiled kernels",
         report.faults.len()
     );
     Ok(())

@@ -1,4 +1,4 @@
-//! Chores of this repository: `cargo xtask` lists them. One file each.
+//! The maintenance commands of this repository. `cargo xtask` lists them; each has a file of its own.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-/// Name, arguments, what it does, how.
+/// The name of a command, its arguments, its description, and its function.
 type Chore = (&'static str, &'static str, &'static str, fn(&[String]) -> Result<()>);
 
 const CHORES: &[Chore] = &[
@@ -36,7 +36,7 @@ const CHORES: &[Chore] = &[
     (
         "tidy",
         "",
-        "check what the repository promises of itself: floors, file sizes, kernels and tests, links",
+        "check the invariants of the repository: crate dependencies, file sizes, kernels and tests, links",
         tidy::run,
     ),
     (
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Some((_, _, _, run)) => run(&args[1..]),
-        None => Err(anyhow::anyhow!("no chore `{name}`; `cargo xtask` lists them")),
+        None => Err(anyhow::anyhow!("no command `{name}`; `cargo xtask` lists them")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
-//! The whole model against PyTorch, on the CPU: `pheye bench` and `benches/peers/model.py` in turns, stage by stage, one table and
-//! one JSON file with every line that either side printed.
+//! Benchmarks the whole model against PyTorch on the CPU: runs `pheye bench` and `benches/peers/model.py`
+//! alternately, and makes a table of the stages and a JSON file with every line that either printed.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::bench::{machine, output, vectors};
 
-/// Name, arguments of ours, arguments of theirs.
+/// The name of a case, the arguments of pheye, and the arguments of PyTorch.
 type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
 
-/// The sides of a case run one after the other in each round.
+/// The cases. In each round, the two sides of a case run one after the other.
 const CASES: &[Case] = &[
     ("x2-672", &["--preset", "x2-672"], &["--preset", "x2-672"]),
     ("x2-672 int8", &["--preset", "x2-672", "--weights", "int8"], &[]),
@@ -31,7 +31,8 @@ const CASES: &[Case] = &[
     ),
 ];
 
-/// The chore: `[--case NAME]… [--rounds N] [--python P] [--pheye FILE] [--write]`. No rounds: the table of what the day's file has.
+/// `[--case NAME]… [--rounds N] [--python P] [--pheye FILE] [--write]`. With 0 rounds it prints the table of
+/// today's file.
 pub fn run(args: &[String]) -> Result<()> {
     let (mut rounds, mut python, mut write, mut names, mut pheye) =
         (3, "python3".to_owned(), false, Vec::new(), None);
@@ -69,7 +70,7 @@ pub fn run(args: &[String]) -> Result<()> {
     let date = output(&["date", "-u", "+%F"]);
     let file = root.join(format!("benches/results/model-cpu-{date}.json"));
     let run = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
-    // What the day's file says of other cases stays.
+    // Results of other cases in today's file are kept.
     let earlier: Option<Value> = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let elsewhere = earlier.as_ref().is_some_and(|r| r["machine"] != json!(machine("cpu")));
     ensure!(!elsewhere, "{} is of another machine: move it away first", file.display());
@@ -114,7 +115,7 @@ pub fn run(args: &[String]) -> Result<()> {
             side("pheye", &[&pheye, "bench", "--device", "cpu", "--json"], ours)?;
             side("PyTorch", &[&python, &peer], theirs)?;
         }
-        // After each round: a run that is cut off has not been in vain.
+        // Written after each round, so that an interrupted run keeps its results.
         report["lines"] = json!(lines);
         fs::write(&file, serde_json::to_string_pretty(&report)? + "\n")?;
     }
@@ -135,7 +136,7 @@ fn figure(report: &Value, case: &str, side: &str, of: impl Fn(&Value) -> Option<
     (n > 0).then(|| (values[(n - 1) / 2] + values[n / 2]) / 2.0)
 }
 
-/// How often each case was run: `3`, or `1 to 3` where they differ.
+/// The number of rounds of the cases: `3`, or `1 to 3` if they differ.
 fn rounds_of(report: &Value) -> String {
     let lines = report["lines"].as_array().into_iter().flatten().filter(|l| l["side"] == "pheye");
     let mut counts = std::collections::BTreeMap::new();
@@ -150,7 +151,8 @@ fn sum(line: &Value, stages: &[&str]) -> Option<f64> {
     stages.iter().map(|s| line[s].as_f64()).sum()
 }
 
-/// Seconds to an answer of 50 tokens: PyTorch's decoding includes the image's keys and values, as the released code has it.
+/// The seconds to an answer of 50 tokens. PyTorch's decoding computes the image's keys and values again for
+/// each token, as the released code does.
 fn answer(line: &Value) -> Option<f64> {
     Some(sum(line, &["encode", "cross_kv", "prefill"])? + 49.0 * line["decode_token"].as_f64()?)
 }
@@ -168,7 +170,7 @@ fn table(report: &Value) -> String {
         ("peak memory, GB", |l| sum(l, &["peak_rss_gb"])),
     ];
     const ANSWER: [Stage; 1] = [("50-token answer, s (the released code's way)", answer)];
-    // Our case, the case of PyTorch beside it, the weights, the stages.
+    // The case of pheye, the case of PyTorch to compare with, the weights, and the stages.
     let rows: [(&str, &str, &str, &[Stage]); 6] = [
         ("x2-672", "x2-672", "bf16", &INFER),
         ("x2-672 int8", "x2-672", "int8", &INFER),
@@ -202,7 +204,8 @@ fn table(report: &Value) -> String {
     out
 }
 
-/// Puts the table between the marks of machines like this one: `<!-- model cpu AVX2 -->` and `<!-- /model cpu AVX2 -->`.
+/// Replaces the table between the markers for this kind of machine: `<!-- model cpu AVX2 -->` and
+/// `<!-- /model cpu AVX2 -->`.
 fn replace(page: &Path, table: &str) -> Result<()> {
     let marks = ["", "/"].map(|slash| format!("<!-- {slash}model cpu {} -->", vectors()));
     let text = fs::read_to_string(page)?;

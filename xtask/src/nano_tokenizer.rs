@@ -1,4 +1,5 @@
-//! Makes the nano models' tokenizer: a byte-level BPE in which every word of the questions is one token.
+//! Trains the tokenizer of the nano models: a byte-level BPE in which every word of the questions is one
+//! token.
 
 use anyhow::{Context, Result, bail};
 use pheye_data::Manifest;
@@ -33,7 +34,7 @@ pub fn make(args: &[String]) -> Result<()> {
     .with_decoder(Some(bytes.into()))
     .build()
     .map_err(|e| anyhow::anyhow!(e))?;
-    // More merges than the words need: training ends when every word is whole.
+    // The vocabulary is larger than necessary: training ends when every word is a single token.
     let mut trainer = BpeTrainer::builder()
         .vocab_size(512)
         .show_progress(false)

@@ -1,6 +1,7 @@
-//! The invariants of the repository that a program can check: `cargo xtask tidy`, and a test that runs with all others.
+//! Checks the invariants of the repository that a program can check: `cargo xtask tidy`, which also runs as a
+//! test.
 //!
-//! Each rule returns its faults, a line each, so that one run names all of them.
+//! Each rule returns all violations, one per line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// The floors of crates, from the lowest. A crate depends on crates of lower floors only.
+/// The floors of the crate diagram in ARCHITECTURE.md, from the lowest. A crate depends only on crates of
+/// lower floors.
 const FLOORS: &[&[&str]] = &[
     &["files", "emulator", "kernel-build"],
     &["kernels", "cpu", "image", "text", "hub"],
@@ -21,11 +23,11 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Lines of a source file at most.
+/// The maximum number of lines of a source file.
 const LINES: usize = 500;
 
-/// The test of each `.cu`, under `crates/ops/tests`, and its bench, under `benches`. A kernel that another one needs has the
-/// bench of that one.
+/// For each `.cu`, its test in `crates/ops/tests`, and its bench in `benches` or the reason why there is
+/// none. A kernel that only supports another one has the bench of that one.
 const KERNELS: &[(&str, &str, &str)] = &[
     ("adamw", "emulator_adamw", "adamw"),
     ("argmax", "emulator_argmax", "none: a few microseconds once a token"),
@@ -54,10 +56,10 @@ const KERNELS: &[(&str, &str, &str)] = &[
     ("tile_embed", "emulator_rows", "none: once an image"),
 ];
 
-/// Returns the faults of the repository at a path, a line each.
+/// Checks the repository at a path and returns its violations, one per line.
 type Rule = fn(&Path) -> Result<Vec<String>>;
 
-/// Checks every rule.
+/// Checks all rules.
 pub fn run(_: &[String]) -> Result<()> {
     let root = fs::canonicalize(crate::root()).context("the root of the repository")?;
     let rules: [(&str, Rule); 5] = [
@@ -78,7 +80,7 @@ pub fn run(_: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// All files under `dir` with one of `endings`, without build folders.
+/// All files under `dir` with one of the extensions `endings`, except in hidden folders and build folders.
 fn files(dir: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
@@ -142,7 +144,7 @@ fn sources(root: &Path) -> Result<Vec<String>> {
             }
             let first = text.lines().next().unwrap_or("");
             let rust = path.extension().is_some_and(|ending| ending == "rs");
-            // One line each, which the file's name says.
+            // Files of so few lines need no description beyond their name.
             let trivial = lines <= 5;
             if !first.starts_with(if rust { "//!" } else { "//" }) && !trivial {
                 faults.push(format!("{name} does not begin by saying what it is"));
@@ -152,9 +154,9 @@ fn sources(root: &Path) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// Crates whose libraries use `unsafe`; `weights` does in one file.
+/// The crates whose libraries contain `unsafe`; in `weights` only one file does.
 const UNSAFE: [&str; 5] = ["cpu", "emulator", "kernels", "planted", "weights"];
-/// Crates whose libraries print: to cargo, from a build script, and in tests.
+/// The crates whose libraries print: messages to cargo from a build script, and output of tests.
 const PRINTS: [&str; 2] = ["kernel-build", "testkit"];
 
 fn lints(root: &Path) -> Result<Vec<String>> {
@@ -206,7 +208,7 @@ fn kernels(root: &Path) -> Result<Vec<String>> {
         if !bench.starts_with("none: ") && !root.join(format!("benches/{bench}.rs")).exists() {
             faults.push(format!("kernels/{name}.cu: there is no bench benches/{bench}.rs"));
         }
-        // Names put together by macros are not seen here.
+        // Kernel names that macros generate are not found here.
         let text = fs::read_to_string(path)?;
         for line in text.lines() {
             let declared = line.strip_prefix("KERNEL(").or_else(|| line.strip_prefix("GEMM_KERNEL("));
@@ -250,7 +252,8 @@ fn links(root: &Path) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// The anchors of a Markdown file's headings: in lower case, spaces as hyphens, other signs left out.
+/// The anchors of the headings of a Markdown file: lower case, with hyphens for spaces and without
+/// punctuation.
 fn headings(text: &str) -> Vec<String> {
     let heading =
         |line: &str| line.starts_with('#').then(|| line.trim_start_matches('#').trim().to_lowercase());

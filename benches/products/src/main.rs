@@ -1,14 +1,17 @@
-//! Products of Pheye's shapes on one thread, beside the crates `gemm` and `matrixmultiply`: a table for BENCHMARKS.md.
+//! GEMM at Pheye's shapes on one thread, compared with the crates `gemm` and `matrixmultiply`: prints a table
+//! for BENCHMARKS.md.
 //!
-//! `cd benches/products && cargo run --release [ROUNDS [WHAT]]`; WHAT is a part of a row's `what`. All sides take turns in each round; a figure is the median over the rounds.
-//! A round is as many runs as fill a tenth of a second, over weights that were last used by none of the sides.
+//! `cd benches/products && cargo run --release [ROUNDS [WHAT]]` runs the shapes whose `what` contains WHAT.
+//! All implementations take turns in each round, and a figure is the median over the rounds. A round repeats
+//! the GEMM for a tenth of a second, after evicting its operands from the caches.
 
 use std::time::Instant;
 
 use half::bf16;
 use pheye_cpu::gemm::{MatRef, Start, gemm};
 
-/// C [m, n] = A·Bᵀ of A [m, k] and weights B [n, k], or, for the gradient of weights, Aᵀ·B of A [k, m] and B [k, n].
+/// C `[m, n]` = A·Bᵀ with A `[m, k]` and weights B `[n, k]`; or, for the gradient of weights, C = Aᵀ·B with A
+/// `[k, m]` and B `[k, n]`.
 struct Shape {
     m: usize,
     k: usize,
@@ -18,7 +21,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// Whether `side` can: only linears have weights of less than f32.
+    /// Whether `side` supports the shape: only linears have bf16 or int8 weights.
     fn has(&self, side: usize) -> bool {
         !self.gradient || !(1..3).contains(&side)
     }
@@ -94,7 +97,7 @@ impl Case<'_> {
             [a.row_stride, a.col_stride, b.row_stride, b.col_stride].map(|s| s as isize);
         let (c, x, y) = (self.c.as_mut_ptr(), self.a.as_ptr(), self.f32.as_ptr());
         match side {
-            // SAFETY: the strides are those of whole matrices of these sizes.
+            // SAFETY: the pointers and strides are those of complete matrices of these sizes.
             3 => unsafe {
                 ::gemm::gemm(
                     m,
@@ -118,7 +121,7 @@ impl Case<'_> {
                     ::gemm::Parallelism::None,
                 )
             },
-            // SAFETY: as above.
+            // SAFETY: the same as above.
             4 => unsafe {
                 matrixmultiply::sgemm(m, k, n, 1.0, x, a_row, a_col, y, b_row, b_col, 0.0, c, n as isize, 1)
             },
@@ -131,7 +134,7 @@ fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(5, |n| n.parse().expect("ROUNDS is a number"));
     let only = std::env::args().nth(2).unwrap_or_default();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
-    // Inside of the pool, as operations of a model are: no side waits for a thread to wake.
+    // Inside the pool, as operations run in a model, so that no side waits for a thread to wake up.
     pool.install(|| table(rounds, &only));
 }
 
@@ -155,7 +158,7 @@ fn table(rounds: usize, only: &str) {
                     runs += 1;
                 }
                 speeds.push(flops * runs as f64 / seconds / 1e9);
-                // Nobody's speed counts who computes something else.
+                // The results of all sides must agree.
                 let first = first.get_or_insert_with(|| case.c.clone());
                 let off = first.iter().zip(&case.c).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 let allowed = (shape.k as f32).sqrt() * if (1..3).contains(&side) { 0.05 } else { 1e-4 };

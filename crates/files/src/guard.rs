@@ -1,5 +1,5 @@
-//! Libraries that read tokenizers and pictures panic on some damaged files. Here, and nowhere else, their panics become
-//! errors.
+//! Converts panics of other libraries into errors: libraries that read tokenizers and images panic on some
+//! damaged files. No other code of the project catches panics for that.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -7,18 +7,18 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether this thread is inside [`caught`], where a panic is an answer, not a fault of the program.
+    /// Whether this thread is inside [`caught`], where a panic is an expected outcome and not printed.
     static SILENT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work`, a call of another library, returns, or the message of the panic that ended it. Such a panic is not printed;
-/// the process's panic hook sees all others as before.
+/// Runs `work`, which calls another library, and returns its result. If it panics, the panic is not printed
+/// and its message is returned as an error. The process's panic hook still sees all other panics.
 ///
-/// Only for work whose state a panic cannot break: what it changes is dropped with it, or lies behind locks and cells that
-/// are released on the way out.
+/// `work` must not leave broken state behind: whatever it modifies must be dropped with it, or be behind
+/// locks and cells that are released during unwinding.
 ///
 /// # Errors
-/// The panic's message.
+/// Returns the message of the panic.
 pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -61,7 +61,7 @@ mod tests {
         );
         assert_eq!(SEEN.load(Ordering::SeqCst), 0);
         assert!(panic::catch_unwind(|| panic!("another")).is_err());
-        // Panics of other threads go on being reported while this one is silent.
+        // Panics of other threads are still reported.
         let other = || std::thread::spawn(|| panic!("elsewhere")).join().is_err();
         assert_eq!(caught(other), Ok(true));
         assert_eq!(SEEN.load(Ordering::SeqCst), 2);

@@ -1,9 +1,9 @@
-//! Reads files whose names and contents come from strangers.
+//! Reads untrusted files, of which both names and contents may be hostile.
 //!
-//! A manifest may name a FIFO, which blocks for ever, or `/dev/zero`, which never ends; a sparse file may claim more
-//! bytes than there is memory. So a file is opened only if it is a regular one, its size is compared with a limit before
-//! anything is allocated, and no more than that limit is read even if it grows meanwhile. What a library makes of the
-//! contents may end in a panic, which becomes an error ([`caught`]).
+//! A manifest may name a FIFO, which blocks forever, or `/dev/zero`, which never ends, and a sparse file may
+//! claim more bytes than there is memory. Therefore a file is opened only if it is a regular file, its size
+//! is compared with a limit before anything is allocated, and no more than the limit is read even if the file
+//! grows meanwhile. If a library panics on the contents, [`caught`] turns the panic into an error.
 #![forbid(unsafe_code)]
 
 mod guard;
@@ -14,34 +14,36 @@ use std::fs::{File, Metadata};
 use std::io::{self, Error, ErrorKind, Read};
 use std::path::Path;
 
-/// A limit for configuration files, in bytes: far above any real one.
+/// The size limit for configuration files in bytes, far above any real one.
 pub const CONFIG_LIMIT: u64 = 16 << 20;
 
-/// Which kinds of file may be read.
+/// The kinds of files that may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Regular files, also behind symbolic links: for names that come from a file.
+    /// Regular files and symbolic links to them: for a name that comes from another file.
     Regular,
-    /// Pipes and devices too, such as `/dev/stdin`: for a name that the user typed. Reading waits for the other end.
+    /// Pipes and devices too, such as `/dev/stdin`: for a name that the user typed. Reading may wait for the
+    /// writer.
     Any,
 }
 
-/// Opens `path` for reading. A FIFO is never waited for with [`Kind::Regular`].
+/// Opens `path` for reading. With [`Kind::Regular`] it never waits for the writer of a FIFO.
 ///
 /// # Errors
-/// Those of the system, [`ErrorKind::NotFound`] also for a link to nothing; [`ErrorKind::InvalidInput`] for a directory,
-/// and with [`Kind::Regular`] for anything that is no regular file. The message does not repeat the path.
+/// Returns [`ErrorKind::NotFound`] if the file or the target of a link does not exist,
+/// [`ErrorKind::InvalidInput`] for a directory and, with [`Kind::Regular`], for anything that is not a
+/// regular file, and other errors of the system. The message does not contain the path.
 pub fn open(path: &Path, kind: Kind) -> io::Result<File> {
     Ok(open_with_len(path, kind)?.0)
 }
 
-/// As [`open`], with the file's size as the system knows it: 0 for pipes and devices.
+/// Like [`open`], and also returns the file size as the system reports it: 0 for pipes and devices.
 ///
 /// # Errors
-/// As [`open`].
+/// The same errors as [`open`].
 pub fn open_with_len(path: &Path, kind: Kind) -> io::Result<(File, u64)> {
-    // Looked at before opening, because opening a FIFO waits for a writer and opening a device may act on it; and
-    // again after, because the name may mean another file by then.
+    // The kind is checked before opening, because opening a FIFO waits for a writer and opening a device may
+    // have side effects. It is checked again afterwards, because the path may have been replaced.
     check(&std::fs::metadata(path).map_err(|e| dangling(path, e))?, kind)?;
     let file = File::open(path)?;
     let metadata = file.metadata()?;
@@ -49,7 +51,8 @@ pub fn open_with_len(path: &Path, kind: Kind) -> io::Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// `error`, or what is missing when `path` is a link: the link itself is there for everybody to see.
+/// `error`, or the missing target if `path` is a dangling link, because the link itself is visible to the
+/// user.
 fn dangling(path: &Path, error: Error) -> Error {
     match std::fs::read_link(path) {
         Ok(target) if error.kind() == ErrorKind::NotFound => {
@@ -86,11 +89,12 @@ fn name(metadata: &Metadata) -> &'static str {
     if metadata.is_dir() { "a directory" } else { "something else" }
 }
 
-/// The bytes of `path`, at most `limit` of them. A regular file that claims none is not read: those of the system's own
-/// file systems, such as `/proc/kmsg`, may wait for ever.
+/// Reads all bytes of `path`, at most `limit`. A regular file of size 0 is not read, because files of virtual
+/// file systems, such as `/proc/kmsg`, may block forever.
 ///
 /// # Errors
-/// As [`open`]; [`ErrorKind::FileTooLarge`] for a longer file, before it is read where the system knows its size.
+/// The same errors as [`open`], and [`ErrorKind::FileTooLarge`] for a longer file. If the system reports the
+/// size, this is checked before reading.
 pub fn read(path: &Path, kind: Kind, limit: u64) -> io::Result<Vec<u8>> {
     let (file, len) = open_with_len(path, kind)?;
     within(len, limit)?;
@@ -100,19 +104,21 @@ pub fn read(path: &Path, kind: Kind, limit: u64) -> io::Result<Vec<u8>> {
     take(file, len, limit)
 }
 
-/// The text of `path`, UTF-8 of at most `limit` bytes, without a byte order mark at its beginning (RFC 8259 lets a
-/// reader of JSON ignore it).
+/// Reads `path` as UTF-8 text of at most `limit` bytes, without a byte order mark at its beginning (RFC 8259
+/// allows a JSON parser to ignore it).
 ///
 /// # Errors
-/// As [`read`]; [`ErrorKind::InvalidData`] for what is no UTF-8, UTF-16 by its name.
+/// The same errors as [`read`], and [`ErrorKind::InvalidData`] if the text is not UTF-8; the message mentions
+/// UTF-16 if it has that byte order mark.
 pub fn read_text(path: &Path, kind: Kind, limit: u64) -> io::Result<String> {
     text(read(path, kind, limit)?)
 }
 
-/// The text of `bytes`, UTF-8 without a byte order mark at its beginning.
+/// Converts UTF-8 `bytes` to a string, without a byte order mark at its beginning.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidData`] for what is no UTF-8, UTF-16 by its name.
+/// Returns [`ErrorKind::InvalidData`] if the text is not UTF-8; the message mentions UTF-16 if it has that
+/// byte order mark.
 pub fn text(mut bytes: Vec<u8>) -> io::Result<String> {
     if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
         return Err(Error::new(ErrorKind::InvalidData, "it is UTF-16; save it as UTF-8"));
@@ -126,14 +132,15 @@ pub fn text(mut bytes: Vec<u8>) -> io::Result<String> {
     })
 }
 
-/// What `reader` gives until its end, at most `limit` bytes; `expected` of them are made room for, whatever more there
-/// is. For the entries of archives, which may unpack to more than they claim.
+/// Reads `reader` to its end, at most `limit` bytes, into a buffer with room for `expected` bytes, capped at
+/// `limit`. For entries of archives, whose actual size may exceed the declared one.
 ///
 /// # Errors
-/// Those of `reader`; [`ErrorKind::FileTooLarge`] when it gives more.
+/// Returns the error of `reader`, [`ErrorKind::OutOfMemory`] if the buffer cannot be allocated, and
+/// [`ErrorKind::FileTooLarge`] if there are more than `limit` bytes.
 pub fn take(reader: impl Read, expected: u64, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // A claim of more than memory holds is an error like any other, not an abort.
+    // If the expected size exceeds the memory, this is an error and not an abort.
     let expected = usize::try_from(expected.min(limit)).unwrap_or(usize::MAX);
     bytes.try_reserve_exact(expected).map_err(|_| Error::from(ErrorKind::OutOfMemory))?;
     reader.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -141,10 +148,10 @@ pub fn take(reader: impl Read, expected: u64, limit: u64) -> io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// `len`, the size that a file claims or has, if it is at most `limit`; both in bytes.
+/// Returns `len`, the declared or actual size of a file in bytes, if it is at most `limit`.
 ///
 /// # Errors
-/// [`ErrorKind::FileTooLarge`].
+/// Returns [`ErrorKind::FileTooLarge`] if it exceeds the limit.
 pub fn within(len: u64, limit: u64) -> io::Result<u64> {
     if len <= limit {
         return Ok(len);
@@ -152,8 +159,8 @@ pub fn within(len: u64, limit: u64) -> io::Result<u64> {
     Err(Error::new(ErrorKind::FileTooLarge, format!("it is larger than the limit of {limit} bytes")))
 }
 
-/// `text` with control characters (but neither line feed nor tab) as `\u{1b}`: text from a file must not drive a
-/// terminal. Characters that change the direction of text count as control characters.
+/// Escapes control characters except line feed and tab as `\u{1b}`, so that text from a file cannot control a
+/// terminal. Bidirectional formatting characters count as control characters.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -166,7 +173,8 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// `name` on one line: as [`printable`], and line feeds and tabs escaped too. For names of tensors and files in messages.
+/// Like [`printable`], but also escapes line feeds and tabs, so that the result is on one line. For names of
+/// tensors and files in messages.
 pub fn quoted(name: &str) -> String {
     printable(name).replace('\n', "\\n").replace('\t', "\\t")
 }
@@ -175,8 +183,8 @@ fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// An error with its causes, joined by ": ". A cause that the text before it contains already is left out: errors of
-/// other libraries often repeat their source.
+/// The message of an error and of all its sources, joined by ": ". A source whose message is already
+/// contained in the text is left out, because errors of other libraries often repeat their source.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

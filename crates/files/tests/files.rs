@@ -1,4 +1,4 @@
-//! What is no regular file, too long or no UTF-8 is refused before it costs anything.
+//! Files that are not regular, too long, or not UTF-8 are refused before they are read.
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -13,7 +13,7 @@ fn regular_files_up_to_the_limit() {
     let error = read(file.path(), Kind::Regular, 4).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FileTooLarge);
     assert_eq!(error.to_string(), "it is larger than the limit of 4 bytes");
-    // A sparse file of more bytes than there is memory.
+    // A sparse file with more bytes than there is memory.
     file.as_file().set_len(1 << 40).unwrap();
     assert_eq!(read(file.path(), Kind::Any, 1 << 20).unwrap_err().kind(), ErrorKind::FileTooLarge);
 }

@@ -1,4 +1,4 @@
-//! Paths of the cache, and the small files in it.
+//! The paths of the cache, and its small files.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::repo::is_component;
 use crate::{Error, Repo, Result};
 
-/// The folder of one repository in the cache.
+/// The folder of a repository in the cache.
 #[derive(Debug)]
 pub(crate) struct RepoCache {
     root: PathBuf,
@@ -20,7 +20,7 @@ impl RepoCache {
         RepoCache { root: cache.join(&folder), locks: cache.join(".locks").join(folder) }
     }
 
-    /// The commit that `revision` was at when it was last asked for; a commit is its own.
+    /// The commit that `revision` referred to at the last request; a commit with a snapshot refers to itself.
     pub(crate) fn commit(&self, revision: &str) -> Option<String> {
         let known = fs::read_to_string(self.reference(revision)).ok().map(|text| text.trim().to_owned());
         let own = || self.snapshots(revision).is_dir().then(|| revision.to_owned());
@@ -47,12 +47,12 @@ impl RepoCache {
         self.locks.join(format!("{etag}.lock"))
     }
 
-    /// Where it is remembered that `commit` has no such file.
+    /// The path of an empty file that records that `commit` does not contain `file`.
     pub(crate) fn absent(&self, commit: &str, file: &str) -> PathBuf {
         self.root.join(".no_exist").join(commit).join(file)
     }
 
-    /// Remembers where `revision` is. A commit needs no memory.
+    /// Records that `revision` refers to `commit`, unless it is the commit itself.
     pub(crate) fn remember(&self, revision: &str, commit: &str) -> Result<()> {
         let path = self.reference(revision);
         if revision == commit || fs::read_to_string(&path).is_ok_and(|text| text == commit) {
@@ -61,12 +61,13 @@ impl RepoCache {
         write(&path, commit)
     }
 
-    /// Gives the contents `etag` the name `file` in the snapshot `commit`.
+    /// Creates the link `file` to the contents `etag` in the snapshot of `commit`, and returns its path.
     pub(crate) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf> {
         let path = self.snapshots(commit).join(file);
         parent(&path)?;
         let blob = self.blob(etag);
-        // `../..` leaves the commit, one more each folder in the file's name; relative, so that a cache can be moved.
+        // `../..` leads out of the commit's folder, with one more `..` for each folder in the file's name.
+        // The link is relative, so that the cache can be moved.
         let up = "../".repeat(2 + file.matches('/').count());
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
         let made = replace(&path, |new| link(&target, &blob, new));
@@ -75,7 +76,7 @@ impl RepoCache {
     }
 }
 
-/// The names of the repositories in `cache` that have files, sorted.
+/// The names of the repositories in `cache` that have a snapshot, sorted.
 pub fn cached(cache: &Path) -> Vec<String> {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     let name = |entry: fs::DirEntry| {
@@ -89,7 +90,7 @@ pub fn cached(cache: &Path) -> Vec<String> {
     names
 }
 
-/// Where the link `path` leads, if to nothing.
+/// The target of the link `path`, if the target does not exist.
 pub(crate) fn dangling(path: &Path) -> Option<PathBuf> {
     let target = fs::read_link(path).ok()?;
     let target = path.parent()?.join(target);
@@ -101,20 +102,20 @@ fn link(target: &Path, _: &Path, new: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, new)
 }
 
-/// Links need a privilege on Windows; without it the snapshot gets a name or a copy of its own.
+/// On Windows symbolic links need a privilege, so the snapshot gets a hard link or a copy.
 #[cfg(not(unix))]
 fn link(_: &Path, blob: &Path, new: &Path) -> io::Result<()> {
     fs::hard_link(blob, new).or_else(|_| fs::copy(blob, new).map(|_| ()))
 }
 
-/// Writes a small file; another process sees the old contents or the new.
+/// Writes a small file atomically: another process sees either the old contents or the new.
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     parent(path)?;
     let written = replace(path, |new| fs::write(new, text));
     written.map_err(|source| Error::Io { path: path.to_owned(), doing: "write", source })
 }
 
-/// Makes the folder of `path`.
+/// Creates the parent folder of `path`.
 pub(crate) fn parent(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(|source| Error::Io {
@@ -124,7 +125,7 @@ pub(crate) fn parent(path: &Path) -> Result<()> {
     })
 }
 
-/// `make`s a file under a name of this process's own, then gives it the name `path`.
+/// Calls `make` to create a file under a name unique to this thread and process, then renames it to `path`.
 fn replace(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.{:?}.new", std::process::id(), std::thread::current().id()));

@@ -1,15 +1,15 @@
-//! Checksums of downloads: SHA-256 of large files, git's SHA-1 of small ones.
+//! Checksums of downloads: SHA-256 for large files, git's SHA-1 for small ones.
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// The checksum of contents that grow: what kind it is follows from the form of the ETag.
+/// An incremental checksum, whose kind is determined by the form of the ETag.
 pub(crate) enum Sum {
-    /// Large files: SHA-256 of the contents.
+    /// For large files: SHA-256 of the contents.
     Sha256(Sha256),
-    /// Small files: git's name of a blob, SHA-1 of "blob SIZE\0" and the contents.
+    /// For small files: git's blob id, which is SHA-1 of "blob SIZE\0" followed by the contents.
     Git(Sha1),
-    /// An ETag of some other kind, as mirrors may give: nothing to compare.
+    /// The ETag is not a checksum, as on some mirrors, so nothing is compared.
     Unknown,
 }
 
@@ -31,7 +31,7 @@ impl Sum {
         }
     }
 
-    /// Its name and value; `None` where there is nothing to compare.
+    /// The name of the checksum in messages and its value in hexadecimal; `None` if nothing is compared.
     pub(crate) fn finish(self) -> Option<(&'static str, String)> {
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
         match self {

@@ -1,4 +1,4 @@
-//! One download: locked, continued after cuts, checked, renamed when it is whole.
+//! A download: locked, resumed after interruptions, verified, and renamed when it is complete.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -11,11 +11,11 @@ use crate::http::{About, Client};
 use crate::limits::Limit;
 use crate::{Error, Limits, Progress, Result, Watch};
 
-/// Cuts without real progress between them after which a download is given up.
+/// The number of interruptions without sufficient progress after which a download fails.
 const MAX_CUTS: u32 = 5;
 const PIECE: usize = 256 << 10;
 
-/// Contents to fetch.
+/// The contents to download.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     pub(crate) about: About<'a>,
@@ -24,7 +24,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) size: Option<u64>,
 }
 
-/// Sees to it that the cache holds the contents, whoever else wants them at the same time.
+/// Ensures that the cache contains the contents, even if other processes download them at the same time.
 pub(crate) fn blob(
     client: &Client,
     cache: &RepoCache,
@@ -40,7 +40,7 @@ pub(crate) fn blob(
     let path = cache.lock(w.etag);
     cache::parent(&path)?;
     let _lock = lock(&path, w, watch)?;
-    // Who held the lock may have done it all.
+    // The process that held the lock may have downloaded the contents.
     if blob.is_file() {
         return Ok(());
     }
@@ -49,7 +49,7 @@ pub(crate) fn blob(
     let mut whole = download(client, &incomplete, w, pause, watch);
     if matches!(whole, Err(Error::Corrupt { .. })) {
         remove(&incomplete)?;
-        // Other programs leave beginnings too, not all of them from the first byte on.
+        // Other programs leave partial downloads too, and not all of them begin with the first byte.
         if continued {
             whole = download(client, &incomplete, w, pause, watch);
         }
@@ -90,7 +90,7 @@ fn lock(path: &Path, w: Wanted, watch: Watch) -> Result<File> {
     Ok(file)
 }
 
-/// A download under way.
+/// A download in progress.
 struct Part<'a> {
     file: File,
     path: &'a Path,
@@ -105,7 +105,8 @@ impl Part<'_> {
         Error::Io { path: self.path.to_owned(), doing, source }
     }
 
-    /// Continues what an earlier attempt left, or begins anew.
+    /// Opens the partial file of an earlier attempt and updates the checksum with its contents, or creates
+    /// the file.
     fn open<'a>(path: &'a Path, w: Wanted) -> Result<Part<'a>> {
         let opened = OpenOptions::new().read(true).append(true).create(true).open(path);
         let file = opened.map_err(|source| Error::Io { path: path.to_owned(), doing: "open", source })?;
@@ -136,7 +137,7 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Checks what is there and what is promised against the limit.
+    /// Compares the bytes received and the reported size with the limit.
     fn check(&self, w: Wanted) -> Result<()> {
         let (promised, limit) = match self.total {
             Some(total) => (total, self.limit.sized),
@@ -150,19 +151,20 @@ impl Part<'_> {
     }
 }
 
-/// Fills the file at `path` with the wanted contents and checks them.
+/// Downloads the contents to the file `path` and verifies them.
 fn download(client: &Client, path: &Path, w: Wanted, pause: Duration, watch: Watch) -> Result<()> {
     let limits = &client.settings().limits;
     let mut part = Part::open(path, w)?;
     part.limit = limits.bytes(w.about.file, path);
     part.check(w)?;
-    // A drip of a few bytes a time is no progress: it could go on without end.
+    // Only [`Limits::progress`] bytes count as progress; otherwise a few bytes per attempt could continue
+    // forever.
     let (mut cuts, mut known) = (0, part.done);
     let report = |part: &Part, watch: &mut dyn FnMut(Progress<'_>)| {
         watch(Progress::Bytes { file: w.about.file, done: part.done, total: part.total });
     };
     report(&part, watch);
-    // Without a size in advance the end of a body is the end.
+    // If the size is unknown, the end of the body is the end of the file.
     while part.total.is_none_or(|total| part.done < total) {
         match transfer(client, &mut part, w, &mut |part| report(part, watch)) {
             Ok(()) if part.total.is_none_or(|total| part.done >= total) => break,
@@ -198,7 +200,7 @@ fn download(client: &Client, path: &Path, w: Wanted, pause: Duration, watch: Wat
     }
 }
 
-/// Faults that the next attempt may not meet.
+/// Whether an error may be temporary, so that a retry makes sense.
 fn passing(error: &Error) -> bool {
     match error {
         Error::Unreachable { .. } => true,
@@ -207,7 +209,7 @@ fn passing(error: &Error) -> bool {
     }
 }
 
-/// One request's worth of bytes. An early end is no error here: the caller knows the size.
+/// Receives the body of one request. An early end is not an error here, because the caller knows the size.
 fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(&Part)) -> Result<()> {
     let answer = client.get(w.about, w.commit, part.done)?;
     let header = |name: &str| answer.response.headers().get(name)?.to_str().ok().map(str::to_owned);
@@ -215,13 +217,13 @@ fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(
         206 => {
             let from = header("content-range").and_then(|range| start(&range));
             if from != Some(part.done) {
-                return Err(w.about.protocol(&answer.url, "is of another range than was asked for"));
+                return Err(w.about.protocol(&answer.url, "is not of the requested range"));
             }
         }
-        // What is here is not a beginning of what is there.
+        // The partial file is not a prefix of the contents.
         416 => return part.restart(w),
         _ => {
-            // All of it, whatever was asked for.
+            // The server sends the complete file, regardless of the range.
             if part.done > 0 {
                 part.restart(w)?;
             }
@@ -247,7 +249,7 @@ fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(
         part.sum.update(&piece[..n]);
         part.done += n as u64;
         if part.total.is_some_and(|total| part.done > total) {
-            return Ok(()); // more than was promised: the check of the size reports it
+            return Ok(()); // more than reported; the final check of the size returns the error
         }
         part.check(w)?;
         report(part);
@@ -257,14 +259,14 @@ fn transfer(client: &Client, part: &mut Part, w: Wanted, report: &mut dyn FnMut(
     }
 }
 
-/// Bytes of the last while.
+/// Measures the speed since `since`.
 struct Pace {
     since: Instant,
     bytes: usize,
 }
 
 impl Pace {
-    /// Counts bytes; the reason to give the connection up if they come too slowly.
+    /// Counts received bytes. Returns the reason if they come too slowly.
     fn count(&mut self, bytes: usize, limits: &Limits) -> Result<(), String> {
         self.bytes += bytes;
         let elapsed = self.since.elapsed();
@@ -273,11 +275,11 @@ impl Pace {
         }
         let slow = (self.bytes as f64) < limits.least_speed as f64 * elapsed.as_secs_f64();
         *self = Pace { since: Instant::now(), bytes: 0 };
-        if slow { Err(format!("it gives less than {} bytes a second", limits.least_speed)) } else { Ok(()) }
+        if slow { Err(format!("it sends less than {} bytes a second", limits.least_speed)) } else { Ok(()) }
     }
 }
 
-/// The first byte of `bytes FIRST-LAST/SIZE`.
+/// Parses the first byte of `bytes FIRST-LAST/SIZE`.
 fn start(range: &str) -> Option<u64> {
     range.trim().strip_prefix("bytes")?.trim().split('-').next()?.parse().ok()
 }

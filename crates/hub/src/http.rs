@@ -1,4 +1,5 @@
-//! Requests to the hub: redirects followed by hand, so that the token goes to the hub alone.
+//! HTTP requests to the hub. Redirects are followed here and not by the HTTP library, so that the token is
+//! sent only to the hub.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ const MAX_REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(15);
 const FIRST_BYTE: Duration = Duration::from_secs(60);
 
-/// What a request is about, for errors.
+/// The subject of a request, for errors.
 #[derive(Clone, Copy)]
 pub(crate) struct About<'a> {
     pub(crate) repo: &'a Repo,
@@ -30,13 +31,13 @@ pub(crate) struct Client {
     settings: Settings,
 }
 
-/// An answer with the address that gave it.
+/// A response with the URL that it came from.
 pub(crate) struct Answer {
     pub(crate) response: Response<Body>,
     pub(crate) url: String,
 }
 
-/// What the hub says of a file before it is fetched.
+/// The metadata of a file.
 pub(crate) struct Metadata {
     pub(crate) commit: String,
     pub(crate) etag: String,
@@ -50,10 +51,10 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(FIRST_BYTE))
-            // A connection that falls silent is asked again from where it is.
+            // A read that times out is an interruption, after which the download resumes.
             .timeout_per_read(Some(settings.limits.patience))
             .user_agent(concat!("pheye/", env!("CARGO_PKG_VERSION")))
-            // Sizes and ranges are those of the file itself.
+            // No compression, so that sizes and ranges refer to the file itself.
             .accept_encoding("identity")
             .build();
         Client { agent: agent.into(), settings }
@@ -63,16 +64,17 @@ impl Client {
         &self.settings
     }
 
-    /// The address of a file at a revision.
+    /// The URL of a file at a revision.
     fn url(&self, about: About, revision: &str) -> String {
         let (endpoint, id) = (&self.settings.endpoint, &about.repo.id);
         format!("{endpoint}/{id}/resolve/{}/{}", escape(revision, ""), escape(about.file, "/"))
     }
 
-    /// Commit, ETag and size of a file; `None` if the repository has no such file. `known`: the repository is there.
+    /// The commit, ETag and size of a file; `None` if the repository does not contain it. `known` says that
+    /// the repository exists.
     ///
-    /// Large files are redirected to a store, and the hub's own answer holds what is wanted; renamed repositories are
-    /// redirected within the hub.
+    /// For large files the hub answers with a redirect to a store, and this answer already has the metadata.
+    /// For a renamed repository it redirects to itself.
     pub(crate) fn metadata(&self, about: About, revision: &str, known: bool) -> Result<Option<Metadata>> {
         let mut url = self.url(about, revision);
         let (mut commit, mut etag, mut size) = (None, None, None);
@@ -98,7 +100,7 @@ impl Client {
                 size = size.or_else(|| header("content-length"));
             }
             match to {
-                // The store's address is not needed for what the hub has said already.
+                // A redirect to a store is not followed once the hub has sent the ETag.
                 Some(to) if etag.is_none() || same_origin(&url, &to) => url = to,
                 _ => {
                     let text = |text: Option<String>| text.as_deref().map(plain).map(str::to_owned);
@@ -115,7 +117,8 @@ impl Client {
         Err(about.protocol(&url, "is redirected without end"))
     }
 
-    /// The contents of a file from byte `from` on, or from its begin if the server cannot do otherwise.
+    /// The contents of a file from byte `from` on, or from its beginning if the server does not support
+    /// ranges.
     pub(crate) fn get(&self, about: About, commit: &str, from: u64) -> Result<Answer> {
         let mut url = self.url(about, commit);
         for _ in 0..=MAX_REDIRECTS {
@@ -127,7 +130,7 @@ impl Client {
                     if status == 404 {
                         return Err(self.no_repo(about));
                     }
-                    // 416: nothing follows `from`.
+                    // Status 416: the file has no bytes after `from`.
                     if status != 416 {
                         self.check(about, &url, status)?;
                     }
@@ -179,28 +182,28 @@ impl Client {
     }
 }
 
-/// Where a redirect leads.
+/// The target of a redirect, or `None` if the response is not a redirect.
 fn redirect(about: About, url: &str, response: &Response<Body>) -> Result<Option<String>> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
     let to = response.headers().get("location").and_then(|to| to.to_str().ok()).and_then(|to| join(url, to));
-    to.map(Some).ok_or_else(|| about.protocol(url, "is a redirect to nowhere"))
+    to.map(Some).ok_or_else(|| about.protocol(url, "is a redirect without a valid location"))
 }
 
-/// An ETag without the marks of its syntax: `W/"abc"` is `abc`.
+/// An ETag without its syntax: `W/"abc"` becomes `abc`.
 fn plain(etag: &str) -> &str {
     let etag = etag.trim();
     etag.strip_prefix("W/").or_else(|| etag.strip_prefix("w/")).unwrap_or(etag).trim_matches('"')
 }
 
-/// An ETag in small letters if it is a checksum: some stores write theirs in capitals.
+/// An ETag in lower case if it is a checksum, because some stores write it in upper case.
 fn checksum(etag: String) -> String {
     let hex = matches!(etag.len(), 40 | 64) && etag.bytes().all(|b| b.is_ascii_hexdigit());
     if hex { etag.to_ascii_lowercase() } else { etag }
 }
 
-/// The address that `to`, found at `url`, means.
+/// Resolves the location `to` relative to `url`.
 fn join(url: &str, to: &str) -> Option<String> {
     let base: Uri = url.parse().ok()?;
     let (scheme, authority) = (base.scheme_str()?, base.authority()?);
@@ -217,7 +220,7 @@ fn join(url: &str, to: &str) -> Option<String> {
     joined.parse::<Uri>().ok().filter(|uri| uri.host().is_some()).map(|_| joined)
 }
 
-/// Scheme, host and port are the same.
+/// Whether scheme, host and port are the same.
 fn same_origin(a: &str, b: &str) -> bool {
     let origin = |url: &str| {
         let uri: Uri = url.parse().ok()?;
@@ -228,7 +231,7 @@ fn same_origin(a: &str, b: &str) -> bool {
     origin(a).is_some() && origin(a) == origin(b)
 }
 
-/// Host and port alone: the rest of a store's address is a signature that gives access.
+/// Only host and port of a URL: the rest of a store's URL is a signature that grants access.
 pub(crate) fn host(url: &str) -> String {
     let uri: Option<Uri> = url.parse().ok();
     let of = |uri: Uri| {
@@ -237,7 +240,7 @@ pub(crate) fn host(url: &str) -> String {
     uri.and_then(of).unwrap_or_default()
 }
 
-/// Percent encoding of all but letters, digits, `-._~` and `keep`.
+/// Percent-encodes all characters except letters, digits, `-._~` and those in `keep`.
 fn escape(text: &str, keep: &str) -> String {
     let byte = |b: u8| match b {
         b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) || keep.as_bytes().contains(&b) => {

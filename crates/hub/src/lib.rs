@@ -1,17 +1,18 @@
-//! Files of Hugging Face repositories: from the cache that all Hugging Face libraries share, or downloaded into it.
+//! Files of Hugging Face repositories: from the cache that all Hugging Face libraries share, or downloaded
+//! into it.
 //!
-//! The layout is that of Python's `huggingface_hub`, so what either has fetched the other finds:
+//! The layout is that of Python's `huggingface_hub`, so each of the two finds what the other has downloaded:
 //!
 //! ```text
-//! models--OWNER--NAME/refs/REVISION           the commit that a branch or tag was at
+//! models--OWNER--NAME/refs/REVISION           the commit of a branch or tag
 //!                     snapshots/COMMIT/FILE   a link to ../../blobs/ETAG
 //!                     blobs/ETAG              contents; ETAG is their SHA-256, or git's SHA-1 of small files
-//!                     blobs/ETAG.incomplete   the beginning of contents, to be continued
-//! .locks/models--OWNER--NAME/ETAG.lock        held by who downloads
+//!                     blobs/ETAG.incomplete   the first bytes of contents, to be continued
+//! .locks/models--OWNER--NAME/ETAG.lock        locked by the process that downloads
 //! ```
 //!
-//! What is in the cache is taken from there without a question to the network, and all files of a [`Snapshot`] are of
-//! one commit. The `resolve` part of the hub's HTTP interface is all that is spoken; mirrors have it too.
+//! Cached files need no network, and all files of a [`Snapshot`] are of one commit. The client uses only the
+//! `resolve` part of the hub's HTTP interface, which mirrors support too.
 //!
 //! ```no_run
 //! let hub = pheye_hub::Hub::new(pheye_hub::Settings::from_env()?);
@@ -38,39 +39,39 @@ pub use repo::Repo;
 pub use settings::{Settings, Token};
 pub use snapshot::{Hub, Snapshot};
 
-/// How far a download is; given to the caller's watcher at its begin and after each piece.
+/// The progress of a download, passed to the caller's [`Watch`] at its start and after each piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress<'a> {
-    /// Another process downloads the same contents; this one waits for it.
+    /// Another process is downloading the same contents, and this one waits for it.
     Waiting {
-        /// The file, as the repository names it.
+        /// The name of the file in the repository.
         file: &'a str,
     },
-    /// Bytes that have arrived, those of an earlier attempt included.
+    /// The bytes received so far, including those of an earlier attempt.
     Bytes {
-        /// The file, as the repository names it.
+        /// The name of the file in the repository.
         file: &'a str,
-        /// Bytes there.
+        /// The number of bytes received.
         done: u64,
-        /// Bytes there will be, where the server says it.
+        /// The total number of bytes, if the server reports it.
         total: Option<u64>,
     },
-    /// The connection was cut; the download goes on where it stopped.
+    /// The connection was interrupted, and the download continues where it stopped.
     Resumed {
-        /// The file, as the repository names it.
+        /// The name of the file in the repository.
         file: &'a str,
-        /// Bytes there.
+        /// The number of bytes received.
         done: u64,
     },
-    /// The file is complete and its checksum right, where there is one.
+    /// The file is complete, and its checksum matches if there is one.
     Done {
-        /// The file, as the repository names it.
+        /// The name of the file in the repository.
         file: &'a str,
     },
 }
 
-/// Who is told of [`Progress`].
+/// A callback that receives the [`Progress`].
 pub type Watch<'a> = &'a mut dyn FnMut(Progress<'_>);
 
 /// The examples of the README, compiled and run as tests.

@@ -1,27 +1,28 @@
-//! What a server may make this machine do: a mirror that says no size could fill the disk, one that sends a byte now and
-//! then could keep a download going for ever.
+//! Limits on what a server can do to this machine: a server that reports no size could fill the disk, and one
+//! that sends single bytes could keep a download running forever.
 
 use std::path::Path;
 use std::time::Duration;
 
-/// Names of files that hold weights end with one of these; all other files are small.
+/// The extensions of files with weights; all other files are small.
 const WEIGHTS: [&str; 6] = ["safetensors", "pt", "pth", "bin", "ckpt", "gguf"];
 
-/// Limits of downloads. The defaults are far from what a hub and its files need.
+/// The limits of downloads. The defaults are far beyond what a hub and its files need.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes of a file that holds no weights: 128 MiB.
+    /// The maximum bytes of a file without weights. Default: 128 MiB.
     pub small: u64,
-    /// Bytes of weights whose size no answer says: 256 GiB, and no more than the disk has without the reserve.
+    /// The maximum bytes of weights whose size the server does not report; also limited by the free disk
+    /// space minus [`Limits::reserve`]. Default: 256 GiB.
     pub unsized_weights: u64,
-    /// Bytes of the disk that are left free by weights whose size no answer says: 2 GiB.
+    /// The bytes of the disk that weights of unreported size must leave free. Default: 2 GiB.
     pub reserve: u64,
-    /// Bytes a second; a connection that gives fewer counts as cut: 1000.
+    /// The minimum speed in bytes per second; a slower connection counts as interrupted. Default: 1000.
     pub least_speed: u64,
-    /// Time over which the speed is measured, and in which any byte must come: HF_HUB_DOWNLOAD_TIMEOUT in seconds, else
-    /// a minute.
+    /// The time over which the speed is measured, and the timeout of a read: HF_HUB_DOWNLOAD_TIMEOUT in
+    /// seconds. Default: one minute.
     pub patience: Duration,
-    /// Bytes after which earlier cuts no longer count: 1 MiB.
+    /// The number of bytes after which earlier interruptions no longer count. Default: 1 MiB.
     pub progress: u64,
 }
 
@@ -38,17 +39,17 @@ impl Default for Limits {
     }
 }
 
-/// Bytes of one file.
+/// The limit for one file, in bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Limit {
-    /// If its size is known before it comes.
+    /// If the server reports its size.
     pub(crate) sized: u64,
-    /// If it is not.
+    /// If the server does not report its size.
     pub(crate) unsized_: u64,
 }
 
 impl Limits {
-    /// The most bytes of `file`, which is written to `path`.
+    /// The limit for `file`, which is written to `path`.
     pub(crate) fn bytes(&self, file: &str, path: &Path) -> Limit {
         let weights = Path::new(file).extension().is_some_and(|end| WEIGHTS.iter().any(|w| end == *w));
         if !weights {
@@ -60,7 +61,7 @@ impl Limits {
     }
 }
 
-/// Bytes that the disk of `path` has for this user, where the system says it.
+/// The free bytes of the disk of `path` for this user, if the system reports them.
 #[cfg(unix)]
 fn free(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok()?;

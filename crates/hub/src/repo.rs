@@ -1,4 +1,4 @@
-//! A repository's name, `OWNER/NAME`, with an optional revision.
+//! The name of a repository, `OWNER/NAME`, with an optional revision.
 
 use std::fmt;
 use std::path::Path;
@@ -9,22 +9,23 @@ use crate::{Error, Result};
 /// A model repository at a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repo {
-    /// `OWNER/NAME`, or `NAME` alone for a few old ones.
+    /// `OWNER/NAME`, or just `NAME` for some old repositories.
     pub id: String,
-    /// Branch, tag or commit.
+    /// A branch, tag or commit.
     pub revision: String,
 }
 
 impl FromStr for Repo {
     type Err = Error;
 
-    /// `OWNER/NAME` at `main`, or `OWNER/NAME@REVISION`. The rules for names are those of `huggingface_hub`.
+    /// Parses `OWNER/NAME`, which means the revision `main`, or `OWNER/NAME@REVISION`. The rules for names
+    /// are those of `huggingface_hub`.
     fn from_str(text: &str) -> Result<Repo> {
         let wrong = |why| Err(Error::Name { text: text.to_owned(), why });
         let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
         let parts: Vec<&str> = id.split('/').collect();
         if id.is_empty() || parts.len() > 2 {
-            return wrong("it has not the form OWNER/NAME");
+            return wrong("it does not have the form OWNER/NAME");
         }
         if id.len() > 96 {
             return wrong("it is longer than 96 letters");
@@ -41,15 +42,15 @@ impl FromStr for Repo {
             return wrong("`--` and `..` are not allowed");
         }
         if !is_relative(revision) {
-            return wrong("the revision after `@` is none");
+            return wrong("the revision after `@` is invalid");
         }
         Ok(Repo { id: id.to_owned(), revision: revision.to_owned() })
     }
 }
 
 impl Repo {
-    /// The repository that `text` means where a folder may be meant too: it has the form OWNER/NAME, and no such folder
-    /// is there.
+    /// Parses an argument that may be a folder or a repository: returns the repository if `text` has the form
+    /// OWNER/NAME and no such folder exists.
     pub fn unless_folder(text: &str) -> Option<Repo> {
         let id = text.split('@').next()?;
         let form = id.matches('/').count() == 1 && !Path::new(text).exists();
@@ -64,12 +65,12 @@ impl fmt::Display for Repo {
     }
 }
 
-/// Whether a path from outside stays below the folder that it is joined to, on any system.
+/// Whether an untrusted path stays below the folder that it is joined to, on any operating system.
 pub(crate) fn is_relative(path: &str) -> bool {
     !path.contains(['\\', ':', '\0']) && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
-/// A text from a server that becomes one component of a path: a commit, an ETag.
+/// Whether a text from a server, such as a commit or an ETag, is safe as one component of a path.
 pub(crate) fn is_component(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=128).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('.')

@@ -1,4 +1,4 @@
-//! Where the cache is, which host is asked, with which token: from the environment variables of `huggingface_hub`.
+//! The settings: cache folder, host and token, from the environment variables of `huggingface_hub`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,31 @@ use crate::{Error, Limits, Result};
 
 const PUBLIC: &str = "https://huggingface.co";
 
-/// Where the cache and the hub are; the names and defaults are those of `huggingface_hub`.
+/// The settings of a [`crate::Hub`]. Variables and defaults are those of `huggingface_hub`.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// HF_HUB_CACHE, else `hub` in HF_HOME, else `~/.cache/huggingface/hub`.
+    /// The cache folder: HF_HUB_CACHE, otherwise `hub` in HF_HOME, otherwise `~/.cache/huggingface/hub`.
     pub cache: PathBuf,
-    /// HF_ENDPOINT, else `https://huggingface.co`; without a slash at the end.
+    /// The URL of the hub without a slash at the end: HF_ENDPOINT, otherwise `https://huggingface.co`.
     pub endpoint: String,
-    /// HF_TOKEN, else the contents of the file HF_TOKEN_PATH or `token` in HF_HOME.
+    /// HF_TOKEN, otherwise the contents of the file HF_TOKEN_PATH, otherwise of `token` in HF_HOME.
     pub token: Option<Token>,
-    /// HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE: only the cache is used.
+    /// Whether only the cache is used: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE.
     pub offline: bool,
-    /// What a server may make this machine do.
+    /// The limits of downloads.
     pub limits: Limits,
 }
 
-/// Proves who asks. Never shown, not even by `{:?}`.
+/// An access token. Its value is never shown, not even by `{:?}`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The token in `text`; `None` when nothing is left but space.
+    /// The token in `text`; `None` if it contains only white space.
     ///
     /// # Errors
-    /// Characters that no token has, such as a line break in its middle; they would break the request's header.
+    /// Returns [`Error::Setting`] if it contains characters that are not allowed in a token, such as a line
+    /// break, which would break the HTTP header.
     pub fn new(text: &str) -> Result<Option<Token>> {
         let text = text.trim();
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -55,19 +56,19 @@ impl fmt::Debug for Token {
 }
 
 impl Settings {
-    /// What the environment says.
+    /// The settings from the environment.
     ///
     /// # Errors
-    /// [`Error::Setting`] for an endpoint that is no address, a malformed token or time, and when nothing tells where the
-    /// cache is.
+    /// Returns [`Error::Setting`] for an endpoint that is not a URL, a malformed token or timeout, or if the
+    /// cache folder cannot be determined.
     pub fn from_env() -> Result<Settings> {
         Settings::from_vars(|name| std::env::var(name).ok(), std::env::home_dir().as_deref())
     }
 
-    /// What `var` says of each environment variable; `home` is the user's folder.
+    /// The settings from environment variables that `var` looks up; `home` is the user's home folder.
     ///
     /// # Errors
-    /// When [`Settings::from_env`] fails.
+    /// The same errors as [`Settings::from_env`].
     pub fn from_vars(var: impl Fn(&str) -> Option<String>, home: Option<&Path>) -> Result<Settings> {
         let set = |name: &str| var(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
         let folder = |name: &str| {

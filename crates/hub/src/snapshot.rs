@@ -1,4 +1,4 @@
-//! The files of one commit of a repository: from the cache, or downloaded into it.
+//! The files of a repository at one commit: taken from the cache, or downloaded into it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,25 +9,27 @@ use crate::http::{About, Client};
 use crate::repo::is_relative;
 use crate::{Error, Repo, Result, Settings, Watch};
 
-/// The hub and the cache before it.
+/// A client of the hub, with the cache in front of it.
 pub struct Hub {
     client: Client,
-    /// Pause before a download that was cut goes on; each further pause is one longer.
+    /// The pause before the first retry of an interrupted download; each further pause is longer by the same
+    /// amount.
     pub pause: Duration,
 }
 
 impl Hub {
-    /// The hub that `settings` say.
+    /// A client with these settings.
     pub fn new(settings: Settings) -> Hub {
         Hub { client: Client::new(settings), pause: Duration::from_secs(1) }
     }
 
-    /// What it was made from.
+    /// Its settings.
     pub fn settings(&self) -> &Settings {
         self.client.settings()
     }
 
-    /// A repository, at the commit that the cache knows for its revision, if any. Nothing is fetched yet.
+    /// A snapshot of `repo` at the commit that the cache has for its revision, if any. Nothing is downloaded
+    /// yet.
     pub fn snapshot(&self, repo: Repo) -> Snapshot<'_> {
         let cache = RepoCache::new(&self.settings().cache, &repo);
         let commit = cache.commit(&repo.revision);
@@ -35,7 +37,7 @@ impl Hub {
     }
 }
 
-/// Files of a repository at one commit.
+/// The files of a repository at one commit.
 pub struct Snapshot<'a> {
     hub: &'a Hub,
     repo: Repo,
@@ -49,28 +51,28 @@ impl Snapshot<'_> {
         &self.repo
     }
 
-    /// The folder of the files, once one of them is there.
+    /// The folder of the files, if the commit is known.
     pub fn folder(&self) -> Option<PathBuf> {
         self.commit.as_deref().map(|commit| self.cache.snapshots(commit))
     }
 
-    /// The path of `file`, which is downloaded if the cache lacks it.
+    /// The path of `file`, which is downloaded if it is not in the cache.
     ///
     /// # Errors
-    /// Each variant of [`Error`] but those about names and settings.
+    /// Returns any variant of [`Error`] except [`Error::Name`] and [`Error::Setting`].
     pub fn get(&mut self, file: &str, watch: Watch) -> Result<PathBuf> {
         self.look(file, watch)?
             .ok_or_else(|| Error::NoFile { repo: self.repo.to_string(), file: file.to_owned() })
     }
 
-    /// The path of a file that may be missing: `None` if the repository has none, and if the cache has the
-    /// repository without it and the hub may not or cannot be asked.
+    /// The path of a file that may not exist: `None` if the repository does not contain it, or if the cache
+    /// has the repository without the file and the hub is offline or unreachable.
     ///
     /// # Errors
-    /// As [`Snapshot::get`], but for [`Error::NoFile`].
+    /// The same errors as [`Snapshot::get`], except [`Error::NoFile`].
     pub fn find(&mut self, file: &str, watch: Watch) -> Result<Option<PathBuf>> {
         match self.look(file, watch) {
-            // The repository has a file that the cache has a name for.
+            // A dangling link proves that the repository contains the file, so that case stays an error.
             Err(Error::Offline { .. } | Error::Unreachable { .. })
                 if self.commit.is_some() && self.gone(file).is_none() =>
             {
@@ -105,7 +107,7 @@ impl Snapshot<'_> {
             }
             return Ok(None);
         };
-        // The first file decides the commit of all.
+        // The first file determines the commit of all others.
         let commit = self.commit.clone().unwrap_or(found.commit);
         let wanted = Wanted { about, commit: &commit, etag: &found.etag, size: found.size };
         fetch::blob(client, &self.cache, wanted, self.hub.pause, watch)?;
@@ -115,7 +117,7 @@ impl Snapshot<'_> {
         Ok(Some(path))
     }
 
-    /// The file's link in the cache and where it leads, if to nothing.
+    /// The link of `file` in the cache and its target, if the target does not exist.
     fn gone(&self, file: &str) -> Option<(PathBuf, PathBuf)> {
         let link = self.folder()?.join(file);
         let target = cache::dangling(&link)?;

@@ -1,4 +1,4 @@
-//! Names, settings, and caches that the Python library made.
+//! Names, settings, and caches created by the Python library.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn settings(vars: &[(&str, &str)], home: Option<&str>) -> pheye_hub::Result<Sett
     Settings::from_vars(|name| vars.get(name).map(|v| (*v).to_owned()), home.map(Path::new))
 }
 
-/// As `huggingface_hub` lays it out: blobs, a reference, relative links, and a file in a folder.
+/// A cache in the layout of `huggingface_hub`: blobs, a reference, relative links, and a file in a folder.
 #[cfg(unix)]
 fn pythons(cache: &Path) {
     let root = cache.join("models--microsoft--phi-1_5");
@@ -31,7 +31,7 @@ fn pythons(cache: &Path) {
         fs::write(root.join("blobs").join(&etag), body).unwrap();
         std::os::unix::fs::symlink(format!("{up}blobs/{etag}"), snapshot.join(file)).unwrap();
     }
-    // A link whose contents were deleted.
+    // A link whose target was deleted.
     std::os::unix::fs::symlink("../../blobs/gone", snapshot.join("gone")).unwrap();
 }
 
@@ -53,7 +53,7 @@ fn offline_hits_and_misses() {
         "{text}"
     );
     assert_eq!(phi.find("config.json", &mut |_| ()).unwrap(), None);
-    // A file that the repository has, and whose contents alone are missing, is not one that it lacks.
+    // A file whose contents are missing differs from a file that the repository does not contain.
     for error in [phi.get("gone", &mut |_| ()).unwrap_err(), phi.find("gone", &mut |_| ()).unwrap_err()] {
         let text = error.to_string();
         assert!(matches!(error, Error::Gone { .. }), "{text}");
@@ -62,14 +62,14 @@ fn offline_hits_and_misses() {
     }
     assert_eq!(pheye_hub::cached(dir.path()), ["microsoft/phi-1_5"]);
     assert!(pheye_hub::cached(&dir.path().join("none")).is_empty());
-    // By its commit, too.
+    // A snapshot is also found by its commit.
     let mut pinned = hub.snapshot(format!("microsoft/phi-1_5@{COMMIT}").parse().unwrap());
     pinned.get("tokenizer.json", &mut |_| ()).unwrap();
 
     let error = hub.snapshot("owner/none".parse().unwrap()).find("config.json", &mut |_| ()).unwrap_err();
     assert!(error.to_string().contains("models--owner--none"), "{error}");
 
-    // Without a network, not told so: what is there is found all the same.
+    // Without a network, but not in offline mode: cached files are found all the same.
     let hub = common::hub("http://127.0.0.1:9", dir.path(), false);
     let mut phi = hub.snapshot("microsoft/phi-1_5".parse().unwrap());
     phi.get("tokenizer.json", &mut |_| ()).unwrap();

@@ -1,4 +1,4 @@
-//! Downloads from a loopback server that behaves as the hub and its store do, or worse.
+//! Downloads from a loopback server that behaves like the hub and its store, or misbehaves.
 
 mod common;
 
@@ -34,12 +34,12 @@ fn a_file_lands_in_the_common_layout() {
     assert_eq!(fs::read_link(&config).unwrap().to_str().unwrap(), format!("../../blobs/{}", git(b"{}")));
     assert_eq!(fs::read_dir(root.join("blobs")).unwrap().count(), 2, "nothing incomplete is left");
 
-    // The token went to the hub, not to the store.
+    // The token was sent to the hub and not to the store.
     let sent = |server: &Server| server.seen.lock().unwrap().iter().filter(|h| h.contains(TOKEN)).count();
     assert_eq!((sent(&hub), sent(&store)), (hub.seen.lock().unwrap().len(), 0));
     assert_eq!(store.requests("GET"), 1);
 
-    // What is there is not asked for again.
+    // A cached file causes no request.
     let before = hub.seen.lock().unwrap().len();
     client.snapshot(REPO.parse().unwrap()).get("checkpoint.pt", &mut |_| ()).unwrap();
     assert_eq!(hub.seen.lock().unwrap().len(), before);
@@ -114,14 +114,14 @@ fn corrupted_contents_are_deleted_and_reported() {
     let blobs = dir.path().join("models--owner--name/blobs");
     assert_eq!(fs::read_dir(&blobs).unwrap().count(), 0);
 
-    // A wrong beginning that something else left is thrown away, and the file fetched whole.
+    // A partial file with wrong contents is discarded, and the file is downloaded from its beginning.
     for body in store.rules.lock().unwrap().contents.values_mut() {
         body[3_000_000] ^= 1;
     }
     fs::write(blobs.join(format!("{}.incomplete", sha256(&large))), vec![7; 100_000]).unwrap();
     assert!(fs::read(get().unwrap()).unwrap() == large);
 
-    // A body longer or shorter than promised.
+    // A body longer than reported.
     let dir = tempfile::tempdir().unwrap();
     for body in store.rules.lock().unwrap().contents.values_mut() {
         body.push(0);
@@ -135,7 +135,7 @@ fn corrupted_contents_are_deleted_and_reported() {
 fn small_files_are_checked_too() {
     let (hub, _store, _) = hub_and_store();
     let dir = tempfile::tempdir().unwrap();
-    // The size is right, the contents are not those of the ETag.
+    // The size is correct, but the contents do not match the ETag.
     let etag = git(b"{}");
     let path = format!("/owner/name/resolve/{COMMIT}/config.json");
     hub.rules.lock().unwrap().contents.insert(path, b"[]".to_vec());
@@ -223,7 +223,7 @@ fn two_at_once_fetch_once() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                // File locks belong to open files, so threads stand for processes.
+                // File locks belong to open files, so threads behave like processes.
                 let client = hub.hub(dir.path());
                 let path = client.snapshot(REPO.parse().unwrap()).get("checkpoint.pt", &mut |_| ()).unwrap();
                 assert!(fs::read(path).unwrap() == large);
@@ -244,7 +244,7 @@ fn a_folder_that_cannot_be_written() {
     assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("file/"), "{error}");
 }
 
-/// A device that is always full stands for a disk that is.
+/// The device /dev/full simulates a full disk.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk() {

@@ -1,4 +1,4 @@
-//! Servers that never end, that hardly begin, and caches with holes.
+//! Servers that never end a body or send almost nothing, and caches with missing files.
 
 mod common;
 
@@ -11,7 +11,7 @@ use pheye_hub::{Error, Limits, Result};
 
 const REPO: &str = "owner/name";
 
-/// A hub with the one file `owner/name/FILE`.
+/// A hub with the single file `owner/name/FILE`.
 fn dripping(file: &str, drip: Drip) -> Server {
     let drips = [(format!("{REPO}/{file}"), drip)].into();
     Server::start(Rules { drips, ..Rules::default() })
@@ -65,7 +65,7 @@ fn a_small_file_that_is_promised_to_be_large_is_not_fetched() {
     let error = get(&hub, dir.path(), "tokenizer.json", &limits).unwrap_err();
     assert!(matches!(error, Error::TooLarge { promised: Some(3000), .. }), "{error}");
     assert_eq!(hub.requests("GET"), 0);
-    // Weights of a known size may have any.
+    // Weights of known size have no limit.
     assert!(get(&hub, dir.path(), "checkpoint.pt", &limits).unwrap() == large);
 }
 
@@ -93,7 +93,7 @@ fn bytes_between_cuts_are_no_progress_unless_they_are_many() {
     let limits = Limits { progress: 1 << 20, ..Limits::default() };
     let error = get(&hub, dir.path(), "checkpoint.pt", &limits).unwrap_err();
     assert!(matches!(error, Error::Cut { done: 6000, .. }), "{error}");
-    // With every thousand bytes a progress it ends at last.
+    // If a thousand bytes count as progress, the download completes.
     store.rules.lock().unwrap().cuts = vec![1000; 30];
     let limits = Limits { progress: 1000, ..limits };
     assert!(get(&hub, dir.path(), "checkpoint.pt", &limits).unwrap() == large);

@@ -1,4 +1,4 @@
-//! One fatbin for each `.cu`, or the reason why there is none.
+//! Compiles one fatbin for each `.cu`, or gives the reason why there is none.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -9,16 +9,16 @@ use crate::Package;
 use crate::jobs::Source;
 use crate::nvcc::{Nvcc, Object};
 
-/// What nvcc made of a package's kernels.
+/// The compiled fatbins of a package.
 pub struct Images {
     pub fatbins: Vec<Fatbin>,
-    /// Why there are none, as the end of a sentence; empty if there are some.
+    /// Why there are no fatbins, as the end of a sentence; empty if there are some.
     pub missing: String,
 }
 
-/// What nvcc made of one `.cu`.
+/// The compiled fatbin of one `.cu`.
 pub struct Fatbin {
-    /// The source under the folder of kernels, without its ending.
+    /// The path of the source in the kernel folder, without its extension.
     pub source: String,
     pub file: PathBuf,
     pub kernels: BTreeSet<String>,
@@ -30,7 +30,8 @@ impl Images {
     }
 }
 
-/// Compiles `sources` as `PHEYE_CUDA` says: always, never, or when there is an nvcc.
+/// Compiles `sources` depending on `PHEYE_CUDA`: always (`require`), never (`off`), or if nvcc is found
+/// (`auto`, the default).
 pub fn build(package: &Package, sources: &[Source]) -> Result<Images, String> {
     for name in
         ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "PHEYE_CUDA", "PHEYE_CUDA_ARCHS", "PHEYE_CUDA_FLAGS"]
@@ -48,7 +49,7 @@ pub fn build(package: &Package, sources: &[Source]) -> Result<Images, String> {
         Err(why) if mode == "require" => {
             Err(format!("PHEYE_CUDA=require, but {why}; scripts/install-nvcc puts one into target/cuda"))
         }
-        // No warning: a build for the CPU is a fine build, and opening `cuda` says what was missing.
+        // No warning: a build without CUDA is valid, and opening device `cuda` reports the reason.
         Err(why) => Ok(Images::none(&why)),
     }
 }
@@ -66,7 +67,7 @@ fn fatbins(package: &Package, sources: &[Source], nvcc: &Nvcc) -> Result<Vec<Fat
         let source = objects[0].name.clone();
         let file = package.out.join("cuda").join(format!("{source}.fatbin"));
         nvcc.join(objects, &file)?;
-        // A kernel for one architecture alone is missing from the others.
+        // A kernel for one architecture only is missing from the other objects.
         let mut kernels = BTreeSet::new();
         for object in objects {
             kernels.extend(kernels_of(object)?);
@@ -76,7 +77,7 @@ fn fatbins(package: &Package, sources: &[Source], nvcc: &Nvcc) -> Result<Vec<Fat
     Ok(fatbins)
 }
 
-/// The names of the kernels in an object: from the report on machine code, from the text of PTX.
+/// The names of the kernels in an object: from ptxas's report for a cubin, from the file itself for PTX.
 fn kernels_of(object: &Object) -> Result<BTreeSet<String>, String> {
     let name = |line: &str, before: &str, after: char| {
         let (_, rest) = line.split_once(before)?;

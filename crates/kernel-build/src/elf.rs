@@ -1,9 +1,10 @@
-//! A cubin is a 64-bit little-endian ELF file; this reads a symbol's bytes and a section's size from it.
+//! Reads the bytes of a symbol and the size of a section from a cubin, which is a 64-bit little-endian ELF
+//! file.
 
 pub struct Elf<'a> {
     bytes: &'a [u8],
     sections: Vec<Section>,
-    /// Index of the section that holds the names of sections.
+    /// The index of the section header string table (`e_shstrndx`).
     names: usize,
 }
 
@@ -12,7 +13,7 @@ struct Section {
     kind: u64,
     offset: u64,
     size: u64,
-    /// For a symbol table, the section of its names.
+    /// `sh_link`: for a symbol table, the index of its string table.
     link: u64,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Elf<'a> {
         Ok(Elf { bytes, sections, names: usize::try_from(header(0x3e, 2)?).map_err(|_| cut)? })
     }
 
-    /// The bytes that the symbol `name` stands for.
+    /// The bytes of the symbol `name`.
     pub fn object(&self, name: &str) -> Option<&'a [u8]> {
         for table in self.sections.iter().filter(|section| section.kind == SYMBOLS) {
             for symbol in self.content(table)?.chunks_exact(SYMBOL_BYTES) {
@@ -61,7 +62,7 @@ impl<'a> Elf<'a> {
         None
     }
 
-    /// Bytes in the section `name`.
+    /// The size of the section `name` in bytes.
     pub fn section_size(&self, name: &str) -> Option<u64> {
         let named = |section: &&Section| self.name(self.names, section.name) == Some(name.as_bytes());
         self.sections.iter().find(named).map(|section| section.size)
@@ -72,7 +73,7 @@ impl<'a> Elf<'a> {
         self.bytes.get(start..start.checked_add(usize::try_from(section.size).ok()?)?)
     }
 
-    /// The name at `at` of the section of names `index`.
+    /// The null-terminated string at offset `at` of string table `index`.
     fn name(&self, index: usize, at: u64) -> Option<&'a [u8]> {
         self.content(self.sections.get(index)?)?
             .get(usize::try_from(at).ok()?..)?
@@ -81,7 +82,7 @@ impl<'a> Elf<'a> {
     }
 }
 
-/// An unsigned number of `width` bytes.
+/// The unsigned little-endian integer of `width` bytes at offset `at`.
 fn uint(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
     let field = bytes.get(at..at.checked_add(width)?)?;
     Some(field.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
@@ -91,7 +92,8 @@ fn uint(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// An ELF file with sections: none, names, symbols, data; and one symbol `k_spec` for bytes 2..5 of the data.
+    /// An ELF file with the sections null, names, symbols and data, and one symbol `k_spec` for bytes 2..5 of
+    /// the data.
     fn file() -> Vec<u8> {
         let names = b"\0.data\0k_spec\0";
         let mut symbols = vec![0; 48];

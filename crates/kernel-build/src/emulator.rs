@@ -1,4 +1,4 @@
-//! The same `.cu` files as C++ for the emulator, in one static library.
+//! Compiles the same `.cu` files as C++ for the emulator, into one static library.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -9,9 +9,10 @@ use crate::jobs::{self, Source};
 use crate::params::Struct;
 use crate::{Package, nvcc, write};
 
-/// `-fsanitize=thread` makes the compiler announce each load and store by a call, `alignment` each address that its type does not
-/// allow; the emulator answers those calls, and no sanitizer is linked. Contraction to fused multiply-adds is off, so that results do not depend on the host's compiler.
-/// Strict aliasing is off as nvcc's is: shared memory is seen as floats and as 16-byte vectors in turn.
+/// With `-fsanitize=thread` the compiler inserts a call before each load and store, with `alignment` one for
+/// each misaligned address. The emulator implements these functions; no sanitizer runtime is linked.
+/// Contraction to fused multiply-adds is off, so that results do not depend on the host's compiler. Strict
+/// aliasing is off, as in nvcc: kernels access shared memory both as floats and as 16-byte vectors.
 const FLAGS: [&str; 12] = [
     "-std=c++17",
     "-O2",
@@ -27,7 +28,7 @@ const FLAGS: [&str; 12] = [
     "-w",
 ];
 
-/// Compiles, archives and links the kernels; returns their names, sorted.
+/// Compiles the kernels, archives them in a static library and links it. Returns their names, sorted.
 pub fn build(package: &Package, sources: &[Source], structs: &[Struct]) -> Result<Vec<String>, String> {
     for name in ["CXX", "AR", "PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
@@ -57,7 +58,7 @@ struct Compiler<'a> {
     program: String,
     version: String,
     package: &'a Package,
-    /// Where headers are looked for.
+    /// The include folders, in search order.
     includes: Vec<PathBuf>,
 }
 
@@ -73,8 +74,8 @@ impl<'a> Compiler<'a> {
         Ok(Compiler { program, version, package, includes })
     }
 
-    /// What the names of this package's kernels begin with: two packages may each have a kernel of one name, and the linker
-    /// would take one for the other.
+    /// The prefix of the symbols of this package's kernels. Without it, kernels of the same name in two
+    /// packages would collide in the linker.
     fn prefix(&self) -> String {
         format!("{}__", self.package.identifier())
     }
@@ -101,10 +102,11 @@ impl<'a> Compiler<'a> {
         Ok(object)
     }
 
-    /// The C++ file that holds a `.cu` in a namespace of its own. nvcc compiles each `.cu` to a module; here all are linked
-    /// together, and two files may each have a `Tile`: templates over them would be one function to the linker. Headers go
-    /// before the namespace, where `#pragma once` keeps their second inclusion empty. The compiler also checks the layout of
-    /// the parameter structs, which the Rust side follows.
+    /// The C++ file that includes a `.cu` in a namespace of its own. nvcc compiles each `.cu` to a separate
+    /// module, but here all are linked together: if two files each define a `Tile`, the linker would merge
+    /// template instantiations over them. Headers are included before the namespace, and `#pragma once` makes
+    /// their second inclusion empty. Static assertions check the layout of the parameter structs, which the
+    /// Rust structs rely on.
     fn unit(&self, source: &Source, closure: &[(PathBuf, String)], structs: &[Struct]) -> String {
         let mut text = String::from("#include <stddef.h>\n");
         let own = closure.first().map_or("", |(_, text)| text);
@@ -125,11 +127,12 @@ impl<'a> Compiler<'a> {
         text
     }
 
-    /// The kernels of an object: each `name` that has a `name_spec` beside it, both behind the prefix.
+    /// The kernels in an object: each `name` for which there is also a symbol `name_spec`, both with the
+    /// prefix.
     fn kernels_of(&self, object: &Path) -> Result<Vec<String>, String> {
         let listed = jobs::run(Command::new("nm").args(["-g", "--defined-only", "-P"]).arg(object))?;
         let symbols = listed.lines().filter_map(|line| line.split_whitespace().next());
-        // Symbols of C bear an underscore on macOS.
+        // On macOS the symbols of C functions begin with an underscore.
         let prefix = format!("{}{}", if cfg!(target_os = "macos") { "_" } else { "" }, self.prefix());
         let kernels = symbols.filter_map(|symbol| symbol.strip_prefix(&prefix)?.strip_suffix("_spec"));
         Ok(kernels.map(str::to_owned).collect())
@@ -137,7 +140,7 @@ impl<'a> Compiler<'a> {
 }
 
 fn archive(objects: &[PathBuf], library: &Path) -> Result<(), String> {
-    // `ar` adds to an archive, and would keep kernels that are gone.
+    // `ar` adds to an existing archive, which would keep kernels that no longer exist.
     if library.exists() {
         std::fs::remove_file(library)
             .map_err(|error| format!("cannot replace {}: {error}", library.display()))?;

@@ -1,6 +1,8 @@
-//! What both compilers of the kernels need: the sources, a name for their content, and commands run side by side.
+//! Shared by both compilers of the kernels: finding sources, naming outputs by their content, and running
+//! commands in parallel.
 //!
-//! Build scripts and the report use the same names, so that each finds what the other compiled.
+//! Build scripts and the report use the same names in the same cache, so that each reuses what the other
+//! compiled.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,13 +12,13 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A `.cu` file and how it is called: its path under the folder of kernels, without the ending (`fused/norm_linear`).
+/// A `.cu` file. `name` is its path in the kernel folder without the extension, such as `fused/norm_linear`.
 pub struct Source {
     pub name: String,
     pub path: PathBuf,
 }
 
-/// All `.cu` files under `dir`, in the order of their names; none if there is no such folder.
+/// All `.cu` files under `dir`, sorted by name; empty if the folder does not exist.
 pub fn sources(dir: &Path) -> Result<Vec<Source>, String> {
     let mut found = Vec::new();
     let mut folders = vec![dir.to_path_buf()];
@@ -39,8 +41,9 @@ pub fn sources(dir: &Path) -> Result<Vec<Source>, String> {
     Ok(found)
 }
 
-/// `file` and everything it includes by `#include "…"`, looked for beside the including file and then in `dirs`; with
-/// their texts, in the order of the includes. What is found nowhere is left to the compiler to complain about.
+/// `file` and all files that it includes by `#include "…"`, directly or indirectly, with their texts, in
+/// order of inclusion. A name is looked up in the folder of the including file, then in `dirs`. A file that
+/// is not found is left out; the compiler will report it.
 pub fn closure(file: &Path, dirs: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, String> {
     let mut found: Vec<(PathBuf, String)> = Vec::new();
     visit(file, dirs, &mut found)?;
@@ -67,21 +70,22 @@ fn visit(file: &Path, dirs: &[PathBuf], found: &mut Vec<(PathBuf, String)>) -> R
     Ok(())
 }
 
-/// What a line includes between the quotes `open` and `close`, if it does.
+/// The name that a line includes between the delimiters `open` and `close`, or `None` if it is no such
+/// include.
 pub fn included(line: &str, open: char, close: char) -> Option<&str> {
     let rest = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("include")?;
     Some(rest.trim_start().strip_prefix(open)?.split_once(close)?.0)
 }
 
-/// A name for the result of `texts`: equal for equal texts, and otherwise different.
+/// A hash of `texts` for the name of an output, so that it changes with any of its inputs.
 pub fn key(texts: &[&str]) -> String {
     let mut hasher = DefaultHasher::new();
     texts.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
-/// Makes `file` by `make`, unless it is there already. `make` gets another name to write to: what bears the final name is
-/// complete, even if two builds work at once or one is interrupted.
+/// Creates `file` by `make`, unless it exists. `make` writes to a temporary name, which is then renamed, so
+/// that `file` is always complete, even if two builds run at once or one is interrupted.
 pub fn once(file: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
     if file.is_file() {
         return Ok(());
@@ -95,7 +99,7 @@ pub fn once(file: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -> Resu
     fs::rename(&part, file).map_err(failed)
 }
 
-/// Runs `command`; what it printed, on either stream.
+/// Runs `command` and returns its standard output followed by its standard error.
 pub fn run(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| format!("cannot run {program}: {error}"))?;
@@ -108,7 +112,8 @@ pub fn run(command: &mut Command) -> Result<String, String> {
     Err(format!("{text}\n{program} {} failed ({})", arguments.join(" "), output.status))
 }
 
-/// `work` on each of `items`, `jobs` at a time; results in the order of the items, or all failures in one text.
+/// Calls `work` on each of `items`, `jobs` at a time. Returns the results in the order of the items, or all
+/// errors joined by line breaks.
 pub fn each<T: Sync, R: Send>(
     jobs: usize,
     items: &[T],
@@ -141,7 +146,7 @@ fn take<'a, T>(next: &AtomicUsize, items: &'a [T]) -> Option<(usize, &'a T)> {
     items.get(at).map(|item| (at, item))
 }
 
-/// How many commands run at once: what cargo was told, else the number of cores.
+/// The number of commands to run at once: cargo's `NUM_JOBS`, otherwise the number of cores.
 pub fn parallel() -> usize {
     let told = std::env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok());
     told.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))

@@ -1,6 +1,7 @@
 //! Compiles a crate's CUDA kernels in its build script.
 //!
-//! A crate that depends on `pheye-kernels` keeps its `.cu` files in a folder and says so in `build.rs`:
+//! A crate that depends on `pheye-kernels` keeps its `.cu` files in a folder and names the folder in
+//! `build.rs`:
 //!
 //! ```no_run
 //! pheye_kernel_build::compile("kernels"); // all that `main` does
@@ -12,17 +13,18 @@
 //! pheye_kernels::include_kernels!();
 //! ```
 //!
-//! That defines `KERNELS`, which `Gpu::load(&KERNELS)` makes launchable, and the module `params` with a Rust struct for each
-//! parameter struct of a kernel. Which launchers the kernels are compiled for follows from the features of `pheye-kernels`
-//! that the build turns on: `cuda` compiles them by nvcc to fatbins, `emulator` by the host's C++ compiler to a library that
-//! checks every access. With neither, `params` is written all the same, so that the crate compiles.
+//! This defines `KERNELS`, to be passed to `Gpu::load(&KERNELS)`, and the module `params` with a Rust struct
+//! for each parameter struct of a kernel. The enabled features of `pheye-kernels` determine what the kernels
+//! are compiled for: `cuda` compiles them by nvcc to fatbins, `emulator` by the host's C++ compiler to a
+//! library that checks every memory access. With neither, `params` is still generated, so that the crate
+//! compiles.
 //!
-//! The environment variables (`PHEYE_CUDA`, `PHEYE_CUDA_ARCHS`, `NVCC`, `CXX`, …) are those of `pheye-kernels`; its
-//! `kernels/README.md` lists them. Include what you need of its headers: their folder is searched after the folder
-//! `include` in your own.
+//! The environment variables (`PHEYE_CUDA`, `PHEYE_CUDA_ARCHS`, `NVCC`, `CXX`, …) are those of
+//! `pheye-kernels`; its `kernels/README.md` lists them. A `.cu` can include the headers of `pheye-kernels`:
+//! their folder is searched after the folder `include` of the crate's own kernels.
 //!
-//! The program `pheye-kernel-build` of this crate prints what nvcc makes of each kernel: registers, shared memory, spills,
-//! occupancy.
+//! The program `pheye-kernel-build` of this crate prints the resources that each kernel uses: registers,
+//! shared memory, spills, and occupancy.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 #![forbid(unsafe_code)]
 
@@ -43,33 +45,34 @@ use std::path::{Path, PathBuf};
 
 pub use report::{Report, report};
 
-/// What the kernels are compiled for.
+/// The launchers to compile the kernels for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Launchers {
-    /// NVIDIA GPUs, by nvcc.
+    /// NVIDIA GPUs, compiled by nvcc.
     pub cuda: bool,
-    /// The emulator, by the host's C++ compiler.
+    /// The emulator, compiled by the host's C++ compiler.
     pub emulator: bool,
 }
 
-/// A package with kernels, as its build script sees it.
+/// A package with kernels, from the environment of its build script.
 struct Package {
     /// Its name, such as `own-kernel`.
     name: String,
     root: PathBuf,
     /// The folder of its `.cu` files.
     kernels: PathBuf,
-    /// Where headers are looked for, in this order.
+    /// The include folders, in search order.
     includes: Vec<PathBuf>,
-    /// The folder of the emulator's header, if a dependency said.
+    /// The folder of the emulator's header, if a dependency published it.
     emulator: Option<PathBuf>,
     out: PathBuf,
-    /// Objects by content, shared by all packages, profiles and features of one target folder.
+    /// The folder of compiled objects, named by content and shared by all packages, profiles and features of
+    /// a target folder.
     cache: PathBuf,
 }
 
-/// Compiles all `.cu` files in `dir`, a folder of the package whose build script calls this, for the launchers that its
-/// dependency `pheye-kernels` is built with. On an error it prints the reason and ends the build script.
+/// Compiles all `.cu` files in `dir`, a folder of the calling build script's package, for the enabled
+/// launchers of its dependency `pheye-kernels`. On an error it prints the reason and exits the build script.
 pub fn compile(dir: impl AsRef<Path>) {
     let features = env::var("DEP_PHEYE_KERNELS_FEATURES").map_err(|_| {
         "the features of pheye-kernels are not known: the crate whose build script this is must depend on it".to_owned()
@@ -80,7 +83,7 @@ pub fn compile(dir: impl AsRef<Path>) {
     }));
 }
 
-/// As [`compile`], for the launchers named: what `pheye-kernels` itself calls.
+/// [`compile`] for explicit launchers, for the build script of `pheye-kernels` itself.
 pub fn compile_for(dir: impl AsRef<Path>, launchers: Launchers) {
     end(build(dir.as_ref(), launchers));
 }
@@ -112,7 +115,7 @@ fn build(dir: &Path, launchers: Launchers) -> Result<(), String> {
         false => Vec::new(),
     };
     write(package.out.join("kernels.rs"), &set::text(&package, &images, &emulated, &structs))?;
-    // For the report, which runs without a build script.
+    // Saves the folders for the report, which runs without a build script.
     let folders = [&package.kernels].into_iter().chain(&package.includes);
     let folders: Vec<_> = folders.map(|folder| folder.to_string_lossy()).collect();
     fs::create_dir_all(&package.cache)
@@ -138,7 +141,7 @@ impl Package {
         Ok(Package { name, root, kernels, includes, emulator, out, cache })
     }
 
-    /// Its name as part of an identifier.
+    /// Its name with every character that is not allowed in an identifier replaced by `_`.
     fn identifier(&self) -> String {
         self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
     }

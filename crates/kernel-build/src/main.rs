@@ -1,4 +1,4 @@
-//! `pheye-kernel-build`: what nvcc makes of the kernels of a crate.
+//! `pheye-kernel-build`: prints the resources that the kernels of a crate use, as nvcc reports them.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ fn run(args: &[String]) -> Result<ExitCode, String> {
     Ok(if check && !report.faults.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The folders of headers of the last build of the crate whose kernels are in `dir`.
+/// The include folders of the last build of the crate whose kernels are in `dir`.
 fn built_with(dir: &Path, target: &Path) -> Result<Vec<PathBuf>, String> {
     let unreadable = |e| format!("{}: {e}", target.display());
     for entry in std::fs::read_dir(target).map_err(unreadable)? {

@@ -1,7 +1,8 @@
-//! nvcc: where it is, how it is called, what it reports.
+//! Finds nvcc and runs it.
 //!
-//! Each `.cu` is compiled for each architecture on its own: two cores have work at once, and an edit costs only the files
-//! that include it. The results are joined to one fatbin for each `.cu`. No GPU is asked anything.
+//! Each `.cu` is compiled separately for each architecture, so that compilations run in parallel and an edit
+//! recompiles only the files that include it. The results of a `.cu` are joined to one fatbin. No GPU is
+//! needed.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -12,14 +13,14 @@ use std::process::Command;
 
 use crate::jobs::{self, Source};
 
-/// What a build compiles for: machine code for the chips in use, and PTX that a driver compiles for later ones.
+/// The default architectures: machine code for current GPUs, and PTX that the driver compiles for later ones.
 pub const ARCHS: &str = "80,86,89,90a,100a,120a,compute_80";
 
-/// No fast-math flag: a kernel that wants an approximate division says so, and the others stay exact. No `-lineinfo` either, since
-/// it trebles what is embedded; who profiles adds it by `PHEYE_CUDA_FLAGS`.
+/// No fast-math flag: a kernel that wants an approximate division uses the intrinsic, and the others stay
+/// exact. No `-lineinfo`, which triples the size of the images; add it with `PHEYE_CUDA_FLAGS` for profiling.
 const FLAGS: [&str; 4] = ["-O3", "-std=c++17", "-Xptxas", "-v"];
 
-/// A compiler that runs.
+/// A compiler that was found and run, with its version and flags.
 pub struct Nvcc {
     pub path: PathBuf,
     version: String,
@@ -28,18 +29,19 @@ pub struct Nvcc {
 
 /// One `.cu` compiled for one architecture.
 pub struct Object {
-    /// The source, such as `fused/norm_linear`.
+    /// The name of the source, such as `fused/norm_linear`.
     pub name: String,
-    /// `90a` for machine code, `compute_80` for PTX.
+    /// The architecture: `90a` for machine code, `compute_80` for PTX.
     pub arch: String,
     pub file: PathBuf,
-    /// All the compiler said.
+    /// The output of the compiler.
     pub report: String,
 }
 
 impl Nvcc {
-    /// The first of `$NVCC`, `$CUDA_HOME/bin`, `$CUDA_PATH/bin`, `PATH`, and `target/cuda/bin` in `root` or a folder above it,
-    /// or a sentence on what is missing. `$NVCC` is taken at its word: if it cannot be run, nothing else is tried.
+    /// The first nvcc in `$NVCC`, `$CUDA_HOME/bin`, `$CUDA_PATH/bin`, `PATH`, and `target/cuda/bin` in `root`
+    /// or a folder above it; otherwise a sentence that says what is missing. If `$NVCC` is set but cannot be
+    /// run, nothing else is tried.
     pub fn find(root: &Path) -> Result<Nvcc, String> {
         let program = format!("nvcc{}", env::consts::EXE_SUFFIX);
         if let Some(path) = set("NVCC") {
@@ -61,7 +63,8 @@ impl Nvcc {
         Ok(Nvcc { path, version, flags })
     }
 
-    /// The architectures of a list such as `80,90a,compute_80`; without one, those of [`ARCHS`] that this nvcc knows.
+    /// The architectures of a list such as `80,90a,compute_80`; without a list, those of [`ARCHS`] that this
+    /// nvcc supports.
     pub fn archs(&self, list: Option<&str>) -> Result<Vec<String>, String> {
         let codes = jobs::run(Command::new(&self.path).arg("--list-gpu-code"))?;
         let known: BTreeSet<&str> =
@@ -86,8 +89,9 @@ impl Nvcc {
         if archs.is_empty() { Err("the list of architectures is empty".to_owned()) } else { Ok(archs) }
     }
 
-    /// Compiles each of `sources` for each of `archs`, with the headers in `includes`. Results are kept in `cache` by the
-    /// content of everything that went into them, so what is unchanged is not compiled again. Ordered by source, then by `archs`.
+    /// Compiles each of `sources` for each of `archs`, with the include folders `includes`. Objects in
+    /// `cache` are named by a hash of all inputs, so unchanged sources are not recompiled. The result is
+    /// ordered by source, then by `archs`.
     pub fn compile(
         &self,
         sources: &[Source],
@@ -125,7 +129,8 @@ impl Nvcc {
                 command.arg("-I").arg(include);
             }
             let said = jobs::run(command.arg(&source.path).arg("-o").arg(part))?;
-            // Before the object gets its name: an object without a report would pass every check.
+            // The report is written before the object is renamed: an object without a report would pass every
+            // check.
             let failed = |error| format!("cannot write {}: {error}", report.display());
             jobs::once(&report, |part| fs::write(part, said).map_err(failed))
         })?;
@@ -134,7 +139,7 @@ impl Nvcc {
         Ok(Object { name: source.name.clone(), arch: arch.to_owned(), file, report: said })
     }
 
-    /// Joins what was compiled from one source into the fatbin `file`.
+    /// Joins the objects of one source into the fatbin `file`.
     pub fn join(&self, objects: &[Object], file: &Path) -> Result<(), String> {
         let dir = file.parent().unwrap_or(Path::new(""));
         fs::create_dir_all(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
@@ -142,7 +147,7 @@ impl Nvcc {
         create.push(file);
         let fatbinary = self.path.with_file_name(format!("fatbinary{}", env::consts::EXE_SUFFIX));
         let mut command = Command::new(if fatbinary.is_file() { fatbinary } else { "fatbinary".into() });
-        // Machine code too, not only PTX: a quarter of its size is left.
+        // This also compresses machine code, to a quarter of its size; by default only PTX is compressed.
         command.arg(create).args(["-64", "--compress-all"]);
         for object in objects {
             let (kind, sm) = match object.arch.strip_prefix("compute_") {
@@ -157,7 +162,7 @@ impl Nvcc {
     }
 }
 
-/// A variable that is set, and to something.
+/// The value of an environment variable, or `None` if it is unset or empty.
 pub fn set(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }

@@ -1,40 +1,41 @@
-//! How many blocks of a kernel run on one multiprocessor at once.
+//! Occupancy: how many blocks of a kernel run on one multiprocessor at once.
 //!
-//! The limits are those of the CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+//! The limits are from the CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 
-/// What one multiprocessor has. All have 65536 registers, given out to warps by 256 and to four partitions evenly.
+/// The resources of one multiprocessor. Each also has 65536 registers, allocated to warps in units of 256 and
+/// divided evenly among four partitions.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     warps: u32,
     blocks: u32,
-    /// Shared bytes in all; one block may use 1 KiB less.
+    /// Bytes of shared memory; one block may use 1 KiB less.
     shared: u32,
 }
 
-/// What a block of a kernel needs.
+/// The resources of one block of a kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct Block {
     pub threads: u32,
-    /// Of each thread.
+    /// Registers per thread.
     pub registers: u32,
-    /// Dynamic and static bytes.
+    /// Bytes of static and dynamic shared memory.
     pub shared: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fit {
-    /// Blocks at once; 0 means that the kernel cannot run there.
+    /// Blocks that run at once; 0 if one block exceeds the multiprocessor.
     pub blocks: u32,
-    /// Warps at once, in percent of the most there can be.
+    /// Occupancy: warps that run at once, in percent of the maximum.
     pub percent: u32,
 }
 
 const REGISTERS: u32 = 65536;
-/// The system keeps this much shared memory of each block.
+/// Bytes of shared memory that the system reserves for each block.
 const RESERVED: u32 = 1024;
 
 impl Limits {
-    /// Of an architecture such as `90a`; `None` for one not listed here.
+    /// The limits of an architecture such as `90a`; `None` if it is not in the table.
     pub fn of(arch: &str) -> Option<Limits> {
         let (warps, blocks, kib) = match arch.trim_end_matches(|c: char| c.is_ascii_lowercase()) {
             "80" => (64, 32, 164),

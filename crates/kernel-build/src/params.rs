@@ -1,23 +1,24 @@
-//! The parameter structs of kernels, read from their sources: what Rust passes has the names, the order and the types that
-//! the kernel declares, because it is generated from them.
+//! Generates Rust structs from the kernels' parameter structs, so that both have the same names, order and
+//! types of fields.
 //!
-//! What is understood is what a parameter struct needs: pointers, numbers of 32 and 64 bits, other such structs, and arrays of
-//! these. `const T*` becomes `In`, which only a region that is read gives, and `T*` becomes `Out`.
+//! The parser supports pointers, 32- and 64-bit numbers, other such structs, and arrays of these. `const T*`
+//! becomes `In`, the address of a region that is read, and `T*` becomes `Out`.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use crate::jobs::{self, Source};
 
-/// A struct as C++ lays it out.
+/// A parameter struct with its C++ layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Struct {
     pub name: String,
     /// The file that defines it.
     pub file: PathBuf,
-    /// Whether it is a template over one type; the layout does not depend on the type, to which it has pointers only.
+    /// Whether it is a template over one type. Its fields have the type only behind pointers, so the layout
+    /// does not depend on it.
     template: bool,
-    /// Whether a kernel takes it, and not only another struct.
+    /// Whether it is the parameter struct of a kernel, not only part of one.
     taken: bool,
     fields: Vec<Field>,
     size: usize,
@@ -28,11 +29,11 @@ pub struct Struct {
 struct Field {
     name: String,
     kind: Kind,
-    /// Elements, for an array.
+    /// The number of elements of an array.
     length: Option<usize>,
     offset: usize,
     size: usize,
-    /// As the source declares its type, and what it says behind it.
+    /// The declared type, and the comment of the source.
     doc: String,
 }
 
@@ -44,17 +45,18 @@ enum Kind {
     Struct(String),
 }
 
-/// A source or header: its path, its text, and its text with comments blanked out.
+/// A source or header: its path, its text, and its text with comments replaced by spaces.
 struct File {
     path: PathBuf,
     text: String,
     code: String,
 }
 
-/// All structs that the kernels of `sources` take, each after those it contains.
+/// All parameter structs of the kernels in `sources`, each after the structs that it contains.
 ///
 /// # Errors
-/// A struct that is not found or not understood, or of which two files have different ones, by file, struct and field.
+/// Returns a message that names file, struct and field if a struct is not found or not supported, or if two
+/// files define different structs of the same name.
 pub fn of(sources: &[Source], includes: &[PathBuf]) -> Result<Vec<Struct>, String> {
     let mut all = Vec::new();
     for source in sources {
@@ -72,7 +74,7 @@ pub fn of(sources: &[Source], includes: &[PathBuf]) -> Result<Vec<Struct>, Strin
     Ok(all)
 }
 
-/// Names of the structs that the `KERNEL`s of a file take, without template arguments.
+/// The names of the parameter structs in the `KERNEL`s of a file, without template arguments.
 fn taken(code: &str) -> Vec<String> {
     let mut names = Vec::new();
     for (at, word) in code.match_indices("KERNEL(") {
@@ -88,7 +90,7 @@ fn taken(code: &str) -> Vec<String> {
     names
 }
 
-/// Adds the struct `name` and those it contains to `all`; its size and alignment.
+/// Adds the struct `name` and those it contains to `all`, and returns its size and alignment in bytes.
 fn find(name: &str, files: &[File], all: &mut Vec<Struct>) -> Result<(usize, usize), String> {
     let (file, template, body) = files
         .iter()
@@ -98,7 +100,7 @@ fn find(name: &str, files: &[File], all: &mut Vec<Struct>) -> Result<(usize, usi
     if let Some(known) = all.iter().find(|item| item.name == name) {
         return match known.file == file.path {
             true => Ok((known.size, known.align)),
-            false => Err(here(format!("{} has another of this name", known.file.display()))),
+            false => Err(here(format!("{} defines another struct of this name", known.file.display()))),
         };
     }
     let mut item = Struct {
@@ -117,7 +119,8 @@ fn find(name: &str, files: &[File], all: &mut Vec<Struct>) -> Result<(usize, usi
         for (kind, declared, field, length) in declared(statement, files).map_err(here)? {
             let (size, align) = match &kind {
                 Kind::In | Kind::Out => {
-                    // A struct that it points to goes to device memory by itself; what is no such struct is an element.
+                    // A pointer to a parameter struct, which the host stores in device memory, needs that
+                    // struct in Rust too. Other pointers are to elements.
                     let pointee = declared.trim_start_matches("const ").trim_end_matches('*');
                     let mut with = all.clone();
                     if find(pointee, files, &mut with).is_ok() {
@@ -147,7 +150,7 @@ fn find(name: &str, files: &[File], all: &mut Vec<Struct>) -> Result<(usize, usi
     Ok(layout)
 }
 
-/// Whether the struct `name` is a template, and where its body is.
+/// Whether the struct `name` is a template, and the range of its body.
 fn definition(code: &str, name: &str) -> Option<(bool, std::ops::Range<usize>)> {
     let heads = code.match_indices("struct ").filter(|(at, word)| {
         let rest = code[at + word.len()..].trim_start();
@@ -170,7 +173,7 @@ fn definition(code: &str, name: &str) -> Option<(bool, std::ops::Range<usize>)> 
     None
 }
 
-/// Type, declared type, name and length of each field that `statement` declares.
+/// The kind, declared type, name and array length of a field.
 type Declared = (Kind, String, String, Option<usize>);
 
 fn declared(statement: &str, files: &[File]) -> Result<Vec<Declared>, String> {
@@ -190,7 +193,7 @@ fn declared(statement: &str, files: &[File]) -> Result<Vec<Declared>, String> {
     let (base, names) = match rest.split_once('*') {
         Some((base, names)) => (base.trim(), names),
         None => {
-            // The type is all but the last word before the first comma or bracket.
+            // The type is everything but the last word before the first comma or bracket.
             let first = rest.find([',', '[']).unwrap_or(rest.len());
             let space = rest[..first].trim_end().rfind(' ').ok_or_else(odd)?;
             (rest[..space].trim(), &rest[space..])
@@ -207,7 +210,7 @@ fn declared(statement: &str, files: &[File]) -> Result<Vec<Declared>, String> {
     };
     let mut fields = Vec::new();
     for (i, name) in names.split(',').enumerate() {
-        // `T* a, b` declares a number b.
+        // In `T* a, b`, b is not a pointer.
         let name = match (pointer, name.trim().strip_prefix('*')) {
             (true, Some(name)) if i > 0 => name,
             (_, None) if i == 0 || !pointer => name,
@@ -233,7 +236,7 @@ fn declared(statement: &str, files: &[File]) -> Result<Vec<Declared>, String> {
     Ok(fields)
 }
 
-/// The Rust type of a number.
+/// The Rust type of a C++ number.
 fn number(base: &str) -> Option<&'static str> {
     Some(match base {
         "int" | "int32_t" => "i32",
@@ -246,7 +249,7 @@ fn number(base: &str) -> Option<&'static str> {
     })
 }
 
-/// The length of an array: a number, or the name of a constant that is one.
+/// The length of an array: an integer, or the name of an integer constant.
 fn length(text: &str, files: &[File]) -> Result<usize, String> {
     let constant = |code: &str| {
         let value = |after: &str, end: char| {
@@ -260,11 +263,11 @@ fn length(text: &str, files: &[File]) -> Result<usize, String> {
     };
     let found = text.parse().ok().or_else(|| files.iter().find_map(|file| constant(&file.code)));
     found.filter(|length| *length > 0).ok_or_else(|| {
-        format!("the length `{text}` of an array is neither a number nor a constant that is one (`constexpr int {text} = 8;`)")
+        format!("the length `{text}` of an array is neither an integer nor an integer constant (`constexpr int {text} = 8;`)")
     })
 }
 
-/// What the source says in comments about the statement `start..end`: before it, and behind its semicolon.
+/// The comments of the source on the statement `start..end`: inside it, and after its semicolon.
 fn comment(text: &str, start: usize, end: usize) -> String {
     let own = text[start..end].lines().enumerate().filter(|(i, _)| *i > 0).map(|(_, line)| line);
     let behind = text[end..].lines().next().unwrap_or("");
@@ -272,7 +275,7 @@ fn comment(text: &str, start: usize, end: usize) -> String {
     said.collect::<Vec<_>>().join(" ")
 }
 
-/// `text` with spaces in place of comments; every other byte is where it was.
+/// `text` with comments replaced by spaces; all other bytes keep their positions.
 fn without_comments(text: &str) -> String {
     let mut code = Vec::with_capacity(text.len());
     let bytes = text.as_bytes();
@@ -294,7 +297,7 @@ fn without_comments(text: &str) -> String {
 }
 
 impl Struct {
-    /// Declarations by which a C++ compiler confirms the layout.
+    /// Static assertions with which a C++ compiler checks the layout.
     pub fn asserts(&self) -> String {
         let name = format!("{}{}", self.name, if self.template { "<float>" } else { "" });
         let mut text = format!("static_assert(sizeof({name}) == {}, \"layout\");\n", self.size);
@@ -305,10 +308,10 @@ impl Struct {
     }
 }
 
-/// The module `params`.
+/// The code of the module `params`.
 pub fn text(structs: &[Struct]) -> String {
     let mut text = String::from(
-        "/// What the kernels of this crate take: a struct for each of theirs, with its fields in its order.\npub mod params {\n",
+        "/// The parameter structs of this crate's kernels, with fields in the order of the source.\npub mod params {\n",
     );
     for item in structs {
         // Writing to a String does not fail.
@@ -358,7 +361,7 @@ fn rust(field: &Field) -> String {
     }
 }
 
-/// A name of C++ that is a keyword of Rust is written as a raw identifier.
+/// The name as a Rust identifier; a Rust keyword becomes a raw identifier.
 fn ident(name: &str) -> String {
     const KEYWORDS: [&str; 20] = [
         "as", "async", "await", "box", "dyn", "fn", "impl", "in", "let", "loop", "match", "mod", "move",

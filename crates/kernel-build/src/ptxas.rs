@@ -1,12 +1,12 @@
-//! The report of `ptxas -v`, as text.
+//! Parses the output of `ptxas -v`.
 
-/// What one kernel uses.
+/// The resources of one kernel.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub struct Usage {
     pub registers: u32,
-    /// Static shared bytes.
+    /// Bytes of static shared memory.
     pub shared: u32,
-    /// Bytes of spill stores and loads, of the functions it calls too.
+    /// Bytes of spill stores and spill loads, including those of functions that it calls.
     pub spilled: u32,
     /// The largest stack frame in bytes.
     pub stack: u32,
@@ -15,7 +15,7 @@ pub struct Usage {
 #[derive(Debug, Default)]
 pub struct Report {
     pub kernels: Vec<(String, Usage)>,
-    /// Lines that tell of lost speed, such as C7510: wgmma was serialised.
+    /// Advisories about lost performance, such as C7510: wgmma was serialized.
     pub advice: Vec<String>,
 }
 
@@ -29,7 +29,8 @@ pub fn parse(text: &str) -> Result<Report, String> {
             let (name, _) = rest.split_once('\'').ok_or("a kernel's name without an end")?;
             report.kernels.push((name.to_owned(), Usage::default()));
         }
-        // What stands before the first kernel is about the file; functions that are not inlined follow their kernel.
+        // Lines before the first kernel are about the file. Functions that are not inlined follow the kernel
+        // that calls them.
         let Some((_, usage)) = report.kernels.last_mut() else { continue };
         let number = |after: &str| -> Option<u32> {
             let words = line.split_once(after)?.0;

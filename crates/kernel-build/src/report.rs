@@ -1,6 +1,7 @@
-//! What nvcc makes of each kernel: registers, shared memory, spills, occupancy; and a check that nothing is wasted.
+//! A table of the resources of each kernel (registers, shared memory, spills, occupancy), and a check for
+//! spills.
 //!
-//! The compiler and its flags are those of build scripts, whose results it shares.
+//! It uses the compiler and flags of the build scripts, and their cache of objects.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,24 +12,26 @@ use crate::nvcc::{Nvcc, Object};
 use crate::occupancy::{Block, Limits};
 use crate::ptxas::{self, Usage};
 
-/// What nvcc made of some kernels.
+/// The resources of compiled kernels.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// A row for each kernel and architecture.
+    /// The table, with a row for each kernel and architecture.
     pub table: String,
-    /// Spills, stack frames and advisories of the assembler (C75xx), a line each.
+    /// Spills, stack frames and advisories of the assembler (C75xx), one per line.
     pub faults: Vec<String>,
-    /// Kernels of the table, each counted once.
+    /// The number of distinct kernels in the table.
     pub kernels: usize,
-    /// The folder of the fatbins, one for each `.cu`.
+    /// The folder that holds one fatbin for each `.cu`.
     pub fatbins: PathBuf,
 }
 
-/// Compiles all `.cu` files in `dir` with the headers in `includes` for the architectures `archs` (`80,90a`; without, those
-/// that a build compiles for), and looks at the result. Objects and fatbins go to the folder `to`.
+/// Compiles all `.cu` files in `dir` with the include folders `includes` for the architectures `archs`, such
+/// as `80,90a` (by default those of a build), and reports their resources. Objects and fatbins go to the
+/// folder `to`.
 ///
 /// # Errors
-/// What is missing, or what the compiler says.
+/// Returns a message if nvcc is not found, does not support an architecture, or fails, or if a file cannot be
+/// read or written.
 pub fn report(dir: &Path, includes: &[PathBuf], archs: Option<&str>, to: &Path) -> Result<Report, String> {
     let nvcc =
         Nvcc::find(dir).map_err(|why| format!("{why}; scripts/install-nvcc puts one into target/cuda"))?;
@@ -51,7 +54,7 @@ struct Row {
     kernel: String,
     arch: String,
     usage: Usage,
-    /// Threads and dynamic shared bytes, from the record beside the kernel.
+    /// Threads per block and bytes of dynamic shared memory, from the kernel's record.
     spec: Option<(u32, u32)>,
     code: Option<u64>,
 }

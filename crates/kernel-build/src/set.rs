@@ -1,4 +1,4 @@
-//! The Rust text of a package's kernels: `KERNELS` and the module `params`.
+//! Generates the Rust code of a package's kernels: `KERNELS` and the module `params`.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ use crate::Package;
 use crate::cuda::{Fatbin, Images};
 use crate::params::{self, Struct};
 
-/// What `pheye_kernels::include_kernels!` includes. `emulated` are the names of the kernels in the emulator's library.
+/// The code that `pheye_kernels::include_kernels!` includes. `emulated` has the names of the kernels in the
+/// emulator's library.
 pub fn text(package: &Package, images: &Images, emulated: &[String], structs: &[Struct]) -> String {
     let Images { fatbins, missing } = images;
     let name = &package.name;
@@ -22,7 +23,7 @@ pub fn text(package: &Package, images: &Images, emulated: &[String], structs: &[
         .iter()
         .map(|kernel| {
             let symbol = symbol(kernel);
-            // SAFETY below: nothing writes the record.
+            // The SAFETY comment of the generated code holds, because nothing writes the record.
             format!("            ({kernel:?}, {symbol}, &{symbol}_spec),\n")
         })
         .collect();

@@ -1,5 +1,5 @@
-//! The build script with a stand-in for nvcc, which writes down what it is asked to compile: what is compiled again and what is not,
-//! and what the variables `PHEYE_CUDA`, `PHEYE_CUDA_ARCHS` and `NVCC` do, as `kernels/README.md` has it.
+//! Runs a build script with a stub nvcc that logs what it compiles. Checks what is recompiled after a change,
+//! and the effect of `PHEYE_CUDA`, `PHEYE_CUDA_ARCHS` and `NVCC` as `kernels/README.md` describes them.
 #![cfg(unix)]
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use std::process::Command;
 use pheye_kernel_build::Launchers;
 use tempfile::TempDir;
 
-/// Answers as nvcc does. `object` holds the source it is of; a source with `#error` does not compile.
+/// A stub nvcc. The object contains the kernels and flags; a source with `#error` does not compile.
 const NVCC: &str = r##"#!/bin/sh
 folder="${0%/*}"
 case "$1" in
@@ -43,7 +43,7 @@ done <"$source"
 printf '%s\n' "$flags" >>"$object"
 "##;
 
-/// Writes the files that it joins.
+/// A stub fatbinary, which lists the images that it joins.
 const FATBINARY: &str = r#"#!/bin/sh
 for argument; do
     case "$argument" in
@@ -54,13 +54,13 @@ done
 echo "$images" >"$file"
 "#;
 
-/// Where a build script of this package writes.
+/// The `OUT_DIR` of the package's build script.
 const OUT: &str = "target/debug/build/own-1/out";
 
-/// The variable by which this program is told to act as a build script.
+/// With this variable set, the test program acts as a build script.
 const ACT: &str = "PHEYE_TEST_BUILD_SCRIPT";
 
-/// The build script: this test alone, in a process of its own.
+/// The build script: run alone in a child process.
 #[test]
 fn script() {
     if std::env::var_os(ACT).is_some() {
@@ -69,16 +69,16 @@ fn script() {
     }
 }
 
-/// A package with two kernels and three headers, and an nvcc.
+/// A package with two kernels and three headers, and a stub nvcc.
 struct Package {
     root: TempDir,
 }
 
-/// What a run of the build script did.
+/// The outcome of a build script.
 struct Ran {
     failed: bool,
     said: String,
-    /// `file.cu sm_80`, each once.
+    /// The compilations, such as `file.cu sm_80`.
     compiled: BTreeSet<String>,
 }
 
@@ -112,7 +112,8 @@ impl Package {
         fs::write(path, text).unwrap();
     }
 
-    /// Runs the script as cargo does for feature `cuda`, with nothing in the environment but `vars` and a PATH without nvcc.
+    /// Runs the build script as cargo does with feature `cuda`, with only `vars` and a PATH without nvcc in
+    /// the environment.
     fn run(&self, vars: &[(&str, &str)]) -> Ran {
         let log = self.path("bin/log");
         let _ = fs::remove_file(&log);
@@ -135,7 +136,7 @@ impl Package {
         Ran { failed: !ran.status.success(), said: said.concat(), compiled }
     }
 
-    /// With this package's nvcc, for sm_80 alone unless `vars` say otherwise.
+    /// Runs it with this package's nvcc, for sm_80 unless `vars` says otherwise.
     fn build(&self, vars: &[(&str, &str)]) -> Ran {
         let nvcc = self.path("bin/nvcc");
         let mut all = vec![("NVCC", nvcc.to_str().unwrap()), ("PHEYE_CUDA_ARCHS", "80")];
@@ -143,7 +144,7 @@ impl Package {
         self.run(&all)
     }
 
-    /// What the program will hold.
+    /// The generated code.
     fn images(&self) -> String {
         fs::read_to_string(self.path("target/debug/build/own-1/out/kernels.rs")).unwrap()
     }
@@ -169,22 +170,22 @@ fn only_what_changed_is_compiled_again() {
     package.write("kernels/one.cu", "#include \"common.cuh\"\nkernel one_all\n");
     compiled(&package.build(&[]), &["one.cu sm_80"]);
     assert!(package.images().contains(r#"&["one_all"])"#));
-    // A header of one, and a header of a header of the other.
+    // A direct header of one source, and an indirect header of the other.
     package.write("kernels/include/common.cuh", "#pragma once\n// changed\n");
     compiled(&package.build(&[]), &["one.cu sm_80"]);
     package.write("kernels/include/inner.cuh", "#pragma once\n// changed\n");
     compiled(&package.build(&[]), &["two.cu sm_80"]);
-    // A header that nobody found, and beside the source it is looked for first.
+    // A header that did not exist before. The folder of the including file is searched first.
     package.write("kernels/fused/missing.cuh", "#pragma once\n");
     compiled(&package.build(&[]), &["two.cu sm_80"]);
-    // Content counts, not time; and what it was before is still known.
+    // The cache depends on contents, not on modification times, and keeps earlier versions.
     package.write("kernels/include/inner.cuh", "#pragma once\n");
     package.write("kernels/one.cu", "#include \"common.cuh\"\nkernel one_all\n");
     compiled(&package.build(&[]), &["two.cu sm_80"]);
     fs::remove_file(package.path("kernels/fused/missing.cuh")).unwrap();
     compiled(&package.build(&[]), &[]);
 
-    // One more architecture, other flags, another compiler.
+    // Another architecture, another flag, another compiler version.
     compiled(&package.build(&[("PHEYE_CUDA_ARCHS", "80,90a")]), &["one.cu sm_90a", "two.cu sm_90a"]);
     compiled(&package.build(&[("PHEYE_CUDA_FLAGS", "-lineinfo")]), &["one.cu sm_80", "two.cu sm_80"]);
     package.write("bin/version", "release 13.1\n");
@@ -198,7 +199,7 @@ fn what_does_not_compile_is_tried_again() {
     for _ in 0..2 {
         let ran = package.build(&[]);
         assert!(ran.failed && ran.compiled.contains("one.cu sm_80"), "{}", ran.said);
-        // The compiler's words, and the command.
+        // The output has the compiler's message and the command.
         assert!(
             ran.said.contains("error: as the test wishes") && ran.said.contains("-arch=sm_80"),
             "{}",
@@ -206,7 +207,7 @@ fn what_does_not_compile_is_tried_again() {
         );
     }
     package.write("kernels/one.cu", "kernel one\n");
-    // The other one was done meanwhile.
+    // The other source was compiled in the failed build.
     compiled(&package.build(&[]), &["one.cu sm_80"]);
 }
 
@@ -225,7 +226,7 @@ fn cargo_is_told_what_to_watch() {
 #[test]
 fn pheye_cuda_says_whether_there_must_be_kernels() {
     let package = Package::new();
-    // Without a compiler.
+    // Without nvcc.
     for mode in ["", "auto"] {
         let ran = package.run(&[("PHEYE_CUDA", mode)]);
         assert!(!ran.failed, "{}", ran.said);
@@ -238,7 +239,7 @@ fn pheye_cuda_says_whether_there_must_be_kernels() {
     for part in ["PHEYE_CUDA=require, but there is no nvcc", "scripts/install-nvcc"] {
         assert!(required.said.contains(part), "{}", required.said);
     }
-    // With one.
+    // With nvcc.
     compiled(&package.build(&[("PHEYE_CUDA", "off")]), &[]);
     assert!(package.images().contains("\"the build ran with PHEYE_CUDA=off\""));
     compiled(&package.build(&[("PHEYE_CUDA", "require")]), &["one.cu sm_80", "two.cu sm_80"]);
@@ -264,14 +265,14 @@ fn nvcc_is_taken_at_its_word_and_otherwise_found() {
     let root = package.root.path().to_str().unwrap();
     let path = format!("/nonexistent:{root}/bin");
     let archs = ("PHEYE_CUDA_ARCHS", "80");
-    // By its path, by its toolkit; in both the folder is `bin`.
+    // Found in `PATH` and in a toolkit; the folder is called `bin` in both.
     for (flag, vars) in
         [("-a", ("CUDA_HOME", root)), ("-b", ("CUDA_PATH", root)), ("-c", ("PATH", path.as_str()))]
     {
         let ran = package.run(&[vars, archs, ("PHEYE_CUDA", "require"), ("PHEYE_CUDA_FLAGS", flag)]);
         compiled(&ran, &["one.cu sm_80", "two.cu sm_80"]);
     }
-    // Where scripts/install-nvcc puts it.
+    // The folder into which scripts/install-nvcc installs it.
     fs::create_dir_all(package.path("target/cuda")).unwrap();
     fs::rename(package.path("bin"), package.path("target/cuda/bin")).unwrap();
     let ran = package.run(&[archs, ("PHEYE_CUDA", "require")]);
@@ -287,11 +288,11 @@ fn pheye_cuda_archs_is_a_list_of_what_nvcc_knows() {
     };
     assert_eq!(of("sm_80, 90a").compiled, two(&["sm_80", "sm_90a"]));
     assert_eq!(of("compute_80").compiled, two(&["compute_80"]));
-    // Of PTX too the kernels are known.
+    // The kernels of PTX are listed too.
     assert!(package.images().contains(r#"&["two_fwd"])"#), "{}", package.images());
     let fatbin = fs::read_to_string(package.path("target/debug/build/own-1/out/cuda/one.fatbin")).unwrap();
     assert!(fatbin.contains("kind=ptx,sm=80"), "{fatbin}");
-    // By default those of the list in the README that this compiler knows.
+    // The default is the list in the README, restricted to what this compiler supports.
     let all = of("");
     assert!(!all.failed, "{}", all.said);
     let fatbin = fs::read_to_string(package.path("target/debug/build/own-1/out/cuda/one.fatbin")).unwrap();

@@ -1,7 +1,7 @@
-//! Products by cuBLASLt, to compare the kernels with.
+//! GEMMs by cuBLASLt, as a baseline for the kernels.
 //!
-//! The library is column-major: a row-major matrix is the transpose of a column-major one of the same rows' distance, so
-//! c = a b is asked for as cᵀ = bᵀ aᵀ.
+//! The library is column-major. A row-major matrix is the transpose of a column-major one with the same
+//! leading dimension, so C = A·B is computed as Cᵀ = Bᵀ·Aᵀ.
 
 mod library;
 
@@ -16,33 +16,34 @@ use super::Cuda;
 use crate::{BlasGemm, Result};
 use library::{Library, Matrix, Multiply, Object};
 
-/// Bytes that its kernels may use beside their operands, what NVIDIA recommends for Hopper.
+/// The size of the library's workspace in bytes, as NVIDIA recommends for Hopper.
 const WORKSPACE: usize = 32 << 20;
 
-/// The library, opened for a context.
+/// The library, opened in a context.
 pub(crate) struct Blas {
-    /// The first algorithm of the heuristics, or that there is none. Dropped before the library, which made them.
+    /// For each key a plan with the first algorithm of the heuristics, or `None` if there is none. Dropped
+    /// before the library, which created them.
     plans: Mutex<HashMap<Key, Option<Arc<Plan>>>>,
     library: Library,
     workspace: u64,
 }
 
-/// What the choice of an algorithm depends on.
+/// Everything that the choice of an algorithm depends on.
 #[derive(PartialEq, Eq, Hash, Clone, Copy)]
 struct Key {
     dims: [usize; 3],
-    /// Of a, b and c.
+    /// The leading dimensions of A, B and C.
     lds: [usize; 3],
     transposed: [bool; 2],
     wide: bool,
-    /// Bytes on whose multiples a, b and c start, at most 256.
+    /// The alignment of A, B and C in bytes, at most 256.
     aligned: [u32; 3],
 }
 
-/// A product's description and algorithm.
+/// The descriptions of a GEMM for the library, and its algorithm.
 pub(crate) struct Plan {
     multiply: Object<Multiply>,
-    /// The library's first and second factor, and the result.
+    /// The layouts of the library's A (our B), B (our A) and C.
     matrices: [Object<Matrix>; 3],
     algorithm: Algorithm,
 }
@@ -62,10 +63,10 @@ impl Blas {
         self.workspace
     }
 
-    /// The plan for products of this key; `None` if the library has no algorithm.
+    /// The plan for GEMMs with the key of `p`; `None` if the library has no algorithm.
     fn plan(&self, p: &BlasGemm) -> Result<Option<Arc<Plan>>> {
         let key = key(p);
-        // A panic leaves the map whole: plans are entered when they are complete.
+        // Recovers from a poisoned lock: only complete plans are inserted.
         let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(plan) = plans.get(&key) {
             return Ok(plan.clone());
@@ -92,7 +93,7 @@ impl Blas {
 }
 
 impl Cuda {
-    /// The library, loaded and given its workspace at the first call.
+    /// The library, which is loaded and given its workspace at the first call.
     pub(crate) fn blas(&self) -> Result<&Blas> {
         if let Some(blas) = self.blas.get() {
             return Ok(blas);
@@ -102,19 +103,19 @@ impl Cuda {
         let workspace = self.alloc(WORKSPACE)?;
         let blas = self.blas.get_or_init(|| Blas { library, workspace, plans: Mutex::default() });
         if blas.workspace != workspace {
-            // Another thread was faster.
+            // Another thread initialized the library meanwhile.
             self.free(workspace, WORKSPACE);
         }
         Ok(blas)
     }
 
-    /// How the library does this product; `None` if it cannot.
+    /// The plan for a GEMM; `None` if the library has no algorithm for it.
     pub(crate) fn plan(&self, p: &BlasGemm) -> Result<Option<Arc<Plan>>> {
         self.context.enter()?;
         self.blas()?.plan(p)
     }
 
-    /// Queues a product, which was checked to lie inside its regions, by the plan made for it.
+    /// Queues a GEMM by its plan. The caller has checked that the operands fit their regions.
     pub(crate) fn multiply(&self, p: &BlasGemm, plan: &Plan) -> Result<()> {
         let blas = self.blas()?;
         let mut state = self.enter()?;
@@ -128,9 +129,10 @@ impl Cuda {
             workspace: (at(blas.workspace), WORKSPACE),
             stream: self.stream.handle().cast(),
         };
-        // SAFETY: the plan is of this product's key, so that the layouts describe its operands, which `Gpu::blas` found to lie
-        // inside their regions, and regions lie inside live memory. The stream and the workspace live as long as `self`, and
-        // whoever else uses the workspace is queued on the same stream. The context is current.
+        // SAFETY: the plan was made for the key of `p`, so its layouts describe these operands. `Gpu::blas`
+        // checked that they are inside their regions, and regions keep their memory alive. The stream and the
+        // workspace live as long as `self`, and all uses of the workspace are queued on this stream. The
+        // context is current.
         unsafe { blas.library.run(&call) }?;
         state.push("cublasLtMatmul");
         if state.each && state.recorder.is_none() {

@@ -1,4 +1,4 @@
-//! Finding the card that was asked for, and saying why it cannot be used.
+//! Finds the requested GPU, and checks that it can run the kernels.
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
@@ -6,32 +6,32 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
 use super::driver::failed;
 use crate::{Error, Result};
 
-/// The oldest driver that this module talks to: CUDA 12.0, as 1000·major + 10·minor. It has every function called here.
+/// The oldest supported driver as 1000·major + 10·minor: CUDA 12.0, which has every function called here.
 const DRIVER: i32 = 12_000;
 
-/// The oldest compute capability: the kernels use bf16 tensor cores and cp.async.
+/// The lowest supported compute capability: the kernels use bf16 tensor cores and cp.async.
 const CAPABILITY: (i32, i32) = (8, 0);
 
-/// A card and what launches need to know of it.
+/// A GPU and the properties that launches need.
 #[derive(Debug, Clone)]
 pub(super) struct Card {
     pub(super) index: usize,
     pub(super) device: sys::CUdevice,
     pub(super) name: String,
-    /// CUDA version of the driver.
+    /// The CUDA version that the driver supports.
     pub(super) driver: String,
-    /// Compute capability.
+    /// The compute capability, as `major.minor`.
     pub(super) capability: String,
-    /// Multiprocessors.
+    /// The number of multiprocessors.
     pub(super) sms: usize,
-    /// Bytes of shared memory that a block may have.
+    /// The maximum bytes of shared memory of a block, with opt-in.
     pub(super) shared: usize,
-    /// Whether memory can be taken and given back in the order of a stream.
+    /// Whether the device supports stream-ordered allocation (memory pools).
     pub(super) pools: bool,
 }
 
 impl Card {
-    /// The card that `device` names by its part after the colon, `option`: a number, or nothing for the first.
+    /// The GPU of `device`, whose part after the colon is `option`: an index, or empty for the first GPU.
     pub(super) fn find(device: &str, option: &str) -> Result<Card> {
         let index: usize =
             if option.is_empty() { 0 } else { option.parse().map_err(|_| Error::Name(device.to_owned()))? };
@@ -72,20 +72,21 @@ impl Card {
     }
 }
 
-/// Starts the driver; its CUDA version.
+/// Initializes the driver and returns its CUDA version.
 fn start(index: usize) -> Result<String> {
-    // SAFETY: it only tries to load libcuda, whose initialisers ask nothing of us. Any other call would panic without one.
+    // SAFETY: this only loads libcuda, whose initializers have no preconditions. Other calls panic without
+    // the library.
     if !unsafe { sys::is_culib_present() } {
         return Err(Error::NoDriver);
     }
     result::init().map_err(|error| match error {
         DriverError(CUresult::CUDA_ERROR_NO_DEVICE) => Error::NoDevice { index, count: 0 },
-        // The library that toolkits bring for linking, without a driver behind it.
+        // The stub library, which CUDA toolkits contain for linking.
         DriverError(CUresult::CUDA_ERROR_STUB_LIBRARY) => Error::NoDriver,
         error => failed("cuInit")(error),
     })?;
     let mut version = 0;
-    // SAFETY: it writes one integer.
+    // SAFETY: it writes one integer, to `version`.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed("cuDriverGetVersion"))?;
     if version < DRIVER {
         return Err(Error::OldDriver { found: named(version), needed: named(DRIVER) });
@@ -93,7 +94,7 @@ fn start(index: usize) -> Result<String> {
     Ok(named(version))
 }
 
-/// 12080 is CUDA 12.8.
+/// The version as text: 12080 is CUDA 12.8.
 fn named(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }

@@ -1,7 +1,7 @@
-//! The driver's errors in words, and its handles, which give back what they hold when dropped.
+//! Error messages of the driver, and its handles, each of which is destroyed on drop.
 //!
-//! A failure to give back is ignored: it can only repeat an error that an earlier call has reported, and nobody is left to act
-//! on it. Dropping needs the context current, which `Cuda` sees to.
+//! Errors of a destroy call are ignored: `drop` cannot return them, and they only repeat an error that an
+//! earlier call reported. The context must be current when a handle is dropped, which `Cuda` ensures.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -11,15 +11,15 @@ use cudarc::driver::sys::{self, CUresult};
 
 use crate::{Error, Result};
 
-/// What a call of the driver gives.
+/// The result of a driver call.
 pub(super) type Called<T> = std::result::Result<T, DriverError>;
 
-/// An error of the driver, from `call`.
+/// Converts a driver error of the function `call`.
 pub(super) fn failed(call: &'static str) -> impl FnOnce(DriverError) -> Error {
     move |error| Error::Driver { call, cause: text(error) }
 }
 
-/// Description and name of an error.
+/// The description and the name of a driver error.
 pub(super) fn text(error: DriverError) -> String {
     match (error.error_string(), error.error_name()) {
         (Ok(what), Ok(name)) => format!("{} ({})", what.to_string_lossy(), name.to_string_lossy()),
@@ -27,7 +27,8 @@ pub(super) fn text(error: DriverError) -> String {
     }
 }
 
-/// Whether the error is that of a kernel which ran earlier: such a one comes back from every call that follows it.
+/// Whether the error was caused by a kernel that ran earlier (a sticky error): every later call returns it
+/// too.
 pub(super) fn is_late(error: DriverError) -> bool {
     matches!(
         error.0,
@@ -44,16 +45,16 @@ pub(super) fn is_late(error: DriverError) -> bool {
     )
 }
 
-/// The primary context of a device: the one that other users of the driver in this process share.
+/// The primary context of a device, which all users of the CUDA runtime in this process share.
 pub(super) struct Context {
     device: sys::CUdevice,
     handle: sys::CUcontext,
 }
 
 impl Context {
-    /// Takes the context of `device`, which `cuDeviceGet` gave, and makes it current.
+    /// Retains the primary context of `device`, which is from `cuDeviceGet`, and makes it current.
     pub(super) fn retain(device: sys::CUdevice) -> Result<Context> {
-        // SAFETY: the caller has the device from `cuDeviceGet`.
+        // SAFETY: the caller passes a device from `cuDeviceGet`.
         let handle =
             unsafe { result::primary_ctx::retain(device) }.map_err(failed("cuDevicePrimaryCtxRetain"))?;
         let context = Context { device, handle };
@@ -61,7 +62,7 @@ impl Context {
         Ok(context)
     }
 
-    /// Makes it the current context of this thread, as all calls on memory, streams and modules need.
+    /// Makes it the current context of this thread, as calls on memory, streams and modules require.
     pub(super) fn enter(&self) -> Result<()> {
         // SAFETY: the context is retained until `self` is dropped.
         unsafe { result::ctx::set_current(self.handle) }.map_err(failed("cuCtxSetCurrent"))
@@ -70,15 +71,15 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: null unbinds, so that this thread does not keep a context that may be gone; the device is one that
-        // `retain` was called on once, and all that is of the context was dropped before.
+        // SAFETY: null unbinds the context, so that this thread does not keep one that may be destroyed.
+        // `retain` was called once for the device, and everything in the context was dropped before.
         let _ = unsafe { result::ctx::set_current(ptr::null_mut()) };
         // SAFETY: as above.
         let _ = unsafe { result::primary_ctx::release(self.device) };
     }
 }
 
-/// A stream that does not wait for the legacy default stream.
+/// A stream that does not synchronize with the legacy default stream.
 pub(super) struct Stream(sys::CUstream);
 
 impl Stream {
@@ -91,16 +92,17 @@ impl Stream {
         self.0
     }
 
-    /// Waits for all its work.
+    /// Waits for all work on the stream.
     pub(super) fn wait(&self) -> Called<()> {
-        // SAFETY: the stream lives.
+        // SAFETY: the stream is alive.
         unsafe { result::stream::synchronize(self.0) }
     }
 
-    /// Holds its later work until `event` has passed.
+    /// Makes later work on the stream wait for `event`.
     pub(super) fn wait_for(&self, event: &Event) -> Called<()> {
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-        // SAFETY: both live; the driver keeps what it needs of an event that is destroyed before it passes.
+        // SAFETY: both are alive; if the event is destroyed before it passes, the driver keeps what it needs
+        // of it.
         unsafe { result::stream::wait_event(self.0, event.0, flags) }
     }
 }
@@ -112,16 +114,16 @@ impl Drop for Stream {
     }
 }
 
-/// A point in a stream's work.
+/// An event: a point in a stream's work.
 pub(super) struct Event(sys::CUevent);
 
 impl Event {
-    /// One to wait for.
+    /// An event without timing.
     pub(super) fn new() -> Called<Event> {
         Event::with(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
     }
 
-    /// One that keeps the time.
+    /// An event that stores its time, for [`Event::elapsed`].
     pub(super) fn timing() -> Called<Event> {
         Event::with(sys::CUevent_flags::CU_EVENT_DEFAULT)
     }
@@ -131,36 +133,38 @@ impl Event {
     }
 
     pub(super) fn record(&self, stream: &Stream) -> Called<()> {
-        // SAFETY: both live, and are of the same context.
+        // SAFETY: the event and the stream are alive and belong to the same context.
         unsafe { result::event::record(self.0, stream.0) }
     }
 
-    /// Waits until it has passed; at once if it was never recorded.
+    /// Waits until the event has passed; returns at once if it was never recorded.
     pub(super) fn wait(&self) -> Called<()> {
-        // SAFETY: the event lives.
+        // SAFETY: the event is alive.
         unsafe { result::event::synchronize(self.0) }
     }
 
-    /// Milliseconds from it to `later`; both were made by [`Event::timing`], recorded, and have passed.
+    /// The milliseconds from this event to `later`. Both must be from [`Event::timing`] and have passed.
     pub(super) fn elapsed(&self, later: &Event) -> Called<f32> {
-        // SAFETY: both live; the driver refuses events that keep no time or have not passed.
+        // SAFETY: both are alive; the driver returns an error for events without timing or that have not
+        // passed.
         unsafe { result::event::elapsed(self.0, later.0) }
     }
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: created by `with`, destroyed once; the driver allows that before it has passed.
+        // SAFETY: created by `with`, destroyed once; the driver permits destroying an event that has not
+        // passed.
         let _ = unsafe { result::event::destroy(self.0) };
     }
 }
 
-/// Host memory that the device reads by itself.
+/// Pinned (page-locked) host memory, which the device reads by DMA.
 pub(super) struct Pinned(*mut u8);
 
 impl Pinned {
     pub(super) fn new(bytes: usize) -> Result<Pinned> {
-        // SAFETY: a fresh allocation, with no flags.
+        // SAFETY: allocating has no preconditions; no flags are set.
         let start = unsafe { result::malloc_host(bytes, 0) }.map_err(failed("cuMemHostAlloc"))?;
         Ok(Pinned(start.cast()))
     }
@@ -172,7 +176,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // SAFETY: from `cuMemHostAlloc`, freed once; `Cuda` has waited for the copies that read it.
+        // SAFETY: allocated by `cuMemHostAlloc`, freed once; `Cuda` has waited for the copies that read it.
         let _ = unsafe { result::free_host(self.0.cast::<c_void>()) };
     }
 }

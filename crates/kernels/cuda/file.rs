@@ -1,13 +1,15 @@
-//! Whether a file can be handed to the driver, which is told no length and reads as far as the file's headers say.
+//! Checks that a kernel file is complete before the driver loads it: `cuModuleLoadData` takes no length and
+//! trusts the sizes in the file's headers.
 
-/// A fatbin: magic number, u16 version, u16 size of this header, u64 size of what follows.
+/// The magic number of a fatbin. Its header: u32 magic number, u16 version, u16 size of the header, u64 size
+/// of the rest.
 const FATBIN: u32 = 0xba55_ed50;
-/// A cubin is an ELF file, of 64 bits, little-endian.
+/// The start of a cubin, which is a 64-bit little-endian ELF file.
 const CUBIN: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, 1];
-/// The type of an ELF section that takes no room in the file.
+/// SHT_NOBITS, the type of an ELF section that occupies no bytes of the file.
 const NOBITS: u64 = 8;
 
-/// Checks that `bytes` are a fatbin or cubin of which nothing is missing.
+/// Checks that `bytes` are a complete fatbin or cubin, and returns the reason if not.
 pub(super) fn check(bytes: &[u8]) -> Result<(), &'static str> {
     let end = if bytes.starts_with(&FATBIN.to_le_bytes()) {
         field(bytes, 6, 2).zip(field(bytes, 8, 8)).and_then(|(header, rest)| header.checked_add(rest))
@@ -19,13 +21,14 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), &'static str> {
     if end.is_some_and(|end| end <= bytes.len() as u64) { Ok(()) } else { Err("the file is cut off") }
 }
 
-/// An unsigned number of `size` bytes.
+/// The unsigned little-endian integer of `size` bytes at offset `at`; `None` if it exceeds the file.
 fn field(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
     let found = bytes.get(at..at.checked_add(size)?)?;
     Some(found.iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte)))
 }
 
-/// Where an ELF file ends: the farthest of its two tables and its sections.
+/// The offset at which an ELF file ends: the last end of its program headers, its section headers and its
+/// sections.
 fn elf_end(bytes: &[u8]) -> Option<u64> {
     let table = |offset, entry, count| {
         let (start, entry, count) =

@@ -1,4 +1,4 @@
-//! From a kernel's name to what a launch needs: the image that holds it is loaded when one of its kernels is first asked for.
+//! Loads the image that contains a kernel at the kernel's first use, and returns its function and record.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,7 +14,7 @@ use super::file;
 use crate::image::{self, Image, Sets};
 use crate::{Error, KERNELS, KernelSet, Result, Spec};
 
-/// Dynamic shared memory that a block may have without asking.
+/// The bytes of dynamic shared memory that a block may use without opt-in.
 const SHARED: usize = 48 << 10;
 
 /// A kernel of a loaded module.
@@ -24,22 +24,22 @@ pub(super) struct Kernel {
     pub(super) spec: Spec,
 }
 
-/// A crate and one of its sources.
+/// The name of a crate, and one of its sources.
 type Key = (&'static str, &'static str);
 
-/// The modules of one context.
+/// The modules loaded in one context.
 pub(super) struct Modules {
     card: Card,
     replacement: Option<Module>,
     sets: Sets,
-    /// By crate and source.
+    /// The modules of embedded images, by crate and source.
     embedded: Mutex<HashMap<Key, Module>>,
     kernels: RwLock<HashMap<&'static str, Kernel>>,
 }
 
 impl Modules {
-    /// Those of the current context, which is `card`'s. The first is loaded now, so that a driver that cannot load what was
-    /// compiled is found when the GPU is opened.
+    /// The modules of the current context, which is on `card`. The first image is loaded at once, so that
+    /// opening a GPU fails if its driver cannot load the compiled kernels.
     pub(super) fn new(device: &str, card: &Card) -> Result<Modules> {
         let modules = Modules {
             card: card.clone(),
@@ -52,13 +52,13 @@ impl Modules {
         Ok(modules)
     }
 
-    /// Makes the kernels of another crate launchable; the context is current.
+    /// Makes the kernels of another crate available. The context must be current.
     pub(super) fn load(&self, device: &str, set: &'static KernelSet) -> Result<()> {
         self.try_first(device, set)?;
         self.sets.add(set)
     }
 
-    /// Loads the first image of `set`, unless there is a replacement, which may have all that is needed.
+    /// Loads the first image of `set`, unless there is a replacement, which may contain all kernels needed.
     fn try_first(&self, device: &str, set: &'static KernelSet) -> Result<()> {
         if self.replacement.is_some() {
             return Ok(());
@@ -76,7 +76,7 @@ impl Modules {
         self.module(set, first, &mut embedded).map(drop)
     }
 
-    /// The module of `image`, loaded if it is not yet.
+    /// The module of `image`, which is loaded at first use.
     fn module<'a>(
         &self,
         set: &KernelSet,
@@ -94,12 +94,12 @@ impl Modules {
         self.kernels.read().unwrap_or_else(|e| e.into_inner()).get(name).copied()
     }
 
-    /// Finds a kernel, in the replacement first; the context is current. Its record is read over `stream`, which is not
-    /// recorded from.
+    /// Finds a kernel, in the replacement first. The context must be current. The kernel's record is read on
+    /// `stream`, which must not be capturing.
     pub(super) fn find(&self, name: &'static str, stream: &Stream) -> Result<Kernel> {
         let mut embedded = self.embedded.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(kernel) = self.known(name) {
-            return Ok(kernel); // by another thread
+            return Ok(kernel); // found by another thread meanwhile
         }
         let replaced = match &self.replacement {
             Some(module) => module.kernel(name, &self.card, stream)?,
@@ -123,7 +123,7 @@ impl Modules {
             let image = set.images().iter().find(|image| image.kernels.binary_search(&name).is_ok())?;
             Some((set, image))
         })?;
-        // The image may hold the kernel for other architectures only.
+        // The image may contain the kernel for other architectures only.
         let kernel = self.module(set, image, embedded)?.kernel(name, &self.card, stream)?;
         kernel.map_or_else(|| self.sets.find(name, |_| None), Ok)
     }
@@ -134,7 +134,7 @@ struct Module(sys::CUmodule);
 
 impl Module {
     fn embedded(set: &KernelSet, image: &Image, card: &Card) -> Result<Module> {
-        // SAFETY: a whole fatbin, as the build script made it, on a boundary of 16 bytes; the driver keeps a copy.
+        // SAFETY: a complete fatbin from the build script, aligned to 16 bytes; the driver copies it.
         let loaded = unsafe { Module::load(image.bytes().as_ptr().cast()) };
         loaded.map_err(|error| match error.0 {
             CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
@@ -157,13 +157,14 @@ impl Module {
     }
 
     /// # Safety
-    /// `image` is a whole fatbin or cubin on a boundary of at least 8 bytes: the driver takes its size from its headers.
+    /// `image` must point to a complete fatbin or cubin aligned to at least 8 bytes: the driver reads its
+    /// size from its headers.
     unsafe fn load(image: *const c_void) -> Called<Module> {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller's contract.
         unsafe { result::module::load_data(image) }.map(Module)
     }
 
-    /// A kernel by its name, with its record `<name>_spec`; none if this module has no such kernel.
+    /// The kernel of this name with its record `<name>_spec`; `None` if this module does not contain it.
     fn kernel(&self, name: &'static str, card: &Card, stream: &Stream) -> Result<Option<Kernel>> {
         let Ok(c_name) = CString::new(name) else { return Ok(None) };
         // SAFETY: the module is loaded.
@@ -181,9 +182,9 @@ impl Module {
         }
         if spec.shared > SHARED {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // Cannot overflow: the card's limit was an i32.
+            // Does not overflow: the limit of the card, which is not less, was an i32.
             let bytes = i32::try_from(spec.shared).unwrap_or(i32::MAX);
-            // SAFETY: the function is of a loaded module.
+            // SAFETY: the function belongs to a loaded module.
             unsafe { result::function::set_function_attribute(function, attribute, bytes) }
                 .map_err(|error| Error::Driver { call: name, cause: text(error) })?;
         }
@@ -201,7 +202,8 @@ impl Module {
         if bytes != size_of_val(&words) {
             return Err(wrong(format!("its record has {bytes} bytes, and not {}", size_of_val(&words))));
         }
-        // SAFETY: the record has the size of `words`, and kernels do not write it. The host waits before it reads.
+        // SAFETY: the record has the size of `words`, which is not read before the wait; kernels do not write
+        // the record.
         unsafe { result::memcpy_dtoh_async(&mut words, addr, stream.handle()) }
             .and_then(|()| stream.wait())
             .map_err(|error| wrong(text(error)))?;
@@ -211,12 +213,13 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // SAFETY: loaded once, unloaded once; `Cuda` has waited for its kernels. A failure only repeats an earlier one.
+        // SAFETY: loaded once, unloaded once; `Cuda` has waited for its kernels. An error repeats an earlier
+        // one.
         let _ = unsafe { result::module::unload(self.0) };
     }
 }
 
-/// What `PHEYE_KERNELS` names, loaded.
+/// The module of the file that `PHEYE_KERNELS` names.
 fn replacement() -> Result<Option<Module>> {
     let wrong = |reason: String| {
         let path = std::env::var_os(image::REPLACEMENT).unwrap_or_default();
@@ -226,6 +229,6 @@ fn replacement() -> Result<Option<Module>> {
     file::check(&bytes).map_err(|reason| wrong(reason.to_owned()))?;
     let mut aligned = vec![0u128; bytes.len().div_ceil(size_of::<u128>())];
     bytemuck::cast_slice_mut::<u128, u8>(&mut aligned)[..bytes.len()].copy_from_slice(&bytes);
-    // SAFETY: on a boundary of 16 bytes; the file holds as much as its headers say. The driver keeps a copy.
+    // SAFETY: aligned to 16 bytes, and the file is as long as its headers say. The driver copies it.
     unsafe { Module::load(aligned.as_ptr().cast()) }.map(Some).map_err(|error| wrong(text(error)))
 }

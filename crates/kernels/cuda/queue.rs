@@ -1,4 +1,5 @@
-//! Who may queue work, and what was queued: a fault shows at a later call, which then can name the kernels to look at.
+//! The lock of the stream, and the names of the queued kernels: the driver reports a fault at a later call,
+//! whose error lists the kernels that may have caused it.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -9,27 +10,29 @@ use cudarc::driver::result::DriverError;
 use super::driver::{is_late, text};
 use crate::{Error, Result};
 
-/// How many names are kept.
+/// How many of the last kernel names are kept.
 const KEPT: usize = 8;
 
-/// The gate to the stream. What is queued while a thread records becomes part of its recording, so others wait for its end.
+/// The lock of the stream. While a thread records, everything queued becomes part of its recording, so other
+/// threads wait for its end.
 pub(super) struct Queue {
     state: Mutex<State>,
     recorded: Condvar,
 }
 
-/// What the gate guards.
+/// The state behind the lock.
 #[derive(Default)]
 pub(super) struct State {
-    /// Whether each launch is waited for (`PHEYE_SYNC`), so that a fault is reported with the kernel that it is of.
+    /// Whether to wait after each launch (`PHEYE_SYNC`), so that a fault is reported by the launch that
+    /// caused it.
     pub(super) each: bool,
-    /// The thread that records.
+    /// The thread that is recording.
     pub(super) recorder: Option<ThreadId>,
-    /// Memory to give back when the recording ends.
+    /// Addresses to free when the recording ends.
     pub(super) freed: Vec<u64>,
-    /// Kernels queued.
+    /// The kernels queued on the stream.
     pub(super) queued: Trail,
-    /// Kernels in the recording so far.
+    /// The kernels of the current recording.
     pub(super) recording: Trail,
 }
 
@@ -38,19 +41,20 @@ impl Queue {
         Queue { state: Mutex::new(State { each, ..State::default() }), recorded: Condvar::new() }
     }
 
-    /// Through the gate, once no other thread records.
+    /// Waits until no other thread records, and locks the state.
     pub(super) fn enter(&self) -> MutexGuard<'_, State> {
         let me = thread::current().id();
         let busy = |state: &mut State| state.recorder.is_some_and(|thread| thread != me);
         self.recorded.wait_while(self.lock(), busy).unwrap_or_else(|e| e.into_inner())
     }
 
-    /// The state whoever records. A thread that panicked leaves it whole: every change is one assignment.
+    /// Locks the state, whether or not another thread records. A poisoned lock is recovered, because each
+    /// change is one assignment.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Ends the recording, as far as the gate is concerned.
+    /// Marks the recording as ended and wakes the waiting threads.
     pub(super) fn open(&self, mut state: MutexGuard<'_, State>) {
         state.recorder = None;
         drop(state);
@@ -59,17 +63,18 @@ impl Queue {
 }
 
 impl State {
-    /// For what no recording can hold.
+    /// Returns an error if a recording is in progress, for operations that cannot be captured.
     pub(super) fn not_recording(&self, what: &'static str) -> Result<()> {
         if self.recorder.is_some() { Err(Error::Unsupported(what)) } else { Ok(()) }
     }
 
-    /// Notes a kernel.
+    /// Adds the name of a queued kernel.
     pub(super) fn push(&mut self, kernel: &'static str) {
         if self.recorder.is_some() { self.recording.push(kernel) } else { self.queued.push(kernel) }
     }
 
-    /// An error of the driver from `call`; with the kernels that may be at fault if it is that of earlier work.
+    /// Converts a driver error of the function `call`. If an earlier kernel caused it, the message lists the
+    /// kernels that may be at fault.
     pub(super) fn failed(&self, call: &'static str, error: DriverError) -> Error {
         let mut cause = text(error);
         if is_late(error) {
@@ -82,13 +87,13 @@ impl State {
     }
 }
 
-/// The last kernels of many.
+/// The names of the last kernels of a longer sequence.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Trail {
     names: VecDeque<&'static str>,
-    /// How many were pushed in all.
+    /// The number of kernels in the sequence.
     count: u64,
-    /// How many of them are known to have run without a fault.
+    /// The number of kernels known to have completed without a fault.
     settled: u64,
 }
 
@@ -101,18 +106,18 @@ impl Trail {
         self.count += 1;
     }
 
-    /// Adds all of another.
+    /// Appends another sequence.
     pub(super) fn extend(&mut self, other: &Trail) {
         other.names.iter().for_each(|name| self.push(name));
         self.count += other.count - other.names.len() as u64;
     }
 
-    /// How many there are, for [`Trail::settle`].
+    /// The number of kernels so far, for [`Trail::settle`].
     pub(super) fn mark(&self) -> u64 {
         self.count
     }
 
-    /// All up to `mark` ran.
+    /// Marks the first `mark` kernels as completed.
     pub(super) fn settle(&mut self, mark: u64) {
         self.settled = self.settled.max(mark);
     }
@@ -150,7 +155,7 @@ mod tests {
         assert!(trail.to_string().ends_with("in this order: a, b, c"), "{trail}");
         trail.settle(mark);
         assert!(trail.to_string().ends_with("in this order: b, c"), "{trail}");
-        // A wait that began earlier and ended later takes nothing back.
+        // A wait that began earlier but ended later does not lower the count.
         trail.settle(0);
         assert!(trail.to_string().ends_with("in this order: b, c"), "{trail}");
     }

@@ -1,4 +1,4 @@
-//! Recording the stream's work into a CUDA graph, and running that.
+//! Captures the stream's work in a CUDA graph, and replays it.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -12,29 +12,29 @@ use super::queue::Trail;
 use super::{Cuda, Result};
 use crate::Error;
 
-/// Work to run again.
+/// An instantiated CUDA graph.
 pub(crate) struct Recording {
     cuda: Arc<Cuda>,
     graph: sys::CUgraphExec,
     kernels: Trail,
 }
 
-// SAFETY: the driver lets any thread use a graph in whose context it is, one at a time: `launch` is called behind the gate of
-// the queue, and a drop has no other user beside it.
+// SAFETY: a graph may be used from any thread in which its context is current, by one thread at a time:
+// `launch` holds the queue's lock, and `drop` has exclusive access.
 unsafe impl Send for Recording {}
-// SAFETY: as above.
+// SAFETY: the same as for `Send`.
 unsafe impl Sync for Recording {}
 
 impl Cuda {
-    /// Records what `work` queues, without running it. Other threads that queue work wait for the end, so `work` must not wait
-    /// for them. Memory that it allocates is an ordinary allocation, made now, and not part of the recording; memory that it
-    /// gives back is kept until the recording ends.
+    /// Captures the work that `work` queues, without running it. Other threads that queue work block until
+    /// the recording ends, so `work` must not wait for them. Memory that `work` allocates is allocated at
+    /// once and is not part of the graph; memory that it frees is kept until the recording ends.
     pub(crate) fn record(self: &Arc<Cuda>, work: impl FnOnce() -> Result<()>) -> Result<Recording> {
         let mut state = self.enter()?;
         state.not_recording("a recording within recorded work")?;
-        // Relaxed: a kernel's module may be loaded, and memory be allocated, while the stream records.
+        // Relaxed mode permits loading modules and allocating memory during the capture.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        // SAFETY: the stream lives.
+        // SAFETY: the stream is alive.
         unsafe { result::stream::begin_capture(self.stream.handle(), mode) }
             .map_err(|error| state.failed("cuStreamBeginCapture", error))?;
         state.recorder = Some(thread::current().id());
@@ -44,21 +44,21 @@ impl Cuda {
         let capture = Capture(self);
         let outcome = work();
         let ended = capture.end();
-        // What went wrong in `work` also spoils the capture, and is the better message.
+        // An error of `work` also invalidates the capture, and its message is the more useful one.
         outcome?;
         let (template, kernels) = ended?;
-        // SAFETY: the template lives; no flags.
+        // SAFETY: the template is alive; no flags are set.
         let graph = unsafe { result::graph::instantiate(template.0, CUgraphInstantiate_flags(0)) }
             .map_err(failed("cuGraphInstantiate"))?;
         Ok(Recording { cuda: self.clone(), graph, kernels })
     }
 
     fn end_recording(&self) -> Result<(Template, Trail)> {
-        // Also when the context cannot be entered: the gate must open again.
+        // The recording must also end if this fails, because other threads wait for it.
         let entered = self.context.enter();
         let mut state = self.queue.lock();
         let kernels = std::mem::take(&mut state.recording);
-        // SAFETY: the stream lives, and records since `record`.
+        // SAFETY: the stream is alive and has been capturing since `record`.
         let graph = unsafe { result::stream::end_capture(self.stream.handle()) };
         let ended = match graph {
             Ok(graph) if !graph.is_null() => Ok((Template(graph), kernels)),
@@ -73,7 +73,7 @@ impl Cuda {
     }
 }
 
-/// A recording under way, ended even if `work` panics.
+/// A recording in progress; it ends also when `work` panics.
 struct Capture<'a>(&'a Cuda);
 
 impl Capture<'_> {
@@ -84,26 +84,27 @@ impl Capture<'_> {
 
 impl Drop for Capture<'_> {
     fn drop(&mut self) {
-        // A panic is on its way; nobody would read the error.
+        // During a panic nobody can receive the error.
         let _ = self.0.end_recording();
     }
 }
 
-/// A recorded graph, from which one that runs is made.
+/// A captured graph, from which an executable one is instantiated.
 struct Template(sys::CUgraph);
 
 impl Drop for Template {
     fn drop(&mut self) {
-        // SAFETY: from `cuStreamEndCapture`, destroyed once. A failure would lose memory of the host, and no more.
+        // SAFETY: returned by `cuStreamEndCapture`, destroyed once. A failure leaks host memory only.
         let _ = unsafe { result::graph::destroy(self.0) };
     }
 }
 
 impl Recording {
-    /// Queues all of it.
+    /// Queues the graph.
     pub(crate) fn launch(&self) -> Result<()> {
         let mut state = self.cuda.enter()?;
-        // SAFETY: graph and stream live; `Graph` holds the memory that it touches.
+        // SAFETY: the graph and the stream are alive. `Graph::launch` holds the memory that the graph uses
+        // until the launch is queued, and memory is freed in stream order after it.
         unsafe { result::graph::launch(self.graph, self.cuda.stream.handle()) }
             .map_err(|error| state.failed("cuGraphLaunch", error))?;
         if state.recorder.is_some() {
@@ -117,9 +118,9 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        // Nobody is left to act on a failure here; it repeats one that a call on the GPU reports.
+        // `drop` cannot return an error; a call on the GPU reports the same one.
         let _ = self.cuda.context.enter();
-        // SAFETY: instantiated once, destroyed once; if it still runs, the driver keeps it until it is done.
+        // SAFETY: instantiated once, destroyed once; the driver keeps a running graph until it completes.
         let _ = unsafe { result::graph::exec_destroy(self.graph) };
     }
 }

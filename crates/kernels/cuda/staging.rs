@@ -1,7 +1,7 @@
-//! Uploads that return before the device has read them: the bytes wait in pinned memory, which is used round and round.
+//! Asynchronous uploads through a ring buffer of pinned memory.
 //!
-//! Memory that is not pinned is read by the driver during the call, or by the device later through a copy of the driver's own;
-//! which of the two is its secret, and the call may wait for all queued work. Here the host waits only when the ring is full.
+//! For pageable memory the driver may read the source during the call or copy it to a buffer of its own, and
+//! the call may wait for all queued work. With the ring, an upload blocks only while all slots are in use.
 
 use std::slice;
 use std::sync::Mutex;
@@ -11,31 +11,31 @@ use cudarc::driver::result::DriverError;
 use super::driver::{Event, Pinned, failed};
 use crate::{Error, Result};
 
-/// Bytes of a slot: large enough for the link's full speed, small enough that tables and ids do not fill the ring.
+/// Bytes of a slot: enough for full PCIe bandwidth, and small enough that many small uploads fit.
 const SLOT: usize = 256 << 10;
 
-/// Slots of the ring: so many small uploads can be under way.
+/// The number of slots, and so of small uploads in flight.
 const SLOTS: usize = 64;
 
-/// The ring.
+/// The ring buffer.
 pub(super) struct Staging {
     memory: Pinned,
-    /// For each slot, when the device has read it.
+    /// For each slot, the event after the copy that reads it.
     read: Vec<Event>,
-    /// The next slot.
+    /// The index of the next slot.
     next: Mutex<usize>,
 }
 
 impl Staging {
-    /// A ring in the current context.
+    /// A ring buffer in the current context.
     pub(super) fn new() -> Result<Staging> {
         let event = |_| Event::new().map_err(failed("cuEventCreate"));
         let read = (0..SLOTS).map(event).collect::<Result<_>>()?;
         Ok(Staging { memory: Pinned::new(SLOT * SLOTS)?, read, next: Mutex::new(0) })
     }
 
-    /// Puts `from` into slots and gives each to `queue`, with the place it is from in `from` and the event that `queue` records
-    /// after the copy. `late` makes an error of a failed wait.
+    /// Copies `from` into slots and passes each to `queue`, with its offset in `from` and the event that
+    /// `queue` must record after its copy. `late` converts the error of a failed wait.
     pub(super) fn each(
         &self,
         from: &[u8],
@@ -46,8 +46,9 @@ impl Staging {
         for (i, part) in from.chunks(SLOT).enumerate() {
             let (slot, read) = (*next, &self.read[*next]);
             read.wait().map_err(&late)?;
-            // SAFETY: slot is below SLOTS and a part at most SLOT long, so it lies inside the memory. The device has read what
-            // was here before, and this thread alone writes slots while it holds the lock; nobody else sees them.
+            // SAFETY: `slot` is below SLOTS and a part has at most SLOT bytes, so the slice is inside the
+            // memory. The device has read the previous contents, and only the thread that holds the lock
+            // accesses the slots.
             let staged =
                 unsafe { slice::from_raw_parts_mut(self.memory.start().add(slot * SLOT), part.len()) };
             staged.copy_from_slice(part);

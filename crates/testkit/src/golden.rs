@@ -1,22 +1,22 @@
-//! Tensors recorded from another implementation, in a safetensors file.
+//! Golden data: tensors that another implementation computed, in a safetensors file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 
-/// The elements of a recorded tensor.
+/// The elements of a golden tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
     /// Single precision.
     F32(Vec<f32>),
     /// Double precision.
     F64(Vec<f64>),
-    /// Integers.
+    /// 64-bit integers.
     I64(Vec<i64>),
 }
 
-/// A file of recorded tensors.
+/// The tensors of a golden file.
 #[derive(Debug, Clone)]
 pub struct Golden {
     path: PathBuf,
@@ -27,7 +27,7 @@ impl Golden {
     /// Reads all tensors of a file.
     ///
     /// # Panics
-    /// When the file cannot be read or holds another type than f32, f64 and i64.
+    /// If the file cannot be read or holds a dtype other than f32, f64 and i64.
     pub fn open(path: impl AsRef<Path>) -> Golden {
         let path = path.as_ref();
         let at = path.display();
@@ -46,15 +46,15 @@ impl Golden {
         Golden { path: path.to_owned(), tensors }
     }
 
-    /// The names, sorted.
+    /// The names of the tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Shape and elements of a tensor.
+    /// The shape and the elements of a tensor.
     ///
     /// # Panics
-    /// When there is none of this name.
+    /// If there is no tensor of this name.
     pub fn get(&self, name: &str) -> (&[usize], &Values) {
         let found = self.tensors.get(name);
         let (shape, values) = found.unwrap_or_else(|| panic!("{}: no `{name}`", self.path.display()));
@@ -64,7 +64,7 @@ impl Golden {
     /// The elements of an f32 tensor.
     ///
     /// # Panics
-    /// When there is none of this name and type.
+    /// If there is no tensor of this name, or it is not f32.
     pub fn f32(&self, name: &str) -> &[f32] {
         match self.get(name).1 {
             Values::F32(x) => x,
@@ -72,10 +72,10 @@ impl Golden {
         }
     }
 
-    /// The elements of a tensor of integers.
+    /// The elements of an i64 tensor.
     ///
     /// # Panics
-    /// When there is none of this name and type.
+    /// If there is no tensor of this name, or it is not i64.
     pub fn i64(&self, name: &str) -> &[i64] {
         match self.get(name).1 {
             Values::I64(x) => x,
@@ -83,10 +83,10 @@ impl Golden {
         }
     }
 
-    /// The elements of an f32 or f64 tensor, in f64.
+    /// The elements of an f32 or f64 tensor, converted to f64.
     ///
     /// # Panics
-    /// When there is none of this name and type.
+    /// If there is no tensor of this name, or it holds integers.
     pub fn f64(&self, name: &str) -> Vec<f64> {
         match self.get(name).1 {
             Values::F64(x) => x.clone(),

@@ -1,15 +1,15 @@
-//! What the tests of GPU kernels share: the emulator in its orders, values that bf16 holds, and tensors there and back.
+//! Shared by the tests of GPU kernels: the test devices, bf16 values, uploads and downloads.
 
 use half::bf16;
 use pheye_tensor::{DType, Device, Shape, Tensor};
 
 use crate::{Rule, normal};
 
-/// The emulator, running its threads forwards, backwards and shuffled; or `PHEYE_TEST_DEVICE`, such as `cuda`, three times. A
-/// kernel has the same bits on all three.
+/// The three devices that each kernel test runs on, with equal bits: the emulator with its threads in
+/// ascending, reversed and shuffled order, or three times `PHEYE_TEST_DEVICE`, such as `cuda`.
 ///
 /// # Panics
-/// When the test was built without the feature of that device, or there is none.
+/// If a device is not available, or the test was built without its feature.
 pub fn orders() -> [Device; 3] {
     let names = match std::env::var("PHEYE_TEST_DEVICE") {
         Ok(name) => [name.clone(), name.clone(), name],
@@ -21,12 +21,12 @@ pub fn orders() -> [Device; 3] {
     })
 }
 
-/// Rounds to the nearest bf16, ties to even.
+/// Rounds each value to the nearest bf16, ties to even.
 pub fn round_bf16(values: &mut [f32]) {
     values.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
 }
 
-/// `n` standard normal numbers, rounded to bf16.
+/// `n` standard normal values, rounded to bf16.
 pub fn bf16_values(n: usize, seed: u64) -> Vec<f32> {
     let mut values = normal(seed, n);
     round_bf16(&mut values);
@@ -38,44 +38,44 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| x.into()).collect()
 }
 
-/// A bf16 tensor of these values on the device; they are rounded.
+/// A bf16 tensor of the values, rounded, on `device`.
 ///
 /// # Panics
-/// When their number is not that of the shape.
+/// If the number of values does not match the shape, or the upload fails.
 pub fn upload_bf16(device: &Device, shape: impl Into<Shape>, values: &[f32]) -> Tensor {
     let host = Tensor::from_f32(shape, values).and_then(|t| t.to_dtype(DType::Bf16));
     host.and_then(|t| t.to_device(device)).expect("upload")
 }
 
-/// An f32 tensor of these values on the device.
+/// An f32 tensor of the values on `device`.
 ///
 /// # Panics
-/// When their number is not that of the shape.
+/// If the number of values does not match the shape, or the upload fails.
 pub fn upload_f32(device: &Device, shape: impl Into<Shape>, values: &[f32]) -> Tensor {
     Tensor::from_f32(shape, values).and_then(|t| t.to_device(device)).expect("upload")
 }
 
-/// The elements of a tensor on any device, in f32.
+/// The elements of a tensor on any device, converted to f32.
 ///
 /// # Panics
-/// When the device reports a fault.
+/// If the device reports an error.
 pub fn download(t: &Tensor) -> Vec<f32> {
     let host = t.to_device(&Device::Cpu).and_then(|t| t.to_dtype(DType::F32)).expect("download");
     host.f32().expect("f32").to_vec()
 }
 
-/// Stops the test unless `out` is as near to the truth as the rule asks.
+/// Asserts that `out` is within the tolerance of `rule`.
 ///
 /// # Panics
-/// When it is not.
+/// If it is not.
 pub fn assert_rule(out: &[f32], truth: &[f64], naive: &[f32], rule: Rule, name: &str) {
     rule.compare(name, out, naive, truth).check();
 }
 
-/// Runs `f` on every order of the emulator and compares what it returns, bit by bit. Returns one of them.
+/// Runs `f` on each device of [`orders`] and asserts that all results have the same bits. Returns the result.
 ///
 /// # Panics
-/// When two orders differ.
+/// If two devices differ.
 pub fn on_all_orders(f: impl Fn(&Device) -> Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     let bits = |all: &[Vec<f32>]| -> Vec<Vec<u32>> {
         all.iter().map(|x| x.iter().map(|x| x.to_bits()).collect()).collect()

@@ -1,26 +1,27 @@
-//! One operation against its formula: the output, and the gradient of every input that backward returns.
+//! Checks an operation against its formula: the output, and the gradient of each input that backward returns.
 
 use crate::{Dual, Real, Report, Rule, normal};
 
-/// The reference of an operation, written once for every kind of number.
+/// The reference of an operation, generic over the number type.
 pub trait Formula {
-    /// The output, of the inputs in the order given to [`gradcheck`].
+    /// The output for the inputs, in the order given to [`gradcheck`].
     fn eval<T: Real>(&self, inputs: &[Vec<T>]) -> Vec<T>;
 }
 
-/// What an implementation returned.
+/// The results of the implementation under test.
 #[derive(Debug, Clone)]
 pub struct Ran {
-    /// Output.
+    /// The output y.
     pub y: Vec<f32>,
-    /// Gradients of Σ dy·y by the inputs of these names.
+    /// The gradients of Σ dy·y with respect to inputs, by the name of the input.
     pub grads: Vec<(&'static str, Vec<f32>)>,
 }
 
-/// Runs forward and backward of an operation on `inputs` and a random `dy`, and compares with its formula.
+/// Runs forward and backward of an operation on `inputs` and a random `dy`, and compares the results with its
+/// formula.
 ///
 /// # Panics
-/// When the output or a gradient is further off than the rule allows; the message names all that are.
+/// If the output or a gradient exceeds its tolerance. The message names every such tensor.
 pub fn gradcheck(
     op: &str,
     formula: &impl Formula,
@@ -32,10 +33,10 @@ pub fn gradcheck(
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// The measurements behind [`gradcheck`]: the output first, then the gradients.
+/// The comparisons of [`gradcheck`]: the output first, then the gradients.
 ///
 /// # Panics
-/// When a gradient's name is not that of an input, or a tensor has the wrong number of elements.
+/// If a gradient is not named after an input, or a tensor has the wrong number of elements.
 pub fn reports(
     op: &str,
     formula: &impl Formula,
@@ -65,7 +66,7 @@ fn eval<T: Real>(formula: &impl Formula, values: &[Vec<f32>]) -> Vec<T> {
     formula.eval(&values.iter().map(|x| lift(x)).collect::<Vec<_>>())
 }
 
-/// d(Σ dy·y)/d(input `which`), one evaluation for each of its elements.
+/// d(Σ dy·y)/d(input `which`), with one forward-mode evaluation per element of the input.
 fn gradient<T: Real>(formula: &impl Formula, values: &[Vec<f32>], which: usize, dy: &[f32]) -> Vec<T> {
     let mut inputs: Vec<Vec<Dual<T>>> = values.iter().map(|x| lift(x)).collect();
     let mut gradient = Vec::new();

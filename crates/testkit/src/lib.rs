@@ -1,10 +1,10 @@
-//! What the tests of an operation need: its formula written once, the tolerance rule, and recorded data to compare with.
+//! The tools of the operation tests: reference formulas, gradient checks, tolerances, and golden data.
 //!
-//! A reference formula is generic over [`Real`]. In f64 it is the truth, in f32 it is what the plain version achieves in the
-//! precision under test, and over [`Dual`] numbers it gives both versions of every gradient. No tolerance is chosen by
-//! hand: [`Rule`] derives it from how far the plain version is from the truth.
+//! A reference formula is generic over [`Real`]. In f64 it gives the true values, in f32 the result of a
+//! naive implementation, and over [`Dual`] numbers both versions of every gradient. No tolerance is chosen by
+//! hand: [`Rule`] derives it from the error of the naive implementation.
 //!
-//! For tests only: everything here panics with a message that names the tensor.
+//! For tests only: functions panic, with a message that names the tensor.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 #![forbid(unsafe_code)]
 

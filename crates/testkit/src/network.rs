@@ -1,14 +1,14 @@
-//! A network's parameters as the inputs of its formula, and its gradients as what the formula is compared with.
+//! The parameters of a network as inputs of its formula, and its gradients for the comparison with it.
 
 use pheye_tensor::{DType, Grads, Param, Tensor};
 
 use crate::normal;
 
-/// Names and values: the inputs of a formula.
+/// The inputs of a formula: names and values.
 pub type Inputs = Vec<(&'static str, Vec<f32>)>;
 
-/// Gives each parameter random values at which no part of a network is idle: matrices of variance 1 / fan-in, gains
-/// around 1, biases around 0. Returns them.
+/// Sets each parameter to random values for which every part of a network contributes: matrices with variance
+/// 1 / fan-in, LayerNorm weights around 1, biases around 0. Returns names and values.
 pub fn randomize(params: Vec<&mut Param>, seed: u64) -> Inputs {
     let start = |(i, p): (usize, &mut Param)| {
         let shape = p.shape();
@@ -25,25 +25,25 @@ pub fn randomize(params: Vec<&mut Param>, seed: u64) -> Inputs {
     params.into_iter().enumerate().map(start).collect()
 }
 
-/// The gradients by name, in the order of training.
+/// The gradients with the names of their parameters, in the order of the `ParamTable`.
 pub fn gradients(grads: &Grads) -> Inputs {
     let flat = grads.flat.f32().expect("gradients are f32");
     grads.table.entries().iter().map(|(name, at)| (leak(name), flat[at.clone()].to_vec())).collect()
 }
 
-/// Names are few and a test is short.
+/// Leaks a name, so that it is `'static`; a test has few of them.
 fn leak(name: &str) -> &'static str {
     Box::leak(name.to_owned().into_boxed_str())
 }
 
-/// Inputs of a formula by name.
+/// The inputs of a formula, accessed by name.
 #[derive(Debug)]
 pub struct Named<'a, T> {
     /// The names.
     pub names: &'a [&'static str],
     /// The values, in the order of the names.
     pub values: &'a [Vec<T>],
-    /// Put before every name asked for.
+    /// Prepended to every name in [`Named::get`].
     pub prefix: String,
 }
 
@@ -53,15 +53,15 @@ impl<'a, T> Named<'a, T> {
         Named { names, values, prefix: String::new() }
     }
 
-    /// Those below `name`.
+    /// The inputs whose names begin with `name` and a dot, after the current prefix.
     pub fn at(&self, name: impl std::fmt::Display) -> Named<'a, T> {
         Named { prefix: format!("{}{name}.", self.prefix), ..*self }
     }
 
-    /// The input `name`.
+    /// The input `name`, after the prefix.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is no such input.
     pub fn get(&self, name: &str) -> &'a [T] {
         let name = format!("{}{name}", self.prefix);
         let at = self.names.iter().position(|n| *n == name);

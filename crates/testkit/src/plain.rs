@@ -1,4 +1,4 @@
-//! The layers of a network as plain formulas, for tests of whole networks: matrices are row-major slices.
+//! The layers of a network as naive formulas, for tests of whole networks. Matrices are row-major slices.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use std::ops::Range;
@@ -17,13 +17,13 @@ pub fn add<T: Real>(x: &[T], y: &[T]) -> Vec<T> {
     x.iter().zip(y).map(|(&x, &y)| x + y).collect()
 }
 
-/// x Wᵀ + b for x [rows, k], W [n, k] and a bias of n elements, or of none.
+/// x Wᵀ + b for x `[rows, k]` and W `[n, k]`; b has n elements, or none for no bias.
 pub fn linear<T: Real>(x: &[T], w: &[T], b: &[T], k: usize) -> Vec<T> {
     let row = |x| w.chunks(k).enumerate().map(move |(j, w)| b.get(j).map_or(dot(x, w), |&b| dot(x, w) + b));
     x.chunks(k).flat_map(row).collect()
 }
 
-/// LayerNorm of each row of x [rows, d] with ε = 10⁻⁵.
+/// LayerNorm of each row of x `[rows, d]`, with ε = 10⁻⁵ and d the length of `weight`.
 pub fn layernorm<T: Real>(x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
     let (d, ones) = (weight.len(), vec![T::of(1.0); weight.len()]);
     let row = |x: &[T]| {
@@ -35,37 +35,38 @@ pub fn layernorm<T: Real>(x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
     x.chunks(d).flat_map(row).collect()
 }
 
-/// x·Φ(x).
+/// GELU: x·Φ(x).
 pub fn gelu_exact<T: Real>(x: T) -> T {
     T::of(0.5) * x * (T::of(1.0) + (x * T::of(FRAC_1_SQRT_2)).erf())
 }
 
-/// The approximation of x·Φ(x) by a hyperbolic tangent.
+/// GELU with the tanh approximation.
 pub fn gelu_tanh<T: Real>(x: T) -> T {
     let u = T::of((2.0 / PI).sqrt()) * (x + T::of(0.044715) * x * x * x);
     T::of(0.5) * x * (T::of(1.0) + u.tanh())
 }
 
-/// x·σ(1.702x).
+/// Quick GELU: x·σ(1.702x).
 pub fn gelu_quick<T: Real>(x: T) -> T {
     x / (T::of(1.0) + (-(T::of(1.702) * x)).exp())
 }
 
-/// Attention of several heads; a span's rows of queries see its rows of keys.
+/// Multi-head varlen attention: the queries of a span attend to the keys of the same span.
 #[derive(Debug, Clone)]
 pub struct Attention {
-    /// Rows of queries and the rows of keys they see.
+    /// The query rows and the key rows of each span.
     pub spans: Vec<(Range<usize>, Range<usize>)>,
     /// Number of heads.
     pub heads: usize,
-    /// Factor of the scores.
+    /// The scale of the scores.
     pub scale: f64,
-    /// Whether the i-th query of a span sees no more than its first i + 1 keys.
+    /// Whether the i-th query of a span (from 0) attends to its first i + 1 keys only.
     pub causal: bool,
 }
 
 impl Attention {
-    /// softmax(scale·q kᵀ) v, for q, k, v of `width` columns each.
+    /// softmax(scale·q kᵀ) v for each head, with q, k and v row-major of `width` columns. Returns
+    /// `[rows of q, width]`.
     pub fn eval<T: Real>(&self, q: &[T], k: &[T], v: &[T], width: usize) -> Vec<T> {
         let mut out = vec![T::of(0.0); q.len()];
         let dim = width / self.heads;
@@ -89,7 +90,7 @@ impl Attention {
     }
 }
 
-/// Softmax of all elements.
+/// The softmax over all elements.
 pub fn softmax<T: Real>(x: &[T]) -> Vec<T> {
     let top = x.iter().copied().fold(x[0], max);
     let e: Vec<T> = x.iter().map(|&x| (x - top).exp()).collect();

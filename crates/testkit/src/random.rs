@@ -1,8 +1,8 @@
-//! Random inputs, the same in every run.
+//! Deterministic random inputs, from the Philox generator.
 
 use pheye_cpu::philox;
 
-/// `n` standard normal numbers.
+/// `n` standard normal values.
 pub fn normal(seed: u64, n: usize) -> Vec<f32> {
     draw(seed, n, |w| {
         let ([a, b], [c, d]) = (philox::normal(w[0], w[1]), philox::normal(w[2], w[3]));
@@ -10,16 +10,16 @@ pub fn normal(seed: u64, n: usize) -> Vec<f32> {
     })
 }
 
-/// `n` numbers between `low` and `high`.
+/// `n` values, uniformly distributed from `low` to `high`.
 pub fn uniform(seed: u64, n: usize, low: f32, high: f32) -> Vec<f32> {
     draw(seed, n, |w| w.map(|w| low + (high - low) * philox::uniform(w)))
 }
 
-/// A test's cases by number: `n` of them, or those that `PHEYE_CASES` asks for, a count or a range such as `57..58`. Each draws its
-/// own shapes; one that fails is named.
+/// The random cases of a property test: `n` of them, or those of `PHEYE_CASES`, which is a count or a range
+/// such as `57..58`. If a case panics, its number is printed.
 ///
 /// # Panics
-/// When `PHEYE_CASES` is neither.
+/// If `PHEYE_CASES` is neither a count nor a range.
 pub fn cases(n: u64) -> impl Iterator<Item = Draw> {
     let asked = std::env::var("PHEYE_CASES").ok();
     let range = asked.map_or(Some(0..n), |text| match text.split_once("..") {
@@ -29,7 +29,7 @@ pub fn cases(n: u64) -> impl Iterator<Item = Draw> {
     range.expect("PHEYE_CASES is a number or two with .. between").map(|case| Draw { case, drawn: 0 })
 }
 
-/// The choices of one case, the same in every run.
+/// The random choices of one case, determined by its number.
 #[derive(Debug)]
 pub struct Draw {
     case: u64,
@@ -37,19 +37,20 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// A number below `n`.
+    /// A uniform random integer below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         self.drawn += 1;
         let word = philox::philox4x32_10([self.drawn, 1, 0, 0], philox::words(self.case))[0];
         ((u64::from(word) * n as u64) >> 32) as usize
     }
 
-    /// One of these.
+    /// A random element of `of`.
     pub fn pick<T: Clone>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())].clone()
     }
 
-    /// A size from 1 on: small, a multiple of 8, or any up to `most`.
+    /// A random size of at least 1: up to 20, or a multiple of 8, or any, and at most `most`, which must be
+    /// at least 8.
     pub fn size(&mut self, most: usize) -> usize {
         match self.below(3) {
             0 => 1 + self.below(most.min(20)),
@@ -58,7 +59,7 @@ impl Draw {
         }
     }
 
-    /// True or false.
+    /// A random boolean.
     pub fn coin(&mut self) -> bool {
         self.below(2) == 1
     }

@@ -1,8 +1,8 @@
-//! Numbers that a formula can be evaluated in: f32, f64, and pairs of value and derivative.
+//! The number types of formulas: f32, f64, and dual numbers.
 
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 
-/// A number that formulas are written over.
+/// A number type that formulas are generic over.
 pub trait Real:
     Copy
     + PartialOrd
@@ -14,9 +14,9 @@ pub trait Real:
     + AddAssign
     + SubAssign
 {
-    /// The nearest number to a constant.
+    /// The constant `x`, rounded to this type.
     fn of(x: f64) -> Self;
-    /// Its value.
+    /// The value as f64, without the derivative.
     fn value(self) -> f64;
     /// eˣ.
     fn exp(self) -> Self;
@@ -30,7 +30,7 @@ pub trait Real:
     fn erf(self) -> Self;
 }
 
-/// The larger of two numbers; of equal ones the first.
+/// The larger of two numbers; `a` if they are equal.
 pub fn max<T: Real>(a: T, b: T) -> T {
     if b > a { b } else { a }
 }
@@ -54,7 +54,7 @@ impl Real for f64 {
     fn tanh(self) -> f64 {
         self.tanh()
     }
-    /// By its series of positive terms, e^(-x²)·Σ 2ⁿx²ⁿ⁺¹/(2n+1)!!.
+    /// By the series e^(-x²)·Σ 2ⁿx²ⁿ⁺¹/(2n+1)!! times 2/√π, whose terms all have the sign of x.
     fn erf(self) -> f64 {
         if self.abs() > 6.0 {
             return self.signum();
@@ -93,12 +93,12 @@ impl Real for f32 {
     }
 }
 
-/// A number with its derivative by one chosen input: forward-mode differentiation.
+/// A dual number: a value and its derivative with respect to one chosen input (forward-mode differentiation).
 #[derive(Debug, Clone, Copy)]
 pub struct Dual<T> {
-    /// Value.
+    /// The value.
     pub v: T,
-    /// Derivative.
+    /// The derivative.
     pub d: T,
 }
 

@@ -1,23 +1,24 @@
-//! The tolerance rule: an implementation may be twice as far from the truth as the plain formula in its own precision.
+//! The tolerance rule: the error of an implementation may be at most twice the error of the naive formula in
+//! its own precision, and three times for gradients.
 
 use std::fmt;
 
-/// How far a tensor may be from the truth: `factor`·max|naive - truth| + 10⁻⁶·max|truth|.
+/// The largest error allowed: `factor`·max|naive − truth| + 10⁻⁶·max|truth|.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rule {
     factor: f64,
 }
 
 impl Rule {
-    /// For outputs.
+    /// The rule for outputs.
     pub const OUTPUT: Rule = Rule { factor: 2.0 };
-    /// For gradients.
+    /// The rule for gradients.
     pub const GRADIENT: Rule = Rule { factor: 3.0 };
 
-    /// Measures the tensor `name`.
+    /// Compares `out`, the tensor `name`, with the true values, given the result of the naive formula.
     ///
     /// # Panics
-    /// When the lengths differ.
+    /// If the lengths differ.
     pub fn compare(self, name: impl Into<String>, out: &[f32], naive: &[f32], truth: &[f64]) -> Report {
         let name = name.into();
         assert_eq!((out.len(), naive.len()), (truth.len(), truth.len()), "{name}: number of elements");
@@ -28,7 +29,7 @@ impl Rule {
     }
 }
 
-/// The largest |x - truth| and where it is; a NaN counts as larger than any number.
+/// The largest |x − truth| and its index. NaN counts as larger than any number.
 fn largest_error(x: &[f32], truth: &[f64]) -> (f64, usize) {
     let mut worst = (0.0, 0);
     for (i, (&x, &t)) in x.iter().zip(truth).enumerate() {
@@ -43,29 +44,29 @@ fn largest_error(x: &[f32], truth: &[f64]) -> (f64, usize) {
     worst
 }
 
-/// How far a tensor is from the truth, and how far it may be.
+/// The error of a tensor, and the error allowed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// The tensor.
+    /// The name of the tensor.
     pub name: String,
-    /// Largest error over its elements.
+    /// The largest absolute error.
     pub error: f64,
-    /// Largest error allowed.
+    /// The largest absolute error allowed.
     pub allowed: f64,
-    /// The element with the largest error.
+    /// The index of the element with the largest error.
     pub at: usize,
 }
 
 impl Report {
-    /// Whether the tensor is near enough. One with a NaN is not.
+    /// Whether the error is within the tolerance. It is not if the tensor holds a NaN.
     pub fn ok(&self) -> bool {
         self.error <= self.allowed
     }
 
-    /// Stops the test unless the tensor is near enough.
+    /// Asserts that the error is within the tolerance.
     ///
     /// # Panics
-    /// When it is not.
+    /// If it is not.
     pub fn check(&self) {
         assert!(self.ok(), "{self}");
     }

@@ -1,4 +1,4 @@
-//! The testkit must fail what is wrong: a check that cannot fail checks nothing.
+//! Checks that the testkit reports faults: a check that cannot fail is worthless.
 
 use pheye_testkit::{Formula, Golden, Ran, Real, Report, Rule, Values, gradcheck, normal, reports, uniform};
 

@@ -1,4 +1,6 @@
-//! The tensors of a checkpoint, and the first values of one: `cargo run -p pheye-weights --example tensors -- FILE [NAME]`
+//! Lists the tensors of a checkpoint, and prints the first values of one:
+//!
+//! `cargo run -p pheye-weights --example tensors -- FILE [NAME]`
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use pheye_tensor::DType;

@@ -15,14 +15,14 @@ use crate::{Error, Result};
 /// removes.
 ///
 /// # Errors
-/// [`Error::Write`] when `write` or the system fails, or the [`Error`] that `write` returned inside an
-/// [`io::Error`]. The new file is then removed.
+/// Returns [`Error::Write`] if `write` or the system fails. An [`Error`] that `write` returned inside an
+/// [`io::Error`] is passed on. The new file is then removed.
 pub fn atomic_write(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
-    // An error of this crate on its way through `write` is the one to report.
+    // An error of this crate that `write` returned is reported unchanged.
     replace(path, write).map_err(|source| match source.downcast::<Error>() {
         Ok(own) => own,
         Err(source) => Error::Write { path: path.to_owned(), source },
@@ -31,7 +31,8 @@ pub fn atomic_write(
 
 /// Copies the regular file `from` to `to`, atomically like [`atomic_write`].
 ///
-/// [`Error::Read`] when `from` cannot be read, [`Error::Write`] when `to` cannot be written.
+/// # Errors
+/// Returns [`Error::Read`] if `from` cannot be read, and [`Error::Write`] if `to` cannot be written.
 pub fn copy_atomically(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     let from = from.as_ref();
     let fault = |source| Error::Read { path: from.to_owned(), source };
@@ -81,7 +82,7 @@ fn create(folder: &Path, name: &str) -> io::Result<(PathBuf, File)> {
         let path = folder.join(format!(".{name}.{}.{n}.tmp", std::process::id()));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => {
-                // Where files cannot be locked, nobody treats this one as a leftover either.
+                // If files cannot be locked here, `remove_if_stray` does not remove this one either.
                 let _ = file.lock();
                 // Another process may have removed the file as a leftover before it was locked.
                 if path.symlink_metadata().is_ok() {
@@ -122,7 +123,7 @@ fn remove_strays(folder: &Path, name: &str) {
 fn remove_if_stray(path: &Path) {
     let Ok(file) = OpenOptions::new().write(true).open(path) else { return };
     match file.try_lock() {
-        // Removed under its lock: a writer that has just created it notices that it is gone.
+        // The file is locked while it is removed: a writer that has just created it notices the removal.
         Ok(()) => _ = fs::remove_file(path),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
     }

@@ -20,7 +20,6 @@ use crate::{Error, Result, StoredDType, convert, header, shards, torch};
 /// Frameworks put a prefix before all names (`module.`, `_orig_mod.`, Lightning's `model.`). A name that is
 /// not in the file is looked up with each dotted prefix that all names share. The first tensor found
 /// determines the prefix for all others; [`Checkpoint::stripped_prefix`] returns it.
-/// one, if any, and [`Checkpoint::stripped_prefix`] says it.
 pub struct Checkpoint {
     pub(crate) path: PathBuf,
     pub(crate) format: Format,
@@ -46,7 +45,8 @@ impl Checkpoint {
     /// (`*.index.json`). The contents decide which, not the name.
     ///
     /// # Errors
-    /// When the file is invalid; the error names the file and, if possible, the tensor. See [`Error`].
+    /// Returns an [`Error`] if the file cannot be read or is invalid. It names the file and, if possible, the
+    /// tensor.
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
         let file = DataFile::open(path)?;
@@ -99,7 +99,8 @@ impl Checkpoint {
         &self.contents.metadata
     }
 
-    /// The keys under which a torch file holds its state dict, outermost first: `["model"]` for `{"model": {…}, …}`.
+    /// The keys that lead to the state dict in a torch file, outermost first: `["model"]` for
+    /// `{"model": {…}, …}`.
     pub fn state_dict_keys(&self) -> &[String] {
         &self.contents.keys
     }
@@ -146,9 +147,9 @@ impl Checkpoint {
     /// the file has a checksum (torch zips), it is verified.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is no such tensor, [`Error::Rank`] for more than four dimensions,
-    /// [`Error::DType`] when its elements are not floats, [`Error::Unusable`] when its kind is unsupported,
-    /// [`Error::Damaged`] when the checksum does not match.
+    /// Returns [`Error::Missing`] if there is no such tensor, [`Error::Rank`] if it has more than four
+    /// dimensions, [`Error::DType`] if its elements are not floats, [`Error::Unusable`] if its kind is
+    /// unsupported, and [`Error::Damaged`] if the checksum does not match.
     pub fn tensor(&self, name: &str, dtype: DType) -> Result<Tensor> {
         let entry = self.entry(name)?;
         let rank = entry.dims.len();
@@ -178,7 +179,7 @@ impl Checkpoint {
     /// The elements of a floating-point tensor, exact and in row-major order.
     ///
     /// # Errors
-    /// When [`Checkpoint::tensor`] fails.
+    /// The same errors as [`Checkpoint::tensor`], except [`Error::Rank`].
     pub fn f64s(&self, name: &str) -> Result<Vec<f64>> {
         let entry = self.entry(name)?;
         let mut out = vec![0.0; entry.elements()];
@@ -189,7 +190,8 @@ impl Checkpoint {
     /// The elements of an integer or boolean tensor (u64 excepted), in row-major order.
     ///
     /// # Errors
-    /// When [`Checkpoint::tensor`] fails.
+    /// Returns [`Error::DType`] if the elements are not integers or booleans; otherwise as
+    /// [`Checkpoint::f64s`].
     pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
         let entry = self.entry(name)?;
         let mut out = vec![0; entry.elements()];
@@ -197,7 +199,7 @@ impl Checkpoint {
         Ok(out)
     }
 
-    /// The tensor `name`, which can be read.
+    /// The location of tensor `name`, or an error if the tensor cannot be read.
     pub(crate) fn entry(&self, name: &str) -> Result<&Entry> {
         let missing = || Error::Missing { path: self.path.clone(), tensor: name.to_owned() };
         let (_, entry) = self.find(name).ok_or_else(missing)?;
@@ -328,7 +330,7 @@ fn shared_prefixes(entries: &BTreeMap<String, Entry>) -> Vec<String> {
     dots.map(|(dot, _)| first[..=dot].to_owned()).collect()
 }
 
-/// The tensors of a file that holds their bytes itself.
+/// The tensors of a file that is not an index of shards.
 pub(crate) fn read_single(file: &DataFile, format: Format) -> Result<Contents> {
     match format {
         Format::Safetensors => header::read(file),

@@ -1,5 +1,5 @@
-//! Little-endian bytes of a file to the elements of a tensor. Each function returns `None` for a type it does not
-//! convert; `out` is as long as `bytes` holds elements.
+//! Converts little-endian bytes of a file to elements. Each function returns `None` for a type that it does
+//! not convert. `bytes` must contain as many elements as `out`.
 
 use half::{bf16, f16};
 
@@ -38,7 +38,7 @@ pub(crate) fn to_f64(from: StoredDType, bytes: &[u8], out: &mut [f64]) -> Option
     }
 }
 
-/// Integers and booleans to i64; u64 is not converted.
+/// Integers and booleans to i64, except u64.
 pub(crate) fn to_i64(from: StoredDType, bytes: &[u8], out: &mut [i64]) -> Option<()> {
     match from {
         I64 => each(bytes, out, i64::from_le_bytes),
@@ -59,22 +59,22 @@ fn each<const N: usize, T>(bytes: &[u8], out: &mut [T], f: impl Fn([u8; N]) -> T
     Some(())
 }
 
-/// Floats of eight bits, all of which f32 and bf16 hold exactly.
+/// 8-bit floats, which f32 and bf16 represent exactly.
 fn each_f8<T>(from: StoredDType, bytes: &[u8], out: &mut [T], f: impl Fn(f32) -> T) -> Option<()> {
     match from {
         F8E4M3 => each(bytes, out, |[b]| f(if b & 0x7f == 0x7f { f32::NAN } else { f8(b, 3, 7) })),
-        // The upper half of an f16.
+        // The same bits as the upper half of an f16.
         F8E5M2 => each(bytes, out, |[b]| f(f16::from_bits(u16::from(b) << 8).to_f32())),
-        // Where -0 would be, these have their only NaN.
+        // The fnuz formats have one NaN, in place of −0, and no infinities.
         F8E4M3Fnuz => each(bytes, out, |[b]| f(if b == 0x80 { f32::NAN } else { f8(b, 3, 8) })),
         F8E5M2Fnuz => each(bytes, out, |[b]| f(if b == 0x80 { f32::NAN } else { f8(b, 2, 16) })),
-        // Powers of two, without a sign.
+        // An 8-bit exponent without sign and mantissa: powers of two.
         F8E8M0 => each(bytes, out, |[b]| f(if b == 0xff { f32::NAN } else { exp2(i32::from(b) - 127) })),
         _ => None,
     }
 }
 
-/// The number `b` of a sign, an exponent with this bias, and `mantissa` bits; without infinities and NaN.
+/// Decodes a sign bit, an exponent with bias `bias`, and `mantissa` bits, for a `b` that is finite.
 fn f8(b: u8, mantissa: u32, bias: i32) -> f32 {
     let sign = if b & 0x80 == 0 { 1.0 } else { -1.0 };
     let exponent = i32::from((b & 0x7f) >> mantissa);
@@ -85,7 +85,7 @@ fn f8(b: u8, mantissa: u32, bias: i32) -> f32 {
     }
 }
 
-/// 2 to the power `n`, which f32 holds: -149 to 127.
+/// 2ⁿ for n from −149 to 127.
 fn exp2(n: i32) -> f32 {
     let bits = if n < -126 { 1 << (n + 149) } else { (n + 127) << 23 };
     f32::from_bits(bits as u32)

@@ -1,10 +1,10 @@
-//! The element types that files store, and how they become the types of tensors.
+//! The element types that files store, with their names in safetensors and torch.
 
 use std::fmt;
 
-/// Element type of a tensor as it lies in a file.
+/// The element type of a tensor in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // the variants are their own description
+#[allow(missing_docs)] // the names describe the variants
 #[non_exhaustive]
 pub enum StoredDType {
     F64,
@@ -31,14 +31,14 @@ pub enum StoredDType {
     U16,
     U8,
     Bool,
-    /// A type that has no meaning here; tensors of it are listed, never read.
+    /// A type that is not supported; its tensors are listed but cannot be read.
     Unknown,
 }
 
 use StoredDType::*;
 
-/// Each type with its name in safetensors (or, for those that it does not have, one of the same make), its name in torch,
-/// and its bits per element.
+/// Each type with its name in safetensors (or a similar one, if safetensors has none), its name in torch, and
+/// its bits per element.
 const TABLE: [(StoredDType, &str, &str, u64); 25] = [
     (F64, "F64", "float64", 64),
     (F32, "F32", "float32", 32),
@@ -67,7 +67,7 @@ const TABLE: [(StoredDType, &str, &str, u64); 25] = [
     (Unknown, "unknown", "", 8),
 ];
 
-/// Torch's typed storage classes. Every other type lies in an `UntypedStorage`, and its tensor names the type.
+/// Torch's typed storage classes. All other types use `UntypedStorage`, and the tensor specifies the type.
 const STORAGES: [(&str, StoredDType); 12] = [
     ("DoubleStorage", F64),
     ("FloatStorage", F32),
@@ -84,41 +84,41 @@ const STORAGES: [(&str, StoredDType); 12] = [
 ];
 
 impl StoredDType {
-    /// Bytes of one element; those of four or six bits count as one.
+    /// The size of one element in bytes; 1 for types of four or six bits.
     pub fn size(self) -> usize {
         self.row().3.div_ceil(8) as usize
     }
 
-    /// Whether an element is a whole number of bytes, so that it can be read by itself.
+    /// Whether an element occupies full bytes and can be read on its own.
     pub(crate) fn is_whole_bytes(self) -> bool {
         self.row().3.is_multiple_of(8)
     }
 
-    /// Bytes of `elements` elements; `None` where they do not fill whole bytes or overflow.
+    /// The size of `elements` elements in bytes; `None` if it is not an integer or overflows.
     pub(crate) fn bytes(self, elements: u64) -> Option<u64> {
         let bits = elements.checked_mul(self.row().3)?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// The type that safetensors calls `name`.
+    /// The type with this name in safetensors.
     pub(crate) fn from_safetensors(name: &str) -> Option<StoredDType> {
         let known =
             |row: &&(StoredDType, &str, &str, u64)| row.1 == name && !matches!(row.0, C128 | C32 | Unknown);
         TABLE.iter().find(known).map(|row| row.0)
     }
 
-    /// The type that torch calls `name`.
+    /// The type with this name in torch.
     pub(crate) fn from_torch(name: &str) -> Option<StoredDType> {
         TABLE.iter().find(|row| row.2 == name && !name.is_empty()).map(|row| row.0)
     }
 
-    /// The type of torch's storage class `name`.
+    /// The type of the torch storage class `name`.
     pub(crate) fn from_storage(name: &str) -> Option<StoredDType> {
         STORAGES.iter().find(|row| row.0 == name).map(|row| row.1)
     }
 
     fn row(self) -> &'static (StoredDType, &'static str, &'static str, u64) {
-        // Rows stand in the order of the enum, which a test checks.
+        // The rows are in the order of the enum, which a test checks.
         &TABLE[self as usize]
     }
 }

@@ -19,11 +19,12 @@ pub(crate) struct Entry {
     pub(crate) strides: Option<Vec<usize>>,
     /// File offset of the first element.
     pub(crate) start: u64,
-    /// Size of its elements.
+    /// The size of its elements in bytes.
     pub(crate) bytes: u64,
     /// The record that contains it, if that has a checksum.
     pub(crate) record: Option<Arc<Record>>,
-    /// Why the tensor can only be listed; then only name, type and sizes are valid.
+    /// The reason why the tensor can only be listed, if there is one; then only `dtype`, `dims` and `bytes` are
+    /// valid.
     pub(crate) unusable: Option<Unusable>,
 }
 
@@ -32,9 +33,9 @@ pub(crate) struct Entry {
 pub(crate) struct Record {
     pub(crate) start: u64,
     pub(crate) len: u64,
-    /// 0 if the writer of the file computed none.
+    /// The CRC-32 of the bytes; 0 if the writer of the file computed none.
     pub(crate) crc: u32,
-    /// Whether the checksum has been compared, and matched.
+    /// The outcome of the checksum comparison: whether it matched. Set by the first comparison.
     pub(crate) sound: OnceLock<bool>,
 }
 
@@ -60,7 +61,8 @@ impl Entry {
         self.start..self.start + (elements * self.dtype.size()) as u64
     }
 
-    /// Whether reading its elements one after the other reads all of its record.
+    /// Whether the tensor is contiguous and occupies its record exactly, so that reading it reads the whole
+    /// record.
     pub(crate) fn is_whole_record(&self) -> bool {
         self.strides.is_none() && self.record.as_ref().is_some_and(|record| record.range() == self.range())
     }
@@ -70,7 +72,8 @@ impl Entry {
     }
 }
 
-/// Elements `which` of a strided tensor, counted row by row; `bytes` begin with its first element.
+/// Copies the elements `which` (row-major indices) of a strided tensor. `bytes` begins with its first
+/// element.
 pub(crate) fn gather(bytes: &[u8], entry: &Entry, strides: &[usize], which: Range<usize>) -> Vec<u8> {
     let size = entry.dtype.size();
     let mut packed = Vec::with_capacity(which.len() * size);
@@ -85,20 +88,20 @@ pub(crate) fn gather(bytes: &[u8], entry: &Entry, strides: &[usize], which: Rang
     packed
 }
 
-/// What a checkpoint says of one of its tensors.
+/// A tensor as a checkpoint lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TensorInfo<'a> {
-    /// Its name in the file.
+    /// The name in the file.
     pub name: &'a str,
-    /// Its elements as they are stored.
+    /// The element type in the file.
     pub dtype: StoredDType,
-    /// Its dimensions, outermost first, however many; none for a scalar.
+    /// The dimensions, outermost first, of any number; empty for a scalar.
     pub dims: &'a [usize],
-    /// The size of its elements; 0 where the file holds none of them.
+    /// The size of the elements in bytes; 0 if the file does not contain them.
     pub bytes: u64,
-    /// The file that holds it.
+    /// The file that contains the tensor.
     pub file: &'a Path,
-    /// Why it cannot be read, if so.
+    /// The reason why the tensor cannot be read, if there is one.
     pub unusable: Option<Unusable>,
 }

@@ -1,4 +1,4 @@
-//! Why a checkpoint could not be read or written: each error with its file and tensor.
+//! The error type of this crate. Each error names its file and, if possible, the tensor.
 
 use std::fmt;
 use std::io;
@@ -10,34 +10,34 @@ use pheye_files::quoted;
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can be wrong with a checkpoint, or with saving one.
+/// An error of reading or writing a checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs)] // fields are what the message says of them
+#[allow(missing_docs)] // each message describes the fields
 pub enum Error {
-    /// The system refused to open or read a file.
+    /// A file could not be opened or read.
     #[error("{}: cannot be read", shown(path))]
     Read { path: PathBuf, source: io::Error },
-    /// A file could not be written; whatever had its name before is untouched.
+    /// A file could not be written; the previous file of that name, if any, is unchanged.
     #[error("{}: cannot be saved (the old file, if any, is untouched)", shown(path))]
     Write { path: PathBuf, source: io::Error },
-    /// A file that would have to be overwritten.
+    /// A file already exists and would be overwritten.
     #[error("{} exists; choose another folder", shown(path))]
     Exists { path: PathBuf },
-    /// A file of zero bytes.
+    /// The file has no bytes.
     #[error("{}: the file is empty", shown(path))]
     Empty { path: PathBuf },
-    /// Neither safetensors, nor an index of shards, nor a torch zip.
+    /// The file is neither safetensors, nor an index of shards, nor a torch zip.
     #[error("{}: not a checkpoint (safetensors or torch zip); it looks like {looks_like}", shown(path))]
     NotACheckpoint { path: PathBuf, looks_like: String },
-    /// A file of torch before 1.6, which is not a zip.
+    /// The file is in the format of torch before 1.6, which is not a zip.
     #[error(
         "{}: saved in torch's format from before version 1.6, which is not read; convert it with \
          `torch.save(torch.load(OLD, weights_only=True), NEW)`",
         shown(path)
     )]
     LegacyTorch { path: PathBuf },
-    /// A module compiled by `torch.jit`, with code beside its weights.
+    /// The file is a module compiled by `torch.jit`, which contains code.
     #[error(
         "{}: a TorchScript archive, which holds code; save its weights alone: \
          `torch.save(torch.jit.load(OLD, map_location=\"cpu\").state_dict(), NEW)`",
@@ -50,41 +50,41 @@ pub enum Error {
     /// Bytes follow the end of the contents.
     #[error("{}: {extra} bytes follow the end of the checkpoint", shown(path))]
     Trailing { path: PathBuf, extra: u64 },
-    /// The header claims a length that no real one has.
+    /// The header claims an implausible length.
     #[error("{}: the header claims {len} bytes, more than the {limit} allowed", shown(path))]
     HeaderTooLong { path: PathBuf, len: u64, limit: u64 },
-    /// The header of a safetensors file, or an index of shards, is not what it must be.
+    /// The header of a safetensors file, or an index of shards, is invalid.
     #[error("{}: bad header: {}", shown(path), quoted(reason))]
     Header { path: PathBuf, reason: String },
     /// A name occurs twice.
     #[error("{}: tensor `{}` occurs twice", shown(path), name(tensor))]
     Duplicate { path: PathBuf, tensor: String },
-    /// An element type that this crate does not know.
+    /// An unknown element type.
     #[error("{}: tensor `{}` has the unknown element type `{}`", shown(path), name(tensor), name(dtype))]
     UnknownDType { path: PathBuf, tensor: String, dtype: String },
-    /// A tensor's bytes do not lie where and as long as they must.
+    /// The byte range of a tensor is invalid.
     #[error("{}: tensor `{}`: {}", shown(path), name(tensor), quoted(reason))]
     Layout { path: PathBuf, tensor: String, reason: String },
-    /// A zip that cannot be read.
+    /// An invalid zip archive.
     #[error("{}: damaged or truncated zip: {}", shown(path), quoted(reason))]
     Zip { path: PathBuf, reason: String },
-    /// A zip, but not one that torch wrote.
+    /// A zip archive that `torch.save` did not write.
     #[error("{}: a zip that `torch.save` did not write: {}", shown(path), quoted(reason))]
     NotTorchZip { path: PathBuf, reason: String },
-    /// A tensor's storage is not in the zip, or not of the size its tensors claim.
+    /// The storage of a tensor is missing in the zip, or its size does not match the tensor.
     #[error("{}: tensor `{}`: record `{}` {}", shown(path), name(tensor), name(record), quoted(reason))]
     Record { path: PathBuf, tensor: String, record: String, reason: String },
-    /// A tensor's bytes, or others of its record, changed since they were written.
+    /// The checksum of the record that contains a tensor does not match.
     #[error(
         "{}: tensor `{}`: its bytes do not match their checksum; the file is damaged",
         shown(path),
         name(tensor)
     )]
     Damaged { path: PathBuf, tensor: String },
-    /// The pickle uses something that no saved state dict needs.
+    /// The pickle is invalid, or uses an instruction that no state dict needs.
     #[error("{}: bad pickle at byte {at}: {reason}", shown(path))]
     Pickle { path: PathBuf, at: usize, reason: String },
-    /// The pickle names a class or function outside those that state dicts are made of.
+    /// The pickle refers to a class or function that is not among those of state dicts.
     #[error(
         "{}: refused: the pickle refers to `{}`, which no state dict of tensors needs. If you trust its maker, load it \
          in Python and save the tensors alone: `c = torch.load(OLD, weights_only=False)`, then \
@@ -94,25 +94,25 @@ pub enum Error {
         name(global)
     )]
     ForbiddenGlobal { path: PathBuf, global: String },
-    /// A pickle without a state dict.
+    /// The pickle contains no state dict.
     #[error("{}: no tensors found; at the top it has {}", shown(path), quoted(top))]
     NoTensors { path: PathBuf, top: String },
-    /// A shard that an index names cannot be used.
+    /// A shard that the index names cannot be used.
     #[error("{}: shard `{}`: {}", shown(path), name(shard), quoted(reason))]
     Shard { path: PathBuf, shard: String, reason: String },
-    /// A tensor that the checkpoint does not hold.
+    /// The checkpoint does not contain this tensor.
     #[error("{}: no tensor `{}`", shown(path), name(tensor))]
     Missing { path: PathBuf, tensor: String },
-    /// A tensor of more dimensions than [`pheye_tensor::Shape`] has.
+    /// The tensor has more dimensions than [`pheye_tensor::Shape`] supports.
     #[error("{}: tensor `{}` has {rank} dimensions, at most 4 are supported", shown(path), name(tensor))]
     Rank { path: PathBuf, tensor: String, rank: usize },
-    /// A tensor of a kind that is not read.
+    /// The tensor is of an unsupported kind.
     #[error("{}: tensor `{}` {kind}", shown(path), name(tensor))]
     Unusable { path: PathBuf, tensor: String, kind: Unusable },
-    /// Elements that cannot become what was asked for.
+    /// The elements cannot be converted to the requested type.
     #[error("{}: tensor `{}` holds {dtype}, {wanted} needed", shown(path), name(tensor))]
     DType { path: PathBuf, tensor: String, dtype: StoredDType, wanted: &'static str },
-    /// A checkpoint that does not fit the network.
+    /// The checkpoint does not fit the network.
     #[error(transparent)]
     Mismatch(#[from] Mismatches),
     /// A tensor operation failed.
@@ -120,12 +120,12 @@ pub enum Error {
     Tensor(#[from] pheye_tensor::Error),
 }
 
-/// `path` on one line, without control characters: an index of shards names files as it likes.
+/// `path` on one line and without control characters, because an index of shards may contain any name.
 pub(crate) fn shown(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-/// A name from a file, on one line and not without end.
+/// A name from a file, on one line and shortened if it is long.
 pub(crate) fn name(name: &str) -> String {
     const LONGEST: usize = 300;
     match name.char_indices().nth(LONGEST) {
@@ -134,10 +134,10 @@ pub(crate) fn name(name: &str) -> String {
     }
 }
 
-/// Why a tensor that a checkpoint lists is not read. That matters only when a network asks for it.
+/// The reason why a listed tensor cannot be read. This is an error only if the tensor is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[allow(missing_docs)] // the messages are their description
+#[allow(missing_docs)] // each message describes its variant
 pub enum Unusable {
     Sparse,
     Quantized,
@@ -161,7 +161,7 @@ impl fmt::Display for Unusable {
                 "is of a subclass of `torch.Tensor` without elements of its own, which is not read"
             }
             Unusable::Lazy => "is a negated or conjugated view; save its `resolve_neg()` or `resolve_conj()`",
-            Unusable::OtherDevice => "was kept as another element type than it has, which is not read",
+            Unusable::OtherDevice => "was saved with another element type than its own, which is not read",
             Unusable::DType => "has an element type that is not read",
             Unusable::Narrow => "has elements of less than a byte, which are not read",
         })

@@ -1,4 +1,4 @@
-//! A file that is mapped into memory, and reads of ranges that lie inside of it.
+//! A memory-mapped file, with bounds-checked reads.
 
 use std::fs;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use pheye_files::Kind;
 use crate::map::{Map, Mapped};
 use crate::{Error, Result};
 
-/// A file, mapped whole.
+/// A file that is mapped as a whole.
 pub(crate) struct DataFile {
     pub(crate) path: PathBuf,
     pub(crate) len: u64,
@@ -20,7 +20,7 @@ pub(crate) struct DataFile {
 impl DataFile {
     pub(crate) fn open(path: &Path) -> Result<DataFile> {
         let read = |source| Error::Read { path: path.to_owned(), source };
-        // Looked at before opening, which for a FIFO would wait for a writer.
+        // Checked before opening, because opening a FIFO waits for a writer.
         if let Ok(meta) = fs::metadata(path)
             && !meta.is_file()
         {
@@ -41,22 +41,22 @@ impl DataFile {
         self.map.bytes()
     }
 
-    /// The bytes `range`.
+    /// The bytes of `range`. Returns [`Error::Truncated`] if it exceeds the file.
     pub(crate) fn read(&self, range: Range<u64>) -> Result<&[u8]> {
         Ok(&self.map.bytes()[self.check(range)?])
     }
 
-    /// The bytes `range` for an owner that outlives this file's handle.
+    /// The bytes of `range` for an owner that may outlive this handle. Errors as [`DataFile::read`].
     pub(crate) fn shared(&self, range: Range<u64>) -> Result<Mapped> {
         Ok(Mapped { map: self.map.clone(), range: self.check(range)? })
     }
 
-    /// Tells the system that the bytes `range`, inside the file, will be needed soon.
+    /// Advises the system to read the bytes of `range`, which is inside the file, ahead of use.
     pub(crate) fn read_ahead(&self, range: Range<u64>) {
         self.map.read_ahead(range.start as usize..range.end as usize);
     }
 
-    /// Lets go of the memory of the bytes `range`, inside the file; they can be read again.
+    /// Releases the resident memory of `range`, which is inside the file; a later read loads it again.
     pub(crate) fn give_back(&self, range: Range<u64>) {
         self.map.give_back(range.start as usize..range.end as usize);
     }

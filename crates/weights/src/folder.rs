@@ -1,8 +1,9 @@
-//! Which file of a folder holds its weights, by the names that published folders use.
+//! Finds the file with the weights in the folder of a model, by the names that published models use.
 
 use std::path::{Path, PathBuf};
 
-/// Files that hold all weights of a model's folder, whole or as an index of shards, the preferred first.
+/// The files that contain or list all weights of a model, the preferred first: one file, or an index of
+/// shards.
 pub const FOLDER_FILES: &[&str] = &[
     "model.safetensors",
     "model.safetensors.index.json",
@@ -10,7 +11,8 @@ pub const FOLDER_FILES: &[&str] = &[
     "pytorch_model.bin.index.json",
 ];
 
-/// The first of `names` that is in `folder`. A link counts whatever it leads to: opening it says what is missing.
+/// The first of `names` that exists in `folder`. A symbolic link counts even if its target is missing, so
+/// that opening it reports the missing file.
 pub fn first_in(folder: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| folder.join(name)).find(|file| file.symlink_metadata().is_ok())
 }

@@ -5,11 +5,12 @@
 use crate::pickle::{Id, Pickle, Stop, Value, bad};
 use crate::{StoredDType, Unusable};
 
-/// The meaning of a name in a pickle.
+/// The meaning of a global name in a pickle.
 #[derive(Clone, Copy)]
 pub(crate) enum Global {
     DType(StoredDType),
-    /// A class of storages: of one element type, or of bytes whose type the tensor says.
+    /// A storage class. `dtype` is its element type; `None` if it is untyped and the tensor specifies the
+    /// type.
     Storage {
         dtype: Option<StoredDType>,
         quantized: bool,
@@ -17,44 +18,45 @@ pub(crate) enum Global {
     Function(Function),
 }
 
-/// Functions by what calling them gives.
+/// A function, by its effect.
 #[derive(Clone, Copy)]
 pub(crate) enum Function {
-    /// A dict: empty, or the one given.
+    /// Returns a dict: an empty one, or its argument.
     Dict,
-    /// Its argument.
+    /// Returns its argument.
     Same,
-    /// Nothing that a tensor is made of.
+    /// Returns a value that no tensor consists of.
     Opaque,
-    /// A view of a typed storage.
+    /// Returns a view of a typed storage.
     Tensor,
-    /// A view of a storage as elements of the given type.
+    /// Returns a view of a storage with the given element type.
     TypedTensor,
     Quantized,
     Sparse,
     Meta,
     Nested,
     Subclass,
-    /// The tensor that is its first argument.
+    /// Returns its first argument, a tensor.
     Parameter,
-    /// The tensor that is its first argument, as elements of the given type.
+    /// Returns its first argument, a tensor, with the given element type.
     OtherDevice,
-    /// What another function makes, with attributes.
+    /// Returns the result of another function, with attributes.
     WithAttributes,
 }
 
-/// Elements in a record of the zip.
+/// A storage, which is a record of the zip.
 #[derive(Clone, Copy)]
 pub(crate) struct Storage {
-    /// `None` where tensors say the type themselves.
+    /// The element type; `None` if the tensors specify it.
     pub(crate) dtype: Option<StoredDType>,
     quantized: bool,
-    /// A string: the record's name.
+    /// The name of the record, a string.
     pub(crate) key: Id,
     pub(crate) bytes: u64,
 }
 
-/// A tensor: a strided view of a storage, in elements. Its sizes stay in the pickle, as many views may share them.
+/// A tensor: a strided view of a storage; offset and strides are in elements. Offset, dimensions and strides
+/// are referred to in the pickle, because many views may share them.
 #[derive(Clone, Copy)]
 pub(crate) struct View {
     pub(crate) storage: Id,
@@ -64,29 +66,29 @@ pub(crate) struct View {
     pub(crate) strides: Id,
 }
 
-/// A tensor of a kind that is not read.
+/// A tensor of an unsupported kind.
 #[derive(Clone, Copy)]
 pub(crate) struct Foreign {
     pub(crate) kind: Unusable,
     pub(crate) dtype: StoredDType,
     pub(crate) dims: Id,
-    /// A storage or view with its elements, or a tuple of such.
+    /// A storage or view that contains its elements, or a tuple of these.
     pub(crate) parts: Id,
 }
 
-/// What a call gives.
+/// The result of a call.
 pub(crate) enum Called {
     Old(Id),
     Opaque,
     New(Value),
 }
 
-/// Dimensions of a tensor at most.
+/// The maximum number of dimensions of a tensor.
 const RANK: usize = 64;
 
-/// The value of `module.name`, or the name of a global that is refused.
+/// The value of `module.name`, or the full name as an error if it is not allowed.
 pub(crate) fn find(module: &str, name: &str) -> Result<Value, String> {
-    // As Python 2 and protocol 2 call it.
+    // The name of the module in Python 2 and pickle protocol 2.
     let known = if module == "__builtin__" { "builtins" } else { module };
     let function = match (known, name) {
         ("collections", "OrderedDict" | "Counter" | "defaultdict") | ("builtins", "dict") => Function::Dict,
@@ -112,7 +114,7 @@ pub(crate) fn find(module: &str, name: &str) -> Result<Value, String> {
     Ok(Value::Global(Global::Function(function)))
 }
 
-/// Classes and values of torch that are not called.
+/// Classes and constants of torch that are not called.
 fn constant(module: &str, name: &str) -> Option<Value> {
     if (module, name) == ("torch.storage", "UntypedStorage") || (module, name) == ("torch", "UntypedStorage")
     {
@@ -125,7 +127,7 @@ fn constant(module: &str, name: &str) -> Option<Value> {
     if !matches!(place, "" | ".cuda" | ".sparse" | ".cuda.sparse") {
         return None;
     }
-    // `torch.FloatTensor` and its like.
+    // Tensor classes such as `torch.FloatTensor`.
     let class = name.strip_suffix("Tensor");
     if class.is_some_and(|c| c.is_empty() || StoredDType::from_storage(&format!("{c}Storage")).is_some()) {
         return Some(Value::Opaque);
@@ -134,7 +136,7 @@ fn constant(module: &str, name: &str) -> Option<Value> {
         let quantized = match name {
             "QInt8Storage" => Some(StoredDType::I8),
             "QInt32Storage" => Some(StoredDType::I32),
-            // Of less than a byte, several in one.
+            // Types of less than a byte, with several elements per byte.
             "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => Some(StoredDType::U8),
             _ => None,
         };
@@ -153,7 +155,7 @@ fn constant(module: &str, name: &str) -> Option<Value> {
     (place.is_empty() && is_other(name)).then_some(Value::Opaque)
 }
 
-/// Element types that are not read, ways of quantizing, and layouts.
+/// Whether the name is an unsupported element type, a quantization scheme, or a layout.
 fn is_other(name: &str) -> bool {
     let narrow = |name: &str, start: &str| {
         name.strip_prefix(start).is_some_and(|bits| matches!(bits.as_bytes(), [b'1'..=b'7']))
@@ -182,14 +184,14 @@ impl Pickle<'_> {
         (self.text(kind)? == "storage").then_some(())?;
         let elements = self.natural(elements)?;
         let bytes = dtype.map_or(Some(elements), |dtype| dtype.bytes(elements));
-        // What claims more than that lies in no record.
+        // A size that overflows does not match any record.
         Some(Storage { dtype, quantized, key, bytes: bytes.unwrap_or(u64::MAX) })
     }
 
-    /// What calling `function` with `args` gives.
+    /// The result of calling `function` with `args`.
     pub(crate) fn call(&self, function: Id, args: Id) -> Result<Called, Stop> {
         let (mut function, mut args) = (function, args);
-        // Attributes of attributes are nothing that torch writes.
+        // Torch does not nest attributes, so four levels are enough.
         for _ in 0..4 {
             let (Value::Tuple(given), &Value::Global(Global::Function(called))) =
                 (self.get(args), self.get(function))
@@ -203,13 +205,13 @@ impl Pickle<'_> {
                 (called, given) => return self.made(called, given),
             }
         }
-        bad("attributes lie too deep inside each other")
+        bad("attributes are nested too deeply")
     }
 
     fn made(&self, called: Function, given: &[Id]) -> Result<Called, Stop> {
         match (called, given) {
             (Function::Dict, []) => Ok(Called::New(Value::Dict(vec![]))),
-            // A Counter is made from a dict, a defaultdict from what makes its values.
+            // `Counter` is called with a dict, `defaultdict` with the factory of its values.
             (Function::Dict, &[from]) if matches!(self.get(from), Value::Dict(_)) => Ok(Called::Old(from)),
             (Function::Dict, &[from]) if matches!(self.get(from), Value::Global(_) | Value::Opaque) => {
                 Ok(Called::New(Value::Dict(vec![])))
@@ -247,7 +249,7 @@ impl Pickle<'_> {
         }
     }
 
-    /// A tensor that is not read, of the type `dtype` or of that of a storage or tensor.
+    /// A tensor that cannot be read. `dtype` is its type, or a storage or tensor of its type.
     fn foreign(&self, kind: Unusable, dtype: Id, dims: Id, parts: Id) -> Result<Called, Stop> {
         let dtype = match *self.get(dtype) {
             Value::Global(Global::DType(dtype)) => dtype,
@@ -258,7 +260,7 @@ impl Pickle<'_> {
         Ok(Called::New(Value::Foreign(Foreign { kind, dtype, dims, parts })))
     }
 
-    /// A sparse tensor: indices, values, size; or two sorts of indices, values, size.
+    /// A sparse tensor. `data` is (indices, values, size), or (row indices, column indices, values, size).
     fn sparse(&self, data: Id) -> Result<Called, Stop> {
         let parts = self.items(data).filter(|parts| parts.len() <= 4).unwrap_or_default();
         let values = parts.iter().rfind(|&&part| matches!(self.get(part), Value::Tensor(_)));
@@ -277,7 +279,7 @@ impl Pickle<'_> {
         }
     }
 
-    /// A view of `storage` as `dtype`, or as the storage's own type.
+    /// A view of `storage` with the element type `dtype`, by default that of the storage.
     fn view(
         &self,
         storage: Id,
@@ -295,7 +297,7 @@ impl Pickle<'_> {
         if self.natural(offset).is_none() || rank(dims).is_none() || rank(dims) != rank(strides) {
             return wrong();
         }
-        // Set on views that stand for the negated or conjugated elements.
+        // Set on views that represent negated or conjugated elements.
         let lazy = metadata.is_some_and(|&id| matches!(self.get(id), Value::Dict(bits) if !bits.is_empty()));
         let kind = match (lazy, held.quantized) {
             (true, _) => Unusable::Lazy,
@@ -305,7 +307,7 @@ impl Pickle<'_> {
         Ok(Called::New(Value::Foreign(Foreign { kind, dtype, dims, parts: storage })))
     }
 
-    /// The sizes in a tuple that [`Pickle::view`] has checked.
+    /// The integers in a tuple that [`Pickle::view`] has checked.
     pub(crate) fn naturals(&self, id: Id) -> Option<Vec<u64>> {
         self.items(id).filter(|items| items.len() <= RANK)?.iter().map(|&i| self.natural(i)).collect()
     }

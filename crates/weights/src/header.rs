@@ -1,4 +1,6 @@
-//! The header of a safetensors file: 8 bytes of length, a JSON object of tensors, then their bytes without gaps.
+//! Reads the header of a safetensors file. The file is a little-endian u64 length, a JSON object of that
+//! length that describes the tensors, and then their bytes without gaps
+//! (<https://github.com/huggingface/safetensors>).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +13,7 @@ use crate::entry::Entry;
 use crate::file::DataFile;
 use crate::{Error, Result, StoredDType, Unusable};
 
-/// As in the reference implementation.
+/// The maximum length of a header in bytes, the same as in the reference implementation.
 pub(crate) const LIMIT: u64 = 100_000_000;
 
 #[derive(Deserialize)]
@@ -55,7 +57,7 @@ impl<'de> Deserialize<'de> for Claims {
     }
 }
 
-/// Reads and checks the header of `file`, the only file of its checkpoint.
+/// Reads and validates the header of `file`, the only file of its checkpoint.
 pub(crate) fn read(file: &DataFile) -> Result<Contents> {
     let path = || file.path.clone();
     let len = file.read(0..8)?.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
@@ -81,7 +83,7 @@ pub(crate) fn read(file: &DataFile) -> Result<Contents> {
         let (from, to) = claim.data_offsets;
         let elements = claim.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
         let bytes = elements.and_then(|n| dtype.bytes(n));
-        let claimed = || format!("{dtype} {:?} cannot lie at bytes {from} to {to}", claim.shape);
+        let claimed = || format!("{dtype} {:?} does not fit bytes {from} to {to}", claim.shape);
         if bytes.is_none() || to.checked_sub(from) != bytes {
             return Err(layout(claimed()));
         }
@@ -92,9 +94,9 @@ pub(crate) fn read(file: &DataFile) -> Result<Contents> {
             )));
         }
         if from > end {
-            return Err(layout(format!("{} unused bytes lie before it", from - end)));
+            return Err(layout(format!("{} unused bytes precede it", from - end)));
         }
-        // Past the check of the file's length below, every size fits.
+        // The check of the file's length below ensures that dimensions and offsets fit their types.
         let start = data.checked_add(from).ok_or_else(|| layout(claimed()))?;
         let dims = claim.shape.iter().map(|&d| d as usize).collect();
         let unusable = (!dtype.is_whole_bytes()).then_some(Unusable::Narrow);

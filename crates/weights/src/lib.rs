@@ -4,8 +4,7 @@
 //! leaves the old file unchanged until the new one is complete. A [`Checkpoint`] maps safetensors, sharded
 //! safetensors and torch zips and returns one tensor at a time, without a copy if no conversion is needed. A
 //! [`CheckpointSource`] supplies them to a network and reports all mismatches together. [`save_safetensors`]
-//! writes tensors in memory, and [`ShardedWriter`] writes those of a checkpoint piece by piece, into one file or
-//! shards.
+//! writes tensors from memory, and [`ShardedWriter`] streams tensors in pieces to one file or shards.
 #![deny(unsafe_code)]
 
 mod atomic;

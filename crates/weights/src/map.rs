@@ -1,4 +1,5 @@
-//! Files in memory by the system's paging: the only `unsafe` of this crate. Miri, which maps no files, gets them read.
+//! Memory-mapped files: the only `unsafe` code of this crate. Miri cannot map files, so under Miri they are
+//! read.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -13,7 +14,7 @@ use memmap2::Mmap;
 #[cfg(not(miri))]
 pub(crate) struct Map(Mmap);
 
-/// A file read whole; in words, so that elements are as aligned as in a map.
+/// A file read as a whole, into u64 so that elements are aligned as in a mapping.
 #[cfg(miri)]
 pub(crate) struct Map {
     words: Vec<u64>,
@@ -32,7 +33,7 @@ impl Map {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the words are as many bytes or more, all of them written, and any byte may be read as u8.
+        // SAFETY: the vector holds at least `bytes` initialized bytes, and any byte is a valid u8.
         unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), self.bytes) }
     }
 
@@ -44,11 +45,11 @@ impl Map {
 #[cfg(not(miri))]
 impl Map {
     pub(crate) fn new(file: &File) -> io::Result<Map> {
-        // SAFETY: the bytes are only ever read as plain numbers, any bit pattern of which is valid. That nobody cuts or
-        // rewrites the file meanwhile cannot be checked: one that shrinks ends the process with SIGBUS, one rewritten in
-        // place changes values between checks and use, none of which later code relies on for memory safety, since
-        // headers are copied out as they are parsed. This project's own writes never do either: they rename a new file
-        // over the old name (`atomic_write`), and the map keeps the old one.
+        // SAFETY: the bytes are read only as integers and floats, for which every bit pattern is valid. That
+        // no other process truncates or modifies the file cannot be checked. If the file shrinks, the process
+        // ends with SIGBUS. If it is modified, values change between check and use, but memory safety does
+        // not depend on them, because headers are copied while they are parsed. This project itself does
+        // neither: `atomic_write` renames a new file over the old name, and the mapping keeps the old file.
         unsafe { Mmap::map(file) }.map(Map)
     }
 
@@ -56,25 +57,26 @@ impl Map {
         &self.0
     }
 
-    /// Tells the system that the bytes `range` will be needed soon.
+    /// Advises the system that the bytes of `range` will be needed soon.
     pub(crate) fn read_ahead(&self, range: Range<usize>) {
         #[cfg(unix)]
-        // Advice: it may be refused, and nothing depends on it.
+        // Errors are ignored, because this is only advice.
         let _ = self.0.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
     }
 
-    /// Takes the pages of `range` out of this process; the next read brings them back from the file.
+    /// Removes the pages of `range` from the process's resident memory; a later read loads them from the
+    /// file.
     pub(crate) fn give_back(&self, range: Range<usize>) {
         #[cfg(unix)]
-        // SAFETY: the map is of a file, shared and read-only, so that dropped pages hold nothing that the file does not:
-        // whoever reads them again, in this thread or another, finds the same bytes.
+        // SAFETY: the mapping is shared, read-only and backed by the file, so a removed page contains nothing
+        // but the bytes of the file, and later reads in any thread see the same bytes.
         let _ = unsafe {
             self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
         };
     }
 }
 
-/// Bytes of a map, which live as long as this does. Dropped, they no longer count as this process's memory.
+/// A byte range of a mapping, which it keeps alive. On drop its pages are released from resident memory.
 pub(crate) struct Mapped {
     pub(crate) map: Arc<Map>,
     pub(crate) range: Range<usize>,

@@ -16,15 +16,15 @@ pub struct Mismatches {
     pub path: PathBuf,
     /// The mismatches in the order found, unused tensors last; at most a thousand of each kind.
     pub faults: Vec<Fault>,
-    /// Number of mismatches beyond those.
+    /// The number of mismatches that are not in `faults`.
     pub more: usize,
-    /// The prefix that all names of the file share and without which they were read.
+    /// The prefix that all names of the file share and that was removed from them.
     pub stripped: Option<String>,
     /// The prefix by which most missing names differ from unused ones.
     pub prefix: Option<Prefix>,
 }
 
-/// A beginning of names, with its dot, that only one of file and network has.
+/// A prefix, including its dot, that either only the file's or only the network's names have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prefix {
     /// The file's names have it.
@@ -44,9 +44,9 @@ pub enum Fault {
     Shape { tensor: String, expected: Shape, found: Vec<usize> },
     /// The elements are not floats.
     DType { tensor: String, expected: DType, found: StoredDType },
-    /// The checkpoint holds a tensor that the network has no place for.
+    /// The checkpoint contains a tensor that the network does not use.
     Unused { tensor: String },
-    /// The tensor is there but cannot be read.
+    /// The tensor exists but cannot be read.
     Unreadable { tensor: String, error: Box<Error> },
 }
 
@@ -65,7 +65,8 @@ impl fmt::Display for Fault {
                 write!(f, "`{}` holds {found}, the network needs {expected}", name(tensor))
             }
             Fault::Unused { tensor } => write!(f, "unused `{}`", name(tensor)),
-            // Its message names file and tensor; what caused it has no other place to be told.
+            // The error names file and tensor. Its causes are included, because `Display` is the only place
+            // for them.
             Fault::Unreadable { tensor, error } => {
                 write!(f, "cannot read `{}`: {}", name(tensor), pheye_files::chain(error))
             }
@@ -73,11 +74,13 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A longer list helps nobody.
+/// The number of mismatches that are printed.
 const LISTED: usize = 40;
-/// Lines kept for unused tensors when the list is cut: beside the missing ones they show how names differ.
+/// If the list is cut, so many of its lines are reserved for unused tensors: compared with the missing ones
+/// they show how the names differ.
 const UNUSED_LISTED: usize = 10;
-/// Faults of one sort that are kept: a configuration may ask for millions of tensors.
+/// The number of mismatches of one kind that are kept, because a configuration may request millions of
+/// tensors.
 pub(crate) const KEPT: usize = 1000;
 
 impl fmt::Display for Mismatches {
@@ -119,7 +122,8 @@ impl fmt::Display for Mismatches {
 
 impl std::error::Error for Mismatches {}
 
-/// The prefix that would make most of the `missing` names those of `unused` tensors.
+/// The prefix that turns at least half of the `missing` names into names of `unused` tensors or vice versa.
+/// Only the first missing names are tried.
 pub(crate) fn prefix(missing: &[&str], unused: &[&str]) -> Option<Prefix> {
     const SAMPLE: usize = 20;
     let sample = &missing[..missing.len().min(SAMPLE)];

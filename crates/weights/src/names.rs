@@ -2,10 +2,10 @@
 
 use crate::Checkpoint;
 
-/// Maps a network's names to those of a checkpoint in another layout.
+/// Maps a network's names to those of a checkpoint with other names.
 ///
-/// The first prefix that matches is replaced, then every infix is dropped. The default map changes nothing, which
-/// is right for the released checkpoints: the networks use their names.
+/// The first matching prefix is replaced, then every infix is removed. The default map changes nothing, which
+/// is correct for the released checkpoints, because the networks use the same names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NameMap {
     prefixes: Vec<(String, String)>,
@@ -25,14 +25,14 @@ impl NameMap {
         self
     }
 
-    /// Also drops `infix` wherever it stands.
+    /// Also removes every occurrence of `infix`.
     pub fn drop(mut self, infix: &str) -> NameMap {
         self.dropped.push(infix.to_owned());
         self
     }
 
-    /// The map for a vision tower in `checkpoint`: none where its names are a Pheye checkpoint's, else [`NameMap::clip`] or
-    /// [`NameMap::clip_vision`].
+    /// The map for the vision tower in `checkpoint`: the default map if its names are those of a Pheye
+    /// checkpoint, otherwise [`NameMap::clip`] or [`NameMap::clip_vision`].
     pub fn of_vision(checkpoint: &Checkpoint) -> NameMap {
         match () {
             () if has(checkpoint, "vision_encoder.") => NameMap::default(),
@@ -43,25 +43,26 @@ impl NameMap {
         }
     }
 
-    /// The map for a language model in `checkpoint`: none where its names are a Pheye checkpoint's, else
-    /// [`NameMap::phi`].
+    /// The map for the language model in `checkpoint`: the default map if its names are those of a Pheye
+    /// checkpoint, otherwise [`NameMap::phi`].
     pub fn of_text(checkpoint: &Checkpoint) -> NameMap {
         if has(checkpoint, "lang_encoder.") { NameMap::default() } else { NameMap::phi() }
     }
 
-    /// For a CLIP model as published: `vision_model.embeddings.…`, without adapters.
+    /// The map for a published CLIP model, without adapters: `vision_model.embeddings.…`.
     pub fn clip() -> NameMap {
         NameMap::default()
             .prefix("vision_encoder.vision_model.base_model.model.", "vision_model.")
             .drop(".base_layer")
     }
 
-    /// For the vision tower alone as transformers saves it since version 5.6: `embeddings.…`, without adapters.
+    /// The map for CLIP's vision tower alone, as transformers saves it since version 5.6, without adapters:
+    /// `embeddings.…`.
     pub fn clip_vision() -> NameMap {
         NameMap::default().prefix("vision_encoder.vision_model.base_model.model.", "").drop(".base_layer")
     }
 
-    /// For a Phi model as published: `model.layers.N.…`.
+    /// The map for a published Phi model: `model.layers.N.…`.
     pub fn phi() -> NameMap {
         NameMap::default()
             .prefix("lang_encoder.old_decoder_blocks.", "model.layers.")
@@ -80,7 +81,7 @@ impl NameMap {
     }
 }
 
-/// Whether a name in `checkpoint` begins with `start`, perhaps behind a prefix that all share.
+/// Whether a name in `checkpoint` begins with `start`, possibly after a prefix that all names share.
 fn has(checkpoint: &Checkpoint, start: &str) -> bool {
     checkpoint.names().any(|name| checkpoint.spellings(name).any(|name| name.starts_with(start)))
 }

@@ -13,16 +13,16 @@ use std::path::Path;
 use crate::globals::{self, Foreign, Global, Storage, View};
 use crate::{Error, Result};
 
-/// Index of a value.
+/// The index of a value in [`Pickle::values`].
 pub(crate) type Id = u32;
 
 pub(crate) enum Value {
-    /// None, a float, bytes, or anything else that no tensor is made of.
+    /// None, a float, bytes, or another value that no tensor consists of.
     Opaque,
-    /// A set; what is in it says nothing about tensors.
+    /// A set, whose elements are not kept.
     Set,
     Int(i64),
-    /// Place of the text in the pickle.
+    /// A string: its byte range in the pickle.
     Str(Range<u32>),
     Tuple(Box<[Id]>),
     List(Vec<Id>),
@@ -30,21 +30,22 @@ pub(crate) enum Value {
     Global(Global),
     Storage(Storage),
     Tensor(View),
-    /// A tensor of a kind that is not read.
+    /// A tensor of an unsupported kind.
     Foreign(Foreign),
 }
 
-/// Values that all have in common.
+/// The indices of values that always exist and are shared.
 const OPAQUE: Id = 0;
 const SET: Id = 1;
 const EMPTY: Id = 2;
 
-/// Values, remembered values and values on the stack that a pickle may have, each: far more than a checkpoint needs.
+/// The maximum number of values, of memo entries, and of stack entries, each far more than a checkpoint
+/// needs.
 const LIMIT: usize = 1 << 23;
-/// Lists of values that may be open inside each other.
+/// The maximum depth of nested marks.
 const DEEP: usize = 1 << 20;
 
-/// What a pickle says.
+/// A parsed pickle.
 pub(crate) struct Pickle<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) values: Vec<Value>,
@@ -52,9 +53,9 @@ pub(crate) struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads the pickle `bytes`, at most 4 GiB, of the file `path`.
+    /// Parses the pickle `bytes`, of at most 4 GiB, from the file `path`.
     pub(crate) fn read(bytes: &'a [u8], path: &Path) -> Result<Pickle<'a>> {
-        // A power of two, as its growth doubles it up to the limit and not beyond.
+        // The capacity starts at a power of two, so that doubling it ends exactly at the limit.
         let mut values = Vec::with_capacity(4);
         values.extend([Value::Opaque, Value::Set, Value::Tuple([].into())]);
         let so_far = Pickle { bytes, values, root: OPAQUE };
@@ -70,8 +71,8 @@ impl<'a> Pickle<'a> {
         &self.values[id as usize]
     }
 
-    /// The text of value `id`, if it is a string. Lone surrogates, which UTF-8 cannot hold, are written as Python
-    /// writes them: `\udce9`.
+    /// The text of value `id`, if it is a string. Lone surrogates, which UTF-8 cannot represent, are written
+    /// as Python escapes: `\udce9`.
     pub(crate) fn text(&self, id: Id) -> Option<Cow<'a, str>> {
         match self.get(id) {
             Value::Str(range) => text(&self.bytes[range.start as usize..range.end as usize]),
@@ -96,7 +97,7 @@ impl<'a> Pickle<'a> {
     }
 }
 
-/// UTF-8 as Python's `surrogatepass` has it.
+/// Decodes UTF-8 with lone surrogates, as Python's `surrogatepass` does.
 fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
     let mut rest = match std::str::from_utf8(bytes) {
         Ok(text) => return Some(Cow::Borrowed(text)),
@@ -129,9 +130,9 @@ struct Machine<'a> {
     so_far: Pickle<'a>,
     at: usize,
     stack: Vec<Id>,
-    /// Heights of the stack where a list of arguments begins.
+    /// The stack heights at the open marks; a mark begins a list of arguments.
     marks: Vec<u32>,
-    /// Remembered values by their number, `NOTHING` between them.
+    /// The memo by index; unused entries are `NOTHING`.
     memo: Vec<Id>,
     remembered: u32,
 }
@@ -158,7 +159,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Instructions that carry a value.
+    /// Instructions that push a constant, and frames.
     fn literal(&mut self, op: u8) -> Result<bool, Stop> {
         match op {
             b'N' | 0x88 | 0x89 => self.push_id(OPAQUE)?,
@@ -182,7 +183,7 @@ impl Machine<'_> {
                 let [n] = self.array()?;
                 self.string(n.into())?;
             }
-            // Bytes, and the strings of Python 2, which may be any bytes.
+            // Bytes, and strings of Python 2, which may contain any bytes.
             b'C' | b'U' => {
                 let [n] = self.array()?;
                 let (start, n) = (self.at, usize::from(n));
@@ -194,17 +195,17 @@ impl Machine<'_> {
                 let n = usize::try_from(u64::from_le_bytes(self.array()?)).unwrap_or(usize::MAX);
                 if op == 0x8d { self.string(n)? } else { self.skip(n)? }
             }
-            // The length of a frame is for whoever reads from a stream.
+            // A frame's length helps readers of a stream and is ignored.
             0x95 => _ = self.take(8)?,
             _ => return Ok(false),
         }
         Ok(true)
     }
 
-    /// Instructions that make tuples, lists, dicts and sets, or fill them.
+    /// Instructions that create or extend tuples, lists, dicts and sets.
     fn collection(&mut self, op: u8) -> Result<bool, Stop> {
         match op {
-            b'(' if self.marks.len() == DEEP => return bad("lists of values lie too deep inside each other"),
+            b'(' if self.marks.len() == DEEP => return bad("marks are nested too deeply"),
             b'(' => self.marks.push(self.stack.len() as u32),
             b'}' => self.push(Value::Dict(vec![]))?,
             b']' => self.push(Value::List(vec![]))?,
@@ -242,7 +243,7 @@ impl Machine<'_> {
         Ok(true)
     }
 
-    /// Instructions about what was remembered, globals, and calls of them.
+    /// Instructions of the memo, globals, persistent ids, and calls.
     fn reference(&mut self, op: u8) -> Result<bool, Stop> {
         match op {
             b'q' | b'h' => {
@@ -279,7 +280,8 @@ impl Machine<'_> {
                     globals::Called::New(value) => self.push(value)?,
                 }
             }
-            // State that torch hangs on an `OrderedDict` (versions of modules) says nothing about tensors.
+            // BUILD. Torch sets state on an `OrderedDict` (versions of modules), which does not concern
+            // tensors.
             b'b' => {
                 self.pop()?;
                 match self.stack.last().map(|&id| self.so_far.get(id)) {
@@ -317,7 +319,7 @@ impl Machine<'_> {
 
     fn push_id(&mut self, id: Id) -> Result<(), Stop> {
         if self.stack.len() == LIMIT {
-            return bad(format!("it has more than {LIMIT} values at hand"));
+            return bad(format!("its stack has more than {LIMIT} values"));
         }
         self.stack.push(id);
         Ok(())
@@ -327,23 +329,23 @@ impl Machine<'_> {
         self.marks.last().map_or(0, |&mark| mark as usize)
     }
 
-    /// Never takes what lies below the last mark, as Python does not.
+    /// Pops a value, but not one below the last mark, as in Python.
     fn pop(&mut self) -> Result<Id, Stop> {
         match self.stack.len() > self.floor() {
             true => self.stack.pop().ok_or_else(|| Stop::Bad("empty stack".into())),
-            false => bad("it takes a value that is not there"),
+            false => bad("it takes a value that is not on its stack"),
         }
     }
 
     fn mark(&mut self) -> Result<usize, Stop> {
         let mark = self.marks.pop().map(|mark| mark as usize);
-        mark.ok_or_else(|| Stop::Bad("a list of values has no beginning".into()))
+        mark.ok_or_else(|| Stop::Bad("there is no mark".into()))
     }
 
-    /// All values from height `from` on.
+    /// Removes and returns all values from stack height `from` up.
     fn split(&mut self, from: usize) -> Result<Vec<Id>, Stop> {
         if from < self.floor() || from > self.stack.len() {
-            return bad("it takes values that are not there");
+            return bad("it takes values that are not on its stack");
         }
         Ok(self.stack.split_off(from))
     }
@@ -353,13 +355,13 @@ impl Machine<'_> {
         self.push(Value::Int(n))
     }
 
-    /// Passes over `n` bytes that hold a value.
+    /// Skips `n` bytes of a value that is not needed.
     fn skip(&mut self, n: usize) -> Result<(), Stop> {
         self.take(n)?;
         self.push_id(OPAQUE)
     }
 
-    /// An integer of `n` bytes. One of more than 64 bits is none that a tensor could have.
+    /// An integer of `n` bytes. One of more than 64 bits becomes opaque, because no tensor has such a size.
     fn long(&mut self, n: usize) -> Result<(), Stop> {
         let bytes = self.take(n)?;
         let negative = bytes.last().is_some_and(|b| b & 0x80 != 0);
@@ -410,10 +412,10 @@ impl Machine<'_> {
     }
 
     fn store(&mut self, n: u32) -> Result<(), Stop> {
-        let Some(&top) = self.stack.last() else { return bad("it remembers a value that is not there") };
-        // Python counts them from 0.
+        let Some(&top) = self.stack.last() else { return bad("it stores a value of an empty stack") };
+        // Python numbers memo entries from 0.
         if n as usize >= LIMIT {
-            return bad(format!("it remembers value {n}, more than {LIMIT}"));
+            return bad(format!("memo index {n} is not below {LIMIT}"));
         }
         if self.memo.len() <= n as usize {
             self.memo.resize(n as usize + 1, NOTHING);
@@ -427,7 +429,7 @@ impl Machine<'_> {
     fn recall(&mut self, n: u32) -> Result<(), Stop> {
         match self.memo.get(n as usize) {
             Some(&id) if id != NOTHING => self.push_id(id),
-            _ => bad(format!("it recalls value {n}, never stored")),
+            _ => bad(format!("memo index {n} was never stored")),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Tensors in memory to a safetensors file.
+//! Writes tensors in memory to a safetensors file.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -9,12 +9,14 @@ use pheye_tensor::{DType, Device, Slice, Tensor};
 use crate::stream::{Item, write_file};
 use crate::{Result, StoredDType};
 
-/// Writes `tensors` and the strings `metadata` as safetensors, atomically (see [`crate::atomic_write`]). Wider elements
-/// come first, so that each tensor lies on a multiple of its element size.
+/// Writes `tensors` and the strings `metadata` as a safetensors file, atomically (see
+/// [`crate::atomic_write`]). Tensors are ordered by decreasing element size, so that each is aligned. Int8
+/// tensors are written as f32.
 ///
 /// # Errors
-/// [`crate::Error::Duplicate`] when a name occurs twice or is the format's own `__metadata__`; [`crate::Error::Write`] when the
-/// disk is full or anything else stops the write. The old file is then intact.
+/// Returns [`crate::Error::Duplicate`] if a name occurs twice or is the reserved `__metadata__`, and
+/// [`crate::Error::Write`] if writing fails, for example because the disk is full. The old file is then
+/// unchanged.
 pub fn save_safetensors<'a>(
     path: impl AsRef<Path>,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
@@ -28,7 +30,7 @@ pub fn save_safetensors<'a>(
     })
 }
 
-/// What is written of a tensor: of int8 the values it stands for.
+/// The name, shape and stored type of a tensor; int8 is stored as f32.
 fn item(name: &str, tensor: &Tensor) -> Item {
     let dtype = match tensor.dtype() {
         DType::F32 | DType::Int8 => StoredDType::F32,
@@ -37,10 +39,10 @@ fn item(name: &str, tensor: &Tensor) -> Item {
     Item { name: name.to_owned(), dims: tensor.shape().dims().to_vec(), dtype }
 }
 
-/// Writes the elements of `tensor` little-endian, row by row, a piece at a time; of int8 the values it stands for.
+/// Writes the elements of `tensor` little-endian in row-major order, in pieces; int8 is dequantized to f32.
 ///
 /// # Errors
-/// What `out` returns.
+/// Returns the error of `out`, or of the copy from the device.
 pub fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
     const PIECE: usize = 1 << 14;
     let mut bytes = Vec::with_capacity(4 * PIECE);

@@ -1,4 +1,4 @@
-//! A sharded checkpoint: a JSON file saying which file beside it holds which tensor.
+//! A sharded checkpoint: a JSON index that maps each tensor to one of the files in the same folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,7 +17,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The shards that `index` names, and the tensors it places in them.
+/// Reads the shards that `index` names, and the tensors that it lists.
 pub(crate) fn read(index: &DataFile) -> Result<(Vec<DataFile>, Contents)> {
     if index.len > LIMIT {
         return Err(Error::HeaderTooLong { path: index.path.clone(), len: index.len, limit: LIMIT });

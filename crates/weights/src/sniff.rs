@@ -1,19 +1,19 @@
-//! What kind of file this is, by its first bytes; names and endings are not trusted.
+//! Detects the format of a file by its first bytes, regardless of its name.
 
 use std::fmt;
 
 use crate::file::DataFile;
 use crate::{Error, Result};
 
-/// The formats that are read.
+/// The supported formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
-    /// One file of safetensors.
+    /// A single safetensors file.
     Safetensors,
-    /// A JSON file that names shards, of safetensors or torch's.
+    /// A JSON index of shards, which are safetensors or torch zips.
     Index,
-    /// The zip that `torch.save` writes.
+    /// The zip archive that `torch.save` writes.
     Torch,
 }
 
@@ -27,13 +27,13 @@ impl fmt::Display for Format {
     }
 }
 
-/// A byte order mark, which may stand before JSON.
+/// The UTF-8 byte order mark, which may precede JSON.
 pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// How a file of torch before 1.6 begins: pickle protocol 2 and a ten-byte magic number.
+/// The first bytes of a file of torch before 1.6: pickle protocol 2 and a ten-byte magic number.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 
-/// Beginnings of files that people give in place of a checkpoint.
+/// The first bytes of files that are mistaken for checkpoints, with a description.
 const STRANGERS: [(&[u8], &str); 12] = [
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
     (b"PK\x05\x06", "an empty zip"),
@@ -49,7 +49,7 @@ const STRANGERS: [(&[u8], &str); 12] = [
     (b"#!", "a script"),
 ];
 
-/// What the first bytes say the file is; its name does not matter.
+/// The format of a file by its first bytes.
 pub(crate) fn format(file: &DataFile) -> Result<Format> {
     let head = file.read(0..file.len.min(64))?;
     if head.starts_with(b"PK\x03\x04") {
@@ -58,7 +58,7 @@ pub(crate) fn format(file: &DataFile) -> Result<Format> {
     if head.starts_with(LEGACY) {
         return Err(Error::LegacyTorch { path: file.path.clone() });
     }
-    // Safetensors: a little-endian length, then a JSON object.
+    // Safetensors: a little-endian u64 length, then a JSON object.
     let object = head.get(8) == Some(&b'{');
     if object && head[4..8] == [0; 4] {
         return Ok(Format::Safetensors);

@@ -7,10 +7,10 @@ use pheye_tensor::{DType, Init, Shape, Source, Tensor};
 use crate::mismatch::{self, KEPT};
 use crate::{Checkpoint, Error, Fault, Mismatches, NameMap, Result, convert};
 
-/// Whether a name, given by the network or by the file, belongs to some set.
+/// Whether a name of the network or of the file belongs to a set.
 type Choice<'a> = Box<dyn Fn(&str) -> bool + 'a>;
 
-/// Called with the bytes done and the total.
+/// Called with the bytes read so far and the total.
 type OnBytes<'a> = Box<dyn FnMut(u64, u64) + 'a>;
 
 /// Supplies a network's parameters from a [`Checkpoint`] and records every mismatch for
@@ -28,7 +28,7 @@ pub struct CheckpointSource<'a> {
     check_only: bool,
     used: HashSet<String>,
     faults: Vec<Fault>,
-    /// Faults beyond those kept.
+    /// The number of faults that were not kept.
     more: usize,
 }
 
@@ -50,7 +50,7 @@ impl<'a> CheckpointSource<'a> {
         }
     }
 
-    /// Looks tensors up under the names that `names` makes of the network's.
+    /// Translates the network's names by `names` before looking them up.
     pub fn names(mut self, names: NameMap) -> CheckpointSource<'a> {
         self.names = names;
         self
@@ -63,18 +63,19 @@ impl<'a> CheckpointSource<'a> {
         self
     }
 
-    /// Bytes of the file that there are to load: all but the second copies in released checkpoints, and what need not be used.
+    /// The total size in bytes of the tensors to load: all but the duplicates in released checkpoints and
+    /// those of [`CheckpointSource::allow_unused`].
     pub fn bytes(&self) -> u64 {
         let needed = self.checkpoint.tensors().filter(|tensor| !self.is_unneeded(tensor.name));
         needed.fold(0, |all, tensor| all.saturating_add(tensor.bytes))
     }
 
-    /// Whether nothing need ask for `name`, a name in the file.
+    /// Whether `name`, a name in the file, may remain unused.
     fn is_unneeded(&self, name: &str) -> bool {
         self.checkpoint.spellings(name).any(|name| is_released_copy(name) || (self.unneeded)(name))
     }
 
-    /// Calls `progress` after each tensor with the bytes that are done and [`CheckpointSource::bytes`].
+    /// Calls `progress` after each tensor with the bytes processed so far and [`CheckpointSource::bytes`].
     pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'a) -> CheckpointSource<'a> {
         self.progress = Some((Box::new(progress), 0, self.bytes()));
         self
@@ -98,7 +99,7 @@ impl<'a> CheckpointSource<'a> {
     /// checkpoints and CLIP's `position_ids` may remain unused.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] with all mismatches.
+    /// Returns [`Error::Mismatch`] with all mismatches, if there are any.
     pub fn finish(mut self) -> Result<()> {
         let unused =
             self.checkpoint.names().filter(|name| !self.used.contains(*name) && !self.is_unneeded(name));
@@ -122,8 +123,9 @@ impl<'a> CheckpointSource<'a> {
         }))
     }
 
-    /// The tensor that the network calls `name` and the file `stored`. Nothing is allocated before it is known to be
-    /// there and of this shape, and nothing is read after a fault: the network will not be used.
+    /// Reads the tensor that the network calls `name` and the file calls `stored`. Nothing is allocated
+    /// before the tensor is known to exist with this shape, and nothing is read after the first fault,
+    /// because the network will not be used.
     fn load(&self, stored: &str, name: &str, shape: Shape) -> Result<Tensor, Fault> {
         let tensor = || stored.to_owned();
         let dtype = (self.dtype)(name);
@@ -139,7 +141,7 @@ impl<'a> CheckpointSource<'a> {
         };
         if self.check_only || !self.faults.is_empty() {
             self.checkpoint.entry(stored).map_err(fault)?;
-            // Of floats?
+            // An empty conversion checks that the elements are floats.
             let floats = convert::to_f64(entry.dtype, &[], &mut []);
             let fault = Fault::DType { tensor: tensor(), expected: dtype, found: entry.dtype };
             return floats.map(|()| Tensor::zeros([0], dtype)).ok_or(fault);
@@ -156,7 +158,7 @@ impl Source for CheckpointSource<'_> {
             && let Some((may, source)) = &mut self.fallback
             && may(name)
         {
-            // What is drawn at random would be of the size that a configuration claims.
+            // After a fault nothing is initialized, because the configuration may claim any size.
             return match self.faults.is_empty() {
                 true => source.tensor(name, shape, init),
                 false => Tensor::zeros([0], (self.dtype)(name)),
@@ -175,7 +177,7 @@ impl Source for CheckpointSource<'_> {
                 0..KEPT => self.faults.push(fault),
                 _ => self.more += 1,
             }
-            // Not of the shape asked for, which a configuration may claim to be of any size.
+            // The tensor is empty: the requested shape comes from a configuration and may be of any size.
             Tensor::zeros([0], (self.dtype)(name))
         })
     }
@@ -189,8 +191,8 @@ impl Source for CheckpointSource<'_> {
     }
 }
 
-/// Released checkpoints hold each decoder and cross-attention layer a second time, as part of the layer that wraps
-/// both.
+/// Whether a name is a duplicate in a released checkpoint. These contain each decoder layer and
+/// cross-attention layer twice, the second time as part of the layer that wraps both.
 fn is_released_copy(name: &str) -> bool {
     let wrapped = || {
         let (index, rest) = name.strip_prefix("lang_encoder.model.layers.")?.split_once('.')?;

@@ -8,31 +8,32 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, atomic_write, refuse_existing};
 
-/// Where the files are until all are complete, in the folder they are for.
+/// The name of the staging folder, inside the folder that the files are for.
 const PARTIAL: &str = ".partial";
-/// Locked for as long as somebody writes.
+/// The name of the file that is locked while a process writes.
 const LOCK: &str = ".lock";
-/// Is there while files are moved; holds what was made.
+/// The name of the file that exists while the files are moved. It contains the description passed to
+/// [`Staged::publish`].
 const MOVING: &str = ".moving";
 
-/// Files on their way into a folder. Dropped without [`Staged::publish`], they are removed.
+/// Files that are being added to a folder. If dropped without [`Staged::publish`], they are removed.
 #[derive(Debug)]
 pub struct Staged {
     folder: PathBuf,
     partial: PathBuf,
-    /// The folder did not exist before.
+    /// Whether [`Staged::open`] created the folder.
     made: bool,
     published: bool,
     _lock: File,
 }
 
-/// What [`Staged::open`] found.
+/// The result of [`Staged::open`].
 #[derive(Debug)]
 pub enum Opened {
-    /// An empty stage.
+    /// An empty staging folder.
     Ready(Staged),
-    /// An earlier process was killed while it moved its complete files; the rest has been moved. `.0` is what it
-    /// made, in the words of its [`Staged::publish`].
+    /// An earlier process was killed while it moved its complete files, and the rest has now been moved. `.0`
+    /// is the description that it passed to [`Staged::publish`].
     Completed(String),
 }
 
@@ -41,7 +42,7 @@ impl Staged {
     /// removed, or published if all of its files were complete.
     ///
     /// # Errors
-    /// [`Error::Write`] when the system fails or another process is writing to the folder.
+    /// Returns [`Error::Write`] if the system fails or another process is writing to the folder.
     pub fn open(folder: &Path) -> Result<Opened> {
         let partial = folder.join(PARTIAL);
         let fault = |source| Error::Write { path: partial.clone(), source };
@@ -67,22 +68,23 @@ impl Staged {
         Ok(Opened::Ready(staged))
     }
 
-    /// Where the files are to be written.
+    /// The staging folder, in which the files are to be written.
     pub fn path(&self) -> &Path {
         &self.partial
     }
 
-    /// Moves all files into the folder, `last` after all others; `what` says what they are, for whoever completes the
-    /// move after a kill.
+    /// Moves all files into the folder, `last` after all others. `what` describes them for a process that
+    /// completes the move after a kill.
     ///
     /// # Errors
-    /// [`Error::Exists`] for a file that is in the folder already: then none is moved; [`Error::Write`].
+    /// Returns [`Error::Exists`] and moves none if a file already exists in the folder, and [`Error::Write`]
+    /// if the system fails.
     pub fn publish(mut self, last: &str, what: &str) -> Result<()> {
         let mut files = self.files().map_err(|source| self.fault(source))?;
         files.sort_by_key(|file| file == Path::new(last));
         refuse_existing(files.iter().map(|file| self.folder.join(file)))?;
         atomic_write(self.partial.join(MOVING), |out| out.write_all(what.as_bytes()))?;
-        // From here on, what cannot be moved is moved by the next attempt.
+        // After this point a failed move is completed by the next [`Staged::open`].
         self.published = true;
         self.move_all(files).map_err(|source| self.fault(source))
     }
@@ -91,7 +93,7 @@ impl Staged {
         Error::Write { path: self.partial.clone(), source }
     }
 
-    /// The files below the stage, by their paths in it.
+    /// The files in the staging folder, by their paths relative to it.
     fn files(&self) -> io::Result<Vec<PathBuf>> {
         let (mut folders, mut files) = (vec![self.partial.clone()], Vec::new());
         while let Some(folder) = folders.pop() {
@@ -109,7 +111,7 @@ impl Staged {
         Ok(files)
     }
 
-    /// Moves `files`, in their order, and takes the stage away.
+    /// Moves `files` in their order and removes the staging folder.
     fn move_all(&self, files: Vec<PathBuf>) -> io::Result<()> {
         let mut folders = std::collections::BTreeSet::from([self.folder.clone()]);
         for file in files {
@@ -119,7 +121,7 @@ impl Staged {
             fs::rename(self.partial.join(&file), &to)?;
             folders.insert(above.to_owned());
         }
-        // The new names must reach the disk; folders cannot be opened for that everywhere.
+        // The new directory entries must be flushed to disk; not every system can open a folder for that.
         #[cfg(unix)]
         folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())?;
         fs::remove_dir_all(&self.partial)
@@ -129,7 +131,8 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.published {
-            // The error that led here is the one to report, and the next attempt tries again.
+            // Errors are ignored: the error that led here is the one to report, and the next attempt removes
+            // leftovers.
             let _ = fs::remove_dir_all(&self.partial);
             if self.made {
                 let _ = fs::remove_dir(&self.folder);

@@ -1,5 +1,4 @@
-//! Streams tensors piece by piece to one file or shards, so that writing never needs a whole tensor in
-//! memory.
+//! Writes tensors in pieces to one file or shards, so that no whole tensor needs to be in memory.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,59 +15,60 @@ use crate::entry::gather;
 use crate::error::name;
 use crate::{Checkpoint, Error, Result, StoredDType, atomic_write, convert};
 
-/// A tensor that will be written.
+/// A tensor to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Its name in the file.
+    /// The name in the file.
     pub name: String,
-    /// Its shape.
+    /// The dimensions, outermost first.
     pub dims: Vec<usize>,
-    /// What its elements are in the file.
+    /// The element type in the file.
     pub dtype: StoredDType,
 }
 
 impl Item {
-    /// The size of its elements in the file.
+    /// The size of the elements in the file, in bytes.
     pub fn bytes(&self) -> u64 {
         self.dims.iter().map(|&d| d as u64).product::<u64>() * self.dtype.size() as u64
     }
 }
 
-/// Writes the elements of a tensor: little-endian, row by row, [`Item::bytes`] of them.
+/// Writes the elements of a tensor: little-endian, in row-major order, [`Item::bytes`] bytes.
 pub type Elements<'a> = &'a mut dyn FnMut(&Item, &mut dyn Write) -> io::Result<()>;
 
-/// Safetensors in a folder: one file, or shards and an index as on the hub.
+/// Writes safetensors to a folder: one file, or shards with an index in the layout of the Hugging Face hub.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardedWriter<'a> {
-    /// The folder; it is made if need be.
+    /// The folder, which is created if necessary.
     pub folder: &'a Path,
-    /// The names begin with it: `model` gives `model.safetensors`, or `model-00001-of-00002.safetensors` and
-    /// `model.safetensors.index.json`.
+    /// The start of the file names: `model` gives `model.safetensors`, or `model-00001-of-00002.safetensors`
+    /// and `model.safetensors.index.json`.
     pub stem: &'a str,
-    /// Bytes of tensors in a file at most; a larger tensor has a file to itself.
+    /// The maximum bytes of tensors per file; a larger tensor gets a file of its own.
     pub limit: u64,
-    /// Strings for the header of each file.
+    /// The metadata strings for the header of each file.
     pub metadata: &'a BTreeMap<String, String>,
 }
 
-/// What was written.
+/// The result of [`ShardedWriter::save`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// The files with tensors, in order.
     pub files: Vec<PathBuf>,
-    /// Bytes of all tensors.
+    /// The total bytes of all tensors.
     pub bytes: u64,
 }
 
 impl ShardedWriter<'_> {
-    /// Asks `elements` for the tensors one after the other and writes them, and tells `progress` the bytes written and
-    /// all bytes. Nothing is overwritten; the index comes last; after an error, what was written is removed. So a folder
-    /// with an index, or with the one file, is whole.
+    /// Writes the tensors, whose elements `elements` writes one tensor after the other, and calls `progress`
+    /// with the bytes written so far and the total. Existing files are never overwritten. The index is
+    /// written last, and after an error all new files are removed, so a folder with an index, or with the
+    /// single file, is complete.
     ///
     /// # Errors
-    /// [`Error::Exists`] for a file that is there already, [`Error::Duplicate`] for a name that occurs twice,
-    /// [`Error::Write`] when the system refuses or `elements` wrote too little or too much; an [`Error`] that
-    /// `elements` returns (`From` makes it an [`io::Error`]) is passed on.
+    /// Returns [`Error::Exists`] if a file already exists, [`Error::Duplicate`] if a name occurs twice, and
+    /// [`Error::Write`] if the system fails or `elements` writes too few or too many bytes. An [`Error`] that
+    /// `elements` returned inside an [`io::Error`] is passed on.
     pub fn save(
         &self,
         items: &[Item],
@@ -123,16 +123,16 @@ impl ShardedWriter<'_> {
     }
 }
 
-/// An error if one of `files` is there.
+/// Returns an error if one of `files` exists.
 ///
 /// # Errors
-/// [`Error::Exists`] naming it.
+/// Returns [`Error::Exists`] with the first such file.
 pub fn refuse_existing<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Result<()> {
     let existing = files.into_iter().find(|file| file.as_ref().symlink_metadata().is_ok());
     existing.map_or(Ok(()), |file| Err(Error::Exists { path: file.as_ref().to_owned() }))
 }
 
-/// The tensors of each shard: as many as fit, in order.
+/// Partitions the tensors into shards, in order, each as large as `limit` allows.
 fn cut(items: &[Item], limit: u64) -> Vec<Vec<&Item>> {
     let (mut shards, mut size) = (vec![Vec::new()], 0);
     for item in items {
@@ -146,8 +146,8 @@ fn cut(items: &[Item], limit: u64) -> Vec<Vec<&Item>> {
     shards
 }
 
-/// Writes one safetensors file, atomically. Wider elements come first, so that each tensor lies on a multiple of its
-/// element size.
+/// Writes one safetensors file, atomically. Tensors are ordered by decreasing element size, so that each is
+/// aligned to its element size.
 pub(crate) fn write_file(
     path: &Path,
     items: &[&Item],
@@ -190,7 +190,7 @@ pub(crate) fn write_file(
     })
 }
 
-/// Tells how many bytes pass through.
+/// Calls `told` with the number of bytes of each write.
 struct Counted<'a> {
     out: &'a mut dyn Write,
     told: &'a mut dyn FnMut(u64),
@@ -209,21 +209,24 @@ impl Write for Counted<'_> {
 }
 
 impl Checkpoint {
-    /// What [`Checkpoint::write_to`] writes of tensor `name`, under that name.
+    /// The description of tensor `name` for [`Checkpoint::write_to`] with the same arguments.
     ///
     /// # Errors
-    /// [`Error::Missing`].
+    /// Returns [`Error::Missing`] if there is no such tensor, and [`Error::Unusable`] if it cannot be read.
     pub fn item(&self, name: &str, dtype: Option<DType>) -> Result<Item> {
         let entry = self.entry(name)?;
         let dtype = dtype.map_or(entry.dtype, stored);
         Ok(Item { name: name.to_owned(), dims: entry.dims.clone(), dtype })
     }
 
-    /// Writes the elements of tensor `name` little-endian, row by row: as they are stored, of whatever type, or converted
-    /// to `dtype` (int8 as f32). A piece of a megabyte is in memory at a time; a checksum is compared where the file has one.
+    /// Writes the elements of tensor `name` little-endian in row-major order: unchanged, whatever their type,
+    /// or converted to `dtype` (int8 as f32). It processes one megabyte at a time, and verifies the checksum
+    /// if the file has one.
     ///
     /// # Errors
-    /// What `out` returns, or an [`Error`] inside: those of [`Checkpoint::tensor`].
+    /// Returns the error of `out`, or an [`Error`] inside an [`io::Error`]: [`Error::Missing`],
+    /// [`Error::Unusable`], [`Error::DType`] if the elements to convert are not floats, and
+    /// [`Error::Damaged`] if the checksum does not match.
     pub fn write_to(&self, name: &str, dtype: Option<DType>, out: &mut dyn Write) -> io::Result<()> {
         let entry = self.entry(name)?;
         let wanted = dtype.map_or(entry.dtype, stored);
@@ -256,7 +259,7 @@ impl Checkpoint {
                 file.give_back(at(which.start)..at(which.end));
             }
         }
-        // Reading ahead brought pages in behind the pieces.
+        // Read-ahead may have mapped pages behind the pieces.
         file.give_back(entry.range());
         if whole {
             self.compare(name, entry, crc)?;
@@ -265,7 +268,7 @@ impl Checkpoint {
     }
 }
 
-/// How a file holds what is `dtype` in memory: int8 goes out as the values it stands for.
+/// The stored type of a tensor of type `dtype`; int8 is stored as f32.
 fn stored(dtype: DType) -> StoredDType {
     match dtype {
         DType::F32 | DType::Int8 => StoredDType::F32,
@@ -273,7 +276,7 @@ fn stored(dtype: DType) -> StoredDType {
     }
 }
 
-/// `None` when `from` holds no floats and is not what is wanted.
+/// Converts elements from `from` to `to`. Returns `None` if the types differ and `from` is not a float.
 fn converted(from: StoredDType, to: StoredDType, bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     if from == to {
         return Some(Cow::Borrowed(bytes));

@@ -1,4 +1,5 @@
-//! Torch's zip: `NAME/data.pkl` says which tensors there are, `NAME/data/KEY` holds the bytes of each storage.
+//! Reads torch's zip archive: `NAME/data.pkl` describes the tensors, and `NAME/data/KEY` contains the bytes
+//! of a storage.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,30 +17,31 @@ use crate::globals::{Foreign, Storage, View};
 use crate::pickle::{Id, Pickle, Value};
 use crate::{Error, Result};
 
-/// A real one has some hundred bytes per tensor.
+/// The maximum size of a pickle in bytes. Real ones have a few hundred bytes per tensor.
 const PICKLE_LIMIT: u64 = 64 << 20;
 
-/// Tensors of a state dict: their sizes take more memory here than in the pickle, where tensors may share them.
+/// The maximum number of tensors. Their dimensions are stored per tensor here, while in the pickle tensors
+/// may share them.
 const TENSORS_LIMIT: usize = 1 << 18;
 
-/// Elements of a tensor that has more of them than its storage, as `expand` makes: a small file must not ask for any
-/// amount of memory.
+/// The maximum number of elements of a tensor that has more than its storage (as `expand` creates), so that a
+/// small file cannot demand arbitrary memory.
 const EXPANDED_LIMIT: u64 = 1 << 26;
 
-/// Keys under which training scripts put a state dict, most specific first.
+/// The keys under which training scripts save a state dict, most specific first.
 const WRAPPERS: [&str; 5] = ["state_dict", "model_state_dict", "model", "module", "weights"];
 
-/// A file of the zip.
+/// A file in the zip.
 struct Member {
     bytes: Arc<Record>,
-    /// Whether its bytes are there as they are, neither compressed nor encrypted.
+    /// Whether it is neither compressed nor encrypted.
     stored: bool,
 }
 
-/// The files of the zip by name.
+/// The files in the zip by name.
 type Members = HashMap<String, Member>;
 
-/// The tensors of the state dict in `file`.
+/// Reads the tensors of the state dict in `file`.
 pub(crate) fn read(file: &DataFile) -> Result<Contents> {
     let members = members(file)?;
     let not_torch = |reason: String| Error::NotTorchZip { path: file.path.clone(), reason };
@@ -74,7 +76,7 @@ pub(crate) fn read(file: &DataFile) -> Result<Contents> {
     Ok(Contents { entries, metadata: BTreeMap::new(), keys })
 }
 
-/// The bytes of the zip's file `name`, checked.
+/// The bytes of the pickle `name`, with its checksum verified.
 fn pickle_bytes<'a>(file: &'a DataFile, name: &str, member: &Member) -> Result<&'a [u8]> {
     if !member.stored {
         return Err(Error::NotTorchZip { path: file.path.clone(), reason: compressed(name) });
@@ -95,7 +97,7 @@ fn compressed(file: &str) -> String {
     format!("`{}` is compressed or encrypted; zip its files again without compression", name(file))
 }
 
-/// The tensors of `state`. Other values (step counts, names) are not weights.
+/// The tensors of `state`; other values, such as step counts, are skipped.
 fn entries(
     file: &DataFile,
     members: &Members,
@@ -135,7 +137,7 @@ fn entries(
     Ok(entries)
 }
 
-/// The files of the zip, each checked to lie inside it.
+/// The files in the zip, each checked to be inside it.
 fn members(file: &DataFile) -> Result<Members> {
     let fault = |reason: String| Error::Zip { path: file.path.clone(), reason };
     let mut zip = archive(file.bytes()).map_err(|e| fault(e.to_string()))?;
@@ -150,12 +152,12 @@ fn members(file: &DataFile) -> Result<Members> {
         let (start, len) = (entry.data_start().unwrap_or(u64::MAX), entry.compressed_size());
         match start.checked_add(len) {
             Some(end) if end <= file.len => {}
-            _ => return Err(fault(format!("`{}` lies outside the file", name(&path)))),
+            _ => return Err(fault(format!("`{}` is outside the file", name(&path)))),
         }
         let stored =
             entry.compression() == CompressionMethod::Stored && entry.size() == len && !entry.encrypted();
         let bytes = Arc::new(Record { start, len, crc: entry.crc32(), sound: OnceLock::new() });
-        // Names that differ in bytes may still be read as the same text.
+        // Names that differ in their bytes may still decode to the same text.
         if members.insert(path.clone(), Member { bytes, stored }).is_some() {
             return Err(fault(format!("`{}` occurs twice", name(&path))));
         }
@@ -163,15 +165,18 @@ fn members(file: &DataFile) -> Result<Members> {
     Ok(members)
 }
 
-/// The zip in `bytes`. Its directory lies where its end says, if nothing precedes the zip; only else is it searched for
-/// from the end, which torch's zips may mislead: between directory and end lie 76 bytes of zip64 records, and if the first
-/// entry of the directory is as long, the second one looks like the first.
+/// Opens the zip in `bytes`. The offset of the central directory in the end record is correct if nothing
+/// precedes the zip, so it is tried first. Otherwise the library locates the directory by its distance from
+/// the end record, which can go wrong for torch's zips: 76 bytes of zip64 records are between the directory
+/// and the end record, and if the first entry of the directory also has 76 bytes, the second is mistaken for
+/// the first.
 fn archive(bytes: &[u8]) -> zip::result::ZipResult<ZipArchive<Cursor<&[u8]>>> {
     let config = Config { archive_offset: ArchiveOffset::Known(0) };
     ZipArchive::with_config(config, Cursor::new(bytes)).or_else(|_| ZipArchive::new(Cursor::new(bytes)))
 }
 
-/// A zip ends with 22 bytes and a comment; readers skip whatever follows, this one says so.
+/// Returns an error if bytes follow the zip, which ends with a 22-byte end record and its comment. The zip
+/// library ignores such bytes.
 fn check_end(file: &DataFile, comment: u64) -> Result<()> {
     let tail = file.len.min(22 + comment + (1 << 16));
     let bytes = file.read(file.len - tail..file.len)?;
@@ -186,7 +191,7 @@ fn check_end(file: &DataFile, comment: u64) -> Result<()> {
     }
 }
 
-/// Where in the file a tensor lies, or what is wrong with its record.
+/// The location of a tensor in the file, or what is wrong with its record.
 fn place(pickle: &Pickle<'_>, view: &View, storage: &Storage, record: &Arc<Record>) -> Result<Entry, String> {
     let View { dtype, offset, dims, strides, .. } = *view;
     let sizes = (pickle.natural(offset), pickle.naturals(dims), pickle.naturals(strides));
@@ -199,7 +204,7 @@ fn place(pickle: &Pickle<'_>, view: &View, storage: &Storage, record: &Arc<Recor
     let size = dtype.size() as u64;
     let held = storage.bytes / size;
     let elements = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
-    // One past the last element that the view touches.
+    // One past the last element of the view.
     let end = dims.iter().zip(&strides).try_fold(offset.checked_add(1), |end, (&d, &s)| {
         Some(end?.checked_add(d.saturating_sub(1).checked_mul(s)?))
     });
@@ -209,7 +214,7 @@ fn place(pickle: &Pickle<'_>, view: &View, storage: &Storage, record: &Arc<Recor
         _ => {
             let rank = dims.len().min(8);
             return Err(format!(
-                "has {held} elements; shape {:?} with steps {:?} from {offset} is not among them",
+                "has {held} elements; shape {:?} with strides {:?} at offset {offset} exceeds them",
                 &dims[..rank],
                 &strides[..rank]
             ));
@@ -235,7 +240,7 @@ fn place(pickle: &Pickle<'_>, view: &View, storage: &Storage, record: &Arc<Recor
     })
 }
 
-/// What is said of a tensor that is not read.
+/// The entry of a tensor that is listed but cannot be read.
 fn listed(pickle: &Pickle<'_>, foreign: &Foreign) -> Entry {
     let dims = pickle.naturals(foreign.dims).unwrap_or_default();
     let held = |id: Id| match pickle.get(id) {
@@ -263,7 +268,7 @@ fn listed(pickle: &Pickle<'_>, foreign: &Foreign) -> Entry {
     }
 }
 
-/// The dict that holds tensors: `id`, or one that a training script put inside it, under `keys`.
+/// The dict of tensors: `id`, or a dict inside it, whose keys are appended to `keys`.
 fn state_dict<'p>(
     pickle: &'p Pickle<'_>,
     id: Id,
@@ -284,7 +289,7 @@ fn state_dict<'p>(
     if has_tensors(pickle, id) {
         return Some(pairs);
     }
-    // Under a key of its own, if there is but one such dict.
+    // Under any other key, if exactly one value is such a dict.
     let mut inner = pairs.iter().filter(|&&(k, v)| pickle.text(k).is_some() && has_tensors(pickle, v));
     let (Some(&(key, only)), None) = (inner.next(), inner.next()) else { return None };
     keys.extend(pickle.text(key).map(Cow::into_owned));
@@ -294,7 +299,7 @@ fn state_dict<'p>(
     }
 }
 
-/// Whether value `id` is a dict with tensors in it.
+/// Whether value `id` is a dict that contains tensors.
 fn has_tensors(pickle: &Pickle<'_>, id: Id) -> bool {
     let tensor = |&(_, v): &(Id, Id)| matches!(pickle.get(v), Value::Tensor(_) | Value::Foreign(_));
     matches!(pickle.get(id), Value::Dict(pairs) if pairs.iter().any(tensor))

@@ -1,5 +1,5 @@
-//! Files made to do harm, and files harmed: each must be an error or a valid checkpoint, never a panic and never
-//! memory out of proportion to the file.
+//! Hostile and damaged files: each must give an error or a valid checkpoint, never a panic and never memory
+//! out of proportion to the file.
 
 mod common;
 
@@ -49,7 +49,8 @@ fn attack_padded() {
     }
 }
 
-/// Flips each bit of some bytes in the places where a file describes itself; returns how many were accepted.
+/// Flips bits of the bytes at `places`, one at a time. Returns how many of the flipped files were accepted,
+/// and how many there were.
 fn flip(path: &Path, places: impl Iterator<Item = u64>) -> (usize, usize) {
     let mut file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let (mut accepted, mut all) = (0, 0);
@@ -79,7 +80,7 @@ fn attack_flipped_bits_in_safetensors() {
     let bytes = safetensors(header, 28);
     fs::write(&path, &bytes).unwrap();
     let (accepted, all) = flip(&path, 0..bytes.len() as u64 - 28);
-    // A flip inside a name, or F32 turned into another type of its size, is a valid file again.
+    // A flip inside a name, or one that turns F32 into another type of its size, gives a valid file.
     assert!(accepted < all / 10, "{accepted} of {all} accepted");
     read_all(&path).unwrap();
 }
@@ -187,7 +188,7 @@ fn attack_pickles_that_call() {
     }
     let e = of_pickle(b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.");
     assert!(matches!(&e, Error::ForbiddenGlobal { global, .. } if global == "posix.system"), "{e}");
-    // Instructions that build objects or find functions by other ways.
+    // Instructions that create objects or look up functions in other ways.
     for op in [&b"i"[..], b"o", b"\x81", b"\x92", b"\x97", b"\x98", b"\x82\x01", b"P", b"0", b"2", b"I1\n"] {
         let e = of_pickle(&[b"\x80\x02((", op, b"."].concat());
         assert!(
@@ -215,11 +216,11 @@ fn attack_pickles_that_claim() {
     assert!(bad(b"\x80\x04K\x01K\x02\x93.").contains("no string"));
     assert!(bad(b"\x80\x04X\x03\0\0\0\xed\x20\x20.").contains("UTF-8"));
     assert!(bad(b"\x80\x04X\x02\0\0\0\xed\xa0.").contains("UTF-8"));
-    assert!(bad(b"\x80\x02}r\xff\xff\xff\xff.").contains("remembers value"));
+    assert!(bad(b"\x80\x02}r\xff\xff\xff\xff.").contains("memo index"));
     assert!(bad(b"\x80\x02j\xff\xff\xff\xff.").contains("never stored"));
-    assert!(bad(b"\x80\x02.").contains("not there"));
-    assert!(bad(b"\x80\x02}s.").contains("not there"));
-    assert!(bad(b"\x80\x02\x87.").contains("not there"));
+    assert!(bad(b"\x80\x02.").contains("not on its stack"));
+    assert!(bad(b"\x80\x02}s.").contains("not on its stack"));
+    assert!(bad(b"\x80\x02\x87.").contains("not on its stack"));
     assert!(bad(b"\x80\x02}(K\x01u.").contains("no dict"));
     assert!(bad(b"\x80\x02K\x01(K\x01u.").contains("no dict"));
     assert!(bad(b"\x80\x02X\x02\x00\x00\x00\xff\xff.").contains("UTF-8"));
@@ -229,11 +230,12 @@ fn attack_pickles_that_claim() {
     assert!(bad(b"\x80\x02]K\x01a.").contains("a list"));
     assert!(bad(&[&b"\x80\x02"[..], &b"("[..].repeat(1 << 20)].concat()).contains("too early"));
     assert!(bad(&[&b"\x80\x02"[..], &b"("[..].repeat(1 + (1 << 20))].concat()).contains("too deep"));
-    // More of anything than a checkpoint needs, each byte of which would cost several in memory.
+    // More values, stack entries or memo entries than a checkpoint needs, each of which would take several
+    // bytes of memory.
     assert!(bad(&[&b"\x80\x02"[..], &b"}"[..].repeat(9 << 20)].concat()).contains("values"));
-    assert!(bad(&[&b"\x80\x02"[..], &b"N"[..].repeat(9 << 20)].concat()).contains("values at hand"));
-    assert!(bad(&[&b"\x80\x04N"[..], &b"\x94"[..].repeat(9 << 20)].concat()).contains("remembers value"));
-    // A dict inside itself, and dicts doubling at each level.
+    assert!(bad(&[&b"\x80\x02"[..], &b"N"[..].repeat(9 << 20)].concat()).contains("its stack has more"));
+    assert!(bad(&[&b"\x80\x04N"[..], &b"\x94"[..].repeat(9 << 20)].concat()).contains("memo index"));
+    // A dict that contains itself, and dicts whose number doubles with each level.
     bad(b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s.");
     let mut doubling = b"\x80\x02}q\x00".to_vec();
     for level in 0..200u8 {
@@ -267,7 +269,7 @@ fn attack_tensors_outside_their_storage() {
     refused(with(b"K\x02", b"K\x01", TUPLE_2, TUPLE_1));
     refused(with(b"K\x02", zero, TUPLE_2, TUPLE_2));
     refused(with(b"K\x02", zero, huge, b"K\x00\x85"));
-    // A tensor that repeats its elements may have more of them than its storage, but not any number.
+    // An expanded tensor may have more elements than its storage, up to a limit.
     with(b"K\x02", zero, TUPLE_2, b"K\x00\x85").unwrap();
     refused(with(b"K\x02", zero, b"J\x01\x00\x00\x04\x85", b"K\x00\x85"));
     refused(with(b"K\x02", zero, TUPLE_2, huge));
@@ -279,7 +281,8 @@ fn attack_tensors_outside_their_storage() {
     assert!(e.to_string().contains("tensor `w`: record `0` is missing"), "{e}");
 }
 
-/// Each name costs ten bytes of pickle, and a tensor's sizes half a kilobyte or more.
+/// Each name takes ten bytes of the pickle, but the dimensions of its tensor would take half a kilobyte of
+/// memory or more.
 #[test]
 fn attack_many_names_for_one_tensor_of_many_dimensions() {
     let ones = [&b"("[..], &b"K\x01".repeat(64), b"t"].concat();
@@ -319,7 +322,7 @@ fn attack_zips() {
     assert!(matches!(open(b"PK\x05\x06"), Err(Error::NotACheckpoint { .. })));
 }
 
-/// All attacks again in a process that may not have more than 600 MiB of address space.
+/// Runs all attacks again in a process that is limited to 600 MiB of address space.
 #[cfg(target_os = "linux")]
 #[test]
 fn attacks_take_little_memory() {

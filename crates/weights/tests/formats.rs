@@ -1,4 +1,4 @@
-//! Every format against known values.
+//! Reads every format and compares with known values.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn released_checkpoint_has_torchs_values() {
     let Slice::Bf16(values) = rounded.slice().unwrap() else { panic!("not bf16") };
     let sum: f64 = values.iter().map(|v| v.to_f64()).sum();
     assert!((sum - 0.07699394226074219).abs() < 1e-12, "{sum}");
-    // Both names of a layer lie on one storage.
+    // The two names of a layer share one storage.
     let twin = "attn.to_q.weight";
     assert_eq!(
         bits(&c.tensor(&format!("lang_encoder.cross_attn_layers.1.{twin}"), DType::F32).unwrap()),
@@ -58,7 +58,7 @@ fn torch_and_safetensors_agree_on_what_training_left_alone() {
     assert_eq!(trained.integers("ids").unwrap().len(), 26);
 }
 
-/// `kinds.pt` holds one tensor of each kind, inside `{"epoch": 3, …, "model": {…}}`.
+/// `kinds.pt` contains one tensor of each kind, in `{"epoch": 3, …, "model": {…}}`.
 #[test]
 fn torch_views_types_and_nesting() {
     let c = Checkpoint::open(data("kinds.pt")).unwrap();
@@ -111,7 +111,7 @@ fn torch_to_safetensors_and_back_is_bit_equal() {
         assert_eq!(read.shape(), tensor.shape());
         assert_eq!(bits(&read), bits(tensor), "{name}");
     }
-    // The reference implementation reads the same bytes, each aligned to its element size.
+    // The reference implementation reads the same bytes, and each tensor is aligned to its element size.
     let bytes = fs::read(&path).unwrap();
     let theirs = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(theirs.len(), tensors.len());
@@ -161,7 +161,8 @@ fn shards_are_read_as_one() {
 
 #[test]
 fn types_that_nobody_asks_for_do_not_stop_the_load() {
-    // As many bytes as the reference says: two elements of F4 to a byte, four of F6 to three.
+    // The sizes are those of the reference implementation: two elements of F4 per byte, four of F6 per three
+    // bytes.
     let all = [("F4", 6, 3), ("F6_E2M3", 4, 3), ("F6_E3M2", 8, 6), ("F8_E8M0", 2, 2), ("F8_E4M3FNUZ", 2, 2)];
     let all =
         all.into_iter().chain([("F8_E5M2FNUZ", 2, 2), ("F8_E4M3", 2, 2), ("F8_E5M2", 2, 2), ("C64", 1, 8)]);
@@ -190,7 +191,7 @@ fn types_that_nobody_asks_for_do_not_stop_the_load() {
         let short = header.replace(&format!("[{elements}]"), &format!("[{}]", elements + 1));
         assert!(matches!(open(&safetensors(&short, end)), Err(Error::Layout { .. })), "{dtype}");
     }
-    // Torch's complex types have no name there.
+    // Torch's complex types other than C64 have no name in safetensors.
     for dtype in ["C128", "C32", "unknown", "F99"] {
         let header = format!(r#"{{"x":{{"dtype":"{dtype}","shape":[0],"data_offsets":[0,0]}}}}"#);
         assert!(matches!(open(&safetensors(&header, 0)), Err(Error::UnknownDType { .. })), "{dtype}");
@@ -267,6 +268,6 @@ fn what_is_no_checkpoint_is_said_to_be_what_it_looks_like() {
         matches!(Checkpoint::open(data("")), Err(Error::NotACheckpoint { looks_like, .. }) if looks_like == "a folder")
     );
     assert!(matches!(Checkpoint::open(data("absent.pt")), Err(Error::Read { .. })));
-    // The name decides nothing.
+    // The file's name does not matter.
     assert!(open(&safetensors("{}", 0)).unwrap().names().next().is_none());
 }

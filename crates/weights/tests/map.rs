@@ -1,4 +1,5 @@
-//! Tensors in the mapped file: no copy where the elements are as wanted, a copy when they are written.
+//! Tensors in the mapped file: not copied if the requested type is the stored one, and copied when they are
+//! written to.
 
 mod common;
 #[path = "common/torch.rs"]
@@ -28,7 +29,7 @@ fn elements_as_wanted_are_not_copied() {
         let mut tensor = c.tensor(name, dtype).unwrap();
         assert_eq!(tensor.is_shared(), shared, "{name} as {dtype}");
         assert_eq!(tensor.to_vec_f32().unwrap(), f32s.f32().unwrap());
-        // Two views of a map are one memory: neither can be written behind the other's back.
+        // Two views share the mapping, so neither can be written to.
         let view = tensor.clone();
         assert!(if dtype == DType::F32 { tensor.f32_mut().is_err() } else { tensor.bf16_mut().is_err() });
         drop(view);
@@ -39,7 +40,7 @@ fn elements_as_wanted_are_not_copied() {
         assert!(!tensor.is_shared());
         assert_eq!(tensor.to_vec_f32().unwrap(), [1.0, 9.0, 3.5, 4.0, 5.0, 6.0]);
     }
-    // The file's name may go, and a new file take it: tensors keep the old one.
+    // A new file may replace the mapped one: tensors keep the contents of the old file.
     let kept = c.tensor("half", DType::Bf16).unwrap();
     drop(c);
     save_safetensors(&path, [("half", &Tensor::zeros([2, 3], DType::Bf16))], &BTreeMap::new()).unwrap();
@@ -56,7 +57,7 @@ fn torch_zips_are_mapped_and_their_views_are_not() {
     let w = open(&file).unwrap().tensor("w", DType::F32).unwrap();
     assert!(w.is_shared());
     assert_eq!(w.f32().unwrap(), [1.0, 2.0, 3.0]);
-    // A changed byte is found before the tensor is handed out.
+    // A changed byte is detected before the tensor is returned.
     let at = file.windows(bytes.len()).position(|w| w == bytes).unwrap();
     assert!(at.is_multiple_of(64), "torch aligns to 64");
     file[at] ^= 1;

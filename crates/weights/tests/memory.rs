@@ -1,4 +1,5 @@
-//! Loading takes little more memory than what is loaded, and writing from file to file next to none. A program of its own, with one test: the peak is the process's.
+//! Loading needs little more memory than the loaded tensors, and streaming from file to file almost none.
+//! This is a test program of its own with one test, because the peak memory is that of the process.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -12,20 +13,20 @@ use std::path::Path;
 use pheye_tensor::{DType, Slice, Tensor};
 use pheye_weights::{Checkpoint, Item, ShardedWriter, save_safetensors};
 
-/// Tensors of a model, and elements of each.
+/// The number of tensors of the model, and the elements of each.
 const TENSORS: usize = 6;
 const ELEMENTS: usize = 16 << 20;
-/// What stacks, the allocator and pieces in flight may take beside the model.
+/// The memory allowed in addition to the model, for stacks, the allocator and pieces in flight, in bytes.
 const CONSTANT: usize = 16 << 20;
 
-/// A line of /proc/self/status, in bytes.
+/// The value of a line of /proc/self/status, in bytes.
 fn status(key: &str) -> usize {
     let text = fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find_map(|l| l.strip_prefix(key)).unwrap();
     line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<usize>().unwrap() << 10
 }
 
-/// Values that bf16 holds exactly.
+/// The i-th value, which bf16 represents exactly.
 fn value(i: usize) -> f32 {
     (i % 251) as f32 - 125.0
 }
@@ -48,9 +49,10 @@ fn write(path: &Path, dtype: DType) {
     }
 }
 
-/// Loads all of `path` as `dtype`, reads every element, and returns the tensors and the growth of the peak.
+/// Loads all tensors of `path` as `dtype` and reads every element. Returns the tensors and the growth of peak
+/// memory in bytes.
 fn load(path: &Path, dtype: DType) -> (Vec<Tensor>, usize) {
-    // Begins a new peak at what is in memory now.
+    // Resets the peak to the current memory.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = status("VmRSS:");
     let checkpoint = Checkpoint::open(path).unwrap();
@@ -65,7 +67,7 @@ fn load(path: &Path, dtype: DType) -> (Vec<Tensor>, usize) {
     (tensors, status("VmHWM:").saturating_sub(before))
 }
 
-/// Writes all of `path` into shards as `dtype` and returns the growth of the peak.
+/// Writes all tensors of `path` into shards as `dtype`, and returns the growth of peak memory in bytes.
 fn stream(path: &Path, dtype: DType) -> usize {
     let to = tempfile::tempdir().unwrap();
     fs::write("/proc/self/clear_refs", "5").unwrap();

@@ -1,4 +1,4 @@
-//! Names that differ from the network's by what frameworks put before them.
+//! Checkpoints whose names have a prefix that the network's names lack, or vice versa.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use pheye_weights::{
     Checkpoint, CheckpointSource, Error, Fault, Mismatches, NameMap, Prefix, save_safetensors,
 };
 
-/// A file of scalars under these names, each its place in the list.
+/// A file of scalars with these names; the value of each is its index.
 fn file(path: &Path, names: &[&str]) -> Checkpoint {
     let tensors: Vec<Tensor> =
         (0..names.len()).map(|i| Tensor::from_f32([1], &[i as f32]).unwrap()).collect();
@@ -40,17 +40,18 @@ fn a_prefix_that_all_names_share_is_passed_over() {
         let c = file(&path, &names.each_ref().map(String::as_str));
         assert_eq!(c.stripped_prefix(), None);
         let mut s = source(&c);
-        // Known before it is known which prefix it is: 8 bytes of the three tensors need be read.
+        // The total is known before the prefix is determined: two of the three tensors are needed, 4 bytes
+        // each.
         assert_eq!(s.bytes(), 8);
         assert_eq!(s.shape_of("a.weight"), Some(Shape::from([1])));
         assert_eq!(ask(&mut s, "a.weight"), [0.0]);
         assert_eq!(ask(&mut s, "b.weight"), [1.0]);
         assert_eq!(c.stripped_prefix(), (!prefix.is_empty()).then_some(prefix));
         s.finish().unwrap();
-        // As they are in the file for whoever asks so.
+        // The full names of the file work as well.
         let c = Checkpoint::open(&path).unwrap();
         assert_eq!((c.f64s(&names[1]).unwrap(), c.stripped_prefix()), (vec![1.0], None));
-        // What is written goes by the name that was asked for.
+        // A tensor is written under the requested name.
         let c = Checkpoint::open(&path).unwrap();
         let mut out = Vec::new();
         c.write_to("b.weight", None, &mut out).unwrap();
@@ -65,7 +66,7 @@ fn a_prefix_that_all_names_share_is_passed_over() {
 fn a_prefix_is_not_passed_over_for_some_names_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w");
-    // A published Phi without its head: all names share `model.`, which is the network's own.
+    // A published Phi without its head: all names share `model.`, which is part of the network's names.
     let c = file(&path, &["model.embed_tokens.weight", "model.layers.0.fc.weight", "model.lm_head.weight"]);
     let mut s = source(&c).names(NameMap::phi());
     assert_eq!(ask(&mut s, "lang_encoder.model.embed_tokens.weight"), [0.0]);
@@ -73,7 +74,7 @@ fn a_prefix_is_not_passed_over_for_some_names_only() {
     assert_eq!(c.stripped_prefix(), None);
     let m = mismatches(s.finish());
     assert!(matches!(&m.faults[0], Fault::Missing { tensor, .. } if tensor == "lm_head.weight"));
-    // Where not all names share it, it is named.
+    // A prefix that only some names share is reported.
     let c = file(&path, &["model.a.weight", "model.b.weight", "loss.weight"]);
     let mut s = source(&c);
     assert!(ask(&mut s, "a.weight").is_empty() && ask(&mut s, "b.weight").is_empty());
@@ -84,16 +85,16 @@ fn a_prefix_is_not_passed_over_for_some_names_only() {
         said.contains("5 mismatches; names in the file have the prefix `model.`, the network's do not:\n"),
         "{said}"
     );
-    // The other way round.
+    // The network has a prefix that the file lacks.
     let mut s = source(&c);
     assert!(ask(&mut s, "net.model.a.weight").is_empty() && ask(&mut s, "net.loss.weight").is_empty());
     let m = mismatches(s.finish());
     assert_eq!(m.prefix, Some(Prefix::InNetwork("net.".into())));
-    // A name of its own is no hint.
+    // A single unrelated name suggests no prefix.
     let mut s = source(&c);
     ask(&mut s, "other");
     assert_eq!(mismatches(s.finish()).prefix, None);
-    // What was passed over is said with the mismatches.
+    // A removed prefix is reported with the mismatches.
     let c = file(&path, &["module.a.weight", "module.b.weight"]);
     let mut s = source(&c);
     ask(&mut s, "a.weight");
@@ -126,7 +127,8 @@ fn the_published_vision_tower_is_known_by_its_names() {
     let path = folder.path().join("w");
     let ours = "vision_encoder.vision_model.base_model.model.embeddings.patch_embedding.base_layer.weight";
     let theirs = "embeddings.patch_embedding.weight";
-    // As CLIPModel and CLIPVisionModel are saved, by transformers before and since 5.6, and wrapped.
+    // The layouts of CLIPModel and CLIPVisionModel, saved by transformers before and since 5.6, with and
+    // without a prefix of a wrapper.
     for prefix in ["vision_model.", "", "module.vision_model.", "module.", "_orig_mod.module."] {
         for more in ["pre_layrnorm.weight", "post_layernorm.weight"] {
             let names = [theirs, more].map(|n| format!("{prefix}{n}"));

@@ -1,4 +1,4 @@
-//! Saving leaves either the old file or the new one.
+//! Saving leaves either the old file or the new one, never a mixture.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -63,10 +63,10 @@ fn what_a_killed_writer_left_is_removed_by_the_next() {
     for stray in [".w.123.tmp", ".w.123.4.tmp"] {
         fs::write(path(stray), "half").unwrap();
     }
-    // Of another file, or nobody's.
+    // Temporary files of other names, and files that are no temporary files.
     let kept = [".v.123.tmp", ".w.123", ".w.backup.tmp", ".w.tmp", "w.123.tmp"];
     kept.iter().for_each(|name| fs::write(path(name), "mine").unwrap());
-    // A writer that is still at work keeps its own.
+    // The temporary file of a writer that is still running is kept.
     atomic_write(path("w"), |out| {
         out.write_all(b"slow")?;
         atomic_write(path("w"), |out| out.write_all(b"fast")).unwrap();
@@ -116,7 +116,7 @@ fn a_copy_is_whole_or_not_there() {
 
 const FULL: &str = "PHEYE_TEST_FULL_DISK";
 
-/// The system itself refuses to write on, as on a full disk: in a child process, files may have 128 KiB at most.
+/// A full disk, simulated in a child process by limiting files to 128 KiB.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_leaves_the_old_checkpoint() {
@@ -130,7 +130,8 @@ fn a_full_disk_leaves_the_old_checkpoint() {
     let path = folder.path().join("model.safetensors");
     let old = Tensor::from_f32([2], &[1.0, 2.0]).unwrap();
     save_safetensors(&path, [("old", &old)], &BTreeMap::new()).unwrap();
-    // The shell counts in blocks of 512 bytes; ignoring the signal turns the limit into an error of write().
+    // `ulimit -f` counts blocks of 512 bytes. With SIGXFSZ ignored, exceeding the limit is an error of
+    // write().
     let limited = "trap '' XFSZ; ulimit -f 256 && exec \"$0\" --exact a_full_disk_leaves_the_old_checkpoint";
     let mut run = std::process::Command::new("sh");
     run.args(["-c", limited]).arg(std::env::current_exe().unwrap()).env(FULL, &path);

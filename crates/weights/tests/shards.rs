@@ -1,4 +1,5 @@
-//! Tensors written in shards are read back as they were, and a folder that lacks something says what.
+//! Tensors written in shards are read back unchanged, and an incomplete folder gives an error that says what
+//! is missing.
 
 mod common;
 #[path = "common/torch.rs"]
@@ -60,7 +61,7 @@ fn shards_hold_what_fits_and_the_index_says_where() {
     assert_eq!(save(&one, 152).unwrap(), Written { files: vec![one.join("model.safetensors")], bytes: 152 });
     assert_eq!(names(&one), ["model.safetensors"]);
 
-    // A tensor above the limit has a shard of its own.
+    // A tensor larger than the limit gets a shard of its own.
     let written = save(&many, 63).unwrap();
     let shard = |i: usize| format!("model-{i:05}-of-00004.safetensors");
     assert_eq!(written.files, (1..=4).map(|i| many.join(shard(i))).collect::<Vec<_>>());
@@ -139,7 +140,7 @@ fn a_save_that_fails_leaves_nothing_and_nothing_is_overwritten() {
     };
     let full = fails(|| io::ErrorKind::StorageFull.into());
     assert!(matches!(&full, Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull));
-    // An error about a tensor that was read is not one about writing.
+    // An error of reading a tensor is not reported as an error of writing.
     let read = fails(|| Error::Damaged { path: "from".into(), tensor: "d".into() }.into());
     assert!(matches!(&read, Error::Damaged { tensor, .. } if tensor == "d"), "{read}");
     let short = to.save(&items(), &mut |_, out| out.write_all(&[0; 8]), &mut |_, _| ()).unwrap_err();

@@ -1,4 +1,4 @@
-//! A network asking a checkpoint for its parameters.
+//! A network that loads its parameters from a checkpoint.
 
 mod common;
 
@@ -8,7 +8,7 @@ use common::{data, golden};
 use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
 use pheye_weights::{Checkpoint, CheckpointSource, Error, Fault, NameMap, save_safetensors};
 
-/// Answers everything with ones.
+/// A source of ones, which records the requested names.
 struct Ones(Vec<String>);
 
 impl Source for Ones {
@@ -44,7 +44,7 @@ fn all_faults_are_told_at_once() {
     let c = Checkpoint::open(data("kinds.pt")).unwrap();
     let mut source = CheckpointSource::new(&c, f32_only).allow_unused(|n| n != "f16" && n != "u8");
     assert_eq!(source.tensor("parameter", Shape::from([2]), Init::Ones).f32().unwrap(), [4.0, 5.0]);
-    // From here on nothing is allocated, however much is asked for.
+    // After a fault nothing is allocated, whatever shape is requested.
     let huge = source.tensor("absent", Shape::from([1 << 40, 1 << 20]), Init::Ones);
     assert_eq!(huge.shape().elements(), 0);
     source.tensor("f32", Shape::from([3, 2, 4]), Init::Ones);
@@ -76,7 +76,7 @@ fn all_faults_are_told_at_once() {
     assert!(said.contains("unused `f16`"), "{said}");
 }
 
-/// A source of the shapes that it is asked for would take any amount of memory.
+/// After a fault the fallback is not called, because it would allocate a tensor of the requested shape.
 #[test]
 fn after_a_fault_a_fallback_is_not_asked() {
     let c = Checkpoint::open(data("kinds.pt")).unwrap();

@@ -1,4 +1,4 @@
-//! Several files appear in a folder together, whenever the process that writes them is killed.
+//! Several files appear in a folder together, even if the process that writes them is killed.
 
 use std::fs;
 use std::path::Path;
@@ -44,7 +44,7 @@ fn an_error_leaves_nothing() {
     let to = top.path().join("to");
     fill(&ready(&to));
     assert!(!to.exists());
-    // A folder that was there stays, with what it held.
+    // An existing folder is kept, with its contents.
     fs::create_dir(&to).unwrap();
     fs::write(to.join("config"), "mine").unwrap();
     let staged = ready(&to);
@@ -59,7 +59,7 @@ fn a_killed_writer_is_cleared_up_after() {
     let top = tempfile::tempdir().unwrap();
     let staged = ready(top.path());
     fill(&staged);
-    // Its lock goes with the process; nothing else does.
+    // A second process is refused. After a kill, only the lock is released; the files remain.
     let other = Staged::open(top.path()).unwrap_err();
     assert!(matches!(other, Error::Write { .. }), "{other}");
     std::mem::forget(staged);

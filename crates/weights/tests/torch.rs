@@ -1,5 +1,5 @@
-//! Files of `torch.save` as its users make them: what `torch.load(weights_only=True)` reads is read when the weights are
-//! in it, and what it refuses is refused with a way out. `data/README.md` says what the files are.
+//! Files of `torch.save` as its users write them. What `torch.load(weights_only=True)` reads is read, if it
+//! contains weights; what it refuses is refused with a hint. `data/README.md` describes the files.
 
 mod common;
 #[path = "common/pickle.rs"]
@@ -13,7 +13,7 @@ use pheye_tensor::{DType, Shape};
 use pheye_weights::{Checkpoint, Error, Format, StoredDType, Unusable};
 use pickle::*;
 
-/// The two tensors that each file of `data/torch` holds.
+/// Checks the two tensors that each file of `data/torch` contains.
 fn expect_a_and_b(c: &Checkpoint) {
     assert_eq!(c.f64s("a").unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     assert_eq!(c.info("a"), Some((Shape::from([2, 3]), StoredDType::F32)));
@@ -24,7 +24,8 @@ fn expect_a_and_b(c: &Checkpoint) {
 fn what_torch_reads_safely_is_read() {
     for (name, dtype, keys) in [
         ("plain", StoredDType::Bf16, &[] as &[&str]),
-        // Between directory and end lie 76 bytes, as many as the directory's first entry has for this name.
+        // With this name the first entry of the directory has 76 bytes, as many as are between the directory
+        // and the end record.
         ("checkpoint_epoch_0010", StoredDType::F32, &[]),
         ("no_crc32", StoredDType::Bf16, &[]),
         ("parameter_with_attribute", StoredDType::Bf16, &[]),
@@ -50,7 +51,7 @@ fn what_torch_reads_safely_is_read() {
     let c = Checkpoint::open(data("torch/float8.pt")).unwrap();
     assert_eq!(c.f64s("c").unwrap(), [1.0, 2.0, -0.5]);
     assert_eq!(c.tensor("c", DType::Bf16).unwrap().to_vec_f32().unwrap(), [1.0, 2.0, -0.5]);
-    // Expanded: the row of two elements stands for three columns.
+    // An expanded tensor: a column of two elements with stride 0 along its three columns.
     let c = Checkpoint::open(data("torch/expanded.pt")).unwrap();
     assert_eq!(c.f64s("a").unwrap(), [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
 }
@@ -67,7 +68,7 @@ fn what_torch_refuses_is_refused_with_a_way_out() {
     assert!(script.contains("TorchScript") && script.contains("state_dict()"), "{script}");
 }
 
-/// Torch's directory begins with `STEM/data.pkl`; whatever the length of the stem, and with something before the zip.
+/// The directory is found for every length of the stem in `STEM/data.pkl`.
 #[test]
 fn a_directory_is_found_whatever_the_length_of_its_names() {
     let plain = fs::read(data("torch/checkpoint_epoch_0010.pt")).unwrap();
@@ -99,7 +100,7 @@ fn find(bytes: &[u8], what: &[u8]) -> usize {
     bytes.windows(what.len()).position(|w| w == what).unwrap()
 }
 
-/// A zip as torch's own writer makes it: stored, with zip64 records although nothing needs them.
+/// A zip in the layout of torch's own writer: stored, with zip64 records although none are needed.
 fn write_as_torch(out: &mut Vec<u8>, members: &[(String, Vec<u8>, u32)]) {
     let u16s = |all: &[u16]| all.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let u32s = |all: &[u32]| all.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -129,7 +130,8 @@ fn write_as_torch(out: &mut Vec<u8>, members: &[(String, Vec<u8>, u32)]) {
     );
 }
 
-/// `{"w": tensor, "x": value}` with two f32 in record "0", 1.0 and -2.0, and as many bytes in record "1".
+/// `{"w": tensor, "x": value}`, with the f32 values 1.0 and -2.0 in record "0", and as many bytes in record
+/// "1".
 fn beside(value: Vec<u8>) -> Result<Checkpoint, Error> {
     let state = dict(&[(text("w"), tensor()), (text("x"), value)]);
     let floats = [1.0f32, -2.0].map(f32::to_le_bytes).concat();
@@ -162,7 +164,7 @@ fn values_beside_the_weights_are_passed_over() {
             b"u".into(),
         ]
         .concat(),
-        // A set, a frozenset, bytes and a bytearray of later protocols.
+        // A set, a frozenset, bytes and a bytearray, as later protocols write them.
         [&b"\x8f("[..], &int(1), b"\x90"].concat(),
         [&b"("[..], &int(1), b"\x91"].concat(),
         b"C\x02ab".into(),
@@ -173,7 +175,7 @@ fn values_beside_the_weights_are_passed_over() {
         // Integers of 65 and 2048 bits.
         long(9, &[0, 0, 0, 0, 0, 0, 0, 0x80, 0]),
         [&b"\x8b\0\x01\0\0"[..], &[1; 256]].concat(),
-        // A storage by itself.
+        // A storage without a tensor.
         storage("torch.FloatStorage", "0", 2),
     ] {
         let c = beside(value.clone()).unwrap_or_else(|e| panic!("{}: {e}", String::from_utf8_lossy(&value)));
@@ -198,7 +200,7 @@ fn wrapped_tensors_are_read() {
     two(call("torch.nn.parameter.Parameter", &[tensor(), FALSE.into()]));
     let device = [tensor(), global("torch.float32"), text("xla:0"), FALSE.into()];
     two(call("torch._utils._rebuild_device_tensor_from_cpu_tensor", &device));
-    // A tensor with attributes, and a parameter with some.
+    // A tensor with attributes, and a parameter with attributes.
     let v2 = [storage("torch.FloatStorage", "0", 2), int(0), ints(&[2]), ints(&[1]), FALSE.into(), hooks()];
     let from = |function: &str, class: &str, args: &[Vec<u8>]| {
         call("torch._tensor._rebuild_from_type_v2", &[global(function), global(class), tuple(args), state()])
@@ -215,7 +217,7 @@ fn tensors_over_bytes_have_the_type_that_they_name() {
         let parts = [of, int(0), ints(&[elements]), ints(&[1]), FALSE.into(), hooks(), global(dtype)];
         beside(call("torch._utils._rebuild_tensor_v3", &parts)).unwrap()
     };
-    // Bytes 38 40 b0 7f 80 01 08 ff.
+    // The bytes of record "1" are 38 40 b0 7f 80 01 08 ff.
     let floats = |dtype: &str| over(dtype, 8).f64s("x").unwrap();
     let is = |found: Vec<f64>, expected: [f64; 8]| {
         assert!(
@@ -315,7 +317,7 @@ fn a_state_dict_is_found_under_any_key_if_it_is_the_only_one() {
     assert!(e.to_string().contains("the keys `net`, `ema`"), "{e}");
 }
 
-/// The checksum of a record is compared however little of it a tensor takes.
+/// The checksum of a record is verified even if a tensor uses only part of the record.
 #[test]
 fn damage_is_found_in_partial_and_strided_tensors() {
     let of = || storage("torch.FloatStorage", "0", 6);
@@ -335,7 +337,7 @@ fn damage_is_found_in_partial_and_strided_tensors() {
     let c = open(&bytes).unwrap();
     assert_eq!(c.f64s("turned").unwrap(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
     assert_eq!(c.f64s("first").unwrap(), [1.0, 2.0]);
-    // In the last element.
+    // Changes the last element.
     bytes[at + 21] ^= 1;
     for name in ["first", "turned", "all"] {
         let damaged = |e: &Error| matches!(e, Error::Damaged { tensor, .. } if tensor == name);

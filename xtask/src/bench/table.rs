@@ -1,4 +1,4 @@
-//! Lines of many rounds and two sides as one report, and the report as a table.
+//! Combines the lines of all rounds and sides into one report, and formats it as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 const OURS: &str = "pheye";
 
-/// The products of a row alone, without what is fused to them: no rival to the row, and a column of its own.
+/// The backend that runs only the GEMMs of a row, without fused operations. It is not a rival but has a
+/// column of its own.
 const PRODUCT: &str = "cuBLASLt";
 
 fn text<'a>(line: &'a Value, key: &str) -> &'a str {
@@ -21,10 +22,10 @@ fn median(mut of: Vec<f64>) -> f64 {
     (of[half] + of[(of.len() - 1) / 2]) / 2.0
 }
 
-/// One row for each row of ours: the median over the rounds, the share of the roofline, the rivals and the ratio to the fastest,
-/// the ratio to cuBLASLt's plain product.
+/// The report. Each row of ours has the median over the rounds, the share of the roofline, the rivals with
+/// the ratio to the fastest one, and the ratio to cuBLASLt's GEMMs.
 ///
-/// The roofline is the best that any side's copy or product reached.
+/// The roofline is the best copy and the best GEMM of any side.
 pub fn report(lines: &[Value]) -> Value {
     let best = |key: &str| {
         let all = lines.iter().filter(|l| l["op"] == "roofline");
@@ -32,7 +33,7 @@ pub fn report(lines: &[Value]) -> Value {
     };
     let (tflops, gbps) = (best("tflops").unwrap_or_default(), best("gbps").unwrap_or_default());
 
-    // The order of first appearance, which is that of shapes.json.
+    // Rows are in the order of their first appearance, which is that of shapes.json.
     let (mut order, mut rows) = (Vec::new(), BTreeMap::<_, BTreeMap<&str, Vec<&Value>>>::new());
     for line in lines.iter().filter(|l| l["median_us"].is_number()) {
         let key = ["family", "op", "shape", "dtype", "direction"].map(|k| text(line, k));
@@ -87,8 +88,9 @@ pub fn report(lines: &[Value]) -> Value {
     })
 }
 
-/// The report for people: medians, and in brackets the fastest runs, which other work on the machine disturbs least. Above 1 in
-/// a column of ratios means that ours is faster. The columns on cuBLASLt are there when it ran.
+/// The report as a Markdown table: medians, and in parentheses the fastest runs, which other load on the
+/// machine disturbs least. A ratio above 1 means that ours is faster. The columns for cuBLASLt are present if
+/// it ran.
 pub fn markdown(report: &Value) -> String {
     // Writing to a string cannot fail.
     let roofline = &report["roofline"];
@@ -154,7 +156,7 @@ fn short(us: f64) -> String {
     if us < 100.0 { format!("{us:.1}") } else { format!("{us:.0}") }
 }
 
-/// `page` with `table` between the marks of `name`.
+/// Replaces the text between the markers of `name` in `page` by `table`.
 pub fn replace(page: &str, name: &str, table: &str) -> Result<String> {
     let (open, close) = (format!("<!-- bench {name} -->"), format!("<!-- /bench {name} -->"));
     let marks = || format!("BENCHMARKS.md lacks {open} and {close}");
@@ -216,7 +218,7 @@ mod tests {
         assert_eq!(found.len(), 3, "{table}");
         let columns = |l: &str| l.matches('|').count();
         assert!(table.lines().skip(2).all(|l| columns(l) == columns(found[0])), "{table}");
-        // No column where it did not run.
+        // There is no column if cuBLASLt did not run.
         assert!(!markdown(&super::report(&[line("pheye", 4.0), line("F.linear", 8.0)])).contains("cuBLASLt"));
     }
 

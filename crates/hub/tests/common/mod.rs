@@ -1,5 +1,5 @@
-//! A server on the loopback interface that speaks the hub's resolve API, and misbehaves on request.
-#![allow(dead_code)] // each test file uses its part
+//! A loopback server that implements the hub's resolve API, and misbehaves on request.
+#![allow(dead_code)] // each test file uses a part
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -22,35 +22,35 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Git's name of a blob.
+/// Git's blob id.
 pub fn git(bytes: &[u8]) -> String {
     hex(&Sha1::digest([format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat()))
 }
 
-/// How a server answers.
+/// The behavior of a server.
 #[derive(Default)]
 pub struct Rules {
-    /// Small files by `OWNER/NAME/FILE`, served by the hub itself with git's ETag.
+    /// Small files by `OWNER/NAME/FILE`, which the hub itself serves with git's ETag.
     pub small: HashMap<String, Vec<u8>>,
-    /// Large files by `OWNER/NAME/FILE`; the hub redirects to `store` under their SHA-256.
+    /// Large files by `OWNER/NAME/FILE`; the hub redirects to `store`, with their SHA-256 as the name.
     pub large: HashMap<String, Vec<u8>>,
-    /// Where large files are: `http://host:port`.
+    /// The URL of the store with the large files: `http://host:port`.
     pub store: String,
-    /// Contents by path, served as they are.
+    /// Contents by path, served unchanged.
     pub contents: HashMap<String, Vec<u8>>,
-    /// The next bodies end after so many bytes.
+    /// The numbers of bytes after which the next bodies end.
     pub cuts: Vec<usize>,
-    /// Every request with this status.
+    /// The status with which every request is answered.
     pub status: Option<u16>,
-    /// The token that is asked for.
+    /// The required token.
     pub token: Option<String>,
-    /// Ranges are ignored.
+    /// Whether ranges are ignored.
     pub no_ranges: bool,
-    /// Files by `OWNER/NAME/FILE` whose length no answer says.
+    /// Files by `OWNER/NAME/FILE` whose length is not reported.
     pub drips: HashMap<String, Drip>,
 }
 
-/// A body that comes in pieces.
+/// A body that is sent in pieces.
 #[derive(Clone)]
 pub struct Drip {
     pub etag: String,
@@ -60,7 +60,7 @@ pub struct Drip {
 }
 
 impl Drip {
-    /// Pieces that follow each other at once, under an ETag that is no checksum.
+    /// Pieces without a pause, under an ETag that is not a checksum.
     pub fn new(piece: Vec<u8>, times: usize) -> Drip {
         Drip { etag: "\"opaque\"".to_owned(), piece, pause: Duration::ZERO, times }
     }
@@ -83,7 +83,7 @@ impl Drip {
 pub struct Server {
     pub url: String,
     pub rules: Arc<Mutex<Rules>>,
-    /// Each request's head.
+    /// The head of each request.
     pub seen: Arc<Mutex<Vec<String>>>,
 }
 
@@ -136,11 +136,11 @@ fn serve(mut stream: TcpStream, rules: &Mutex<Rules>, seen: &Mutex<Vec<String>>)
         return drip.serve(&head, stream);
     }
     let out = respond(&head, &mut rules.lock().unwrap());
-    // One request a connection.
+    // The connection is closed after one request.
     let _ = stream.write_all(&out);
 }
 
-/// `OWNER/NAME/FILE` of a request.
+/// The `OWNER/NAME/FILE` of a request.
 fn file(head: &str) -> Option<String> {
     let (repo, rest) = head.split(' ').nth(1)?.strip_prefix('/')?.split_once("/resolve/")?;
     Some(format!("{repo}/{}", rest.split_once('/')?.1))
@@ -201,7 +201,7 @@ fn answer(head: &str, r: &mut Rules, status: u16, headers: &str, body: &[u8]) ->
     out
 }
 
-/// A hub with one small file, and a large one at a store on another port.
+/// A hub with one small file, and a large one in a store on another port.
 pub fn hub_and_store() -> (Server, Server, Vec<u8>) {
     let large: Vec<u8> = (0..1_000_000u32).flat_map(|i| i.to_le_bytes()).collect();
     let path = format!("/{}?signature=private", sha256(&large));

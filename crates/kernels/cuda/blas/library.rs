@@ -1,8 +1,8 @@
-//! libcublasLt: finding it, its functions, and its objects.
+//! libcublasLt: loading it, its functions, and its objects.
 //!
-//! cudarc has the types and values; its own loader knows the library by the names of CUDA 12 alone, and panics without it. The
-//! functions used here are the same in CUDA 12 and 13. A status is taken as a number, since newer libraries have more of them
-//! than cudarc names.
+//! Types and constants are those of cudarc. Its own loader is not used, because it knows only the file names
+//! of CUDA 12 and panics without the library. The functions used here are the same in CUDA 12 and 13. A
+//! status is a u32, because newer libraries have values that cudarc's enum lacks.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
@@ -19,7 +19,7 @@ use crate::{Error, Result};
 
 const LIBRARY: &str = "libcublasLt";
 
-/// As CUDA installs it on Linux; the bare name comes with headers only.
+/// The names of the library in CUDA 13 and 12 on Linux; the last is installed with the headers only.
 #[cfg(not(windows))]
 const NAMES: [&str; 3] = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"];
 #[cfg(windows)]
@@ -33,7 +33,7 @@ type Handle = *mut c_void;
 type Set = unsafe extern "C" fn(Handle, u32, *const c_void, usize) -> Status;
 type Destroy = unsafe extern "C" fn(Handle) -> Status;
 
-/// What the heuristics say of an algorithm, `cublasLtMatmulHeuristicResult_t` with its status as a number.
+/// A result of the heuristics: `cublasLtMatmulHeuristicResult_t` with its status as an integer.
 #[repr(C)]
 struct Heuristic {
     algorithm: Algorithm,
@@ -43,7 +43,7 @@ struct Heuristic {
     reserved: [c_int; 4],
 }
 
-/// The functions, as `cublasLt.h` declares them.
+/// The functions used, as `cublasLt.h` declares them.
 struct Functions {
     create: unsafe extern "C" fn(*mut Handle) -> Status,
     destroy: Destroy,
@@ -56,7 +56,8 @@ struct Functions {
     preference_create: unsafe extern "C" fn(*mut Handle) -> Status,
     preference_set: Set,
     preference_destroy: Destroy,
-    /// Handle, product, a, b, c, d, preference, how many are asked for, where to, how many there are.
+    /// Handle, matmul descriptor, layouts of A, B, C and D, preference, number of requested results, results,
+    /// number of results.
     heuristic: unsafe extern "C" fn(
         Handle,
         Handle,
@@ -69,7 +70,8 @@ struct Functions {
         *mut Heuristic,
         *mut c_int,
     ) -> Status,
-    /// Handle, product, α, a and its layout, b and its, β, c and its, d and its, algorithm, workspace and its size, stream.
+    /// Handle, matmul descriptor, α, A and its layout, B and its layout, β, C and its layout, D and its
+    /// layout, algorithm, workspace and its size, stream.
     run: unsafe extern "C" fn(
         Handle,
         Handle,
@@ -88,28 +90,29 @@ struct Functions {
         usize,
         *mut c_void,
     ) -> Status,
-    /// Keeps all of the above in memory.
+    /// Keeps the functions loaded.
     _library: libloading::Library,
 }
 
-/// What the loader said: the library's own words stand in the error's source.
+/// The message of the dynamic loader, which is in the source of the error.
 fn said(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 impl Functions {
-    /// Those of the first of `names` that there is.
+    /// The functions of the first library of `names` that can be loaded.
     fn load(names: &[&str]) -> Result<Functions> {
         let missing = |reason| Error::Library { library: LIBRARY, reason };
         let mut reasons = Vec::new();
         let open = |name: &&str| {
-            // SAFETY: NVIDIA's library needs nothing of who loads it; it is never unloaded while a function of it is used.
+            // SAFETY: the initializers of NVIDIA's library have no preconditions, and it stays loaded as long
+            // as the functions.
             unsafe { libloading::Library::new(*name) }.map_err(|e| reasons.push(said(&e))).ok()
         };
         let Some(library) = names.iter().find_map(open) else { return Err(missing(reasons.join("; "))) };
         macro_rules! function {
             ($name:literal) => {
-                // SAFETY: the type is that of the field it is for, which is what `cublasLt.h` declares.
+                // SAFETY: the type is that of the field, which is as `cublasLt.h` declares the function.
                 *unsafe { library.get($name) }.map_err(|e| missing(said(&e)))?
             };
         }
@@ -135,7 +138,7 @@ impl Functions {
         if status == SUCCESS {
             return Ok(());
         }
-        // SAFETY: any number is taken, and the text is a constant of the library.
+        // SAFETY: the function takes any integer, and returns null or a constant string of the library.
         let name = unsafe {
             let name = (self.name)(status);
             if name.is_null() { None } else { Some(CStr::from_ptr(name)) }
@@ -145,51 +148,52 @@ impl Functions {
     }
 }
 
-/// The library, opened for the context that was current.
+/// The library, opened in the context that was current.
 pub(super) struct Library {
     functions: Functions,
     handle: Handle,
 }
 
-// SAFETY: the library's handle may be used from any thread, by several at once.
+// SAFETY: the library's handle may be used by several threads concurrently.
 unsafe impl Send for Library {}
-// SAFETY: as above.
+// SAFETY: the same as for `Send`.
 unsafe impl Sync for Library {}
 
-/// The description of a product: its operations and types.
+/// Marks the descriptor of a matmul: its operations and types.
 pub(super) struct Multiply;
-/// The layout of a matrix.
+/// Marks the layout of a matrix.
 pub(super) struct Matrix;
-/// What an algorithm has to keep to.
+/// Marks the preferences for the choice of an algorithm.
 struct Limits;
 
-/// A description that the library made.
+/// An object created by the library.
 pub(super) struct Object<T> {
     handle: Handle,
     destroy: Destroy,
     kind: PhantomData<T>,
 }
 
-// SAFETY: descriptions are memory of the host, of no thread, and only read once they are made.
+// SAFETY: the objects are host memory without thread affinity, and are only read after their creation.
 unsafe impl<T> Send for Object<T> {}
-// SAFETY: as above.
+// SAFETY: the same as for `Send`.
 unsafe impl<T> Sync for Object<T> {}
 
 impl<T> Drop for Object<T> {
     fn drop(&mut self) {
-        // SAFETY: made by the function that goes with this one, destroyed once; it frees memory of the host. `Blas` and its
-        // library outlive their plans' use: plans are kept in it, and borrowed from a `Cuda` that lives.
+        // SAFETY: created by the function that matches this one, destroyed once; it frees host memory. The
+        // library is still loaded: `Blas` owns the plans, drops them first, and is borrowed while a plan is
+        // used.
         let _ = unsafe { (self.destroy)(self.handle) };
     }
 }
 
-/// A product to run.
+/// The arguments of a matmul.
 pub(super) struct Call<'a> {
     pub(super) multiply: &'a Object<Multiply>,
-    /// The first factor, the second, the result.
+    /// The layouts of A, B and C.
     pub(super) matrices: &'a [Object<Matrix>; 3],
     pub(super) algorithm: &'a Algorithm,
-    /// α, β.
+    /// α and β.
     pub(super) scales: [f32; 2],
     pub(super) addrs: [*mut c_void; 3],
     pub(super) workspace: (*mut c_void, usize),
@@ -197,11 +201,11 @@ pub(super) struct Call<'a> {
 }
 
 impl Library {
-    /// Loads it, for the context that is current.
+    /// Loads the library and opens it in the current context.
     pub(super) fn open() -> Result<Library> {
         let functions = Functions::load(&NAMES)?;
         let mut handle = ptr::null_mut();
-        // SAFETY: `handle` takes the result.
+        // SAFETY: `handle` receives the result.
         functions.done("cublasLtCreate", unsafe { (functions.create)(&mut handle) })?;
         Ok(Library { functions, handle })
     }
@@ -217,19 +221,20 @@ impl Library {
         Ok(Object { handle, destroy, kind: PhantomData })
     }
 
-    /// A product of bf16 factors, either taken transposed, with sums and scales in f32.
+    /// A descriptor of a matmul of bf16 operands, each optionally transposed, with f32 accumulation and
+    /// scales.
     pub(super) fn multiply(&self, transposed: [bool; 2]) -> Result<Object<Multiply>> {
         let f = &self.functions;
         let (sums, scales) = (cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType::CUDA_R_32F);
         let made = self.object("cublasLtMatmulDescCreate", f.multiply_destroy, |to| {
-            // SAFETY: `to` takes the result.
+            // SAFETY: `to` receives the result.
             unsafe { (f.multiply_create)(to, sums, scales) }
         })?;
         let attributes = [Attribute::CUBLASLT_MATMUL_DESC_TRANSA, Attribute::CUBLASLT_MATMUL_DESC_TRANSB];
         for (attribute, transposed) in attributes.into_iter().zip(transposed) {
-            // CUBLAS_OP_N and CUBLAS_OP_T
+            // 0 is CUBLAS_OP_N and 1 is CUBLAS_OP_T.
             let value = u32::from(transposed);
-            // SAFETY: the description lives, and the attribute is an enum of 32 bits.
+            // SAFETY: the descriptor is alive, and the attribute is a 32-bit enum.
             let status = unsafe {
                 (f.multiply_set)(made.handle, attribute as u32, (&raw const value).cast(), size_of::<u32>())
             };
@@ -238,7 +243,7 @@ impl Library {
         Ok(made)
     }
 
-    /// A column-major matrix.
+    /// The layout of a column-major matrix with leading dimension `ld`.
     pub(super) fn matrix(
         &self,
         kind: cudaDataType,
@@ -248,12 +253,13 @@ impl Library {
     ) -> Result<Object<Matrix>> {
         let f = &self.functions;
         self.object("cublasLtMatrixLayoutCreate", f.matrix_destroy, |to| {
-            // SAFETY: `to` takes the result.
+            // SAFETY: `to` receives the result.
             unsafe { (f.matrix_create)(to, kind, rows as u64, cols as u64, ld as i64) }
         })
     }
 
-    /// The algorithm that the heuristics put first, for operands on multiples of `aligned` bytes.
+    /// The first algorithm of the heuristics for operands aligned to `aligned` bytes and at most `workspace`
+    /// bytes of workspace; `None` if there is none.
     pub(super) fn first_algorithm(
         &self,
         multiply: &Object<Multiply>,
@@ -264,18 +270,19 @@ impl Library {
         let f = &self.functions;
         let limits: Object<Limits> =
             self.object("cublasLtMatmulPreferenceCreate", f.preference_destroy, |to| {
-                // SAFETY: `to` takes the result.
+                // SAFETY: `to` receives the result.
                 unsafe { (f.preference_create)(to) }
             })?;
         let set = |preference: Preference, value: *const c_void, bytes: usize| {
-            // SAFETY: the preferences live; `value` has as many bytes as the preference, as each call below says.
+            // SAFETY: the preferences are alive, and each call below passes the size that its preference has.
             let status = unsafe { (f.preference_set)(limits.handle, preference as u32, value, bytes) };
             f.done("cublasLtMatmulPreferenceSetAttribute", status)
         };
-        // Of 64 bits.
+        // A 64-bit integer.
         let bytes = workspace as u64;
         set(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const bytes).cast(), 8)?;
-        // Parts of a cut sum stay in f32, as in the kernels. Of 32 bits, as are the alignments.
+        // Split-K partial sums stay in f32, as in the kernels. The mask and the alignments are 32-bit
+        // integers.
         let scheme = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const scheme).cast(), 4)?;
         let [of_a, of_b, of_c] = &aligned;
@@ -288,7 +295,7 @@ impl Library {
             set(preference, ptr::from_ref(value).cast(), 4)?;
         }
         let (mut found, mut count) = (MaybeUninit::<Heuristic>::zeroed(), 0);
-        // SAFETY: all descriptions live; there is room for the one result that is asked for.
+        // SAFETY: all objects are alive, and `found` has room for the one result requested.
         let status = unsafe {
             (f.heuristic)(
                 self.handle,
@@ -307,22 +314,23 @@ impl Library {
             return Ok(None);
         }
         f.done("cublasLtMatmulAlgoGetHeuristic", status)?;
-        // SAFETY: plain numbers, for which zeros are values as well as any that the library wrote.
+        // SAFETY: all fields are integers and floats, for which zeros and whatever the library wrote are
+        // valid.
         let found = unsafe { found.assume_init() };
         let fits = count > 0 && found.state == SUCCESS && found.workspace <= workspace;
         Ok(fits.then_some(found.algorithm))
     }
 
-    /// Queues a product.
+    /// Queues a matmul.
     ///
     /// # Safety
-    /// The layouts describe live memory of the device at the addresses, c being written; the algorithm was found for them;
-    /// the workspace is of the size given and used by nothing that runs beside this; the stream lives and is of the context
-    /// that is current.
+    /// The layouts must describe live device memory at the addresses, and C is written. The algorithm must
+    /// have been chosen for these layouts. The workspace must have the given size and not be used
+    /// concurrently. The stream must be alive and belong to the current context.
     pub(super) unsafe fn run(&self, call: &Call) -> Result<()> {
         let ([a, b, c], [alpha, beta]) = (call.matrices, &call.scales);
-        // SAFETY: as the caller promises. The scales are on the host, which is the default, and read before the call returns.
-        // The result is in place: c and d are the same, as is their layout.
+        // SAFETY: the caller's contract. The scales are in host memory, which is the default, and are read
+        // before the call returns. The matmul is in place: D is C, with the same layout.
         let status = unsafe {
             (self.functions.run)(
                 self.handle,
@@ -349,7 +357,7 @@ impl Library {
 
 impl Drop for Library {
     fn drop(&mut self) {
-        // SAFETY: made once, destroyed once. A failure could only repeat what an earlier call has reported.
+        // SAFETY: created once, destroyed once. An error repeats one that an earlier call reported.
         let _ = unsafe { (self.functions.destroy)(self.handle) };
     }
 }

@@ -1,4 +1,4 @@
-//! Helpers shared by the tests: where fixtures are, and hostile files made by hand.
+//! Helpers shared by the tests: paths of fixtures, and hand-made hostile files.
 #![allow(dead_code)]
 
 use std::io::{Cursor, Write};
@@ -16,7 +16,7 @@ pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// A zip as torch writes it, with this pickle and these storages.
+/// A zip in torch's layout, with this pickle and these storages.
 pub fn torch_zip(pickle: &[u8], storages: &[(&str, &[u8])]) -> Vec<u8> {
     let mut all = vec![("any/data.pkl".to_owned(), pickle)];
     all.extend(storages.iter().map(|(key, bytes)| (format!("any/data/{key}"), *bytes)));
@@ -32,7 +32,8 @@ pub fn zip_of(files: &[(String, &[u8])], method: CompressionMethod) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// The pickle of `{"w": tensor}` over f32 storage "0" of `elements`; `dims` and `strides` are pickled tuples.
+/// The pickle of `{"w": tensor}` over the f32 storage "0" with `elements` elements. All arguments are
+/// pickled: `dims` and `strides` are tuples.
 pub fn one_tensor(elements: &[u8], offset: &[u8], dims: &[u8], strides: &[u8]) -> Vec<u8> {
     let mut p =
         b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storage".to_vec();
@@ -46,7 +47,7 @@ pub fn one_tensor(elements: &[u8], offset: &[u8], dims: &[u8], strides: &[u8]) -
     p
 }
 
-/// A safetensors file with this header, claimed to have its length, and this many bytes of data.
+/// A safetensors file with this header and `data` zero bytes of data.
 pub fn safetensors(header: &str, data: usize) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());
@@ -54,14 +55,14 @@ pub fn safetensors(header: &str, data: usize) -> Vec<u8> {
     file
 }
 
-/// Opens `bytes` as a file.
+/// Opens `bytes` as a checkpoint.
 pub fn open(bytes: &[u8]) -> Result<Checkpoint, Error> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     Checkpoint::open(file.path())
 }
 
-/// Opens the file and reads all of it; whatever it holds, this must neither panic nor take much memory.
+/// Opens the checkpoint and reads all of it, which must neither panic nor use much memory for any file.
 pub fn read_all(path: &Path) -> Result<(), Error> {
     let checkpoint = Checkpoint::open(path)?;
     for name in checkpoint.names() {

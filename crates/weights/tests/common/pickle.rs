@@ -1,12 +1,12 @@
-//! Pickles put together from instructions, protocol 2 unless an instruction is of a later one.
+//! Pickles assembled from instructions, of protocol 2 unless an instruction requires a later one.
 #![allow(dead_code)]
 
-/// A string.
+/// Pushes a string.
 pub fn text(s: &str) -> Vec<u8> {
     [b"X", &(s.len() as u32).to_le_bytes()[..], s.as_bytes()].concat()
 }
 
-/// A number below 256.
+/// Pushes an integer below 256.
 pub fn int(n: u8) -> Vec<u8> {
     vec![b'K', n]
 }
@@ -24,18 +24,18 @@ pub fn dict(items: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     [b"}(", &items[..], b"u"].concat()
 }
 
-/// `module.name`.
+/// Pushes the global `module.name`.
 pub fn global(path: &str) -> Vec<u8> {
     let (module, name) = path.rsplit_once('.').unwrap();
     format!("c{module}\n{name}\n").into_bytes()
 }
 
-/// `function(*args)`.
+/// Calls `function(*args)`.
 pub fn call(function: &str, args: &[Vec<u8>]) -> Vec<u8> {
     [&global(function)[..], &tuple(args), b"R"].concat()
 }
 
-/// The storage in record `key`.
+/// Pushes the storage in record `key`.
 pub fn storage(class: &str, key: &str, elements: u8) -> Vec<u8> {
     let id = tuple(&[text("storage"), global(class), text(key), text("cpu"), int(elements)]);
     [&id[..], b"Q"].concat()
@@ -48,14 +48,14 @@ pub fn hooks() -> Vec<u8> {
     call("collections.OrderedDict", &[])
 }
 
-/// The f32 tensor of two elements in record "0".
+/// Pushes the f32 tensor of the two elements in record "0".
 pub fn tensor() -> Vec<u8> {
     let of = storage("torch.FloatStorage", "0", 2);
     let parts = [of, int(0), ints(&[2]), ints(&[1]), FALSE.into(), hooks()];
     call("torch._utils._rebuild_tensor_v2", &parts)
 }
 
-/// A whole pickle of this value.
+/// A complete pickle of this value.
 pub fn whole(value: &[u8]) -> Vec<u8> {
     [b"\x80\x02", value, b"."].concat()
 }

@@ -1,4 +1,4 @@
-//! Torch's zip written by hand: a state dict of contiguous tensors, as `torch.save` makes it.
+//! A torch zip written by hand: a state dict of contiguous tensors in the layout of `torch.save`.
 #![allow(dead_code)]
 
 use std::io::{Seek, Write};
@@ -7,7 +7,7 @@ use pheye_tensor::Tensor;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-/// A tensor to write: name, dimensions, torch's class of storage, and what writes its elements.
+/// A tensor to write: its name, dimensions, torch storage class, and the bytes of its elements.
 pub struct Stored<'a> {
     pub name: String,
     pub dims: Vec<usize>,
@@ -21,7 +21,7 @@ fn text(out: &mut Vec<u8>, s: &str) {
     out.extend(s.as_bytes());
 }
 
-/// A number of up to four bytes.
+/// Pushes an integer of up to four bytes.
 fn int(out: &mut Vec<u8>, n: usize) {
     out.push(b'J');
     out.extend((n as u32).to_le_bytes());
