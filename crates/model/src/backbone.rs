@@ -6,12 +6,12 @@ use std::path::Path;
 use pheye_files::quoted;
 use pheye_ops::RandomInit;
 use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
-use pheye_weights::{Checkpoint, CheckpointSource, FOLDER_FILES, NameMap, first_in};
+use pheye_weights::{Checkpoint, CheckpointSource, FOLDER_FILES, first_in};
 
 use crate::json::{fault, read_json};
 use crate::load::dtype;
 use crate::pheye::VIT_PREFIX;
-use crate::{Config, Error, Options, Pheye, Result, transformers};
+use crate::{Config, Error, Options, Pheye, Result, names, transformers};
 
 const CONFIG: &str = "config.json";
 /// Our name of the output head, which tied models share with the embedding.
@@ -125,21 +125,21 @@ impl Backbones {
 
     /// The tensor source for the vision tower.
     fn vision(&self, options: Options) -> CheckpointSource<'_> {
-        CheckpointSource::new(&self.vision, dtype(options))
-            .names(NameMap::of_vision(&self.vision))
+        names::source(&self.vision, dtype(options))
+            .names(names::of_vision(&self.vision))
             .allow_unused(beside_clip)
     }
 
     /// The tensor source for the language model.
     fn text(&self, options: Options) -> CheckpointSource<'_> {
-        let (mut names, tied) = (NameMap::of_text(&self.text), self.tied);
-        let head = names.apply(HEAD);
+        let (mut map, tied) = (names::of_text(&self.text), self.tied);
+        let head = map.apply(HEAD);
         if tied {
-            let embedding = names.apply(EMBEDDING);
-            names = names.first(HEAD, &embedding);
+            let embedding = map.apply(EMBEDDING);
+            map = map.first(HEAD, &embedding);
         }
-        CheckpointSource::new(&self.text, dtype(options))
-            .names(names)
+        names::source(&self.text, dtype(options))
+            .names(map)
             .allow_unused(move |name| beside_phi(name) || (tied && name == head))
     }
 }

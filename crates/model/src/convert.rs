@@ -7,8 +7,7 @@ use std::path::Path;
 
 use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
 use pheye_weights::{
-    Checkpoint, CheckpointSource, Item, NameMap, ShardedWriter, StoredDType, Written, refuse_existing,
-    write_elements,
+    Checkpoint, CheckpointSource, Item, ShardedWriter, StoredDType, Written, refuse_existing, write_elements,
 };
 use serde_json::{Value, json};
 
@@ -17,7 +16,7 @@ use crate::json::{read_json, write_json};
 use crate::load::{RELEASED_CONFIG, open_weights};
 use crate::peft::{self, Adapter};
 use crate::pheye::VIT_PREFIX;
-use crate::{CONFIG_FILE, Config, Error, FileLookup, LoraSet, Pheye, Result};
+use crate::{CONFIG_FILE, Config, Error, FileLookup, LoraSet, Pheye, Result, names};
 
 /// The data types of converted tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -166,7 +165,7 @@ impl Conversion {
         self.config.require(set)?;
         let config = to.folder.join(RELEASED_CONFIG);
         refuse_existing([&config])?;
-        let clip = NameMap::clip();
+        let clip = names::clip();
         let tower = self.params.iter().map(|(name, _)| name.as_str());
         let tower = tower.filter(|name| name.starts_with(VIT_PREFIX) && !name.contains(".lora_"));
         let by_name: BTreeMap<String, &str> = tower.clone().map(|name| (clip.apply(name), name)).collect();
@@ -277,7 +276,7 @@ fn check(
     adapters: &[Option<Adapter>; 2],
 ) -> Result<(Config, Vec<(String, Shape)>)> {
     let replaced = |name: &str| LoraSet::of(name).is_some_and(|set| adapters[set.index()].is_some());
-    let open = |checkpoint| CheckpointSource::new(checkpoint, |_| DType::F32).check_only();
+    let open = |checkpoint| names::source(checkpoint, |_| DType::F32).check_only();
     let mut parts = Parts {
         base: open(base).allow_unused(replaced),
         adapters: [0, 1].map(|i| {

@@ -13,6 +13,7 @@ mod look;
 mod lora;
 mod loss;
 mod memory;
+pub mod names;
 mod peft;
 mod pheye;
 mod transformers;

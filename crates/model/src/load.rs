@@ -8,13 +8,13 @@ use pheye_files::quoted;
 use pheye_ops::RandomInit;
 use pheye_tensor::{DType, Scope};
 use pheye_vit::AdapterSpec;
-use pheye_weights::{Checkpoint, CheckpointSource, save_safetensors};
+use pheye_weights::{Checkpoint, save_safetensors};
 use serde_json::Value;
 
 use crate::backbone::{self, Backbones};
 use crate::json::{fault, parse, read_json, write_json};
 use crate::pheye::VIT_PREFIX;
-use crate::{Config, Error, Options, Pheye, Result, transformers};
+use crate::{Config, Error, Options, Pheye, Result, names, transformers};
 
 /// The configuration in this project's layout.
 pub const CONFIG_FILE: &str = "pheye.json";
@@ -110,7 +110,7 @@ impl Pheye {
     ) -> Result<Pheye> {
         let config = Config::load_named(folder, named)?;
         let checkpoint = open_weights(folder)?;
-        let mut source = CheckpointSource::new(&checkpoint, dtype(options)).progress(progress);
+        let mut source = names::source(&checkpoint, dtype(options)).progress(progress);
         let mut model = Pheye::build(&config, &mut Scope::new(&mut source, ""))?;
         source.finish()?;
         model.remarks.extend(backbone::remark(&checkpoint));

@@ -9,15 +9,15 @@ use std::fs;
 use std::path::Path;
 
 use common::{config, lively, values};
-use pheye_model::{Config, Options, Pheye};
+use pheye_model::{Config, Options, Pheye, names};
 use pheye_tensor::Tensor;
-use pheye_weights::{NameMap, save_safetensors};
+use pheye_weights::save_safetensors;
 use serde_json::json;
 
 /// The frozen tensors of one part under their published names, with the other tensors of such files.
 fn published(model: &mut Pheye, vision: bool) -> Vec<(String, Tensor)> {
     let (prefix, names) =
-        if vision { ("vision_encoder.", NameMap::clip()) } else { ("lang_encoder.", NameMap::phi()) };
+        if vision { ("vision_encoder.", names::clip()) } else { ("lang_encoder.", names::phi()) };
     let params = model.params_mut();
     let ours = params.iter().filter(|p| p.name.starts_with(prefix) && !Pheye::is_pheye_param(&p.name));
     let mut all: Vec<_> = ours.map(|p| (names.apply(&p.name), p.value.clone())).collect();
@@ -34,7 +34,7 @@ fn published(model: &mut Pheye, vision: bool) -> Vec<(String, Tensor)> {
 
 enum Layout {
     Whole,
-    ShardedWriter,
+    Sharded,
     Bin,
     ShardedBin,
 }
@@ -63,7 +63,7 @@ fn write(folder: &Path, config: &serde_json::Value, tensors: &[(String, Tensor)]
     match layout {
         Layout::Whole => save("model.safetensors", tensors),
         Layout::Bin => save("pytorch_model.bin", tensors),
-        Layout::ShardedWriter => shards("model", "safetensors"),
+        Layout::Sharded => shards("model", "safetensors"),
         Layout::ShardedBin => shards("pytorch_model", "bin"),
     }
 }
@@ -86,7 +86,7 @@ fn published_folders_start_a_model() {
     let (clip, phi) = (published(&mut old, true), published(&mut old, false));
     let (vision_config, text_config) = configs(&config());
     for (a, b) in [
-        (Layout::Whole, Layout::ShardedWriter),
+        (Layout::Whole, Layout::Sharded),
         (Layout::Bin, Layout::ShardedBin),
         (Layout::ShardedBin, Layout::Bin),
     ] {

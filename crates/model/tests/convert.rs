@@ -10,12 +10,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{config, lively, relative, values};
-use pheye_model::{Cast, Conversion, LoraSet, Options, Output, Pheye};
+use pheye_model::{Cast, Conversion, LoraSet, Options, Output, Pheye, names};
 use pheye_ops::Cx;
 use pheye_ops::lora::{Route, RowRange};
 use pheye_tensor::{DType, Scope, Tensor};
 use pheye_vit::{AdapterSpec, Vit};
-use pheye_weights::{Checkpoint, CheckpointSource, NameMap, StoredDType, save_safetensors};
+use pheye_weights::{Checkpoint, StoredDType, save_safetensors};
 use serde_json::{Value, json};
 
 const TOWER: &str = "vision_encoder.vision_model.base_model.model";
@@ -52,15 +52,14 @@ fn bits(folder: &Path) -> Vec<(String, Vec<u32>)> {
 /// tower.
 fn hidden(folder: &Path, set: Option<LoraSet>, vision: &pheye_vit::Config, pixels: &Tensor) -> Vec<f32> {
     let checkpoint = Checkpoint::open(folder.join("model.safetensors")).unwrap();
-    let names = NameMap::of_vision(&checkpoint);
+    let map = names::of_vision(&checkpoint);
     let spec = |set: LoraSet, c: &pheye_model::Config| AdapterSpec {
         name: set.adapter().to_owned(),
         rank: c.lora(set).rank,
         alpha: c.lora(set).alpha,
     };
     let adapter = set.map(|set| spec(set, &pheye_model::Config::load(folder).unwrap()));
-    let mut source =
-        CheckpointSource::new(&checkpoint, |_| DType::F32).names(names).allow_unused(|_| set.is_some());
+    let mut source = names::source(&checkpoint, |_| DType::F32).names(map).allow_unused(|_| set.is_some());
     let vit = Vit::new(&mut Scope::new(&mut source, TOWER), vision, &[adapter]).unwrap();
     source.finish().unwrap();
     let tiles = pixels.shape().dims()[0];

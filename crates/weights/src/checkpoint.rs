@@ -142,6 +142,11 @@ impl Checkpoint {
         std::iter::once(name).chain(stripped)
     }
 
+    /// Whether the name of a tensor begins with `start`, possibly after a prefix that all names share.
+    pub fn has_prefix(&self, start: &str) -> bool {
+        self.names().any(|name| self.spellings(name).any(|name| name.starts_with(start)))
+    }
+
     /// Tensor `name` with its elements converted to `dtype`, rounding to nearest even. If the file stores
     /// them as `dtype`, contiguous and aligned, they are not copied: the tensor refers to the mapped file. If
     /// the file has a checksum (torch zips), it is verified.

@@ -23,7 +23,7 @@ pub struct CheckpointSource<'a> {
     dtype: Box<dyn Fn(&str) -> DType + 'a>,
     names: NameMap,
     fallback: Option<(Choice<'a>, &'a mut dyn Source)>,
-    unneeded: Choice<'a>,
+    unneeded: Vec<Choice<'a>>,
     progress: Option<(OnBytes<'a>, u64, u64)>,
     check_only: bool,
     used: HashSet<String>,
@@ -41,7 +41,7 @@ impl<'a> CheckpointSource<'a> {
             dtype: Box::new(dtype),
             names: NameMap::default(),
             fallback: None,
-            unneeded: Box::new(|_| false),
+            unneeded: Vec::new(),
             progress: None,
             check_only: false,
             used: HashSet::new(),
@@ -63,8 +63,7 @@ impl<'a> CheckpointSource<'a> {
         self
     }
 
-    /// The total size in bytes of the tensors to load: all but the duplicates in released checkpoints and
-    /// those of [`CheckpointSource::allow_unused`].
+    /// The total size in bytes of the tensors to load: all but those of [`CheckpointSource::allow_unused`].
     pub fn bytes(&self) -> u64 {
         let needed = self.checkpoint.tensors().filter(|tensor| !self.is_unneeded(tensor.name));
         needed.fold(0, |all, tensor| all.saturating_add(tensor.bytes))
@@ -72,7 +71,7 @@ impl<'a> CheckpointSource<'a> {
 
     /// Whether `name`, a name in the file, may remain unused.
     fn is_unneeded(&self, name: &str) -> bool {
-        self.checkpoint.spellings(name).any(|name| is_released_copy(name) || (self.unneeded)(name))
+        self.checkpoint.spellings(name).any(|name| self.unneeded.iter().any(|may| may(name)))
     }
 
     /// Calls `progress` after each tensor with the bytes processed so far and [`CheckpointSource::bytes`].
@@ -88,15 +87,14 @@ impl<'a> CheckpointSource<'a> {
         self
     }
 
-    /// Tensors of the file whose names `may` accepts may remain unused.
+    /// Tensors of the file whose names `may` accepts may remain unused, besides those of earlier calls.
     pub fn allow_unused(mut self, may: impl Fn(&str) -> bool + 'a) -> CheckpointSource<'a> {
-        self.unneeded = Box::new(may);
+        self.unneeded.push(Box::new(may));
         self
     }
 
     /// Reports all mismatches: tensors that are missing, have another shape, are not floats or cannot be
-    /// read, and tensors that are unused. The duplicates of decoder and cross-attention layers in released
-    /// checkpoints and CLIP's `position_ids` may remain unused.
+    /// read, and tensors that are unused.
     ///
     /// # Errors
     /// Returns [`Error::Mismatch`] with all mismatches, if there are any.
@@ -189,15 +187,4 @@ impl Source for CheckpointSource<'_> {
             _ => None,
         }
     }
-}
-
-/// Whether a name is a duplicate in a released checkpoint. These contain each decoder layer and
-/// cross-attention layer twice, the second time as part of the layer that wraps both.
-fn is_released_copy(name: &str) -> bool {
-    let wrapped = || {
-        let (index, rest) = name.strip_prefix("lang_encoder.model.layers.")?.split_once('.')?;
-        let part = rest.split('.').next()?;
-        Some(index.parse::<u32>().is_ok() && matches!(part, "decoder_layer" | "cross_attn_layer"))
-    };
-    name.ends_with(".position_ids") || wrapped() == Some(true)
 }
