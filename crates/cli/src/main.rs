@@ -4,6 +4,7 @@
 
 mod cmd;
 mod look;
+mod numbers;
 mod out;
 mod plot;
 mod progress;

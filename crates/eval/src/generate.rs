@@ -15,7 +15,7 @@ use pheye_tensor::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::verify::{Stage, largest};
+use crate::stage::{Stage, largest};
 use crate::{Error, Result};
 
 /// Maximum size of the file in bytes. With every probability of a large vocabulary it has a few megabytes.

@@ -21,25 +21,8 @@ use serde::Serialize;
 use crate::case::{Case, Kind, Observed};
 use crate::generate::Expected;
 use crate::golden::Golden;
+use crate::stage::{Stage, largest};
 use crate::{Error, Result};
-
-/// The result of one comparison.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Stage {
-    /// Name of the stage.
-    pub name: String,
-    /// Largest difference from the reference.
-    pub error: f64,
-    /// Largest allowed difference.
-    pub allowed: f64,
-}
-
-impl Stage {
-    /// Whether the difference is within its bound; NaN never is.
-    pub fn passed(&self) -> bool {
-        self.error <= self.allowed
-    }
-}
 
 /// The results of all comparisons of one folder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -117,11 +100,6 @@ fn bf16(folder: &Path, case: &mut Case) -> Result<Golden> {
     let demanded = bf16.values("greedy_demanded", case.greedy_len())?;
     case.open = (0..demanded.len()).filter(|&i| demanded[i] == 0.0).collect();
     Ok(bf16)
-}
-
-pub(crate) fn largest(values: impl Iterator<Item = f64>) -> f64 {
-    // `f64::max` would ignore a NaN.
-    values.fold(0.0, |a, v| if v.abs() > a || v.is_nan() { v.abs() } else { a })
 }
 
 fn distance(a: &[f64], b: &[f64]) -> f64 {

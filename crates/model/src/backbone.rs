@@ -9,7 +9,6 @@ use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
 use pheye_weights::{Checkpoint, CheckpointSource, FOLDER_FILES, first_in};
 
 use crate::json::{fault, read_json};
-use crate::load::dtype;
 use crate::pheye::VIT_PREFIX;
 use crate::{Config, Error, Options, Pheye, Result, names, transformers};
 
@@ -125,7 +124,7 @@ impl Backbones {
 
     /// The tensor source for the vision tower.
     fn vision(&self, options: Options) -> CheckpointSource<'_> {
-        names::source(&self.vision, dtype(options))
+        names::source(&self.vision, options.dtypes())
             .names(names::of_vision(&self.vision))
             .allow_unused(beside_clip)
     }
@@ -138,7 +137,7 @@ impl Backbones {
             let embedding = map.apply(EMBEDDING);
             map = map.first(HEAD, &embedding);
         }
-        names::source(&self.text, dtype(options))
+        names::source(&self.text, options.dtypes())
             .names(map)
             .allow_unused(move |name| beside_phi(name) || (tied && name == head))
     }

@@ -12,7 +12,7 @@ use pheye_weights::{
 use serde_json::{Value, json};
 
 use crate::backbone;
-use crate::json::{read_json, write_json};
+use crate::json::{decimal, read_json, write_json};
 use crate::load::{RELEASED_CONFIG, open_weights};
 use crate::peft::{self, Adapter};
 use crate::pheye::VIT_PREFIX;
@@ -333,11 +333,6 @@ fn uniform(params: &[(String, Shape)], set: LoraSet, rank: usize, path: &Path) -
 /// File metadata without which transformers refuses to read a safetensors file.
 fn for_transformers() -> BTreeMap<String, String> {
     BTreeMap::from([("format".to_owned(), "pt".to_owned())])
-}
-
-/// The shortest decimal for `value`: 1e-5, where the nearest f64 would print 17 digits.
-pub(crate) fn decimal(value: f32) -> Value {
-    json!(value.to_string().parse::<f64>().unwrap_or(value.into()))
 }
 
 /// The `config.json` of a `CLIPVisionModel`.

@@ -57,3 +57,8 @@ pub(crate) fn shown(value: &Value) -> String {
         None => text,
     }
 }
+
+/// The shortest decimal for `value`: 1e-5, where the nearest f64 would print 17 digits.
+pub(crate) fn decimal(value: f32) -> Value {
+    json!(value.to_string().parse::<f64>().unwrap_or(value.into()))
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pheye_files::quoted;
 use pheye_ops::RandomInit;
-use pheye_tensor::{DType, Scope};
+use pheye_tensor::Scope;
 use pheye_vit::AdapterSpec;
 use pheye_weights::{Checkpoint, save_safetensors};
 use serde_json::Value;
@@ -37,11 +37,6 @@ pub fn is_released(folder: &Path) -> bool {
 
 pub(crate) const RELEASED_CONFIG: &str = "config.json";
 const RELEASED_WEIGHTS: &str = "checkpoint.pt";
-
-/// The storage type of a parameter.
-pub(crate) fn dtype(options: Options) -> impl Fn(&str) -> DType {
-    move |name| options.dtype(name)
-}
 
 /// Validates the configuration read from the file `path`.
 fn possible(path: &Path, config: Config) -> Result<Config> {
@@ -110,7 +105,7 @@ impl Pheye {
     ) -> Result<Pheye> {
         let config = Config::load_named(folder, named)?;
         let checkpoint = open_weights(folder)?;
-        let mut source = names::source(&checkpoint, dtype(options)).progress(progress);
+        let mut source = names::source(&checkpoint, options.dtypes()).progress(progress);
         let mut model = Pheye::build(&config, &mut Scope::new(&mut source, ""))?;
         source.finish()?;
         model.remarks.extend(backbone::remark(&checkpoint));

@@ -7,8 +7,7 @@ use pheye_vit::AdapterSpec;
 use pheye_weights::{Checkpoint, NameMap, first_in};
 use serde_json::{Value, json};
 
-use crate::convert::decimal;
-use crate::json::{read_json, shown};
+use crate::json::{decimal, read_json, shown};
 use crate::pheye::VIT_PREFIX;
 use crate::{Error, LoraSet, LoraSpec, Result};
 

@@ -50,6 +50,11 @@ impl Options {
             (_, false) => self.frozen,
         }
     }
+
+    /// [`Options::dtype`] as a function of the name.
+    pub(crate) fn dtypes(self) -> impl Fn(&str) -> DType {
+        move |name| self.dtype(name)
+    }
 }
 
 /// How many layers save only their input and are recomputed in the backward pass. This uses less memory and

@@ -66,21 +66,15 @@ pub struct Saved {
     fc2: linear::Saved,
 }
 
-/// Initialization for training from scratch: outputs have about half the variance of their inputs, at any
-/// width.
-pub(crate) fn start(fan_in: usize) -> Init {
-    Init::Normal(0.7 / (fan_in as f32).sqrt())
-}
-
 impl Block {
     pub(crate) fn new(scope: &mut Scope, c: &Config) -> Block {
         let (d, inner) = (c.hidden_size, c.intermediate_size);
         let mut attn = scope.at("self_attn");
         let [q, k, v, dense] = ["q_proj", "k_proj", "v_proj", "dense"]
-            .map(|name| Linear::new(&mut attn.at(name), d, d, true, start(d)));
+            .map(|name| Linear::new(&mut attn.at(name), d, d, true, Init::fan_in(d)));
         let mut mlp = scope.at("mlp");
-        let fc1 = Linear::new(&mut mlp.at("fc1"), d, inner, true, start(d));
-        let fc2 = Linear::new(&mut mlp.at("fc2"), inner, d, true, start(inner));
+        let fc1 = Linear::new(&mut mlp.at("fc1"), d, inner, true, Init::fan_in(d));
+        let fc2 = Linear::new(&mut mlp.at("fc2"), inner, d, true, Init::fan_in(inner));
         let norm = LayerNorm::new(&mut scope.at("input_layernorm"), d, c.layer_norm_eps);
         let head_dim = c.head_dim();
         let scale = (head_dim as f32).sqrt().recip();

@@ -6,7 +6,7 @@ use pheye_ops::rotary::Rotary;
 use pheye_ops::{Cx, Result, cross_entropy, embedding, layernorm, linear};
 use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
 
-use crate::block::{Saved, start};
+use crate::block::Saved;
 use crate::{Block, Cache, Config, Layout};
 
 /// The Phi language model.
@@ -40,7 +40,7 @@ impl Phi {
         let mut model = scope.at("model");
         let embed = model.at("embed_tokens").param("weight", [config.vocab_size, d], Init::Normal(0.5));
         let final_norm = LayerNorm::new(&mut model.at("final_layernorm"), d, config.layer_norm_eps);
-        let head = Linear::new(&mut scope.at("lm_head"), d, config.vocab_size, true, start(d));
+        let head = Linear::new(&mut scope.at("lm_head"), d, config.vocab_size, true, Init::fan_in(d));
         let mut layers = scope.at("old_decoder_blocks");
         let blocks = (0..config.num_hidden_layers).map(|i| Block::new(&mut layers.at(i), config)).collect();
         let (heads, context) = (config.num_attention_heads, config.max_position_embeddings);

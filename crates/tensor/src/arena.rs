@@ -1,13 +1,13 @@
 //! Reuse of memory: an [`Arena`] keeps the buffers of dropped tensors by size and hands them out again, so
 //! that a training step allocates nothing from the system once the first one has run.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
 use pheye_kernels::{Error as GpuError, Gpu, Memory};
 
-use crate::buffer::{Buffer, CpuBuffer, GpuBuffer, Line, Lines};
+use crate::buffer::{Buffer, CpuBuffer, GpuBuffer};
+use crate::pool::{ArenaStats, Idle, Line, Lines, Pool, size_class};
 use crate::{Device, Error, Result};
 
 /// The allocator of operations' outputs. It hands out idle buffers of the wanted size and asks the system for
@@ -24,95 +24,6 @@ pub struct Arena(Arc<Mutex<Pool>>);
 pub struct Hold<'a> {
     arena: &'a Arena,
     thread: ThreadId,
-}
-
-/// Idle GPU memory, by size in [`Line`]s.
-type Idle = HashMap<usize, Vec<Memory>>;
-
-/// Counters of an [`Arena`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ArenaStats {
-    /// Buffers allocated from the system. Stops growing once the arena is warm.
-    pub allocations: u64,
-    /// Bytes in use now.
-    pub in_use: usize,
-    /// The maximum of [`ArenaStats::in_use`] so far.
-    pub peak: usize,
-}
-
-#[derive(Default)]
-pub(crate) struct Pool {
-    free: HashMap<usize, Vec<Lines>>,
-    /// The GPU whose memory this is; `None` for host memory.
-    gpu: Option<Gpu>,
-    free_gpu: Idle,
-    /// Memory that threads returned under a [`Hold`]. The innermost hold of a thread comes last.
-    held: Vec<(ThreadId, Idle)>,
-    stats: ArenaStats,
-}
-
-impl std::fmt::Debug for Pool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.stats.fmt(f)
-    }
-}
-
-/// Rounds a size up to a multiple of 1/16 of the next power of two, so that batches of similar length reuse
-/// each other's buffers.
-fn size_class(lines: usize) -> usize {
-    let step = (lines.next_power_of_two() / 16).max(1);
-    lines.div_ceil(step) * step
-}
-
-impl Pool {
-    fn idle(&mut self, class: usize) -> Option<Lines> {
-        let lines = self.free.get_mut(&class).and_then(Vec::pop)?;
-        self.count(class, false);
-        Some(lines)
-    }
-
-    /// Takes the free memory with the lowest address, not the one freed last: a repeated sequence of requests
-    /// then gets the same addresses, which replaying a recorded graph requires.
-    fn idle_gpu(&mut self, class: usize) -> Option<Memory> {
-        let me = thread::current().id();
-        let held = self.held.iter_mut().filter(|(thread, _)| *thread == me).map(|(_, idle)| idle);
-        let mut lowest: Option<(&mut Vec<Memory>, usize)> = None;
-        for list in held.chain([&mut self.free_gpu]).filter_map(|idle| idle.get_mut(&class)) {
-            // Memory that somebody has a region of may still be read or written.
-            let free = (0..list.len()).filter(|&i| !list[i].has_regions());
-            let Some(i) = free.min_by_key(|&i| list[i].addr()) else { continue };
-            if lowest.as_ref().is_none_or(|(other, j)| list[i].addr() < other[*j].addr()) {
-                lowest = Some((list, i));
-            }
-        }
-        let memory = lowest.map(|(list, i)| list.swap_remove(i))?;
-        self.count(class, false);
-        Some(memory)
-    }
-
-    /// Counts a buffer that is handed out.
-    fn count(&mut self, class: usize, new: bool) {
-        self.stats.allocations += u64::from(new);
-        self.stats.in_use += class * size_of::<Line>();
-        self.stats.peak = self.stats.peak.max(self.stats.in_use);
-    }
-
-    pub(crate) fn put_gpu(&mut self, memory: Memory) {
-        self.stats.in_use -= memory.bytes();
-        self.keep_gpu(memory);
-    }
-
-    fn keep_gpu(&mut self, memory: Memory) {
-        let me = thread::current().id();
-        let held = self.held.iter_mut().rfind(|(thread, _)| *thread == me);
-        let idle = held.map_or(&mut self.free_gpu, |(_, idle)| idle);
-        idle.entry(memory.bytes() / size_of::<Line>()).or_default().push(memory);
-    }
-
-    pub(crate) fn put(&mut self, lines: Lines) {
-        self.stats.in_use -= lines.len() * size_of::<Line>();
-        self.free.entry(lines.len()).or_default().push(lines);
-    }
 }
 
 impl Drop for Hold<'_> {

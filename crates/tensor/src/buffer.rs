@@ -3,72 +3,10 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
-use bytemuck::{Pod, Zeroable};
-use memmap2::MmapMut;
 use pheye_kernels::{Gpu, Memory};
 
 use crate::Result;
-use crate::arena::Pool;
-
-/// 64 bytes, aligned to 64 bytes: a cache line, and a multiple of every SIMD width.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-pub(crate) struct Line([u8; 64]);
-
-/// Zero-initialized host memory, aligned to 64 bytes.
-pub(crate) enum Lines {
-    Heap(Vec<Line>),
-    /// An anonymous mapping, with huge pages where the system has them: fewer page faults on first use and
-    /// fewer TLB misses afterwards.
-    Pages(MmapMut),
-}
-
-impl Lines {
-    /// Allocations of at least this many bytes get a mapping of their own.
-    const PAGES: usize = 4 << 20;
-
-    /// `None` when the system has no memory left.
-    pub(crate) fn zeroed(count: usize) -> Option<Lines> {
-        let bytes = count.checked_mul(size_of::<Line>())?;
-        // Miri does not support `madvise`.
-        if bytes >= Lines::PAGES
-            && !cfg!(miri)
-            && let Ok(pages) = MmapMut::map_anon(bytes)
-        {
-            // The advice is optional, so a failure is ignored.
-            #[cfg(target_os = "linux")]
-            let _ = pages.advise(memmap2::Advice::HugePage);
-            return Some(Lines::Pages(pages));
-        }
-        bytemuck::allocation::try_zeroed_vec(count).ok().map(Lines::Heap)
-    }
-}
-
-impl Default for Lines {
-    fn default() -> Lines {
-        Lines::Heap(Vec::new())
-    }
-}
-
-impl std::ops::Deref for Lines {
-    type Target = [Line];
-
-    fn deref(&self) -> &[Line] {
-        match self {
-            Lines::Heap(lines) => lines,
-            Lines::Pages(pages) => bytemuck::cast_slice(pages),
-        }
-    }
-}
-
-impl std::ops::DerefMut for Lines {
-    fn deref_mut(&mut self) -> &mut [Line] {
-        match self {
-            Lines::Heap(lines) => lines,
-            Lines::Pages(pages) => bytemuck::cast_slice_mut(pages),
-        }
-    }
-}
+use crate::pool::{Line, Lines, Pool};
 
 /// Memory on a device. When dropped, it returns to the arena it came from.
 #[derive(Debug)]

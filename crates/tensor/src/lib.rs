@@ -12,11 +12,12 @@ mod dtype;
 mod error;
 mod int8;
 mod param;
+mod pool;
 mod shape;
 mod source;
 mod tensor;
 
-pub use arena::{Arena, ArenaStats, Hold};
+pub use arena::{Arena, Hold};
 pub use buffer::Buffer;
 pub use device::Device;
 pub use dtype::{DType, Slice};
@@ -26,6 +27,7 @@ pub use param::{Grads, Masters, Param, ParamTable};
 pub use pheye_kernels::{
     BlasGemm, Error as GpuError, GemmOperand, Gpu, Graph, Launch, PendingUpload, Region,
 };
+pub use pool::ArenaStats;
 pub use shape::Shape;
 pub use source::{Init, Scope, Source};
 pub use tensor::Tensor;

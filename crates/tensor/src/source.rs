@@ -16,6 +16,14 @@ pub enum Init {
     Uniform(f32),
 }
 
+impl Init {
+    /// For the weight of a linear layer with `n` inputs, to train from scratch: its outputs have about half the
+    /// variance of its inputs, whatever the width.
+    pub fn fan_in(n: usize) -> Init {
+        Init::Normal(0.7 / (n as f32).sqrt())
+    }
+}
+
 /// Provides the parameters of a network, from a checkpoint or by random initialization.
 ///
 /// A source collects the problems it finds (a missing tensor, a wrong shape or type) and reports all of them

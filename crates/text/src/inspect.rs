@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::error::Fault;
 use crate::growth;
 
 /// Maximum size of a `tokenizer.json` in bytes; with 260,000 tokens it has about 35 MB.
@@ -42,27 +43,6 @@ pub(crate) struct Facts {
     pub(crate) growth: u64,
     /// Bytes of text that the longest token represents.
     pub(crate) longest: usize,
-}
-
-/// Why a file is rejected.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// It is not a valid `tokenizer.json`.
-    Form(serde_json::Error),
-    /// It exceeds a limit.
-    Excess(String),
-}
-
-impl From<serde_json::Error> for Fault {
-    fn from(e: serde_json::Error) -> Fault {
-        Fault::Form(e)
-    }
-}
-
-impl From<String> for Fault {
-    fn from(reason: String) -> Fault {
-        Fault::Excess(reason)
-    }
 }
 
 type Part<'a> = Option<&'a RawValue>;

@@ -8,7 +8,8 @@ use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::{Decoder, NormalizedString, Normalizer};
 
-use crate::inspect::{FILE_LIMIT, Facts, Fault, inspect};
+use crate::error::Fault;
+use crate::inspect::{FILE_LIMIT, Facts, inspect};
 use crate::{Error, Result, TextStream};
 
 /// The end token of Phi, and the default without a `tokenizer_config.json`.

@@ -128,7 +128,7 @@ impl Checkpoints {
         let mut files = BTreeMap::new();
         for name in list(partial)? {
             let path = partial.join(&name);
-            let sum = checksum(&path).and_then(|sum| File::open(&path)?.sync_all().map(|()| sum));
+            let sum = seal::checksum(&path).and_then(|sum| File::open(&path)?.sync_all().map(|()| sum));
             files.insert(name, sum.map_err(|e| Error::write(&path, e))?);
         }
         let json = serde_json::to_vec_pretty(&Record { format: FORMAT, state: state.clone(), files })?;
@@ -244,7 +244,7 @@ fn load(path: &Path) -> Result<State> {
         if Path::new(&name).file_name() != Some(name.as_ref()) {
             return Err(damaged(format!("{STATE} lists {shown}, which is no file name")));
         }
-        match checksum(&path.join(&name)) {
+        match seal::checksum(&path.join(&name)) {
             Ok(found) if found == (len, crc) => {}
             Ok((found, _)) if found != len => {
                 return Err(damaged(format!("{shown} has {found} bytes instead of {len}")));
@@ -274,22 +274,6 @@ fn record(path: &Path) -> Result<Record, String> {
 
 fn folder(step: u64) -> String {
     format!("step-{step:06}")
-}
-
-/// Length in bytes and CRC-32 of a regular file.
-pub(crate) fn checksum(path: &Path) -> std::io::Result<(u64, u32)> {
-    use std::io::Read;
-    let (mut file, mut buffer) = (pheye_files::open(path, Kind::Regular)?, vec![0; 1 << 20]);
-    let (mut len, mut crc) = (0, crc32fast::Hasher::new());
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok((len, crc.finalize())),
-            n => {
-                len += n as u64;
-                crc.update(&buffer[..n]);
-            }
-        }
-    }
 }
 
 fn list(dir: &Path) -> Result<Vec<String>> {

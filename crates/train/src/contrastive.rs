@@ -36,7 +36,7 @@ impl Contrastive {
         let vit = Vit::new(&mut Scope::new(&mut random, PREFIX), &config.vision, &[])
             .map_err(pheye_model::Error::from)?;
         let d = config.vision.hidden_size;
-        let start = Init::Normal(0.7 / (d as f32).sqrt());
+        let start = Init::fan_in(d);
         let mut scope = Scope::new(&mut random, "contrastive");
         let norm = LayerNorm::new(&mut scope.at("norm"), d, config.vision.layer_norm_eps);
         let project = Linear::new(&mut scope.at("project"), d, d, false, start);

@@ -13,7 +13,7 @@ use pheye_weights::{Checkpoint, FOLDER_FILES, first_in};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::checksum;
+use crate::seal::checksum;
 use crate::{Config, Error, Result, Task};
 
 /// Length and CRC-32 of a file.

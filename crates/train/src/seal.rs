@@ -1,5 +1,9 @@
-//! Adds the CRC-32 of a JSON object to it as its last key, `crc32`. A change of any bit in the file is
-//! detected, also of the bits of the checksum.
+//! Checksums. The CRC-32 of a JSON object is added to it as its last key, `crc32`; a change of any bit in the file
+//! is detected, also of the bits of the checksum. Other files have theirs in such an object.
+
+use std::path::Path;
+
+use pheye_files::Kind;
 
 /// The text before and after the eight hexadecimal digits of the checksum.
 const BEFORE: &[u8] = b",\n  \"crc32\": \"";
@@ -24,6 +28,22 @@ pub(crate) fn unseal(sealed: &[u8]) -> Result<Vec<u8>, String> {
             Err("its contents have changed (CRC-32)".into())
         }
         None => Err("it has no checksum: it is cut short, or an earlier version wrote it".into()),
+    }
+}
+
+/// Length in bytes and CRC-32 of a regular file.
+pub(crate) fn checksum(path: &Path) -> std::io::Result<(u64, u32)> {
+    use std::io::Read;
+    let (mut file, mut buffer) = (pheye_files::open(path, Kind::Regular)?, vec![0; 1 << 20]);
+    let (mut len, mut crc) = (0, crc32fast::Hasher::new());
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((len, crc.finalize())),
+            n => {
+                len += n as u64;
+                crc.update(&buffer[..n]);
+            }
+        }
     }
 }
 

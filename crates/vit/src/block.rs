@@ -8,7 +8,7 @@ use pheye_ops::lora::{self, LoraLinear, Normed, Route};
 use pheye_ops::{Cx, Result};
 use pheye_tensor::{Grads, Param, Scope, Tensor};
 
-use crate::vit::Modules;
+use crate::modules::Modules;
 use crate::{Config, HiddenAct};
 
 /// The parameters of one block.

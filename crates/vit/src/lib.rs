@@ -6,6 +6,7 @@
 
 mod block;
 mod config;
+mod modules;
 mod vit;
 
 pub use block::Block;

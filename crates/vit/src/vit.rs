@@ -4,11 +4,12 @@
 use pheye_ops::attention::Span;
 use pheye_ops::layernorm::{self, LayerNorm};
 use pheye_ops::linear::Linear;
-use pheye_ops::lora::{Adapter, LoraLinear, Route, RowRange};
+use pheye_ops::lora::{Route, RowRange};
 use pheye_ops::patch_embed::{self, PatchEmbed};
 use pheye_ops::{Cx, Result};
-use pheye_tensor::{Grads, Init, Param, Scope, Shape, Tensor};
+use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
 
+use crate::modules::Modules;
 use crate::{AdapterSpec, Block, Config, block};
 
 /// CLIP's vision transformer.
@@ -42,47 +43,6 @@ enum Kept {
     Input(Tensor),
 }
 
-/// Builds the linear layers with LoRA and numbers them. The number keys the dropout of a module.
-pub(crate) struct Modules<'a> {
-    adapters: &'a [Option<AdapterSpec>],
-    next: u32,
-}
-
-/// Initialization for training from scratch: outputs have about half the variance of their inputs, at any
-/// width.
-fn start(fan_in: usize) -> Init {
-    Init::Normal(0.7 / (fan_in as f32).sqrt())
-}
-
-impl Modules<'_> {
-    pub(crate) fn linear(&mut self, scope: &mut Scope, k: usize, n: usize) -> LoraLinear {
-        let base = Linear::new(&mut scope.at("base_layer"), k, n, true, start(k));
-        self.lora(scope, base, |r| [r, k].into(), |r| [n, r].into())
-    }
-
-    fn lora(
-        &mut self,
-        scope: &mut Scope,
-        base: Linear,
-        a_shape: impl Fn(usize) -> Shape,
-        b_shape: impl Fn(usize) -> Shape,
-    ) -> LoraLinear {
-        let mut adapter = |spec: &AdapterSpec| {
-            let (a, b) = (format!("lora_A.{}.weight", spec.name), format!("lora_B.{}.weight", spec.name));
-            let stored = scope.shape_of(&a).and_then(AdapterSpec::rank_of);
-            let rank = stored.unwrap_or(spec.rank).max(1);
-            // Kaiming-uniform with a = √5, that is bound √(6 / (1 + 5) / fan_in).
-            let fan_in = a_shape(1).elements();
-            let a = scope.param(&a, a_shape(rank), Init::Uniform((fan_in as f32).sqrt().recip()));
-            let b = scope.param(&b, b_shape(rank), Init::Zeros);
-            Adapter { a, b, scale: spec.alpha.unwrap_or(2.0 * rank as f32) / rank as f32 }
-        };
-        let adapters = self.adapters.iter().map(|spec| spec.as_ref().map(&mut adapter)).collect();
-        self.next += 1;
-        LoraLinear { base, adapters, module: self.next - 1 }
-    }
-}
-
 impl Vit {
     /// The tower at `scope`. `adapters[i]` is the adapter that [`RowRange::adapter`] `Some(i)` selects.
     ///
@@ -98,7 +58,7 @@ impl Vit {
         let mut modules = Modules { adapters, next: 0 };
         let mut e = scope.at("embeddings");
         let mut conv = e.at("patch_embedding");
-        let weight = conv.at("base_layer").param("weight", [d, 3, p, p], start(3 * p * p));
+        let weight = conv.at("base_layer").param("weight", [d, 3, p, p], Init::fan_in(3 * p * p));
         let base = Linear { weight, bias: None };
         let conv = modules.lora(&mut conv, base, |r| [r, 3, p, p].into(), |r| [d, r, 1, 1].into());
         let class = e.param("class_embedding", [d], Init::Normal(0.3));

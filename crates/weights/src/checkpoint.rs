@@ -9,10 +9,10 @@ use std::sync::{Arc, OnceLock};
 use pheye_tensor::{DType, Shape, Tensor, bf16};
 use rayon::prelude::*;
 
-use crate::entry::{Entry, TensorInfo, gather};
+use crate::entry::{Contents, Entry, TensorInfo, gather};
 use crate::file::DataFile;
 use crate::sniff::{Format, format};
-use crate::{Error, Result, StoredDType, convert, header, shards, torch};
+use crate::{Error, Result, StoredDType, convert, shards};
 
 /// Named tensors in one file or in shards. Opening checks names, types, shapes and offsets; elements are read
 /// on request.
@@ -31,15 +31,6 @@ pub struct Checkpoint {
     pub(crate) prefix: OnceLock<String>,
 }
 
-/// The tensors of a file, or of an index and its shards.
-#[derive(Default)]
-pub(crate) struct Contents {
-    pub(crate) entries: BTreeMap<String, Entry>,
-    pub(crate) metadata: BTreeMap<String, String>,
-    /// The keys under which torch's state dict was found, outermost first.
-    pub(crate) keys: Vec<String>,
-}
-
 impl Checkpoint {
     /// Opens a `.safetensors` file, a torch zip (`.pt`, `.pth`, `.bin`), or an index of shards of either
     /// (`*.index.json`). The contents decide which, not the name.
@@ -54,7 +45,7 @@ impl Checkpoint {
         let (files, contents) = match format {
             Format::Index => shards::read(&file)?,
             format => {
-                let contents = read_single(&file, format)?;
+                let contents = shards::read_single(&file, format)?;
                 (vec![file], contents)
             }
         };
@@ -333,18 +324,6 @@ fn shared_prefixes(entries: &BTreeMap<String, Entry>) -> Vec<String> {
     let common = first.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
     let dots = first.match_indices('.').take_while(|&(dot, _)| dot < common);
     dots.map(|(dot, _)| first[..=dot].to_owned()).collect()
-}
-
-/// The tensors of a file that is not an index of shards.
-pub(crate) fn read_single(file: &DataFile, format: Format) -> Result<Contents> {
-    match format {
-        Format::Safetensors => header::read(file),
-        Format::Torch => torch::read(file),
-        Format::Index => {
-            let looks_like = "JSON, perhaps an index of shards".to_owned();
-            Err(Error::NotACheckpoint { path: file.path.clone(), looks_like })
-        }
-    }
 }
 
 impl fmt::Debug for Checkpoint {

@@ -1,5 +1,6 @@
-//! The location of a tensor in its file.
+//! The locations of tensors in their files.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -70,6 +71,15 @@ impl Entry {
     pub(crate) fn shape(&self) -> Option<Shape> {
         Shape::try_new(&self.dims)
     }
+}
+
+/// The tensors of a file, or of an index and its shards.
+#[derive(Default)]
+pub(crate) struct Contents {
+    pub(crate) entries: BTreeMap<String, Entry>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// The keys under which torch's state dict was found, outermost first.
+    pub(crate) keys: Vec<String>,
 }
 
 /// Copies the elements `which` (row-major indices) of a strided tensor. `bytes` begins with its first

@@ -2,79 +2,8 @@
 //! (`weights_only=True`), and a few that run no code. None is called; each is replaced by a description of
 //! its effect on tensors.
 
-use crate::pickle::{Id, Pickle, Stop, Value, bad};
+use crate::value::{Foreign, Function, Global, Id, Pickle, Stop, Storage, Value, View, bad};
 use crate::{StoredDType, Unusable};
-
-/// The meaning of a global name in a pickle.
-#[derive(Clone, Copy)]
-pub(crate) enum Global {
-    DType(StoredDType),
-    /// A storage class. `dtype` is its element type; `None` if it is untyped and the tensor specifies the
-    /// type.
-    Storage {
-        dtype: Option<StoredDType>,
-        quantized: bool,
-    },
-    Function(Function),
-}
-
-/// A function, by its effect.
-#[derive(Clone, Copy)]
-pub(crate) enum Function {
-    /// Returns a dict: an empty one, or its argument.
-    Dict,
-    /// Returns its argument.
-    Same,
-    /// Returns a value that no tensor consists of.
-    Opaque,
-    /// Returns a view of a typed storage.
-    Tensor,
-    /// Returns a view of a storage with the given element type.
-    TypedTensor,
-    Quantized,
-    Sparse,
-    Meta,
-    Nested,
-    Subclass,
-    /// Returns its first argument, a tensor.
-    Parameter,
-    /// Returns its first argument, a tensor, with the given element type.
-    OtherDevice,
-    /// Returns the result of another function, with attributes.
-    WithAttributes,
-}
-
-/// A storage, which is a record of the zip.
-#[derive(Clone, Copy)]
-pub(crate) struct Storage {
-    /// The element type; `None` if the tensors specify it.
-    pub(crate) dtype: Option<StoredDType>,
-    quantized: bool,
-    /// The name of the record, a string.
-    pub(crate) key: Id,
-    pub(crate) bytes: u64,
-}
-
-/// A tensor: a strided view of a storage; offset and strides are in elements. Offset, dimensions and strides
-/// are referred to in the pickle, because many views may share them.
-#[derive(Clone, Copy)]
-pub(crate) struct View {
-    pub(crate) storage: Id,
-    pub(crate) dtype: StoredDType,
-    pub(crate) offset: Id,
-    pub(crate) dims: Id,
-    pub(crate) strides: Id,
-}
-
-/// A tensor of an unsupported kind.
-#[derive(Clone, Copy)]
-pub(crate) struct Foreign {
-    pub(crate) kind: Unusable,
-    pub(crate) dtype: StoredDType,
-    pub(crate) dims: Id,
-    /// A storage or view that contains its elements, or a tuple of these.
-    pub(crate) parts: Id,
-}
 
 /// The result of a call.
 pub(crate) enum Called {

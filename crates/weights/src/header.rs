@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use crate::checkpoint::Contents;
+use crate::entry::Contents;
 use crate::entry::Entry;
 use crate::file::DataFile;
 use crate::{Error, Result, StoredDType, Unusable};

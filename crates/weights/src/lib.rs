@@ -28,6 +28,7 @@ mod source;
 mod staged;
 mod stream;
 mod torch;
+mod value;
 
 pub use atomic::{atomic_write, copy_atomically};
 pub use checkpoint::Checkpoint;

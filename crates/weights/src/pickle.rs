@@ -6,33 +6,11 @@
 //! cheap. Every instruction creates at most one value of fixed size, and their number is limited, so memory
 //! is proportional to the size of the pickle.
 
-use std::borrow::Cow;
-use std::ops::Range;
 use std::path::Path;
 
-use crate::globals::{self, Foreign, Global, Storage, View};
+use crate::globals;
+use crate::value::{Id, Pickle, Stop, Value, bad, text};
 use crate::{Error, Result};
-
-/// The index of a value in [`Pickle::values`].
-pub(crate) type Id = u32;
-
-pub(crate) enum Value {
-    /// None, a float, bytes, or another value that no tensor consists of.
-    Opaque,
-    /// A set, whose elements are not kept.
-    Set,
-    Int(i64),
-    /// A string: its byte range in the pickle.
-    Str(Range<u32>),
-    Tuple(Box<[Id]>),
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    Global(Global),
-    Storage(Storage),
-    Tensor(View),
-    /// A tensor of an unsupported kind.
-    Foreign(Foreign),
-}
 
 /// The indices of values that always exist and are shared.
 const OPAQUE: Id = 0;
@@ -45,85 +23,18 @@ const LIMIT: usize = 1 << 23;
 /// The maximum depth of nested marks.
 const DEEP: usize = 1 << 20;
 
-/// A parsed pickle.
-pub(crate) struct Pickle<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) values: Vec<Value>,
-    pub(crate) root: Id,
-}
-
-impl<'a> Pickle<'a> {
-    /// Parses the pickle `bytes`, of at most 4 GiB, from the file `path`.
-    pub(crate) fn read(bytes: &'a [u8], path: &Path) -> Result<Pickle<'a>> {
-        // The capacity starts at a power of two, so that doubling it ends exactly at the limit.
-        let mut values = Vec::with_capacity(4);
-        values.extend([Value::Opaque, Value::Set, Value::Tuple([].into())]);
-        let so_far = Pickle { bytes, values, root: OPAQUE };
-        let mut m = Machine { so_far, at: 0, stack: vec![], marks: vec![], memo: vec![], remembered: 0 };
-        match m.run() {
-            Ok(root) => Ok(Pickle { root, ..m.so_far }),
-            Err(Stop::Forbidden(global)) => Err(Error::ForbiddenGlobal { path: path.to_owned(), global }),
-            Err(Stop::Bad(reason)) => Err(Error::Pickle { path: path.to_owned(), at: m.at, reason }),
-        }
+/// Parses the pickle `bytes`, of at most 4 GiB, from the file `path`.
+pub(crate) fn read<'a>(bytes: &'a [u8], path: &Path) -> Result<Pickle<'a>> {
+    // The capacity starts at a power of two, so that doubling it ends exactly at the limit.
+    let mut values = Vec::with_capacity(4);
+    values.extend([Value::Opaque, Value::Set, Value::Tuple([].into())]);
+    let so_far = Pickle { bytes, values, root: OPAQUE };
+    let mut m = Machine { so_far, at: 0, stack: vec![], marks: vec![], memo: vec![], remembered: 0 };
+    match m.run() {
+        Ok(root) => Ok(Pickle { root, ..m.so_far }),
+        Err(Stop::Forbidden(global)) => Err(Error::ForbiddenGlobal { path: path.to_owned(), global }),
+        Err(Stop::Bad(reason)) => Err(Error::Pickle { path: path.to_owned(), at: m.at, reason }),
     }
-
-    pub(crate) fn get(&self, id: Id) -> &Value {
-        &self.values[id as usize]
-    }
-
-    /// The text of value `id`, if it is a string. Lone surrogates, which UTF-8 cannot represent, are written
-    /// as Python escapes: `\udce9`.
-    pub(crate) fn text(&self, id: Id) -> Option<Cow<'a, str>> {
-        match self.get(id) {
-            Value::Str(range) => text(&self.bytes[range.start as usize..range.end as usize]),
-            _ => None,
-        }
-    }
-
-    /// The items of a tuple or list.
-    pub(crate) fn items(&self, id: Id) -> Option<&[Id]> {
-        match self.get(id) {
-            Value::Tuple(items) => Some(items),
-            Value::List(items) => Some(items),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn natural(&self, id: Id) -> Option<u64> {
-        match *self.get(id) {
-            Value::Int(n) => n.try_into().ok(),
-            _ => None,
-        }
-    }
-}
-
-/// Decodes UTF-8 with lone surrogates, as Python's `surrogatepass` does.
-fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
-    let mut rest = match std::str::from_utf8(bytes) {
-        Ok(text) => return Some(Cow::Borrowed(text)),
-        Err(_) => bytes,
-    };
-    let mut out = String::new();
-    loop {
-        let valid = match std::str::from_utf8(rest) {
-            Ok(text) => return Some(Cow::Owned(out + text)),
-            Err(e) => e.valid_up_to(),
-        };
-        let (sound, wrong) = rest.split_at(valid);
-        out += std::str::from_utf8(sound).ok()?;
-        let &[0xed, high @ 0xa0..=0xbf, low @ 0x80..=0xbf, ref after @ ..] = wrong else { return None };
-        out += &format!("\\ud{:03x}", u32::from(high & 0x3f) << 6 | u32::from(low & 0x3f));
-        rest = after;
-    }
-}
-
-pub(crate) enum Stop {
-    Bad(String),
-    Forbidden(String),
-}
-
-pub(crate) fn bad<T>(reason: impl Into<String>) -> Result<T, Stop> {
-    Err(Stop::Bad(reason.into()))
 }
 
 struct Machine<'a> {

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::checkpoint::{Contents, read_single};
+use crate::entry::Contents;
 use crate::error::name;
 use crate::file::DataFile;
 use crate::header::LIMIT;
-use crate::sniff::{BOM, format};
-use crate::{Error, Result};
+use crate::sniff::{BOM, Format, format};
+use crate::{Error, Result, header, torch};
 
 #[derive(Deserialize)]
 struct Index {
@@ -54,4 +54,16 @@ pub(crate) fn read(index: &DataFile) -> Result<(Vec<DataFile>, Contents)> {
         entries.insert(tensor.clone(), entry);
     }
     Ok((files, Contents { entries, metadata, keys: vec![] }))
+}
+
+/// The tensors of a file that is not an index of shards.
+pub(crate) fn read_single(file: &DataFile, format: Format) -> Result<Contents> {
+    match format {
+        Format::Safetensors => header::read(file),
+        Format::Torch => torch::read(file),
+        Format::Index => {
+            let looks_like = "JSON, perhaps an index of shards".to_owned();
+            Err(Error::NotACheckpoint { path: file.path.clone(), looks_like })
+        }
+    }
 }

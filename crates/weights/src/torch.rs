@@ -9,13 +9,11 @@ use std::sync::{Arc, OnceLock};
 use zip::read::{ArchiveOffset, Config};
 use zip::{CompressionMethod, ZipArchive};
 
-use crate::checkpoint::Contents;
-use crate::entry::{Entry, Record};
+use crate::entry::{Contents, Entry, Record};
 use crate::error::name;
 use crate::file::DataFile;
-use crate::globals::{Foreign, Storage, View};
-use crate::pickle::{Id, Pickle, Value};
-use crate::{Error, Result};
+use crate::value::{Foreign, Id, Pickle, Storage, Value, View};
+use crate::{Error, Result, pickle};
 
 /// The maximum size of a pickle in bytes. Real ones have a few hundred bytes per tensor.
 const PICKLE_LIMIT: u64 = 64 << 20;
@@ -67,7 +65,7 @@ pub(crate) fn read(file: &DataFile) -> Result<Contents> {
         }));
     }
     let bytes = pickle_bytes(file, pickle, &members[pickle])?;
-    let pickle = Pickle::read(bytes, &file.path)?;
+    let pickle = pickle::read(bytes, &file.path)?;
     let mut keys = Vec::new();
     let Some(state) = state_dict(&pickle, pickle.root, 3, &mut keys) else {
         return Err(Error::NoTensors { path: file.path.clone(), top: describe(&pickle) });

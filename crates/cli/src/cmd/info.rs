@@ -8,6 +8,7 @@ use pheye::model::{CONFIG_FILE, Config, Counts, PRESETS, is_released};
 use serde::Serialize;
 
 use super::tensors;
+use crate::numbers::{bytes, grouped};
 use crate::out::say;
 
 /// Show what a model consists of (parameters by part, memory, image tokens), or what a weights file contains
@@ -145,20 +146,4 @@ fn print(info: &Info) {
         "  to train         {} with frozen weights in bf16, AdamW in f32",
         bytes(info.memory.train_bf16_frozen)
     );
-}
-
-/// Formats 295136192 as 295,136,192.
-pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
-    groups.join(",")
-}
-
-pub fn bytes(n: u64) -> String {
-    match n {
-        n if n >= 1_000_000_000 => format!("{:.1} GB", n as f64 / 1e9),
-        n if n >= 100_000 => format!("{:.1} MB", n as f64 / 1e6),
-        n => format!("{n} bytes"),
-    }
 }

@@ -7,7 +7,7 @@ use pheye::weights::{Checkpoint, FOLDER_FILES, first_in};
 use pheye_files::quoted;
 use serde_json::{Value, json};
 
-use super::info::{bytes, grouped};
+use crate::numbers::{bytes, grouped};
 use crate::out::say;
 
 /// File name extensions of weights files.

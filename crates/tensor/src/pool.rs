@@ -1,0 +1,158 @@
+//! Idle memory by size, on the host and on a GPU.
+
+use std::collections::HashMap;
+use std::thread::{self, ThreadId};
+
+use bytemuck::{Pod, Zeroable};
+use memmap2::MmapMut;
+use pheye_kernels::{Gpu, Memory};
+
+/// 64 bytes, aligned to 64 bytes: a cache line, and a multiple of every SIMD width.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; 64]);
+
+/// Zero-initialized host memory, aligned to 64 bytes.
+pub(crate) enum Lines {
+    Heap(Vec<Line>),
+    /// An anonymous mapping, with huge pages where the system has them: fewer page faults on first use and
+    /// fewer TLB misses afterwards.
+    Pages(MmapMut),
+}
+
+impl Lines {
+    /// Allocations of at least this many bytes get a mapping of their own.
+    const PAGES: usize = 4 << 20;
+
+    /// `None` when the system has no memory left.
+    pub(crate) fn zeroed(count: usize) -> Option<Lines> {
+        let bytes = count.checked_mul(size_of::<Line>())?;
+        // Miri does not support `madvise`.
+        if bytes >= Lines::PAGES
+            && !cfg!(miri)
+            && let Ok(pages) = MmapMut::map_anon(bytes)
+        {
+            // The advice is optional, so a failure is ignored.
+            #[cfg(target_os = "linux")]
+            let _ = pages.advise(memmap2::Advice::HugePage);
+            return Some(Lines::Pages(pages));
+        }
+        bytemuck::allocation::try_zeroed_vec(count).ok().map(Lines::Heap)
+    }
+}
+
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines::Heap(Vec::new())
+    }
+}
+
+impl std::ops::Deref for Lines {
+    type Target = [Line];
+
+    fn deref(&self) -> &[Line] {
+        match self {
+            Lines::Heap(lines) => lines,
+            Lines::Pages(pages) => bytemuck::cast_slice(pages),
+        }
+    }
+}
+
+impl std::ops::DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [Line] {
+        match self {
+            Lines::Heap(lines) => lines,
+            Lines::Pages(pages) => bytemuck::cast_slice_mut(pages),
+        }
+    }
+}
+
+/// Counters of an [`Arena`](crate::Arena).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArenaStats {
+    /// Buffers allocated from the system. Stops growing once the arena is warm.
+    pub allocations: u64,
+    /// Bytes in use now.
+    pub in_use: usize,
+    /// The maximum of [`ArenaStats::in_use`] so far.
+    pub peak: usize,
+}
+
+/// Idle GPU memory, by size in [`Line`]s.
+pub(crate) type Idle = HashMap<usize, Vec<Memory>>;
+
+/// The idle buffers of an arena, and its counters.
+#[derive(Default)]
+pub(crate) struct Pool {
+    pub(crate) free: HashMap<usize, Vec<Lines>>,
+    /// The GPU whose memory this is; `None` for host memory.
+    pub(crate) gpu: Option<Gpu>,
+    pub(crate) free_gpu: Idle,
+    /// Memory that threads returned under a [`Hold`](crate::arena::Hold). The innermost hold of a thread comes last.
+    pub(crate) held: Vec<(ThreadId, Idle)>,
+    pub(crate) stats: ArenaStats,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.stats.fmt(f)
+    }
+}
+
+/// Rounds a size up to a multiple of 1/16 of the next power of two, so that batches of similar length reuse
+/// each other's buffers.
+pub(crate) fn size_class(lines: usize) -> usize {
+    let step = (lines.next_power_of_two() / 16).max(1);
+    lines.div_ceil(step) * step
+}
+
+impl Pool {
+    pub(crate) fn idle(&mut self, class: usize) -> Option<Lines> {
+        let lines = self.free.get_mut(&class).and_then(Vec::pop)?;
+        self.count(class, false);
+        Some(lines)
+    }
+
+    /// Takes the free memory with the lowest address, not the one freed last: a repeated sequence of requests
+    /// then gets the same addresses, which replaying a recorded graph requires.
+    pub(crate) fn idle_gpu(&mut self, class: usize) -> Option<Memory> {
+        let me = thread::current().id();
+        let held = self.held.iter_mut().filter(|(thread, _)| *thread == me).map(|(_, idle)| idle);
+        let mut lowest: Option<(&mut Vec<Memory>, usize)> = None;
+        for list in held.chain([&mut self.free_gpu]).filter_map(|idle| idle.get_mut(&class)) {
+            // Memory that somebody has a region of may still be read or written.
+            let free = (0..list.len()).filter(|&i| !list[i].has_regions());
+            let Some(i) = free.min_by_key(|&i| list[i].addr()) else { continue };
+            if lowest.as_ref().is_none_or(|(other, j)| list[i].addr() < other[*j].addr()) {
+                lowest = Some((list, i));
+            }
+        }
+        let memory = lowest.map(|(list, i)| list.swap_remove(i))?;
+        self.count(class, false);
+        Some(memory)
+    }
+
+    /// Counts a buffer that is handed out.
+    pub(crate) fn count(&mut self, class: usize, new: bool) {
+        self.stats.allocations += u64::from(new);
+        self.stats.in_use += class * size_of::<Line>();
+        self.stats.peak = self.stats.peak.max(self.stats.in_use);
+    }
+
+    pub(crate) fn put_gpu(&mut self, memory: Memory) {
+        self.stats.in_use -= memory.bytes();
+        self.keep_gpu(memory);
+    }
+
+    pub(crate) fn keep_gpu(&mut self, memory: Memory) {
+        let me = thread::current().id();
+        let held = self.held.iter_mut().rfind(|(thread, _)| *thread == me);
+        let idle = held.map_or(&mut self.free_gpu, |(_, idle)| idle);
+        idle.entry(memory.bytes() / size_of::<Line>()).or_default().push(memory);
+    }
+
+    pub(crate) fn put(&mut self, lines: Lines) {
+        self.stats.in_use -= lines.len() * size_of::<Line>();
+        self.free.entry(lines.len()).or_default().push(lines);
+    }
+}
