@@ -33,7 +33,7 @@ impl DType {
     pub fn storage(self, shape: Shape) -> usize {
         match self {
             DType::F32 | DType::Bf16 => shape.elements().saturating_mul(self.size()),
-            DType::Int8 => factors(shape).saturating_add(shape.rows().saturating_mul(4)),
+            DType::Int8 => scales_offset(shape).saturating_add(shape.rows().saturating_mul(4)),
         }
     }
 
@@ -65,6 +65,6 @@ pub enum Slice<'a> {
 }
 
 /// The offset of the scales of an int8 tensor, in bytes.
-pub(crate) fn factors(shape: Shape) -> usize {
+pub(crate) fn scales_offset(shape: Shape) -> usize {
     shape.elements().checked_next_multiple_of(4).unwrap_or(usize::MAX)
 }

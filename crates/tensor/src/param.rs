@@ -15,14 +15,14 @@ pub struct Param {
     /// The value: f32 when trained, f32, bf16 or int8 when frozen.
     pub value: Tensor,
     /// On a GPU, the bf16 copy of a trained matrix, which matmuls read.
-    pub half: Option<Tensor>,
+    pub bf16: Option<Tensor>,
     slot: Option<usize>,
 }
 
 impl Param {
     /// A frozen parameter: it gets no gradient.
     pub fn frozen(name: impl Into<String>, value: Tensor) -> Param {
-        Param { name: name.into(), value, half: None, slot: None }
+        Param { name: name.into(), value, bf16: None, slot: None }
     }
 
     /// Whether gradients are computed for this parameter.
@@ -32,7 +32,7 @@ impl Param {
 
     /// The matrix that matmuls read: the bf16 copy of a trained matrix on a GPU, otherwise the value.
     pub fn matrix(&self) -> &Tensor {
-        self.half.as_ref().unwrap_or(&self.value)
+        self.bf16.as_ref().unwrap_or(&self.value)
     }
 
     /// The shape of the value.
@@ -112,7 +112,7 @@ impl ParamTable {
         params: impl IntoIterator<Item = &'a mut Param>,
         device: &Device,
     ) -> Result<Masters> {
-        let (mut values, mut halves) = (self.zeros(), Tensor::zeros([self.len()], DType::Bf16));
+        let (mut values, mut bf16) = (self.zeros(), Tensor::zeros([self.len()], DType::Bf16));
         let mut trained = Vec::new();
         for p in params {
             match self.range(p) {
@@ -123,16 +123,16 @@ impl ParamTable {
                 None => {
                     let dtype = if p.shape().dims().len() < 2 { DType::F32 } else { DType::Bf16 };
                     p.value = p.value.to_device(&Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
-                    p.half = None;
+                    p.bf16 = None;
                 }
             }
         }
-        halves.bf16_mut()?.convert_from_f32_slice(values.f32()?);
-        let masters = Masters { values: values.to_device(device)?, halves: halves.to_device(device)? };
+        bf16.bf16_mut()?.convert_from_f32_slice(values.f32()?);
+        let masters = Masters { values: values.to_device(device)?, bf16_copies: bf16.to_device(device)? };
         for (p, start) in trained {
             let shape = p.shape();
             p.value = masters.values.view(start, shape)?;
-            p.half = (shape.dims().len() > 1).then(|| masters.halves.view(start, shape)).transpose()?;
+            p.bf16 = (shape.dims().len() > 1).then(|| masters.bf16_copies.view(start, shape)).transpose()?;
         }
         Ok(masters)
     }
@@ -144,7 +144,7 @@ pub struct Masters {
     /// The f32 values, with the layout of the [`ParamTable`].
     pub values: Tensor,
     /// The same values in bf16.
-    pub halves: Tensor,
+    pub bf16_copies: Tensor,
 }
 
 /// The gradients of all trained parameters, in one flat array.

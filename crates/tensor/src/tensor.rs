@@ -9,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 use pheye_kernels::{Gpu, Region};
 
 use crate::buffer::{Buffer, SharedBuffer, detached, detached_gpu};
-use crate::dtype::factors;
+use crate::dtype::scales_offset;
 use crate::int8;
 use crate::{Arena, DType, Device, Error, Result, Shape, Slice};
 
@@ -186,11 +186,11 @@ impl Tensor {
         match (self.slice()?, dtype) {
             (Slice::F32(x), DType::Bf16) => out.bf16_mut()?.convert_from_f32_slice(x),
             (Slice::F32(x), _) => {
-                let (values, factors) = out.int8_mut()?;
-                int8::round(values, factors, x);
+                let (values, scales) = out.int8_mut()?;
+                int8::quantize(values, scales, x);
             }
             (Slice::Bf16(x), DType::F32) => x.convert_to_f32_slice(out.f32_mut()?),
-            (Slice::Int8(x, factors), DType::F32) => int8::widen(out.f32_mut()?, x, factors),
+            (Slice::Int8(x, scales), DType::F32) => int8::dequantize(out.f32_mut()?, x, scales),
             (Slice::Bf16(_) | Slice::Int8(..), _) => return self.to_dtype(DType::F32)?.to_dtype(dtype),
         }
         Ok(out)
@@ -261,7 +261,7 @@ impl Tensor {
             DType::F32 => Slice::F32(bytemuck::cast_slice(bytes)),
             DType::Bf16 => Slice::Bf16(bytemuck::cast_slice(bytes)),
             DType::Int8 => {
-                let (values, rest) = bytes.split_at(factors(self.shape));
+                let (values, rest) = bytes.split_at(scales_offset(self.shape));
                 let values = &values[..self.shape.elements()];
                 Slice::Int8(bytemuck::cast_slice(values), bytemuck::cast_slice(rest))
             }
@@ -298,7 +298,7 @@ impl Tensor {
 
     /// The values and scales of an int8 tensor whose buffer is not shared.
     fn int8_mut(&mut self) -> Result<(&mut [i8], &mut [f32])> {
-        let (shape, at) = (self.shape, factors(self.shape));
+        let (shape, at) = (self.shape, scales_offset(self.shape));
         match Arc::get_mut(&mut self.buffer) {
             Some(Buffer::Cpu(buffer)) => {
                 let (values, rest) = buffer.bytes_mut().split_at_mut(at);

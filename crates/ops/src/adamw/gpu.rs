@@ -11,10 +11,10 @@ use crate::{Cx, Result};
 /// Key of the random bits that round bf16 moments; the step and the element make the counter.
 const SEED: [u32; 2] = [0x6D6F_6D65, 0x6E74_7321];
 
-/// Arrays of one length; `half` is the bf16 copy of p, `norm` what [`norm`] left.
+/// Arrays of one length; `bf16` is the copy of p in bf16, `norm` what [`norm`] left.
 pub(super) struct Flat<'a> {
     pub p: &'a Tensor,
-    pub half: Option<&'a Tensor>,
+    pub bf16: Option<&'a Tensor>,
     pub m: Tensor,
     pub v: Tensor,
     pub g: Tensor,
@@ -53,7 +53,7 @@ pub(super) fn step(gpu: &Gpu, flat: &Flat, control: &Region) -> Result<()> {
     let n = flat.p.shape().elements();
     let p = Adamw {
         p: l.update(typed(flat.p, DType::F32)?),
-        half: flat.half.map_or(Ok(Out::NULL), |half| typed(half, DType::Bf16).map(|r| l.update(r)))?,
+        half: flat.bf16.map_or(Ok(Out::NULL), |copy| typed(copy, DType::Bf16).map(|r| l.update(r)))?,
         m: l.update(typed(&flat.m, dtype)?),
         v: l.update(typed(&flat.v, dtype)?),
         g: l.read(typed(&flat.g, DType::F32)?),

@@ -70,7 +70,7 @@ pub fn step(
                 let (g, m, v) = (view(&grads.flat)?, view(&moments.m)?, view(&moments.v)?);
                 gpu::step(
                     gpu,
-                    &gpu::Flat { p: &p.value, half: p.half.as_ref(), m, v, g, norm: None },
+                    &gpu::Flat { p: &p.value, bf16: p.bf16.as_ref(), m, v, g, norm: None },
                     &control,
                 )?;
             }
@@ -95,7 +95,7 @@ pub fn queue_step(
 ) -> Result<()> {
     let Device::Gpu(gpu) = &cx.device else { return Err(Error::GpuOnly { op: "adamw" }) };
     check(grads, moments)?;
-    for (left_name, t) in [("parameters", &masters.values), ("their bf16 copies", &masters.halves)] {
+    for (left_name, t) in [("parameters", &masters.values), ("their bf16 copies", &masters.bf16_copies)] {
         same_length(left_name, t, grads)?;
     }
     if norm.shape().elements() != 2 {
@@ -110,7 +110,7 @@ pub fn queue_step(
     }
     let control = gpu::control(cx, &numbers(hp, step, 1.0), step, None)?;
     let (m, v, g) = (moments.m.clone(), moments.v.clone(), grads.flat.clone());
-    let flat = gpu::Flat { p: &masters.values, half: Some(&masters.halves), m, v, g, norm: Some(norm) };
+    let flat = gpu::Flat { p: &masters.values, bf16: Some(&masters.bf16_copies), m, v, g, norm: Some(norm) };
     gpu::step(gpu, &flat, &control)
 }
 
