@@ -8,7 +8,8 @@
 use std::time::Instant;
 
 use half::bf16;
-use pheye_cpu::gemm::{MatRef, Start, gemm};
+use pheye_cpu::gemm::{Init, gemm};
+use pheye_cpu::mat::MatRef;
 
 /// C `[m, n]` = A·Bᵀ with A `[m, k]` and weights B `[n, k]`; or, for the gradient of weights, C = Aᵀ·B with A
 /// `[k, m]` and B `[k, n]`.
@@ -125,7 +126,7 @@ impl Case<'_> {
             4 => unsafe {
                 matrixmultiply::sgemm(m, k, n, 1.0, x, a_row, a_col, y, b_row, b_col, 0.0, c, n as isize, 1)
             },
-            _ => gemm(&mut self.c, n, Start::Zero, 1.0, a, b),
+            _ => gemm(&mut self.c, n, Init::Zero, 1.0, a, b),
         }
     }
 }

@@ -9,6 +9,21 @@ use rayon::prelude::*;
 /// costs more than it saves.
 const SERIAL_BELOW: usize = 1 << 15;
 
+/// A pointer for tasks that write disjoint parts of one slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Pointer(pub *mut f32);
+
+// SAFETY: the slice is borrowed exclusively for as long as the tasks run, and each task writes its own part.
+unsafe impl Send for Pointer {}
+// SAFETY: as above.
+unsafe impl Sync for Pointer {}
+
+impl Pointer {
+    pub(crate) fn at(self, i: usize) -> Pointer {
+        Pointer(self.0.wrapping_add(i))
+    }
+}
+
 /// Runs `f`, a sequence of operations, on a thread of rayon's pool. From a thread outside the pool, each
 /// operation would have to wake a pool thread and sleep until it is done.
 pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {

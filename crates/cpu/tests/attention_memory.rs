@@ -4,7 +4,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use pheye_cpu::attention::{Heads, Kv, Output, Qkv, Rows, RowsMut, Span, Values, backward, forward};
+use pheye_cpu::attention::{Heads, Kv, Output, Qkv, Span, backward, forward};
+use pheye_cpu::mat::{MatMut, MatRef};
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -34,7 +35,7 @@ static ALLOCATOR: Counting = Counting;
 fn four_thousand_tokens_fit_a_few_tiles() {
     let (n, d) = (4096, 16);
     let x: Vec<f32> = (0..n * d).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
-    let rows = Rows { data: Values::F32(&x), stride: d };
+    let rows = MatRef::f32(&x, n, d);
     let h = Heads { heads: 1, head_dim: d, scale: 0.25, causal: true };
     let spans = [Span { q: 0..n, k: 0..n }];
     let qkv = Qkv { q: rows, k: rows, v: rows };
@@ -43,7 +44,7 @@ fn four_thousand_tokens_fit_a_few_tiles() {
     let before = IN_USE.load(Relaxed);
     PEAK.store(before, Relaxed);
     forward(&mut out, &mut softmax_stats, qkv, &spans, &h);
-    let [k, v] = [&mut dk, &mut dv].map(|data| RowsMut { data, stride: d });
+    let [k, v] = [&mut dk, &mut dv].map(|data| MatMut { data, row_stride: d });
     backward(
         &mut dq,
         Kv::Split { k, v },

@@ -5,8 +5,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use half::bf16;
-use pheye_cpu::attention::{Heads, Kv, Norm, Output, Qkv, Rows, RowsMut, Span, Values, backward, forward};
-use pheye_cpu::gemm::{MatRef, Start, gemm};
+use pheye_cpu::attention::{Heads, Kv, Output, Qkv, SoftmaxStats, Span, backward, forward};
+use pheye_cpu::gemm::{Init, gemm};
+use pheye_cpu::mat::{MatMut, MatRef};
 
 /// The message that `f` panics with.
 #[track_caller]
@@ -28,20 +29,25 @@ fn span(q: usize, k: usize) -> [Span; 1] {
     [Span { q: 0..q, k: 0..k }]
 }
 
+/// A matrix of 8 columns that claims as many rows as there are numbers: only its slice limits the spans.
+fn rows_of_8(x: &[f32], row_stride: usize) -> MatRef<'_> {
+    MatRef::f32(x, usize::MAX, 8).with_row_stride(row_stride)
+}
+
 /// Attention of 16 queries in `rows` of `x` by spans and heads; `stride` of the keys.
 fn forward_of(spans: &[Span], h: Heads, stride: usize, softmax_stats: usize) {
     let x = vec![0.5f32; 16 * 8];
-    let (q, k) = (Rows { data: Values::F32(&x), stride: 8 }, Rows { data: Values::F32(&x), stride });
-    let (mut out, mut softmax_stats) = (vec![0.0; 16 * 8], vec![Norm::default(); softmax_stats]);
+    let (q, k) = (rows_of_8(&x, 8), rows_of_8(&x, stride));
+    let (mut out, mut softmax_stats) = (vec![0.0; 16 * 8], vec![SoftmaxStats::default(); softmax_stats]);
     forward(&mut out, &mut softmax_stats, Qkv { q, k, v: k }, spans, &h);
 }
 
 /// Its backward, the gradients of keys and values in rows `to_stride` apart.
 fn backward_of(spans: &[Span], h: Heads, stride: usize, to_stride: usize, fused: bool) {
     let (x, softmax_stats) = (vec![0.5f32; 16 * 8], vec![[4.0, 9.0]; 16]);
-    let (q, k) = (Rows { data: Values::F32(&x), stride: 8 }, Rows { data: Values::F32(&x), stride });
+    let (q, k) = (rows_of_8(&x, 8), rows_of_8(&x, stride));
     let (mut dq, mut dk, mut dv) = (vec![0.0; 16 * 8], vec![0.0; 16 * 8], vec![0.0; 16 * 8]);
-    let to = |data| RowsMut { data, stride: to_stride };
+    let to = |data| MatMut { data, row_stride: to_stride };
     let dkv = if fused { Kv::Fused(to(&mut dk)) } else { Kv::Split { k: to(&mut dk), v: to(&mut dv) } };
     let y = Output { out: &x, softmax_stats: &softmax_stats, dout: &x };
     backward(&mut dq, dkv, Qkv { q, k, v: k }, y, spans, &h);
@@ -63,11 +69,22 @@ fn spans_fit_queries_keys_and_values() {
     stops("spans do not fit the rows", || forward_of(&span(17, 16), HEADS, 8, 16));
     stops("spans do not fit the rows", || forward_of(&span(9, 16), HEADS, 8, 15));
     let x = vec![0.5f32; 8];
-    let short = Rows { data: Values::F32(&x), stride: 8 };
-    let (mut out, mut softmax_stats) = (vec![0.0; 16], [Norm::default(); 2]);
-    stops("spans do not fit the queries", || {
-        forward(&mut out, &mut softmax_stats, Qkv { q: short, k: short, v: short }, &span(2, 1), &HEADS)
-    });
+    let short = rows_of_8(&x, 8);
+    let (mut out, mut softmax_stats) = (vec![0.0; 16], [SoftmaxStats::default(); 2]);
+    let mut run = |q: MatRef<'_>, k: MatRef<'_>| {
+        forward(&mut out, &mut softmax_stats, Qkv { q, k, v: k }, &span(2, 1), &HEADS);
+    };
+    stops("spans do not fit the queries", || run(short, short));
+    let x = vec![0.5f32; 16];
+    let long = MatRef::f32(&x, 2, 8);
+    run(long, long);
+    for odd in [MatRef::f32(&x, 1, 8), MatRef::f32(&x, 2, 7).with_row_stride(8)] {
+        stops("spans do not fit the queries", || run(odd, long));
+    }
+    let (scales, int8) = (vec![1.0; 2], vec![1; 16]);
+    for odd in [MatRef::f32(&x, 8, 2).t(), MatRef::int8(&int8, &scales, 2, 8)] {
+        stops("rows of f32 or bf16", || run(long, odd));
+    }
 }
 
 #[test]
@@ -105,7 +122,7 @@ fn matrices_fit_their_slices() {
         |rows, cols, row_stride, col_stride| MatRef { row_stride, col_stride, ..MatRef::f32(&x, rows, cols) };
     let mut run = |m, n, c_stride, a: MatRef<'_>, b: MatRef<'_>| {
         assert_eq!((a.rows, b.cols), (m, n));
-        message(|| gemm(&mut c, c_stride, Start::Zero, 1.0, a, b))
+        message(|| gemm(&mut c, c_stride, Init::Zero, 1.0, a, b))
     };
     let whole = mat(8, 8, 8, 1);
     for odd in [mat(9, 8, 1 << 61, 1), mat(8, 8, 1, 1 << 62), mat(9, 8, 8, 1), mat(2, 8, usize::MAX, 1)] {

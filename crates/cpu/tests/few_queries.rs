@@ -1,7 +1,8 @@
-//! Attention of a few queries, with keys and values in f32 and bf16, against softmax in f64.
+//! Attention of a few queries, in f32 and bf16, against softmax in f64.
 
 use half::bf16;
-use pheye_cpu::attention::{Heads, Qkv, Rows, Span, Values, forward};
+use pheye_cpu::attention::{Heads, Qkv, Span, forward};
+use pheye_cpu::mat::MatRef;
 
 fn random(seed: usize, len: usize) -> Vec<f32> {
     let values = (0..len).map(|i| ((i + seed) * 7919 % 1009) as f32 / 504.5 - 1.0);
@@ -33,11 +34,14 @@ fn as_in_f64() {
         let width = h.width();
         let (q, k, v) = (random(1, queries * width), random(2, keys * width), random(3, keys * width));
         let [k16, v16]: [Vec<bf16>; 2] = [&k, &v].map(|x| x.iter().map(|&x| bf16::from_f32(x)).collect());
+        let q16: Vec<bf16> = q.iter().map(|&x| bf16::from_f32(x)).collect();
         let spans = [Span { q: 0..queries, k: 0..keys }];
-        for (k_data, v_data) in [(Values::F32(&k), Values::F32(&v)), (Values::Bf16(&k16), Values::Bf16(&v16))]
-        {
-            let rows = |data| Rows { data, stride: width };
-            let x = Qkv { q: rows(Values::F32(&q)), k: rows(k_data), v: rows(v_data) };
+        let [in_f32, in_bf16] = [
+            [(&q, queries), (&k, keys), (&v, keys)].map(|(x, rows)| MatRef::f32(x, rows, width)),
+            [(&q16, queries), (&k16, keys), (&v16, keys)].map(|(x, rows)| MatRef::bf16(x, rows, width)),
+        ];
+        for [q_mat, k_mat, v_mat] in [in_f32, [in_f32[0], in_bf16[1], in_bf16[2]], in_bf16] {
+            let x = Qkv { q: q_mat, k: k_mat, v: v_mat };
             let (mut out, mut softmax_stats) =
                 (vec![f32::NAN; queries * width], vec![[f32::NAN; 2]; queries * heads]);
             forward(&mut out, &mut softmax_stats, x, &spans, &h);
@@ -65,8 +69,8 @@ fn threads_do_not_show() {
     let (q, kv) = (random(1, 2 * h.width()), random(2, 2000 * h.width()));
     let run = |threads| {
         let (mut out, mut softmax_stats) = (vec![0.0; q.len()], vec![[0.0; 2]; 16]);
-        let rows = |data| Rows { data: Values::F32(data), stride: h.width() };
-        let x = Qkv { q: rows(&q), k: rows(&kv), v: rows(&kv) };
+        let mat = |x, rows| MatRef::f32(x, rows, h.width());
+        let x = Qkv { q: mat(&q, 2), k: mat(&kv, 2000), v: mat(&kv, 2000) };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| forward(&mut out, &mut softmax_stats, x, &[Span { q: 0..2, k: 0..2000 }], &h));
         (out, softmax_stats)

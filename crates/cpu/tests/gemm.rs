@@ -2,7 +2,8 @@
 
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
-use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm, gemm_here};
+use pheye_cpu::gemm::{Init, add_column_sums, gemm, gemm_serial};
+use pheye_cpu::mat::MatRef;
 use proptest::prelude::*;
 
 fn random(seed: usize, len: usize) -> Vec<f32> {
@@ -28,8 +29,8 @@ struct Case {
     b_transposed: bool,
     stored: Stored,
     gap: usize,
-    start: usize,
-    here: bool,
+    init: usize,
+    serial: bool,
 }
 
 fn turn(x: MatRef<'_>, transposed: bool) -> MatRef<'_> {
@@ -55,19 +56,19 @@ fn check(case: &Case) {
         }
     }
     let (a_data, b_data) = (&a, &b);
-    let a = turn(MatRef::f32(a_data, ar, ac).stride(ac + gap), case.a_transposed);
+    let a = turn(MatRef::f32(a_data, ar, ac).with_row_stride(ac + gap), case.a_transposed);
     let b = match case.stored {
         Stored::F32 => MatRef::f32(b_data, br, bc),
         Stored::Bf16 => MatRef::bf16(&half, br, bc),
         Stored::Int8 => MatRef::int8(&whole, &scales, br, bc),
     };
-    let b = turn(b.stride(bc + gap), case.b_transposed);
+    let b = turn(b.with_row_stride(bc + gap), case.b_transposed);
     let (bias, c_stride) = (random(3, n), n + gap);
     let before = random(4, m * c_stride);
     let mut c = before.clone();
-    let start = [Start::Zero, Start::Keep, Start::Bias(&bias)][case.start];
+    let init = [Init::Zero, Init::Accumulate, Init::Bias(&bias)][case.init];
     let alpha = -0.75;
-    (if case.here { gemm_here } else { gemm })(&mut c, c_stride, start, alpha, a, b);
+    (if case.serial { gemm_serial } else { gemm })(&mut c, c_stride, init, alpha, a, b);
     let at = |x: &[f32], r: MatRef, i: usize, j: usize| x[i * r.row_stride + j * r.col_stride] as f64;
     let integers = matches!(case.stored, Stored::Int8) && case.b_transposed && !case.a_transposed && m > 6;
     let a_largest = |i| (0..k).fold(0.0, |z: f64, l| z.max(at(a_data, a, i, l).abs()));
@@ -77,7 +78,7 @@ fn check(case: &Case) {
         for j in 0..n {
             let terms = (0..k).map(|l| at(a_data, a, i, l) * at(b_data, b, l, j));
             let (sum, size) = terms.fold((0.0, 1.0), |(s, z), t| (s + t, z + t.abs()));
-            let from = [0.0, before[i * c_stride + j], bias[j]][case.start] as f64;
+            let from = [0.0, before[i * c_stride + j], bias[j]][case.init] as f64;
             worst = worst.max((c[i * c_stride + j] as f64 - from - alpha as f64 * sum).abs());
             // A sum of f32 in any order errs by half a unit for each addition, and mostly by its square root.
             let sums = size * f32::EPSILON as f64 * (1.0 + (k as f64).sqrt());
@@ -93,7 +94,7 @@ fn check(case: &Case) {
 
 #[test]
 fn every_path() {
-    // Pieces of C, stretches of k, several depths, packed and direct operands, dot products.
+    // Several tasks, split k, several blocks of k, packed and direct operands, dot products.
     for (m, k, n) in [
         (500, 70, 90),
         (40, 3000, 50),
@@ -109,10 +110,10 @@ fn every_path() {
     ] {
         for (bits, stored) in (0..8).flat_map(|bits| STORED.map(|stored| (bits, stored))) {
             let on = |bit: usize| bits >> bit & 1 == 1;
-            let (a_transposed, b_transposed, here) = (on(0), on(1), on(2));
-            for start in 0..3 {
-                let gap = (bits + start) % 3;
-                check(&Case { m, k, n, a_transposed, b_transposed, stored, here, gap, start });
+            let (a_transposed, b_transposed, serial) = (on(0), on(1), on(2));
+            for init in 0..3 {
+                let gap = (bits + init) % 3;
+                check(&Case { m, k, n, a_transposed, b_transposed, stored, serial, gap, init });
             }
         }
     }
@@ -127,7 +128,7 @@ fn threads_do_not_show() {
         let run = |threads, b: MatRef| {
             let mut c = vec![0.0; m * n];
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| gemm(&mut c, n, Start::Bias(&bias), 0.3, MatRef::f32(&a, m, k), b.t()));
+            pool.install(|| gemm(&mut c, n, Init::Bias(&bias), 0.3, MatRef::f32(&a, m, k), b.t()));
             c
         };
         for b in [MatRef::f32(&b, n, k), MatRef::int8(&whole, &scales, n, k)] {
@@ -142,16 +143,16 @@ fn threads_do_not_show() {
 fn strides_that_wrap_are_refused() {
     let (a, b) = ([1.0; 2], [1.0; 48]);
     let stride = usize::MAX - 47;
-    gemm(&mut [0.0; 48], stride, Start::Zero, 1.0, MatRef::f32(&a, 2, 1), MatRef::f32(&b, 1, 48));
+    gemm(&mut [0.0; 48], stride, Init::Zero, 1.0, MatRef::f32(&a, 2, 1), MatRef::f32(&b, 1, 48));
 }
 
 #[test]
 fn an_empty_sum_writes_the_start() {
     let (a, b) = (MatRef::f32(&[], 2, 0), MatRef::f32(&[], 0, 3));
     let mut c = vec![5.0; 6];
-    gemm(&mut c, 3, Start::Bias(&[1.0, 2.0, 3.0]), 1.0, a, b);
+    gemm(&mut c, 3, Init::Bias(&[1.0, 2.0, 3.0]), 1.0, a, b);
     assert_eq!(c, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
-    gemm(&mut c, 3, Start::Zero, 1.0, a, b);
+    gemm(&mut c, 3, Init::Zero, 1.0, a, b);
     assert_eq!(c, [0.0; 6]);
 }
 
@@ -174,11 +175,11 @@ proptest! {
     #[test]
     fn any_shape(
         (m, k, n) in (0usize..60, 0usize..400, 0usize..60),
-        (a_transposed, b_transposed, here) in any::<(bool, bool, bool)>(),
+        (a_transposed, b_transposed, serial) in any::<(bool, bool, bool)>(),
         stored in proptest::sample::select(&STORED[..]),
         gap in 0usize..9,
-        start in 0usize..3,
+        init in 0usize..3,
     ) {
-        check(&Case { m, k, n, a_transposed, b_transposed, stored, here, gap, start });
+        check(&Case { m, k, n, a_transposed, b_transposed, stored, serial, gap, init });
     }
 }

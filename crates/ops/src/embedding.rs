@@ -7,8 +7,8 @@ use pheye_cpu::embedding as cpu;
 use pheye_kernels::params::RowsAdd;
 use pheye_tensor::{DType, Device, Gpu, Grads, Param, Slice, Tensor};
 
+use crate::cpu::to_f32;
 use crate::gpu::{by_dtype, typed};
-use crate::linear::wide;
 use crate::rows::{Move, move_gpu};
 use crate::{Cx, Error, Result};
 
@@ -34,7 +34,7 @@ pub fn forward(cx: &Cx, ids: &[u32], table: &Param) -> Result<Tensor> {
             match table.value.slice()? {
                 Slice::F32(t) => cpu::forward(y.f32_mut()?, d, ids, t),
                 Slice::Bf16(t) => cpu::forward_bf16(y.f32_mut()?, d, ids, t),
-                Slice::Int8(..) => cpu::forward(y.f32_mut()?, d, ids, wide(cx, &table.value)?.f32()?),
+                Slice::Int8(..) => cpu::forward(y.f32_mut()?, d, ids, to_f32(cx, &table.value)?.f32()?),
             }
             Ok(y)
         }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod ahead;
+mod cpu;
 mod cx;
 mod error;
 mod gpu;

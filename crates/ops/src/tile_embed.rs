@@ -10,8 +10,8 @@ use pheye_kernels::Out;
 use pheye_kernels::params::{TileEmbedBwd, TileEmbedFwd};
 use pheye_tensor::{DType, Device, Gpu, Grads, Param, Tensor};
 
+use crate::cpu::to_f32;
 use crate::gpu::{add_partial_rows, by_dtype, eights, read_optional, typed};
-use crate::linear::wide;
 use crate::{Cx, Error, Result};
 
 fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, right: &Tensor) -> Error {
@@ -57,7 +57,7 @@ pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) 
     let mut media = cx.empty_as([b, (1 + t) * n, d], global.dtype())?;
     match &cx.device {
         Device::Cpu => {
-            let table = wide(cx, &table.value)?;
+            let table = to_f32(cx, &table.value)?;
             let (global, table) = (global.f32()?, table.f32()?);
             let local = local.map_or(Ok(&[][..]), Tensor::f32)?;
             let out = media.f32_mut()?;

@@ -4,10 +4,11 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, Kv, Norm, Qkv, Rows, RowsMut, Scores, Span, Values, blocks, disjoint, fit, tiles};
-use crate::gemm::{MatRef, Panels, Pointer, Start, gemm_packed};
+use super::{Head, Heads, Kv, Qkv, Scores, SoftmaxStats, Span, blocks, disjoint, fit, head_of, tiles};
+use crate::gemm::{Init, Panels, gemm_packed};
+use crate::mat::{MatMut, MatRef};
 use crate::math::{exp, vectorised};
-use crate::par;
+use crate::par::{self, Pointer};
 
 #[derive(Default)]
 struct Scratch {
@@ -39,7 +40,7 @@ pub struct Output<'a> {
     /// The output of forward.
     pub out: &'a [f32],
     /// The softmax statistics of forward (maximum and sum), [heads, rows].
-    pub softmax_stats: &'a [Norm],
+    pub softmax_stats: &'a [SoftmaxStats],
     /// The gradient of the output.
     pub dout: &'a [f32],
 }
@@ -51,7 +52,7 @@ pub struct Output<'a> {
 ///
 /// # Panics
 /// When two spans share queries or keys, or a span or a length does not fit its matrix.
-pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>, spans: &[Span], h: &Heads) {
+pub fn backward(dq: &mut [f32], dkv: Kv<MatMut<'_>>, x: Qkv<'_>, y: Output<'_>, spans: &[Span], h: &Heads) {
     let width = h.width();
     let rows = dq.len() / width.max(1);
     assert!(disjoint(spans.iter().map(|s| s.q.clone())), "spans share queries");
@@ -62,19 +63,20 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
     );
     x.check(spans, width);
     dq.fill(0.0);
-    let fits = |m: &RowsMut<'_>, width: usize| spans.iter().all(|s| fit(&s.k, m.stride, width, m.data.len()));
-    let part = |m: RowsMut<'_>| {
+    let fits =
+        |m: &MatMut<'_>, width: usize| spans.iter().all(|s| fit(&s.k, m.row_stride, width, m.data.len()));
+    let zeroed = |m: MatMut<'_>| {
         m.data.fill(0.0);
-        (Pointer(m.data.as_mut_ptr()), m.stride)
+        (Pointer(m.data.as_mut_ptr()), m.row_stride)
     };
     let ((dk, k_stride), (dv, v_stride)) = match dkv {
         Kv::Split { k, v } => {
             assert!(fits(&k, width) && fits(&v, width), "spans do not fit the gradients of the keys");
-            (part(k), part(v))
+            (zeroed(k), zeroed(v))
         }
         Kv::Fused(kv) => {
             assert!(fits(&kv, width.saturating_mul(2)), "spans do not fit the gradients of the keys");
-            let (all, stride) = part(kv);
+            let (all, stride) = zeroed(kv);
             ((all, stride), (all.at(width), stride))
         }
     };
@@ -90,16 +92,16 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
         }
         SCRATCH.with_borrow_mut(|s| {
             let softmax_stats = &y.softmax_stats[head * rows..][span.q.clone()];
-            one(s, x, (y, softmax_stats), span, head, h, |s, ks| {
+            backward_head(s, x, (y, softmax_stats), span, head, h, |s, ks| {
                 // SAFETY: only this task writes these keys of this head, and they fit by the assertions
                 // above.
                 unsafe {
-                    copy(&s.dk, dk.at(head * h.head_dim), k_stride, ks.clone(), h.head_dim);
-                    copy(&s.dv, dv.at(head * h.head_dim), v_stride, ks, h.head_dim);
+                    write_rows(&s.dk, dk.at(head * h.head_dim), k_stride, ks.clone(), h.head_dim);
+                    write_rows(&s.dv, dv.at(head * h.head_dim), v_stride, ks, h.head_dim);
                 }
             });
             // SAFETY: the same holds for these queries.
-            unsafe { copy(&s.dq, dq.at(head * h.head_dim), width, span.q.clone(), h.head_dim) };
+            unsafe { write_rows(&s.dq, dq.at(head * h.head_dim), width, span.q.clone(), h.head_dim) };
         });
     });
 }
@@ -107,17 +109,17 @@ pub fn backward(dq: &mut [f32], dkv: Kv<RowsMut<'_>>, x: Qkv<'_>, y: Output<'_>,
 /// Backward of one span and head. Calls `write` with the gradients of the keys and values of each tile, and
 /// leaves the gradients of the queries in `s.dq`.
 #[inline(always)]
-fn one(
+fn backward_head(
     s: &mut Scratch,
     x: Qkv<'_>,
-    (y, softmax_stats): (Output<'_>, &[Norm]),
+    (y, softmax_stats): (Output<'_>, &[SoftmaxStats]),
     span: &Span,
     head: usize,
     h: &Heads,
     write: impl Fn(&Scratch, Range<usize>),
 ) {
     let (lq, lk, d) = (span.q.len(), span.k.len(), h.head_dim);
-    let dout = Rows { data: Values::F32(y.dout), stride: h.width() };
+    let dout = MatRef::f32(y.dout, y.dout.len() / h.width(), h.width());
     let from = span.q.start * h.width() + head * d;
     s.delta.resize(lq, 0.0);
     deltas(&mut s.delta, &y.out[from..], &y.dout[from..], h.width(), d);
@@ -133,7 +135,7 @@ fn one(
     for ks in tiles(0..lk, h) {
         let (k0, n) = (ks.start, ks.len());
         let ks = span.k.start + ks.start..span.k.start + ks.end;
-        let (k, v) = (x.k.head(ks.clone(), head, h), x.v.head(ks.clone(), head, h));
+        let (k, v) = (head_of(x.k, ks.clone(), head, h), head_of(x.v, ks.clone(), head, h));
         s.k_t.pack(k.t());
         s.v_t.pack(v.t());
         s.k.pack(k);
@@ -147,13 +149,16 @@ fn one(
             s.scores.compute(s.q.mat(qs.clone(), h), (&s.k_t, n), h.scale, |i| visible(qs.start + i));
             let stride = s.scores.stride;
             s.ds.resize(m * stride, 0.0);
-            gemm_packed(&mut s.ds, stride, Start::Zero, 1.0, s.dout.mat(qs.clone(), h), &s.v_t);
+            gemm_packed(&mut s.ds, stride, Init::Zero, 1.0, s.dout.mat(qs.clone(), h), &s.v_t);
             let p = &mut s.scores.p[..m * stride];
-            differentiate(p, &mut s.ds, stride, &softmax_stats[qs.clone()], &s.delta[qs.clone()]);
-            let (p, ds) = (MatRef::f32(p, m, n).stride(stride), MatRef::f32(&s.ds, m, n).stride(stride));
-            gemm_packed(&mut s.dv, d, Start::Keep, 1.0, p.t(), dout_panels);
-            gemm_packed(&mut s.dk, d, Start::Keep, h.scale, ds.t(), q_panels);
-            gemm_packed(&mut s.dq[qs.start * d..], d, Start::Keep, h.scale, ds, &s.k);
+            softmax_backward(p, &mut s.ds, stride, &softmax_stats[qs.clone()], &s.delta[qs.clone()]);
+            let (p, ds) = (
+                MatRef::f32(p, m, n).with_row_stride(stride),
+                MatRef::f32(&s.ds, m, n).with_row_stride(stride),
+            );
+            gemm_packed(&mut s.dv, d, Init::Accumulate, 1.0, p.t(), dout_panels);
+            gemm_packed(&mut s.dk, d, Init::Accumulate, h.scale, ds.t(), q_panels);
+            gemm_packed(&mut s.dq[qs.start * d..], d, Init::Accumulate, h.scale, ds, &s.k);
         }
         write(s, ks);
     }
@@ -171,11 +176,11 @@ vectorised! {
     }
 
     /// Turns scores into p = e^(score − max) / sum, and dp into ds = p·(dp − Δ), in place.
-    fn differentiate(p: &mut [f32], ds: &mut [f32], stride: usize, softmax_stats: &[Norm], delta: &[f32]) {
+    fn softmax_backward(p: &mut [f32], ds: &mut [f32], stride: usize, softmax_stats: &[SoftmaxStats], delta: &[f32]) {
         let rows = p.chunks_exact_mut(stride).zip(ds.chunks_exact_mut(stride));
-        for ((p, ds), ([top, sum], delta)) in rows.zip(softmax_stats.iter().zip(delta)) {
+        for ((p, ds), ([max, sum], delta)) in rows.zip(softmax_stats.iter().zip(delta)) {
             for (p, ds) in p.iter_mut().zip(ds) {
-                *p = exp(*p - top) / sum;
+                *p = exp(*p - max) / sum;
                 *ds = *p * (*ds - delta);
             }
         }
@@ -193,7 +198,7 @@ fn zero(x: &mut Vec<f32>, len: usize) {
 /// # Safety
 /// `to` contains the rows, and nobody else accesses these columns of them.
 #[inline(always)]
-unsafe fn copy(from: &[f32], to: Pointer, stride: usize, rows: Range<usize>, cols: usize) {
+unsafe fn write_rows(from: &[f32], to: Pointer, stride: usize, rows: Range<usize>, cols: usize) {
     for (i, from) in rows.zip(from.chunks_exact(cols)) {
         // SAFETY: guaranteed by the caller.
         unsafe { std::slice::from_raw_parts_mut(to.at(i * stride).0, cols) }.copy_from_slice(from);

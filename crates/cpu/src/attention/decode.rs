@@ -7,13 +7,14 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::{Heads, Norm, Qkv, Span, Values};
-use crate::gemm::{Element, LANES8, Pointer, widen8};
+use super::{Heads, Qkv, SoftmaxStats, Span};
+use crate::element::{Element, LANES8, load8_f32};
+use crate::mat::Elements;
 use crate::math::exp;
-use crate::par;
+use crate::par::{self, Pointer};
 
 /// The maximum number of queries of a span for which this path is used.
-const FEW: usize = 8;
+const MAX_QUERIES: usize = 8;
 /// Keys per task (the split size).
 const KEYS: usize = 64;
 
@@ -23,19 +24,25 @@ thread_local! {
 }
 
 /// Whether this path is used for a span.
-pub(super) fn suits(span: &Span) -> bool {
-    span.q.len() <= FEW && !span.k.is_empty()
+pub(super) fn applies(span: &Span, x: &Qkv<'_>) -> bool {
+    span.q.len() <= MAX_QUERIES && !span.k.is_empty() && matches!(x.q.data, Elements::F32(_))
 }
 
 /// The size of a task's partial result: Σ p·v [queries, width], then maxima and sums [queries, heads].
-fn part(queries: usize, h: &Heads) -> usize {
+fn part_len(queries: usize, h: &Heads) -> usize {
     queries * (h.width() + 2 * h.heads)
 }
 
 /// Writes `out` and `softmax_stats` of the span's queries; both slices cover all rows.
-pub(super) fn forward(out: &mut [f32], softmax_stats: &mut [Norm], x: Qkv<'_>, span: &Span, h: &Heads) {
+pub(super) fn forward(
+    out: &mut [f32],
+    softmax_stats: &mut [SoftmaxStats],
+    x: Qkv<'_>,
+    span: &Span,
+    h: &Heads,
+) {
     let (m, width, rows) = (span.q.len(), h.width(), softmax_stats.len() / h.heads.max(1));
-    let (tasks, size) = (span.k.len().div_ceil(KEYS), part(m, h));
+    let (tasks, size) = (span.k.len().div_ceil(KEYS), part_len(m, h));
     let mut parts = PARTS.take();
     parts.resize(tasks * size, 0.0);
     let all = Pointer(parts.as_mut_ptr());
@@ -51,7 +58,7 @@ pub(super) fn forward(out: &mut [f32], softmax_stats: &mut [Norm], x: Qkv<'_>, s
     for i in 0..m {
         let to = &mut out[(span.q.start + i) * width..][..width];
         for head in 0..h.heads {
-            let norm = join(&mut to[head * h.head_dim..][..h.head_dim], &parts, size, (m, i, head), h);
+            let norm = merge(&mut to[head * h.head_dim..][..h.head_dim], &parts, size, (m, i, head), h);
             softmax_stats[head * rows + span.q.start + i] = norm;
         }
     }
@@ -59,26 +66,32 @@ pub(super) fn forward(out: &mut [f32], softmax_stats: &mut [Norm], x: Qkv<'_>, s
 }
 
 /// Merges the partial results of query `i` of `m` for one head.
-fn join(to: &mut [f32], parts: &[f32], size: usize, (m, i, head): (usize, usize, usize), h: &Heads) -> Norm {
+fn merge(
+    to: &mut [f32],
+    parts: &[f32],
+    size: usize,
+    (m, i, head): (usize, usize, usize),
+    h: &Heads,
+) -> SoftmaxStats {
     let stat = m * h.width() + i * h.heads + head;
     let stats = || parts.chunks_exact(size).map(|p| (p[stat], p[stat + m * h.heads]));
-    let top = stats().fold(f32::NEG_INFINITY, |top, (t, _)| if t > top { t } else { top });
-    if top == f32::NEG_INFINITY {
+    let max = stats().fold(f32::NEG_INFINITY, |max, (t, _)| if t > max { t } else { max });
+    if max == f32::NEG_INFINITY {
         // No key is visible, or all scores are NaN, in which case the sums are NaN too.
         let nan = stats().any(|(_, sum)| sum.is_nan());
         to.fill(if nan { f32::NAN } else { 0.0 });
-        return if nan { [f32::NAN; 2] } else { super::UNSEEING };
+        return if nan { [f32::NAN; 2] } else { super::NO_KEYS };
     }
     to.fill(0.0);
     let mut sum = 0.0;
     for (part, (t, s)) in parts.chunks_exact(size).zip(stats()) {
-        let fade = exp(t - top);
-        sum += fade * s;
+        let rescale = exp(t - max);
+        sum += rescale * s;
         let from = &part[i * h.width() + head * h.head_dim..][..h.head_dim];
-        to.iter_mut().zip(from).for_each(|(to, from)| *to += fade * from);
+        to.iter_mut().zip(from).for_each(|(to, from)| *to += rescale * from);
     }
     to.iter_mut().for_each(|to| *to /= sum);
-    [top, sum]
+    [max, sum]
 }
 
 struct Task<'a> {
@@ -98,41 +111,43 @@ impl WithSimd for Task<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let Task { part, scores, x, span, keys, h } = self;
         let m = span.q.len();
-        let Values::F32(q) = x.q.data else { unreachable!("queries are f32") };
+        let Elements::F32(q) = x.q.data else { unreachable!("`applies` asks for queries in f32") };
         let (out, stats) = part.split_at_mut(m * h.width());
-        let (tops, sums) = stats.split_at_mut(m * h.heads);
+        let (maxima, sums) = stats.split_at_mut(m * h.heads);
         out.fill(0.0);
         // Scores [head, key], one query at a time: from the second query on, the keys are in the cache.
         scores.resize(h.heads * keys.len(), 0.0);
         for i in 0..m {
             let seen = h.visible(span, i).clamp(keys.start, keys.end) - keys.start;
-            let q = &q[(span.q.start + i) * x.q.stride..][..h.width()];
+            let q = &q[(span.q.start + i) * x.q.row_stride..][..h.width()];
             let first = span.k.start + keys.start;
+            let rows = (first, x.k.row_stride, seen);
             match x.k.data {
-                Values::F32(k) => compare::<S, f32>(scores, q, k, (first, x.k.stride, seen), h),
-                Values::Bf16(k) => compare::<S, half::bf16>(scores, q, k, (first, x.k.stride, seen), h),
+                Elements::F32(k) => scores_of::<S, _>(scores, q, k, rows, h),
+                Elements::Bf16(k) => scores_of::<S, _>(scores, q, k, rows, h),
+                Elements::Int8(..) => unreachable!("attention takes no int8"),
             }
             let stride = keys.len();
             for (head, row) in scores.chunks_exact_mut(stride).enumerate() {
                 let (row, unseen) = row.split_at_mut(seen);
                 unseen.fill(0.0);
                 // The maximum may miss NaN; the sum does not.
-                let top = row.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
-                let base = if top == f32::NEG_INFINITY { 0.0 } else { top };
+                let max = row.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
+                let base = if max == f32::NEG_INFINITY { 0.0 } else { max };
                 // Loops instead of closures, here and below: a closure that is not inlined is compiled
                 // without the wide instructions.
                 for s in row.iter_mut() {
                     *s = exp(*s - base);
                 }
-                tops[i * h.heads + head] = top;
+                maxima[i * h.heads + head] = max;
                 sums[i * h.heads + head] = row.iter().sum();
             }
             let out = &mut out[i * h.width()..][..h.width()];
+            let rows = (first, x.v.row_stride, seen);
             match x.v.data {
-                Values::F32(v) => gather::<S, f32>(out, scores, v, (first, x.v.stride, seen), stride, h),
-                Values::Bf16(v) => {
-                    gather::<S, half::bf16>(out, scores, v, (first, x.v.stride, seen), stride, h)
-                }
+                Elements::F32(v) => add_weighted::<S, _>(out, scores, v, rows, stride, h),
+                Elements::Bf16(v) => add_weighted::<S, _>(out, scores, v, rows, stride, h),
+                Elements::Int8(..) => unreachable!("attention takes no int8"),
             }
         }
     }
@@ -140,7 +155,7 @@ impl WithSimd for Task<'_> {
 
 /// scores[head, key] = scale·q·k for the `count` rows from `first` on.
 #[inline(always)]
-fn compare<S: Simd, E: Element>(
+fn scores_of<S: Simd, E: Element>(
     scores: &mut [f32],
     q: &[f32],
     k: &[E],
@@ -155,7 +170,7 @@ fn compare<S: Simd, E: Element>(
             let (ks, k_rest) = k.as_chunks::<LANES8>();
             let mut sums = [0.0f32; LANES8];
             for (q, k) in qs.iter().zip(ks) {
-                let k = widen8::<S, E>(k);
+                let k = load8_f32::<S, E>(k);
                 for l in 0..LANES8 {
                     sums[l] = q[l].mul_add(k[l], sums[l]);
                 }
@@ -169,7 +184,7 @@ fn compare<S: Simd, E: Element>(
             }
             let mut sum = sums[0];
             for (q, k) in q_rest.iter().zip(k_rest) {
-                sum += q * k.wide();
+                sum += q * k.widen();
             }
             scores[head * to_stride + at] = h.scale * sum;
         }
@@ -178,7 +193,7 @@ fn compare<S: Simd, E: Element>(
 
 /// out += Σ p·v over the `count` rows from `first` on, four rows at a time.
 #[inline(always)]
-fn gather<S: Simd, E: Element>(
+fn add_weighted<S: Simd, E: Element>(
     out: &mut [f32],
     p: &[f32],
     v: &[E],
@@ -202,14 +217,14 @@ fn gather<S: Simd, E: Element>(
             for (c, out) in outs.iter_mut().enumerate() {
                 for (row, w) in rows.iter().zip(weights) {
                     let Some(x) = row[c * LANES8..].first_chunk::<LANES8>() else { continue };
-                    let x = widen8::<S, E>(x);
+                    let x = load8_f32::<S, E>(x);
                     for l in 0..LANES8 {
                         out[l] = x[l].mul_add(w, out[l]);
                     }
                 }
             }
             for (row, w) in rows.iter().zip(weights) {
-                out_rest.iter_mut().zip(&row[whole..]).for_each(|(o, x)| *o += w * x.wide());
+                out_rest.iter_mut().zip(&row[whole..]).for_each(|(o, x)| *o += w * x.widen());
             }
         }
         at += n;

@@ -10,9 +10,9 @@ mod forward;
 
 use std::ops::Range;
 
-use half::bf16;
-
-use crate::gemm::{Element, Elements, MatRef, Panels, Start, gemm_packed};
+use crate::element::Element;
+use crate::gemm::{Init, Panels, gemm_packed};
+use crate::mat::{Elements, MatRef};
 
 pub use backward::{Output, backward};
 pub use forward::forward;
@@ -63,10 +63,10 @@ impl Heads {
 ///
 /// A single number, the log-sum-exp, would suffice, but rounding it changes every weight, which is visible in
 /// the gradients of sharp softmaxes.
-pub type Norm = [f32; 2];
+pub type SoftmaxStats = [f32; 2];
 
 /// The statistics of a query that sees no key: every weight becomes 0.
-const UNSEEING: Norm = [f32::INFINITY, 1.0];
+const NO_KEYS: SoftmaxStats = [f32::INFINITY, 1.0];
 
 /// Keys and values, or their gradients.
 #[derive(Debug, Clone, Copy)]
@@ -92,92 +92,33 @@ impl<T> Kv<T> {
     }
 }
 
-impl<'a> Kv<Rows<'a>> {
+impl<'a> Kv<MatRef<'a>> {
     /// The keys and the values, each with `width` columns.
-    pub fn parts(self, width: usize) -> (Rows<'a>, Rows<'a>) {
+    pub fn parts(self, width: usize) -> (MatRef<'a>, MatRef<'a>) {
         match self {
             Kv::Split { k, v } => (k, v),
-            Kv::Fused(kv) => (kv, Rows { data: kv.data.from(width), stride: kv.stride }),
-        }
-    }
-}
-
-/// Elements to read, by type.
-#[derive(Debug, Clone, Copy)]
-pub enum Values<'a> {
-    /// Single precision.
-    F32(&'a [f32]),
-    /// bfloat16, converted to f32 as it is read.
-    Bf16(&'a [bf16]),
-}
-
-impl<'a> Values<'a> {
-    fn len(self) -> usize {
-        match self {
-            Values::F32(x) => x.len(),
-            Values::Bf16(x) => x.len(),
-        }
-    }
-
-    /// The elements from index `start` on.
-    fn from(self, start: usize) -> Values<'a> {
-        match self {
-            Values::F32(x) => Values::F32(x.get(start..).unwrap_or(&[])),
-            Values::Bf16(x) => Values::Bf16(x.get(start..).unwrap_or(&[])),
-        }
-    }
-
-    /// Copies the elements from index `start` on to `to`, converted to f32.
-    #[inline(always)]
-    fn copy(self, to: &mut [f32], start: usize) {
-        match self {
-            Values::F32(x) => to.copy_from_slice(&x[start..][..to.len()]),
-            Values::Bf16(x) => {
-                let from = &x[start..][..to.len()];
-                to.iter_mut().zip(from).for_each(|(to, x)| *to = x.wide());
+            Kv::Fused(kv) => {
+                (kv.block(0..kv.rows, 0..width), kv.block(0..kv.rows, width..width.saturating_mul(2)))
             }
         }
     }
 }
 
-/// A matrix to read; its rows are `stride` elements apart.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
-    /// The elements, from the first of the first row on.
-    pub data: Values<'a>,
-    /// Elements from one row to the next.
-    pub stride: usize,
+/// The columns of one head, for some rows.
+fn head_of<'a>(x: MatRef<'a>, rows: Range<usize>, head: usize, h: &Heads) -> MatRef<'a> {
+    x.block(rows, head * h.head_dim..(head + 1) * h.head_dim)
 }
 
-impl<'a> Rows<'a> {
-    /// The columns of one head, for some rows.
-    fn head(self, rows: Range<usize>, head: usize, h: &Heads) -> MatRef<'a> {
-        let data = match self.data.from(rows.start * self.stride + head * h.head_dim) {
-            Values::F32(x) => Elements::F32(x),
-            Values::Bf16(x) => Elements::Bf16(x),
-        };
-        MatRef { data, rows: rows.len(), cols: h.head_dim, row_stride: self.stride, col_stride: 1 }
-    }
-}
-
-/// An f32 matrix to write; its rows are `stride` elements apart.
-#[derive(Debug)]
-pub struct RowsMut<'a> {
-    /// The elements, from the first of the first row on.
-    pub data: &'a mut [f32],
-    /// Elements from one row to the next.
-    pub stride: usize,
-}
-
-/// The inputs of attention: q [rows, heads·head_dim], k and v [keys, at least heads·head_dim].
+/// The inputs of attention: q [rows, heads·head_dim], k and v [keys, at least heads·head_dim], in f32 or bf16, with contiguous
+/// rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Qkv<'a> {
     /// Queries.
-    pub q: Rows<'a>,
+    pub q: MatRef<'a>,
     /// Keys.
-    pub k: Rows<'a>,
+    pub k: MatRef<'a>,
     /// Values.
-    pub v: Rows<'a>,
+    pub v: MatRef<'a>,
 }
 
 /// Whether `rows`, of `width` elements each and `stride` elements apart, fit in `len` elements without
@@ -190,11 +131,16 @@ fn fit(rows: &Range<usize>, stride: usize, width: usize, len: usize) -> bool {
 impl Qkv<'_> {
     /// Panics unless the spans fit the matrices. After this check no element index can overflow.
     fn check(&self, spans: &[Span], width: usize) {
-        let all = |m: &Rows<'_>, rows: fn(&Span) -> &Range<usize>| {
-            spans.iter().all(|s| fit(rows(s), m.stride, width, m.data.len()))
+        let fits = |m: &MatRef<'_>, rows: fn(&Span) -> &Range<usize>| {
+            assert!(m.col_stride == 1 && !matches!(m.data, Elements::Int8(..)), "rows of f32 or bf16");
+            let in_shape = |rows: &Range<usize>| rows.end <= m.rows && width <= m.cols;
+            spans
+                .iter()
+                .map(rows)
+                .all(|rows| rows.is_empty() || in_shape(rows) && fit(rows, m.row_stride, width, m.data.len()))
         };
-        assert!(all(&self.q, |s| &s.q), "spans do not fit the queries");
-        assert!(all(&self.k, |s| &s.k) && all(&self.v, |s| &s.k), "spans do not fit the keys and values");
+        assert!(fits(&self.q, |s| &s.q), "spans do not fit the queries");
+        assert!(fits(&self.k, |s| &s.k) && fits(&self.v, |s| &s.k), "spans do not fit the keys and values");
     }
 }
 
@@ -215,16 +161,16 @@ const LANES: usize = 8;
 /// Divides `queries` into blocks of about [`QUERIES`], as equal as possible. A block for one remaining query,
 /// as of the 65 of a prompt or the 257 of an image, would read all keys for that query alone.
 fn blocks(queries: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    equal(queries, QUERIES, 1)
+    equal_ranges(queries, QUERIES, 1)
 }
 
 /// Divides `keys` into tiles of about [`KEYS`], all but the last a multiple of [`LANES`]. Under a causal
 /// mask, tiles are as long as blocks, so that few masked scores are computed.
 fn tiles(keys: Range<usize>, h: &Heads) -> impl Iterator<Item = Range<usize>> {
-    equal(keys, if h.causal { QUERIES } else { KEYS }, LANES)
+    equal_ranges(keys, if h.causal { QUERIES } else { KEYS }, LANES)
 }
 
-fn equal(range: Range<usize>, about: usize, multiple: usize) -> impl Iterator<Item = Range<usize>> {
+fn equal_ranges(range: Range<usize>, about: usize, multiple: usize) -> impl Iterator<Item = Range<usize>> {
     let count = ((range.len() + about / 2) / about).max(1);
     let size = range.len().div_ceil(count).max(1).next_multiple_of(multiple);
     range.clone().step_by(size).map(move |i| i..range.end.min(i + size))
@@ -244,11 +190,18 @@ struct Head(Vec<f32>);
 
 impl Head {
     #[inline(always)]
-    fn load(&mut self, from: Rows<'_>, rows: Range<usize>, head: usize, h: &Heads) {
+    fn load(&mut self, from: MatRef<'_>, rows: Range<usize>, head: usize, h: &Heads) {
         let d = h.head_dim;
         self.0.resize(rows.len() * d, 0.0);
         for (to, i) in self.0.chunks_exact_mut(d).zip(rows) {
-            from.data.copy(to, i * from.stride + head * d);
+            let start = i * from.row_stride + head * d;
+            match from.data {
+                Elements::F32(x) => to.copy_from_slice(&x[start..][..d]),
+                Elements::Bf16(x) => {
+                    to.iter_mut().zip(&x[start..][..d]).for_each(|(to, x)| *to = x.widen());
+                }
+                Elements::Int8(..) => unreachable!("attention takes no int8"),
+            }
         }
     }
 
@@ -275,7 +228,7 @@ impl Scores {
         if self.p.len() < len {
             self.p.resize(len, 0.0);
         }
-        gemm_packed(&mut self.p[..len], self.stride, Start::Zero, scale, q, k);
+        gemm_packed(&mut self.p[..len], self.stride, Init::Zero, scale, q, k);
         for (i, row) in self.p[..len].chunks_exact_mut(self.stride).enumerate() {
             row[visible(i).min(n)..].fill(f32::NEG_INFINITY);
         }

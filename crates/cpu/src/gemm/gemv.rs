@@ -6,15 +6,17 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::Start;
-use super::kernel::{Element, Job, Mat, Scales, widen};
+use super::Init;
+use super::kernel::Job;
 use super::pack::prefetch;
+use crate::element::{Element, load_f32};
+use crate::mat::{Scales, Typed};
 
 /// Bytes in a cache line.
-const LINE: usize = 64;
+const CACHE_LINE: usize = 64;
 /// The distance in bytes of software prefetches. Hardware prefetchers stop at page boundaries, and a row is
 /// one or a few pages.
-const AHEAD: usize = 4096;
+const PREFETCH_BYTES: usize = 4096;
 
 impl Job<'_> {
     /// Computes columns `cols` of C by dot products, for A and Bᵀ with contiguous rows and at most six rows
@@ -22,14 +24,14 @@ impl Job<'_> {
     ///
     /// # Safety
     /// The contract of [`Job::block`].
-    pub(super) unsafe fn dots<E: Element>(&self, b: Mat<'_, E>, cols: Range<usize>) {
+    pub(super) unsafe fn dots<E: Element>(&self, b: Typed<'_, E>, cols: Range<usize>) {
         Arch::new().dispatch(Dots { job: self, b, cols });
     }
 }
 
 struct Dots<'a, 'b, E> {
     job: &'a Job<'b>,
-    b: Mat<'a, E>,
+    b: Typed<'a, E>,
     cols: Range<usize>,
 }
 
@@ -63,25 +65,25 @@ impl<E: Element> Dots<'_, '_, E> {
             let w = &b.x[j * b.col_stride..][job.ks.clone()];
             let mut sums = [[simd.splat_f32s(0.0); P]; M];
             for at in (0..steps).step_by(step) {
-                for line in (0..step * size_of::<E>()).step_by(LINE) {
-                    prefetch(w.as_ptr().wrapping_add(at).wrapping_byte_add(AHEAD + line));
+                for line in (0..step * size_of::<E>()).step_by(CACHE_LINE) {
+                    prefetch(w.as_ptr().wrapping_add(at).wrapping_byte_add(PREFETCH_BYTES + line));
                 }
                 // Loops, not closures: a closure that is not inlined is compiled without the wide instructions.
                 for p in 0..P {
                     // SAFETY: the vector lies inside a whole step, and so inside the rows.
-                    unsafe { add(simd, &mut sums, p, &x, w, at + p * S::F32_LANES) };
+                    unsafe { multiply_add(simd, &mut sums, p, &x, w, at + p * S::F32_LANES) };
                 }
             }
             for at in (steps..vectors).step_by(S::F32_LANES) {
                 // SAFETY: the vector lies inside the rows.
-                unsafe { add(simd, &mut sums, 0, &x, w, at) };
+                unsafe { multiply_add(simd, &mut sums, 0, &x, w, at) };
             }
             for (i, (x, sums)) in x.iter().zip(sums).enumerate() {
                 let mut all = simd.splat_f32s(0.0);
                 for sum in sums {
                     all = simd.add_f32s(all, sum);
                 }
-                let tail: f32 = x[vectors..].iter().zip(&w[vectors..]).map(|(x, w)| x * w.wide()).sum();
+                let tail: f32 = x[vectors..].iter().zip(&w[vectors..]).map(|(x, w)| x * w.widen()).sum();
                 let mut sum = simd.reduce_sum_f32s(all) + tail;
                 match b.scales {
                     Scales::None => (),
@@ -90,10 +92,10 @@ impl<E: Element> Dots<'_, '_, E> {
                 }
                 // SAFETY: (i, j) lies inside C by the contract of `dots`.
                 let c = unsafe { &mut *job.c.at(i * job.c_stride + j).0 };
-                let from = match job.start {
-                    Start::Zero => 0.0,
-                    Start::Keep => *c,
-                    Start::Bias(bias) => bias[j],
+                let from = match job.init {
+                    Init::Zero => 0.0,
+                    Init::Accumulate => *c,
+                    Init::Bias(bias) => bias[j],
                 };
                 *c = from + job.alpha * sum;
             }
@@ -106,7 +108,7 @@ impl<E: Element> Dots<'_, '_, E> {
 /// # Safety
 /// The vector must lie inside all slices.
 #[inline(always)]
-unsafe fn add<S: Simd, E: Element, const M: usize, const P: usize>(
+unsafe fn multiply_add<S: Simd, E: Element, const M: usize, const P: usize>(
     simd: S,
     sums: &mut [[S::f32s; P]; M],
     p: usize,
@@ -116,7 +118,7 @@ unsafe fn add<S: Simd, E: Element, const M: usize, const P: usize>(
 ) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        let wide = widen(simd, w.as_ptr().add(at));
+        let wide = load_f32(simd, w.as_ptr().add(at));
         for (x, sums) in x.iter().zip(sums) {
             let x = x.as_ptr().add(at).cast::<S::f32s>().read_unaligned();
             sums[p] = simd.mul_add_e_f32s(x, wide, sums[p]);
@@ -126,9 +128,10 @@ unsafe fn add<S: Simd, E: Element, const M: usize, const P: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::kernel::Pointer;
-    use super::super::{MatRef, gemm_here};
+    use super::super::gemm_serial;
     use super::*;
+    use crate::mat::MatRef;
+    use crate::par::Pointer;
 
     /// The paths of processors with narrower vectors than this one's, and of those whose vectors are not known.
     #[test]
@@ -140,18 +143,18 @@ mod tests {
         for m in 1..=6 {
             let a: Vec<f32> = (0..m * k).map(|i| (i * 7 % 31) as f32 / 16.0 - 1.0).collect();
             let [mut c, mut want] = [(); 2].map(|()| vec![f32::NAN; m * n]);
-            gemm_here(
+            gemm_serial(
                 &mut want,
                 n,
-                Start::Zero,
+                Init::Zero,
                 1.0,
                 MatRef::f32(&a, m, k),
                 MatRef::int8(&b, &scales, n, k).t(),
             );
-            let a = Mat { x: &a[..], row_stride: k, col_stride: 1, scales: Scales::None };
+            let a = Typed { x: &a[..], row_stride: k, col_stride: 1, scales: Scales::None };
             let c_at = Pointer(c.as_mut_ptr());
-            let job = Job { c: c_at, c_stride: n, start: Start::Zero, alpha: 1.0, m, ks: 0..k, n, a };
-            let b = Mat { x: &b[..], row_stride: 1, col_stride: k, scales: Scales::Cols(&scales) };
+            let job = Job { c: c_at, c_stride: n, init: Init::Zero, alpha: 1.0, m, ks: 0..k, n, a };
+            let b = Typed { x: &b[..], row_stride: 1, col_stride: k, scales: Scales::Cols(&scales) };
             Dots { job: &job, b, cols: 0..n }.with_simd(pulp::Scalar::new());
             // Sums of few binary digits: exact in any order.
             assert_eq!(c, want, "{m}");

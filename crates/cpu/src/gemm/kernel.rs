@@ -1,211 +1,58 @@
 //! The GEMM of one piece of C: packs panels of B for the L1 cache, and runs the microkernel, a loop over k
-//! that holds a tile of C in registers. The constants are those of BLIS: `TILE` is MR, two vectors are NR,
-//! `DEPTH` is KC, `SLICE` elements of A are MC·KC, and `PACKED` elements of B are KC·NC.
+//! that holds a tile of C in registers. The block sizes have their BLIS names, which the module `gemm` explains.
+//!
+//! NR is two vectors, and so depends on the processor. MC and NC follow from KC: a short k leaves room for more rows of A and
+//! more columns of B, so their products with KC are the constants here.
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
-use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::Start;
-use super::pack::{fetch, pack, pack_rows, pack_tiles, prefetch};
+use super::Init;
+use super::pack::{pack_a, pack_panel, pack_whole_panels, prefetch, prefetch_panel};
+use crate::element::Element;
+use crate::mat::{Scales, Typed};
+use crate::par::Pointer;
 
 /// MR, the rows of a micro-tile: with two vectors of columns, 12 of 16 registers are accumulators.
-pub(super) const TILE: usize = 6;
+pub(super) const MR: usize = 6;
 /// KC, the steps along k after which C is written. A panel of B (16 columns on AVX2) then streams from the L2
 /// cache past the few rows of A that stay in the L1 cache. That moves less data than C would with half as
 /// many steps, which write C twice as often.
-const DEPTH: usize = 512;
+const KC: usize = 512;
 /// KC·NC, the elements of B packed at once, for a part of the L2 cache, and MC·KC, the elements of A that
 /// stay in the L1 cache while they are multiplied with the packed B.
-const PACKED: usize = 48 << 10;
-const SLICE: usize = 3 << 10;
+const KC_NC: usize = 48 << 10;
+const MC_KC: usize = 3 << 10;
 /// Up to this many steps of k, writing C dominates the memory traffic, so its rows are written from end to
 /// end.
-const SHALLOW: usize = 32;
-
-/// An element type of B.
-pub(crate) trait Element: Copy + Sync + 'static {
-    fn wide(self) -> f32;
-    /// Loads eight elements from `x` on, converted to f32.
-    ///
-    /// # Safety
-    /// The elements must exist, and the processor must have AVX2.
-    #[cfg(target_arch = "x86_64")]
-    unsafe fn load8(x: *const Self) -> __m256;
-    /// Loads sixteen elements from `x` on, converted to f32.
-    ///
-    /// # Safety
-    /// The elements must exist, and the processor must have AVX-512F.
-    #[cfg(target_arch = "x86_64")]
-    unsafe fn load16(x: *const Self) -> __m512;
-    /// The slice itself when it is f32 and needs no conversion.
-    fn plain(_: &[Self]) -> Option<&[f32]> {
-        None
-    }
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn load8(x: *const f32) -> __m256 {
-        // SAFETY: guaranteed by the caller.
-        unsafe { _mm256_loadu_ps(x) }
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn load16(x: *const f32) -> __m512 {
-        // SAFETY: guaranteed by the caller.
-        unsafe { _mm512_loadu_ps(x) }
-    }
-    fn plain(x: &[f32]) -> Option<&[f32]> {
-        Some(x)
-    }
-}
-
-impl Element for bf16 {
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        f32::from_bits((self.to_bits() as u32) << 16)
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn load8(x: *const bf16) -> __m256 {
-        // SAFETY: guaranteed by the caller. A bf16 is the upper half of an f32.
-        unsafe {
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast()))))
-        }
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn load16(x: *const bf16) -> __m512 {
-        // SAFETY: guaranteed by the caller.
-        unsafe {
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(x.cast()))))
-        }
-    }
-}
-
-impl Element for i8 {
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self as f32
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn load8(x: *const i8) -> __m256 {
-        // SAFETY: guaranteed by the caller.
-        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.cast()))) }
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn load16(x: *const i8) -> __m512 {
-        // SAFETY: guaranteed by the caller.
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.cast()))) }
-    }
-}
-
-/// The number of elements that are converted at once.
-pub(crate) const LANES8: usize = 8;
-
-/// Converts eight elements to f32.
-#[inline(always)]
-pub(crate) fn widen8<S: Simd, E: Element>(x: &[E; LANES8]) -> [f32; LANES8] {
-    #[cfg(target_arch = "x86_64")]
-    if S::F32_LANES >= 8 {
-        // SAFETY: there are eight elements, and vectors of eight lanes are selected only where there is AVX2.
-        return bytemuck::cast(unsafe { E::load8(x.as_ptr()) });
-    }
-    x.map(E::wide)
-}
-
-/// Loads a vector of elements from `x` on, converted to f32.
-///
-/// # Safety
-/// The elements must exist.
-#[inline(always)]
-pub(super) unsafe fn widen<S: Simd, E: Element>(simd: S, x: *const E) -> S::f32s {
-    let mut wide = simd.splat_f32s(0.0);
-    let lanes: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut wide));
-    // SAFETY: the elements exist, and vectors of eight and sixteen lanes are selected only where there is
-    // AVX2 and AVX-512.
-    unsafe {
-        match lanes.len() {
-            #[cfg(target_arch = "x86_64")]
-            16 => lanes.copy_from_slice(bytemuck::cast_ref::<_, [f32; 16]>(&E::load16(x))),
-            #[cfg(target_arch = "x86_64")]
-            8 => lanes.copy_from_slice(bytemuck::cast_ref::<_, [f32; 8]>(&E::load8(x))),
-            _ => lanes.iter_mut().enumerate().for_each(|(l, lane)| *lane = (*x.add(l)).wide()),
-        }
-    }
-    wide
-}
-
-/// The scales of the elements of a matrix.
-#[derive(Debug, Clone, Copy)]
-pub enum Scales<'a> {
-    /// No scales.
-    None,
-    /// One scale per row.
-    Rows(&'a [f32]),
-    /// One scale per column.
-    Cols(&'a [f32]),
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Mat<'a, E> {
-    pub x: &'a [E],
-    pub row_stride: usize,
-    pub col_stride: usize,
-    pub scales: Scales<'a>,
-}
-
-/// A pointer for tasks that write disjoint parts of one slice.
-#[derive(Clone, Copy)]
-pub(crate) struct Pointer(pub *mut f32);
-
-// SAFETY: the slice is borrowed exclusively for as long as the tasks run, and each task writes its own part.
-unsafe impl Send for Pointer {}
-// SAFETY: as above.
-unsafe impl Sync for Pointer {}
-
-impl Pointer {
-    pub(crate) fn at(self, i: usize) -> Pointer {
-        Pointer(self.0.wrapping_add(i))
-    }
-}
+const SHALLOW_STEPS: usize = 32;
 
 /// A GEMM without its B operand. Strides and lengths have been checked.
 pub(super) struct Job<'a> {
     pub c: Pointer,
     pub c_stride: usize,
-    pub start: Start<'a>,
+    pub init: Init<'a>,
     pub alpha: f32,
     pub m: usize,
     pub ks: Range<usize>,
     pub n: usize,
-    pub a: Mat<'a, f32>,
+    pub a: Typed<'a, f32>,
 }
 
 /// Panels start on a cache line, so that no vector load crosses one.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub(super) struct Line([f32; 16]);
+pub(super) struct CacheLine([f32; 16]);
 
-impl Line {
+impl CacheLine {
     pub(super) const LEN: usize = 16;
 }
 
 thread_local! {
-    pub(super) static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    pub(super) static SCRATCH: RefCell<Vec<CacheLine>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Job<'_> {
@@ -214,17 +61,17 @@ impl Job<'_> {
     /// # Safety
     /// The ranges must lie inside C and the matrices inside their slices, and nobody else may access this
     /// part of C.
-    pub(super) unsafe fn block<E: Element>(&self, b: Mat<'_, E>, rows: Range<usize>, cols: Range<usize>) {
+    pub(super) unsafe fn block<E: Element>(&self, b: Typed<'_, E>, rows: Range<usize>, cols: Range<usize>) {
         SCRATCH.with_borrow_mut(|scratch| Arch::new().dispatch(Block { job: self, b, rows, cols, scratch }));
     }
 }
 
 struct Block<'a, 'b, E> {
     job: &'a Job<'b>,
-    b: Mat<'a, E>,
+    b: Typed<'a, E>,
     rows: Range<usize>,
     cols: Range<usize>,
-    scratch: &'a mut Vec<Line>,
+    scratch: &'a mut Vec<CacheLine>,
 }
 
 impl<E: Element> WithSimd for Block<'_, '_, E> {
@@ -233,61 +80,62 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Block { job, b, rows, cols, scratch } = self;
-        let (wide, ks) = (2 * S::F32_LANES, job.ks.clone());
-        let deepest = DEPTH.min(ks.len());
-        let chunk = (PACKED / deepest / wide).max(1) * wide;
-        let pack_a = job.a.col_stride != 1;
-        let of_b = chunk.min(cols.len().next_multiple_of(wide)) * deepest;
-        let len = of_b + if pack_a { rows.len() * deepest } else { 0 };
-        if scratch.len() * Line::LEN < len {
-            scratch.resize(len.div_ceil(Line::LEN), Line::zeroed());
+        let (nr, ks) = (2 * S::F32_LANES, job.ks.clone());
+        let kc = KC.min(ks.len());
+        let nc = (KC_NC / kc / nr).max(1) * nr;
+        let packs_a = job.a.col_stride != 1;
+        let of_b = nc.min(cols.len().next_multiple_of(nr)) * kc;
+        let len = of_b + if packs_a { rows.len() * kc } else { 0 };
+        if scratch.len() * CacheLine::LEN < len {
+            scratch.resize(len.div_ceil(CacheLine::LEN), CacheLine::zeroed());
         }
         let (packed_b, packed_a) = bytemuck::cast_slice_mut(scratch).split_at_mut(of_b);
         // Rows of B that are used only once or twice are not worth packing.
-        let plain = if b.col_stride == 1 && rows.len() <= 2 * TILE { E::plain(b.x) } else { None };
-        for k0 in ks.clone().step_by(DEPTH) {
-            let depth = DEPTH.min(ks.end - k0);
-            if pack_a {
-                pack_tiles(packed_a, job.a, rows.clone(), k0..k0 + depth);
+        let unpacked = if b.col_stride == 1 && rows.len() <= 2 * MR { E::as_f32_slice(b.x) } else { None };
+        for k0 in ks.clone().step_by(KC) {
+            let depth = KC.min(ks.end - k0);
+            if packs_a {
+                pack_a(packed_a, job.a, rows.clone(), k0..k0 + depth);
             }
-            let slice = if depth <= SHALLOW { TILE } else { (SLICE / depth / TILE).max(1) * TILE };
-            // The panel that is packed one chunk after the panel at j.
-            let following = |k0: usize, j: usize| match j + chunk < cols.end {
-                true => (k0..k0 + depth, j + chunk),
+            let mc = if depth <= SHALLOW_STEPS { MR } else { (MC_KC / depth / MR).max(1) * MR };
+            // The steps and the first column of the panel that is packed NC columns after the panel at j.
+            let next_panel = |k0: usize, j: usize| match j + nc < cols.end {
+                true => (k0..k0 + depth, j + nc),
                 false => {
                     let next = ks.end.min(k0 + depth);
-                    (next..ks.end.min(next + DEPTH), cols.start + (j - cols.start) % chunk)
+                    (next..ks.end.min(next + KC), cols.start + (j - cols.start) % nc)
                 }
             };
-            for j0 in cols.clone().step_by(chunk) {
-                let js = j0..cols.end.min(j0 + chunk);
-                let rest = match plain.is_none() && b.col_stride == 1 && matches!(b.scales, Scales::None) {
-                    true => js.end - js.len() % wide,
+            for j0 in cols.clone().step_by(nc) {
+                let js = j0..cols.end.min(j0 + nc);
+                let whole = match unpacked.is_none() && b.col_stride == 1 && matches!(b.scales, Scales::None)
+                {
+                    true => js.end - js.len() % nr,
                     false => j0,
                 };
-                pack_rows::<S, E>(packed_b, wide, b, k0..k0 + depth, j0..rest);
-                for j in (rest..js.end).step_by(wide) {
-                    let (n, vectors) = extent::<S>(j, &js);
-                    if plain.is_none() || n < vectors * S::F32_LANES {
+                pack_whole_panels::<S, E>(packed_b, nr, b, k0..k0 + depth, j0..whole);
+                for j in (whole..js.end).step_by(nr) {
+                    let (n, vectors) = panel_extent::<S>(j, &js);
+                    if unpacked.is_none() || n < vectors * S::F32_LANES {
                         let panel = &mut packed_b[(j - j0) * depth..];
-                        pack::<S, E>(panel, vectors * S::F32_LANES, b, k0..k0 + depth, j..j + n);
+                        pack_panel::<S, E>(panel, vectors * S::F32_LANES, b, k0..k0 + depth, j..j + n);
                     }
                 }
-                for i0 in rows.clone().step_by(slice) {
-                    for j in js.clone().step_by(wide) {
-                        let (n, vectors) = extent::<S>(j, &js);
+                for i0 in rows.clone().step_by(mc) {
+                    for j in js.clone().step_by(nr) {
+                        let (n, vectors) = panel_extent::<S>(j, &js);
                         let from = b;
-                        let (b, b_step) = match plain.filter(|_| n == vectors * S::F32_LANES) {
+                        let (b, b_step) = match unpacked.filter(|_| n == vectors * S::F32_LANES) {
                             Some(x) => (x[k0 * b.row_stride + j..].as_ptr(), b.row_stride),
                             None => (packed_b[(j - j0) * depth..].as_ptr(), vectors * S::F32_LANES),
                         };
-                        if i0 == rows.start && plain.is_none() {
-                            let (ks, j) = following(k0, j);
-                            fetch(from, ks, j..cols.end.min(j + n));
+                        if i0 == rows.start && unpacked.is_none() {
+                            let (ks, j) = next_panel(k0, j);
+                            prefetch_panel(from, ks, j..cols.end.min(j + n));
                         }
-                        for i in (i0..rows.end.min(i0 + slice)).step_by(TILE) {
-                            let m = TILE.min(rows.end - i);
-                            let (a, a_row, a_step) = if pack_a {
+                        for i in (i0..rows.end.min(i0 + mc)).step_by(MR) {
+                            let m = MR.min(rows.end - i);
+                            let (a, a_row, a_step) = if packs_a {
                                 (packed_a[(i - rows.start) * depth..].as_ptr(), 1, m)
                             } else {
                                 (
@@ -310,7 +158,7 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
 
 /// The columns of the panel at `j`, and the number of vectors that they take.
 #[inline(always)]
-pub(super) fn extent<S: Simd>(j: usize, js: &Range<usize>) -> (usize, usize) {
+pub(super) fn panel_extent<S: Simd>(j: usize, js: &Range<usize>) -> (usize, usize) {
     let n = (2 * S::F32_LANES).min(js.end - j);
     (n, n.div_ceil(S::F32_LANES))
 }
@@ -329,7 +177,7 @@ impl<S: Simd> WithSimd for Run<'_, '_, S> {
     #[inline(always)]
     fn with_simd<T: Simd>(self, _: T) {
         // SAFETY: guaranteed by the contract of the type.
-        unsafe { self.tile.run_of(self.m, self.vectors) }
+        unsafe { self.tile.run_sized(self.m, self.vectors) }
     }
 }
 
@@ -354,7 +202,7 @@ impl<S: Simd> Tile<'_, '_, S> {
     /// # Safety
     /// The contract of [`Tile::run`].
     #[inline(always)]
-    unsafe fn run_of(self, m: usize, vectors: usize) {
+    unsafe fn run_sized(self, m: usize, vectors: usize) {
         // SAFETY: guaranteed by the caller.
         unsafe {
             match (vectors, m) {
@@ -408,9 +256,9 @@ impl<S: Simd> Tile<'_, '_, S> {
             (at, b) = (at + a_step, b.wrapping_add(self.b_step));
         }
         // What the first row is added to, and the distance to that of the next row.
-        let (base, base_row) = match job.start {
-            Start::Zero if self.first => (None, 0),
-            Start::Bias(b) if self.first => (Some(b.as_ptr().wrapping_add(self.j)), 0),
+        let (base, base_row) = match job.init {
+            Init::Zero if self.first => (None, 0),
+            Init::Bias(b) if self.first => (Some(b.as_ptr().wrapping_add(self.j)), 0),
             _ => (Some(c.cast_const()), job.c_stride),
         };
         let alpha = simd.splat_f32s(job.alpha);
@@ -450,8 +298,11 @@ impl<S: Simd> Tile<'_, '_, S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MatRef, gemm_here};
+    use half::bf16;
+
+    use super::super::gemm_serial;
     use super::*;
+    use crate::mat::MatRef;
 
     /// The paths of processors with narrower vectors than this one's, and of those whose vectors are not known.
     #[test]
@@ -468,11 +319,10 @@ mod tests {
                 let (row_stride, col_stride) = b_strides;
                 let a = MatRef { row_stride: a_row, col_stride: a_col, ..MatRef::f32(&x, m, k) };
                 let b = MatRef { row_stride, col_stride, ..MatRef::bf16(&half, k, n) };
-                gemm_here(&mut want, n, Start::Keep, 0.5, a, b);
-                let a = Mat { x: &x[..], row_stride: a_row, col_stride: a_col, scales: Scales::None };
+                gemm_serial(&mut want, n, Init::Accumulate, 0.5, a, b);
+                let (a, b) = (a.typed(&x), b.typed(&half));
                 let c_at = Pointer(c.as_mut_ptr());
-                let job = Job { c: c_at, c_stride: n, start: Start::Keep, alpha: 0.5, m, ks: 0..k, n, a };
-                let b = Mat { x: &half[..], row_stride, col_stride, scales: Scales::None };
+                let job = Job { c: c_at, c_stride: n, init: Init::Accumulate, alpha: 0.5, m, ks: 0..k, n, a };
                 Block { job: &job, b, rows: 0..m, cols: 0..n, scratch: &mut Vec::new() }
                     .with_simd(pulp::Scalar::new());
                 // Sums of few binary digits: exact in any order.

@@ -1,4 +1,9 @@
-//! GEMM on the CPU: C = start + α·A·B, for every shape and layout of A and B, with B in f32, bf16 or int8.
+//! GEMM on the CPU: C = init + α·A·B, for every shape and layout of A and B, with B in f32, bf16 or int8.
+//!
+//! The blocking is that of BLIS (Van Zee and van de Geijn, 2015), and so are the names of its sizes: a micro-tile of C has MR rows
+//! and NR columns, and is computed over KC steps of k at a time from NC packed columns of B, which stay in the L2 cache, and MC rows
+//! of A, which stay in the L1 cache. MR is the same for all element types; the other sizes are in `kernel.rs` for f32 arithmetic and in
+//! `int8.rs` for integer arithmetic. The sizes in this file are about tasks: which part of C, or of k, a thread takes at a time.
 
 mod gemv;
 #[cfg(target_arch = "x86_64")]
@@ -9,150 +14,49 @@ mod panels;
 
 use std::cell::Cell;
 
-use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
+use crate::element::Element;
+use crate::mat::{Elements, MatRef, Scales, Typed};
 use crate::math::vectorised;
-use crate::par;
-pub use kernel::Scales;
-pub(crate) use kernel::{Element, LANES8, Pointer, widen8};
-use kernel::{Job, Mat};
+use crate::par::{self, Pointer};
+use kernel::Job;
+
 pub(crate) use pack::transpose4;
 pub(crate) use panels::{Panels, gemm_packed};
 
-/// The elements of a matrix operand.
+/// What C is initialized with before α·A·B is added: β and C of BLAS interfaces.
 #[derive(Debug, Clone, Copy)]
-pub enum Elements<'a> {
-    /// Single precision.
-    F32(&'a [f32]),
-    /// bfloat16, converted to f32 as it is read.
-    Bf16(&'a [bf16]),
-    /// int8 with scales, only for B. With AVX2 and one scale per column, for m ≥ 7 A may be quantized to
-    /// int16: |error of C[i, j]| ≤ |α|·max|A[i, ·]| / 65534 · Σ_k |B[k, j]|, plus the roundings of f32.
-    Int8(&'a [i8], Scales<'a>),
-}
-
-/// A matrix to read: element (i, j) is at `i * row_stride + j * col_stride`.
-#[derive(Debug, Clone, Copy)]
-pub struct MatRef<'a> {
-    /// The elements.
-    pub data: Elements<'a>,
-    /// The number of rows.
-    pub rows: usize,
-    /// The number of columns.
-    pub cols: usize,
-    /// Elements from one row to the next.
-    pub row_stride: usize,
-    /// Elements from one column to the next.
-    pub col_stride: usize,
-}
-
-impl<'a> MatRef<'a> {
-    /// A row-major f32 matrix.
-    pub fn f32(data: &'a [f32], rows: usize, cols: usize) -> MatRef<'a> {
-        MatRef { data: Elements::F32(data), rows, cols, row_stride: cols, col_stride: 1 }
-    }
-
-    /// A row-major bf16 matrix.
-    pub fn bf16(data: &'a [bf16], rows: usize, cols: usize) -> MatRef<'a> {
-        MatRef { data: Elements::Bf16(data), rows, cols, row_stride: cols, col_stride: 1 }
-    }
-
-    /// A row-major int8 matrix with one scale per row.
-    pub fn int8(data: &'a [i8], scales: &'a [f32], rows: usize, cols: usize) -> MatRef<'a> {
-        MatRef {
-            data: Elements::Int8(data, Scales::Rows(scales)),
-            rows,
-            cols,
-            row_stride: cols,
-            col_stride: 1,
-        }
-    }
-
-    /// The same matrix with `row_stride` elements from one row to the next.
-    pub fn stride(self, row_stride: usize) -> MatRef<'a> {
-        MatRef { row_stride, ..self }
-    }
-
-    /// The transpose.
-    pub fn t(self) -> MatRef<'a> {
-        let data = match self.data {
-            Elements::Int8(x, Scales::Rows(s)) => Elements::Int8(x, Scales::Cols(s)),
-            Elements::Int8(x, Scales::Cols(s)) => Elements::Int8(x, Scales::Rows(s)),
-            data => data,
-        };
-        MatRef {
-            data,
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-        }
-    }
-
-    fn checked(self) -> MatRef<'a> {
-        let len = match self.data {
-            Elements::F32(x) => x.len(),
-            Elements::Bf16(x) => x.len(),
-            Elements::Int8(x, scales) => {
-                let fit = match scales {
-                    Scales::None => true,
-                    Scales::Rows(s) => s.len() == self.rows,
-                    Scales::Cols(s) => s.len() == self.cols,
-                };
-                assert!(fit, "scales do not fit a matrix of {} by {}", self.rows, self.cols);
-                x.len()
-            }
-        };
-        let empty = self.rows == 0 || self.cols == 0;
-        let last = || {
-            let (i, j) = (
-                (self.rows - 1).checked_mul(self.row_stride)?,
-                (self.cols - 1).checked_mul(self.col_stride)?,
-            );
-            i.checked_add(j)
-        };
-        assert!(
-            empty || last().is_some_and(|l| l < len),
-            "a matrix of {} by {} does not fit its slice",
-            self.rows,
-            self.cols
-        );
-        self
-    }
-}
-
-/// The value that the matmul is added to (`beta` and the bias of BLAS-like interfaces).
-#[derive(Debug, Clone, Copy)]
-pub enum Start<'a> {
-    /// C = αAB: the old contents of C are ignored.
+pub enum Init<'a> {
+    /// Zeros, β = 0: C = αAB. The old contents of C are not read.
     Zero,
-    /// C += αAB.
-    Keep,
-    /// C = b + αAB, with b added to every row.
+    /// The old contents of C, β = 1: C += αAB.
+    Accumulate,
+    /// A bias, broadcast to all rows: C = b + αAB.
     Bias(&'a [f32]),
 }
 
-/// The maximum rows and columns of a piece of C that one task computes. Each piece packs its own part of B,
-/// so tall pieces pack less often.
-const PIECE: (usize, usize) = (1290, 256);
-/// Pieces are halved until there are this many, enough for the threads of a large machine,
-const PIECES: usize = 32;
-/// or until another halving would leave fewer multiply-adds per piece than this.
-const PIECE_WORK: usize = 1 << 19;
-/// For a C of up to this many elements, a long k is split instead, into ranges of at least this many steps.
-const SMALL: usize = 1 << 15;
-const MIN_DEPTH: usize = 192;
+/// The maximum rows and columns of C that one task computes. Each task packs its own part of B, so tall ones
+/// pack less often.
+const TASK_ROWS: usize = 1290;
+const TASK_COLS: usize = 256;
+/// Tasks are halved until there are this many, enough for the threads of a large machine,
+const TASKS: usize = 32;
+/// or until another halving would leave fewer multiply-adds per task than this.
+const TASK_WORK: usize = 1 << 19;
+/// For a C of up to this many elements, k is split instead, into ranges of at least this many steps.
+const SPLIT_K_ELEMENTS: usize = 1 << 15;
+const SPLIT_K_STEPS: usize = 192;
 /// Up to this many rows of A, and with at least this many steps of k, dot products with the rows of Bᵀ are
 /// faster than packing B.
-const FEW_ROWS: usize = 6;
-const FEW_DEPTH: usize = 32;
+const GEMV_ROWS: usize = 6;
+const GEMV_STEPS: usize = 32;
 
 thread_local! {
-    static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static PARTIAL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// C = start + α·A·B with A [m, k], B [k, n] and C [m, n]; rows of C are contiguous and `c_stride` elements
+/// C = init + α·A·B with A [m, k], B [k, n] and C [m, n]; rows of C are contiguous and `c_stride` elements
 /// apart.
 ///
 /// C is partitioned by shape alone and every sum runs along k in a fixed order, so the result does not depend
@@ -160,19 +64,20 @@ thread_local! {
 ///
 /// # Panics
 /// When the shapes do not match or a slice is too short.
-pub fn gemm(c: &mut [f32], c_stride: usize, start: Start<'_>, alpha: f32, a: MatRef<'_>, b: MatRef<'_>) {
-    product(c, c_stride, start, alpha, a, b, true)
+pub fn gemm(c: &mut [f32], c_stride: usize, init: Init<'_>, alpha: f32, a: MatRef<'_>, b: MatRef<'_>) {
+    gemm_on(c, c_stride, init, alpha, a, b, true)
 }
 
 /// [`gemm`] on the calling thread only, for use inside a parallel task.
 ///
 /// # Panics
 /// When the shapes do not match or a slice is too short.
-pub fn gemm_here(c: &mut [f32], c_stride: usize, start: Start<'_>, alpha: f32, a: MatRef<'_>, b: MatRef<'_>) {
-    product(c, c_stride, start, alpha, a, b, false)
+pub fn gemm_serial(c: &mut [f32], c_stride: usize, init: Init<'_>, alpha: f32, a: MatRef<'_>, b: MatRef<'_>) {
+    gemm_on(c, c_stride, init, alpha, a, b, false)
 }
 
-fn product(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, b: MatRef, many: bool) {
+/// GEMM on all threads if `parallel`, otherwise on the calling one.
+fn gemm_on(c: &mut [f32], c_stride: usize, init: Init, alpha: f32, a: MatRef, b: MatRef, parallel: bool) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(b.rows, k, "rows of B");
     if m == 0 || n == 0 {
@@ -181,11 +86,11 @@ fn product(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, 
     let length = (m - 1).checked_mul(c_stride).and_then(|l| l.checked_add(n));
     let fits = c_stride >= n && length.is_some_and(|l| l <= c.len());
     assert!(fits, "C [{m}, {n}] does not fit its slice");
-    if let Start::Bias(bias) = start {
+    if let Init::Bias(bias) = init {
         assert_eq!(bias.len(), n, "length of the bias");
     }
     if k == 0 {
-        return (0..m).for_each(|i| begin(&mut c[i * c_stride..][..n], start));
+        return (0..m).for_each(|i| init_row(&mut c[i * c_stride..][..n], init));
     }
     let wide;
     let x = match a.checked().data {
@@ -196,39 +101,38 @@ fn product(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, 
         }
         Elements::Int8(..) => panic!("A of int8: only B may be"),
     };
-    let a = Mat { x, row_stride: a.row_stride, col_stride: a.col_stride, scales: Scales::None };
-    let job = Job { c: Pointer(c.as_mut_ptr()), c_stride, start, alpha, m, ks: 0..k, n, a };
-    let (row_stride, col_stride) = (b.row_stride, b.col_stride);
+    let a = a.typed(x);
+    let job = Job { c: Pointer(c.as_mut_ptr()), c_stride, init, alpha, m, ks: 0..k, n, a };
     match b.checked().data {
-        Elements::F32(x) => job.run(Mat { x, row_stride, col_stride, scales: Scales::None }, many),
-        Elements::Bf16(x) => job.run(Mat { x, row_stride, col_stride, scales: Scales::None }, many),
-        Elements::Int8(x, scales) => {
-            let b = Mat { x, row_stride, col_stride, scales };
+        Elements::F32(x) => job.run(b.typed(x), parallel),
+        Elements::Bf16(x) => job.run(b.typed(x), parallel),
+        Elements::Int8(x, _) => {
+            let b = b.typed(x);
             // Integer arithmetic is up to twice as fast where the rows of both operands are contiguous along
             // k; see the module.
             #[cfg(target_arch = "x86_64")]
-            if job.in_integers(&b) {
-                return job.run_integers(b, many);
+            if job.suits_integers(&b) {
+                return job.run_integers(b, parallel);
             }
-            job.run(b, many)
+            job.run(b, parallel)
         }
     }
 }
 
 /// Initializes a row of C.
-fn begin(c: &mut [f32], start: Start) {
-    match start {
-        Start::Zero => c.fill(0.0),
-        Start::Keep => (),
-        Start::Bias(bias) => c.copy_from_slice(bias),
+fn init_row(c: &mut [f32], init: Init) {
+    match init {
+        Init::Zero => c.fill(0.0),
+        Init::Accumulate => (),
+        Init::Bias(bias) => c.copy_from_slice(bias),
     }
 }
 
-/// The rows and columns of a piece of an m×n GEMM with k steps.
-fn piece(m: usize, k: usize, n: usize) -> (usize, usize) {
-    let (mut rows, mut cols) = (m.min(PIECE.0), n.min(PIECE.1));
-    while m.div_ceil(rows) * n.div_ceil(cols) < PIECES && rows * cols * k >= 2 * PIECE_WORK {
-        // Tall pieces pack B less often; wide ones share a panel of A. A column costs more than a row.
+/// The rows and columns of C that one task of an m×n GEMM with k steps computes.
+fn task_shape(m: usize, k: usize, n: usize) -> (usize, usize) {
+    let (mut rows, mut cols) = (m.min(TASK_ROWS), n.min(TASK_COLS));
+    while m.div_ceil(rows) * n.div_ceil(cols) < TASKS && rows * cols * k >= 2 * TASK_WORK {
+        // Tall tasks pack B less often; wide ones share a panel of A. A column costs more than a row.
         if rows > 2 * cols || cols <= 32 {
             if rows <= 12 {
                 break;
@@ -242,69 +146,69 @@ fn piece(m: usize, k: usize, n: usize) -> (usize, usize) {
 }
 
 impl Job<'_> {
-    fn run<E: Element>(&self, b: Mat<'_, E>, many: bool) {
+    fn run<E: Element>(&self, b: Typed<'_, E>, parallel: bool) {
         let (m, k, n) = (self.m, self.ks.len(), self.n);
         let work = m * k * n;
         let along_k = b.row_stride == 1 && self.a.col_stride == 1 && !matches!(b.scales, Scales::Rows(_));
-        let few = m <= FEW_ROWS && k >= FEW_DEPTH && along_k;
-        if !many || work < PIECE_WORK {
-            // SAFETY: `product` checked all bounds.
-            return unsafe { if few { self.dots(b, 0..n) } else { self.block(b, 0..m, 0..n) } };
+        let gemv = m <= GEMV_ROWS && k >= GEMV_STEPS && along_k;
+        if !parallel || work < TASK_WORK {
+            // SAFETY: `gemm_on` checked all bounds.
+            return unsafe { if gemv { self.dots(b, 0..n) } else { self.block(b, 0..m, 0..n) } };
         }
-        if few {
-            let cols = (PIECE_WORK / (m * k).max(1)).clamp(16, 512);
+        if gemv {
+            let cols = (TASK_WORK / (m * k).max(1)).clamp(16, 512);
             return par::each(n.div_ceil(cols), work, |i| {
-                // SAFETY: the pieces are disjoint columns of C, and `product` checked all bounds.
+                // SAFETY: the tasks have disjoint columns of C, and `gemm_on` checked all bounds.
                 unsafe { self.dots(b, i * cols..n.min((i + 1) * cols)) }
             });
         }
-        if m * n <= SMALL && work >= 2 * PIECE_WORK {
-            let depth = k.div_ceil(PIECES).max(MIN_DEPTH).max(PIECE_WORK / (m * n));
-            if depth < k {
-                return self.split(b, depth);
+        if m * n <= SPLIT_K_ELEMENTS && work >= 2 * TASK_WORK {
+            let steps = k.div_ceil(TASKS).max(SPLIT_K_STEPS).max(TASK_WORK / (m * n));
+            if steps < k {
+                return self.split_k(b, steps);
             }
         }
-        let (rows, cols) = piece(m, k, n);
+        let (rows, cols) = task_shape(m, k, n);
         let across = n.div_ceil(cols);
         par::each(m.div_ceil(rows) * across, work, |i| {
             let (i, j) = (i / across * rows, i % across * cols);
-            // SAFETY: the pieces are disjoint parts of C, and `product` checked all bounds.
+            // SAFETY: the tasks have disjoint parts of C, and `gemm_on` checked all bounds.
             unsafe { self.block(b, i..m.min(i + rows), j..n.min(j + cols)) }
         });
     }
 
     /// Split-k, for a small C and a long k: computes each range of k separately, then adds the partial
     /// results in order.
-    fn split<E: Element>(&self, b: Mat<'_, E>, depth: usize) {
+    fn split_k<E: Element>(&self, b: Typed<'_, E>, steps: usize) {
         let (m, n) = (self.m, self.n);
-        let pieces = self.ks.len().div_ceil(depth);
+        let splits = self.ks.len().div_ceil(steps);
         // Taken, not borrowed: while this thread waits for others, rayon may run another GEMM on it.
-        let mut sums = SUMS.take();
-        if sums.len() < pieces * m * n {
-            sums.resize(pieces * m * n, 0.0);
+        let mut partial = PARTIAL.take();
+        if partial.len() < splits * m * n {
+            partial.resize(splits * m * n, 0.0);
         }
-        let all = Pointer(sums.as_mut_ptr());
-        par::each(pieces, m * n * self.ks.len(), |i| {
-            let ks = i * depth..self.ks.end.min((i + 1) * depth);
+        let all = Pointer(partial.as_mut_ptr());
+        par::each(splits, m * n * self.ks.len(), |i| {
+            let ks = i * steps..self.ks.end.min((i + 1) * steps);
             let c = all.at(i * m * n);
-            let job = Job { c, c_stride: n, start: Start::Zero, alpha: 1.0, ks, ..*self };
-            // SAFETY: each range of k has its own matrix in `sums`.
+            let job = Job { c, c_stride: n, init: Init::Zero, alpha: 1.0, ks, ..*self };
+            // SAFETY: each range of k has its own matrix in `partial`.
             unsafe { job.block(b, 0..m, 0..n) }
         });
-        par::each(m, pieces * m * n, |i| {
+        par::each(m, splits * m * n, |i| {
             // SAFETY: each row of C is written once.
             let c = unsafe { std::slice::from_raw_parts_mut(self.c.at(i * self.c_stride).0, n) };
-            begin(c, self.start);
-            for sum in sums.chunks_exact(m * n).take(pieces) {
-                c.iter_mut().zip(&sum[i * n..]).for_each(|(c, s)| *c += self.alpha * s);
+            init_row(c, self.init);
+            for part in partial.chunks_exact(m * n).take(splits) {
+                c.iter_mut().zip(&part[i * n..]).for_each(|(c, s)| *c += self.alpha * s);
             }
         });
-        SUMS.set(sums);
+        PARTIAL.set(partial);
     }
 }
 
 /// Columns that one task sums.
-const WIDE: usize = 32;
+const SUM_COLS: usize = 32;
 
 /// `out[j] += Σ_i x[i, j]` for x [rows, cols], the gradient of a bias. Rows are summed in blocks, in order.
 ///
@@ -313,16 +217,16 @@ const WIDE: usize = 32;
 pub fn add_column_sums(out: &mut [f32], x: &[f32]) {
     let cols = out.len();
     assert!(x.len().is_multiple_of(cols.max(1)), "x is not whole rows of {cols}");
-    par::rows(out, 1, WIDE, x.len(), |first, out| add_sums(out, x, cols, first));
+    par::rows(out, 1, SUM_COLS, x.len(), |first, out| add_column_sums_of(out, x, cols, first));
 }
 
 vectorised! {
-    fn add_sums(out: &mut [f32], x: &[f32], cols: usize, first: usize) {
+    fn add_column_sums_of(out: &mut [f32], x: &[f32], cols: usize, first: usize) {
         for block in x.chunks(cols * 256) {
-            let mut sums = [0.0; WIDE];
+            let mut sums = [0.0; SUM_COLS];
             for row in block.chunks_exact(cols) {
                 let row = &row[first..first + out.len()];
-                match <&[f32; WIDE]>::try_from(row) {
+                match <&[f32; SUM_COLS]>::try_from(row) {
                     Ok(row) => sums.iter_mut().zip(row).for_each(|(s, x)| *s += x),
                     Err(_) => sums.iter_mut().zip(row).for_each(|(s, x)| *s += x),
                 }

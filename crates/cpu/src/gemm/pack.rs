@@ -4,31 +4,33 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::kernel::{Element, LANES8, Mat, Scales, TILE, widen8};
+use super::kernel::MR;
+use crate::element::{Element, LANES8, load8_f32};
+use crate::mat::{Scales, Typed};
 
-/// panel[k, 0..wide] = B[ks.start + k, js], padded with zeros beyond js. `wide` is a multiple of the widest
-/// vector.
+/// panel[k, 0..nr] = B[ks.start + k, js], padded with zeros beyond js. `nr` is a whole number
+/// of vectors.
 #[inline(always)]
-pub(super) fn pack<S: Simd, E: Element>(
+pub(super) fn pack_panel<S: Simd, E: Element>(
     panel: &mut [f32],
-    wide: usize,
-    b: Mat<'_, E>,
+    nr: usize,
+    b: Typed<'_, E>,
     ks: Range<usize>,
     js: Range<usize>,
 ) {
-    let panel = &mut panel[..ks.len() * wide];
-    if js.len() < wide {
+    let panel = &mut panel[..ks.len() * nr];
+    if js.len() < nr {
         panel.fill(0.0);
     }
     if b.col_stride == 1 {
-        for (k, row) in ks.clone().zip(panel.chunks_exact_mut(wide)) {
+        for (k, row) in ks.clone().zip(panel.chunks_exact_mut(nr)) {
             // Eight at a time: a copy of variable length would be a function call per row.
             let (from, rest) = b.x[k * b.row_stride..][js.clone()].as_chunks::<LANES8>();
             let (to, to_rest) = row.split_at_mut(LANES8 * from.len());
             for (to, from) in to.as_chunks_mut::<LANES8>().0.iter_mut().zip(from) {
-                *to = widen8::<S, E>(from);
+                *to = load8_f32::<S, E>(from);
             }
-            to_rest.iter_mut().zip(rest).for_each(|(p, x)| *p = x.wide());
+            to_rest.iter_mut().zip(rest).for_each(|(p, x)| *p = x.widen());
         }
     } else {
         let mut done = 0;
@@ -37,26 +39,26 @@ pub(super) fn pack<S: Simd, E: Element>(
         while S::F32_LANES >= 8 && b.row_stride == 1 && done + 8 <= js.len() {
             let from = std::array::from_fn(|r| row(done + r));
             // SAFETY: vectors of eight or more lanes are selected only where there is AVX2.
-            unsafe { transpose8(&mut panel[done..], wide, from) };
+            unsafe { pack8(&mut panel[done..], nr, from) };
             done += 8;
         }
         while b.row_stride == 1 && done + 4 <= js.len() {
-            transpose(&mut panel[done..], wide, std::array::from_fn(|r| row(done + r)));
+            pack4(&mut panel[done..], nr, std::array::from_fn(|r| row(done + r)));
             done += 4;
         }
         for (l, j) in js.clone().enumerate().skip(done) {
-            for (k, row) in ks.clone().zip(panel.chunks_exact_mut(wide)) {
-                row[l] = b.x[k * b.row_stride + j * b.col_stride].wide();
+            for (k, row) in ks.clone().zip(panel.chunks_exact_mut(nr)) {
+                row[l] = b.x[k * b.row_stride + j * b.col_stride].widen();
             }
         }
     }
     match b.scales {
         Scales::None => (),
-        Scales::Cols(s) => panel.chunks_exact_mut(wide).for_each(|row| {
+        Scales::Cols(s) => panel.chunks_exact_mut(nr).for_each(|row| {
             row.iter_mut().zip(&s[js.clone()]).for_each(|(p, s)| *p *= s);
         }),
         Scales::Rows(s) => {
-            let rows = panel.chunks_exact_mut(wide).zip(&s[ks]);
+            let rows = panel.chunks_exact_mut(nr).zip(&s[ks]);
             rows.for_each(|(row, s)| row.iter_mut().for_each(|p| *p *= s));
         }
     }
@@ -65,32 +67,32 @@ pub(super) fn pack<S: Simd, E: Element>(
 /// Packs the panels of columns `js`, row by row of B, for contiguous columns without scales and a whole
 /// number of panels. The part of a row that belongs to one panel is too short for the hardware prefetcher.
 #[inline(always)]
-pub(super) fn pack_rows<S: Simd, E: Element>(
+pub(super) fn pack_whole_panels<S: Simd, E: Element>(
     packed: &mut [f32],
-    wide: usize,
-    b: Mat<'_, E>,
+    nr: usize,
+    b: Typed<'_, E>,
     ks: Range<usize>,
     js: Range<usize>,
 ) {
     let depth = ks.len();
     for (step, k) in ks.enumerate() {
         let row = &b.x[k * b.row_stride..][js.clone()];
-        for (panel, from) in row.chunks_exact(wide).enumerate() {
-            let to = &mut packed[(panel * depth + step) * wide..][..wide];
+        for (panel, from) in row.chunks_exact(nr).enumerate() {
+            let to = &mut packed[(panel * depth + step) * nr..][..nr];
             let (to, to_rest) = to.as_chunks_mut::<LANES8>();
             let (from, rest) = from.as_chunks::<LANES8>();
             for (to, from) in to.iter_mut().zip(from) {
-                *to = widen8::<S, E>(from);
+                *to = load8_f32::<S, E>(from);
             }
-            to_rest.iter_mut().zip(rest).for_each(|(to, from)| *to = from.wide());
+            to_rest.iter_mut().zip(rest).for_each(|(to, from)| *to = from.widen());
         }
     }
 }
 
-/// Prefetches the part of B that [`pack`] will read into a panel into the L2 cache. Rows of Bᵀ are read in
+/// Prefetches the part of B that [`pack_panel`] will read into a panel into the L2 cache. Rows of Bᵀ are read in
 /// ranges too short for the hardware prefetcher.
 #[inline(always)]
-pub(super) fn fetch<E: Element>(b: Mat<'_, E>, ks: Range<usize>, js: Range<usize>) {
+pub(super) fn prefetch_panel<E: Element>(b: Typed<'_, E>, ks: Range<usize>, js: Range<usize>) {
     if b.row_stride != 1 {
         return;
     }
@@ -112,16 +114,16 @@ pub(super) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
-/// The steps along k that [`pack_tiles`] copies at once.
-const STEPS: usize = 4;
+/// The steps along k that [`pack_a`] copies at once.
+const PACK_STEPS: usize = 4;
 
 /// Packs rows `rows` of A tile by tile, each as [k, rows of the tile].
 #[inline(always)]
-pub(super) fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>, ks: Range<usize>) {
+pub(super) fn pack_a(packed: &mut [f32], a: Typed<'_, f32>, rows: Range<usize>, ks: Range<usize>) {
     let depth = ks.len();
     if a.row_stride != 1 {
-        for i in rows.clone().step_by(TILE) {
-            let m = TILE.min(rows.end - i);
+        for i in rows.clone().step_by(MR) {
+            let m = MR.min(rows.end - i);
             let to = packed[(i - rows.start) * depth..][..m * depth].chunks_exact_mut(m);
             for (k, to) in ks.clone().zip(to) {
                 for (r, to) in to.iter_mut().enumerate() {
@@ -131,16 +133,16 @@ pub(super) fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>
         }
         return;
     }
-    let whole = rows.start + rows.len() / TILE * TILE;
+    let whole = rows.start + rows.len() / MR * MR;
     let of = |k: usize, rows: Range<usize>| &a.x[k * a.col_stride..][rows];
     // A few steps at a time: that many cache lines are read at once, and the lines of a tile are written
     // whole.
-    for k0 in ks.clone().step_by(STEPS) {
-        let steps = STEPS.min(ks.end - k0);
-        for i in (rows.start..whole).step_by(TILE) {
-            let to = &mut packed[(i - rows.start) * depth + (k0 - ks.start) * TILE..][..steps * TILE];
-            for (step, to) in to.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
-                *to = *of(k0 + step, i..i + TILE).first_chunk().expect("a tile of rows");
+    for k0 in ks.clone().step_by(PACK_STEPS) {
+        let steps = PACK_STEPS.min(ks.end - k0);
+        for i in (rows.start..whole).step_by(MR) {
+            let to = &mut packed[(i - rows.start) * depth + (k0 - ks.start) * MR..][..steps * MR];
+            for (step, to) in to.as_chunks_mut::<MR>().0.iter_mut().enumerate() {
+                *to = *of(k0 + step, i..i + MR).first_chunk().expect("a tile of rows");
             }
         }
     }
@@ -157,10 +159,10 @@ pub(super) fn pack_tiles(packed: &mut [f32], a: Mat<'_, f32>, rows: Range<usize>
 /// The processor must have AVX2.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn transpose8<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 8]) {
+unsafe fn pack8<E: Element>(panel: &mut [f32], nr: usize, from: [&[E]; 8]) {
     use std::arch::x86_64::*;
     let depth = from[0].len();
-    assert!(from.iter().all(|f| f.len() == depth) && panel.len() + wide >= depth * wide + 8);
+    assert!(from.iter().all(|f| f.len() == depth) && panel.len() + nr >= depth * nr + 8);
     let mut k = 0;
     while k + 8 <= depth {
         // SAFETY: each row has eight elements from k on, and the panel has eight floats in each of rows k..k
@@ -171,15 +173,15 @@ unsafe fn transpose8<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 8]
             for (x, from) in x.iter_mut().zip(&from) {
                 *x = E::load8(from.as_ptr().add(k));
             }
-            for (c, x) in square8(x).into_iter().enumerate() {
-                _mm256_storeu_ps(panel.as_mut_ptr().add((k + c) * wide), x);
+            for (c, x) in transpose8x8(x).into_iter().enumerate() {
+                _mm256_storeu_ps(panel.as_mut_ptr().add((k + c) * nr), x);
             }
         }
         k += 8;
     }
     for k in k..depth {
         for (r, from) in from.iter().enumerate() {
-            panel[k * wide + r] = from[k].wide();
+            panel[k * nr + r] = from[k].widen();
         }
     }
 }
@@ -190,7 +192,7 @@ unsafe fn transpose8<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 8]
 /// The processor must have AVX2.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) unsafe fn square8(x: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m256; 8] {
+pub(super) unsafe fn transpose8x8(x: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m256; 8] {
     use std::arch::x86_64::*;
     // SAFETY: guaranteed by the caller.
     unsafe {
@@ -217,18 +219,18 @@ pub(super) unsafe fn square8(x: [std::arch::x86_64::__m256; 8]) -> [std::arch::x
 
 /// panel[k, 0..4] = from[..][k].
 #[inline(always)]
-fn transpose<E: Element>(panel: &mut [f32], wide: usize, from: [&[E]; 4]) {
+fn pack4<E: Element>(panel: &mut [f32], nr: usize, from: [&[E]; 4]) {
     let depth = from[0].len();
     let blocks = from.map(|x| x.as_chunks::<4>().0);
-    for (i, panel) in panel.chunks_mut(4 * wide).enumerate().take(depth / 4) {
-        let block = transpose4(std::array::from_fn(|r| blocks[r][i].map(E::wide)));
+    for (i, panel) in panel.chunks_mut(4 * nr).enumerate().take(depth / 4) {
+        let block = transpose4(std::array::from_fn(|r| blocks[r][i].map(E::widen)));
         for (k, row) in block.iter().enumerate() {
-            panel[k * wide..][..4].copy_from_slice(row);
+            panel[k * nr..][..4].copy_from_slice(row);
         }
     }
     for k in depth / 4 * 4..depth {
         for (r, from) in from.iter().enumerate() {
-            panel[k * wide + r] = from[k].wide();
+            panel[k * nr + r] = from[k].widen();
         }
     }
 }

@@ -3,15 +3,18 @@
 use bytemuck::Zeroable;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::kernel::{Element, Job, Line, Mat, Pointer, Run, Scales, TILE, Tile, extent};
-use super::pack::pack;
-use super::{Elements, MatRef, Start};
+use super::Init;
+use super::kernel::{CacheLine, Job, MR, Run, Tile, panel_extent};
+use super::pack::pack_panel;
+use crate::element::Element;
+use crate::mat::{Elements, MatRef, Typed};
+use crate::par::Pointer;
 
 /// A matrix [k, n] packed as GEMM panels. A panel (16 columns on AVX2) should fit the L1 cache, so k should
 /// be at most 256.
 #[derive(Default)]
 pub(crate) struct Panels {
-    lines: Vec<Line>,
+    lines: Vec<CacheLine>,
     rows: usize,
     cols: usize,
 }
@@ -19,23 +22,22 @@ pub(crate) struct Panels {
 impl Panels {
     /// Packs `b`, replacing the previous contents.
     pub(crate) fn pack(&mut self, b: MatRef<'_>) {
-        let (row_stride, col_stride, data) = (b.row_stride, b.col_stride, b.checked().data);
         (self.rows, self.cols) = (b.rows, b.cols);
-        match data {
-            Elements::F32(x) => self.fill(Mat { x, row_stride, col_stride, scales: Scales::None }),
-            Elements::Bf16(x) => self.fill(Mat { x, row_stride, col_stride, scales: Scales::None }),
-            Elements::Int8(x, scales) => self.fill(Mat { x, row_stride, col_stride, scales }),
+        match b.checked().data {
+            Elements::F32(x) => self.fill(b.typed(x)),
+            Elements::Bf16(x) => self.fill(b.typed(x)),
+            Elements::Int8(x, _) => self.fill(b.typed(x)),
         }
     }
 
-    fn fill<E: Element>(&mut self, b: Mat<'_, E>) {
+    fn fill<E: Element>(&mut self, b: Typed<'_, E>) {
         Arch::new().dispatch(Fill { to: self, b });
     }
 }
 
 struct Fill<'a, E> {
     to: &'a mut Panels,
-    b: Mat<'a, E>,
+    b: Typed<'a, E>,
 }
 
 impl<E: Element> WithSimd for Fill<'_, E> {
@@ -45,35 +47,35 @@ impl<E: Element> WithSimd for Fill<'_, E> {
     fn with_simd<S: Simd>(self, _: S) {
         let (k, n) = (self.to.rows, self.to.cols);
         let len = k * n.next_multiple_of(S::F32_LANES);
-        if self.to.lines.len() * Line::LEN < len {
-            self.to.lines.resize(len.div_ceil(Line::LEN), Line::zeroed());
+        if self.to.lines.len() * CacheLine::LEN < len {
+            self.to.lines.resize(len.div_ceil(CacheLine::LEN), CacheLine::zeroed());
         }
         let panels: &mut [f32] = bytemuck::cast_slice_mut(&mut self.to.lines);
         for j in (0..n).step_by(2 * S::F32_LANES) {
-            let (cols, vectors) = extent::<S>(j, &(0..n));
-            pack::<S, E>(&mut panels[j * k..], vectors * S::F32_LANES, self.b, 0..k, j..j + cols);
+            let (cols, vectors) = panel_extent::<S>(j, &(0..n));
+            pack_panel::<S, E>(&mut panels[j * k..], vectors * S::F32_LANES, self.b, 0..k, j..j + cols);
         }
     }
 }
 
-/// C = start + α·A·B on the calling thread, with A [m, k] in f32 and C [m, n]; rows of C are `c_stride`
+/// C = init + α·A·B on the calling thread, with A [m, k] in f32 and C [m, n]; rows of C are `c_stride`
 /// elements apart.
 ///
 /// # Panics
 /// When the shapes do not match or a slice is too short.
 #[inline(always)]
-pub(crate) fn gemm_packed(c: &mut [f32], c_stride: usize, start: Start, alpha: f32, a: MatRef, b: &Panels) {
+pub(crate) fn gemm_packed(c: &mut [f32], c_stride: usize, init: Init, alpha: f32, a: MatRef, b: &Panels) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert!(b.rows == k && m > 0 && n > 0, "A [{m}, {k}] and B [{}, {n}]", b.rows);
     let length = (m - 1).checked_mul(c_stride).and_then(|l| l.checked_add(n));
     let fits = c_stride >= n && length.is_some_and(|l| l <= c.len());
     assert!(fits, "C [{m}, {n}] does not fit its slice");
-    if let Start::Bias(bias) = start {
+    if let Init::Bias(bias) = init {
         assert_eq!(bias.len(), n, "length of the bias");
     }
     let Elements::F32(x) = a.checked().data else { panic!("A must be f32") };
-    let a = Mat { x, row_stride: a.row_stride, col_stride: a.col_stride, scales: Scales::None };
-    let job = Job { c: Pointer(c.as_mut_ptr()), c_stride, start, alpha, m, ks: 0..k, n, a };
+    let a = a.typed(x);
+    let job = Job { c: Pointer(c.as_mut_ptr()), c_stride, init, alpha, m, ks: 0..k, n, a };
     Arch::new().dispatch(Product { job: &job, b });
 }
 
@@ -92,12 +94,12 @@ impl WithSimd for Product<'_, '_> {
         let (depth, a) = (b.rows, &job.a);
         let panels: &[f32] = bytemuck::cast_slice(&b.lines);
         for j in (0..b.cols).step_by(2 * S::F32_LANES) {
-            let (n, vectors) = extent::<S>(j, &(0..b.cols));
+            let (n, vectors) = panel_extent::<S>(j, &(0..b.cols));
             let (b, b_step) = (panels[j * depth..].as_ptr(), vectors * S::F32_LANES);
-            for i in (0..job.m).step_by(TILE) {
+            for i in (0..job.m).step_by(MR) {
                 let (a, a_row, a_step) = (a.x[i * a.row_stride..].as_ptr(), a.row_stride, a.col_stride);
                 let tile = Tile { job, simd, i, j, n, first: true, depth, a, a_row, a_step, b, b_step };
-                simd.vectorize(Run { tile, m: TILE.min(job.m - i), vectors });
+                simd.vectorize(Run { tile, m: MR.min(job.m - i), vectors });
             }
         }
     }
@@ -108,7 +110,7 @@ mod tests {
     use half::bf16;
 
     use super::*;
-    use crate::gemm::gemm_here;
+    use crate::gemm::gemm_serial;
 
     #[test]
     fn packed_products_are_those_of_the_matrix() {
@@ -124,8 +126,8 @@ mod tests {
                 for b in right {
                     let [mut c, mut want] = [(); 2].map(|()| values(m * n, 5).collect::<Vec<_>>());
                     panels.pack(b);
-                    gemm_packed(&mut c, n, Start::Keep, 0.5, a, &panels);
-                    gemm_here(&mut want, n, Start::Keep, 0.5, a, b);
+                    gemm_packed(&mut c, n, Init::Accumulate, 0.5, a, &panels);
+                    gemm_serial(&mut want, n, Init::Accumulate, 0.5, a, b);
                     // Sums of few binary digits: exact in any order.
                     assert_eq!(c, want, "{m}x{k}x{n}");
                 }

@@ -8,10 +8,12 @@
 //! No matrix of all queries by all keys exists: scores live in tiles. 4·lq·lk·heads·head_dim FLOPs forward,
 //! 10 backward; reads q, k, v and writes o once, keys and values again for each block of queries.
 
-use pheye_cpu::attention::{self as cpu, Output, Qkv, Rows, RowsMut, Values};
+use pheye_cpu::attention::{self as cpu, Output, Qkv};
 pub use pheye_cpu::attention::{Heads, Kv, Span};
+use pheye_cpu::mat::{MatMut, MatRef};
 use pheye_tensor::{Device, Shape, Slice, Tensor};
 
+use crate::cpu::matrix;
 use crate::{Cx, Error, Result};
 
 mod gpu;
@@ -80,12 +82,11 @@ fn apart(what: &'static str, spans: &[Span], of: impl Fn(&Span) -> std::ops::Ran
     })
 }
 
-fn rows(t: &Tensor) -> Result<Rows<'_>> {
-    let data = match t.slice()? {
-        Slice::Bf16(x) => Values::Bf16(x),
-        _ => Values::F32(t.f32()?),
-    };
-    Ok(Rows { data, stride: t.shape().cols() })
+fn rows(t: &Tensor) -> Result<MatRef<'_>> {
+    if let Slice::Int8(..) = t.slice()? {
+        t.f32()?;
+    }
+    matrix(t, t.shape().rows(), t.shape().cols())
 }
 
 fn operands<'a>(q: &'a Tensor, kv: Kv<&'a Tensor>, width: usize) -> Result<Qkv<'a>> {
@@ -188,7 +189,7 @@ fn borrowed(kv: &Kv<Tensor>) -> Kv<&Tensor> {
     }
 }
 
-fn rows_mut(t: &mut Tensor) -> Result<RowsMut<'_>> {
-    let stride = t.shape().cols();
-    Ok(RowsMut { data: t.f32_mut()?, stride })
+fn rows_mut(t: &mut Tensor) -> Result<MatMut<'_>> {
+    let row_stride = t.shape().cols();
+    Ok(MatMut { data: t.f32_mut()?, row_stride })
 }

@@ -8,7 +8,7 @@ use pheye_tensor::{Device, Gpu, Tensor};
 
 use super::gpu::{self, Sizes};
 use super::{Heads, Kv, Span};
-use crate::linear::wide;
+use crate::cpu::to_f32;
 use crate::{Cx, Error, Result};
 
 /// y [heads, rows of q, segments − 1] f32: the attention of each query to the keys between one of `segments` and the next. They
@@ -35,7 +35,7 @@ pub fn segment_sums(
     match &cx.device {
         Device::Cpu => {
             let (Kv::Split { k, .. } | Kv::Fused(k)) = kv;
-            let x = Scored { q: q.f32()?, k: wide(cx, k)?, stride: k.shape().cols() };
+            let x = Scored { q: q.f32()?, k: to_f32(cx, k)?, stride: k.shape().cols() };
             on_cpu(y.f32_mut()?, &x, spans, heads, segments)?;
         }
         Device::Gpu(gpu) => on_gpu(cx, gpu, &y, (q, &kv), (spans, segments), heads)?,

@@ -7,7 +7,8 @@
 
 mod gpu;
 
-use pheye_cpu::gemm::{MatRef, Start, gemm};
+use pheye_cpu::gemm::{Init, gemm};
+use pheye_cpu::mat::MatRef;
 use pheye_tensor::{Device, Tensor};
 
 use crate::{Cx, Error, Result};
@@ -75,7 +76,7 @@ fn run_cpu(cx: &Cx, images: &Tensor, texts: &Tensor, labels: &[usize], log_scale
     let scale = log_scale.exp();
     let (mut z, mut dz) = (cx.empty([b, c])?, cx.zeros([b, c])?);
     let (z, dz) = (z.f32_mut()?, dz.f32_mut()?);
-    gemm(z, c, Start::Zero, scale, i, t.t());
+    gemm(z, c, Init::Zero, scale, i, t.t());
 
     let mut shares = vec![0.0; c];
     labels.iter().for_each(|&label| shares[label] += 1.0);
@@ -93,8 +94,8 @@ fn run_cpu(cx: &Cx, images: &Tensor, texts: &Tensor, labels: &[usize], log_scale
     let dlog_scale = z.iter().zip(&*dz).map(|(&z, &dz)| f64::from(z) * f64::from(dz)).sum::<f64>() as f32;
     let dz = MatRef::f32(dz, b, c);
     let (mut dimages, mut dtexts) = (cx.empty([b, d])?, cx.empty([c, d])?);
-    gemm(dimages.f32_mut()?, d, Start::Zero, scale, dz, t);
-    gemm(dtexts.f32_mut()?, d, Start::Zero, scale, dz.t(), i);
+    gemm(dimages.f32_mut()?, d, Init::Zero, scale, dz, t);
+    gemm(dtexts.f32_mut()?, d, Init::Zero, scale, dz.t(), i);
     images.backward(dimages.f32_mut()?);
     texts.backward(dtexts.f32_mut()?);
     Ok(Loss { loss, dimages, dtexts, dlog_scale })

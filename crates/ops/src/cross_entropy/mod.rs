@@ -8,10 +8,12 @@
 mod gpu;
 
 use pheye_cpu::cross_entropy as cpu;
-use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm};
+use pheye_cpu::gemm::{Init, add_column_sums, gemm};
+use pheye_cpu::mat::MatRef;
 use pheye_tensor::{Device, Grads, Param, Tensor};
 
-use crate::linear::{Linear, matrix, wide};
+use crate::cpu::{matrix, to_f32};
+use crate::linear::Linear;
 use crate::{Cx, Error, Result};
 
 /// The target of a row that takes no part.
@@ -192,7 +194,7 @@ fn run_cpu(
     let trained = head.weight.is_trained() || head.bias.as_ref().is_some_and(Param::is_trained);
     let want_dz = want_dx || (grads.is_some() && trained);
     let weight = matrix(&head.weight.value, v, d)?;
-    let bias = head.bias.as_ref().map(|b| wide(cx, &b.value)).transpose()?;
+    let bias = head.bias.as_ref().map(|b| to_f32(cx, &b.value)).transpose()?;
     let bias = bias.as_ref().map(Tensor::f32).transpose()?;
     let mut dx = want_dx.then(|| cx.zeros(x.shape())).transpose()?;
     let (x, mut sum) = (x.f32()?, 0.0);
@@ -207,13 +209,13 @@ fn run_cpu(
             to.copy_from_slice(&x[row * d..][..d]);
         }
         let rows = MatRef::f32(rows, n, d);
-        gemm(z, v, bias.map_or(Start::Zero, Start::Bias), 1.0, rows, weight.t());
+        gemm(z, v, bias.map_or(Init::Zero, Init::Bias), 1.0, rows, weight.t());
         let targets: Vec<u32> = kept.iter().map(|&(_, target)| target).collect();
         cpu::rows(z, &mut losses[..n], &targets, want_dz);
         sum += losses[..n].iter().map(|&l| l as f64).sum::<f64>();
         let dz = MatRef::f32(z, n, v);
         if let Some(dx) = &mut dx {
-            gemm(&mut drows[..n * d], d, Start::Zero, 1.0, dz, weight);
+            gemm(&mut drows[..n * d], d, Init::Zero, 1.0, dz, weight);
             let dx = dx.f32_mut()?;
             for (from, &(row, _)) in drows.chunks_exact(d.max(1)).zip(kept) {
                 dx[row * d..][..d].copy_from_slice(from);
@@ -221,7 +223,7 @@ fn run_cpu(
         }
         if let Some(grads) = grads.as_deref_mut() {
             if let Some(dw) = grads.of(&head.weight)? {
-                gemm(dw, d, Start::Keep, 1.0, dz.t(), rows);
+                gemm(dw, d, Init::Accumulate, 1.0, dz.t(), rows);
             }
             if let Some(b) = &head.bias
                 && let Some(db) = grads.of(b)?

@@ -12,7 +12,7 @@ mod lora;
 use pheye_cpu::layernorm as cpu;
 use pheye_tensor::{Device, Grads, Init, Param, Scope, Tensor};
 
-use crate::linear::wide;
+use crate::cpu::to_f32;
 use crate::{Cx, Error, Result};
 
 pub use lora::{LoraDown, forward_lora_down};
@@ -72,7 +72,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
     match &cx.device {
         Device::Cpu => {
             let (mut y, mut stats) = (cx.empty(x.shape())?, cx.empty_f32([x.shape().rows(), 2])?);
-            let (weight, bias) = (wide(cx, &p.weight.value)?, wide(cx, &p.bias.value)?);
+            let (weight, bias) = (to_f32(cx, &p.weight.value)?, to_f32(cx, &p.bias.value)?);
             cpu::forward(y.f32_mut()?, stats.f32_mut()?, x.f32()?, weight.f32()?, bias.f32()?, p.eps);
             Ok((y, Saved { x: x.clone(), stats }))
         }
@@ -126,7 +126,7 @@ fn backward_of(
             let mut dx = cx.empty(dy.shape())?;
             let pieces = if grads.is_some() { rows.div_ceil(cpu::piece_rows(d)) } else { 0 };
             let mut partial = cx.empty([pieces, 2 * d])?;
-            let weight = wide(cx, &p.weight.value)?;
+            let weight = to_f32(cx, &p.weight.value)?;
             let from = cpu::Backward {
                 dy: dy.f32()?,
                 x: saved.x.f32()?,

@@ -3,10 +3,11 @@
 //! dx = dy W, dW += dyᵀ x, db += Σ dy. Saves x when W is trained, nothing else. Each GEMM takes 2·rows·k·n FLOPs and moves x, W and y
 //! once; the bias is added in its epilogue.
 
-use half::slice::HalfFloatSliceExt;
-use pheye_cpu::gemm::{MatRef, Start, add_column_sums, gemm as multiply};
-use pheye_tensor::{DType, Device, Grads, Init, Param, Scope, Shape, Slice, Tensor};
+use pheye_cpu::gemm::{self, add_column_sums, gemm};
+use pheye_cpu::mat::MatRef;
+use pheye_tensor::{Device, Grads, Init, Param, Scope, Shape, Tensor};
 
+use crate::cpu::{matrix, to_f32};
 use crate::{Cx, Error, Result};
 
 mod fused;
@@ -64,28 +65,6 @@ impl Linear {
     }
 }
 
-/// `t` as a row-major matrix.
-pub(crate) fn matrix(t: &Tensor, rows: usize, cols: usize) -> Result<MatRef<'_>> {
-    Ok(match t.slice()? {
-        Slice::F32(x) => MatRef::f32(x, rows, cols),
-        Slice::Bf16(x) => MatRef::bf16(x, rows, cols),
-        Slice::Int8(x, scales) => MatRef::int8(x, scales, rows, cols),
-    })
-}
-
-/// `t` in f32, shared or in arena memory.
-pub(crate) fn wide(cx: &Cx, t: &Tensor) -> Result<Tensor> {
-    match t.slice()? {
-        Slice::F32(_) => Ok(t.clone()),
-        Slice::Bf16(x) => {
-            let mut out = cx.empty(t.shape())?;
-            x.convert_to_f32_slice(out.f32_mut()?);
-            Ok(out)
-        }
-        Slice::Int8(..) => Ok(t.to_dtype(DType::F32)?),
-    }
-}
-
 fn shapes(left_name: &'static str, left: Shape, right_name: &'static str, right: Shape) -> Error {
     Error::Shapes { op: "linear", left_name, left, right_name, right }
 }
@@ -130,16 +109,9 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
     let mut y = cx.empty(x.shape().with_cols(n))?;
     match cx.device {
         Device::Cpu => {
-            let bias = p.bias.as_ref().map(|b| wide(cx, &b.value)).transpose()?;
-            let start = bias.as_ref().map(Tensor::f32).transpose()?.map_or(Start::Zero, Start::Bias);
-            multiply(
-                y.f32_mut()?,
-                n,
-                start,
-                1.0,
-                MatRef::f32(x.f32()?, m, k),
-                matrix(&p.weight.value, n, k)?.t(),
-            );
+            let bias = p.bias.as_ref().map(|b| to_f32(cx, &b.value)).transpose()?;
+            let init = bias.as_ref().map(Tensor::f32).transpose()?.map_or(gemm::Init::Zero, gemm::Init::Bias);
+            gemm(y.f32_mut()?, n, init, 1.0, MatRef::f32(x.f32()?, m, k), matrix(&p.weight.value, n, k)?.t());
         }
         Device::Gpu(ref gpu) => gpu::product(x, p, &y, GemmEpilogue::default())?.run(cx, gpu)?,
     }
@@ -168,10 +140,10 @@ pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
     let mut dx = cx.empty(dy.shape().with_cols(k))?;
     match cx.device {
         Device::Cpu => {
-            multiply(
+            gemm(
                 dx.f32_mut()?,
                 k,
-                Start::Zero,
+                gemm::Init::Zero,
                 1.0,
                 MatRef::f32(dy.f32()?, m, n),
                 matrix(&p.weight.value, n, k)?,
@@ -213,10 +185,10 @@ pub(crate) fn add_grads(
     match cx.device {
         Device::Cpu => {
             if let (Some(x), Some(dw)) = (x, grads.of(&p.weight)?) {
-                multiply(
+                gemm(
                     dw,
                     k,
-                    Start::Keep,
+                    gemm::Init::Accumulate,
                     1.0,
                     MatRef::f32(dy.f32()?, m, n).t(),
                     MatRef::f32(x.f32()?, m, k),

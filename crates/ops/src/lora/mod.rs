@@ -9,11 +9,13 @@
 use std::ops::Range;
 
 use pheye_cpu::dropout::{self, Mask};
-use pheye_cpu::gemm::{MatRef, Start, gemm};
+use pheye_cpu::gemm::{Init, gemm};
+use pheye_cpu::mat::MatRef;
 use pheye_tensor::{Device, Gpu, Grads, Param, Tensor};
 
+use crate::cpu::matrix;
 use crate::gpu::gemm::GemmEpilogue;
-use crate::linear::{self, Linear, matrix};
+use crate::linear::{self, Linear};
 use crate::{Cx, Error, Result};
 
 mod fused;
@@ -227,9 +229,9 @@ fn forward_cpu(
         let dropped = dropped(cx, &x.rows(range.rows.clone())?, range.rows.start * k, p.mask(route))?;
         let mut s = cx.empty([m, r])?;
         let a_t = matrix(&a.value, r, k)?.t();
-        gemm(s.f32_mut()?, r, Start::Zero, 1.0, MatRef::f32(dropped.f32()?, m, k), a_t);
+        gemm(s.f32_mut()?, r, Init::Zero, 1.0, MatRef::f32(dropped.f32()?, m, k), a_t);
         let y = &mut out[range.rows.start * n..range.rows.end * n];
-        gemm(y, n, Start::Keep, *scale, MatRef::f32(s.f32()?, m, r), matrix(&b.value, n, r)?.t());
+        gemm(y, n, Init::Accumulate, *scale, MatRef::f32(s.f32()?, m, r), matrix(&b.value, n, r)?.t());
         saved.push(b.is_trained().then_some(s));
     }
     Ok((y, Saved { x: p.keeps_x(route).then(|| x.clone()), s: saved, gpu: None }))
@@ -307,25 +309,25 @@ fn adapters(
         let dy = MatRef::f32(dy.f32()?, m, n);
         let db = grads.as_deref_mut().map(|g| g.of(b)).transpose()?.flatten();
         if let (Some(s), Some(db)) = (s, db) {
-            gemm(db, r, Start::Keep, *scale, dy.t(), MatRef::f32(s.f32()?, m, r));
+            gemm(db, r, Init::Accumulate, *scale, dy.t(), MatRef::f32(s.f32()?, m, r));
         }
         let mut ds = cx.empty([m, r])?;
-        gemm(ds.f32_mut()?, r, Start::Zero, *scale, dy, matrix(&b.value, n, r)?);
+        gemm(ds.f32_mut()?, r, Init::Zero, *scale, dy, matrix(&b.value, n, r)?);
         let ds = MatRef::f32(ds.f32()?, m, r);
         let first = rows.start * k;
         let da = grads.as_deref_mut().map(|g| g.of(a)).transpose()?.flatten();
         if let (Some(x), Some(da)) = (&saved.x, da) {
             let x = dropped(cx, &x.rows(rows.clone())?, first, p.mask(route))?;
-            gemm(da, k, Start::Keep, 1.0, ds.t(), MatRef::f32(x.f32()?, m, k));
+            gemm(da, k, Init::Accumulate, 1.0, ds.t(), MatRef::f32(x.f32()?, m, k));
         }
         if let Some(dx) = dx.as_deref_mut() {
             let dx = &mut dx.f32_mut()?[rows.start * k..rows.end * k];
             let a = matrix(&a.value, r, k)?;
             match p.mask(route) {
-                None => gemm(dx, k, Start::Keep, 1.0, ds, a),
+                None => gemm(dx, k, Init::Accumulate, 1.0, ds, a),
                 Some(mask) => {
                     let mut t = cx.empty([m, k])?;
-                    gemm(t.f32_mut()?, k, Start::Zero, 1.0, ds, a);
+                    gemm(t.f32_mut()?, k, Init::Zero, 1.0, ds, a);
                     dropout::add(dx, t.f32()?, first, mask);
                 }
             }

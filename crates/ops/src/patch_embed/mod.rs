@@ -10,7 +10,7 @@ use pheye_cpu::gemm::add_column_sums;
 use pheye_cpu::par;
 use pheye_tensor::{Device, Grads, Param, Tensor};
 
-use crate::linear::wide;
+use crate::cpu::to_f32;
 use crate::lora::{self, LoraLinear, Route, RowRange};
 use crate::{Cx, Error, Result};
 
@@ -90,7 +90,7 @@ pub fn forward(cx: &Cx, pixels: &Tensor, p: &PatchEmbed, route: &Route) -> Resul
                 }
             });
             let (rows, conv) = lora::forward(cx, &patches, &p.conv, &route)?;
-            let (class, position) = (wide(cx, &p.class.value)?, wide(cx, &p.position.value)?);
+            let (class, position) = (to_f32(cx, &p.class.value)?, to_f32(cx, &p.position.value)?);
             let (rows, class, position) = (rows.f32()?, class.f32()?, position.f32()?);
             par::rows(x.f32_mut()?, d, n, rows.len(), |first, out| {
                 let tile = &rows[first / n * g * g * d..][..g * g * d];
