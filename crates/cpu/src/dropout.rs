@@ -10,7 +10,7 @@ use crate::math::vectorised;
 use crate::par;
 use crate::philox::{ROUNDS, next_key, round, words};
 
-/// The random numbers that a dropout mask uses.
+/// The dropout mask of one module: what its random numbers are a function of.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mask {
     /// The probability that an element becomes zero.

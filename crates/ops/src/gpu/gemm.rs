@@ -4,12 +4,13 @@
 //! multiprocessors is split along k (split-k), and the partial results are added in order. The split depends on shape and device alone,
 //! so results repeat to the bit.
 
+use pheye_cpu::dropout::Mask;
 use pheye_kernels::params::{self, DropoutMask};
 use pheye_kernels::{In, Out};
 use pheye_tensor::{BlasGemm, DType, GemmOperand, Gpu, Launch, Region, Tensor};
 
 use super::typed;
-use crate::gelu::Gelu;
+use crate::gelu::{self, Gelu};
 use crate::{Cx, Result};
 
 /// The layout of the operands in memory: N for k along columns, T for k along rows, as in BLAS.
@@ -23,28 +24,28 @@ pub(crate) enum Layout {
     Tn,
 }
 
-/// A row-major bf16 matrix whose rows are `ld` elements apart.
+/// A matrix operand on the GPU: row-major, bf16, rows `ld` elements apart.
 #[derive(Debug, Clone)]
-pub(crate) struct Mat {
+pub(crate) struct MatOperand {
     pub region: Region,
     pub ld: usize,
 }
 
-impl Mat {
+impl MatOperand {
     /// `t` as a matrix of rows of its last dimension.
     ///
     /// # Errors
     /// When `t` is not in bf16, or not on a GPU.
-    pub fn of(t: &Tensor) -> Result<Mat> {
-        Mat::with(t, t.shape().cols())
+    pub fn of(t: &Tensor) -> Result<MatOperand> {
+        MatOperand::with(t, t.shape().cols())
     }
 
     /// `t` as a matrix of rows of `ld` elements.
     ///
     /// # Errors
-    /// As [`Mat::of`].
-    pub fn with(t: &Tensor, ld: usize) -> Result<Mat> {
-        Ok(Mat { region: typed(t, DType::Bf16)?, ld })
+    /// As [`MatOperand::of`].
+    pub fn with(t: &Tensor, ld: usize) -> Result<MatOperand> {
+        Ok(MatOperand { region: typed(t, DType::Bf16)?, ld })
     }
 
     /// Whether rows start on 16-byte boundaries.
@@ -57,31 +58,18 @@ fn aligned(region: &Region) -> bool {
     region.addr().is_multiple_of(16)
 }
 
-/// Dropout of an operand or of the result. The region holds the offset of the random number generator.
-#[derive(Debug, Clone)]
-pub(crate) struct Mask {
-    pub rng_offset: Region,
-    pub seed: u64,
-    pub module: u32,
-    pub p: f32,
-}
-
-impl Mask {
-    pub fn params(mask: Option<&Mask>, launch: &mut Launch) -> DropoutMask {
-        match mask {
-            Some(&Mask { ref rng_offset, seed, module, p }) => {
-                DropoutMask { rng_offset: launch.read(rng_offset.clone()), seed, module, p }
-            }
-            None => DropoutMask::default(),
-        }
-    }
+/// The mask as a kernel takes it: the offset of the random number generator is in a table, so that recorded work can be
+/// replayed with another one.
+pub(crate) fn dropout_mask(cx: &Cx, mask: Option<Mask>, launch: &mut Launch) -> Result<DropoutMask> {
+    let Some(Mask { p, seed, rng_offset, module }) = mask else { return Ok(DropoutMask::default()) };
+    Ok(DropoutMask { rng_offset: launch.read(cx.rng_offset(rng_offset)?), seed, module, p })
 }
 
 /// a2 [m, k2] and b2, laid out as a and b are.
 #[derive(Debug, Clone)]
 pub(crate) struct LowRank {
-    pub a: Mat,
-    pub b: Mat,
+    pub a: MatOperand,
+    pub b: MatOperand,
     pub k: usize,
     /// Dropout of the product a2 b2, in layout [`Layout::Nn`].
     pub mask: Option<Mask>,
@@ -122,8 +110,8 @@ pub(crate) struct Gemm {
     pub layout: Layout,
     /// m, n, k.
     pub dims: [usize; 3],
-    pub a: Mat,
-    pub b: Mat,
+    pub a: MatOperand,
+    pub b: MatOperand,
     pub low_rank: Option<LowRank>,
     pub alpha: f32,
     pub epilogue: GemmEpilogue,
@@ -133,7 +121,7 @@ pub(crate) struct Gemm {
 
 impl Gemm {
     /// c = a b of these layouts and m, n, k.
-    pub fn new(layout: Layout, dims: [usize; 3], a: Mat, b: Mat, c: Output) -> Gemm {
+    pub fn new(layout: Layout, dims: [usize; 3], a: MatOperand, b: MatOperand, c: Output) -> Gemm {
         Gemm {
             layout,
             dims,
@@ -148,21 +136,13 @@ impl Gemm {
     }
 }
 
-/// GEMMs of one launch at most.
+/// The maximum number of GEMMs in one launch.
 const SEVERAL: usize = 4;
 
+/// The flags of the kernels' parameters.
 const F32: i32 = 1;
 const ADD: i32 = 2;
 const VECTORS: i32 = 4;
-
-fn gelu(kind: Option<Gelu>) -> i32 {
-    match kind {
-        None => 0,
-        Some(Gelu::Exact) => 1,
-        Some(Gelu::Tanh) => 2,
-        Some(Gelu::Quick) => 3,
-    }
-}
 
 /// The kernels of a layout: large tiles, small tiles, and small tiles for operands that are not aligned.
 fn kernels(layout: Layout) -> [&'static str; 3] {
@@ -212,11 +192,12 @@ impl Gemm {
         {
             return None;
         }
-        let factor = |m: &Mat, transposed| GemmOperand { region: m.region.clone(), ld: m.ld, transposed };
+        let operand =
+            |m: &MatOperand, transposed| GemmOperand { region: m.region.clone(), ld: m.ld, transposed };
         Some(BlasGemm {
             dims: self.dims,
-            a: factor(&self.a, self.layout == Layout::Tn),
-            b: factor(&self.b, self.layout == Layout::Nt),
+            a: operand(&self.a, self.layout == Layout::Tn),
+            b: operand(&self.b, self.layout == Layout::Nt),
             c: self.c.region.clone(),
             ldc: self.c.ld,
             wide: self.c.dtype == DType::F32,
@@ -252,21 +233,22 @@ impl Gemm {
             flags: flag(self.c.dtype == DType::F32, F32)
                 | flag(self.c.add, ADD)
                 | flag(self.has_vectors(), VECTORS),
-            activation: gelu(self.epilogue.activation),
-            slope_kind: gelu(self.epilogue.slope.as_ref().map(|(_, kind)| *kind)),
+            activation: self.epilogue.activation.map_or(0, gelu::number),
+            slope_kind: self.epilogue.slope.as_ref().map_or(0, |(_, kind)| gelu::number(*kind)),
             alpha: self.alpha,
             ..params::Gemm::default()
         }
     }
 
-    fn name_operands(&self, p: &mut params::Gemm, launch: &mut Launch) {
+    fn name_operands(&self, cx: &Cx, p: &mut params::Gemm, launch: &mut Launch) -> Result<()> {
         p.a = launch.read(self.a.region.clone());
         p.b = launch.read(self.b.region.clone());
         if let Some(low) = &self.low_rank {
             p.a2 = launch.read(low.a.region.clone());
             p.b2 = launch.read(low.b.region.clone());
-            p.mask = Mask::params(low.mask.as_ref(), launch);
+            p.mask = dropout_mask(cx, low.mask, launch)?;
         }
+        Ok(())
     }
 
     fn name_results(&self, p: &mut params::Gemm, launch: &mut Launch) {
@@ -297,7 +279,7 @@ impl Gemm {
         }
         let sms = gpu.sms();
         if self.is_thin() {
-            return self.run_thin(gpu);
+            return self.run_thin(cx, gpu);
         }
         let [large, small, any] = kernels(self.layout);
         let (tiles_k, tiles) = (k.div_ceil(TILE_K), |t: usize| m.div_ceil(t) * n.div_ceil(t) * batch);
@@ -310,7 +292,7 @@ impl Gemm {
         let [tile_m, tile_n, _] = launch.spec().tile;
         let grid = [m.div_ceil(tile_m) * n.div_ceil(tile_n), splits, batch];
         let mut p = self.params(splits);
-        self.name_operands(&mut p, &mut launch);
+        self.name_operands(cx, &mut p, &mut launch)?;
         if splits == 1 {
             self.name_results(&mut p, &mut launch);
             return Ok(launch.run(grid, &p)?);
@@ -363,7 +345,7 @@ impl Gemm {
         let mut blocks = 0;
         for ((call, p), first) in calls.iter().zip(&mut p.of).zip(&mut p.first) {
             *p = call.params(1);
-            call.name_operands(p, &mut launch);
+            call.name_operands(cx, p, &mut launch)?;
             call.name_results(p, &mut launch);
             *first = blocks as i32;
             let [m, n, _] = call.dims;
@@ -374,6 +356,7 @@ impl Gemm {
         Ok(launch.run([blocks, 1, 1], &p)?)
     }
 
+    /// The kernel that runs the GEMMs in one launch, if that fills the device better.
     fn several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
         let m = calls.first()?.dims[0];
         let fits = |c: &Gemm| c.is_forward() && c.dims[0] == m && c.dims[1] > 0;
@@ -398,12 +381,12 @@ impl Gemm {
         }
     }
 
-    fn run_thin(&self, gpu: &Gpu) -> Result<()> {
+    fn run_thin(&self, cx: &Cx, gpu: &Gpu) -> Result<()> {
         let [m, n, _] = self.dims;
         let mut launch = gpu.launch(if m <= 8 { "gemm_thin_bf16_8" } else { "gemm_thin_bf16_32" })?;
         let [tile_n, tile_m, _] = launch.spec().tile;
         let mut p = self.params(1);
-        self.name_operands(&mut p, &mut launch);
+        self.name_operands(cx, &mut p, &mut launch)?;
         self.name_results(&mut p, &mut launch);
         Ok(launch.run([n.div_ceil(tile_n), m.div_ceil(tile_m), 1], &p)?)
     }
@@ -422,7 +405,7 @@ pub(crate) fn add_column_sums(cx: &Cx, gpu: &Gpu, sums: Region, x: &Tensor) -> R
     let tiles = n.div_ceil(launch.spec().tile[0]);
     let splits = (4 * gpu.sms() / tiles).clamp(1, rows.div_ceil(64));
     let partial = cx.empty_f32([splits, n])?;
-    let x = Mat::of(x)?;
+    let x = MatOperand::of(x)?;
     let p = params::ColumnSums {
         x: launch.read(x.region.clone()),
         partial: launch.write(partial.region()?),

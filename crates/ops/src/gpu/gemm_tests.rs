@@ -1,15 +1,15 @@
-//! What of the products no operation uses in every form: batches, a factor, f32 results.
+//! Forms of the GEMM that no operation uses together: a batch, a scale, f32 results.
 
 use pheye_tensor::{DType, Device};
 use pheye_testkit::Rule;
 use pheye_testkit::gpu::{assert_rule, bf16_values, download, on_all_orders, upload_bf16};
 
-use super::{Batch, Gemm, Layout, Mat, Output};
+use super::{Batch, Gemm, Layout, MatOperand, Output};
 use crate::Cx;
 
 #[test]
-fn a_batch_with_a_factor_and_f32_results() {
-    // One tile, several, and so few that k is cut.
+fn a_batch_with_a_scale_and_f32_results() {
+    // One tile, several, and so few that k is split.
     for [batch, m, n, k] in [[3, 5, 16, 24], [2, 70, 72, 40], [2, 9, 8, 512]] {
         let (a, b) = (bf16_values(batch * m * k, 1), bf16_values(batch * n * k, 2));
         let out = on_all_orders(|device| {
@@ -18,7 +18,13 @@ fn a_batch_with_a_factor_and_f32_results() {
             let (a, b) = (upload_bf16(device, [batch * m, k], &a), upload_bf16(device, [batch * n, k], &b));
             let c = cx.empty_f32([batch * m, n]).unwrap();
             let to = Output { region: c.region().unwrap(), ld: n, dtype: DType::F32, add: false };
-            let one = Gemm::new(Layout::Nt, [m, n, k], Mat::of(&a).unwrap(), Mat::of(&b).unwrap(), to);
+            let one = Gemm::new(
+                Layout::Nt,
+                [m, n, k],
+                MatOperand::of(&a).unwrap(),
+                MatOperand::of(&b).unwrap(),
+                to,
+            );
             let strides = [m * k, n * k, m * n];
             Gemm { alpha: 0.5, batch: Some(Batch { count: batch, strides }), ..one }.run(&cx, gpu).unwrap();
             vec![download(&c)]

@@ -3,7 +3,7 @@
 use pheye_tensor::{DType, Gpu, Grads, Region, Tensor};
 
 use super::Linear;
-use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, Mat, Output, add_column_sums};
+use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, MatOperand, Output, add_column_sums};
 use crate::gpu::typed;
 use crate::{Cx, Result};
 
@@ -22,8 +22,8 @@ pub(crate) fn bias(p: &Linear) -> Result<Option<Region>> {
 pub(crate) fn product(x: &Tensor, p: &Linear, y: &Tensor, epilogue: GemmEpilogue) -> Result<Gemm> {
     let (k, n) = (p.k(), p.n());
     let dims = [x.shape().rows(), n, k];
-    let w = Mat::with(p.weight.matrix(), k)?;
-    let call = Gemm::new(Layout::Nt, dims, Mat::of(x)?, w, activation(y)?);
+    let w = MatOperand::with(p.weight.matrix(), k)?;
+    let call = Gemm::new(Layout::Nt, dims, MatOperand::of(x)?, w, activation(y)?);
     Ok(Gemm { epilogue: GemmEpilogue { bias: bias(p)?, ..epilogue }, ..call })
 }
 
@@ -38,8 +38,8 @@ pub(crate) fn input_grad(
 ) -> Result<()> {
     let (k, n) = (p.k(), p.n());
     let dims = [dy.shape().rows(), k, n];
-    let w = Mat::with(p.weight.matrix(), k)?;
-    let mut call = Gemm::new(Layout::Nn, dims, Mat::of(dy)?, w, activation(dx)?);
+    let w = MatOperand::with(p.weight.matrix(), k)?;
+    let mut call = Gemm::new(Layout::Nn, dims, MatOperand::of(dy)?, w, activation(dx)?);
     call.epilogue = epilogue;
     call.run(cx, gpu)
 }
@@ -56,7 +56,7 @@ pub(crate) fn add_grads(
     let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
     if let (Some(x), Some(dw)) = (x, grads.view(&p.weight)?) {
         let c = Output { region: dw.region()?, ld: k, dtype: DType::F32, add: true };
-        Gemm::new(Layout::Tn, [n, k, m], Mat::of(dy)?, Mat::of(x)?, c).run(cx, gpu)?;
+        Gemm::new(Layout::Tn, [n, k, m], MatOperand::of(dy)?, MatOperand::of(x)?, c).run(cx, gpu)?;
     }
     if let Some(db) = p.bias.as_ref().map(|b| grads.view(b)).transpose()?.flatten() {
         add_column_sums(cx, gpu, db.region()?, dy)?;

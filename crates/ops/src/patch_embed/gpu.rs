@@ -6,7 +6,7 @@ use pheye_tensor::{DType, Gpu, Grads, Param, Tensor};
 
 use super::PatchEmbed;
 use crate::gpu::by_dtype;
-use crate::gpu::gemm::{GemmEpilogue, Mat};
+use crate::gpu::gemm::{GemmEpilogue, MatOperand};
 use crate::gpu::typed;
 use crate::lora::{self, Operands, Route};
 use crate::{Cx, Result};
@@ -42,7 +42,7 @@ pub(super) fn forward(
     let weight = p.conv.base.weight.matrix();
     let padded = if k == ld { weight.reshape([d, k])? } else { pad(cx, gpu, weight, [d, k, ld])? };
     let rows = cx.empty([count, d])?;
-    let from = Operands { x: &patches, w: Mat::of(&padded)? };
+    let from = Operands { x: &patches, w: MatOperand::of(&padded)? };
     let saved = lora::forward_gpu(cx, gpu, &from, &p.conv, route, (&rows, GemmEpilogue::default()))?;
 
     let mut launch = gpu.launch("patch_tokens_fwd_bf16")?;

@@ -2,12 +2,13 @@
 //! all adapters of a route are stacked, each rank padded to a multiple of 8, so that one launch serves all rows: S [rows, total]
 //! has zeros where a row does not take a column's adapter.
 
+use pheye_cpu::dropout::Mask;
 use pheye_kernels::Out;
 use pheye_kernels::params::{self, LoraAdapter, LoraPack, LoraSelect};
 use pheye_tensor::{DType, Gpu, Tensor};
 
 use super::super::{Adapter, LoraLinear, Route, rank};
-use crate::gpu::gemm::{Mask, Mat};
+use crate::gpu::gemm::{MatOperand, dropout_mask};
 use crate::gpu::typed;
 use crate::layernorm::{self, LayerNorm, LoraDown};
 use crate::{Cx, Error, Result};
@@ -36,10 +37,10 @@ impl Columns {
     }
 
     /// As an operand of a GEMM.
-    pub fn mat(&self) -> Result<Mat> {
+    pub fn mat(&self) -> Result<MatOperand> {
         let ld = self.all.shape().cols();
         let len = (self.rows().max(1) - 1) * ld + self.total;
-        Mat::with(&self.all.view(self.first, [len])?, ld)
+        MatOperand::with(&self.all.view(self.first, [len])?, ld)
     }
 }
 
@@ -156,7 +157,7 @@ impl PackedAdapters {
 
 /// The GEMM S = s·drop(x) Aᵀ for x [rows, k], with the scale of each range of `words`.
 pub(in crate::lora) struct Down<'a> {
-    pub x: Mat,
+    pub x: MatOperand,
     pub rows: usize,
     pub k: usize,
     pub a: &'a Tensor,
@@ -169,7 +170,7 @@ impl Down<'_> {
     pub fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
         let total = self.a.shape().rows();
         let s = cx.empty([self.rows, total])?;
-        let a = Mat::of(self.a)?;
+        let a = MatOperand::of(self.a)?;
         let name = match self.x.is_aligned() && self.k.is_multiple_of(8) {
             true if total <= 16 => "lora_down_bf16_16",
             true => "lora_down_bf16_32",
@@ -182,7 +183,7 @@ impl Down<'_> {
             a: launch.read(a.region),
             s: launch.write(s.region()?),
             ranges: launch.read(cx.table(self.words)?),
-            mask: Mask::params(self.mask.as_ref(), &mut launch),
+            mask: dropout_mask(cx, self.mask, &mut launch)?,
             rows: self.rows as i32,
             k: self.k as i32,
             rank: total as i32,
@@ -193,12 +194,6 @@ impl Down<'_> {
         launch.run([total.div_ceil(tile_cols), self.rows.div_ceil(tile_rows), 1], &params)?;
         Ok(s)
     }
-}
-
-/// The dropout of a linear by this route, if any.
-pub(in crate::lora) fn mask(cx: &Cx, p: &LoraLinear, route: &Route) -> Result<Option<Mask>> {
-    let Some(m) = p.mask(route) else { return Ok(None) };
-    Ok(Some(Mask { rng_offset: cx.rng_offset(m.rng_offset)?, seed: m.seed, module: m.module, p: m.p }))
 }
 
 /// The packed adapters of linears that take the same x, with all their A stacked, before S is computed.
@@ -267,9 +262,9 @@ pub(in crate::lora) fn down_of_input(
         });
     }
     let Some(stack) = StackedAdapters::new(cx, gpu, ps, route, rows)? else { return Ok(Vec::new()) };
-    let mask = ps.first().map_or(Ok(None), |p| mask(cx, p, route))?;
+    let mask = ps.first().and_then(|p| p.mask(route));
     let k = ps.first().map_or(0, |p| p.base.k());
-    let down = Down { x: Mat::of(x)?, rows, k, a: &stack.a, words: &stack.words, mask };
+    let down = Down { x: MatOperand::of(x)?, rows, k, a: &stack.a, words: &stack.words, mask };
     let s = down.run(cx, gpu)?;
     Ok(stack.with(&s))
 }

@@ -3,12 +3,13 @@
 
 pub(super) mod down;
 
+use pheye_cpu::dropout::Mask;
 use pheye_kernels::params;
 use pheye_tensor::{Gpu, Grads, Region, Tensor};
 
-use self::down::{Columns, Down, DownProjected, PackedAdapters, Placed, mask, places, ranges};
+use self::down::{Columns, Down, DownProjected, PackedAdapters, Placed, places, ranges};
 use super::{LoraLinear, Route};
-use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, LowRank, Mask, Mat, TILE_K, splits};
+use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, LowRank, MatOperand, TILE_K, dropout_mask, splits};
 use crate::linear::gpu as base;
 use crate::{Cx, Error, Result};
 
@@ -27,7 +28,7 @@ pub(super) struct Saved {
 #[derive(Debug, Clone)]
 pub(crate) struct Operands<'a> {
     pub x: &'a Tensor,
-    pub w: Mat,
+    pub w: MatOperand,
 }
 
 impl<'a> Operands<'a> {
@@ -36,7 +37,7 @@ impl<'a> Operands<'a> {
     /// # Errors
     /// When W is not in bf16.
     pub fn of(x: &'a Tensor, p: &LoraLinear) -> Result<Self> {
-        Ok(Operands { x, w: Mat::with(p.base.weight.matrix(), p.base.k())? })
+        Ok(Operands { x, w: MatOperand::with(p.base.weight.matrix(), p.base.k())? })
     }
 }
 
@@ -47,11 +48,11 @@ pub(super) fn product(
     low: Option<&DownProjected>,
     (y, epilogue): (&Tensor, GemmEpilogue),
 ) -> Result<Gemm> {
-    let (x, rows, k, n) = (Mat::of(from.x)?, from.x.shape().rows(), p.base.k(), p.base.n());
+    let (x, rows, k, n) = (MatOperand::of(from.x)?, from.x.shape().rows(), p.base.k(), p.base.n());
     let mut call = Gemm::new(Layout::Nt, [rows, n, k], x, from.w.clone(), base::activation(y)?);
     call.epilogue = GemmEpilogue { bias: base::bias(&p.base)?, ..epilogue };
     let low_rank = |l: &DownProjected| -> Result<LowRank> {
-        Ok(LowRank { a: l.s.mat()?, b: Mat::of(&l.packed.b)?, k: l.packed.total, mask: None })
+        Ok(LowRank { a: l.s.mat()?, b: MatOperand::of(&l.packed.b)?, k: l.packed.total, mask: None })
     };
     call.low_rank = low.map(low_rank).transpose()?;
     Ok(call)
@@ -69,7 +70,7 @@ pub(super) struct Backward<'a> {
     pub saved: &'a super::Saved,
     pub dy: &'a Tensor,
     /// W, perhaps with padded rows.
-    pub w: Mat,
+    pub w: MatOperand,
     /// The output dx and its epilogue, if dx is wanted.
     pub dx: Option<(&'a Tensor, GemmEpilogue)>,
 }
@@ -85,7 +86,7 @@ impl<'a> Backward<'a> {
         p: &LoraLinear,
         dx: Option<(&'a Tensor, GemmEpilogue)>,
     ) -> Result<Self> {
-        let w = Mat::with(p.base.weight.matrix(), p.base.k())?;
+        let w = MatOperand::with(p.base.weight.matrix(), p.base.k())?;
         Ok(Backward { saved, dy, w, dx })
     }
 
@@ -118,7 +119,7 @@ pub(super) fn backward(
     route: &Route,
     grads: Option<&Grads>,
 ) -> Result<()> {
-    let (k, n, rows, dy) = (p.base.k(), p.base.n(), from.dy.shape().rows(), Mat::of(from.dy)?);
+    let (k, n, rows, dy) = (p.base.k(), p.base.n(), from.dy.shape().rows(), MatOperand::of(from.dy)?);
     let call = from.dx.as_ref().map(|(dx, epilogue)| -> Result<Gemm> {
         let call = Gemm::new(Layout::Nn, [rows, k, n], dy.clone(), from.w.clone(), base::activation(dx)?);
         Ok(Gemm { epilogue: epilogue.clone(), ..call })
@@ -130,7 +131,7 @@ pub(super) fn backward(
         let x = from.saved.x.as_ref();
         let (da, db) = grads.map_or(Ok((Vec::new(), Vec::new())), |g| targets(g, &places))?;
         let x = x.filter(|_| !da.is_empty());
-        let mask = mask(cx, p, route)?;
+        let mask = p.mask(route);
         let ds = if call.is_some() || x.is_some() {
             let words = ranges(route, &chosen, &places, 0);
             Some(Down { x: dy.clone(), rows, k: n, a: &packed.bt, words: &words, mask: None }.run(cx, gpu)?)
@@ -140,12 +141,12 @@ pub(super) fn backward(
         let mut sums = Vec::new();
         if let (Some(x), Some(ds)) = (x, &ds) {
             let t = Columns::whole(ds.clone());
-            let partial = Thin { t: &t, x: Mat::of(x)?, cols: k, mask: mask.clone() }.run(cx, gpu)?;
+            let partial = Thin { t: &t, x: MatOperand::of(x)?, cols: k, mask }.run(cx, gpu)?;
             sums.extend(da.into_iter().map(|target| Sum {
                 partial: partial.clone(),
                 target,
                 transposed: false,
-                factor: keep(mask.as_ref()),
+                scale: mask.map_or(1.0, |m| 1.0 / (1.0 - m.p)),
             }));
         }
         if let Some(s) = s.as_ref().filter(|_| !db.is_empty()) {
@@ -154,12 +155,13 @@ pub(super) fn backward(
                 partial: partial.clone(),
                 target,
                 transposed: true,
-                factor: 1.0,
+                scale: 1.0,
             }));
         }
         add_all(gpu, &sums)?;
         if let (Some(call), Some(ds)) = (&mut call, &ds) {
-            call.low_rank = Some(LowRank { a: Mat::of(ds)?, b: Mat::of(&packed.a)?, k: total, mask });
+            call.low_rank =
+                Some(LowRank { a: MatOperand::of(ds)?, b: MatOperand::of(&packed.a)?, k: total, mask });
             call.run(cx, gpu)?;
         }
     } else if let Some(call) = call {
@@ -169,10 +171,6 @@ pub(super) fn backward(
         Some(grads) => base::add_grads(cx, gpu, from.saved.x.as_ref(), from.dy, &p.base, grads),
         None => Ok(()),
     }
-}
-
-fn keep(mask: Option<&Mask>) -> f32 {
-    mask.map_or(1.0, |m| 1.0 / (1.0 - m.p))
 }
 
 /// The gradient of a matrix, and its rows of the partial sums.
@@ -198,7 +196,7 @@ fn targets(grads: &Grads, places: &[Placed]) -> Result<(Vec<Target>, Vec<Target>
 /// tᵀ drop(x) for t [rows, total] and x [rows, cols]: [parts, total, cols] f32, to be added up.
 struct Thin<'a> {
     t: &'a Columns,
-    x: Mat,
+    x: MatOperand,
     cols: usize,
     mask: Option<Mask>,
 }
@@ -220,7 +218,7 @@ impl Thin<'_> {
             a: launch.read(t.region),
             b: launch.read(self.x.region.clone()),
             partial: launch.write(partial.region()?),
-            mask: Mask::params(self.mask.as_ref(), &mut launch),
+            mask: dropout_mask(cx, self.mask, &mut launch)?,
             m: total as i32,
             n: self.cols as i32,
             k: rows as i32,
@@ -236,12 +234,12 @@ impl Thin<'_> {
     }
 }
 
-/// grad += factor·Σ of the parts of its rows.
+/// grad += scale·Σ of the parts of its rows.
 struct Sum {
     partial: Tensor,
     target: Target,
     transposed: bool,
-    factor: f32,
+    scale: f32,
 }
 
 fn add_all(gpu: &Gpu, sums: &[Sum]) -> Result<()> {
@@ -260,7 +258,7 @@ fn add_all(gpu: &Gpu, sums: &[Sum]) -> Result<()> {
                 rank: sum.target.rank as i32,
                 n: n as i32,
                 transposed: sum.transposed.into(),
-                factor: sum.factor,
+                factor: sum.scale,
             };
             elements = elements.max(n * sum.target.rank);
         }
