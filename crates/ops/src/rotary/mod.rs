@@ -4,12 +4,12 @@
 //! (u, v) → (u·cos a - v·sin a, v·cos a + u·sin a). The rest of the head stays. In place when nothing else views the
 //! tensor; 8 bytes and 6·rot/head_dim FLOPs an element. Saves nothing: backward turns by -a.
 
-use pheye_cpu::rotary as cpu;
-use pheye_kernels::params::{RotaryCache, RotaryFwd};
-use pheye_tensor::{DType, Device, Gpu, Launch, Shape, Tensor};
+use pheye_tensor::{DType, Device, Shape, Tensor};
 
-use crate::gpu::by_dtype;
 use crate::{Cx, Error, Result, rows};
+
+mod cpu;
+mod gpu;
 
 /// The rotation of a model: its layout, and cos and sin of every angle it can meet.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ impl Rotary {
         let rot = rot.min(head_dim) / 2 * 2;
         let frequency = |i: usize| 1.0 / theta.powf(i as f32 / rot as f32) / factor;
         let inv: Vec<f32> = (0..rot).step_by(2).map(frequency).collect();
-        let mut tables = Tensor::zeros([max_positions, rot], pheye_tensor::DType::F32);
+        let mut tables = Tensor::zeros([max_positions, rot], DType::F32);
         if let Ok(t) = tables.f32_mut() {
             for (position, row) in t.chunks_exact_mut(rot.max(1)).enumerate() {
                 let (cos, sin) = row.split_at_mut(rot / 2);
@@ -83,7 +83,7 @@ impl Rotary {
 /// [`Error::Shapes`] when there is not one position for each row or the width is not that of the heads,
 /// [`Error::Range`] for a position beyond the tables.
 pub fn forward(cx: &Cx, x: Tensor, positions: &[u32], p: &Rotary) -> Result<Tensor> {
-    turn(cx, x, positions, p, 1.0)
+    rotate(cx, x, positions, p, 1.0)
 }
 
 /// dx of the gradient of [`forward`]'s result, turned back.
@@ -91,7 +91,7 @@ pub fn forward(cx: &Cx, x: Tensor, positions: &[u32], p: &Rotary) -> Result<Tens
 /// # Errors
 /// As [`forward`].
 pub fn backward(cx: &Cx, dx: Tensor, positions: &[u32], p: &Rotary) -> Result<Tensor> {
-    turn(cx, dx, positions, p, -1.0)
+    rotate(cx, dx, positions, p, -1.0)
 }
 
 /// Where keys and values are kept: their matrices, and a row of these for each row that comes.
@@ -125,7 +125,7 @@ pub fn forward_cached(
             check(k.shape(), positions, p)?;
             rows::check_scatter(keys, &k, at)?;
             rows::check_scatter(values, &v, at)?;
-            return cached_gpu(cx, gpu, q, [(&k, keys), (&v, values)], (positions, &to), p);
+            return gpu::rotate_into_cache(cx, gpu, q, [(&k, keys), (&v, values)], (positions, &to), p);
         }
     }
     let q = forward(cx, q, positions, p)?;
@@ -156,76 +156,11 @@ fn check(left: Shape, positions: &[u32], p: &Rotary) -> Result<()> {
     Ok(())
 }
 
-fn turn(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Result<Tensor> {
+/// Rotates by the angles times `sign`.
+fn rotate(cx: &Cx, x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Result<Tensor> {
     check(x.shape(), positions, p)?;
     match &cx.device {
-        Device::Cpu => {
-            if x.f32_mut().is_err() {
-                let mut copy = cx.empty(x.shape())?;
-                copy.f32_mut()?.copy_from_slice(x.f32()?);
-                x = copy;
-            }
-            let rotation = cpu::Rotation { head_dim: p.head_dim, rot: p.rot, tables: p.tables.f32()?, sign };
-            cpu::rotate(x.f32_mut()?, p.heads * p.head_dim, positions, rotation);
-            Ok(x)
-        }
-        Device::Gpu(gpu) => turn_gpu(cx, gpu, x, positions, p, sign),
+        Device::Cpu => cpu::rotate(cx, x, positions, p, sign),
+        Device::Gpu(gpu) => gpu::rotate(cx, gpu, x, positions, p, sign),
     }
-}
-
-fn turn_gpu(cx: &Cx, gpu: &Gpu, x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Result<Tensor> {
-    if p.rot == 0 || positions.is_empty() {
-        return Ok(x);
-    }
-    let dtype = x.dtype();
-    let mut l = gpu.launch(by_dtype(dtype, "rotary_fwd_bf16", "rotary_fwd_f32")?)?;
-    let angles = cx.upload(&p.tables)?;
-    let (position, tables) = (l.read(cx.table(positions)?), l.read(angles.region()?));
-    let (from, to, y) = if x.is_sole_view() {
-        let both = l.update(x.region()?);
-        (both.input(), both, x)
-    } else {
-        let y = cx.empty_as(x.shape(), dtype)?;
-        (l.read(x.region()?), l.write(y.region()?), y)
-    };
-    let params =
-        RotaryFwd { x: from, y: to, position, tables, rot: p.rot as i32, sign, ..sizes(p, positions.len()) };
-    let grid = [blocks(p, positions.len(), &l), 1, 1];
-    l.run(grid, &params)?;
-    Ok(y)
-}
-
-fn sizes(p: &Rotary, rows: usize) -> RotaryFwd {
-    let (heads, head_dim) = (p.heads as i32, p.head_dim as i32);
-    RotaryFwd { rows: rows as i32, heads, head_dim, ..RotaryFwd::default() }
-}
-
-/// For as many units as when all of them turn eight pairs; where fewer elements make a unit, a thread has several.
-fn blocks(p: &Rotary, rows: usize, l: &Launch) -> usize {
-    (rows * p.heads * p.head_dim).div_ceil(8).div_ceil(l.spec().tile[0]).max(1)
-}
-
-fn cached_gpu(
-    cx: &Cx,
-    gpu: &Gpu,
-    q: Tensor,
-    kept: [(&Tensor, &mut Tensor); 2],
-    (positions, to): (&[u32], &[u32]),
-    p: &Rotary,
-) -> Result<Tensor> {
-    let mut l = gpu.launch("rotary_cache_bf16")?;
-    let angles = cx.upload(&p.tables)?;
-    let (position, tables) = (l.read(cx.table(positions)?), l.read(angles.region()?));
-    let turned = RotaryFwd { position, tables, rot: p.rot as i32, sign: 1.0, ..sizes(p, positions.len()) };
-    let place = l.update(q.region()?);
-    let mut of = [RotaryFwd { x: place.input(), y: place, ..turned }; 3];
-    let to = l.read(cx.table(to)?);
-    for (i, (from, into)) in kept.into_iter().enumerate() {
-        // Values do not turn.
-        let rot = if i == 0 { turned.rot } else { 0 };
-        of[i + 1] = RotaryFwd { x: l.read(from.region()?), y: l.update(into.region()?), to, rot, ..turned };
-    }
-    let grid = [blocks(p, positions.len(), &l), 3, 1];
-    l.run(grid, &RotaryCache { of })?;
-    Ok(q)
 }

@@ -1,0 +1,66 @@
+//! Rows of a table, by number: `y[i] = table[ids[i]]`, `dtable[ids[i]] += dy[i]`.
+//!
+//! y [n, d] of table [v, d] in f32 or bf16. Saves nothing but the numbers, which the caller has. Reads and writes 4 bytes
+//! an element of y, no FLOPs; backward adds, in the order of i.
+
+use pheye_tensor::{Device, Grads, Param, Tensor};
+
+use crate::{Cx, Error, Result};
+
+mod cpu;
+mod gpu;
+
+/// y [n, d].
+///
+/// ```
+/// use pheye_ops::tensor::{Param, Tensor};
+/// use pheye_ops::{Cx, embedding};
+///
+/// let table = Param::frozen("weight", Tensor::from_f32([3, 2], &[0.0, 0.1, 1.0, 1.1, 2.0, 2.1])?);
+/// assert_eq!(embedding::forward(&Cx::cpu(), &[2, 0], &table)?.f32()?, [2.0, 2.1, 0.0, 0.1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Range`] for a number that the table does not have.
+pub fn forward(cx: &Cx, ids: &[u32], table: &Param) -> Result<Tensor> {
+    check(ids, table)?;
+    match &cx.device {
+        Device::Cpu => cpu::forward(cx, ids, table),
+        Device::Gpu(gpu) => gpu::forward(cx, gpu, ids, table),
+    }
+}
+
+/// Adds dy [n, d] to the gradient of the table, if trained.
+///
+/// # Errors
+/// As [`forward`], and [`Error::Shapes`] when there is not one row of dy for each number.
+pub fn backward(cx: &Cx, ids: &[u32], dy: &Tensor, table: &Param, grads: Option<&mut Grads>) -> Result<()> {
+    let (left, d) = (dy.shape(), table.shape().cols());
+    if left.rows() != ids.len() || left.cols() != d {
+        let right = table.shape();
+        return Err(Error::Shapes { op: "embedding", left_name: "dy", left, right_name: "table", right });
+    }
+    check(ids, table)?;
+    match &cx.device {
+        Device::Cpu => match grads.map(|g| g.of(table)).transpose()?.flatten() {
+            Some(dtable) if d > 0 => cpu::backward(ids, dy, dtable),
+            _ => Ok(()),
+        },
+        Device::Gpu(gpu) => match grads.map(|g| g.view(table)).transpose()?.flatten() {
+            Some(dtable) if d > 0 => gpu::backward(cx, gpu, ids, dy, &dtable),
+            _ => Ok(()),
+        },
+    }
+}
+
+fn check(ids: &[u32], table: &Param) -> Result<()> {
+    let v = table.shape().rows();
+    match ids.iter().find(|&&id| id as usize >= v) {
+        None => Ok(()),
+        Some(id) => {
+            let (value, allowed) = (id.to_string(), format!("0..{v}"));
+            Err(Error::Range { op: "embedding", what: "id", value, allowed })
+        }
+    }
+}

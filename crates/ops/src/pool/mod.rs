@@ -1,0 +1,62 @@
+//! Mean of groups of consecutive rows: one vector for a picture's tokens, or for a caption's.
+//!
+//! `y[g] = Σ x[rows of g] / n(g)`. Saves nothing: `dx[row of g] = dy[g] / n(g)`. Reads and writes 4 bytes an element of x.
+
+use pheye_tensor::{Device, Tensor};
+
+use crate::{Cx, Error, Result};
+
+mod cpu;
+mod gpu;
+
+/// y [groups, d] of x [rows, d]; group g has `lengths[g]` rows, at least one.
+///
+/// ```
+/// use pheye_ops::{Cx, pool, tensor::Tensor};
+///
+/// // The means of the first two rows and of the last one.
+/// let x = Tensor::from_f32([3, 1], &[1.0, 3.0, 7.0])?;
+/// assert_eq!(pool::forward(&Cx::cpu(), &x, &[2, 1])?.f32()?, [2.0, 7.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Range`] when the lengths do not add up to the rows of x or one is 0.
+pub fn forward(cx: &Cx, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+    check(lengths, x.shape().rows())?;
+    match &cx.device {
+        Device::Cpu => cpu::forward(cx, x, lengths),
+        Device::Gpu(gpu) => gpu::forward(cx, gpu, x, lengths),
+    }
+}
+
+/// dx [rows, d] of dy [groups, d].
+///
+/// # Errors
+/// [`Error::Range`] when there is not one length for each row of dy.
+pub fn backward(cx: &Cx, dy: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+    if dy.shape().rows() != lengths.len() {
+        return Err(fault(format!("{} groups", lengths.len()), dy.shape().rows()));
+    }
+    match &cx.device {
+        Device::Cpu => cpu::backward(cx, dy, lengths),
+        Device::Gpu(gpu) => gpu::backward(cx, gpu, dy, lengths),
+    }
+}
+
+fn check(lengths: &[usize], rows: usize) -> Result<()> {
+    let sum: usize = lengths.iter().sum();
+    match sum == rows && !lengths.contains(&0) {
+        true => Ok(()),
+        false => Err(fault(format!("{lengths:?}"), rows)),
+    }
+}
+
+fn fault(value: String, rows: usize) -> Error {
+    Error::Range {
+        op: "pool",
+        what: "lengths",
+        value,
+        allowed: format!("positive lengths that make {rows} rows"),
+    }
+}
