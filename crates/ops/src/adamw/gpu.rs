@@ -3,8 +3,9 @@
 use pheye_cpu::adamw::Step;
 use pheye_kernels::params::{Adamw, AdamwControl, GradNorm};
 use pheye_kernels::{In, Out, ParamField};
-use pheye_tensor::{DType, Gpu, Region, Tensor};
+use pheye_tensor::{DType, Gpu, Grads, Masters, Param, Region, Tensor};
 
+use super::Moments;
 use crate::gpu::{by_dtype, typed};
 use crate::{Cx, Result};
 
@@ -12,17 +13,17 @@ use crate::{Cx, Result};
 const SEED: [u32; 2] = [0x6D6F_6D65, 0x6E74_7321];
 
 /// Arrays of one length; `bf16` is the copy of p in bf16, `norm` what [`norm`] left.
-pub(super) struct Flat<'a> {
-    pub p: &'a Tensor,
-    pub bf16: Option<&'a Tensor>,
-    pub m: Tensor,
-    pub v: Tensor,
-    pub g: Tensor,
-    pub norm: Option<&'a Tensor>,
+struct Flat<'a> {
+    p: &'a Tensor,
+    bf16: Option<&'a Tensor>,
+    m: Tensor,
+    v: Tensor,
+    g: Tensor,
+    norm: Option<&'a Tensor>,
 }
 
 /// The numbers of a step, in device memory.
-pub(super) fn control(cx: &Cx, s: &Step, step: u64, clip: Option<f64>) -> Result<Region> {
+fn control(cx: &Cx, s: &Step, step: u64, clip: Option<f64>) -> Result<Region> {
     table(
         cx,
         &AdamwControl {
@@ -41,13 +42,48 @@ pub(super) fn control(cx: &Cx, s: &Step, step: u64, clip: Option<f64>) -> Result
     )
 }
 
+/// Updates the trained parameters, a launch each.
+pub(super) fn step(
+    cx: &Cx,
+    gpu: &Gpu,
+    params: &mut [&mut Param],
+    grads: &Grads,
+    moments: &Moments,
+    (numbers, step): (&Step, u64),
+) -> Result<()> {
+    let control = control(cx, numbers, step, None)?;
+    for p in params {
+        let Some(at) = grads.table.range(p) else { continue };
+        let view = |t: &Tensor| t.view(at.start, [at.len()]);
+        let (g, m, v) = (view(&grads.flat)?, view(&moments.m)?, view(&moments.v)?);
+        launch(gpu, &Flat { p: &p.value, bf16: p.bf16.as_ref(), m, v, g, norm: None }, &control)?;
+    }
+    Ok(())
+}
+
+/// Updates all parameters in one launch, with the gradients multiplied by what [`norm`] left.
+pub(super) fn step_flat(
+    cx: &Cx,
+    gpu: &Gpu,
+    masters: &Masters,
+    grads: &Grads,
+    moments: &Moments,
+    (numbers, step): (&Step, u64),
+    norm: &Tensor,
+) -> Result<()> {
+    let control = control(cx, numbers, step, None)?;
+    let (m, v, g) = (moments.m.clone(), moments.v.clone(), grads.flat.clone());
+    let bf16 = Some(&masters.bf16_copies);
+    launch(gpu, &Flat { p: &masters.values, bf16, m, v, g, norm: Some(norm) }, &control)
+}
+
 fn table(cx: &Cx, control: &AdamwControl) -> Result<Region> {
     let mut words = [0u32; AdamwControl::SIZE / 4];
     control.store(bytemuck::cast_slice_mut(&mut words));
     cx.table(&words)
 }
 
-pub(super) fn step(gpu: &Gpu, flat: &Flat, control: &Region) -> Result<()> {
+fn launch(gpu: &Gpu, flat: &Flat, control: &Region) -> Result<()> {
     let dtype = flat.m.dtype();
     let mut l = gpu.launch(by_dtype(dtype, "adamw_bf16", "adamw_f32")?)?;
     let n = flat.p.shape().elements();
@@ -65,6 +101,7 @@ pub(super) fn step(gpu: &Gpu, flat: &Flat, control: &Region) -> Result<()> {
     Ok(l.run(grid, &p)?)
 }
 
+/// The norm of the gradients and the number to multiply them by, on the device.
 pub(super) fn norm(cx: &Cx, gpu: &Gpu, g: &Tensor, scale: f64, clip: Option<f64>) -> Result<Tensor> {
     let n = g.shape().elements();
     let mut l = gpu.launch("grad_norm_f32")?;

@@ -6,9 +6,10 @@
 //!
 //! On a GPU [`queue_norm`] and [`queue_step`] take all parameters in one launch each and leave every number on the device.
 
+mod cpu;
 mod gpu;
 
-use pheye_cpu::adamw as cpu;
+use pheye_cpu::adamw::Step;
 use pheye_tensor::{Device, Grads, Masters, Param, Tensor};
 
 use crate::{Cx, Error, Result};
@@ -54,28 +55,8 @@ pub fn step(
     check(grads, moments)?;
     let numbers = numbers(hp, step, grad_scale);
     match &cx.device {
-        Device::Cpu => {
-            let (g, m, v) = (grads.flat.f32()?, moments.m.f32_mut()?, moments.v.f32_mut()?);
-            for p in params {
-                let Some(at) = grads.table.range(p) else { continue };
-                cpu::step(p.value.f32_mut()?, &mut m[at.clone()], &mut v[at.clone()], &g[at], numbers);
-            }
-            Ok(())
-        }
-        Device::Gpu(gpu) => {
-            let control = gpu::control(cx, &numbers, step, None)?;
-            for p in params {
-                let Some(at) = grads.table.range(p) else { continue };
-                let view = |t: &Tensor| t.view(at.start, [at.len()]);
-                let (g, m, v) = (view(&grads.flat)?, view(&moments.m)?, view(&moments.v)?);
-                gpu::step(
-                    gpu,
-                    &gpu::Flat { p: &p.value, bf16: p.bf16.as_ref(), m, v, g, norm: None },
-                    &control,
-                )?;
-            }
-            Ok(())
-        }
+        Device::Cpu => cpu::step(params, grads, moments, numbers),
+        Device::Gpu(gpu) => gpu::step(cx, gpu, params, grads, moments, (&numbers, step)),
     }
 }
 
@@ -108,10 +89,7 @@ pub fn queue_step(
             right,
         });
     }
-    let control = gpu::control(cx, &numbers(hp, step, 1.0), step, None)?;
-    let (m, v, g) = (moments.m.clone(), moments.v.clone(), grads.flat.clone());
-    let flat = gpu::Flat { p: &masters.values, bf16: Some(&masters.bf16_copies), m, v, g, norm: Some(norm) };
-    gpu::step(gpu, &flat, &control)
+    gpu::step_flat(cx, gpu, masters, grads, moments, (&numbers(hp, step, 1.0), step), norm)
 }
 
 /// Moments as long as the gradients, of one type.
@@ -129,9 +107,9 @@ fn same_length(left_name: &'static str, t: &Tensor, grads: &Grads) -> Result<()>
 }
 
 /// What is the same for all parameters of a step.
-fn numbers(hp: &AdamW, step: u64, grad_scale: f32) -> cpu::Step {
+fn numbers(hp: &AdamW, step: u64, grad_scale: f32) -> Step {
     let correction = |beta: f64| 1.0 - beta.powf(step as f64);
-    cpu::Step {
+    Step {
         grad_scale,
         decay: (1.0 - hp.lr * hp.weight_decay) as f32,
         rate1: (1.0 - hp.beta1) as f32,
@@ -149,7 +127,7 @@ fn numbers(hp: &AdamW, step: u64, grad_scale: f32) -> cpu::Step {
 /// Those of the tensor.
 pub fn global_norm(cx: &Cx, grads: &Grads) -> Result<f64> {
     match cx.device {
-        Device::Cpu => Ok(cpu::sum_of_squares(grads.flat.f32()?).sqrt()),
+        Device::Cpu => cpu::global_norm(grads),
         Device::Gpu(_) => Ok(f64::from(queue_norm(cx, grads, 1.0, None)?.to_vec_f32()?[0])),
     }
 }

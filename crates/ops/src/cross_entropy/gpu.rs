@@ -1,4 +1,4 @@
-//! The loss on a GPU: the head's products by chunks of rows, and one kernel between them that turns logits into their gradient.
+//! The loss on a GPU: the head's GEMMs by chunks of rows, and one kernel between them that turns logits into their gradient.
 
 use pheye_kernels::params::{CrossEntropy, CrossEntropySum};
 use pheye_tensor::{DType, Gpu, Grads, Tensor};
@@ -13,7 +13,7 @@ use crate::{Cx, Result, rows};
 const CHUNK: usize = 1024;
 
 /// Losses `[n]` of the rows of z [n, v], which become gradients if wanted.
-pub(super) fn losses_of(
+fn losses_of(
     cx: &Cx,
     gpu: &Gpu,
     z: &Tensor,
@@ -38,7 +38,7 @@ pub(super) fn losses_of(
 }
 
 /// The sum of losses `[n]`, as two f32 on the device whose sum it is.
-pub(super) fn total(cx: &Cx, gpu: &Gpu, losses: &Tensor) -> Result<Tensor> {
+fn total(cx: &Cx, gpu: &Gpu, losses: &Tensor) -> Result<Tensor> {
     let sum = cx.empty_f32([2])?;
     let mut l = gpu.launch("cross_entropy_sum_f32")?;
     let p = CrossEntropySum {
@@ -48,6 +48,13 @@ pub(super) fn total(cx: &Cx, gpu: &Gpu, losses: &Tensor) -> Result<Tensor> {
     };
     l.run([1, 1, 1], &p)?;
     Ok(sum)
+}
+
+/// The sum of the losses of logits z, which become its gradient if wanted.
+pub(super) fn of_logits(cx: &Cx, gpu: &Gpu, z: &Tensor, targets: &[u32], want_gradient: bool) -> Result<Sum> {
+    let losses = cx.empty_f32([targets.len()])?;
+    losses_of(cx, gpu, z, targets, &losses, want_gradient)?;
+    Ok(Sum::Device(total(cx, gpu, &losses)?))
 }
 
 /// [`super::queue`] for the rows of `kept` and their targets.

@@ -1,9 +1,9 @@
 //! LayerNorm on a GPU: which kernel for which width, and the launches.
 
-use pheye_kernels::params::{LayerNormAffine, LayerNormBwd, LayerNormFwd};
+use pheye_kernels::params::{LayerNormAffine, LayerNormBwd, LayerNormFwd, LayerNormLora};
 use pheye_tensor::{DType, Gpu, Grads, Tensor};
 
-use super::{LayerNorm, Saved};
+use super::{LayerNorm, LoraDown, Saved};
 use crate::gpu::{add_partial_rows, by_dtype, read_optional, typed};
 use crate::{Cx, Result};
 
@@ -72,7 +72,8 @@ pub(super) fn forward(cx: &Cx, gpu: &Gpu, x: &Tensor, p: &LayerNorm) -> Result<(
     Ok((y, Saved { x: x.clone(), stats }))
 }
 
-/// dx, in the memory of dres where nothing else views it.
+/// dx plus dres, in the memory of dres where nothing else views it; adds to the gradients of weight and bias, if they are wanted
+/// and trained.
 pub(super) fn backward(
     cx: &Cx,
     gpu: &Gpu,
@@ -80,7 +81,11 @@ pub(super) fn backward(
     dy: &Tensor,
     dres: Option<Tensor>,
     p: &LayerNorm,
+    grads: Option<&Grads>,
 ) -> Result<Tensor> {
+    if let Some(grads) = grads {
+        add_affine_grads(cx, gpu, saved, dy, p, grads)?;
+    }
     let (dtype, rows, cols) = (dy.dtype(), dy.shape().rows(), dy.shape().cols());
     let in_place = dres.as_ref().is_some_and(Tensor::is_sole_view);
     let (dres, dx) = match dres {
@@ -112,7 +117,7 @@ pub(super) fn backward(
 }
 
 /// Adds to the gradients of weight and bias, where trained.
-pub(super) fn affine(
+fn add_affine_grads(
     cx: &Cx,
     gpu: &Gpu,
     saved: &Saved,
@@ -146,4 +151,53 @@ pub(super) fn affine(
         }
     }
     Ok(())
+}
+
+/// The narrowest kernel with room for A, if there is one and everything lies as it takes it.
+fn lora_kernel(gpu: &Gpu, x: &Tensor, a: &Tensor) -> Result<Option<&'static str>> {
+    let (cols, n) = (x.shape().cols(), a.shape().rows());
+    for t in [x, a] {
+        if t.dtype() != DType::Bf16 || cols % 8 != 0 || t.region()?.addr() % 16 != 0 {
+            return Ok(None);
+        }
+    }
+    for name in ["layernorm_lora_fwd_bf16_16", "layernorm_lora_fwd_bf16_48"] {
+        let [widest, most, _] = gpu.launch(name)?.spec().tile;
+        if cols <= widest && n <= most {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// y = LN(x) and S = y·Aᵀ in one pass, or `None` where no kernel has room for A.
+pub(super) fn forward_lora_down(
+    cx: &Cx,
+    gpu: &Gpu,
+    x: &Tensor,
+    p: &LayerNorm,
+    a: &Tensor,
+) -> Result<Option<LoraDown>> {
+    let Some(kernel) = lora_kernel(gpu, x, a)? else { return Ok(None) };
+    let (dtype, rows, cols, n) = (DType::Bf16, x.shape().rows(), x.shape().cols(), a.shape().rows());
+    let y = cx.empty_as(x.shape(), dtype)?;
+    let s = cx.empty_as([rows, n], dtype)?;
+    let stats = cx.empty_f32([rows, 2])?;
+    let mut l = gpu.launch(kernel)?;
+    let params = LayerNormLora {
+        x: l.read(x.region()?),
+        y: l.write(y.region()?),
+        weight: l.read(typed(&p.weight.value, DType::F32)?),
+        bias: l.read(typed(&p.bias.value, DType::F32)?),
+        stats: l.write(stats.region()?),
+        a: l.read(a.region()?),
+        s: l.write(s.region()?),
+        rows: rows as i32,
+        cols: cols as i32,
+        n: n as i32,
+        eps: p.eps,
+    };
+    let grid = [rows.div_ceil(l.spec().tile[2]).min(gpu.sms()), 1, 1];
+    l.run(grid, &params)?;
+    Ok(Some(LoraDown { saved: Saved { x: x.clone(), stats }, y, s }))
 }

@@ -6,16 +6,15 @@
 //!
 //! dx = rstd·(g - mean(g) - x̂·mean(g·x̂)) with g = dy·weight; dweight += Σ dy·x̂, dbias += Σ dy over the rows.
 
+mod cpu;
 mod gpu;
-mod lora;
+mod lora_down;
 
-use pheye_cpu::layernorm as cpu;
 use pheye_tensor::{Device, Grads, Init, Param, Scope, Tensor};
 
-use crate::cpu::to_f32;
 use crate::{Cx, Error, Result};
 
-pub use lora::{LoraDown, forward_lora_down};
+pub use lora_down::{LoraDown, forward_lora_down};
 
 /// Parameters of a LayerNorm.
 #[derive(Debug, Clone)]
@@ -70,12 +69,7 @@ pub struct Saved {
 pub fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
     check_params(x, p)?;
     match &cx.device {
-        Device::Cpu => {
-            let (mut y, mut stats) = (cx.empty(x.shape())?, cx.empty_f32([x.shape().rows(), 2])?);
-            let (weight, bias) = (to_f32(cx, &p.weight.value)?, to_f32(cx, &p.bias.value)?);
-            cpu::forward(y.f32_mut()?, stats.f32_mut()?, x.f32()?, weight.f32()?, bias.f32()?, p.eps);
-            Ok((y, Saved { x: x.clone(), stats }))
-        }
+        Device::Cpu => cpu::forward(cx, x, p),
         Device::Gpu(gpu) => gpu::forward(cx, gpu, x, p),
     }
 }
@@ -122,35 +116,8 @@ fn backward_of(
     check("dy", dy, "x", &saved.x, (rows, d) == (saved.x.shape().rows(), saved.x.shape().cols()))?;
     let grads = grads.filter(|_| p.weight.is_trained() || p.bias.is_trained());
     match &cx.device {
-        Device::Cpu => {
-            let mut dx = cx.empty(dy.shape())?;
-            let pieces = if grads.is_some() { rows.div_ceil(cpu::piece_rows(d)) } else { 0 };
-            let mut partial = cx.empty([pieces, 2 * d])?;
-            let weight = to_f32(cx, &p.weight.value)?;
-            let from = cpu::Backward {
-                dy: dy.f32()?,
-                x: saved.x.f32()?,
-                stats: saved.stats.f32()?,
-                weight: weight.f32()?,
-                plus: dres.as_ref().map(Tensor::f32).transpose()?,
-            };
-            cpu::backward(dx.f32_mut()?, partial.f32_mut()?, from);
-            if let Some(grads) = grads {
-                for (i, param) in [&p.weight, &p.bias].into_iter().enumerate() {
-                    let Some(sum) = grads.of(param)? else { continue };
-                    for piece in partial.f32()?.chunks_exact(d.max(1)).skip(i).step_by(2) {
-                        sum.iter_mut().zip(piece).for_each(|(s, v)| *s += v);
-                    }
-                }
-            }
-            Ok(dx)
-        }
-        Device::Gpu(gpu) => {
-            if let Some(grads) = grads {
-                gpu::affine(cx, gpu, saved, dy, p, grads)?;
-            }
-            gpu::backward(cx, gpu, saved, dy, dres, p)
-        }
+        Device::Cpu => cpu::backward(cx, saved, dy, dres.as_ref(), p, grads),
+        Device::Gpu(gpu) => gpu::backward(cx, gpu, saved, dy, dres, p, grads.as_deref()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The GPU arm: patches and weights in rows padded to a multiple of 8, so that the product's copies are of 16 bytes.
+//! Pixels to tokens on a GPU: patches and weights in rows padded to a multiple of 8, so that the GEMM copies 16 bytes at a time.
 
 use pheye_kernels::Out;
 use pheye_kernels::params::{PadRows, PatchRows, PatchTokens, PatchTokensBwd};

@@ -6,14 +6,12 @@
 //! Saves what the linear saves (the rows of patches, when something of the convolution is trained). There is no gradient
 //! of the pixels. 2·t·g²·3p²·d FLOPs; the patches are copied once.
 
-use pheye_cpu::gemm::add_column_sums;
-use pheye_cpu::par;
 use pheye_tensor::{Device, Grads, Param, Tensor};
 
-use crate::cpu::to_f32;
 use crate::lora::{self, LoraLinear, Route, RowRange};
 use crate::{Cx, Error, Result};
 
+mod cpu;
 mod gpu;
 
 /// The parameters of the embedding.
@@ -77,27 +75,7 @@ pub fn forward(cx: &Cx, pixels: &Tensor, p: &PatchEmbed, route: &Route) -> Resul
     let route = over_patches(route, g * g);
     let conv = match cx.device {
         Device::Gpu(ref gpu) => gpu::forward(cx, gpu, pixels, p, &route, &x)?,
-        Device::Cpu => {
-            let mut patches = cx.empty([t * g * g, k])?;
-            let from = pixels.f32()?;
-            par::rows(patches.f32_mut()?, k, g, from.len(), |first, out| {
-                // One row of a tile's patches: each of its lines of pixels is read once.
-                let (tile, y) = (first / (g * g), first / g % g);
-                for (at, line) in out.chunks_exact_mut(side).enumerate() {
-                    let (px, c, dy) = (at * side / k, at * side % k / (side * side), at % side);
-                    let row = (tile * k / (side * side) + c) * g * side + y * side + dy;
-                    line.copy_from_slice(&from[row * g * side + px * side..][..side]);
-                }
-            });
-            let (rows, conv) = lora::forward(cx, &patches, &p.conv, &route)?;
-            let (class, position) = (to_f32(cx, &p.class.value)?, to_f32(cx, &p.position.value)?);
-            let (rows, class, position) = (rows.f32()?, class.f32()?, position.f32()?);
-            par::rows(x.f32_mut()?, d, n, rows.len(), |first, out| {
-                let tile = &rows[first / n * g * g * d..][..g * g * d];
-                out.iter_mut().zip(class.iter().chain(tile)).zip(position).for_each(|((o, x), e)| *o = x + e);
-            });
-            conv
-        }
+        Device::Cpu => cpu::forward(cx, pixels, p, &route, &mut x)?,
     };
     Ok((x, Saved { conv }))
 }
@@ -123,26 +101,7 @@ pub fn backward(
     let Some(grads) = grads else { return Ok(()) };
     let route = over_patches(route, n.saturating_sub(1));
     match cx.device {
-        Device::Gpu(ref gpu) => gpu::backward(cx, gpu, &saved.conv, dx, p, &route, grads)?,
-        Device::Cpu => {
-            let from = dx.f32()?;
-            if let Some(dclass) = grads.of(&p.class)? {
-                for tile in from.chunks_exact(n * d) {
-                    dclass.iter_mut().zip(tile).for_each(|(c, x)| *c += x);
-                }
-            }
-            if let Some(dposition) = grads.of(&p.position)? {
-                add_column_sums(dposition, from);
-            }
-            if p.conv.params().any(Param::is_trained) {
-                let mut rows = cx.empty([t * (n - 1), d])?;
-                par::rows(rows.f32_mut()?, d, n - 1, from.len(), |first, out| {
-                    let tile = first / (n - 1);
-                    out.copy_from_slice(&from[(tile * n + 1) * d..][..out.len()]);
-                });
-                lora::backward_params(cx, &saved.conv, &rows, &p.conv, &route, Some(grads))?;
-            }
-        }
+        Device::Gpu(ref gpu) => gpu::backward(cx, gpu, &saved.conv, dx, p, &route, grads),
+        Device::Cpu => cpu::backward(cx, &saved.conv, dx, p, &route, grads),
     }
-    Ok(())
 }
