@@ -80,7 +80,7 @@ pub(super) fn queue(
     for start in (0..at.len()).step_by(CHUNK) {
         let part = start..at.len().min(start + CHUNK);
         let (x, z) = (picked.rows(part.clone())?, z.rows(0..part.len())?);
-        linear::gpu::product(&x, head, &z, GemmEpilogue::default())?.run(cx, gpu)?;
+        linear::gpu::gemm(&x, head, &z, GemmEpilogue::default())?.run(cx, gpu)?;
         losses_of(cx, gpu, &z, &targets[part.clone()], &losses.view(start, [part.len()])?, want_dz)?;
         if let Some(dx) = &dpicked {
             linear::gpu::input_grad(cx, gpu, &z, head, &dx.rows(part)?, GemmEpilogue::default())?;

@@ -2,10 +2,10 @@
 
 use pheye_tensor::{DType, Gpu, Grads, Region, Tensor};
 
-use super::Linear;
+use super::{BackwardEpilogue, Epilogue, Linear};
 use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, MatOperand, Output, add_column_sums};
 use crate::gpu::typed;
-use crate::{Cx, Result};
+use crate::{Cx, Result, gelu};
 
 /// All of a bf16 activation, written.
 pub(crate) fn activation(t: &Tensor) -> Result<Output> {
@@ -19,7 +19,7 @@ pub(crate) fn bias(p: &Linear) -> Result<Option<Region>> {
 }
 
 /// The GEMM y = f(x Wᵀ + b). The caller chooses all of `epilogue` but the bias.
-pub(crate) fn product(x: &Tensor, p: &Linear, y: &Tensor, epilogue: GemmEpilogue) -> Result<Gemm> {
+pub(crate) fn gemm(x: &Tensor, p: &Linear, y: &Tensor, epilogue: GemmEpilogue) -> Result<Gemm> {
     let (k, n) = (p.k(), p.n());
     let dims = [x.shape().rows(), n, k];
     let w = MatOperand::with(p.weight.matrix(), k)?;
@@ -27,7 +27,7 @@ pub(crate) fn product(x: &Tensor, p: &Linear, y: &Tensor, epilogue: GemmEpilogue
     Ok(Gemm { epilogue: GemmEpilogue { bias: bias(p)?, ..epilogue }, ..call })
 }
 
-/// dx = (dy W)·slope.
+/// dx = f(dy W).
 pub(crate) fn input_grad(
     cx: &Cx,
     gpu: &Gpu,
@@ -62,4 +62,30 @@ pub(crate) fn add_grads(
         add_column_sums(cx, gpu, db.region()?, dy)?;
     }
     Ok(())
+}
+
+impl Epilogue<'_> {
+    /// The epilogue of the GEMM, with memory for u if it is saved.
+    pub(crate) fn epilogue(&self, cx: &Cx, y: &Tensor) -> Result<(GemmEpilogue, Option<gelu::Saved>)> {
+        let u = match self.gelu {
+            Some(_) if self.keep && cx.saves() => Some(cx.empty(y.shape())?),
+            _ => None,
+        };
+        let epilogue = GemmEpilogue {
+            activation: self.gelu,
+            pre: u.as_ref().map(Tensor::region).transpose()?,
+            residual: self.residual.map(|r| typed(r, DType::Bf16)).transpose()?,
+            ..GemmEpilogue::default()
+        };
+        Ok((epilogue, u.map(|x| gelu::Saved { x })))
+    }
+}
+
+impl BackwardEpilogue<'_> {
+    /// The epilogue of the GEMM.
+    pub(crate) fn epilogue(&self) -> Result<GemmEpilogue> {
+        let slope = self.gelu.map(|(u, kind)| typed(&u.x, DType::Bf16).map(|u| (u, kind)));
+        let residual = self.sum.map(|s| typed(s, DType::Bf16)).transpose()?;
+        Ok(GemmEpilogue { slope: slope.transpose()?, residual, ..GemmEpilogue::default() })
+    }
 }

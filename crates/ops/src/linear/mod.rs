@@ -3,19 +3,17 @@
 //! dx = dy W, dW += dyᵀ x, db += Σ dy. Saves x when W is trained, nothing else. Each GEMM takes 2·rows·k·n FLOPs and moves x, W and y
 //! once; the bias is added in its epilogue.
 
-use pheye_cpu::gemm::{self, add_column_sums, gemm};
-use pheye_cpu::mat::MatRef;
 use pheye_tensor::{Device, Grads, Init, Param, Scope, Shape, Tensor};
 
-use crate::cpu::{matrix, to_f32};
 use crate::{Cx, Error, Result};
 
-mod fused;
+mod cpu;
+mod epilogue;
 pub(crate) mod gpu;
 
 use crate::gpu::gemm::GemmEpilogue;
-pub(crate) use fused::one_each;
-pub use fused::{BackwardEpilogue, Epilogue, Output, backward_with, forward_several, forward_with};
+pub(crate) use epilogue::into_array;
+pub use epilogue::{BackwardEpilogue, Epilogue, Output, backward_with, forward_several, forward_with};
 
 /// The parameters of an affine map.
 #[derive(Debug)]
@@ -105,15 +103,10 @@ pub(crate) fn check_output(dy: &Tensor, p: &Linear) -> Result<()> {
 /// [`Error::Shapes`] when x does not have k columns, or the bias not n elements.
 pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
     check_input(x, p)?;
-    let (m, k, n) = (x.shape().rows(), p.k(), p.n());
-    let mut y = cx.empty(x.shape().with_cols(n))?;
+    let mut y = cx.empty(x.shape().with_cols(p.n()))?;
     match cx.device {
-        Device::Cpu => {
-            let bias = p.bias.as_ref().map(|b| to_f32(cx, &b.value)).transpose()?;
-            let init = bias.as_ref().map(Tensor::f32).transpose()?.map_or(gemm::Init::Zero, gemm::Init::Bias);
-            gemm(y.f32_mut()?, n, init, 1.0, MatRef::f32(x.f32()?, m, k), matrix(&p.weight.value, n, k)?.t());
-        }
-        Device::Gpu(ref gpu) => gpu::product(x, p, &y, GemmEpilogue::default())?.run(cx, gpu)?,
+        Device::Cpu => cpu::forward(cx, x, p, &mut y)?,
+        Device::Gpu(ref gpu) => gpu::gemm(x, p, &y, GemmEpilogue::default())?.run(cx, gpu)?,
     }
     Ok((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }))
 }
@@ -136,19 +129,9 @@ pub fn backward(
 /// dy W.
 pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
     check_output(dy, p)?;
-    let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
-    let mut dx = cx.empty(dy.shape().with_cols(k))?;
+    let mut dx = cx.empty(dy.shape().with_cols(p.k()))?;
     match cx.device {
-        Device::Cpu => {
-            gemm(
-                dx.f32_mut()?,
-                k,
-                gemm::Init::Zero,
-                1.0,
-                MatRef::f32(dy.f32()?, m, n),
-                matrix(&p.weight.value, n, k)?,
-            );
-        }
+        Device::Cpu => cpu::input_grad(dy, p, &mut dx)?,
         Device::Gpu(ref gpu) => gpu::input_grad(cx, gpu, dy, p, &dx, GemmEpilogue::default())?,
     }
     Ok(dx)
@@ -177,28 +160,12 @@ pub(crate) fn add_grads(
     grads: Option<&mut Grads>,
 ) -> Result<()> {
     check_output(dy, p)?;
-    let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
-    if let Some(x) = x.filter(|x| x.shape().rows() != m) {
+    if let Some(x) = x.filter(|x| x.shape().rows() != dy.shape().rows()) {
         return Err(shapes("dy", dy.shape(), "x", x.shape()));
     }
     let Some(grads) = grads else { return Ok(()) };
     match cx.device {
-        Device::Cpu => {
-            if let (Some(x), Some(dw)) = (x, grads.of(&p.weight)?) {
-                gemm(
-                    dw,
-                    k,
-                    gemm::Init::Accumulate,
-                    1.0,
-                    MatRef::f32(dy.f32()?, m, n).t(),
-                    MatRef::f32(x.f32()?, m, k),
-                );
-            }
-            if let Some(db) = p.bias.as_ref().map(|b| grads.of(b)).transpose()?.flatten() {
-                add_column_sums(db, dy.f32()?);
-            }
-        }
-        Device::Gpu(ref gpu) => gpu::add_grads(cx, gpu, x, dy, p, grads)?,
+        Device::Cpu => cpu::add_grads(x, dy, p, grads),
+        Device::Gpu(ref gpu) => gpu::add_grads(cx, gpu, x, dy, p, grads),
     }
-    Ok(())
 }

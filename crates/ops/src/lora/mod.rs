@@ -8,22 +8,20 @@
 
 use std::ops::Range;
 
-use pheye_cpu::dropout::{self, Mask};
-use pheye_cpu::gemm::{Init, gemm};
-use pheye_cpu::mat::MatRef;
-use pheye_tensor::{Device, Gpu, Grads, Param, Tensor};
+use pheye_cpu::dropout::Mask;
+use pheye_tensor::{Device, Grads, Param, Tensor};
 
-use crate::cpu::matrix;
 use crate::gpu::gemm::GemmEpilogue;
 use crate::linear::{self, Linear};
 use crate::{Cx, Error, Result};
 
-mod fused;
-mod gpu;
+mod cpu;
+mod down;
+mod epilogue;
+pub(crate) mod gpu;
 
-pub use fused::{Down, Normed, Output, backward_with, down, forward_several, forward_with, norm_down};
-
-pub(crate) use gpu::Operands;
+pub use down::{Down, Normed, down, norm_down};
+pub use epilogue::{Output, backward_with, forward_several, forward_with};
 
 /// One low-rank adapter.
 #[derive(Debug)]
@@ -47,7 +45,7 @@ pub struct LoraLinear {
     pub module: u32,
 }
 
-/// Dropout before the adapters, while training.
+/// Dropout before the adapters, while training. With the number of the module it gives the dropout mask.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
     /// Probability of a zero, in 0..1.
@@ -89,15 +87,11 @@ pub struct Saved {
     x: Option<Tensor>,
     /// S of each range of the route, on the CPU.
     s: Vec<Option<Tensor>>,
-    /// What a GPU keeps in its place.
+    /// What backward on a GPU needs in its place.
     gpu: Option<gpu::Saved>,
 }
 
 impl Saved {
-    fn on_gpu(x: &Tensor, p: &LoraLinear, route: &Route, low: Option<gpu::down::DownProjected>) -> Saved {
-        Saved { x: p.keeps_x(route).then(|| x.clone()), s: Vec::new(), gpu: gpu::Saved::of(low) }
-    }
-
     /// Drops the saved input. Returns true if backward needs it: then give it back by [`Saved::with_input`].
     pub fn forget_input(&mut self) -> bool {
         self.x.take().is_some()
@@ -128,6 +122,7 @@ impl LoraLinear {
         self.base.weight.is_trained() || adapters().any(|a| a.a.is_trained())
     }
 
+    /// The dropout mask of this module by the route, if it drops anything.
     fn mask(&self, route: &Route) -> Option<Mask> {
         let Dropout { p, seed, rng_offset } = route.dropout.filter(|d| d.p > 0.0)?;
         Some(Mask { p, seed, rng_offset, module: self.module })
@@ -135,9 +130,9 @@ impl LoraLinear {
 
     /// Validates the route; returns the adapter of each range.
     fn chosen(&self, route: &Route, rows: usize) -> Result<Vec<Option<&Adapter>>> {
-        let fault = |what, value: String, allowed| Error::Range { op: "lora", what, value, allowed };
+        let range_error = |what, value: String, allowed| Error::Range { op: "lora", what, value, allowed };
         if let Some(d) = route.dropout.filter(|d| !(0.0..1.0).contains(&d.p)) {
-            return Err(fault("dropout", d.p.to_string(), "0..1".to_owned()));
+            return Err(range_error("dropout", d.p.to_string(), "0..1".to_owned()));
         }
         let mut from = 0;
         route
@@ -145,12 +140,16 @@ impl LoraLinear {
             .iter()
             .map(|r| {
                 if r.rows.start < from || r.rows.start > r.rows.end || r.rows.end > rows {
-                    return Err(fault("range of rows", format!("{:?}", r.rows), format!("{from}..{rows}")));
+                    return Err(range_error(
+                        "range of rows",
+                        format!("{:?}", r.rows),
+                        format!("{from}..{rows}"),
+                    ));
                 }
                 from = r.rows.end;
                 let Some(i) = r.adapter else { return Ok(None) };
                 let Some(adapter) = self.adapters.get(i) else {
-                    return Err(fault("adapter", i.to_string(), format!("0..{}", self.adapters.len())));
+                    return Err(range_error("adapter", i.to_string(), format!("0..{}", self.adapters.len())));
                 };
                 let Some(Adapter { a, b, .. }) = adapter else { return Ok(None) };
                 let (weight, r) = (self.base.weight.shape(), rank(a));
@@ -185,64 +184,14 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Te
     linear::check_input(x, &p.base)?;
     let chosen = p.chosen(route, x.shape().rows())?;
     match cx.device {
-        Device::Cpu => forward_cpu(cx, x, p, route, &chosen),
+        Device::Cpu => cpu::forward(cx, x, p, route, &chosen),
         Device::Gpu(ref gpu) => {
             let y = cx.empty(x.shape().with_cols(p.base.n()))?;
-            let from = Operands::of(x, p)?;
-            let saved = forward_gpu(cx, gpu, &from, p, route, (&y, GemmEpilogue::default()))?;
+            let from = gpu::Operands::of(x, p)?;
+            let saved = gpu::forward(cx, gpu, &from, p, route, (&y, GemmEpilogue::default()))?;
             Ok((y, saved))
         }
     }
-}
-
-/// Computes y. The caller chooses all of `epilogue` but the bias.
-pub(crate) fn forward_gpu(
-    cx: &Cx,
-    gpu: &Gpu,
-    from: &Operands,
-    p: &LoraLinear,
-    route: &Route,
-    y: (&Tensor, GemmEpilogue),
-) -> Result<Saved> {
-    let low = gpu::down::down_of_input(cx, gpu, from.x, &[p], route)?.pop();
-    gpu::product(from, p, low.as_ref(), y)?.run(cx, gpu)?;
-    Ok(Saved::on_gpu(from.x, p, route, low))
-}
-
-fn forward_cpu(
-    cx: &Cx,
-    x: &Tensor,
-    p: &LoraLinear,
-    route: &Route,
-    chosen: &[Option<&Adapter>],
-) -> Result<(Tensor, Saved)> {
-    let (k, n) = (p.base.k(), p.base.n());
-    let (mut y, _) = linear::forward(cx, x, &p.base)?;
-    let mut saved = Vec::with_capacity(chosen.len());
-    let out = y.f32_mut()?;
-    for (range, adapter) in route.ranges.iter().zip(chosen) {
-        let Some(Adapter { a, b, scale }) = *adapter else {
-            saved.push(None);
-            continue;
-        };
-        let (m, r) = (range.rows.len(), rank(a));
-        let dropped = dropped(cx, &x.rows(range.rows.clone())?, range.rows.start * k, p.mask(route))?;
-        let mut s = cx.empty([m, r])?;
-        let a_t = matrix(&a.value, r, k)?.t();
-        gemm(s.f32_mut()?, r, Init::Zero, 1.0, MatRef::f32(dropped.f32()?, m, k), a_t);
-        let y = &mut out[range.rows.start * n..range.rows.end * n];
-        gemm(y, n, Init::Accumulate, *scale, MatRef::f32(s.f32()?, m, r), matrix(&b.value, n, r)?.t());
-        saved.push(b.is_trained().then_some(s));
-    }
-    Ok((y, Saved { x: p.keeps_x(route).then(|| x.clone()), s: saved, gpu: None }))
-}
-
-/// drop(x), or x itself without dropout; `first` is the index of its first element in the whole input.
-fn dropped(cx: &Cx, x: &Tensor, first: usize, mask: Option<Mask>) -> Result<Tensor> {
-    let Some(mask) = mask else { return Ok(x.clone()) };
-    let mut out = cx.empty(x.shape())?;
-    dropout::apply(out.f32_mut()?, x.f32()?, first, mask);
-    Ok(out)
 }
 
 /// dx of dy [rows, n]; the gradients of trained parameters are added to `grads`.
@@ -257,16 +206,20 @@ pub fn backward(
     route: &Route,
     grads: Option<&mut Grads>,
 ) -> Result<Tensor> {
-    if let Device::Gpu(gpu) = &cx.device {
-        linear::check_output(dy, &p.base)?;
-        let dx = cx.empty(dy.shape().with_cols(p.base.k()))?;
-        let from = gpu::Backward::of(saved, dy, p, Some((&dx, GemmEpilogue::default())))?;
-        gpu::backward(cx, gpu, &from, p, route, grads.as_deref())?;
-        return Ok(dx);
+    match &cx.device {
+        Device::Cpu => {
+            let mut dx = linear::input_grad(cx, dy, &p.base)?;
+            cpu::backward(cx, saved, dy, p, route, grads, Some(&mut dx))?;
+            Ok(dx)
+        }
+        Device::Gpu(gpu) => {
+            linear::check_output(dy, &p.base)?;
+            let dx = cx.empty(dy.shape().with_cols(p.base.k()))?;
+            let from = gpu::Backward::of(saved, dy, p, Some((&dx, GemmEpilogue::default())))?;
+            gpu::backward(cx, gpu, &from, p, route, grads.as_deref())?;
+            Ok(dx)
+        }
     }
-    let mut dx = linear::input_grad(cx, dy, &p.base)?;
-    adapters(cx, saved, dy, p, route, grads, Some(&mut dx))?;
-    Ok(dx)
 }
 
 /// [`backward`] without dx, for the first trained layer.
@@ -281,57 +234,12 @@ pub fn backward_params(
     route: &Route,
     grads: Option<&mut Grads>,
 ) -> Result<()> {
-    if let Device::Gpu(gpu) = &cx.device {
-        linear::check_output(dy, &p.base)?;
-        let from = gpu::Backward::of(saved, dy, p, None)?;
-        return gpu::backward(cx, gpu, &from, p, route, grads.as_deref());
-    }
-    adapters(cx, saved, dy, p, route, grads, None)
-}
-
-/// All gradients but dy W, on the CPU.
-fn adapters(
-    cx: &Cx,
-    saved: &Saved,
-    dy: &Tensor,
-    p: &LoraLinear,
-    route: &Route,
-    mut grads: Option<&mut Grads>,
-    mut dx: Option<&mut Tensor>,
-) -> Result<()> {
-    let (k, n) = (p.base.k(), p.base.n());
-    linear::add_grads(cx, saved.x.as_ref(), dy, &p.base, grads.as_deref_mut())?;
-    let chosen = p.chosen(route, dy.shape().rows())?;
-    for ((range, adapter), s) in route.ranges.iter().zip(&chosen).zip(&saved.s) {
-        let Some(Adapter { a, b, scale }) = *adapter else { continue };
-        let (rows, m, r) = (range.rows.clone(), range.rows.len(), rank(a));
-        let dy = dy.rows(rows.clone())?;
-        let dy = MatRef::f32(dy.f32()?, m, n);
-        let db = grads.as_deref_mut().map(|g| g.of(b)).transpose()?.flatten();
-        if let (Some(s), Some(db)) = (s, db) {
-            gemm(db, r, Init::Accumulate, *scale, dy.t(), MatRef::f32(s.f32()?, m, r));
-        }
-        let mut ds = cx.empty([m, r])?;
-        gemm(ds.f32_mut()?, r, Init::Zero, *scale, dy, matrix(&b.value, n, r)?);
-        let ds = MatRef::f32(ds.f32()?, m, r);
-        let first = rows.start * k;
-        let da = grads.as_deref_mut().map(|g| g.of(a)).transpose()?.flatten();
-        if let (Some(x), Some(da)) = (&saved.x, da) {
-            let x = dropped(cx, &x.rows(rows.clone())?, first, p.mask(route))?;
-            gemm(da, k, Init::Accumulate, 1.0, ds.t(), MatRef::f32(x.f32()?, m, k));
-        }
-        if let Some(dx) = dx.as_deref_mut() {
-            let dx = &mut dx.f32_mut()?[rows.start * k..rows.end * k];
-            let a = matrix(&a.value, r, k)?;
-            match p.mask(route) {
-                None => gemm(dx, k, Init::Accumulate, 1.0, ds, a),
-                Some(mask) => {
-                    let mut t = cx.empty([m, k])?;
-                    gemm(t.f32_mut()?, k, Init::Zero, 1.0, ds, a);
-                    dropout::add(dx, t.f32()?, first, mask);
-                }
-            }
+    match &cx.device {
+        Device::Cpu => cpu::backward(cx, saved, dy, p, route, grads, None),
+        Device::Gpu(gpu) => {
+            linear::check_output(dy, &p.base)?;
+            let from = gpu::Backward::of(saved, dy, p, None)?;
+            gpu::backward(cx, gpu, &from, p, route, grads.as_deref())
         }
     }
-    Ok(())
 }

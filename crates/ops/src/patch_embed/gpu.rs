@@ -8,7 +8,8 @@ use super::PatchEmbed;
 use crate::gpu::by_dtype;
 use crate::gpu::gemm::{GemmEpilogue, MatOperand};
 use crate::gpu::typed;
-use crate::lora::{self, Operands, Route};
+use crate::lora::gpu::Operands;
+use crate::lora::{self, Route};
 use crate::{Cx, Result};
 
 /// tokens [t, 1 + g·g, d] of pixels [t, c, s, s], f32 or bf16; the route is over patches.
@@ -43,7 +44,7 @@ pub(super) fn forward(
     let padded = if k == ld { weight.reshape([d, k])? } else { pad(cx, gpu, weight, [d, k, ld])? };
     let rows = cx.empty([count, d])?;
     let from = Operands { x: &patches, w: MatOperand::of(&padded)? };
-    let saved = lora::forward_gpu(cx, gpu, &from, &p.conv, route, (&rows, GemmEpilogue::default()))?;
+    let saved = lora::gpu::forward(cx, gpu, &from, &p.conv, route, (&rows, GemmEpilogue::default()))?;
 
     let mut launch = gpu.launch("patch_tokens_fwd_bf16")?;
     let per_block = launch.spec().tile[0];

@@ -13,7 +13,7 @@ use crate::gpu::typed;
 use crate::layernorm::{self, LayerNorm, LoraDown};
 use crate::{Cx, Error, Result};
 
-/// Adapters that one launch packs at most.
+/// The maximum number of adapters that one launch packs.
 const PACKED: usize = 4;
 
 /// Columns `first .. first + total` of S [rows, columns of all].
@@ -56,14 +56,14 @@ pub(in crate::lora) struct DownProjected {
 impl DownProjected {
     /// Whether it belongs to x and p, by their shapes.
     pub fn check(&self, x: &Tensor, p: &LoraLinear) -> Result<()> {
-        let fault = |left_name, left, right_name, right| {
+        let shape_error = |left_name, left, right_name, right| {
             Err(Error::Shapes { op: "lora", left_name, left, right_name, right })
         };
         if self.s.rows() != x.shape().rows() {
-            return fault("x", x.shape(), "S", self.s.all.shape());
+            return shape_error("x", x.shape(), "S", self.s.all.shape());
         }
         if self.packed.b.shape().rows() != p.base.n() {
-            return fault("B", self.packed.b.shape(), "weight", p.base.weight.shape());
+            return shape_error("B", self.packed.b.shape(), "weight", p.base.weight.shape());
         }
         Ok(())
     }
@@ -245,7 +245,7 @@ impl StackedAdapters {
 
 /// The down projections of `ps` for x: in one pass over x, or in one pass for each linear when dropout gives each its own x. Empty when
 /// [`forward`] has to compute them.
-pub(in crate::lora) fn down_of_input(
+pub(in crate::lora) fn of_input(
     cx: &Cx,
     gpu: &Gpu,
     x: &Tensor,
@@ -254,7 +254,7 @@ pub(in crate::lora) fn down_of_input(
 ) -> Result<Vec<DownProjected>> {
     let rows = x.shape().rows();
     if ps.len() > 1 && ps.iter().any(|p| p.mask(route).is_some()) {
-        let each = ps.iter().map(|p| down_of_input(cx, gpu, x, &[p], route)).collect::<Result<Vec<_>>>()?;
+        let each = ps.iter().map(|p| of_input(cx, gpu, x, &[p], route)).collect::<Result<Vec<_>>>()?;
         return Ok(if each.iter().all(|e| e.len() == 1) {
             each.into_iter().flatten().collect()
         } else {
@@ -270,7 +270,7 @@ pub(in crate::lora) fn down_of_input(
 }
 
 /// LayerNorm fused with the down projections of `ps` for its result, in one pass; `None` with dropout.
-pub(in crate::lora) fn down_of_norm(
+pub(in crate::lora) fn of_norm(
     cx: &Cx,
     gpu: &Gpu,
     x: &Tensor,

@@ -13,7 +13,7 @@ use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, LowRank, MatOperand, TILE_K, 
 use crate::linear::gpu as base;
 use crate::{Cx, Error, Result};
 
-/// Gradients that one launch adds to at most.
+/// The maximum number of gradients that one launch adds to.
 const GRADS: usize = 8;
 
 /// What backward needs beyond x.
@@ -42,7 +42,7 @@ impl<'a> Operands<'a> {
 }
 
 /// The GEMM y = f(x Wᵀ + S Bᵀ + b). The caller chooses all of `epilogue` but the bias.
-pub(super) fn product(
+pub(super) fn gemm(
     from: &Operands,
     p: &LoraLinear,
     low: Option<&DownProjected>,
@@ -58,9 +58,28 @@ pub(super) fn product(
     Ok(call)
 }
 
+/// Computes y. The caller chooses all of `epilogue` but the bias.
+pub(crate) fn forward(
+    cx: &Cx,
+    gpu: &Gpu,
+    from: &Operands,
+    p: &LoraLinear,
+    route: &Route,
+    y: (&Tensor, GemmEpilogue),
+) -> Result<super::Saved> {
+    let low = down::of_input(cx, gpu, from.x, &[p], route)?.pop();
+    gemm(from, p, low.as_ref(), y)?.run(cx, gpu)?;
+    Ok(saved(from.x, p, route, low))
+}
+
+/// What backward needs, from the down projection of forward.
+pub(super) fn saved(x: &Tensor, p: &LoraLinear, route: &Route, low: Option<DownProjected>) -> super::Saved {
+    super::Saved { x: p.keeps_x(route).then(|| x.clone()), s: Vec::new(), gpu: Saved::of(low) }
+}
+
 impl Saved {
     /// From the down projection of forward.
-    pub(super) fn of(low: Option<DownProjected>) -> Option<Saved> {
+    fn of(low: Option<DownProjected>) -> Option<Saved> {
         low.map(|l| Saved { packed: l.packed, s: l.keep.then_some(l.s) })
     }
 }
@@ -93,18 +112,18 @@ impl<'a> Backward<'a> {
     /// What forward saved, after checking that it belongs to these rows and adapters.
     fn saved(&self, total: usize) -> Result<Option<&'a Saved>> {
         let (dy, saved) = (self.dy.shape(), self.saved.gpu.as_ref());
-        let fault = |right_name, right| {
+        let shape_error = |right_name, right| {
             Err(Error::Shapes { op: "lora", left_name: "dy", left: dy, right_name, right })
         };
         if let Some(x) = self.saved.x.as_ref().filter(|x| x.shape().rows() != dy.rows()) {
-            return fault("x", x.shape());
+            return shape_error("x", x.shape());
         }
         if let Some(s) = saved.and_then(|s| s.s.as_ref()).filter(|s| s.rows() != dy.rows()) {
-            return fault("S", s.all.shape());
+            return shape_error("S", s.all.shape());
         }
         match saved {
-            Some(s) if s.packed.total != total => fault("the adapters of forward", s.packed.b.shape()),
-            None if total > 0 && dy.rows() > 0 => fault("the adapters of forward", [0, 0].into()),
+            Some(s) if s.packed.total != total => shape_error("the adapters of forward", s.packed.b.shape()),
+            None if total > 0 && dy.rows() > 0 => shape_error("the adapters of forward", [0, 0].into()),
             saved => Ok(saved.filter(|_| dy.rows() > 0)),
         }
     }
@@ -141,7 +160,7 @@ pub(super) fn backward(
         let mut sums = Vec::new();
         if let (Some(x), Some(ds)) = (x, &ds) {
             let t = Columns::whole(ds.clone());
-            let partial = Thin { t: &t, x: MatOperand::of(x)?, cols: k, mask }.run(cx, gpu)?;
+            let partial = TransposedGemm { t: &t, x: MatOperand::of(x)?, cols: k, mask }.run(cx, gpu)?;
             sums.extend(da.into_iter().map(|target| Sum {
                 partial: partial.clone(),
                 target,
@@ -150,7 +169,7 @@ pub(super) fn backward(
             }));
         }
         if let Some(s) = s.as_ref().filter(|_| !db.is_empty()) {
-            let partial = Thin { t: s, x: dy, cols: n, mask: None }.run(cx, gpu)?;
+            let partial = TransposedGemm { t: s, x: dy, cols: n, mask: None }.run(cx, gpu)?;
             sums.extend(db.into_iter().map(|target| Sum {
                 partial: partial.clone(),
                 target,
@@ -158,7 +177,7 @@ pub(super) fn backward(
                 scale: 1.0,
             }));
         }
-        add_all(gpu, &sums)?;
+        add_sums(gpu, &sums)?;
         if let (Some(call), Some(ds)) = (&mut call, &ds) {
             call.low_rank =
                 Some(LowRank { a: MatOperand::of(ds)?, b: MatOperand::of(&packed.a)?, k: total, mask });
@@ -194,14 +213,14 @@ fn targets(grads: &Grads, places: &[Placed]) -> Result<(Vec<Target>, Vec<Target>
 }
 
 /// tᵀ drop(x) for t [rows, total] and x [rows, cols]: [parts, total, cols] f32, to be added up.
-struct Thin<'a> {
+struct TransposedGemm<'a> {
     t: &'a Columns,
     x: MatOperand,
     cols: usize,
     mask: Option<Mask>,
 }
 
-impl Thin<'_> {
+impl TransposedGemm<'_> {
     fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
         let (rows, total) = (self.t.rows(), self.t.total);
         let name = match self.x.is_aligned() {
@@ -242,7 +261,7 @@ struct Sum {
     scale: f32,
 }
 
-fn add_all(gpu: &Gpu, sums: &[Sum]) -> Result<()> {
+fn add_sums(gpu: &Gpu, sums: &[Sum]) -> Result<()> {
     for group in sums.chunks(GRADS) {
         let mut launch = gpu.launch("lora_grad_add_f32")?;
         let threads = launch.spec().tile[0];

@@ -1,14 +1,13 @@
-//! A linear fused with its neighbours: GELU and a residual sum after forward, the derivative of GELU and a sum after the input's
-//! gradient. On a GPU they are the epilogue of the GEMM and run while the result is in registers, so that u = x Wᵀ + b is written
-//! once and never read in forward. On the CPU they run as operations of their own, one after another.
+//! A linear with an epilogue, the operations that follow it: GELU and a residual sum after forward, the derivative of GELU and a sum
+//! after the input's gradient. On a GPU they are the epilogue of the GEMM and run while the result is in registers, so that
+//! u = x Wᵀ + b is written once and never read in forward. On the CPU they run as operations of their own, one after another.
 
-use pheye_tensor::{DType, Device, Grads, Tensor};
+use pheye_tensor::{Device, Grads, Tensor};
 
 use super::{Linear, Saved, backward, backward_params, check_input, check_output, forward, gpu};
 use crate::gelu::{self, Gelu};
-use crate::gpu::gemm::{Gemm, GemmEpilogue};
-use crate::gpu::typed;
-use crate::{Cx, Error, Result, add};
+use crate::gpu::gemm::Gemm;
+use crate::{Cx, Error, Result};
 
 /// What follows a linear: y = gelu(u) + residual for its result u.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,36 +59,6 @@ impl<'a> Epilogue<'a> {
     pub(crate) fn check(&self, op: &'static str, x: &Tensor, n: usize) -> Result<()> {
         self.residual.map_or(Ok(()), |r| same_size(op, ("residual", r), ("y", n, x)))
     }
-
-    /// The same on u, one operation after another.
-    pub(crate) fn apply(&self, cx: &Cx, u: Tensor) -> Result<(Tensor, Option<gelu::Saved>)> {
-        let (y, saved) = match self.gelu {
-            Some(kind) => {
-                let (y, saved) = gelu::forward(cx, &u, kind)?;
-                (y, (self.keep && cx.saves()).then_some(saved))
-            }
-            None => (u, None),
-        };
-        match self.residual {
-            Some(r) => Ok((add::forward(cx, y, r)?, saved)),
-            None => Ok((y, saved)),
-        }
-    }
-
-    /// The same as a product's epilogue, with memory for u when it is to be kept.
-    pub(crate) fn epilogue(&self, cx: &Cx, y: &Tensor) -> Result<(GemmEpilogue, Option<gelu::Saved>)> {
-        let u = match self.gelu {
-            Some(_) if self.keep && cx.saves() => Some(cx.empty(y.shape())?),
-            _ => None,
-        };
-        let epilogue = GemmEpilogue {
-            activation: self.gelu,
-            pre: u.as_ref().map(Tensor::region).transpose()?,
-            residual: self.residual.map(|r| typed(r, DType::Bf16)).transpose()?,
-            ..GemmEpilogue::default()
-        };
-        Ok((epilogue, u.map(|x| gelu::Saved { x })))
-    }
 }
 
 impl<'a> BackwardEpilogue<'a> {
@@ -102,25 +71,6 @@ impl<'a> BackwardEpilogue<'a> {
     pub(crate) fn check(&self, op: &'static str, dy: &Tensor, k: usize) -> Result<()> {
         self.gelu.map_or(Ok(()), |(u, _)| same_size(op, ("u", &u.x), ("dx", k, dy)))?;
         self.sum.map_or(Ok(()), |s| same_size(op, ("sum", s), ("dx", k, dy)))
-    }
-
-    /// The same on dy W, one operation after another.
-    pub(crate) fn apply(&self, cx: &Cx, dx: Tensor) -> Result<Tensor> {
-        let dx = match self.gelu {
-            Some((u, kind)) => gelu::backward(cx, u, &dx, kind)?,
-            None => dx,
-        };
-        match self.sum {
-            Some(sum) => add::forward(cx, dx, sum),
-            None => Ok(dx),
-        }
-    }
-
-    /// The same as a product's epilogue.
-    pub(crate) fn epilogue(&self) -> Result<GemmEpilogue> {
-        let slope = self.gelu.map(|(u, kind)| typed(&u.x, DType::Bf16).map(|u| (u, kind)));
-        let residual = self.sum.map(|s| typed(s, DType::Bf16)).transpose()?;
-        Ok(GemmEpilogue { slope: slope.transpose()?, residual, ..GemmEpilogue::default() })
     }
 }
 
@@ -145,7 +95,7 @@ pub fn forward_several<const N: usize>(
     x: &Tensor,
     ps: [(&Linear, Epilogue); N],
 ) -> Result<[Output; N]> {
-    let (mut outputs, mut products) = (Vec::with_capacity(N), Vec::with_capacity(N));
+    let (mut outputs, mut gemms) = (Vec::with_capacity(N), Vec::with_capacity(N));
     for (p, after) in ps {
         check_input(x, p)?;
         after.check("linear", x, p.n())?;
@@ -157,24 +107,24 @@ pub fn forward_several<const N: usize>(
         }
         let y = cx.empty(x.shape().with_cols(p.n()))?;
         let (epilogue, u) = after.epilogue(cx, &y)?;
-        products.push(gpu::product(x, p, &y, epilogue)?);
+        gemms.push(gpu::gemm(x, p, &y, epilogue)?);
         outputs.push((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }, u));
     }
     if let Device::Gpu(gpu) = &cx.device {
-        Gemm::run_several(&products, cx, gpu)?;
+        Gemm::run_several(&gemms, cx, gpu)?;
     }
-    Ok(one_each(outputs))
+    Ok(into_array(outputs))
 }
 
-/// The items of a list that holds N.
-pub(crate) fn one_each<T, const N: usize>(all: Vec<T>) -> [T; N] {
+/// The N items of a list.
+pub(crate) fn into_array<T, const N: usize>(all: Vec<T>) -> [T; N] {
     match all.try_into() {
         Ok(all) => all,
         Err(_) => unreachable!("one for each linear"),
     }
 }
 
-/// [`backward`] and what follows it.
+/// [`backward`] with an epilogue.
 ///
 /// # Errors
 /// Those of [`backward`]; [`Error::Shapes`] when the sum or the activation's input is not of the shape of x.
