@@ -3,19 +3,18 @@
 //! q [rows, heads·head_dim], o as q. A span names the rows of its queries and of its keys, which covers batches, padding
 //! (spans that skip it), a cache (fewer queries than keys) and cross-attention alike.
 //!
-//! Saves q, k, v, o and each softmax's largest score and denominator, [heads, rows, 2], on a GPU as one number, the logarithm of
-//! the denominator over all, [heads, rows]; backward computes the scores again.
+//! Saves q, k, v, o and the statistics of each softmax: its maximum and denominator, [heads, rows, 2], on a GPU the log-sum-exp,
+//! [heads, rows]. Backward recomputes the scores.
 //! No matrix of all queries by all keys exists: scores live in tiles. 4·lq·lk·heads·head_dim FLOPs forward,
 //! 10 backward; reads q, k, v and writes o once, keys and values again for each block of queries.
 
-use pheye_cpu::attention::{self as cpu, Output, Qkv};
+use pheye_cpu::attention::disjoint;
 pub use pheye_cpu::attention::{Heads, Kv, Span};
-use pheye_cpu::mat::{MatMut, MatRef};
-use pheye_tensor::{Device, Shape, Slice, Tensor};
+use pheye_tensor::{Device, Shape, Tensor};
 
-use crate::cpu::matrix;
 use crate::{Cx, Error, Result};
 
+mod cpu;
 mod gpu;
 mod segments;
 
@@ -37,6 +36,7 @@ pub fn flops(spans: &[Span], heads: &Heads) -> u64 {
     if heads.causal { all / 2 } else { all }
 }
 
+/// Whether q, the keys and values, and the spans fit each other.
 fn check(q: Shape, kv: Kv<Shape>, spans: &[Span], heads: &Heads) -> Result<()> {
     let shapes = |left_name, left, right_name, right| {
         Err(Error::Shapes { op: "attention", left_name, left, right_name, right })
@@ -70,8 +70,13 @@ fn check(q: Shape, kv: Kv<Shape>, spans: &[Span], heads: &Heads) -> Result<()> {
     Ok(())
 }
 
-fn apart(what: &'static str, spans: &[Span], of: impl Fn(&Span) -> std::ops::Range<usize>) -> Result<()> {
-    if cpu::disjoint(spans.iter().map(of)) {
+/// Whether no two spans share one of the rows that `of` gives.
+fn check_disjoint(
+    what: &'static str,
+    spans: &[Span],
+    of: impl Fn(&Span) -> std::ops::Range<usize>,
+) -> Result<()> {
+    if disjoint(spans.iter().map(of)) {
         return Ok(());
     }
     Err(Error::Range {
@@ -80,22 +85,6 @@ fn apart(what: &'static str, spans: &[Span], of: impl Fn(&Span) -> std::ops::Ran
         value: "shared by two spans".to_owned(),
         allowed: "one span".to_owned(),
     })
-}
-
-fn rows(t: &Tensor) -> Result<MatRef<'_>> {
-    if let Slice::Int8(..) = t.slice()? {
-        t.f32()?;
-    }
-    matrix(t, t.shape().rows(), t.shape().cols())
-}
-
-fn operands<'a>(q: &'a Tensor, kv: Kv<&'a Tensor>, width: usize) -> Result<Qkv<'a>> {
-    let (k, v) = match kv {
-        Kv::Split { k, v } => Kv::Split { k: rows(k)?, v: rows(v)? },
-        Kv::Fused(kv) => Kv::Fused(rows(kv)?),
-    }
-    .parts(width);
-    Ok(Qkv { q: rows(q)?, k, v })
 }
 
 /// o of q's shape; rows outside all spans, and queries that see no key, are 0. Spans may share keys.
@@ -124,15 +113,9 @@ pub fn forward(
     heads: &Heads,
 ) -> Result<(Tensor, Saved)> {
     check(q.shape(), kv.map(Tensor::shape), spans, heads)?;
-    apart("a query", spans, |s| s.q.clone())?;
+    check_disjoint("a query", spans, |s| s.q.clone())?;
     let (out, softmax_stats) = match &cx.device {
-        Device::Cpu => {
-            let mut out = cx.empty(q.shape())?;
-            let mut softmax_stats = cx.empty([heads.heads, q.shape().rows(), 2])?;
-            let pairs = softmax_stats.f32_mut()?.as_chunks_mut().0;
-            cpu::forward(out.f32_mut()?, pairs, operands(q, kv, heads.width())?, spans, heads);
-            (out, softmax_stats)
-        }
+        Device::Cpu => cpu::forward(cx, q, kv, spans, heads)?,
         Device::Gpu(gpu) => gpu::forward(cx, gpu, q, &kv, spans, heads)?,
     };
     let saved = Saved { q: q.clone(), kv: kv.map(Tensor::clone), out: out.clone(), softmax_stats };
@@ -150,34 +133,16 @@ pub fn backward(
     spans: &[Span],
     heads: &Heads,
 ) -> Result<(Tensor, Kv<Tensor>)> {
-    let Saved { q, kv, out, softmax_stats } = saved;
-    let kv = borrowed(kv);
-    check(q.shape(), kv.map(Tensor::shape), spans, heads)?;
-    apart("a query", spans, |s| s.q.clone())?;
-    apart("a key", spans, |s| s.k.clone())?;
+    let q = &saved.q;
+    check(q.shape(), borrowed(&saved.kv).map(Tensor::shape), spans, heads)?;
+    check_disjoint("a query", spans, |s| s.q.clone())?;
+    check_disjoint("a key", spans, |s| s.k.clone())?;
     if dout.shape().rows() != q.shape().rows() || dout.shape().cols() != q.shape().cols() {
         let (left, right) = (dout.shape(), q.shape());
         return Err(Error::Shapes { op: "attention", left_name: "dout", left, right_name: "q", right });
     }
     match &cx.device {
-        Device::Cpu => {
-            let mut dq = cx.empty(q.shape())?;
-            let mut dkv = match kv {
-                Kv::Split { k, v } => Kv::Split { k: cx.empty(k.shape())?, v: cx.empty(v.shape())? },
-                Kv::Fused(kv) => Kv::Fused(cx.empty(kv.shape())?),
-            };
-            let to = match &mut dkv {
-                Kv::Split { k, v } => Kv::Split { k: rows_mut(k)?, v: rows_mut(v)? },
-                Kv::Fused(kv) => Kv::Fused(rows_mut(kv)?),
-            };
-            let y = Output {
-                out: out.f32()?,
-                softmax_stats: softmax_stats.f32()?.as_chunks().0,
-                dout: dout.f32()?,
-            };
-            cpu::backward(dq.f32_mut()?, to, operands(q, kv, heads.width())?, y, spans, heads);
-            Ok((dq, dkv))
-        }
+        Device::Cpu => cpu::backward(cx, saved, dout, spans, heads),
         Device::Gpu(gpu) => gpu::backward(cx, gpu, saved, dout, spans, heads),
     }
 }
@@ -187,9 +152,4 @@ fn borrowed(kv: &Kv<Tensor>) -> Kv<&Tensor> {
         Kv::Split { k, v } => Kv::Split { k, v },
         Kv::Fused(kv) => Kv::Fused(kv),
     }
-}
-
-fn rows_mut(t: &mut Tensor) -> Result<MatMut<'_>> {
-    let row_stride = t.shape().cols();
-    Ok(MatMut { data: t.f32_mut()?, row_stride })
 }
