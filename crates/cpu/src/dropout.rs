@@ -24,7 +24,7 @@ pub struct Mask {
 }
 
 /// Philox blocks (of four elements each) that are computed side by side, one per vector lane.
-const WIDE: usize = 8;
+const BLOCKS: usize = 8;
 const PIECE: usize = 1 << 12;
 /// The cost of one element, in multiply-adds.
 const COST: usize = 8;
@@ -41,35 +41,35 @@ pub fn add(out: &mut [f32], x: &[f32], first: usize, mask: Mask) {
 
 vectorised! {
     fn apply_piece(out: &mut [f32], x: &[f32], first: usize, mask: Mask) {
-        draw(out, x, first, mask, |out, x, f| *out = x * f);
+        for_each_masked(out, x, first, mask, |out, x, f| *out = x * f);
     }
 
     fn add_piece(out: &mut [f32], x: &[f32], first: usize, mask: Mask) {
-        draw(out, x, first, mask, |out, x, f| *out += x * f);
+        for_each_masked(out, x, first, mask, |out, x, f| *out += x * f);
     }
 }
 
 #[inline(always)]
-fn draw(out: &mut [f32], x: &[f32], first: usize, mask: Mask, put: impl Fn(&mut f32, f32, f32)) {
+fn for_each_masked(out: &mut [f32], x: &[f32], first: usize, mask: Mask, put: impl Fn(&mut f32, f32, f32)) {
     let (mut block, mut skip) = (first / 4, first % 4);
     let mut at = 0;
     while at < out.len() {
-        let factors = factors(block as u32, mask);
-        let f = &factors.as_flattened()[skip..];
+        let scales = mask_scales(block as u32, mask);
+        let f = &scales.as_flattened()[skip..];
         let len = f.len().min(out.len() - at);
         for ((out, &x), &f) in out[at..at + len].iter_mut().zip(&x[at..at + len]).zip(f) {
             put(out, x, f);
         }
-        (at, block, skip) = (at + len, block + WIDE, 0);
+        (at, block, skip) = (at + len, block + BLOCKS, 0);
     }
 }
 
 /// The mask values of blocks `block`, `block + 1`, …: Philox with one block per lane. Its 32-bit words are
 /// kept in 64-bit lanes, as 32×32-bit multiplication requires.
 #[inline(always)]
-fn factors(block: u32, mask: Mask) -> [[f32; 4]; WIDE] {
+fn mask_scales(block: u32, mask: Mask) -> [[f32; 4]; BLOCKS] {
     let ([low, high], mut key) = (words(mask.rng_offset), words(mask.seed));
-    let mut c = [[0; WIDE], [mask.module.into(); WIDE], [low.into(); WIDE], [high.into(); WIDE]];
+    let mut c = [[0; BLOCKS], [mask.module.into(); BLOCKS], [low.into(); BLOCKS], [high.into(); BLOCKS]];
     for (l, c) in c[0].iter_mut().enumerate() {
         *c = u64::from(block.wrapping_add(l as u32));
     }
@@ -84,14 +84,14 @@ fn factors(block: u32, mask: Mask) -> [[f32; 4]; WIDE] {
     // A word counts as word / 256 · 2⁻²⁴. The comparison is on integers, with the sign of the difference as a
     // mask that is hidden from the optimizer, which would otherwise turn it into 32 branches.
     let from = (mask.p * (1 << 24) as f32).ceil() as i32;
-    let mut bits = [[0; WIDE]; 4];
+    let mut bits = [[0; BLOCKS]; 4];
     for (f, &c) in bits.as_flattened_mut().iter_mut().zip(c.as_flattened()) {
         let kept = (from - 1 - (c as u32 >> 8) as i32) >> 31;
         *f = keep & kept as u32;
     }
-    let f: [[f32; WIDE]; 4] = bytemuck::cast(std::hint::black_box(bits));
-    let mut out = [[0.0; 4]; WIDE];
-    for l in (0..WIDE).step_by(4) {
+    let f: [[f32; BLOCKS]; 4] = bytemuck::cast(std::hint::black_box(bits));
+    let mut out = [[0.0; 4]; BLOCKS];
+    for l in (0..BLOCKS).step_by(4) {
         let mut block = [[0.0; 4]; 4];
         for w in 0..4 {
             block[w].copy_from_slice(&f[w][l..l + 4]);

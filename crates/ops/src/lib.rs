@@ -1,8 +1,12 @@
-//! The operations Pheye is made of, one file each: forward beside backward, written out by hand, no autograd.
+//! The operations Pheye is made of, each with a hand-written forward and backward; there is no autograd.
 //!
 //! `forward(cx, x, p) -> (y, Saved)` and `backward(cx, &saved, dy, p, Option<&mut Grads>) -> dx`. `Saved` holds what
 //! backward needs and nothing else; for inference, drop it. Activations are written (`=`), gradients of parameters added
 //! (`+=`), and a frozen parameter costs nothing: its gradient is never computed.
+//!
+//! An operation is a folder: `mod.rs` has the public functions, the shape checks and the choice of the device, `cpu.rs` and `gpu.rs` have
+//! the arms, each with forward beside backward. Small operations, most of them elementwise, are one file. What the arms of all operations
+//! share is in the modules `cpu` and `gpu`.
 #![forbid(unsafe_code)]
 
 mod ahead;

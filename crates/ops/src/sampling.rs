@@ -12,7 +12,7 @@
 use pheye_cpu::philox;
 use pheye_tensor::Tensor;
 
-use crate::topk::order;
+use crate::topk::sort_key;
 use crate::{Cx, Error, Result, argmax};
 
 /// How a token is drawn.
@@ -82,7 +82,7 @@ fn choose(row: &[f32], best: u32, how: &Sampling, slope: f32, draw: u64) -> u32 
     if !top.is_finite() {
         return best;
     }
-    let weighed: Vec<(u32, u64)> = row.iter().map(|&v| (order(v), weight(v - top, slope))).collect();
+    let weighed: Vec<(u32, u64)> = row.iter().map(|&v| (sort_key(v), weight(v - top, slope))).collect();
     let mut bound = 0;
     if (how.top_k > 0 && how.top_k < row.len()) || how.top_p < 1.0 {
         let mut sorted = weighed.clone();
@@ -91,7 +91,7 @@ fn choose(row: &[f32], best: u32, how: &Sampling, slope: f32, draw: u64) -> u32 
             bound = sorted[how.top_k - 1].0;
         }
         if how.top_p < 1.0 {
-            let kept = sorted.iter().take_while(|(order, _)| *order >= bound);
+            let kept = sorted.iter().take_while(|(key, _)| *key >= bound);
             let total: u64 = kept.map(|(_, weight)| weight).sum();
             let need = ((total as f64 * f64::from(how.top_p)) as u64).max(1);
             let mut sum = 0;
@@ -99,10 +99,10 @@ fn choose(row: &[f32], best: u32, how: &Sampling, slope: f32, draw: u64) -> u32 
                 sum += weight;
                 sum >= need
             });
-            bound = last.map_or(bound, |(order, _)| *order);
+            bound = last.map_or(bound, |(key, _)| *key);
         }
     }
-    let kept = || weighed.iter().map(|&(order, weight)| if order >= bound { weight } else { 0 });
+    let kept = || weighed.iter().map(|&(key, weight)| if key >= bound { weight } else { 0 });
     let [lo, hi] = philox::words(draw);
     let [random, ..] = philox::philox4x32_10([lo, hi, STREAM, 0], philox::words(how.seed));
     let mut left = ((u128::from(kept().sum::<u64>()) * u128::from(random)) >> 32) as u64;

@@ -71,7 +71,7 @@ fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, k: usize) -> Result<TopK> {
 }
 
 /// Ascends with x; both zeros are equal, and NaN is above all.
-pub(crate) fn order(x: f32) -> u32 {
+pub(crate) fn sort_key(x: f32) -> u32 {
     let bits = (x + 0.0).to_bits();
     match x {
         _ if x.is_nan() => u32::MAX,
@@ -82,5 +82,5 @@ pub(crate) fn order(x: f32) -> u32 {
 
 /// A value and where it is: of equal values the lower index is above.
 fn rank(x: f32, index: u32) -> u64 {
-    u64::from(order(x)) << 32 | u64::from(!index)
+    u64::from(sort_key(x)) << 32 | u64::from(!index)
 }

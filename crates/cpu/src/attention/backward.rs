@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Head, Heads, Kv, Qkv, Scores, SoftmaxStats, Span, blocks, disjoint, fit, head_of, tiles};
+use super::{Head, Heads, Kv, Qkv, Scores, SoftmaxStats, Span, blocks, disjoint, head_of, rows_fit, tiles};
 use crate::gemm::{Init, Panels, gemm_packed};
 use crate::mat::{MatMut, MatRef};
 use crate::math::{exp, vectorised};
@@ -63,8 +63,9 @@ pub fn backward(dq: &mut [f32], dkv: Kv<MatMut<'_>>, x: Qkv<'_>, y: Output<'_>, 
     );
     x.check(spans, width);
     dq.fill(0.0);
-    let fits =
-        |m: &MatMut<'_>, width: usize| spans.iter().all(|s| fit(&s.k, m.row_stride, width, m.data.len()));
+    let fits = |m: &MatMut<'_>, width: usize| {
+        spans.iter().all(|s| rows_fit(&s.k, m.row_stride, width, m.data.len()))
+    };
     let zeroed = |m: MatMut<'_>| {
         m.data.fill(0.0);
         (Pointer(m.data.as_mut_ptr()), m.row_stride)
@@ -122,8 +123,8 @@ fn backward_head(
     let dout = MatRef::f32(y.dout, y.dout.len() / h.width(), h.width());
     let from = span.q.start * h.width() + head * d;
     s.delta.resize(lq, 0.0);
-    deltas(&mut s.delta, &y.out[from..], &y.dout[from..], h.width(), d);
-    zero(&mut s.dq, lq * d);
+    row_dots(&mut s.delta, &y.out[from..], &y.dout[from..], h.width(), d);
+    resize_zeroed(&mut s.dq, lq * d);
     s.q.load(x.q, span.q.clone(), head, h);
     s.dout.load(dout, span.q.clone(), head, h);
     let all: Vec<_> = blocks(0..lq).collect();
@@ -139,8 +140,8 @@ fn backward_head(
         s.k_t.pack(k.t());
         s.v_t.pack(v.t());
         s.k.pack(k);
-        zero(&mut s.dk, n * d);
-        zero(&mut s.dv, n * d);
+        resize_zeroed(&mut s.dk, n * d);
+        resize_zeroed(&mut s.dv, n * d);
         let visible = |i| h.visible(span, i).saturating_sub(k0);
         for (qs, [q_panels, dout_panels]) in
             all.iter().zip(&s.packed).filter(|(qs, _)| visible(qs.end - 1) > 0)
@@ -165,10 +166,10 @@ fn backward_head(
 }
 
 vectorised! {
-    /// delta[i] = Σ out·dout over the d columns of row i, summed sequentially, in the order of the GEMM.
+    /// `delta[i]` = Σ out·dout over the d columns of row i, summed sequentially, in the order of the GEMM.
     /// Where a query sees a single key, out is that key's value, and dp - delta is exactly 0 only if both
     /// sums round the same way.
-    fn deltas(delta: &mut [f32], out: &[f32], dout: &[f32], stride: usize, d: usize) {
+    fn row_dots(delta: &mut [f32], out: &[f32], dout: &[f32], stride: usize, d: usize) {
         for (i, delta) in delta.iter_mut().enumerate() {
             let (out, dout) = (&out[i * stride..][..d], &dout[i * stride..][..d]);
             *delta = out.iter().zip(dout).fold(0.0, |sum, (o, g)| g.mul_add(*o, sum));
@@ -188,7 +189,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn zero(x: &mut Vec<f32>, len: usize) {
+fn resize_zeroed(x: &mut Vec<f32>, len: usize) {
     x.clear();
     x.resize(len, 0.0);
 }

@@ -123,7 +123,7 @@ pub struct Qkv<'a> {
 
 /// Whether `rows`, of `width` elements each and `stride` elements apart, fit in `len` elements without
 /// overlapping each other.
-fn fit(rows: &Range<usize>, stride: usize, width: usize, len: usize) -> bool {
+fn rows_fit(rows: &Range<usize>, stride: usize, width: usize, len: usize) -> bool {
     let last = |row: usize| row.checked_mul(stride)?.checked_add(width);
     rows.is_empty() || stride >= width && last(rows.end - 1).is_some_and(|end| end <= len)
 }
@@ -134,10 +134,9 @@ impl Qkv<'_> {
         let fits = |m: &MatRef<'_>, rows: fn(&Span) -> &Range<usize>| {
             assert!(m.col_stride == 1 && !matches!(m.data, Elements::Int8(..)), "rows of f32 or bf16");
             let in_shape = |rows: &Range<usize>| rows.end <= m.rows && width <= m.cols;
-            spans
-                .iter()
-                .map(rows)
-                .all(|rows| rows.is_empty() || in_shape(rows) && fit(rows, m.row_stride, width, m.data.len()))
+            spans.iter().map(rows).all(|rows| {
+                rows.is_empty() || in_shape(rows) && rows_fit(rows, m.row_stride, width, m.data.len())
+            })
         };
         assert!(fits(&self.q, |s| &s.q), "spans do not fit the queries");
         assert!(fits(&self.k, |s| &s.k) && fits(&self.v, |s| &s.k), "spans do not fit the keys and values");

@@ -103,7 +103,7 @@ impl<E: Element> Dots<'_, '_, E> {
     }
 }
 
-/// sums[..][p] += x[..][at..] * w[at..], for one vector.
+/// `sums[..][p] += x[..][at..] * w[at..]`, for one vector.
 ///
 /// # Safety
 /// The vector must lie inside all slices.

@@ -1,5 +1,5 @@
 //! GEMM with int8 weights in integer arithmetic. A is quantized to int16 with one scale for each row and
-//! block of k, and C[i, j] = Σ over blocks of s_a[i]·s_b[j]·Σ_k qa[i, k]·qb[k, j].
+//! block of k, and `C[i, j]` = Σ over blocks of `s_a[i]`·`s_b[j]`·Σ_k `qa[i, k]`·`qb[k, j]`.
 //!
 //! `vpmaddwd` multiplies sixteen pairs and adds them in twos, while an FMA handles eight, so the speedup over
 //! f32 on AVX2 is at most 2. `vpdpwssd` of AVX-512 VNNI handles 32 pairs and also accumulates in the same

@@ -153,7 +153,7 @@ pub(super) fn pack_a(packed: &mut [f32], a: Typed<'_, f32>, rows: Range<usize>, 
     }
 }
 
-/// panel[k, 0..8] = from[..][k].
+/// `panel[k, 0..8] = from[..][k]`.
 ///
 /// # Safety
 /// The processor must have AVX2.
@@ -217,7 +217,7 @@ pub(super) unsafe fn transpose8x8(x: [std::arch::x86_64::__m256; 8]) -> [std::ar
     }
 }
 
-/// panel[k, 0..4] = from[..][k].
+/// `panel[k, 0..4] = from[..][k]`.
 #[inline(always)]
 fn pack4<E: Element>(panel: &mut [f32], nr: usize, from: [&[E]; 4]) {
     let depth = from[0].len();

@@ -15,7 +15,7 @@ pub(super) fn run(
     log_scale: f32,
 ) -> Result<Loss> {
     let (b, c, d) = (labels.len(), texts.shape().rows(), texts.shape().cols());
-    let (images, texts) = (Unit::new(images.f32()?, d), Unit::new(texts.f32()?, d));
+    let (images, texts) = (UnitRows::new(images.f32()?, d), UnitRows::new(texts.f32()?, d));
     let (i, t) = (MatRef::f32(&images.rows, b, d), MatRef::f32(&texts.rows, c, d));
     let scale = log_scale.exp();
     let (mut z, mut dz) = (cx.empty([b, c])?, cx.zeros([b, c])?);
@@ -66,22 +66,22 @@ fn cross_entropy(
 }
 
 /// The rows of a matrix, each of length 1, and what their lengths were.
-struct Unit {
+struct UnitRows {
     rows: Vec<f32>,
     lengths: Vec<f32>,
 }
 
-impl Unit {
+impl UnitRows {
     /// Rows shorter than 10⁻¹² are divided by that.
-    fn new(x: &[f32], d: usize) -> Unit {
+    fn new(x: &[f32], d: usize) -> UnitRows {
         let mut rows = x.to_vec();
-        let normalise = |row: &mut [f32]| {
+        let normalize = |row: &mut [f32]| {
             let length = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
             row.iter_mut().for_each(|x| *x /= length);
             length
         };
-        let lengths = rows.chunks_exact_mut(d.max(1)).map(normalise).collect();
-        Unit { rows, lengths }
+        let lengths = rows.chunks_exact_mut(d.max(1)).map(normalize).collect();
+        UnitRows { rows, lengths }
     }
 
     /// Turns the gradient of the rows into that of x: dx = (du - u·(u·du)) / length.

@@ -40,27 +40,27 @@ pub(super) fn run(
         by_caption: (0.5 / captions.max(1) as f64) as f32,
     };
     let scale = log_scale.exp();
-    let (i, t) = (Unit::new(cx, gpu, images)?, Unit::new(cx, gpu, texts)?);
+    let (i, t) = (UnitRows::new(cx, gpu, images)?, UnitRows::new(cx, gpu, texts)?);
     let z = product(cx, gpu, scale, Matrix::of(&i.rows), Matrix::of(&t.rows).transposed())?;
-    let lines = lines(cx, gpu, &z, &pairs)?;
-    let (dz, dots) = grad(cx, gpu, &z, &lines, &pairs)?;
+    let stats = softmax_stats(cx, gpu, &z, &pairs)?;
+    let (dz, dots) = grad(cx, gpu, &z, &stats, &pairs)?;
     let dimages = product(cx, gpu, scale, Matrix::of(&dz), Matrix::of(&t.rows))?;
     let dtexts = product(cx, gpu, scale, Matrix::of(&dz).transposed(), Matrix::of(&i.rows))?;
     let (dimages, dtexts) = (i.backward(cx, gpu, &dimages, images)?, t.backward(cx, gpu, &dtexts, texts)?);
-    let result = sum(cx, gpu, &lines, &dots)?.to_vec_f32()?;
+    let result = sum(cx, gpu, &stats, &dots)?.to_vec_f32()?;
     Ok(Loss { loss: result[0].into(), dimages, dtexts, dlog_scale: result[1] })
 }
 
 /// The rows of a matrix, each of length 1, and what their lengths were.
-struct Unit {
+struct UnitRows {
     rows: Tensor,
     lengths: Tensor,
 }
 
-impl Unit {
-    fn new(cx: &Cx, gpu: &Gpu, x: &Tensor) -> Result<Unit> {
+impl UnitRows {
+    fn new(cx: &Cx, gpu: &Gpu, x: &Tensor) -> Result<UnitRows> {
         let (n, d) = (x.shape().rows(), x.shape().cols());
-        let unit = Unit { rows: cx.empty_f32([n, d])?, lengths: cx.empty_f32([n])? };
+        let unit = UnitRows { rows: cx.empty_f32([n, d])?, lengths: cx.empty_f32([n])? };
         let mut l = gpu.launch(by_dtype(x.dtype(), "contrastive_unit_bf16", "contrastive_unit_f32")?)?;
         let p = ContrastiveUnit {
             x: l.read(x.region()?),
@@ -131,8 +131,8 @@ fn product(cx: &Cx, gpu: &Gpu, scale: f32, a: Matrix, b: Matrix) -> Result<Tenso
     Ok(out)
 }
 
-/// Largest value, Σ exp and loss of each row of z, then of each column.
-fn lines(cx: &Cx, gpu: &Gpu, z: &Tensor, pairs: &Pairs) -> Result<Tensor> {
+/// Maximum, Σ exp and loss of each row of z, then of each column.
+fn softmax_stats(cx: &Cx, gpu: &Gpu, z: &Tensor, pairs: &Pairs) -> Result<Tensor> {
     let lines = cx.empty_f32([pairs.b + pairs.c, 3])?;
     let mut l = gpu.launch("contrastive_lines_f32")?;
     let p = ContrastiveLines {

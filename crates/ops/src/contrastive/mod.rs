@@ -49,13 +49,13 @@ pub fn forward_backward(
     log_scale: f32,
 ) -> Result<Loss> {
     let (left, right) = (images.shape(), texts.shape());
-    let fault =
+    let shape_error =
         |right_name, right| Error::Shapes { op: "contrastive", left_name: "images", left, right_name, right };
     if left.cols() != right.cols() {
-        return Err(fault("texts", right));
+        return Err(shape_error("texts", right));
     }
     if left.rows() != labels.len() {
-        return Err(fault("labels", [labels.len()].into()));
+        return Err(shape_error("labels", [labels.len()].into()));
     }
     let c = right.rows();
     if let Some(label) = labels.iter().find(|&&label| label >= c) {

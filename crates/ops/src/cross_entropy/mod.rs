@@ -105,7 +105,7 @@ pub fn queue(
 ) -> Result<Queued> {
     let (shape, weight) = (x.shape(), head.weight.shape());
     let (v, d) = (weight.rows(), weight.cols());
-    let fault = |right_name, right| Error::Shapes {
+    let shape_error = |right_name, right| Error::Shapes {
         op: "cross_entropy",
         left_name: "x",
         left: shape,
@@ -113,15 +113,15 @@ pub fn queue(
         right,
     };
     if shape.cols() != d {
-        return Err(fault("head", weight));
+        return Err(shape_error("head", weight));
     }
     if shape.rows() != targets.len() {
-        return Err(fault("targets", [targets.len()].into()));
+        return Err(shape_error("targets", [targets.len()].into()));
     }
     if let Some(b) = head.bias.as_ref().filter(|b| b.shape().elements() != v) {
-        return Err(fault("bias", b.shape()));
+        return Err(shape_error("bias", b.shape()));
     }
-    let kept = kept(targets, v)?;
+    let kept = rows_with_target(targets, v)?;
     match &cx.device {
         Device::Cpu => cpu::queue(cx, x, head, &kept, want_dx, grads),
         Device::Gpu(gpu) => gpu::queue(cx, gpu, x, head, &kept, want_dx, grads),
@@ -154,8 +154,8 @@ pub fn of_logits(cx: &Cx, z: &mut Tensor, targets: &[u32], want_gradient: bool) 
     }
 }
 
-/// Rows with a target, and it.
-fn kept(targets: &[i64], v: usize) -> Result<Vec<(usize, u32)>> {
+/// The rows that have a target, each with it.
+fn rows_with_target(targets: &[i64], v: usize) -> Result<Vec<(usize, u32)>> {
     let mut kept = Vec::new();
     for (row, &target) in targets.iter().enumerate().filter(|&(_, &t)| t != IGNORE) {
         match u32::try_from(target) {

@@ -165,13 +165,15 @@ pub(crate) fn splits(sms: usize, tiles: usize, tiles_k: usize, least: usize) -> 
 }
 
 impl Gemm {
+    /// Whether all operands can be read 16 bytes at a time.
     fn is_aligned(&self) -> bool {
         let strides = self.batch.is_none_or(|b| b.strides[..2].iter().all(|s| s.is_multiple_of(8)));
         let low = self.low_rank.as_ref().is_none_or(|l| l.a.is_aligned() && l.b.is_aligned());
         self.a.is_aligned() && self.b.is_aligned() && strides && low
     }
 
-    fn has_vectors(&self) -> bool {
+    /// Whether the result and what the epilogue reads can be accessed 16 bytes at a time.
+    fn is_vectorizable(&self) -> bool {
         let e = &self.epilogue;
         let slope = e.slope.as_ref().map(|(region, _)| region);
         let regions = [Some(&self.c.region), e.pre.as_ref(), e.residual.as_ref(), slope];
@@ -181,7 +183,7 @@ impl Gemm {
     }
 
     /// The GEMM as a BLAS library takes it, if nothing is fused to it.
-    fn as_plain(&self) -> Option<BlasGemm> {
+    fn as_blas(&self) -> Option<BlasGemm> {
         let e = &self.epilogue;
         let fused = e.bias.is_some() || e.activation.is_some() || e.pre.is_some() || e.slope.is_some();
         if fused
@@ -232,7 +234,7 @@ impl Gemm {
             batch: self.count() as i32,
             flags: flag(self.c.dtype == DType::F32, F32)
                 | flag(self.c.add, ADD)
-                | flag(self.has_vectors(), VECTORS),
+                | flag(self.is_vectorizable(), VECTORS),
             activation: self.epilogue.activation.map_or(0, gelu::number),
             slope_kind: self.epilogue.slope.as_ref().map_or(0, |(_, kind)| gelu::number(*kind)),
             alpha: self.alpha,
@@ -240,7 +242,8 @@ impl Gemm {
         }
     }
 
-    fn name_operands(&self, cx: &Cx, p: &mut params::Gemm, launch: &mut Launch) -> Result<()> {
+    /// Declares the operands to the launch and sets their addresses.
+    fn set_operands(&self, cx: &Cx, p: &mut params::Gemm, launch: &mut Launch) -> Result<()> {
         p.a = launch.read(self.a.region.clone());
         p.b = launch.read(self.b.region.clone());
         if let Some(low) = &self.low_rank {
@@ -251,7 +254,8 @@ impl Gemm {
         Ok(())
     }
 
-    fn name_results(&self, p: &mut params::Gemm, launch: &mut Launch) {
+    /// Declares the result and the tensors of the epilogue to the launch and sets their addresses.
+    fn set_results(&self, p: &mut params::Gemm, launch: &mut Launch) {
         let ([m, n, _], e) = (self.dims, &self.epilogue);
         let whole = self.c.ld == n && self.batch.is_none_or(|b| b.strides[2] == m * n);
         let c = self.c.region.clone();
@@ -272,8 +276,8 @@ impl Gemm {
             return Ok(());
         }
         if gpu.prefers_blas()
-            && let Some(product) = self.as_plain()
-            && gpu.blas(&product)?
+            && let Some(blas) = self.as_blas()
+            && gpu.blas(&blas)?
         {
             return Ok(());
         }
@@ -292,9 +296,9 @@ impl Gemm {
         let [tile_m, tile_n, _] = launch.spec().tile;
         let grid = [m.div_ceil(tile_m) * n.div_ceil(tile_n), splits, batch];
         let mut p = self.params(splits);
-        self.name_operands(cx, &mut p, &mut launch)?;
+        self.set_operands(cx, &mut p, &mut launch)?;
         if splits == 1 {
-            self.name_results(&mut p, &mut launch);
+            self.set_results(&mut p, &mut launch);
             return Ok(launch.run(grid, &p)?);
         }
         let partial = cx.empty_f32([splits, batch, m, n])?;
@@ -309,7 +313,7 @@ impl Gemm {
         let [threads, width, _] = launch.spec().tile;
         let mut p = self.params(splits);
         p.partial = launch.read(partial.region()?).shared();
-        self.name_results(&mut p, &mut launch);
+        self.set_results(&mut p, &mut launch);
         let blocks = (self.dims[0] * self.dims[1].div_ceil(width)).div_ceil(threads);
         Ok(launch.run([blocks, 1, self.count()], &p)?)
     }
@@ -336,7 +340,7 @@ impl Gemm {
     /// # Errors
     /// As [`Gemm::run`].
     pub fn run_several(calls: &[Gemm], cx: &Cx, gpu: &Gpu) -> Result<()> {
-        let Some(kernel) = Gemm::several(calls, gpu) else {
+        let Some(kernel) = Gemm::kernel_for_several(calls, gpu) else {
             return calls.iter().try_for_each(|call| call.run(cx, gpu));
         };
         let mut launch = gpu.launch(kernel)?;
@@ -345,8 +349,8 @@ impl Gemm {
         let mut blocks = 0;
         for ((call, p), first) in calls.iter().zip(&mut p.of).zip(&mut p.first) {
             *p = call.params(1);
-            call.name_operands(cx, p, &mut launch)?;
-            call.name_results(p, &mut launch);
+            call.set_operands(cx, p, &mut launch)?;
+            call.set_results(p, &mut launch);
             *first = blocks as i32;
             let [m, n, _] = call.dims;
             // The kernel for small M names its tile sizes in the other order, and a tile holds all of m.
@@ -357,7 +361,7 @@ impl Gemm {
     }
 
     /// The kernel that runs the GEMMs in one launch, if that fills the device better.
-    fn several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
+    fn kernel_for_several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
         let m = calls.first()?.dims[0];
         let fits = |c: &Gemm| c.is_forward() && c.dims[0] == m && c.dims[1] > 0;
         if !(2..=SEVERAL).contains(&calls.len()) || gpu.prefers_blas() || !calls.iter().all(fits) {
@@ -386,8 +390,8 @@ impl Gemm {
         let mut launch = gpu.launch(if m <= 8 { "gemm_thin_bf16_8" } else { "gemm_thin_bf16_32" })?;
         let [tile_n, tile_m, _] = launch.spec().tile;
         let mut p = self.params(1);
-        self.name_operands(cx, &mut p, &mut launch)?;
-        self.name_results(&mut p, &mut launch);
+        self.set_operands(cx, &mut p, &mut launch)?;
+        self.set_results(&mut p, &mut launch);
         Ok(launch.run([n.div_ceil(tile_n), m.div_ceil(tile_m), 1], &p)?)
     }
 }

@@ -48,8 +48,8 @@ pub(crate) fn read_optional(l: &mut Launch, t: Option<&Tensor>, dtype: DType) ->
     t.map_or(Ok(In::NULL), |t| Ok(l.read(typed(t, dtype)?)))
 }
 
-/// Threads of a kernel that moves rows of `cols` elements by eights.
-pub(crate) fn eights(rows: usize, cols: usize) -> usize {
+/// The number of threads of a kernel in which each handles up to eight consecutive elements of a row.
+pub(crate) fn vectors_of_8(rows: usize, cols: usize) -> usize {
     rows * cols.div_ceil(8)
 }
 

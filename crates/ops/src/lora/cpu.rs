@@ -58,7 +58,7 @@ pub(super) fn backward(
 ) -> Result<()> {
     let (k, n) = (p.base.k(), p.base.n());
     linear::add_grads(cx, saved.x.as_ref(), dy, &p.base, grads.as_deref_mut())?;
-    let chosen = p.chosen(route, dy.shape().rows())?;
+    let chosen = p.adapters_of(route, dy.shape().rows())?;
     for ((range, adapter), s) in route.ranges.iter().zip(&chosen).zip(&saved.s) {
         let Some(Adapter { a, b, scale }) = *adapter else { continue };
         let (rows, m, r) = (range.rows.clone(), range.rows.len(), rank(a));

@@ -16,12 +16,12 @@ pub struct Down(pub(super) Option<DownProjected>);
 fn check_all(x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<()> {
     ps.iter().try_for_each(|p| {
         check_input(x, &p.base)?;
-        p.chosen(route, x.shape().rows()).map(|_| ())
+        p.adapters_of(route, x.shape().rows()).map(|_| ())
     })
 }
 
 /// One for each linear, empty where forward has to compute it.
-fn downs<const N: usize>(lows: Vec<DownProjected>) -> [Down; N] {
+fn for_each_linear<const N: usize>(lows: Vec<DownProjected>) -> [Down; N] {
     let mut lows = lows.into_iter().map(|low| Down(Some(low)));
     std::array::from_fn(|_| lows.next().unwrap_or_default())
 }
@@ -36,7 +36,7 @@ pub fn down<const N: usize>(cx: &Cx, x: &Tensor, ps: [&LoraLinear; N], route: &R
         Device::Cpu => Vec::new(),
         Device::Gpu(gpu) => gpu::down::of_input(cx, gpu, x, &ps, route)?,
     };
-    Ok(downs(lows))
+    Ok(for_each_linear(lows))
 }
 
 /// What [`norm_down`] returns.
@@ -65,7 +65,7 @@ pub fn norm_down<const N: usize>(
     if let Device::Gpu(gpu) = &cx.device
         && let Some((down, lows)) = gpu::down::of_norm(cx, gpu, x, norm, &ps, route)?
     {
-        return Ok(Normed { y: down.y, saved: down.saved, downs: downs(lows) });
+        return Ok(Normed { y: down.y, saved: down.saved, downs: for_each_linear(lows) });
     }
     let (y, saved) = layernorm::forward(cx, x, norm)?;
     let downs = down(cx, &y, ps, route)?;

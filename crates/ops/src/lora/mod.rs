@@ -129,7 +129,7 @@ impl LoraLinear {
     }
 
     /// Validates the route; returns the adapter of each range.
-    fn chosen(&self, route: &Route, rows: usize) -> Result<Vec<Option<&Adapter>>> {
+    fn adapters_of(&self, route: &Route, rows: usize) -> Result<Vec<Option<&Adapter>>> {
         let range_error = |what, value: String, allowed| Error::Range { op: "lora", what, value, allowed };
         if let Some(d) = route.dropout.filter(|d| !(0.0..1.0).contains(&d.p)) {
             return Err(range_error("dropout", d.p.to_string(), "0..1".to_owned()));
@@ -182,7 +182,7 @@ fn rank(a: &Param) -> usize {
 /// [`Error::Shapes`] for an adapter that does not fit the weight.
 pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Tensor, Saved)> {
     linear::check_input(x, &p.base)?;
-    let chosen = p.chosen(route, x.shape().rows())?;
+    let chosen = p.adapters_of(route, x.shape().rows())?;
     match cx.device {
         Device::Cpu => cpu::forward(cx, x, p, route, &chosen),
         Device::Gpu(ref gpu) => {

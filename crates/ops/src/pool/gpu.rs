@@ -3,7 +3,7 @@
 use pheye_kernels::params::{PoolBwd, PoolFwd};
 use pheye_tensor::{Gpu, Tensor};
 
-use crate::gpu::{by_dtype, eights};
+use crate::gpu::{by_dtype, vectors_of_8};
 use crate::{Cx, Result};
 
 /// The first row of each group, then the number of rows.
@@ -46,7 +46,7 @@ pub(super) fn backward(cx: &Cx, gpu: &Gpu, dy: &Tensor, lengths: &[usize]) -> Re
         rows: group.len() as i32,
         cols: cols as i32,
     };
-    let grid = [eights(group.len(), cols).div_ceil(l.spec().tile[0]), 1, 1];
+    let grid = [vectors_of_8(group.len(), cols).div_ceil(l.spec().tile[0]), 1, 1];
     l.run(grid, &p)?;
     Ok(dx)
 }

@@ -36,7 +36,7 @@ pub fn forward(cx: &Cx, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
 /// [`Error::Range`] when there is not one length for each row of dy.
 pub fn backward(cx: &Cx, dy: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     if dy.shape().rows() != lengths.len() {
-        return Err(fault(format!("{} groups", lengths.len()), dy.shape().rows()));
+        return Err(length_error(format!("{} groups", lengths.len()), dy.shape().rows()));
     }
     match &cx.device {
         Device::Cpu => cpu::backward(cx, dy, lengths),
@@ -48,11 +48,11 @@ fn check(lengths: &[usize], rows: usize) -> Result<()> {
     let sum: usize = lengths.iter().sum();
     match sum == rows && !lengths.contains(&0) {
         true => Ok(()),
-        false => Err(fault(format!("{lengths:?}"), rows)),
+        false => Err(length_error(format!("{lengths:?}"), rows)),
     }
 }
 
-fn fault(value: String, rows: usize) -> Error {
+fn length_error(value: String, rows: usize) -> Error {
     Error::Range {
         op: "pool",
         what: "lengths",

@@ -5,7 +5,7 @@ use pheye_kernels::params::RowsMove;
 use pheye_tensor::{DType, Gpu, Region, Tensor};
 
 use super::last_of_each;
-use crate::gpu::{by_dtype, eights, typed};
+use crate::gpu::{by_dtype, typed, vectors_of_8};
 use crate::{Cx, Result};
 
 /// `into[at[i]] = x[i]`.
@@ -67,6 +67,6 @@ pub(crate) fn move_rows(gpu: &Gpu, m: Move) -> Result<()> {
         rows: m.rows as i32,
         cols: cols as i32,
     };
-    let grid = [eights(m.rows, cols).div_ceil(l.spec().tile[0]), 1, 1];
+    let grid = [vectors_of_8(m.rows, cols).div_ceil(l.spec().tile[0]), 1, 1];
     Ok(l.run(grid, &p)?)
 }

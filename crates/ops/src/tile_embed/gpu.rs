@@ -4,7 +4,7 @@ use pheye_kernels::Out;
 use pheye_kernels::params::{TileEmbedBwd, TileEmbedFwd};
 use pheye_tensor::{Gpu, Tensor};
 
-use crate::gpu::{add_partial_rows, by_dtype, eights, read_optional, typed};
+use crate::gpu::{add_partial_rows, by_dtype, read_optional, typed, vectors_of_8};
 use crate::{Cx, Error, Result};
 
 /// Writes media [b, (1 + t)·n, d].
@@ -29,7 +29,7 @@ pub(super) fn forward(
         tokens: n as i32,
         cols: d as i32,
     };
-    let grid = [eights(rows, d).div_ceil(l.spec().tile[0]), 1, 1];
+    let grid = [vectors_of_8(rows, d).div_ceil(l.spec().tile[0]), 1, 1];
     Ok(l.run(grid, &p)?)
 }
 

@@ -45,7 +45,7 @@ const KEYS: Family = Family {
 const SHORT: [(usize, &str); 2] = [(80, "attention_bwd_bf16_d64_80"), (128, "attention_bwd_bf16_d64_128")];
 
 /// The kernel for spans of few queries. It reads keys and values once, where two kernels read them twice.
-fn short(spans: &[Span], h: &Heads) -> Option<&'static str> {
+fn short_kernel(spans: &[Span], h: &Heads) -> Option<&'static str> {
     let queries = spans.iter().map(|s| s.q.len()).max()?;
     SHORT.iter().find(|(most, _)| h.head_dim == 64 && queries <= *most).map(|(_, kernel)| *kernel)
 }
@@ -103,7 +103,7 @@ impl Backward<'_> {
     /// Launches the kernel that computes dq, split by keys where there are too few blocks to fill the GPU.
     fn run(&self, mut l: Launch<'_>, mut p: AttentionBwd, list: &[Item]) -> Result<()> {
         let (cx, h) = (self.cx, self.heads);
-        let Some(parts) = work::cut(list, h.heads, self.gpu.sms(), l.spec().tile[1]) else {
+        let Some(parts) = work::split_keys(list, h.heads, self.gpu.sms(), l.spec().tile[1]) else {
             (p.dq, p.items) = (l.write(self.dq.region()?), l.read(table(cx, list)?));
             return Ok(l.run([list.len(), h.heads, 1], &p)?);
         };
@@ -162,15 +162,15 @@ pub(in super::super) fn backward(
     };
     let dq = cx.empty(q.shape())?;
     // No block writes the columns beyond those of the heads.
-    let like = |t: &Tensor, own: usize| {
+    let empty_like = |t: &Tensor, own: usize| {
         if t.shape().cols() == own { cx.empty(t.shape()) } else { cx.zeros(t.shape()) }
     };
     let dkv = match kv {
-        Kv::Split { k, v } => Kv::Split { k: like(k, width)?, v: like(v, width)? },
-        Kv::Fused(kv) => Kv::Fused(like(kv, 2 * width)?),
+        Kv::Split { k, v } => Kv::Split { k: empty_like(k, width)?, v: empty_like(v, width)? },
+        Kv::Fused(kv) => Kv::Fused(empty_like(kv, 2 * width)?),
     };
     let work = Backward { cx, gpu, q, kv, out, lse, dout, dq: &dq, dkv: borrowed(&dkv), spans, heads };
-    match short(spans, heads) {
+    match short_kernel(spans, heads) {
         Some(kernel) => work.in_one_kernel(kernel, keys)?,
         None => work.in_two_kernels(keys)?,
     }

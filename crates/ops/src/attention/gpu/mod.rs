@@ -49,18 +49,19 @@ const FORWARD: Family = Family {
         (80, 513..=usize::MAX, "attention_fwd_bf16_d80_long"),
     ],
 };
-fn range(what: &'static str, value: String, allowed: &str) -> Error {
+
+fn range_error(what: &'static str, value: String, allowed: &str) -> Error {
     Error::Range { op: "attention", what, value, allowed: allowed.to_owned() }
 }
 
 /// The kernel for the head size, after checking the other limits of the kernels.
 pub(super) fn choose(sizes: &Sizes, h: &Heads) -> Result<&'static str> {
     if !(h.scale > 0.0 && h.scale.is_finite()) {
-        return Err(range("scale", h.scale.to_string(), "a positive number on a GPU"));
+        return Err(range_error("scale", h.scale.to_string(), "a positive number on a GPU"));
     }
     match sizes.get(h.head_dim.div_ceil(16).wrapping_sub(1)) {
         Some(name) if h.head_dim.is_multiple_of(8) => Ok(name),
-        _ => Err(range("head size", h.head_dim.to_string(), "8 to 128 in steps of 8 on a GPU")),
+        _ => Err(range_error("head size", h.head_dim.to_string(), "8 to 128 in steps of 8 on a GPU")),
     }
 }
 
@@ -103,7 +104,7 @@ pub(super) fn matrix(t: &Tensor) -> Result<Region> {
     }
     let region = t.region()?;
     if !region.addr().is_multiple_of(16) || !t.shape().cols().is_multiple_of(8) {
-        return Err(range(
+        return Err(range_error(
             "place of a matrix",
             t.shape().to_string(),
             "rows that begin at multiples of 16 bytes",
@@ -120,11 +121,11 @@ struct Operands<T> {
     v_stride: i32,
 }
 
-/// `declare` names the region to the launch and returns its address; `behind` adds an offset in bytes to an address.
+/// `declare` names the region to the launch and returns its address; `offset` adds an offset in bytes to an address.
 fn operands<T: Copy>(
     kv: &Kv<&Tensor>,
     width: usize,
-    behind: impl Fn(T, usize) -> T,
+    offset: impl Fn(T, usize) -> T,
     mut declare: impl FnMut(&Tensor) -> Result<T>,
 ) -> Result<Operands<T>> {
     let stride = |t: &Tensor| t.shape().cols() as i32;
@@ -134,7 +135,7 @@ fn operands<T: Copy>(
         }
         Kv::Fused(kv) => {
             let k = declare(kv)?;
-            Operands { k, v: behind(k, 2 * width), k_stride: stride(kv), v_stride: stride(kv) }
+            Operands { k, v: offset(k, 2 * width), k_stride: stride(kv), v_stride: stride(kv) }
         }
     })
 }
@@ -161,7 +162,7 @@ pub(super) fn forward(
     let (o, lse) = (cx.empty(q.shape())?, cx.empty_f32([h.heads, rows])?);
     let mut l = gpu.launch(variant(gpu, &FORWARD, spans, h)?)?;
     let list = work::of_queries(spans, rows, h.causal, tile(&l));
-    let parts = work::cut(&list, h.heads, gpu.sms(), l.spec().tile[1]);
+    let parts = work::split_keys(&list, h.heads, gpu.sms(), l.spec().tile[1]);
     let Operands { k, v, k_stride, v_stride } =
         operands(kv, h.width(), In::offset, |t| Ok(l.read(matrix(t)?)))?;
     let mut p = AttentionFwd {

@@ -126,7 +126,12 @@ const PART: usize = 128;
 
 /// Splits the keys so that the blocks of all heads fill a GPU of `sms` multiprocessors twice, in multiples of `tile`; `None` where there
 /// are enough blocks.
-pub(in crate::attention) fn cut(items: &[Item], heads: usize, sms: usize, tile: usize) -> Option<Parts> {
+pub(in crate::attention) fn split_keys(
+    items: &[Item],
+    heads: usize,
+    sms: usize,
+    tile: usize,
+) -> Option<Parts> {
     let (blocks, longest) = (items.len() * heads, items.iter().map(|i| i.other.len()).max()?);
     if blocks == 0 || blocks >= sms {
         return None;
@@ -172,7 +177,7 @@ mod tests {
     #[test]
     fn parts_hold_each_key_once() {
         let items = of_queries(&[Span { q: 0..65, k: 7..1000 }, Span { q: 65..67, k: 0..5 }], 70, false, 64);
-        let parts = cut(&items, 2, 40, 64).expect("few blocks");
+        let parts = split_keys(&items, 2, 40, 64).expect("few blocks");
         assert_eq!(parts.joins.len(), items.len());
         for (item, join) in items.iter().zip(&parts.joins) {
             let of_item = |p: &&Item| p.own == item.own;
@@ -180,6 +185,6 @@ mod tests {
             assert_eq!(keys, item.other.clone().collect::<Vec<_>>());
             assert_eq!(parts.items.iter().filter(of_item).count(), join.other.len());
         }
-        assert!(cut(&items, 40, 40, 64).is_none());
+        assert!(split_keys(&items, 40, 40, 64).is_none());
     }
 }

@@ -213,7 +213,7 @@ impl StackedAdapters {
         route: &Route,
         rows: usize,
     ) -> Result<Option<StackedAdapters>> {
-        let chosen: Vec<_> = ps.iter().map(|p| p.chosen(route, rows)).collect::<Result<_>>()?;
+        let chosen: Vec<_> = ps.iter().map(|p| p.adapters_of(route, rows)).collect::<Result<_>>()?;
         let places: Vec<_> = chosen.iter().map(|c| places(c)).collect();
         let Some(k) = ps.first().map(|p| p.base.k()) else { return Ok(None) };
         if rows == 0 || places.iter().any(|p| p.1 == 0) || ps.iter().any(|p| p.base.k() != k) {
@@ -244,7 +244,7 @@ impl StackedAdapters {
 }
 
 /// The down projections of `ps` for x: in one pass over x, or in one pass for each linear when dropout gives each its own x. Empty when
-/// [`forward`] has to compute them.
+/// [`super::forward`] has to compute them.
 pub(in crate::lora) fn of_input(
     cx: &Cx,
     gpu: &Gpu,

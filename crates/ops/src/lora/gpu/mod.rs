@@ -144,7 +144,7 @@ pub(super) fn backward(
         Ok(Gemm { epilogue: epilogue.clone(), ..call })
     });
     let mut call = call.transpose()?;
-    let chosen = p.chosen(route, rows)?;
+    let chosen = p.adapters_of(route, rows)?;
     let (places, total) = places(&chosen);
     if let Some(Saved { packed, s }) = from.saved(total)? {
         let x = from.saved.x.as_ref();
