@@ -97,3 +97,11 @@ pub fn softmax<T: Real>(x: &[T]) -> Vec<T> {
     let sum = dot(&e, &vec![T::of(1.0); e.len()]);
     e.into_iter().map(|e| e / sum).collect()
 }
+
+/// ln Σ eˣ of all elements.
+pub fn log_sum_exp<T: Real>(x: &[T]) -> T {
+    let top = x.iter().copied().fold(x[0], max);
+    let mut sum = T::of(0.0);
+    x.iter().for_each(|&x| sum += (x - top).exp());
+    sum.ln() + top
+}

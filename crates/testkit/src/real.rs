@@ -28,6 +28,16 @@ pub trait Real:
     fn tanh(self) -> Self;
     /// Error function.
     fn erf(self) -> Self;
+    /// Σ aᵢbᵢ.
+    fn dot(a: &[Self], b: &[Self]) -> Self {
+        let mut sum = Self::of(0.0);
+        a.iter().zip(b).for_each(|(&a, &b)| sum += a * b);
+        sum
+    }
+    /// The number as a tensor between two kernels keeps it; only [`crate::Rounded`] rounds it.
+    fn stored(self) -> Self {
+        self
+    }
 }
 
 /// The larger of two numbers; `a` if they are equal.
@@ -189,6 +199,9 @@ impl<T: Real> Real for Dual<T> {
     fn tanh(self) -> Self {
         let y = self.v.tanh();
         self.chain(y, T::of(1.0) - y * y)
+    }
+    fn stored(self) -> Self {
+        Dual { v: self.v.stored(), d: self.d.stored() }
     }
     fn erf(self) -> Self {
         let slope = T::of(std::f64::consts::FRAC_2_SQRT_PI) * (-(self.v * self.v)).exp();

@@ -3,8 +3,9 @@
 #![allow(dead_code)] // each test file uses some of it
 
 use pheye_ops::linear::Linear;
-use pheye_tensor::{DType, Grads, Param, ParamTable, Shape, Tensor};
-use pheye_testkit::Real;
+use pheye_tensor::{DType, Device, Grads, Param, ParamTable, Shape, Tensor};
+use pheye_testkit::gpu::{download, upload_bf16, upload_f32};
+use pheye_testkit::{BEFORE, Real};
 
 /// A tensor of these values.
 pub fn tensor(shape: impl Into<Shape>, values: &[f32]) -> Tensor {
@@ -66,12 +67,41 @@ pub fn sum<T: Real>(x: impl Iterator<Item = T>) -> T {
 
 /// Σ aᵢbᵢ.
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    sum(a.iter().zip(b).map(|(&a, &b)| a * b))
+    T::dot(a, b)
 }
 
 /// x [m, k] times wᵀ, w [n, k].
 pub fn product<T: Real>(x: &[T], w: &[T], k: usize) -> Vec<T> {
-    x.chunks(k).flat_map(|x| w.chunks(k).map(move |w| dot(x, w))).collect()
+    x.chunks(k).flat_map(|x| w.chunks(k).map(move |w| T::dot(x, w))).collect()
+}
+
+/// The columns of w [n, k] as rows.
+pub fn transpose<T: Copy>(w: &[T], k: usize) -> Vec<T> {
+    (0..k).flat_map(|l| w.iter().skip(l).step_by(k).copied()).collect()
+}
+
+/// A tensor of these values on a device, of the type that it takes there.
+pub fn upload(device: &Device, dtype: DType, shape: impl Into<Shape>, values: &[f32]) -> Tensor {
+    match dtype {
+        DType::Bf16 => upload_bf16(device, shape, values),
+        _ => upload_f32(device, shape, values),
+    }
+}
+
+/// Moves `params` to the device, where those that `trained` picks get gradients. They start from [`BEFORE`] on a GPU, and
+/// from 0 on the CPU, as `gradcheck` expects.
+pub fn place(device: &Device, mut params: Vec<&mut Param>, trained: impl Fn(&Param) -> bool) -> Grads {
+    let table = ParamTable::assign(params.iter_mut().map(|p| &mut **p), trained).unwrap();
+    if let Device::Cpu = device {
+        return Grads::new(table);
+    }
+    table.upload(params, device).unwrap();
+    Grads { flat: upload_f32(device, [table.len()], &vec![BEFORE; table.len()]), table }
+}
+
+/// The gradient of a trained parameter on any device.
+pub fn added(grads: &Grads, param: &Param) -> Vec<f32> {
+    download(&grads.view(param).unwrap().expect("a trained parameter"))
 }
 
 /// So many cases, the same ones in every run: by the rule a bound is twice the error of the plain formula, and one random
