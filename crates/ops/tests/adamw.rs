@@ -1,11 +1,12 @@
-//! AdamW against its formula over several steps, and the norm of gradients.
+//! AdamW and the norm of gradients on every device against their formulas.
 
 mod common;
 
 use common::{param, train_all, values};
 use pheye_ops::adamw::{AdamW, Moments, global_norm, step};
 use pheye_ops::{Cx, Error};
-use pheye_tensor::{DType, Grads, Param, ParamTable, Tensor};
+use pheye_tensor::{DType, Device, Grads, Masters, Param, ParamTable, Tensor};
+use pheye_testkit::gpu::{download, round_bf16, upload_f32};
 use pheye_testkit::{Real, Rule, normal};
 use proptest::prelude::*;
 
@@ -25,44 +26,111 @@ fn reference<T: Real>(state: &mut [Vec<T>; 3], g: &[f32], t: i32, scale: f64) {
     }
 }
 
-/// Steps of parameters of these sizes, with a frozen one among them.
-fn check(sizes: &[usize], steps: u64) {
-    let cx = Cx::cpu();
+/// Trained parameters, matrices and one vector, and a frozen one.
+struct Model {
+    params: Vec<Param>,
+    /// What a launch for all parameters takes, on a GPU.
+    masters: Option<Masters>,
+    grads: Grads,
+    moments: Moments,
+}
+
+fn model(device: &Device, sizes: &[usize], moments: DType) -> Model {
+    let named = |&n: &usize| match n % 2 {
+        0 => param(&n.to_string(), [2, n / 2], &normal(n as u64, n)),
+        _ => param(&n.to_string(), [n], &normal(n as u64, n)),
+    };
+    let mut params: Vec<Param> =
+        sizes.iter().map(named).chain([param("frozen", [3, 2], &normal(9, 6))]).collect();
+    let table = ParamTable::assign(params.iter_mut(), |p| p.name != "frozen").unwrap();
+    let masters = match device {
+        Device::Cpu => None,
+        _ => Some(table.upload(params.iter_mut(), device).unwrap()),
+    };
+    let zeros = || Tensor::zeros_on(device, [table.len()], moments).unwrap();
+    let moments = Moments { m: zeros(), v: zeros() };
+    Model { params, masters, moments, grads: Grads::on(device, table).unwrap() }
+}
+
+/// The gradient of parameter i in step t.
+fn gradient(t: u64, i: usize, n: usize) -> Vec<f32> {
+    normal(t * 10 + i as u64, n)
+}
+
+/// Gives every trained parameter its gradient; the space between parameters stays zero.
+fn set_gradients(model: &mut Model, device: &Device, t: u64) {
+    let mut flat = vec![0.0; model.grads.table.len()];
+    for (i, (_, at)) in model.grads.table.entries().iter().enumerate() {
+        flat[at.clone()].copy_from_slice(&gradient(t, i, at.len()));
+    }
+    model.grads.flat = upload_f32(device, [flat.len()], &flat);
+}
+
+/// p, m, v and the matrix that products take of every parameter after these steps, and the frozen one.
+fn after(device: &Device, sizes: &[usize], steps: u64, one: impl Fn(&Cx, &mut Model, u64)) -> Vec<Vec<f32>> {
+    let cx = Cx::new(device.clone());
+    let mut model = model(device, sizes, DType::F32);
+    for t in 1..=steps {
+        set_gradients(&mut model, device, t);
+        one(&cx, &mut model, t);
+    }
+    let mut out = Vec::new();
+    for p in &model.params[..sizes.len()] {
+        let at = model.grads.table.range(p).unwrap();
+        let view = |t: &Tensor| download(&t.view(at.start, [at.len()]).unwrap());
+        let Moments { m, v } = &model.moments;
+        out.extend([download(&p.value), view(m), view(v), download(p.matrix())]);
+    }
+    out.push(download(&model.params[sizes.len()].value));
+    out
+}
+
+/// A step for each parameter.
+fn each(cx: &Cx, model: &mut Model, t: u64) {
+    let Model { params, grads, moments, .. } = model;
+    step(cx, &mut params.iter_mut().collect::<Vec<_>>(), grads, moments, &HP, t, 0.25).unwrap();
+}
+
+/// Compares what [`after`] gave with the formula; `narrow` are matrices in bf16.
+fn check(sizes: &[usize], steps: u64, narrow: bool, ran: &[Vec<f32>]) {
     let start = |n: usize| normal(n as u64, n);
-    let mut all: Vec<Param> = sizes.iter().map(|&n| param(&n.to_string(), [n], &start(n))).collect();
-    let mut frozen = param("frozen", [7], &normal(9, 7));
+    let lift = |n: usize| start(n).into_iter().map(f64::from).collect::<Vec<f64>>();
     let mut truth: Vec<[Vec<f64>; 3]> =
-        sizes.iter().map(|&n| [lift(&start(n)), vec![0.0; n], vec![0.0; n]]).collect();
+        sizes.iter().map(|&n| [lift(n), vec![0.0; n], vec![0.0; n]]).collect();
     let mut naive: Vec<[Vec<f32>; 3]> =
         sizes.iter().map(|&n| [start(n), vec![0.0; n], vec![0.0; n]]).collect();
-    let table = ParamTable::assign(all.iter_mut(), |_| true).unwrap();
-    let mut grads = Grads::new(table);
-    let mut moments = Moments { m: grads.table.zeros(), v: grads.table.zeros() };
     for t in 1..=steps {
-        for (i, p) in all.iter().enumerate() {
-            let g = normal(t * 10 + i as u64, sizes[i]);
-            grads.of(p).unwrap().unwrap().copy_from_slice(&g);
+        for (i, &n) in sizes.iter().enumerate() {
+            let g = gradient(t, i, n);
             reference(&mut truth[i], &g, t as i32, 0.25);
             reference(&mut naive[i], &g, t as i32, 0.25);
         }
-        let mut params: Vec<&mut Param> = all.iter_mut().chain([&mut frozen]).collect();
-        step(&cx, &mut params, &grads, &mut moments, &HP, t, 0.25).unwrap();
     }
-    for (i, p) in all.iter().enumerate() {
-        let at = grads.table.range(p).unwrap();
-        let (m, v) = (&moments.m.f32().unwrap()[at.clone()], &moments.v.f32().unwrap()[at]);
-        for (k, (name, out)) in [("p", &values(&p.value)[..]), ("m", m), ("v", v)].into_iter().enumerate() {
-            Rule::OUTPUT
-                .compare(format!("{name} of {} values", sizes[i]), out, &naive[i][k], &truth[i][k])
-                .check();
+    let kept = |mut matrix: Vec<f32>| {
+        if narrow {
+            round_bf16(&mut matrix);
         }
+        matrix
+    };
+    for (i, &n) in sizes.iter().enumerate() {
+        for (k, name) in ["p", "m", "v"].iter().enumerate() {
+            let name = format!("{name} of {n} values");
+            Rule::OUTPUT.compare(name, &ran[4 * i + k], &naive[i][k], &truth[i][k]).check();
+        }
+        let p = ran[4 * i].clone();
+        let matrix = if n % 2 == 0 { kept(p) } else { p };
+        assert_eq!(ran[4 * i + 3], matrix, "the matrix that products take");
     }
-    assert_eq!(values(&frozen.value), normal(9, 7));
+    assert_eq!(ran[4 * sizes.len()], kept(normal(9, 6)), "the frozen one");
+}
+
+fn check_on_cpu(sizes: &[usize], steps: u64) {
+    check(sizes, steps, false, &after(&Device::Cpu, sizes, steps, each));
 }
 
 #[test]
 fn follows_the_formula_for_twenty_steps() {
-    check(&[5000, 33, 1], 20);
+    check_on_cpu(&[5000, 33, 1], 20);
 }
 
 proptest! {
@@ -70,12 +138,8 @@ proptest! {
 
     #[test]
     fn any_sizes(sizes in prop::collection::vec(1..200usize, 1..5), steps in 1..4u64) {
-        check(&sizes, steps);
+        check_on_cpu(&sizes, steps);
     }
-}
-
-fn lift<T: Real>(x: &[f32]) -> Vec<T> {
-    x.iter().map(|&x| T::of(x.into())).collect()
 }
 
 #[test]
@@ -87,15 +151,19 @@ fn a_zero_gradient_at_the_first_step_leaves_only_decay() {
     assert_eq!(values(&p.value), [0.999, -1.998]);
 }
 
+/// The norm of these gradients by its definition.
+fn norm_of(g: &[f32]) -> f64 {
+    g.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt()
+}
+
 #[test]
 fn norm_is_that_of_all_gradients() {
     let mut all = [param("a", [50_001], &vec![0.0; 50_001]), param("b", [3], &[0.0; 3])];
     let mut grads = train_all(all.iter_mut().collect());
     let (a, b) = (normal(1, 50_001), [3e20, -4e20, 0.0]);
     grads.of(&all[0]).unwrap().unwrap().copy_from_slice(&a);
-    let truth = a.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
     let norm = global_norm(&Cx::cpu(), &grads).unwrap();
-    assert!((norm / truth - 1.0).abs() < 1e-13);
+    assert!((norm / norm_of(&a) - 1.0).abs() < 1e-13);
     // Squares beyond the range of f32.
     grads.of(&all[1]).unwrap().unwrap().copy_from_slice(&b);
     assert!((global_norm(&Cx::cpu(), &grads).unwrap() / 5e20 - 1.0).abs() < 1e-7);
@@ -108,4 +176,161 @@ fn moments_of_another_length_are_refused() {
     let mut moments = Moments { m: grads.table.zeros(), v: Tensor::zeros([1], DType::F32) };
     let fault = step(&Cx::cpu(), &mut [&mut p], &grads, &mut moments, &HP, 1, 1.0).unwrap_err();
     assert!(matches!(fault, Error::Shapes { op: "adamw", left_name: "v", .. }));
+}
+
+/// The kernels.
+#[cfg(feature = "emulator")]
+mod gpu {
+    use pheye_ops::Graphs;
+    use pheye_ops::adamw::{queue_norm, queue_step};
+    use pheye_testkit::gpu::{on_all_orders, orders};
+
+    use super::*;
+
+    #[test]
+    fn all_parameters_in_one_launch() {
+        for (sizes, steps) in [(&[5000, 33, 1, 34][..], 5), (&[1], 2)] {
+            let all = |cx: &Cx, model: &mut Model, t| {
+                let Model { masters, grads, moments, .. } = model;
+                let norm = queue_norm(cx, grads, 0.25, None).unwrap();
+                queue_step(cx, masters.as_ref().unwrap(), grads, moments, &HP, t, &norm).unwrap();
+            };
+            check(sizes, steps, true, &on_all_orders(|device| after(device, sizes, steps, all)));
+        }
+    }
+
+    #[test]
+    fn one_parameter_at_a_time() {
+        let (sizes, steps) = (&[1030, 33, 1, 2], 3);
+        check(sizes, steps, true, &on_all_orders(|device| after(device, sizes, steps, each)));
+    }
+
+    #[test]
+    fn norm_and_clip() {
+        for n in [1, 3, 4, 5, 1023, 70_001] {
+            let g: Vec<f32> = normal(n as u64, n);
+            let truth = norm_of(&g);
+            let ran = on_all_orders(|device| {
+                let cx = Cx::new(device.clone());
+                let grads = Grads { flat: upload_f32(device, [n], &g), table: ParamTable::default() };
+                let norm = global_norm(&cx, &grads).unwrap();
+                assert!((norm / truth - 1.0).abs() < 1e-7, "{n}: {norm} {truth}");
+                let queue = |scale, clip| download(&queue_norm(&cx, &grads, scale, clip).unwrap());
+                vec![queue(0.5, Some(truth)), queue(0.5, Some(truth / 4.0)), queue(0.5, None)]
+            });
+            for (k, factor) in [(0, 0.5), (1, 0.25), (2, 0.5)] {
+                assert!((f64::from(ran[k][0]) / truth - 0.5).abs() < 1e-6);
+                assert!((f64::from(ran[k][1]) - factor).abs() < 1e-6, "{n}, {k}: {:?}", ran[k]);
+            }
+        }
+    }
+
+    #[test]
+    fn squares_beyond_the_range_of_f32() {
+        for device in orders() {
+            let cx = Cx::new(device.clone());
+            let flat = upload_f32(&device, [3], &[3e20, -4e20, 1e-30]);
+            let norm = global_norm(&cx, &Grads { flat, table: ParamTable::default() }).unwrap();
+            assert!((norm / 5e20 - 1.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_norm_that_is_not_finite_changes_nothing() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            on_all_orders(|device| {
+                let cx = Cx::new(device.clone());
+                let Model { masters, mut grads, mut moments, .. } = model(device, &[40], DType::F32);
+                let masters = masters.unwrap();
+                let before = download(&masters.values);
+                let mut g = vec![1.0; grads.table.len()];
+                g[7] = bad;
+                grads.flat = upload_f32(device, [g.len()], &g);
+                let norm = queue_norm(&cx, &grads, 1.0, Some(1.0)).unwrap();
+                queue_step(&cx, &masters, &grads, &mut moments, &HP, 1, &norm).unwrap();
+                assert!(download(&norm)[1].is_nan());
+                assert_eq!(download(&masters.values), before);
+                assert!(download(&moments.m).iter().chain(&download(&moments.v)).all(|&x| x == 0.0));
+                vec![]
+            });
+        }
+    }
+
+    /// A recorded step is the same launch with other numbers.
+    #[test]
+    fn recorded_steps_are_those_of_the_formula() {
+        let run = |recorded: bool| {
+            let [device, ..] = orders();
+            let cx = Cx::new(device.clone());
+            let mut model = model(&device, &[300], DType::F32);
+            set_gradients(&mut model, &device, 1);
+            let Model { masters, grads, moments, .. } = &mut model;
+            let masters = masters.as_ref().unwrap();
+            let mut graphs = Graphs::default();
+            for t in 1..=4 {
+                let mut work = |cx: &Cx| -> pheye_ops::Result<()> {
+                    let norm = queue_norm(cx, grads, 1.0 / t as f64, Some(1.0))?;
+                    queue_step(cx, masters, grads, moments, &HP, t, &norm)
+                };
+                if recorded { cx.replay(&mut graphs, work).unwrap() } else { work(&cx).unwrap() }
+            }
+            // The memory of the first time need not be the lowest; that of all later times is.
+            assert!(graphs.len() <= 2 && graphs.is_empty() != recorded, "{} recordings", graphs.len());
+            download(&masters.values)
+        };
+        assert_eq!(run(true), run(false));
+    }
+
+    /// A launch for all and one for each parameter differ in the random bits alone.
+    #[test]
+    fn narrow_moments_one_parameter_at_a_time() {
+        let sizes = [1, 2, 3, 7, 258];
+        let ran = on_all_orders(|device| {
+            let cx = Cx::new(device.clone());
+            let mut model = model(device, &sizes, DType::Bf16);
+            set_gradients(&mut model, device, 1);
+            let Model { params, grads, moments, .. } = &mut model;
+            step(&cx, &mut params.iter_mut().collect::<Vec<_>>(), grads, moments, &HP, 1, 1.0).unwrap();
+            vec![download(&moments.m), download(&moments.v), download(&grads.flat)]
+        });
+        for (i, &g) in ran[2].iter().enumerate() {
+            let g = f64::from(g);
+            for (k, truth) in [(0, 0.1 * g), (1, 0.001 * g * g)] {
+                let off = (f64::from(ran[k][i]) - truth).abs();
+                assert!(off < 2f64.powi(-7) * truth.abs() + 1e-12, "element {i}: {} of {truth}", ran[k][i]);
+            }
+        }
+    }
+
+    /// bf16 moments are one of the two neighbours, and right on the average.
+    #[test]
+    fn narrow_moments_are_rounded_without_bias() {
+        let n = 8190;
+        let ran = on_all_orders(|device| {
+            let cx = Cx::new(device.clone());
+            let Model { masters, mut grads, mut moments, .. } = model(device, &[n], DType::Bf16);
+            let masters = masters.unwrap();
+            let mut g = vec![0.0; grads.table.len()];
+            g[..n].fill(0.123);
+            grads.flat = upload_f32(device, [g.len()], &g);
+            let norm = queue_norm(&cx, &grads, 1.0, None).unwrap();
+            queue_step(&cx, &masters, &grads, &mut moments, &HP, 1, &norm).unwrap();
+            vec![download(&moments.m), download(&moments.v), download(&masters.values)]
+        });
+        let g = f64::from(0.123f32);
+        for (k, truth) in [(0, 0.1 * g), (1, 0.001 * g * g)] {
+            let step = (truth.log2().floor() - 7.0).exp2();
+            let low = (truth / step).floor() * step;
+            let mean = ran[k][..n].iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
+            for &x in &ran[k][..n] {
+                assert!([low, low + step].contains(&f64::from(x)), "{x} is not a neighbour of {truth}");
+            }
+            // Five standard deviations of the mean of n draws.
+            assert!((mean - truth).abs() < 5.0 * 0.5 * step / (n as f64).sqrt(), "{mean} {truth}");
+            assert!(ran[k][n..].iter().all(|&x| x == 0.0));
+        }
+        let expected = |p: f32| f64::from(p) * (1.0 - HP.lr * HP.weight_decay) - HP.lr;
+        let near = |(&p, &p0): (&f32, &f32)| (f64::from(p) - expected(p0)).abs() < 1e-6;
+        assert!(ran[2].iter().zip(&normal(n as u64, n)).all(near));
+    }
 }

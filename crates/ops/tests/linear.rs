@@ -1,63 +1,90 @@
-//! Linear and LoRA against their formulas.
+//! Linear, also with what surrounds it in one launch, on every device against its formula.
 
 mod common;
 
-use common::{
-    grad_of, linear as affine, param, product, rounded, same_on_any_threads, tensor, train_all, values,
-};
-use pheye_cpu::philox::{philox4x32_10, uniform, words};
+use common::{added, linear as affine, place, product, tensor, upload, values};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::linear::{self, BackwardEpilogue, Epilogue};
-use pheye_ops::lora::{self, Adapter, Dropout, LoraLinear, Route, RowRange};
 use pheye_ops::{Cx, Error, add};
+use pheye_tensor::{DType, Device};
+use pheye_testkit::gpu::{download, round_bf16};
 use pheye_testkit::{Formula, Ran, Real, gradcheck, normal};
 use proptest::prelude::*;
 
+/// x [m, k], W [n, k], and a bias or none.
 struct Affine {
     k: usize,
 }
 
 impl Formula for Affine {
     fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
-        let n = x[2].len();
-        product(&x[0], &x[1], self.k).into_iter().enumerate().map(|(i, y)| y + x[2][i % n]).collect()
+        let n = x[1].len() / self.k;
+        let biased = |(i, y): (usize, T)| x.get(2).map_or(y, |b| y + b[i % n]).stored();
+        product(&x[0], &x[1], self.k).into_iter().enumerate().map(biased).collect()
     }
 }
 
-/// Forward, and backward where the weight is trained, of x [m, k] and W [n, k].
-fn check_linear(m: usize, k: usize, n: usize, half: bool) {
-    let mut p = affine(n, k, &normal(2, n * k), Some(&normal(3, n)));
-    let mut w = values(&p.weight.value);
+/// Forward and backward, with the gradients of the parameters where they are trained. On the CPU a frozen weight is bf16.
+fn run(device: &Device, dtype: DType, k: usize, i: &[Vec<f32>], dy: &[f32], trained: bool) -> Ran {
+    let (cx, m, n) = (Cx::new(device.clone()), i[0].len() / k, i[1].len() / k);
+    let mut p = affine(n, k, &i[1], i.get(2).map(|b| &b[..]));
+    let mut grads = place(device, p.params_mut(), |_| trained);
+    if let (Device::Cpu, false) = (device, trained) {
+        p.weight.value = p.weight.value.to_dtype(DType::Bf16).unwrap();
+    }
+    let (x, dy) = (upload(device, dtype, [m, k], &i[0]), upload(device, dtype, [m, n], dy));
+    let (y, saved) = linear::forward(&cx, &x, &p).unwrap();
+    let dx = linear::backward(&cx, &saved, &dy, &p, Some(&mut grads)).unwrap();
+    let mut all = vec![("x", download(&dx))];
+    if trained {
+        all.push(("weight", added(&grads, &p.weight)));
+        all.extend(p.bias.as_ref().map(|b| ("bias", added(&grads, b))));
+    } else {
+        assert_eq!(grads.table.len(), 0, "no gradients of frozen parameters");
+    }
+    Ran { y: download(&y), grads: all }
+}
+
+/// On the CPU, with W in bf16 where that is asked for.
+fn check(m: usize, k: usize, n: usize, half: bool) {
+    let mut w = normal(2, n * k);
     if half {
-        let (narrow, wide) = rounded(&p.weight);
-        (p.weight, w) = (narrow, values(&wide.value));
+        round_bf16(&mut w);
     }
     let inputs = [("x", normal(1, m * k)), ("weight", w), ("bias", normal(3, n))];
-    gradcheck("linear", &Affine { k }, &inputs, |i, dy| {
-        let (cx, dy) = (Cx::cpu(), tensor([m, n], dy));
-        let mut grads = (!half).then(|| train_all(p.params_mut()));
-        let (y, saved) = linear::forward(&cx, &tensor([m, k], &i[0]), &p).unwrap();
-        let dx = linear::backward(&cx, &saved, &dy, &p, grads.as_mut()).unwrap();
-        let mut all = vec![("x", values(&dx))];
-        if let Some(mut grads) = grads {
-            let (dw, db) = (grad_of(&mut grads, &p.weight), grad_of(&mut grads, p.bias.as_ref().unwrap()));
-            linear::backward_params(&cx, &saved, &dy, &p, Some(&mut grads)).unwrap();
-            let twice = grad_of(&mut grads, &p.weight);
-            assert!(twice.iter().zip(&dw).all(|(a, b)| (a - 2.0 * b).abs() < 1e-4), "adds");
-            all.extend([("weight", dw), ("bias", db)]);
-        }
-        Ran { y: values(&y), grads: all }
-    });
+    gradcheck("linear", &Affine { k }, &inputs, |i, dy| run(&Device::Cpu, DType::F32, k, i, dy, !half));
 }
 
 #[test]
-fn linear_f32() {
-    check_linear(7, 19, 18, false);
+fn f32_weights() {
+    check(7, 19, 18, false);
 }
 
 #[test]
-fn linear_bf16() {
-    check_linear(7, 19, 18, true);
+fn bf16_weights() {
+    check(7, 19, 18, true);
+}
+
+proptest! {
+    #![proptest_config(common::repeatable(24))]
+
+    #[test]
+    fn any_shape(m in 1usize..20, k in 1usize..40, n in 1usize..40, half: bool) {
+        check(m, k, n, half);
+    }
+}
+
+#[test]
+fn gradients_of_parameters_alone_are_added() {
+    let (cx, mut p) = (Cx::cpu(), affine(18, 19, &normal(2, 18 * 19), Some(&normal(3, 18))));
+    let mut grads = place(&Device::Cpu, p.params_mut(), |_| true);
+    let (x, dy) = (tensor([7, 19], &normal(1, 7 * 19)), tensor([7, 18], &normal(4, 7 * 18)));
+    let (_, saved) = linear::forward(&cx, &x, &p).unwrap();
+    linear::backward(&cx, &saved, &dy, &p, Some(&mut grads)).unwrap();
+    let once = [&p.weight, p.bias.as_ref().unwrap()].map(|p| added(&grads, p)).concat();
+    linear::backward_params(&cx, &saved, &dy, &p, Some(&mut grads)).unwrap();
+    let twice = [&p.weight, p.bias.as_ref().unwrap()].map(|p| added(&grads, p)).concat();
+    assert!(twice.iter().zip(&once).all(|(a, b)| (a - 2.0 * b).abs() < 1e-4));
 }
 
 #[test]
@@ -85,200 +112,22 @@ fn wrong_shapes_are_errors() {
     assert!(is_shapes(linear::forward(&cx, &tensor([3, 4], &[0.0; 12]), &p).unwrap_err()));
     let (_, saved) = linear::forward(&cx, &x, &p).unwrap();
     assert!(is_shapes(linear::backward(&cx, &saved, &x, &p, None).unwrap_err()));
-    let p = LoraLinear { base: p, adapters: vec![None], module: 0 };
-    let route = |rows, adapter| Route { ranges: vec![RowRange { rows, adapter }], dropout: None };
-    for (bad, what) in [(route(0..5, None), "range of rows"), (route(0..4, Some(1)), "adapter")] {
-        match lora::forward(&cx, &x, &p, &bad).unwrap_err() {
-            Error::Range { what: w, .. } => assert_eq!(w, what),
-            e => panic!("{e}"),
-        }
-    }
-    let dropout = Some(Dropout { p: 1.0, seed: 0, rng_offset: 0 });
-    assert!(lora::forward(&cx, &x, &p, &Route { ranges: vec![], dropout }).is_err());
 }
 
-/// x, W, b, then A and B of each adapter.
-struct Lora {
-    k: usize,
-    n: usize,
-    scale: Vec<f32>,
-    route: Route,
-    module: u32,
-}
-
-impl Lora {
-    fn factor(&self, i: usize) -> f64 {
-        let Some(Dropout { p, seed, rng_offset }) = self.route.dropout else { return 1.0 };
-        let [low, high] = words(rng_offset);
-        let word = philox4x32_10([(i / 4) as u32, self.module, low, high], words(seed))[i % 4];
-        if uniform(word) >= p { (1.0 / (1.0 - p)) as f64 } else { 0.0 }
-    }
-}
-
-impl Formula for Lora {
-    fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
-        let (k, n) = (self.k, self.n);
-        let mut y = Affine { k }.eval(&x[..3]);
-        for RowRange { rows, adapter } in &self.route.ranges {
-            let Some(i) = *adapter else { continue };
-            let (a, b) = (&x[3 + 2 * i], &x[4 + 2 * i]);
-            let at = rows.start * k..rows.end * k;
-            let dropped: Vec<T> =
-                x[0][at.clone()].iter().zip(at).map(|(&x, i)| x * T::of(self.factor(i))).collect();
-            let more = product(&product(&dropped, a, k), b, a.len() / k);
-            for (y, more) in y[rows.start * n..].iter_mut().zip(more) {
-                *y += more * T::of(self.scale[i] as f64);
-            }
-        }
-        y
-    }
-}
-
-fn ranges(all: &[(usize, usize, Option<usize>)]) -> Vec<RowRange> {
-    all.iter().map(|&(from, to, adapter)| RowRange { rows: from..to, adapter }).collect()
-}
-
-/// A linear k → n with adapters of the ranks, and its values as [`Lora`] takes them after x.
-fn lora_linear(k: usize, n: usize, ranks: &[usize]) -> (LoraLinear, Vec<Vec<f32>>) {
-    let mut x = vec![normal(2, n * k), normal(3, n)];
-    let base = affine(n, k, &x[0], Some(&x[1]));
-    let adapters = ranks.iter().enumerate().map(|(i, &r)| {
-        let (a, b) = (normal(10 + i as u64, r * k), normal(20 + i as u64, n * r));
-        let adapter =
-            Adapter { a: param("a", [r, k], &a), b: param("b", [n, r], &b), scale: 2.0 / (1 + i) as f32 };
-        x.extend([a, b]);
-        Some(adapter)
-    });
-    let adapters = adapters.collect();
-    (LoraLinear { base, adapters, module: 5 }, x)
-}
-
-fn check_lora(m: usize, k: usize, n: usize, ranks: &[usize], route: Route) {
-    let (mut p, weights) = lora_linear(k, n, ranks);
-    let scale = p.adapters.iter().flatten().map(|a| a.scale).collect();
-    let f = Lora { k, n, scale, route: route.clone(), module: p.module };
-    let names = ["weight", "bias", "A of 0", "B of 0", "A of 1", "B of 1"];
-    assert!(weights.len() <= names.len());
-    let mut inputs = vec![("x", normal(1, m * k))];
-    inputs.extend(names.into_iter().zip(weights));
-    gradcheck("lora", &f, &inputs, |i, dy| {
-        let cx = Cx::cpu();
-        let mut grads = train_all(p.params_mut());
-        let (y, saved) = lora::forward(&cx, &tensor([m, k], &i[0]), &p, &route).unwrap();
-        let dx = lora::backward(&cx, &saved, &tensor([m, n], dy), &p, &route, Some(&mut grads)).unwrap();
-        let mut all = vec![("x", values(&dx))];
-        all.extend(names.into_iter().zip(p.params().map(|p| grad_of(&mut grads, p))));
-        assert_eq!(all.len(), i.len());
-        Ran { y: values(&y), grads: all }
-    });
+/// On this device.
+fn refuses_a_residual_of_another_shape(device: &Device) {
+    let (cx, mut p) = (Cx::new(device.clone()), affine(3, 2, &[1.0; 6], None));
+    place(device, p.params_mut(), |_| false);
+    let dtype = if let Device::Cpu = device { DType::F32 } else { DType::Bf16 };
+    let [x, r] = [(); 2].map(|()| upload(device, dtype, [4, 2], &[1.0; 8]));
+    let after = Epilogue { residual: Some(&r), ..Epilogue::default() };
+    let fault = linear::forward_with(&cx, &x, &p, after).unwrap_err();
+    assert!(matches!(fault, Error::Shapes { op: "linear", left_name: "residual", .. }), "{fault}");
 }
 
 #[test]
-fn lora_with_two_adapters_and_dropout() {
-    let dropout = Some(Dropout { p: 0.3, seed: 1 << 40, rng_offset: 7 << 33 });
-    let all = ranges(&[(0, 4, Some(1)), (5, 9, Some(0)), (9, 10, None), (10, 13, Some(1))]);
-    check_lora(14, 10, 9, &[3, 8], Route { ranges: all.clone(), dropout });
-    check_lora(14, 7, 9, &[3, 8], Route { ranges: all, dropout: None });
-}
-
-#[test]
-fn frozen_bf16_weights_give_the_same_dx_and_no_gradients() {
-    let cx = Cx::cpu();
-    let (mut p, _) = lora_linear(24, 16, &[4]);
-    p.params_mut().into_iter().for_each(|p| *p = rounded(p).0);
-    let route = Route { ranges: ranges(&[(0, 6, Some(0))]), dropout: None };
-    let (x, dy) = (tensor([6, 24], &normal(1, 144)), tensor([6, 16], &normal(2, 96)));
-    let run = |p: &LoraLinear| {
-        let (y, saved) = lora::forward(&cx, &x, p, &route).unwrap();
-        let dx = lora::backward(&cx, &saved, &dy, p, &route, None).unwrap();
-        [values(&y), values(&dx)]
-    };
-    let half = run(&p);
-    for p in p.params_mut() {
-        p.value = p.value.to_dtype(pheye_tensor::DType::F32).unwrap();
-    }
-    assert_eq!(half, run(&p));
-}
-
-/// y, dx and all gradients of a LoRA linear under `route`, with rows enough for many pieces of work.
-fn everything(route: &Route, m: usize) -> Vec<Vec<f32>> {
-    let cx = Cx::cpu();
-    let (mut p, _) = lora_linear(64, 48, &[8]);
-    let mut grads = train_all(p.params_mut());
-    let (x, dy) = (tensor([m, 64], &normal(1, m * 64)), tensor([m, 48], &normal(2, m * 48)));
-    let (y, saved) = lora::forward(&cx, &x, &p, route).unwrap();
-    let dx = lora::backward(&cx, &saved, &dy, &p, route, Some(&mut grads)).unwrap();
-    vec![values(&y), values(&dx), values(&grads.flat)]
-}
-
-#[test]
-fn threads_do_not_show() {
-    let dropout = Some(Dropout { p: 0.05, seed: 3, rng_offset: 4 });
-    same_on_any_threads(|| everything(&Route { ranges: ranges(&[(3, 1500, Some(0))]), dropout }, 1501));
-}
-
-#[test]
-fn zero_dropout_is_none() {
-    let route = |dropout| Route { ranges: ranges(&[(0, 100, Some(0))]), dropout };
-    let zero = route(Some(Dropout { p: 0.0, seed: 3, rng_offset: 4 }));
-    assert_eq!(everything(&zero, 100), everything(&route(None), 100));
-}
-
-#[test]
-fn masks_depend_on_the_element_not_on_the_route() {
-    let dropout = Some(Dropout { p: 0.5, seed: 3, rng_offset: 4 });
-    let whole = everything(&Route { ranges: ranges(&[(0, 100, Some(0))]), dropout }, 100);
-    let parts = ranges(&[(0, 33, Some(0)), (33, 34, None), (34, 100, Some(0))]);
-    let parts = everything(&Route { ranges: parts, dropout }, 100);
-    for (whole, parts, cols) in [(&whole[0], &parts[0], 48), (&whole[1], &parts[1], 64)] {
-        for (i, (w, p)) in whole.chunks(cols).zip(parts.chunks(cols)).enumerate() {
-            assert_eq!(w == p, i != 33, "row {i}");
-        }
-    }
-}
-
-#[test]
-fn masks_drop_the_right_share() {
-    let cx = Cx::cpu();
-    // With A = B = I, W = 0 and s = 1, y is drop(x) itself.
-    let eye: Vec<f32> = (0..64 * 64).map(|i| if i % 65 == 0 { 1.0 } else { 0.0 }).collect();
-    let base = affine(64, 64, &[0.0; 64 * 64], None);
-    let adapter = Adapter { a: param("a", [64, 64], &eye), b: param("b", [64, 64], &eye), scale: 1.0 };
-    let mut p = LoraLinear { base, adapters: vec![Some(adapter)], module: 0 };
-    let x = tensor([500, 64], &[1.0; 500 * 64]);
-    let mut run = |module, rng_offset| {
-        p.module = module;
-        let dropout = Some(Dropout { p: 0.05, seed: 9, rng_offset });
-        let route = Route { ranges: ranges(&[(0, 500, Some(0))]), dropout };
-        let (y, saved) = lora::forward(&cx, &x, &p, &route).unwrap();
-        let dx = lora::backward(&cx, &saved, &x, &p, &route, None).unwrap();
-        assert_eq!(y.f32().unwrap(), dx.f32().unwrap(), "forward and backward use one mask");
-        let y = values(&y);
-        assert!(y.iter().all(|&y| y == 0.0 || y == 1.0 / (1.0 - 0.05)));
-        let dropped = y.iter().filter(|&&y| y == 0.0).count() as f64 / y.len() as f64;
-        // Five standard deviations of the mean of 32000 draws.
-        assert!((dropped - 0.05).abs() < 5.0 * (0.05f64 * 0.95 / 32000.0).sqrt(), "{dropped}");
-        y
-    };
-    let first = run(0, 0);
-    assert_eq!(first, run(0, 0));
-    assert!(first != run(1, 0) && first != run(0, 1) && first != run(0, 1 << 32));
-}
-
-proptest! {
-    #![proptest_config(common::repeatable(24))]
-
-    #[test]
-    fn linears_of_any_shape(m in 1usize..20, k in 1usize..40, n in 1usize..40, half: bool) {
-        check_linear(m, k, n, half);
-    }
-
-    #[test]
-    fn loras_of_any_shape(m in 1usize..9, k in 1usize..12, n in 1usize..12, r in 1usize..10, cut in 0usize..9) {
-        let cut = cut.min(m);
-        let all = ranges(&[(0, cut, Some(0)), (cut, m, Some(1))]);
-        check_lora(m, k, n, &[r, 1], Route { ranges: all, dropout: Some(Dropout { p: 0.2, seed: 1, rng_offset: 2 }) });
-    }
+fn a_residual_of_another_shape_is_an_error() {
+    refuses_a_residual_of_another_shape(&Device::Cpu);
 }
 
 /// On the CPU, what surrounds a linear is the operations one after another.
@@ -299,14 +148,193 @@ fn with_what_surrounds_it() {
     let back = gelu::backward(&cx, &v, &back, kind).unwrap();
     assert_eq!(values(&dx), values(&add::forward(&cx, back, &x).unwrap()));
 
-    let p = LoraLinear { base: p, adapters: vec![None], module: 0 };
-    let (again, saved, lora_u) = lora::forward_with(&cx, &x, &p, &Route::default(), after).unwrap();
-    assert_eq!(values(&again), values(&y));
-    let slopes = [u, lora_u].map(|u| values(&gelu::backward(&cx, &u.unwrap(), &r, kind).unwrap()));
-    assert_eq!(slopes[0], slopes[1]);
-    let lora_dx = lora::backward_with(&cx, &saved, &r, &p, &Route::default(), before, None).unwrap();
-    assert_eq!(values(&lora_dx), values(&dx));
-    let bare = linear::forward_with(&cx, &x, &p.base, Epilogue::default()).unwrap();
+    let bare = linear::forward_with(&cx, &x, &p, Epilogue::default()).unwrap();
     assert_eq!(values(&bare.0), values(&plain));
     assert!(bare.2.is_none());
+    assert_eq!(
+        values(&u.unwrap().again(&cx, kind).unwrap()),
+        values(&gelu::forward(&cx, &plain, kind).unwrap().0)
+    );
+}
+
+/// The kernels.
+#[cfg(feature = "emulator")]
+mod gpu {
+    use common::transpose;
+    use pheye_testkit::gpu::{bf16_values, on_all_orders, orders, upload_bf16};
+    use pheye_testkit::{Expected, Rounded, Rule, cases, gpucheck, plain};
+
+    use super::*;
+
+    /// y, dx, dW and db of x [m, k] and W [n, k].
+    fn check(m: usize, k: usize, n: usize, trained: bool, bias: bool) {
+        let mut inputs = vec![("x", bf16_values(m * k, 1)), ("weight", bf16_values(n * k, 2))];
+        inputs.extend(bias.then(|| ("bias", bf16_values(n, 3))));
+        let name = format!("linear of {m} x {k} x {n}");
+        gpucheck::<Rounded<f32>>(&name, &Affine { k }, &inputs, &["x"], |device, i, dy| {
+            run(device, DType::Bf16, k, i, dy, trained)
+        });
+    }
+
+    #[test]
+    fn small_and_odd() {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (33, 40, 24), (65, 9, 66), (2, 588, 3)] {
+            check(m, k, n, true, true);
+        }
+    }
+
+    #[test]
+    fn a_few_rows_with_long_weights() {
+        for (m, k, n) in [(1, 256, 48), (8, 104, 40), (9, 300, 17), (31, 72, 200)] {
+            check(m, k, n, false, true);
+        }
+    }
+
+    #[test]
+    fn more_than_one_tile_of_each_size() {
+        check(70, 96, 72, true, true);
+        check(260, 40, 264, true, false);
+        check(257, 72, 136, false, true);
+        check(40, 136, 264, true, false);
+    }
+
+    #[test]
+    fn cut_along_k() {
+        check(40, 512, 48, true, true);
+        check(520, 16, 24, true, true);
+    }
+
+    fn activate<T: Real>(kind: Gelu, x: T) -> T {
+        match kind {
+            Gelu::Exact => plain::gelu_exact(x),
+            Gelu::Tanh => plain::gelu_tanh(x),
+            Gelu::Quick => plain::gelu_quick(x),
+        }
+    }
+
+    /// gelu(u) + r for u = x Wᵀ + b, of x, W, b, r and of an addend of u, whose gradient is the slope at the u that was kept.
+    struct After {
+        k: usize,
+        kind: Gelu,
+    }
+
+    impl Formula for After {
+        fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
+            let u = Affine { k: self.k }.eval(&x[..3]);
+            let y = u.iter().zip(&x[4]).zip(&x[3]);
+            y.map(|((&u, &more), &r)| (activate(self.kind, u + more).stored() + r).stored()).collect()
+        }
+    }
+
+    /// gelu(v) Wᵀ and v itself, of v and W: the linear after an activation, with a residual beside both.
+    struct Before {
+        k: usize,
+        kind: Gelu,
+    }
+
+    impl Formula for Before {
+        fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
+            let g: Vec<T> = x[0].iter().map(|&v| activate(self.kind, v.stored()).stored()).collect();
+            let mut y = Affine { k: self.k }.eval(&[g, x[1].clone()]);
+            y.extend(&x[0]);
+            y
+        }
+    }
+
+    /// y = gelu(x Wᵀ + b) + r with u kept, and dx = (dy W) gelu'(v) + r of the linear read the other way.
+    fn check_fused(m: usize, k: usize, n: usize, kind: Gelu) {
+        let (x, w, b, r) =
+            (bf16_values(m * k, 1), bf16_values(n * k, 2), bf16_values(n, 3), bf16_values(m * n, 4));
+        let v = bf16_values(m * n, 5);
+        let w_t = transpose(&w, k);
+        let out = on_all_orders(|device| {
+            let cx = &Cx::new(device.clone());
+            let mut p = affine(n, k, &w, Some(&b));
+            let mut back = affine(k, n, &w_t, None);
+            place(device, p.params_mut(), |_| false);
+            place(device, back.params_mut(), |_| false);
+            let up = |cols: usize, x: &[f32]| upload_bf16(device, [m, cols], x);
+            let (x, r) = (up(k, &x), up(n, &r));
+            let after = Epilogue { gelu: Some(kind), residual: Some(&r), keep: true };
+            let (y, _, u) = linear::forward_with(cx, &x, &p, after).unwrap();
+            let u = gelu::backward(cx, &u.unwrap(), &up(n, &vec![1.0; m * n]), kind).unwrap();
+            let (again, _, none) =
+                linear::forward_with(cx, &x, &p, Epilogue { keep: false, ..after }).unwrap();
+            assert!(none.is_none() && download(&again) == download(&y));
+            let (_, v) = gelu::forward(cx, &up(n, &v), kind).unwrap();
+            let (_, saved) = linear::forward(cx, &up(n, &vec![0.0; m * n]), &back).unwrap();
+            let before = BackwardEpilogue { gelu: Some((&v, kind)), sum: Some(&r) };
+            let dx = linear::backward_with(cx, &saved, &x, &back, before, None).unwrap();
+            vec![download(&y), download(&u), download(&dx)]
+        });
+        let name = format!("fused linear of {m} x {k} x {n}");
+        let (dy, zero) = ([&x[..], &r].concat(), vec![0.0; m * n]);
+        let inputs = [("x", x), ("weight", w), ("bias", b), ("r", r), ("more", zero)];
+        let ones = vec![1.0; m * n];
+        let after = Expected::of::<Rounded<f64>>(&After { k, kind }, &inputs, &["more"], &ones);
+        after.output(Rule::OUTPUT, &name, &out[0]).check();
+        after.gradient(Rule::GRADIENT, &name, "more", &out[1]).check();
+        let inputs = [("v", v), ("weight", w_t)];
+        let before = Expected::of::<Rounded<f64>>(&Before { k: n, kind }, &inputs, &["v"], &dy);
+        before.gradient(Rule::GRADIENT, &name, "v", &out[2]).check();
+    }
+
+    #[test]
+    fn what_surrounds_a_linear_in_one_launch() {
+        check_fused(33, 40, 24, Gelu::Exact);
+        check_fused(5, 64, 40, Gelu::Tanh);
+        check_fused(21, 9, 13, Gelu::Quick);
+        check_fused(200, 24, 260, Gelu::Quick);
+        check_fused(40, 256, 48, Gelu::Tanh);
+    }
+
+    #[test]
+    fn random_sizes() {
+        for mut draw in cases(6) {
+            let [m, k, n] = [300, 300, 280].map(|most| draw.size(most));
+            check(m, k, n, draw.coin(), draw.coin());
+            let [m, k, n] = [150, 80, 150].map(|most| draw.size(most));
+            check_fused(m, k, n, draw.pick(&[Gelu::Exact, Gelu::Tanh, Gelu::Quick]));
+        }
+    }
+
+    #[test]
+    fn a_residual_of_another_shape_is_an_error() {
+        refuses_a_residual_of_another_shape(&orders()[0]);
+    }
+
+    /// Linears of one x together: the bits of each alone, in fewer launches where that is what they are for.
+    #[test]
+    fn several_of_one_input() {
+        let widths = [72, 8, 136, 40];
+        let small = [(1, 264), (8, 40), (20, 104), (70, 96), (2, 7), (0, 8)].map(|(m, k)| (m, k, widths));
+        for (m, k, widths) in small.into_iter().chain([(520, 40, [72, 80, 136, 72])]) {
+            let x = bf16_values(m * k, 1);
+            on_all_orders(|device| {
+                let cx = &Cx::new(device.clone());
+                let x = upload_bf16(device, [m, k], &x);
+                let mut layers =
+                    widths.map(|n| affine(n, k, &bf16_values(n * k, n as u64), Some(&bf16_values(n, 3))));
+                let _ = place(device, layers.iter_mut().flat_map(|l| l.params_mut()).collect(), |_| false);
+                let [a, b, c, d] = layers.each_ref();
+                let gelu = Epilogue::gelu(Gelu::Tanh);
+                let all = [(a, Epilogue::default()), (b, gelu), (c, Epilogue::default()), (d, gelu)];
+                let two = linear::forward_several(cx, &x, [all[0], all[3]]).unwrap();
+                let four = linear::forward_several(cx, &x, all).unwrap();
+                let mut out = Vec::new();
+                let pairs = four.into_iter().zip(all).chain(two.into_iter().zip([all[0], all[3]]));
+                for ((y, _, u), (p, after)) in pairs {
+                    let (alone, _, alone_u) = linear::forward_with(cx, &x, p, after).unwrap();
+                    assert_eq!(download(&y), download(&alone), "{m} {k} {}", p.n());
+                    assert_eq!(u.is_some(), alone_u.is_some());
+                    if let (Some(u), Some(alone)) = (u, alone_u) {
+                        let again = |u: gelu::Saved| download(&u.again(cx, Gelu::Tanh).unwrap());
+                        assert_eq!(again(u), again(alone));
+                    }
+                    out.push(download(&y));
+                }
+                out
+            });
+        }
+    }
 }

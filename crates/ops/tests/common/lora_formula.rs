@@ -1,145 +1,148 @@
-//! LoRA as the plain formula, in f64 or with every intermediate tensor rounded.
+//! LoRA as the plain formula, and a linear with adapters on any device.
 
 #![allow(dead_code)] // each test file uses some of it
 
-use std::ops::Range;
-
 use pheye_cpu::philox::{philox4x32_10, uniform, words};
-use pheye_ops::lora::{Adapter, Dropout, LoraLinear, Route, RowRange};
-use pheye_testkit::gpu::bf16_values;
+use pheye_ops::Cx;
+use pheye_ops::lora::{self, Adapter, Dropout, LoraLinear, Route, RowRange};
+use pheye_tensor::{DType, Device, Param};
+use pheye_testkit::gpu::download;
+use pheye_testkit::{BEFORE, Formula, Ran, Real};
 
-use crate::common::{linear as affine, param};
+use crate::common::{added, linear as affine, param, place, product, upload};
 
 /// A dropout whose stream takes both words.
 pub const DROPOUT: Option<Dropout> = Some(Dropout { p: 0.25, seed: 77, rng_offset: 1 << 40 | 3 });
 
+/// The module's number.
+pub const MODULE: u32 = 5;
+
+/// The names of the inputs, as many as the adapters need.
+const NAMES: [&str; 13] = [
+    "x", "weight", "bias", "A of 0", "B of 0", "A of 1", "B of 1", "A of 2", "B of 2", "A of 3", "B of 3",
+    "A of 4", "B of 4",
+];
+
+/// A LoRA linear of x [m, k] and W [n, k]; as a formula, of x, W, the bias, then A and B of each adapter.
 #[derive(Clone)]
-/// A LoRA linear of x [m, k] and W [n, k].
 pub struct Case {
     pub m: usize,
     pub k: usize,
     pub n: usize,
     /// Rank and s of each adapter.
-    pub adapters: Vec<(usize, f32)>,
-    pub ranges: Vec<(Range<usize>, usize)>,
+    pub adapters: Vec<Option<(usize, f32)>>,
+    pub ranges: Vec<RowRange>,
     pub dropout: Option<Dropout>,
-    /// Whether W, A, B are trained.
+    /// Whether W and the bias, A, B are trained.
     pub trained: [bool; 3],
 }
 
-/// The module's number.
-pub const MODULE: u32 = 5;
-/// What gradients start from.
-pub const START: f32 = 0.25;
-
-/// Its inputs, all of them numbers that bf16 holds.
-pub struct Values {
-    pub x: Vec<f32>,
-    pub w: Vec<f32>,
-    pub b: Vec<f32>,
-    pub dy: Vec<f32>,
-    pub a_b: Vec<[Vec<f32>; 2]>,
+/// Ranges of rows and their adapters.
+pub fn ranges(all: &[(usize, usize, Option<usize>)]) -> Vec<RowRange> {
+    all.iter().map(|&(from, to, adapter)| RowRange { rows: from..to, adapter }).collect()
 }
 
-/// a b of [m, k] and [k, n], each entry by a function, in f64.
-fn multiply(
-    [m, n, k]: [usize; 3],
-    a: impl Fn(usize, usize) -> f64,
-    b: impl Fn(usize, usize) -> f64,
-) -> Vec<f64> {
-    let entry = |i| (0..k).map(|l| a(i / n, l) * b(l, i % n)).sum();
-    (0..m * n).map(entry).collect()
+impl Formula for Case {
+    /// What the unfused form stores between its operations is stored.
+    fn eval<T: Real>(&self, inputs: &[Vec<T>]) -> Vec<T> {
+        let (k, n) = (self.k, self.n);
+        let [x, w, bias, adapters @ ..] = inputs else { unreachable!() };
+        let stored: Vec<T> = x.iter().map(|x| x.stored()).collect();
+        let mut y = product(&stored, w, k);
+        y.iter_mut().enumerate().for_each(|(i, y)| *y = (*y + bias[i % n]).stored());
+        for RowRange { rows, adapter } in &self.ranges {
+            let Some((i, scale)) = adapter.and_then(|i| Some((i, self.adapters[i]?.1))) else { continue };
+            let [a, b] = &adapters[2 * self.adapters[..i].iter().flatten().count()..][..2] else {
+                unreachable!()
+            };
+            let drop = |i: usize| (x[i].stored() * T::of(self.factor(i))).stored();
+            let dropped: Vec<T> = (rows.start * k..rows.end * k).map(drop).collect();
+            let low: Vec<T> = product(&dropped, a, k).into_iter().map(T::stored).collect();
+            let up = product(&low, b, a.len() / k);
+            for (y, up) in y[rows.start * n..].iter_mut().zip(up) {
+                *y = (*y + (up.stored() * T::of(scale.into())).stored()).stored();
+            }
+        }
+        y
+    }
 }
 
 impl Case {
     /// A case whose rows, but for the first, take the adapters of these ranks in turn.
     pub fn of(m: usize, k: usize, n: usize, ranks: &[usize]) -> Case {
-        let adapters: Vec<_> = ranks.iter().enumerate().map(|(i, &r)| (r, 2.0 - 0.75 * i as f32)).collect();
+        let adapters = ranks.iter().enumerate().map(|(i, &r)| Some((r, 2.0 - 0.75 * i as f32))).collect();
         let count = ranks.len();
         // The first row takes no adapter.
         let cut = |i: usize| (1 + (m - 1) * i / count).min(m);
-        let ranges = (0..count).map(|i| (cut(i)..cut(i + 1), i)).collect();
+        let ranges = (0..count).map(|i| RowRange { rows: cut(i)..cut(i + 1), adapter: Some(i) }).collect();
         Case { m, k, n, adapters, ranges, dropout: None, trained: [false, true, true] }
     }
 
     /// The route.
     pub fn route(&self) -> Route {
-        let ranges = self.ranges.iter().cloned().map(|(rows, i)| RowRange { rows, adapter: Some(i) });
-        Route { ranges: ranges.collect(), dropout: self.dropout }
+        Route { ranges: self.ranges.clone(), dropout: self.dropout }
     }
 
-    /// Random inputs.
-    pub fn values(&self) -> Values {
+    /// The inputs of the formula, `values` of a number of elements and a seed.
+    pub fn inputs(&self, values: impl Fn(usize, u64) -> Vec<f32>) -> Vec<(&'static str, Vec<f32>)> {
         let Case { m, k, n, .. } = *self;
-        let adapter = |(i, &(r, _)): (usize, &(usize, f32))| {
-            [(r * k, 10), (n * r, 20)].map(|(len, s)| bf16_values(len, s + i as u64))
-        };
-        Values {
-            x: bf16_values(m * k, 1),
-            w: bf16_values(n * k, 2),
-            b: bf16_values(n, 3),
-            dy: bf16_values(m * n, 4),
-            a_b: self.adapters.iter().enumerate().map(adapter).collect(),
+        let mut all = vec![values(m * k, 1), values(n * k, 2), values(n, 3)];
+        for (&(r, _), i) in self.adapters.iter().flatten().zip(0..) {
+            all.extend([values(r * k, 10 + i), values(n * r, 20 + i)]);
         }
+        assert!(all.len() <= NAMES.len());
+        NAMES.into_iter().zip(all).collect()
     }
 
     /// The factor of element `i` of x.
-    pub fn factor(&self, i: usize) -> f64 {
+    fn factor(&self, i: usize) -> f64 {
         let Some(Dropout { p, seed, rng_offset }) = self.dropout else { return 1.0 };
         let [low, high] = words(rng_offset);
         let word = philox4x32_10([(i / 4) as u32, MODULE, low, high], words(seed))[i % 4];
         if uniform(word) >= p { f64::from(1.0 / (1.0 - p)) } else { 0.0 }
     }
 
-    /// y, dx, dW, db, then dA and dB of each adapter; what the unfused form stores goes through `round`.
-    pub fn formula(&self, v: &Values, round: impl Fn(f64) -> f64 + Copy) -> Vec<Vec<f64>> {
-        let Case { m, k, n, .. } = *self;
-        let get = |x: &[f32], i: usize| f64::from(x[i]);
-        let dropped: Vec<f64> = (0..m * k).map(|i| round(get(&v.x, i) * self.factor(i))).collect();
-        let xw = multiply([m, n, k], |i, l| get(&v.x, i * k + l), |l, j| get(&v.w, j * k + l));
-        let mut y: Vec<f64> = xw.iter().enumerate().map(|(i, y)| round(y + get(&v.b, i % n))).collect();
-        let dyw = multiply([m, k, n], |i, l| get(&v.dy, i * n + l), |l, j| get(&v.w, l * k + j));
-        let mut dx: Vec<f64> = dyw.into_iter().map(round).collect();
-        let dw = multiply([n, k, m], |i, l| get(&v.dy, l * n + i), |l, j| get(&v.x, l * k + j));
-        let db = multiply([1, n, m], |_, _| 1.0, |l, j| get(&v.dy, l * n + j));
-        let mut grads: Vec<Vec<f64>> =
-            self.adapters.iter().flat_map(|&(r, _)| [vec![0.0; r * k], vec![0.0; n * r]]).collect();
-        for (rows, i) in &self.ranges {
-            let ((r, s), [a, b], m0) = (self.adapters[*i], &v.a_b[*i], rows.start);
-            let (m, s) = (rows.len(), f64::from(s));
-            let low = multiply([m, r, k], |i, l| dropped[(m0 + i) * k + l], |l, j| get(a, j * k + l));
-            let low: Vec<f64> = low.into_iter().map(round).collect();
-            let up = multiply([m, n, r], |i, l| low[i * r + l], |l, j| get(b, j * r + l));
-            for (i, up) in up.into_iter().enumerate() {
-                let y = &mut y[m0 * n + i];
-                *y = round(*y + round(s * round(up)));
-            }
-            let scaled = |i: usize, j: usize| round(s * get(&v.dy, (m0 + i) * n + j));
-            let dlow = multiply([m, r, n], scaled, |l, j| get(b, l * r + j));
-            let dlow: Vec<f64> = dlow.into_iter().map(round).collect();
-            let back = multiply([m, k, r], |i, l| dlow[i * r + l], |l, j| get(a, l * k + j));
-            for (i, back) in back.into_iter().enumerate() {
-                let at = m0 * k + i;
-                dx[at] = round(dx[at] + round(round(back) * self.factor(at)));
-            }
-            let da = multiply([r, k, m], |i, l| dlow[l * r + i], |l, j| dropped[(m0 + l) * k + j]);
-            let db = multiply([n, r, m], |i, l| scaled(l, i), |l, j| low[l * r + j]);
-            for (sum, part) in [(2 * i, da), (2 * i + 1, db)] {
-                grads[sum].iter_mut().zip(part).for_each(|(s, p)| *s += p);
-            }
-        }
-        let start = f64::from(START);
-        let gradients = [dw, db].into_iter().chain(grads);
-        let gradients = gradients.map(|g| g.into_iter().map(|x| x + start).collect());
-        [y, dx].into_iter().chain(gradients).collect()
+    /// The linear with its adapters, on the CPU.
+    pub fn layer(&self, inputs: &[Vec<f32>]) -> LoraLinear {
+        let Case { k, n, .. } = *self;
+        let mut pairs = inputs[3..].chunks(2);
+        let mut adapter = |&(r, scale): &(usize, f32)| {
+            let [a, b] = pairs.next().expect("A and B") else { unreachable!() };
+            Adapter { a: param("A", [r, k], a), b: param("B", [n, r], b), scale }
+        };
+        let adapters = self.adapters.iter().map(|a| a.as_ref().map(&mut adapter)).collect();
+        LoraLinear { base: affine(n, k, &inputs[1], Some(&inputs[2])), adapters, module: MODULE }
     }
 
-    /// The linear with its adapters, on the CPU.
-    pub fn layer(&self, v: &Values) -> LoraLinear {
-        let Case { k, n, .. } = *self;
-        let adapters = self.adapters.iter().zip(&v.a_b).map(|(&(r, scale), [a, b])| {
-            Some(Adapter { a: param("A", [r, k], a), b: param("B", [n, r], b), scale })
-        });
-        LoraLinear { base: affine(n, k, &v.w, Some(&v.b)), adapters: adapters.collect(), module: MODULE }
+    /// Whether a parameter is trained.
+    pub fn trains(&self, p: &Param) -> bool {
+        let [w, a, b] = self.trained;
+        match &*p.name {
+            "A" => a,
+            "B" => b,
+            _ => w,
+        }
+    }
+
+    /// y, dx and the gradients of what is trained.
+    pub fn run(&self, device: &Device, dtype: DType, inputs: &[Vec<f32>], dy: &[f32]) -> Ran {
+        let (cx, mut p, route) = (Cx::new(device.clone()), self.layer(inputs), self.route());
+        let mut grads = place(device, p.params_mut(), |p| self.trains(p));
+        let x = upload(device, dtype, [self.m, self.k], &inputs[0]);
+        let dy = upload(device, dtype, [self.m, self.n], dy);
+        let (y, saved) = lora::forward(&cx, &x, &p, &route).unwrap();
+        let dx = lora::backward(&cx, &saved, &dy, &p, &route, Some(&mut grads)).unwrap();
+        let mut all = vec![("x", download(&dx))];
+        let named = NAMES[1..].iter().copied().zip(p.params());
+        let named: Vec<(&'static str, &Param)> = named.filter(|(_, p)| self.trains(p)).collect();
+        all.extend(named.iter().map(|&(name, p)| (name, added(&grads, p))));
+        grads.clear().unwrap();
+        lora::backward_params(&cx, &saved, &dy, &p, &route, Some(&mut grads)).unwrap();
+        let start = if let Device::Cpu = device { 0.0 } else { BEFORE };
+        for ((name, p), (_, first)) in named.into_iter().zip(&all[1..]) {
+            let near = |(a, b): (&f32, &f32)| (a + start - b).abs() <= 1e-5 * (1.0 + b.abs());
+            assert!(added(&grads, p).iter().zip(first).all(near), "{name}: without dx as with it");
+        }
+        Ran { y: download(&y), grads: all }
     }
 }

@@ -65,11 +65,6 @@ pub fn sum<T: Real>(x: impl Iterator<Item = T>) -> T {
     sum
 }
 
-/// Σ aᵢbᵢ.
-pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    T::dot(a, b)
-}
-
 /// x [m, k] times wᵀ, w [n, k].
 pub fn product<T: Real>(x: &[T], w: &[T], k: usize) -> Vec<T> {
     x.chunks(k).flat_map(|x| w.chunks(k).map(move |w| T::dot(x, w))).collect()
