@@ -1,114 +1,30 @@
-//! Attention against its formula: full, causal with a cache, padded, cross, empty.
+//! Attention on every device against its formula: full, causal with a cache, padded, cross, cut into parts, empty.
 
+#[path = "common/attention_formula.rs"]
+mod attention_formula;
 mod common;
 
-use std::ops::Range;
-
-use common::{same_on_any_threads, sum, tensor, values};
+use attention_formula::{Case, heads, span};
+use common::{same_on_any_threads, tensor, upload};
 use pheye_ops::attention::{self, Heads, Kv, Span};
 use pheye_ops::{Cx, Error};
-use pheye_tensor::Tensor;
-use pheye_testkit::{Formula, Ran, Real, Report, gradcheck, reports, uniform};
+use pheye_tensor::{DType, Device};
+use pheye_testkit::gpu::download;
+use pheye_testkit::{Ran, Report, gradcheck, reports};
 use proptest::prelude::*;
 
-/// q, k, v, each [rows, heads·head_dim].
-struct Softmax<'a> {
-    spans: &'a [Span],
-    heads: Heads,
+fn named(all: Vec<Vec<f32>>) -> Ran {
+    let [y, dq, dk, dv] = all.try_into().expect("four results");
+    Ran { y, grads: vec![("q", dq), ("k", dk), ("v", dv)] }
 }
 
-impl Formula for Softmax<'_> {
-    fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
-        let (h, width) = (self.heads, self.heads.width());
-        let mut y = vec![T::of(0.0); x[0].len()];
-        for Span { q, k } in self.spans {
-            for (i, head) in q.clone().flat_map(|i| (0..h.heads).map(move |head| (i, head))) {
-                let cols = head * h.head_dim..(head + 1) * h.head_dim;
-                let seen =
-                    if h.causal { (k.len() + i - q.start + 1).saturating_sub(q.len()) } else { k.len() };
-                let keys = k.start..k.start + seen;
-                let dot = |j: usize| sum(cols.clone().map(|c| x[0][i * width + c] * x[1][j * width + c]));
-                let scores: Vec<T> = keys.clone().map(|j| dot(j) * T::of(h.scale as f64)).collect();
-                let top = scores.iter().map(|s| s.value()).fold(f64::NEG_INFINITY, f64::max);
-                let p: Vec<T> = scores.iter().map(|&s| (s - T::of(top)).exp()).collect();
-                let total = sum(p.iter().copied());
-                for c in cols {
-                    if seen > 0 {
-                        y[i * width + c] =
-                            sum(keys.clone().zip(&p).map(|(j, &p)| p * x[2][j * width + c])) / total;
-                    }
-                }
-            }
-        }
-        y
-    }
-}
-
-fn span(q: Range<usize>, k: Range<usize>) -> Span {
-    Span { q, k }
-}
-
-fn heads(heads: usize, head_dim: usize, causal: bool) -> Heads {
-    Heads { heads, head_dim, scale: (head_dim as f32).sqrt().recip(), causal }
-}
-
-/// [k, v] side by side, or k and v.
-fn keys_values(k: &[f32], v: &[f32], width: usize, fused: bool) -> Kv<Tensor> {
-    let rows = k.len() / width;
-    if fused {
-        let kv: Vec<f32> = k.chunks(width).zip(v.chunks(width)).flat_map(|(k, v)| [k, v].concat()).collect();
-        Kv::Fused(tensor([rows, 2 * width], &kv))
-    } else {
-        Kv::Split { k: tensor([rows, width], k), v: tensor([rows, width], v) }
-    }
-}
-
-fn apart(kv: &Kv<Tensor>, width: usize) -> (Vec<f32>, Vec<f32>) {
-    match kv {
-        Kv::Split { k, v } => (values(k), values(v)),
-        Kv::Fused(kv) => {
-            let half = |i| kv.f32().unwrap().chunks(width).skip(i).step_by(2).flatten().copied().collect();
-            (half(0), half(1))
-        }
-    }
-}
-
-fn borrow(kv: &Kv<Tensor>) -> Kv<&Tensor> {
-    match kv {
-        Kv::Split { k, v } => Kv::Split { k, v },
-        Kv::Fused(kv) => Kv::Fused(kv),
-    }
-}
-
-/// Output and gradients of random q [rows, …], k and v [keys, …].
-fn run(x: &[Vec<f32>], dy: &[f32], spans: &[Span], h: &Heads, fused: bool) -> [Vec<f32>; 4] {
-    let (cx, width) = (Cx::cpu(), h.width());
-    let kv = keys_values(&x[1], &x[2], width, fused);
-    let rows = x[0].len() / width;
-    let (y, saved) = attention::forward(&cx, &tensor([rows, width], &x[0]), borrow(&kv), spans, h).unwrap();
-    let (dq, dkv) = attention::backward(&cx, &saved, &tensor([rows, width], dy), spans, h).unwrap();
-    let (dk, dv) = apart(&dkv, width);
-    [values(&y), values(&dq), dk, dv]
-}
-
-/// Scores of a few units: a softmax neither flat nor a single spike.
-fn inputs(rows: usize, keys: usize, width: usize) -> [Vec<f32>; 3] {
-    let random = |seed, rows, bound: f32| uniform(seed, rows * width, -bound, bound);
-    [random(1, rows, 2.0), random(2, keys, 2.0), random(3, keys, 1.0)]
-}
-
-fn output_gradient(rows: usize, width: usize) -> Vec<f32> {
-    uniform(4, rows * width, -1.0, 1.0)
-}
-
-fn check(rows: usize, keys: usize, spans: &[Span], h: Heads) {
-    let [q, k, v] = inputs(rows, keys, h.width());
-    let inputs = [("q", q), ("k", k), ("v", v)];
-    let all = reports("attention", &Softmax { spans, heads: h }, &inputs, |x, dy| {
-        let split = run(x, dy, spans, &h, false);
-        assert_eq!(run(x, dy, spans, &h, true), split, "fused keys and values");
-        let [y, dq, dk, dv] = split;
-        Ran { y, grads: vec![("q", dq), ("k", dk), ("v", dv)] }
+fn check(rows: usize, keys: usize, spans: &[Span], heads: Heads) {
+    let case = Case::of(rows, keys, spans, heads);
+    let all = reports("attention", &case, &case.inputs(), |x, dy| {
+        let split = case.on_cpu(x, dy);
+        let fused = Case { fused: true, ..case.clone() };
+        assert_eq!(fused.on_cpu(x, dy), split, "fused keys and values");
+        named(split)
     });
     all.iter().for_each(Report::check);
 }
@@ -146,22 +62,18 @@ fn tiles_agree_with_single_queries() {
     for causal in [false, true] {
         let h = heads(2, 24, causal);
         let (n, width) = (300, h.width());
-        let (x, dy) = (inputs(n, n, width), output_gradient(n, width));
-        let spans = [span(0..n, 0..n)];
-        let [y, dq, dk, dv] = run(&x, &dy, &spans, &h, false);
-        let [q, k, v] = x.clone();
-        let f = Softmax { spans: &spans, heads: h };
-        gradcheck("attention", &f, &[("q", q), ("k", k), ("v", v)], |_, _| Ran {
-            y: y.clone(),
-            grads: vec![],
-        });
+        let case = Case::of(n, n, &[span(0..n, 0..n)], h);
+        let (x, dy) = case.values();
+        let [y, dq, dk, dv] = case.on_cpu(&x, &dy).try_into().unwrap();
+        gradcheck("attention", &case, &case.inputs(), |_, _| Ran { y: y.clone(), grads: vec![] });
         let (mut sum_k, mut sum_v) = (vec![0.0; n * width], vec![0.0; n * width]);
         let add = |sum: &mut [f32], more: &[f32]| sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
         for i in 0..n {
             let one = i * width..(i + 1) * width;
             let keys = if causal { i + 1 } else { n };
             let part = [x[0][one.clone()].to_vec(), x[1].clone(), x[2].clone()];
-            let [yi, dqi, dki, dvi] = run(&part, &dy[one.clone()], &[span(0..1, 0..keys)], &h, true);
+            let query = Case { fused: true, ..Case::of(1, n, &[span(0..1, 0..keys)], h) };
+            let [yi, dqi, dki, dvi] = query.on_cpu(&part, &dy[one.clone()]).try_into().unwrap();
             let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-6);
             assert!(near(&yi, &y[one.clone()]) && near(&dqi, &dq[one]), "query {i}");
             add(&mut sum_k, &dki);
@@ -175,27 +87,38 @@ fn tiles_agree_with_single_queries() {
 #[test]
 fn huge_scores_stay_finite() {
     let h = Heads { heads: 1, head_dim: 8, scale: 1e4, causal: false };
-    let (x, dy) = (inputs(200, 200, 8), output_gradient(200, 8));
-    let all = run(&x, &dy, &[span(0..200, 0..200)], &h, false);
-    assert!(all.iter().flatten().all(|x| x.is_finite()));
+    let case = Case::of(200, 200, &[span(0..200, 0..200)], h);
+    let (x, dy) = case.values();
+    assert!(case.on_cpu(&x, &dy).iter().flatten().all(|x| x.is_finite()));
+}
+
+/// Keys and values with so many columns `more` than the heads, as in a cache: those are not read, and their gradients are 0.
+fn wide_keys_and_values(case: &Case, more: usize, device: &Device, dtype: DType) -> Vec<Vec<f32>> {
+    let (cx, w, (x, dy)) = (Cx::new(device.clone()), case.heads.width(), case.values());
+    let widened = |m: &[f32]| {
+        let rows: Vec<f32> = m.chunks(w).flat_map(|row| [row, &vec![f32::NAN; more]].concat()).collect();
+        upload(device, dtype, [case.keys, w + more], &rows)
+    };
+    let [q, dy] = [&x[0], &dy].map(|m| upload(device, dtype, [case.rows, w], m));
+    let (k, v) = (widened(&x[1]), widened(&x[2]));
+    let (y, saved) =
+        attention::forward(&cx, &q, Kv::Split { k: &k, v: &v }, &case.spans, &case.heads).unwrap();
+    let (dq, dkv) = attention::backward(&cx, &saved, &dy, &case.spans, &case.heads).unwrap();
+    let Kv::Split { k, v } = dkv else { panic!("another layout") };
+    let wide = [&k, &v].map(download);
+    let all = vec![download(&y), download(&dq)];
+    assert!(wide.iter().flat_map(|m| m.chunks(w + more)).all(|row| row[w..].iter().all(|&g| g == 0.0)));
+    let narrow = wide.map(|m| m.chunks(w + more).flat_map(|row| row[..w].to_vec()).collect());
+    let all = [all, narrow.into()].concat();
+    let (x, dy) = case.values();
+    assert_eq!(all, case.run(device, dtype, &x, &dy));
+    all
 }
 
 #[test]
 fn wide_caches() {
-    // A cache whose rows are wider than the heads: only the first columns count, the others get no gradient.
-    let (cx, h) = (Cx::cpu(), heads(1, 8, true));
-    let (x, dy) = (inputs(2, 5, 8), output_gradient(2, 8));
-    let widen = |x: &[f32]| x.chunks(8).flat_map(|r| [r, &[7.0; 3]].concat()).collect::<Vec<_>>();
-    let (k, v) = (tensor([5, 11], &widen(&x[1])), tensor([5, 11], &widen(&x[2])));
-    let spans = [span(0..2, 0..4)];
-    let (y, saved) =
-        attention::forward(&cx, &tensor([2, 8], &x[0]), Kv::Split { k: &k, v: &v }, &spans, &h).unwrap();
-    let [expected, _, dk, _] = run(&x, &dy, &spans, &h, false);
-    assert_eq!(y.f32().unwrap(), expected);
-    let (_, dkv) = attention::backward(&cx, &saved, &tensor([2, 8], &dy), &spans, &h).unwrap();
-    let Kv::Split { k, .. } = dkv else { panic!("layout of the input") };
-    let expected: Vec<f32> = dk.chunks(8).flat_map(|r| [r, &[0.0; 3]].concat()).collect();
-    assert_eq!(k.f32().unwrap(), expected);
+    let case = Case::of(2, 5, &[span(0..2, 0..4)], heads(1, 8, true));
+    wide_keys_and_values(&case, 3, &Device::Cpu, DType::F32);
 }
 
 #[test]
@@ -222,10 +145,9 @@ fn faults_are_errors() {
 
 #[test]
 fn threads_do_not_show() {
-    let h = heads(2, 16, true);
-    let (x, dy) = (inputs(333, 333, h.width()), output_gradient(333, h.width()));
-    let spans = [span(0..200, 0..200), span(210..333, 200..333)];
-    same_on_any_threads(|| run(&x, &dy, &spans, &h, false).to_vec());
+    let case = Case::of(333, 333, &[span(0..200, 0..200), span(210..333, 200..333)], heads(2, 16, true));
+    let (x, dy) = case.values();
+    same_on_any_threads(|| case.on_cpu(&x, &dy));
 }
 
 proptest! {
@@ -234,7 +156,207 @@ proptest! {
     #[test]
     fn any_lengths(lq in 0usize..7, lk in 0usize..20, more in 0usize..4, eights in 1usize..4, causal: bool) {
         // With a single key dq is exactly 0, and only a second span tells how large it might have been.
-        let spans = [span(0..lq, more..more + lk), span(lq + more..2 * lq + more, more + lk..more + 2 * lk + 2)];
-        check(2 * lq + more, more + 2 * lk + 2, &spans, heads(1, 8 * eights, causal));
+        let spans = [span(0..lq, more..more + lk), span(lq + more..2 * lq + more, more + lk..more + 2 * lk + 4)];
+        check(2 * lq + more, more + 2 * lk + 4, &spans, heads(1, 8 * eights, causal));
+    }
+}
+
+/// The kernels.
+#[cfg(feature = "emulator")]
+mod gpu {
+    use pheye_testkit::gpu::{on_all_orders, orders, upload_bf16};
+    use pheye_testkit::{Draw, Expected, Rounded, cases};
+
+    use super::*;
+
+    impl Case {
+        fn check_kernels(&self) {
+            let (x, dy) = self.narrow();
+            let ran = named(on_all_orders(|device| self.run(device, DType::Bf16, &x, &dy)));
+            let [q, k, v] = x;
+            let inputs = [("q", q), ("k", k), ("v", v)];
+            let expected = Expected::of::<Rounded<f64>>(self, &inputs, &["q", "k", "v"], &dy);
+            expected.check(&format!("attention of {:?} {:?}", self.heads, self.spans), &ran);
+        }
+    }
+
+    /// Rows before, between and after spans, one query, more keys than a tile, a span of its own tile and a bit.
+    fn padded(head_dim: usize, causal: bool, fused: bool) {
+        let spans = vec![span(1..4, 2..9), span(5..6, 9..10), span(6..71, 12..82)];
+        Case { rows: 72, keys: 85, spans, heads: heads(2, head_dim, causal), fused }.check_kernels();
+    }
+
+    #[test]
+    fn every_head_size() {
+        for (i, head_dim) in (8..=128).step_by(8).enumerate() {
+            let spans = vec![span(0..9, 3..20)];
+            let heads = heads(2, head_dim, i % 2 == 0);
+            Case { rows: 9, keys: 21, spans, heads, fused: i % 3 == 0 }.check_kernels();
+        }
+    }
+
+    #[test]
+    fn padded_spans() {
+        padded(16, false, true);
+        padded(24, true, false);
+    }
+
+    #[test]
+    fn vit_tiles() {
+        let spans = vec![span(0..5, 0..5), span(5..70, 5..70)];
+        Case { rows: 70, keys: 70, spans, heads: heads(2, 80, false), fused: false }.check_kernels();
+    }
+
+    #[test]
+    fn causal_with_a_cache_and_with_too_few_keys() {
+        let spans = vec![span(0..1, 0..70), span(1..4, 70..72), span(4..74, 72..142)];
+        Case { rows: 74, keys: 142, spans, heads: heads(1, 32, true), fused: false }.check_kernels();
+    }
+
+    #[test]
+    fn many_queries() {
+        let spans = vec![span(0..150, 0..70)];
+        for head_dim in [32, 64] {
+            Case { rows: 150, keys: 70, spans: spans.clone(), heads: heads(1, head_dim, true), fused: true }
+                .check_kernels();
+        }
+        let spans = vec![span(0..520, 0..20)];
+        Case { rows: 520, keys: 20, spans, heads: heads(1, 80, false), fused: false }.check_kernels();
+    }
+
+    /// Blocks that hold all keys, and in backward all queries, of a span: enough spans and heads to fill the emulated GPU.
+    #[test]
+    fn spans_that_fit_shared_memory() {
+        let spans =
+            vec![span(0..66, 0..67), span(67..72, 67..72), span(73..74, 72..121), span(74..175, 121..222)];
+        Case { rows: 176, keys: 223, spans: spans.clone(), heads: heads(1, 80, false), fused: false }
+            .check_kernels();
+        Case { rows: 176, keys: 223, spans, heads: heads(1, 64, true), fused: true }.check_kernels();
+        let spans = vec![span(0..131, 0..272)];
+        Case { rows: 131, keys: 272, spans, heads: heads(4, 64, false), fused: true }.check_kernels();
+        let spans = vec![span(0..131, 0..77)];
+        Case { rows: 131, keys: 77, spans, heads: heads(4, 64, true), fused: false }.check_kernels();
+    }
+
+    /// Head size 64 and at most 80, or 128, queries to a span: all gradients from one kernel, which also owns keys that no query sees.
+    #[test]
+    fn short_spans() {
+        let spans = vec![span(1..2, 3..4), span(2..2, 5..9), span(3..36, 10..75), span(36..116, 80..209)];
+        for (causal, fused) in [(false, false), (true, true)] {
+            Case { rows: 118, keys: 290, spans: spans.clone(), heads: heads(2, 64, causal), fused }
+                .check_kernels();
+        }
+        // More queries than keys under a causal mask; the keys cut into parts.
+        let spans = vec![span(0..128, 0..40), span(128..209, 41..700)];
+        Case { rows: 209, keys: 720, spans, heads: heads(1, 64, true), fused: false }.check_kernels();
+    }
+
+    /// Few queries over many keys: the keys are cut into parts.
+    #[test]
+    fn parts() {
+        let spans = vec![span(0..1, 0..300), span(2..4, 310..313)];
+        Case { rows: 5, keys: 320, spans, heads: heads(1, 16, false), fused: true }.check_kernels();
+        let spans = vec![span(0..66, 0..390)];
+        Case { rows: 66, keys: 390, spans, heads: heads(1, 64, true), fused: true }.check_kernels();
+    }
+
+    /// Up to four spans of any lengths, with rows and keys between them that are nobody's.
+    fn random(draw: &mut Draw) -> Case {
+        let head_dim = draw.pick(&[8, 32, 48, 64, 64, 64, 80, 80, 128]);
+        let length = |draw: &mut Draw, long: usize| match draw.below(4) {
+            0 => draw.below(4),
+            1 => 16 * draw.below(9),
+            2 => 1 + draw.below(40),
+            _ => draw.below(long),
+        };
+        let (mut rows, mut keys) = (0, 0);
+        let spans = (0..1 + draw.below(4))
+            .map(|_| {
+                let (q, k) = (rows + draw.below(3), keys + draw.below(3));
+                rows = q + length(draw, 150);
+                keys = k + length(draw, 400);
+                span(q..rows, k..keys)
+            })
+            .collect();
+        let heads = heads(1 + draw.below(5), head_dim, draw.coin());
+        Case { rows: rows + draw.below(3), keys: keys + draw.below(3), spans, heads, fused: draw.coin() }
+    }
+
+    #[test]
+    fn random_spans() {
+        cases(12).for_each(|mut draw| random(&mut draw).check_kernels());
+    }
+
+    /// Of a query that sees one key, o is its value and no score matters.
+    #[test]
+    fn one_key_each() {
+        let x = heads(2, 40, false);
+        let case = Case {
+            rows: 3,
+            keys: 3,
+            spans: (0..3).map(|i| span(i..i + 1, i..i + 1)).collect(),
+            heads: x,
+            fused: false,
+        };
+        let (inputs, dy) = case.narrow();
+        let ran = on_all_orders(|device| case.run(device, DType::Bf16, &inputs, &dy));
+        let [o, dq, dk, dv] = ran.try_into().unwrap();
+        assert_eq!(o, inputs[2]);
+        assert!(dq.iter().chain(&dk).all(|x| *x == 0.0), "{dq:?} {dk:?}");
+        assert_eq!(dv, dy);
+    }
+
+    #[test]
+    fn nothing_to_do_and_what_kernels_refuse() {
+        let [device, ..] = orders();
+        Case { rows: 3, keys: 2, spans: vec![], heads: heads(1, 16, true), fused: true }.check_kernels();
+        let cx = Cx::new(device.clone());
+        let refused = |cols: usize, h: Heads| {
+            let q = upload_bf16(&device, [2, cols], &vec![1.0; 2 * cols]);
+            let spans = [span(0..2, 0..2)];
+            matches!(
+                attention::forward(&cx, &q, Kv::Split { k: &q, v: &q }, &spans, &h),
+                Err(Error::Range { .. })
+            )
+        };
+        assert!(refused(136, heads(1, 136, false)));
+        assert!(refused(12, heads(1, 12, false)));
+        assert!(refused(16, Heads { scale: -1.0, ..heads(1, 16, false) }));
+        assert!(!refused(16, heads(1, 16, false)));
+    }
+
+    #[test]
+    fn wide_keys() {
+        let case = Case::of(5, 21, &[span(0..5, 1..20)], heads(1, 16, false));
+        on_all_orders(|device| wide_keys_and_values(&case, 8, device, DType::Bf16));
+    }
+
+    /// Scores of thousands: one weight is 1 and the others are 0, also where keys are cut.
+    #[test]
+    fn huge_scores_stay_finite() {
+        let spans = vec![span(0..3, 0..300)];
+        let case = Case { rows: 3, keys: 300, spans, heads: heads(1, 16, false), fused: true };
+        let (mut x, dy) = case.narrow();
+        x[0].iter_mut().for_each(|q| *q *= 1024.0);
+        let all = case.run(&orders()[0], DType::Bf16, &x, &dy);
+        assert!(all.iter().flatten().all(|x| x.is_finite()));
+        for o in all[0].chunks(16) {
+            assert!(x[2].chunks(16).any(|v| v == o), "{o:?} is no value");
+        }
+    }
+
+    /// Scores below -1000 everywhere: e^(0 - lse) of what pads a tile of keys would be infinite.
+    #[test]
+    fn far_negative_scores_stay_finite() {
+        for (head_dim, queries) in [(16, 3), (64, 3), (64, 100), (64, 129)] {
+            let spans = vec![span(0..queries, 0..70)];
+            let case =
+                Case { rows: queries, keys: 70, spans, heads: heads(4, head_dim, false), fused: false };
+            let (mut x, dy) = case.narrow();
+            x[0].iter_mut().for_each(|q| *q = -1024.0 - q.abs());
+            x[1].iter_mut().for_each(|k| *k = 1.0 + k.abs());
+            let all = case.run(&orders()[0], DType::Bf16, &x, &dy);
+            assert!(all.iter().flatten().all(|x| x.is_finite()), "head size {head_dim}, {queries} queries");
+        }
     }
 }
