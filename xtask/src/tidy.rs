@@ -203,7 +203,7 @@ fn kernels(root: &Path) -> Result<Vec<String>> {
             continue;
         };
         let tests = fs::read_to_string(root.join(format!("crates/ops/tests/{test}.rs"))).unwrap_or_default();
-        if !tests.contains("\nmod gpu {") && !test.starts_with("emulator_") {
+        if !tests.contains("\nmod gpu {") {
             faults.push(format!("kernels/{name}.cu: there is no module gpu in crates/ops/tests/{test}.rs"));
         }
         if !bench.starts_with("none: ") && !root.join(format!("benches/{bench}.rs")).exists() {

@@ -30,6 +30,7 @@ fn reference<T: Real>(state: &mut [Vec<T>; 3], g: &[f32], t: i32, scale: f64) {
 struct Model {
     params: Vec<Param>,
     /// What a launch for all parameters takes, on a GPU.
+    #[cfg_attr(not(feature = "emulator"), expect(dead_code, reason = "for the kernels alone"))]
     masters: Option<Masters>,
     grads: Grads,
     moments: Moments,
