@@ -1,4 +1,4 @@
-//! The GEMM of one piece of C: packs panels of B for the L1 cache, and runs the microkernel, a loop over k
+//! The GEMM of one part of C: packs panels of B for the L1 cache, and runs the microkernel, a loop over k
 //! that holds a tile of C in registers. The block sizes have their BLIS names, which the module `gemm` explains.
 //!
 //! NR is two vectors, and so depends on the processor. MC and NC follow from KC: a short k leaves room for more rows of A and
