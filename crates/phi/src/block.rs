@@ -105,25 +105,30 @@ impl Block {
         cache: Option<&mut Cache>,
     ) -> Result<(Tensor, Saved)> {
         let (h, norm) = layernorm::forward(cx, x, &self.norm)?;
-        let [plain, gelu] = [Epilogue::default(), Epilogue::gelu(Gelu::Tanh)];
-        let of_h = [(&self.q, plain), (&self.k, plain), (&self.v, plain), (&self.fc1, gelu)];
-        let [(q, sq, _), (k, sk, _), (v, sv, _), (g, fc1, act)] = linear::forward_several(cx, &h, of_h)?;
-        let (o, attention) = match cache {
+        let linears = rotary::Linears {
+            qkv: [&self.q, &self.k, &self.v],
+            other: (&self.fc1, Epilogue::gelu(Gelu::Tanh)),
+            positions: &layout.positions,
+            rotary,
+        };
+        let attend = |q, k, v| attention::forward(cx, q, Kv::Split { k, v }, &layout.spans, &self.heads);
+        let (projected, (o, attention)) = match cache {
             None => {
-                let q = rotary::forward(cx, q, &layout.positions, rotary)?;
-                let k = rotary::forward(cx, k, &layout.positions, rotary)?;
-                attention::forward(cx, &q, Kv::Split { k: &k, v: &v }, &layout.spans, &self.heads)?
+                let (projected, [k, v]) = linears.forward(cx, &h)?;
+                let attended = attend(&projected.q, &k, &v)?;
+                (projected, attended)
             }
             Some(cache) => {
                 let into = rotary::Cache { k: &mut cache.k, v: &mut cache.v, rows: &layout.cache_rows };
-                let q = rotary::forward_cached(cx, q, (k, v), &layout.positions, rotary, into)?;
-                let kv = Kv::Split { k: &cache.k, v: &cache.v };
-                attention::forward(cx, &q, kv, &layout.spans, &self.heads)?
+                let projected = linears.forward_cached(cx, &h, into)?;
+                let attended = attend(&projected.q, &cache.k, &cache.v)?;
+                (projected, attended)
             }
         };
+        let rotary::Projected { saved: qkv, other: (g, fc1, act), .. } = projected;
         let (x1, dense, _) = linear::forward_with(cx, &o, &self.dense, Epilogue::residual(x))?;
         let (y, fc2, _) = linear::forward_with(cx, &g, &self.fc2, Epilogue::residual(&x1))?;
-        Ok((y, Saved { norm, qkv: [sq, sk, sv], attention, dense, fc1, act, fc2 }))
+        Ok((y, Saved { norm, qkv, attention, dense, fc1, act, fc2 }))
     }
 
     /// Given dy, returns dx; gradients of trainable parameters are accumulated in `grads`.

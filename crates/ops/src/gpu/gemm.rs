@@ -75,6 +75,17 @@ pub(crate) struct LowRank {
     pub mask: Option<Mask>,
 }
 
+/// Rotary position embedding of the result's columns, which are heads of `head_dim` elements.
+#[derive(Debug, Clone)]
+pub(crate) struct RotateHeads {
+    /// cos and sin by position, f32 [positions, 2, rot / 2].
+    pub angles: Region,
+    /// The position of each row, u32.
+    pub position: Region,
+    pub head_dim: usize,
+    pub rot: usize,
+}
+
 /// The epilogue: what happens to the result before it is stored. The regions have the shape of c in bf16; the bias is f32.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GemmEpilogue {
@@ -85,6 +96,10 @@ pub(crate) struct GemmEpilogue {
     /// Multiplies by the derivative of a GELU at these values.
     pub slope: Option<(Region, Gelu)>,
     pub residual: Option<Region>,
+    /// Only in [`Gemm::run_several`], in one launch.
+    pub rotate: Option<RotateHeads>,
+    /// The row of c for each row of the result, u32. Only in [`Gemm::run_several`], in one launch.
+    pub rows: Option<Region>,
 }
 
 /// The result.
@@ -188,6 +203,8 @@ impl Gemm {
         let fused = e.bias.is_some() || e.activation.is_some() || e.pre.is_some() || e.slope.is_some();
         if fused
             || e.residual.is_some()
+            || e.rotate.is_some()
+            || e.rows.is_some()
             || self.low_rank.is_some()
             || self.batch.is_some()
             || self.dims[2] == 0
@@ -236,6 +253,8 @@ impl Gemm {
                 | flag(self.c.add, ADD)
                 | flag(self.is_vectorizable(), VECTORS),
             activation: self.epilogue.activation.map_or(0, gelu::number),
+            head_dim: self.epilogue.rotate.as_ref().map_or(0, |r| r.head_dim as i32),
+            rot: self.epilogue.rotate.as_ref().map_or(0, |r| r.rot as i32),
             slope_kind: self.epilogue.slope.as_ref().map_or(0, |(_, kind)| gelu::number(*kind)),
             alpha: self.alpha,
             ..params::Gemm::default()
@@ -257,13 +276,18 @@ impl Gemm {
     /// Declares the result and the tensors of the epilogue to the launch and sets their addresses.
     fn set_results(&self, p: &mut params::Gemm, launch: &mut Launch) {
         let ([m, n, _], e) = (self.dims, &self.epilogue);
-        let whole = self.c.ld == n && self.batch.is_none_or(|b| b.strides[2] == m * n);
+        let whole = e.rows.is_none() && self.c.ld == n && self.batch.is_none_or(|b| b.strides[2] == m * n);
         let c = self.c.region.clone();
         p.c = if self.c.add || !whole { launch.update(c) } else { launch.write(c) };
         p.pre = e.pre.clone().map_or(Out::NULL, |r| launch.write(r));
         p.bias = e.bias.clone().map_or(In::NULL, |r| launch.read(r));
         p.residual = e.residual.clone().map_or(In::NULL, |r| launch.read(r));
         p.slope = e.slope.clone().map_or(In::NULL, |(r, _)| launch.read(r));
+        p.to = e.rows.clone().map_or(In::NULL, |r| launch.read(r));
+        if let Some(rotate) = &e.rotate {
+            (p.angles, p.position) =
+                (launch.read(rotate.angles.clone()), launch.read(rotate.position.clone()));
+        }
     }
 
     /// Launches it.
@@ -361,7 +385,7 @@ impl Gemm {
     }
 
     /// The kernel that runs the GEMMs in one launch, if that fills the device better.
-    fn kernel_for_several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
+    pub fn kernel_for_several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
         let m = calls.first()?.dims[0];
         let fits = |c: &Gemm| c.is_forward() && c.dims[0] == m && c.dims[1] > 0;
         if !(2..=SEVERAL).contains(&calls.len()) || gpu.prefers_blas() || !calls.iter().all(fits) {

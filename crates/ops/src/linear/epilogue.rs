@@ -108,7 +108,7 @@ pub fn forward_several<const N: usize>(
         let y = cx.empty(x.shape().with_cols(p.n()))?;
         let (epilogue, u) = after.epilogue(cx, &y)?;
         gemms.push(gpu::gemm(x, p, &y, epilogue)?);
-        outputs.push((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }, u));
+        outputs.push((y, Saved::of(x, p), u));
     }
     if let Device::Gpu(gpu) = &cx.device {
         Gemm::run_several(&gemms, cx, gpu)?;

@@ -30,6 +30,13 @@ pub struct Saved {
     x: Option<Tensor>,
 }
 
+impl Saved {
+    /// For the map of x by p.
+    pub(crate) fn of(x: &Tensor, p: &Linear) -> Saved {
+        Saved { x: p.weight.is_trained().then(|| x.clone()) }
+    }
+}
+
 impl Linear {
     /// `weight` [n, k] and, if wanted, `bias` `[n]` of zeros, at `scope`.
     pub fn new(scope: &mut Scope, k: usize, n: usize, bias: bool, init: Init) -> Linear {
@@ -108,7 +115,7 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
         Device::Cpu => cpu::forward(cx, x, p, &mut y)?,
         Device::Gpu(ref gpu) => gpu::gemm(x, p, &y, GemmEpilogue::default())?.run(cx, gpu)?,
     }
-    Ok((y, Saved { x: p.weight.is_trained().then(|| x.clone()) }))
+    Ok((y, Saved::of(x, p)))
 }
 
 /// dx of dy [rows, n]; the gradients of trained parameters are added to `grads`.

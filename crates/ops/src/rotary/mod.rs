@@ -10,6 +10,9 @@ use crate::{Cx, Error, Result, rows};
 
 mod cpu;
 mod gpu;
+mod linears;
+
+pub use linears::{Linears, Projected};
 
 /// The rotation of a model: its layout, and cos and sin of every angle it can meet.
 #[derive(Debug, Clone)]
@@ -123,8 +126,8 @@ pub fn forward_cached(
         if let ((None, to), true) = (rows::last_of_each(at), bf16 && q.is_sole_view() && !at.is_empty()) {
             check(q.shape(), positions, p)?;
             check(k.shape(), positions, p)?;
-            rows::check_scatter(keys, &k, at)?;
-            rows::check_scatter(values, &v, at)?;
+            rows::check_scatter(keys, k.shape(), at)?;
+            rows::check_scatter(values, v.shape(), at)?;
             return gpu::rotate_into_cache(cx, gpu, q, [(&k, keys), (&v, values)], (positions, &to), p);
         }
     }

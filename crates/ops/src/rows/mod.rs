@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use pheye_tensor::{Device, Tensor};
+use pheye_tensor::{Device, Shape, Tensor};
 
 use crate::{Cx, Error, Result};
 
@@ -20,8 +20,8 @@ fn check(op: &'static str, row: usize, rows: usize) -> Result<()> {
 }
 
 /// Whether every row of x has a place in `into`.
-pub(crate) fn check_scatter(into: &Tensor, x: &Tensor, at: &[usize]) -> Result<()> {
-    let (left, right) = (x.shape(), into.shape());
+pub(crate) fn check_scatter(into: &Tensor, left: Shape, at: &[usize]) -> Result<()> {
+    let right = into.shape();
     if left.cols() != right.cols() || left.rows() != at.len() {
         return Err(Error::Shapes { op: "scatter", left_name: "x", left, right_name: "into", right });
     }
@@ -33,7 +33,7 @@ pub(crate) fn check_scatter(into: &Tensor, x: &Tensor, at: &[usize]) -> Result<(
 /// # Errors
 /// [`Error::Shapes`] when widths or the number of rows differ, [`Error::Range`] for a row that `into` does not have.
 pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<()> {
-    check_scatter(into, x, at)?;
+    check_scatter(into, x.shape(), at)?;
     match &cx.device {
         Device::Cpu => cpu::scatter(into, x, at),
         Device::Gpu(gpu) => gpu::scatter(cx, gpu, into, x, at),
