@@ -19,7 +19,7 @@ const COPY: usize = 512 << 20;
 
 /// Opens `cpu`, `cuda` or `cuda:N`; by default a GPU if there is one, otherwise the CPU. The emulator is
 /// refused, because its speed is meaningless.
-pub fn open(name: Option<&str>) -> Result<Device> {
+pub(super) fn open(name: Option<&str>) -> Result<Device> {
     match name {
         None => Ok(Device::best()),
         Some(name) if name.starts_with("emulator") => Err("the emulator is not for measuring".into()),
@@ -28,7 +28,7 @@ pub fn open(name: Option<&str>) -> Result<Device> {
 }
 
 /// Moves the parameters to the device, and allocates their gradients there.
-pub fn place(cx: &Cx, params: Vec<&mut Param>, table: ParamTable) -> Result<Grads> {
+pub(super) fn place(cx: &Cx, params: Vec<&mut Param>, table: ParamTable) -> Result<Grads> {
     if let Device::Gpu(_) = cx.device {
         // The parameters are views of the flat arrays and keep them alive.
         table.upload(params, &cx.device)?;
@@ -37,7 +37,7 @@ pub fn place(cx: &Cx, params: Vec<&mut Param>, table: ParamTable) -> Result<Grad
 }
 
 /// A large copy, and the number of bytes that it reads and writes.
-pub fn copy(cx: &Cx) -> Result<(usize, Work)> {
+pub(super) fn copy(cx: &Cx) -> Result<(usize, Work)> {
     match &cx.device {
         Device::Cpu => {
             let (from, mut to) = (vec![1u8; COPY], vec![2u8; COPY]);
@@ -59,13 +59,13 @@ pub fn copy(cx: &Cx) -> Result<(usize, Work)> {
 }
 
 /// Work that has run before, so that its memory is allocated and its tables are on the device.
-pub struct Runner {
+pub(super) struct Runner {
     work: Work,
     graph: Option<Graph>,
 }
 
 /// Measures the time of work with cold caches.
-pub struct Clock {
+pub(super) struct Clock {
     cold: Cold,
 }
 
@@ -77,7 +77,7 @@ enum Cold {
 
 impl Clock {
     /// A clock for `device`.
-    pub fn new(device: &Device) -> Result<Clock> {
+    pub(super) fn new(device: &Device) -> Result<Clock> {
         let cold = match device {
             Device::Cpu => Cold::Host(vec![1; CACHES / 8].into()),
             Device::Gpu(gpu) => Cold::Gpu(gpu.alloc(CACHES)?),
@@ -86,7 +86,7 @@ impl Clock {
     }
 
     /// Runs `work` twice, and on a GPU also records it in a CUDA graph.
-    pub fn prepare(&self, cx: &Cx, mut work: Work) -> Result<Runner> {
+    pub(super) fn prepare(&self, cx: &Cx, mut work: Work) -> Result<Runner> {
         work(cx)?;
         work(cx)?;
         let graph = match &cx.device {
@@ -100,7 +100,7 @@ impl Clock {
     }
 
     /// The time of one run.
-    pub fn time(&self, cx: &Cx, runner: &mut Runner) -> Result<Duration> {
+    pub(super) fn time(&self, cx: &Cx, runner: &mut Runner) -> Result<Duration> {
         match (&cx.device, &self.cold) {
             (Device::Gpu(gpu), Cold::Gpu(memory)) => {
                 // The clear is queued, so that the GPU finds the graph launch in its queue when the clear

@@ -28,20 +28,20 @@ use serde_json::Value;
 
 use device::Clock;
 use record::OURS;
-pub use record::Rate;
+pub(crate) use record::Rate;
 use record::Records;
 
 /// The maximum number of measured runs per criterion sample.
 const RUNS: u64 = 20;
 
 /// An error ends its row. For rows of ours the exit code is then 1, after the other rows have run.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// One run of the work that is measured.
-pub type Work = Box<dyn FnMut(&Cx) -> Result<()>>;
+pub(crate) type Work = Box<dyn FnMut(&Cx) -> Result<()>>;
 
 /// Boxes `run` as work, and keeps the compiler from optimizing its result away.
-pub fn work<T>(mut run: impl FnMut(&Cx) -> pheye_ops::Result<T> + 'static) -> Result<Work> {
+pub(crate) fn work<T>(mut run: impl FnMut(&Cx) -> pheye_ops::Result<T> + 'static) -> Result<Work> {
     Ok(Box::new(move |cx| {
         black_box(run(cx)?);
         Ok(())
@@ -49,7 +49,7 @@ pub fn work<T>(mut run: impl FnMut(&Cx) -> pheye_ops::Result<T> + 'static) -> Re
 }
 
 /// The name and the cost of a row.
-pub struct Case {
+pub(crate) struct Case {
     /// The name of the operation, as in `shapes.json`.
     pub op: &'static str,
     /// The sizes.
@@ -66,13 +66,13 @@ pub struct Case {
 /// values of an image.
 #[derive(Clone, Copy, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kept {
+pub(crate) enum Kept {
     Bf16,
     Int8,
 }
 
 impl Kept {
-    pub fn dtype(self) -> DType {
+    pub(crate) fn dtype(self) -> DType {
         match self {
             Kept::Bf16 => DType::Bf16,
             Kept::Int8 => DType::Int8,
@@ -81,7 +81,7 @@ impl Kept {
 }
 
 /// The kind of GELU with this name.
-pub fn gelu(name: &str) -> Result<Gelu> {
+pub(crate) fn gelu(name: &str) -> Result<Gelu> {
     match name {
         "quick" => Ok(Gelu::Quick),
         "exact" => Ok(Gelu::Exact),
@@ -91,7 +91,7 @@ pub fn gelu(name: &str) -> Result<Gelu> {
 }
 
 /// A family of rows on one device.
-pub struct Bench {
+pub(crate) struct Bench {
     family: &'static str,
     criterion: Criterion,
     cx: Cx,
@@ -102,7 +102,7 @@ pub struct Bench {
 }
 
 /// Runs a family: `rows` measures each of its rows.
-pub fn run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()> + Send) {
+pub(crate) fn run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()> + Send) {
     // In rayon's pool, as operations run in a model.
     if let Err(e) = pheye_cpu::par::inside(|| try_run(family, rows).map_err(|e| e.to_string())) {
         eprintln!("error: {e}");
@@ -131,7 +131,7 @@ fn try_run(family: &'static str, rows: impl FnOnce(&mut Bench) -> Result<()>) ->
 impl Bench {
     /// The rows of this family for the device. On the CPU these are the rows with a `cpu` entry, which
     /// overrides their sizes, and the rows marked `only`, which no GPU runs.
-    pub fn rows<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
+    pub(crate) fn rows<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
         let shapes: Value = serde_json::from_str(include_str!("../shapes.json"))?;
         let on_cpu = !self.on_gpu();
         let mut rows = Vec::new();
@@ -151,12 +151,12 @@ impl Bench {
     }
 
     /// The bytes of an element of activations and frozen matrices.
-    pub fn element(&self) -> u64 {
+    pub(crate) fn element(&self) -> u64 {
         self.cx.dtype().size() as u64
     }
 
     /// Measures one row. `make` creates its inputs, and is not called if the command line excludes the row.
-    pub fn row(&mut self, case: Case, make: impl FnOnce(&Cx) -> Result<Work>) {
+    pub(crate) fn row(&mut self, case: Case, make: impl FnOnce(&Cx) -> Result<Work>) {
         if let Err(e) = self.try_row(&case, OURS, make) {
             eprintln!("error: {} {} {}: {e}", case.op, case.shape, case.direction);
             self.failed = true;
@@ -165,14 +165,19 @@ impl Bench {
 
     /// Measures another implementation of `case` with the same clock. If it fails, the reason is printed and
     /// the row is left out.
-    pub fn rival(&mut self, case: Case, backend: &'static str, make: impl FnOnce(&Cx) -> Result<Work>) {
+    pub(crate) fn rival(
+        &mut self,
+        case: Case,
+        backend: &'static str,
+        make: impl FnOnce(&Cx) -> Result<Work>,
+    ) {
         if let Err(e) = self.try_row(&case, backend, make) {
             eprintln!("left out: {} {} {} {backend}: {e}", case.op, case.shape, case.direction);
         }
     }
 
     /// Whether rows run on a GPU.
-    pub fn on_gpu(&self) -> bool {
+    pub(crate) fn on_gpu(&self) -> bool {
         matches!(self.cx.device, Device::Gpu(_))
     }
 
@@ -275,20 +280,20 @@ impl Bench {
 }
 
 /// Random values of the device's activation type, on the device.
-pub fn random(cx: &Cx, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
+pub(crate) fn random(cx: &Cx, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
     let t = RandomInit::new(1).tensor(name, shape.into(), Init::Uniform(1.0));
     Ok(t.to_dtype(cx.dtype())?.to_device(&cx.device)?)
 }
 
 /// Random f32 values in 0..1, on the device.
-pub fn random_f32(cx: &Cx, name: &str, len: usize) -> Result<Tensor> {
+pub(crate) fn random_f32(cx: &Cx, name: &str, len: usize) -> Result<Tensor> {
     let mut t = RandomInit::new(1).tensor(name, [len].into(), Init::Uniform(1.0));
     t.f32_mut()?.iter_mut().for_each(|v| *v = v.abs());
     Ok(t.to_device(&cx.device)?)
 }
 
 /// A random linear with W `[n, k]`, on the CPU.
-pub fn linear(n: usize, k: usize, bias: bool) -> Linear {
+pub(crate) fn linear(n: usize, k: usize, bias: bool) -> Linear {
     let mut source = RandomInit::new(2);
     let init = Init::Uniform((k as f32).powf(-0.5));
     let mut layer = Linear::new(&mut Scope::new(&mut source, "linear"), k, n, bias, init);
@@ -300,7 +305,7 @@ pub fn linear(n: usize, k: usize, bias: bool) -> Linear {
 
 /// Marks `params` as trained or frozen and moves them to the device. Returns the gradients of the trained
 /// ones.
-pub fn place(cx: &Cx, mut params: Vec<&mut Param>, train: bool) -> Result<Grads> {
+pub(crate) fn place(cx: &Cx, mut params: Vec<&mut Param>, train: bool) -> Result<Grads> {
     let table = ParamTable::assign(params.iter_mut().map(|p| &mut **p), |_| train)?;
     device::place(cx, params, table)
 }

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::{Case, Result};
 
 /// The backend of Pheye's own rows.
-pub const OURS: &str = "pheye";
+pub(super) const OURS: &str = "pheye";
 
 /// A rate of arithmetic and of memory traffic.
 #[derive(Clone, Copy)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// FLOP/s.
     pub flops: f64,
     /// Bytes/s.
@@ -23,7 +23,7 @@ pub struct Rate {
 }
 
 /// The results of one family, until they are written to a file.
-pub struct Records {
+pub(super) struct Records {
     family: &'static str,
     dtype: DType,
     device: String,
@@ -39,7 +39,7 @@ fn lines(file: &PathBuf) -> Result<Vec<Value>> {
 
 impl Records {
     /// The results of `family` on the device of `cx`.
-    pub fn new(family: &'static str, cx: &Cx) -> Result<Records> {
+    pub(super) fn new(family: &'static str, cx: &Cx) -> Result<Records> {
         let folder = std::env::var_os("PHEYE_BENCH_OUT").map_or("target/bench".into(), PathBuf::from);
         let name = cx.device.to_string();
         let file = folder.join(format!("{}.json", name.split(':').next().unwrap_or(&name)));
@@ -54,7 +54,7 @@ impl Records {
     }
 
     /// Adds the roofline of the device.
-    pub fn roofline(&mut self, rate: Rate) {
+    pub(super) fn roofline(&mut self, rate: Rate) {
         println!("roofline: {:.3} TFLOP/s, {:.1} GB/s\n", rate.flops / 1e12, rate.bytes / 1e9);
         let mut line = self.line("roofline", "", "", OURS);
         line["tflops"] = json!(rate.flops / 1e12);
@@ -64,7 +64,7 @@ impl Records {
 
     /// Adds and prints the times of `backend` for a row: for ours with the ratio to the fastest rival, for
     /// others with the ratio to ours.
-    pub fn add(&mut self, case: &Case, backend: &str, times: &mut [Duration], roofline: Rate) {
+    pub(super) fn add(&mut self, case: &Case, backend: &str, times: &mut [Duration], roofline: Rate) {
         times.sort_unstable();
         let us = |t: Duration| t.as_secs_f64() * 1e6;
         let half = times.len() / 2;
@@ -107,7 +107,7 @@ impl Records {
     }
 
     /// Writes the results to the file, where they replace those of an earlier run of this family.
-    pub fn write(&self) -> Result<()> {
+    pub(super) fn write(&self) -> Result<()> {
         if self.rows.is_empty() {
             return Ok(());
         }

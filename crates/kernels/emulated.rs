@@ -19,7 +19,7 @@ use crate::{Access, Error, KernelSet, Launch, Result, Spec};
 const ALIGN: usize = 256;
 
 /// The emulated device.
-pub struct Emulated {
+pub(crate) struct Emulated {
     name: String,
     order: Order,
     kernels: Sets,
@@ -34,7 +34,7 @@ pub struct Emulated {
 }
 
 /// Launches, copies and clears to replay.
-pub struct Recording(Vec<Step>);
+pub(crate) struct Recording(Vec<Step>);
 
 #[derive(Clone)]
 enum Step {

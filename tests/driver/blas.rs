@@ -22,7 +22,7 @@ fn run_with_blas(case: &str, vars: &[(&str, &str)]) -> Option<Outcome> {
 }
 
 /// Twice the product of `layout`, of 3, 5 and 7.
-pub fn product(layout: &str) -> Result<String> {
+pub(crate) fn product(layout: &str) -> Result<String> {
     let gpu = Gpu::open("cuda")?;
     let [m, n, k] = [3, 7, 5];
     let (a, b, c) = (gpu.alloc(2 * m * k)?, gpu.alloc(2 * k * n)?, gpu.alloc(4 * m * n)?);

@@ -41,7 +41,7 @@ impl Params for Narrow {
 }
 
 /// Opens a device.
-pub fn open(device: &str) -> Result<String> {
+pub(crate) fn open(device: &str) -> Result<String> {
     let gpu = Gpu::open(device)?;
     let (free, total) = gpu.memory()?;
     Ok(format!("{gpu}, {} multiprocessors, {free} of {total} bytes free", gpu.sms()))
@@ -82,12 +82,12 @@ fn work_on(gpu: &Gpu) -> Result<Duration> {
 }
 
 /// [`work_on`] a GPU; the time the driver says.
-pub fn work() -> Result<String> {
+pub(crate) fn work() -> Result<String> {
     Ok(format!("{:?}", work_on(&Gpu::open("cuda")?)?))
 }
 
 /// Allocations of the sizes given, all alive at once.
-pub fn alloc(sizes: &str) -> Result<String> {
+pub(crate) fn alloc(sizes: &str) -> Result<String> {
     let gpu = Gpu::open("cuda")?;
     let sizes = sizes.split(' ').map(|size| size.parse().expect("a size"));
     let all = sizes.map(|size| gpu.alloc(size)).collect::<Result<Vec<_>>>()?;
@@ -95,7 +95,7 @@ pub fn alloc(sizes: &str) -> Result<String> {
 }
 
 /// What a kernel says of itself.
-pub fn kernel(name: &str) -> Result<String> {
+pub(crate) fn kernel(name: &str) -> Result<String> {
     let gpu = Gpu::open("cuda")?;
     // The name of a kernel is a constant of the program that launches it.
     let launch = gpu.launch(String::leak(name.to_owned()))?;
@@ -103,7 +103,7 @@ pub fn kernel(name: &str) -> Result<String> {
 }
 
 /// A launch on `blocks`·2 blocks, and the wait for it.
-pub fn launch(blocks: &str) -> Result<String> {
+pub(crate) fn launch(blocks: &str) -> Result<String> {
     let gpu = Gpu::open("cuda")?;
     let (x, y) = (gpu.alloc(64)?, gpu.alloc(128)?);
     let mut odd = gpu.launch("standin_add")?;
@@ -118,7 +118,7 @@ pub fn launch(blocks: &str) -> Result<String> {
 }
 
 /// Work until it fails, and then work that does not.
-pub fn failures() -> Result<String> {
+pub(crate) fn failures() -> Result<String> {
     let gpu = Gpu::open("cuda")?;
     let mut failed = 0;
     while work_on(&gpu).is_err() && failed < 10 {
@@ -128,7 +128,7 @@ pub fn failures() -> Result<String> {
 }
 
 /// Two threads on one GPU: one rehearses and records, the other queues what is to be done.
-pub fn threads() -> Result<String> {
+pub(crate) fn threads() -> Result<String> {
     let gpu = Gpu::open("cuda")?;
     let (x, y) = (gpu.alloc(64)?, gpu.alloc(128)?);
     let (of_one, of_other) = (
@@ -167,7 +167,7 @@ pub fn threads() -> Result<String> {
 }
 
 /// Buffers of these sizes from one arena, each given back before the next.
-pub fn arena(sizes: &str) -> Result<String> {
+pub(crate) fn arena(sizes: &str) -> Result<String> {
     let gpu = Gpu::open("cuda")?;
     let arena = Arena::of(&Device::Gpu(gpu));
     let sizes: Vec<usize> = sizes.split(' ').map(|size| size.parse().expect("a size")).collect();

@@ -67,7 +67,7 @@ fn options(args: &[String]) -> Result<Options> {
 }
 
 /// Runs the command `bench`.
-pub fn run(args: &[String]) -> Result<()> {
+pub(crate) fn run(args: &[String]) -> Result<()> {
     let o = options(args)?;
     let binaries = programs(&o)?;
     let scratch = tempfile::tempdir()?;
@@ -157,13 +157,13 @@ fn programs(o: &Options) -> Result<BTreeMap<String, PathBuf>> {
 }
 
 /// The standard output of a command, without leading and trailing white space.
-pub fn output(command: &[&str]) -> String {
+pub(crate) fn output(command: &[&str]) -> String {
     let out = Command::new(command[0]).args(&command[1..]).output();
     out.map_or(String::new(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
 }
 
 /// The name of the processor or of the GPU.
-pub fn machine(device: &str) -> String {
+pub(crate) fn machine(device: &str) -> String {
     if device != "cpu" {
         return output(&["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]);
     }
@@ -175,7 +175,7 @@ pub fn machine(device: &str) -> String {
 
 /// The widest vector instruction set of this processor that the kernels use. It determines the speed more
 /// than the processor's name, which may be that of a family only.
-pub fn vectors() -> &'static str {
+pub(crate) fn vectors() -> &'static str {
     const NAMES: [(&str, &str); 3] =
         [("avx512_vnni", "AVX-512 VNNI"), ("avx512f", "AVX-512"), ("avx2", "AVX2")];
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

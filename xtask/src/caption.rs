@@ -10,7 +10,7 @@ const COLOURS: &[&str] = &["black", "blue", "brown", "gray", "green", "red", "te
 const SHAPES: &[&str] = &["circle", "rectangle", "triangle"];
 
 /// "a red circle", "a circle", "a red shape", or `None` if the questions reveal nothing.
-pub fn infer(qa: &[(String, String)]) -> Result<Option<String>> {
+pub(crate) fn infer(qa: &[(String, String)]) -> Result<Option<String>> {
     Ok(match (find(qa, COLOURS)?, find(qa, SHAPES)?) {
         (Some(colour), Some(shape)) => Some(format!("a {colour} {shape}")),
         (Some(colour), None) => Some(format!("a {colour} shape")),

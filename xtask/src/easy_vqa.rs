@@ -24,7 +24,7 @@ struct Line {
 }
 
 /// Writes data/easy-vqa from the folder `data` of the Python package.
-pub fn pack(args: &[String]) -> Result<()> {
+pub(crate) fn pack(args: &[String]) -> Result<()> {
     let [dir] = args else { bail!("usage: cargo xtask pack-easy-vqa DIR") };
     let dir = Path::new(dir);
     let out = root().join("data/easy-vqa");

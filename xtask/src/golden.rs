@@ -5,12 +5,12 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 /// Writes golden_bf16.safetensors to the given folders, by default to those of tests/golden.
-pub fn bounds(args: &[String]) -> Result<()> {
+pub(crate) fn bounds(args: &[String]) -> Result<()> {
     python("bf16.py", args)
 }
 
 /// Writes generate.json, for which golden_bf16.safetensors must exist.
-pub fn generate(args: &[String]) -> Result<()> {
+pub(crate) fn generate(args: &[String]) -> Result<()> {
     python("generate.py", args)
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// `[--check] [ARCHS]`: compiles all kernels and prints a row for each kernel and architecture. With
 /// `--check`, fails on a spill, a stack frame or an advisory of the assembler (C75xx).
-pub fn run(args: &[String]) -> Result<()> {
+pub(crate) fn run(args: &[String]) -> Result<()> {
     let mut check = false;
     let mut list = String::new();
     for arg in args {

@@ -33,7 +33,7 @@ const CASES: &[Case] = &[
 
 /// `[--case NAME]… [--rounds N] [--python P] [--pheye FILE] [--write]`. With 0 rounds it prints the table of
 /// today's file.
-pub fn run(args: &[String]) -> Result<()> {
+pub(crate) fn run(args: &[String]) -> Result<()> {
     let (mut rounds, mut python, mut write, mut names, mut pheye) =
         (3, "python3".to_owned(), false, Vec::new(), None);
     let mut args = args.iter();

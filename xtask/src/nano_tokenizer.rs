@@ -13,7 +13,7 @@ use tokenizers::{
 use crate::root;
 
 /// Trains on data/easy-vqa/text.zip and writes models/nano/tokenizer.json.
-pub fn make(args: &[String]) -> Result<()> {
+pub(crate) fn make(args: &[String]) -> Result<()> {
     if !args.is_empty() {
         bail!("usage: cargo xtask nano-tokenizer");
     }

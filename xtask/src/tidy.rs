@@ -60,7 +60,7 @@ const KERNELS: &[(&str, &str, &str)] = &[
 type Rule = fn(&Path) -> Result<Vec<String>>;
 
 /// Checks all rules.
-pub fn run(_: &[String]) -> Result<()> {
+pub(crate) fn run(_: &[String]) -> Result<()> {
     let root = fs::canonicalize(crate::root()).context("the root of the repository")?;
     let rules: [(&str, Rule); 5] = [
         ("crates depend on lower floors only", floors),

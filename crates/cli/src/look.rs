@@ -23,7 +23,7 @@ const ACROSS: usize = 5;
 ///
 /// # Errors
 /// Returns an error if the image cannot be encoded as PNG.
-pub fn svg(picture: &Rgb8, question: &str, looks: &[Look], level: usize) -> anyhow::Result<String> {
+pub(crate) fn svg(picture: &Rgb8, question: &str, looks: &[Look], level: usize) -> anyhow::Result<String> {
     let data = BASE64_STANDARD.encode(png(&resize_bicubic(picture, 2 * SIDE, 2 * SIDE))?);
     let (w, h) = CARD;
     let top = 40;

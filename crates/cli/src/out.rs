@@ -39,7 +39,7 @@ macro_rules! note {
 pub(crate) use note;
 
 /// Prints a part of the result and flushes it. If that fails, the process exits.
-pub fn write(text: Arguments) {
+pub(crate) fn write(text: Arguments) {
     let text = text.to_string();
     let text = if stdout().is_terminal() { printable(&text) } else { text };
     let mut out = stdout().lock();
@@ -53,25 +53,25 @@ pub fn write(text: Arguments) {
 }
 
 /// Prints a line on standard output. A failure to write it is ignored.
-pub fn remark(text: Arguments) {
+pub(crate) fn remark(text: Arguments) {
     paint(&printable(&text.to_string()));
 }
 
 /// Like [`remark`], without escaping: every escape sequence in `text` must come from this program.
-pub fn paint(text: &str) {
+pub(crate) fn paint(text: &str) {
     let mut out = stdout().lock();
     // A message that cannot be written does not stop the work.
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
 /// Prints a line on standard error.
-pub fn to_stderr(text: Arguments) {
+pub(crate) fn to_stderr(text: Arguments) {
     // A failure is ignored, because there is no other stream to report it on.
     let _ = writeln!(stderr(), "{}", printable(&text.to_string()));
 }
 
 /// Prints why a command failed, and a hint if there is one.
-pub fn failed(error: &anyhow::Error) {
+pub(crate) fn failed(error: &anyhow::Error) {
     note!("error: {}", pheye_files::chain(error.as_ref()));
     if let Some(hint) = error.chain().find_map(gpu).and_then(hint) {
         note!("hint: {hint}");

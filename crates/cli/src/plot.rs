@@ -7,7 +7,7 @@ use pheye::weights::atomic_write;
 use plotters::prelude::*;
 
 /// Writes `loss.svg` beside the `metrics.jsonl` of the run in `dir`.
-pub fn losses(dir: &Path) -> anyhow::Result<()> {
+pub(crate) fn losses(dir: &Path) -> anyhow::Result<()> {
     let path = dir.join("metrics.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let point = |line: &str| {

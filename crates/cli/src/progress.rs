@@ -18,7 +18,7 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 const SKIPPED_SHOWN: u64 = 10;
 
 /// A bar if standard error is a terminal, otherwise a line every ten seconds.
-pub struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     terminal: bool,
     logged: Instant,
@@ -31,7 +31,7 @@ pub struct Progress {
 
 impl Progress {
     /// A bar of `total` units; `unit` names them.
-    pub fn new(total: u64, unit: &str) -> Progress {
+    pub(crate) fn new(total: u64, unit: &str) -> Progress {
         let terminal = std::io::stderr().is_terminal();
         let bar = if terminal { ProgressBar::new(total) } else { ProgressBar::hidden() };
         let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}  {{msg}}  {{eta}} left");
@@ -43,7 +43,7 @@ impl Progress {
     }
 
     /// Shows an event of a training run.
-    pub fn event(&mut self, event: Event) {
+    pub(crate) fn event(&mut self, event: Event) {
         match event {
             Event::Loading { done, all } => self.loading.get_or_insert_with(Loading::new).at(done, all),
             Event::Begin { total, from, trained, skipped } => {
@@ -82,12 +82,12 @@ impl Progress {
     }
 
     /// Moves the bar to `done`.
-    pub fn at(&mut self, done: u64) {
+    pub(crate) fn at(&mut self, done: u64) {
         self.bar.set_position(done);
     }
 
     /// Removes the bar.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         self.bar.finish_and_clear();
     }
 
@@ -103,7 +103,7 @@ impl Progress {
 /// Progress of downloads: a bar for each file on a terminal, otherwise a line every ten seconds.
 #[cfg(feature = "hub")]
 #[derive(Default)]
-pub struct Download {
+pub(crate) struct Download {
     /// The file being downloaded, its bar, and the time of the last line.
     current: Option<(String, ProgressBar, Instant)>,
 }
@@ -111,7 +111,7 @@ pub struct Download {
 #[cfg(feature = "hub")]
 impl Download {
     /// Shows the progress of a download.
-    pub fn event(&mut self, progress: pheye::hub::Progress) {
+    pub(crate) fn event(&mut self, progress: pheye::hub::Progress) {
         use pheye::hub::Progress as P;
         let terminal = std::io::stderr().is_terminal();
         match progress {
@@ -162,7 +162,7 @@ fn begin(file: &str, done: u64, total: Option<u64>, terminal: bool) -> (String, 
 
 /// A progress bar in bytes for loading or writing weights. It appears only if the work takes longer than
 /// `BLINK`.
-pub struct Loading {
+pub(crate) struct Loading {
     what: &'static str,
     began: Instant,
     bar: Option<ProgressBar>,
@@ -172,17 +172,17 @@ pub struct Loading {
 const BLINK: Duration = Duration::from_millis(400);
 
 impl Loading {
-    pub fn new() -> Loading {
+    pub(crate) fn new() -> Loading {
         Loading::named("loading")
     }
 
     /// A bar with `what` as its label.
-    pub fn named(what: &'static str) -> Loading {
+    pub(crate) fn named(what: &'static str) -> Loading {
         Loading { what, began: Instant::now(), bar: None }
     }
 
     /// Shows `done` of `all` bytes.
-    pub fn at(&mut self, done: u64, all: u64) {
+    pub(crate) fn at(&mut self, done: u64, all: u64) {
         if self.bar.is_none() && self.began.elapsed() > BLINK && done < all {
             let bar = ProgressBar::new(all);
             let template = "{prefix} {bar:32} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}";

@@ -10,7 +10,7 @@ use pheye_files::quoted;
 use crate::out::{self, tell};
 
 /// An image with a question and its answer.
-pub struct Shown {
+pub(crate) struct Shown {
     /// The decoded image.
     pub picture: Rgb8,
     /// The bytes of the image file, and its media type.
@@ -30,7 +30,7 @@ impl Shown {
 }
 
 /// The image as lines of `cols` coloured half-block characters, each of which shows two pixels.
-pub fn blocks(picture: &Rgb8, cols: usize) -> Vec<String> {
+pub(crate) fn blocks(picture: &Rgb8, cols: usize) -> Vec<String> {
     let rows = (cols * picture.height / picture.width.max(1)).max(2) & !1;
     let small = pheye::image::resize_bicubic(picture, cols, rows);
     let pixel = |x: usize, y: usize| &small.pixels[3 * (y * cols + x)..][..3];
@@ -48,7 +48,7 @@ pub fn blocks(picture: &Rgb8, cols: usize) -> Vec<String> {
 }
 
 /// Prints each question with its answer and, if `colour`, with its image.
-pub fn print(shown: &[Shown], colour: bool) {
+pub(crate) fn print(shown: &[Shown], colour: bool) {
     for s in shown {
         let mark = if s.right() { "right".to_owned() } else { format!("wrong, it is {}", s.expected) };
         let text = [quoted(&s.question), format!("→ {} ({})", quoted(&s.answer), quoted(&mark))];
@@ -68,7 +68,7 @@ const CARD: (usize, usize) = (250, 230);
 const ACROSS: usize = 4;
 
 /// All images with their questions and answers as one SVG sheet.
-pub fn svg(shown: &[Shown]) -> String {
+pub(crate) fn svg(shown: &[Shown]) -> String {
     let (w, h) = CARD;
     let down = shown.len().div_ceil(ACROSS);
     let (width, height) = (w * shown.len().min(ACROSS), h * down);
@@ -103,7 +103,7 @@ pub fn svg(shown: &[Shown]) -> String {
 
 /// Escapes `text` for XML 1.0. Characters that XML 1.0 does not allow, even escaped (§2.2), are replaced by
 /// U+FFFD.
-pub fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let allowed =
         |c: char| matches!(c, '\t' | '\n' | '\r') || !(c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}'));
     let text: String =

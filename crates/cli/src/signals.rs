@@ -9,7 +9,7 @@ use std::io;
 /// # Errors
 /// Returns an error if the signal handlers or the thread cannot be created.
 #[cfg(unix)]
-pub fn on_stop(on_signal: impl Fn() + Send + 'static) -> io::Result<()> {
+pub(crate) fn on_stop(on_signal: impl Fn() + Send + 'static) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
 
@@ -36,7 +36,7 @@ fn ignored() -> u64 {
 }
 
 /// Makes a write beyond the file size limit (`ulimit -f`) fail with an error instead of killing the process.
-pub fn survive_file_size_limit() {
+pub(crate) fn survive_file_size_limit() {
     #[cfg(unix)]
     {
         let seen = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));

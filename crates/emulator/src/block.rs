@@ -191,7 +191,7 @@ impl Block<'_> {
         self.fault.get_or_insert_with(|| Fault::new(launch.kernel, at, thread, kind));
     }
 
-    pub fn launch(&self) -> &Launch<'_> {
+    pub(crate) fn launch(&self) -> &Launch<'_> {
         self.launch
     }
 
@@ -233,7 +233,7 @@ impl Block<'_> {
     }
 
     /// The start of the block's shared memory, for a kernel that uses `wanted` bytes of it.
-    pub fn shared_base(&mut self, wanted: usize) -> Result<*mut u8, Kind> {
+    pub(crate) fn shared_base(&mut self, wanted: usize) -> Result<*mut u8, Kind> {
         let given = self.shared.size();
         if wanted > given { Err(Kind::SharedSize { wanted, given }) } else { Ok(self.shared.base()) }
     }
@@ -246,7 +246,13 @@ impl Block<'_> {
     }
 
     /// Checks a load or store of the kernel.
-    pub fn access(&mut self, addr: usize, bytes: usize, write: bool, aligned: bool) -> Result<(), Kind> {
+    pub(crate) fn access(
+        &mut self,
+        addr: usize,
+        bytes: usize,
+        write: bool,
+        aligned: bool,
+    ) -> Result<(), Kind> {
         let [low, high] = self.threads[self.current].stack;
         if addr >= low && addr < high {
             return Ok(());
@@ -269,7 +275,7 @@ impl Block<'_> {
     }
 
     /// Checks an atomic read-modify-write of a word.
-    pub fn atomic(&mut self, addr: usize) -> Result<(), Kind> {
+    pub(crate) fn atomic(&mut self, addr: usize) -> Result<(), Kind> {
         if !addr.is_multiple_of(4) {
             return Err(Kind::Misaligned { what: "atomic", addr, bytes: 4 });
         }
@@ -288,7 +294,7 @@ impl Block<'_> {
     }
 
     /// The current thread arrives at a barrier. Returns whether it has to wait.
-    pub fn barrier(&mut self, id: u32, threads: u32) -> bool {
+    pub(crate) fn barrier(&mut self, id: u32, threads: u32) -> bool {
         self.threads[self.current].state = State::Barrier(id, threads);
         if id == 0 {
             return true;
@@ -307,7 +313,12 @@ impl Block<'_> {
     }
 
     /// The current lane arrives at a warp operation. Returns whether it has to wait for other lanes.
-    pub fn together(&mut self, operation: Operation, mask: u32, operands: Operands) -> Result<bool, Kind> {
+    pub(crate) fn together(
+        &mut self,
+        operation: Operation,
+        mask: u32,
+        operands: Operands,
+    ) -> Result<bool, Kind> {
         let (w, lane) = (self.current / 32, self.current % 32);
         let (bit, name) = (1u32 << lane, operation.name());
         let warp = &mut self.warps[w];
@@ -347,7 +358,7 @@ impl Block<'_> {
     }
 
     /// The current lane's result of the last operation of its warp.
-    pub fn result(&self) -> u32 {
+    pub(crate) fn result(&self) -> u32 {
         self.warps[self.current / 32].results[self.current % 32]
     }
 
@@ -416,7 +427,7 @@ impl Block<'_> {
     }
 
     /// Issues a cp.async.
-    pub fn copy(&mut self, to: usize, from: usize, bytes: usize, valid: usize) -> Result<(), Kind> {
+    pub(crate) fn copy(&mut self, to: usize, from: usize, bytes: usize, valid: usize) -> Result<(), Kind> {
         if !matches!(bytes, 4 | 8 | 16) || valid > bytes {
             return Err(Kind::CopySize { bytes, valid });
         }
@@ -438,14 +449,14 @@ impl Block<'_> {
     }
 
     /// Commits the open copies as a group.
-    pub fn commit(&mut self) {
+    pub(crate) fn commit(&mut self) {
         let copies = &mut self.threads[self.current].copies;
         let group = std::mem::take(&mut copies.open);
         copies.committed.push(group);
     }
 
     /// Performs the copies of all groups but the latest `pending`.
-    pub fn wait(&mut self, pending: usize) {
+    pub(crate) fn wait(&mut self, pending: usize) {
         let committed = &mut self.threads[self.current].copies.committed;
         let landing = committed.len().saturating_sub(pending);
         let landed: Vec<Copy> = committed.drain(..landing).flatten().collect();

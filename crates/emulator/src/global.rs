@@ -44,7 +44,7 @@ pub(crate) fn inside(addr: usize, bytes: usize, start: usize, size: usize) -> bo
 }
 
 impl<'a> Globals<'a> {
-    pub fn new(ranges: &'a [Range]) -> Globals<'a> {
+    pub(crate) fn new(ranges: &'a [Range]) -> Globals<'a> {
         let writers = |r: &Range| match r.access {
             Access::Write => (0..r.bytes.div_ceil(GRAIN)).map(|_| AtomicU32::new(0)).collect(),
             _ => Vec::new(),
@@ -53,11 +53,11 @@ impl<'a> Globals<'a> {
     }
 
     /// Whether these bytes are inside a buffer.
-    pub fn contains(&self, addr: usize, bytes: usize) -> bool {
+    pub(crate) fn contains(&self, addr: usize, bytes: usize) -> bool {
         self.ranges.iter().any(|r| inside(addr, bytes, r.addr, r.bytes))
     }
 
-    pub fn access(&self, addr: usize, bytes: usize, write: bool, block: u32) -> Result<(), Kind> {
+    pub(crate) fn access(&self, addr: usize, bytes: usize, write: bool, block: u32) -> Result<(), Kind> {
         let what = if write { "write" } else { "read" };
         let mut forbidden = None;
         for (range, writers) in self.ranges.iter().zip(&self.writers) {
@@ -99,7 +99,7 @@ impl<'a> Globals<'a> {
     }
 
     /// Checks that every element of every output was written.
-    pub fn all_written(&self) -> Result<(), Kind> {
+    pub(crate) fn all_written(&self) -> Result<(), Kind> {
         for (range, writers) in self.ranges.iter().zip(&self.writers) {
             if let Some(i) = writers.iter().position(|w| w.load(Ordering::Relaxed) == 0) {
                 return Err(Kind::NeverWritten { buffer: range.label.clone(), offset: i * GRAIN });

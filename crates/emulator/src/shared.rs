@@ -45,7 +45,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Prepares for a block: fills the memory with NaN and marks it as unwritten and not accessed.
-    pub fn reset(&mut self, size: usize) {
+    pub(crate) fn reset(&mut self, size: usize) {
         let words = size.div_ceil(16) + 8;
         if self.memory.len() < words {
             self.memory.resize(words, 0);
@@ -65,18 +65,18 @@ impl Shared {
         self.seen.resize(WARPS, [self.start; WARPS]);
     }
 
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
     /// The start of the memory, aligned to 128 bytes.
-    pub fn base(&mut self) -> *mut u8 {
+    pub(crate) fn base(&mut self) -> *mut u8 {
         let start = self.memory.as_mut_ptr().cast::<u8>();
         start.wrapping_add(start.align_offset(128))
     }
 
     /// The offset of `addr`, if it is in this memory or just outside of it.
-    pub fn offset(&mut self, addr: usize) -> Option<isize> {
+    pub(crate) fn offset(&mut self, addr: usize) -> Option<isize> {
         let base = self.base() as usize;
         let margin = 1 << 16;
         let offset = addr.wrapping_sub(base) as isize;
@@ -105,7 +105,7 @@ impl Shared {
         }
     }
 
-    pub fn read(&mut self, offset: isize, bytes: usize, thread: usize) -> Result<(), Kind> {
+    pub(crate) fn read(&mut self, offset: isize, bytes: usize, thread: usize) -> Result<(), Kind> {
         let synced = self.seen[thread / 32][thread / 32];
         for i in self.cells(offset, bytes, "read")? {
             let cell = self.cells[i];
@@ -150,7 +150,7 @@ impl Shared {
         Ok(())
     }
 
-    pub fn write(&mut self, offset: isize, bytes: usize, thread: usize) -> Result<(), Kind> {
+    pub(crate) fn write(&mut self, offset: isize, bytes: usize, thread: usize) -> Result<(), Kind> {
         for i in self.cells(offset, bytes, "write")? {
             self.check_write(i, thread)?;
             self.cells[i].write = self.touch(thread);
@@ -159,7 +159,7 @@ impl Shared {
     }
 
     /// Checks an atomic operation. Atomics on the same word do not race with each other.
-    pub fn atomic(&mut self, offset: isize, thread: usize) -> Result<(), Kind> {
+    pub(crate) fn atomic(&mut self, offset: isize, thread: usize) -> Result<(), Kind> {
         for i in self.cells(offset, 4, "atomic")? {
             if !self.live(self.cells[i].write) {
                 return Err(Kind::Unwritten { offset: i * GRAIN });
@@ -170,7 +170,7 @@ impl Shared {
     }
 
     /// Records that a cp.async to these bytes was issued.
-    pub fn depart(&mut self, offset: isize, bytes: usize, thread: usize) -> Result<(), Kind> {
+    pub(crate) fn depart(&mut self, offset: isize, bytes: usize, thread: usize) -> Result<(), Kind> {
         for i in self.cells(offset, bytes, "cp.async")? {
             self.check_write(i, thread)?;
             self.cells[i].flight = self.touch(thread);
@@ -179,7 +179,7 @@ impl Shared {
     }
 
     /// Records that the cp.async was performed.
-    pub fn land(&mut self, offset: isize, bytes: usize, thread: usize) {
+    pub(crate) fn land(&mut self, offset: isize, bytes: usize, thread: usize) {
         let cells = offset as usize / GRAIN..(offset as usize + bytes).div_ceil(GRAIN);
         let now = self.touch(thread);
         for cell in &mut self.cells[cells] {
@@ -189,13 +189,13 @@ impl Shared {
     }
 
     /// Records that all warps met at `__syncthreads`.
-    pub fn meet_all(&mut self) {
+    pub(crate) fn meet_all(&mut self) {
         self.now += 1;
         self.seen.fill([self.now; WARPS]);
     }
 
     /// Records that these warps met at a named barrier.
-    pub fn meet(&mut self, warps: &[usize]) {
+    pub(crate) fn meet(&mut self, warps: &[usize]) {
         self.now += 1;
         let mut joined = [0; WARPS];
         for &w in warps {
@@ -206,7 +206,7 @@ impl Shared {
     }
 
     /// Records that the lanes of `warp` met at `__syncwarp`.
-    pub fn meet_warp(&mut self, warp: usize) {
+    pub(crate) fn meet_warp(&mut self, warp: usize) {
         self.now += 1;
         self.seen[warp][warp] = self.now;
     }

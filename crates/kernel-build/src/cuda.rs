@@ -10,14 +10,14 @@ use crate::jobs::Source;
 use crate::nvcc::{Nvcc, Object};
 
 /// The compiled fatbins of a package.
-pub struct Images {
+pub(crate) struct Images {
     pub fatbins: Vec<Fatbin>,
     /// Why there are no fatbins, as the end of a sentence; empty if there are some.
     pub missing: String,
 }
 
 /// The compiled fatbin of one `.cu`.
-pub struct Fatbin {
+pub(crate) struct Fatbin {
     /// The path of the source in the kernel folder, without its extension.
     pub source: String,
     pub file: PathBuf,
@@ -25,14 +25,14 @@ pub struct Fatbin {
 }
 
 impl Images {
-    pub fn none(missing: &str) -> Images {
+    pub(crate) fn none(missing: &str) -> Images {
         Images { fatbins: Vec::new(), missing: missing.to_owned() }
     }
 }
 
 /// Compiles `sources` depending on `PHEYE_CUDA`: always (`require`), never (`off`), or if nvcc is found
 /// (`auto`, the default).
-pub fn build(package: &Package, sources: &[Source]) -> Result<Images, String> {
+pub(crate) fn build(package: &Package, sources: &[Source]) -> Result<Images, String> {
     for name in
         ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "PHEYE_CUDA", "PHEYE_CUDA_ARCHS", "PHEYE_CUDA_FLAGS"]
     {

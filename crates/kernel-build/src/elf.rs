@@ -1,7 +1,7 @@
 //! Reads the bytes of a symbol and the size of a section from a cubin, which is a 64-bit little-endian ELF
 //! file.
 
-pub struct Elf<'a> {
+pub(crate) struct Elf<'a> {
     bytes: &'a [u8],
     sections: Vec<Section>,
     /// The index of the section header string table (`e_shstrndx`).
@@ -21,7 +21,7 @@ const SYMBOLS: u64 = 2;
 const SYMBOL_BYTES: usize = 24;
 
 impl<'a> Elf<'a> {
-    pub fn parse(bytes: &'a [u8]) -> Result<Elf<'a>, String> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Elf<'a>, String> {
         if !bytes.starts_with(b"\x7fELF\x02\x01") {
             return Err("this is no 64-bit little-endian ELF file".to_owned());
         }
@@ -47,7 +47,7 @@ impl<'a> Elf<'a> {
     }
 
     /// The bytes of the symbol `name`.
-    pub fn object(&self, name: &str) -> Option<&'a [u8]> {
+    pub(crate) fn object(&self, name: &str) -> Option<&'a [u8]> {
         for table in self.sections.iter().filter(|section| section.kind == SYMBOLS) {
             for symbol in self.content(table)?.chunks_exact(SYMBOL_BYTES) {
                 if self.name(usize::try_from(table.link).ok()?, uint(symbol, 0, 4)?) == Some(name.as_bytes())
@@ -63,7 +63,7 @@ impl<'a> Elf<'a> {
     }
 
     /// The size of the section `name` in bytes.
-    pub fn section_size(&self, name: &str) -> Option<u64> {
+    pub(crate) fn section_size(&self, name: &str) -> Option<u64> {
         let named = |section: &&Section| self.name(self.names, section.name) == Some(name.as_bytes());
         self.sections.iter().find(named).map(|section| section.size)
     }

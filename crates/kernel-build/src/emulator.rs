@@ -29,7 +29,11 @@ const FLAGS: [&str; 12] = [
 ];
 
 /// Compiles the kernels, archives them in a static library and links it. Returns their names, sorted.
-pub fn build(package: &Package, sources: &[Source], structs: &[Struct]) -> Result<Vec<String>, String> {
+pub(crate) fn build(
+    package: &Package,
+    sources: &[Source],
+    structs: &[Struct],
+) -> Result<Vec<String>, String> {
     for name in ["CXX", "AR", "PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }

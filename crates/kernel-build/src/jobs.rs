@@ -13,13 +13,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A `.cu` file. `name` is its path in the kernel folder without the extension, such as `fused/norm_linear`.
-pub struct Source {
+pub(crate) struct Source {
     pub name: String,
     pub path: PathBuf,
 }
 
 /// All `.cu` files under `dir`, sorted by name; empty if the folder does not exist.
-pub fn sources(dir: &Path) -> Result<Vec<Source>, String> {
+pub(crate) fn sources(dir: &Path) -> Result<Vec<Source>, String> {
     let mut found = Vec::new();
     let mut folders = vec![dir.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -44,7 +44,7 @@ pub fn sources(dir: &Path) -> Result<Vec<Source>, String> {
 /// `file` and all files that it includes by `#include "…"`, directly or indirectly, with their texts, in
 /// order of inclusion. A name is looked up in the folder of the including file, then in `dirs`. A file that
 /// is not found is left out; the compiler will report it.
-pub fn closure(file: &Path, dirs: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, String> {
+pub(crate) fn closure(file: &Path, dirs: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, String> {
     let mut found: Vec<(PathBuf, String)> = Vec::new();
     visit(file, dirs, &mut found)?;
     Ok(found)
@@ -72,13 +72,13 @@ fn visit(file: &Path, dirs: &[PathBuf], found: &mut Vec<(PathBuf, String)>) -> R
 
 /// The name that a line includes between the delimiters `open` and `close`, or `None` if it is no such
 /// include.
-pub fn included(line: &str, open: char, close: char) -> Option<&str> {
+pub(crate) fn included(line: &str, open: char, close: char) -> Option<&str> {
     let rest = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("include")?;
     Some(rest.trim_start().strip_prefix(open)?.split_once(close)?.0)
 }
 
 /// A hash of `texts` for the name of an output, so that it changes with any of its inputs.
-pub fn key(texts: &[&str]) -> String {
+pub(crate) fn key(texts: &[&str]) -> String {
     let mut hasher = DefaultHasher::new();
     texts.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
@@ -86,7 +86,7 @@ pub fn key(texts: &[&str]) -> String {
 
 /// Creates `file` by `make`, unless it exists. `make` writes to a temporary name, which is then renamed, so
 /// that `file` is always complete, even if two builds run at once or one is interrupted.
-pub fn once(file: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
+pub(crate) fn once(file: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
     if file.is_file() {
         return Ok(());
     }
@@ -100,7 +100,7 @@ pub fn once(file: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -> Resu
 }
 
 /// Runs `command` and returns its standard output followed by its standard error.
-pub fn run(command: &mut Command) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| format!("cannot run {program}: {error}"))?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -114,7 +114,7 @@ pub fn run(command: &mut Command) -> Result<String, String> {
 
 /// Calls `work` on each of `items`, `jobs` at a time. Returns the results in the order of the items, or all
 /// errors joined by line breaks.
-pub fn each<T: Sync, R: Send>(
+pub(crate) fn each<T: Sync, R: Send>(
     jobs: usize,
     items: &[T],
     work: impl Fn(&T) -> Result<R, String> + Sync,
@@ -147,7 +147,7 @@ fn take<'a, T>(next: &AtomicUsize, items: &'a [T]) -> Option<(usize, &'a T)> {
 }
 
 /// The number of commands to run at once: cargo's `NUM_JOBS`, otherwise the number of cores.
-pub fn parallel() -> usize {
+pub(crate) fn parallel() -> usize {
     let told = std::env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok());
     told.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }

@@ -14,21 +14,21 @@ use std::process::Command;
 use crate::jobs::{self, Source};
 
 /// The default architectures: machine code for current GPUs, and PTX that the driver compiles for later ones.
-pub const ARCHS: &str = "80,86,89,90a,100a,120a,compute_80";
+pub(crate) const ARCHS: &str = "80,86,89,90a,100a,120a,compute_80";
 
 /// No fast-math flag: a kernel that wants an approximate division uses the intrinsic, and the others stay
 /// exact. No `-lineinfo`, which triples the size of the images; add it with `PHEYE_CUDA_FLAGS` for profiling.
 const FLAGS: [&str; 4] = ["-O3", "-std=c++17", "-Xptxas", "-v"];
 
 /// A compiler that was found and run, with its version and flags.
-pub struct Nvcc {
+pub(crate) struct Nvcc {
     pub path: PathBuf,
     version: String,
     flags: Vec<String>,
 }
 
 /// One `.cu` compiled for one architecture.
-pub struct Object {
+pub(crate) struct Object {
     /// The name of the source, such as `fused/norm_linear`.
     pub name: String,
     /// The architecture: `90a` for machine code, `compute_80` for PTX.
@@ -42,7 +42,7 @@ impl Nvcc {
     /// The first nvcc in `$NVCC`, `$CUDA_HOME/bin`, `$CUDA_PATH/bin`, `PATH`, and `target/cuda/bin` in `root`
     /// or a folder above it; otherwise a sentence that says what is missing. If `$NVCC` is set but cannot be
     /// run, nothing else is tried.
-    pub fn find(root: &Path) -> Result<Nvcc, String> {
+    pub(crate) fn find(root: &Path) -> Result<Nvcc, String> {
         let program = format!("nvcc{}", env::consts::EXE_SUFFIX);
         if let Some(path) = set("NVCC") {
             return Nvcc::at(PathBuf::from(&path)).map_err(|error| format!("NVCC is set, but {error}"));
@@ -65,7 +65,7 @@ impl Nvcc {
 
     /// The architectures of a list such as `80,90a,compute_80`; without a list, those of [`ARCHS`] that this
     /// nvcc supports.
-    pub fn archs(&self, list: Option<&str>) -> Result<Vec<String>, String> {
+    pub(crate) fn archs(&self, list: Option<&str>) -> Result<Vec<String>, String> {
         let codes = jobs::run(Command::new(&self.path).arg("--list-gpu-code"))?;
         let known: BTreeSet<&str> =
             codes.split_whitespace().filter_map(|code| code.strip_prefix("sm_")).collect();
@@ -92,7 +92,7 @@ impl Nvcc {
     /// Compiles each of `sources` for each of `archs`, with the include folders `includes`. Objects in
     /// `cache` are named by a hash of all inputs, so unchanged sources are not recompiled. The result is
     /// ordered by source, then by `archs`.
-    pub fn compile(
+    pub(crate) fn compile(
         &self,
         sources: &[Source],
         archs: &[String],
@@ -140,7 +140,7 @@ impl Nvcc {
     }
 
     /// Joins the objects of one source into the fatbin `file`.
-    pub fn join(&self, objects: &[Object], file: &Path) -> Result<(), String> {
+    pub(crate) fn join(&self, objects: &[Object], file: &Path) -> Result<(), String> {
         let dir = file.parent().unwrap_or(Path::new(""));
         fs::create_dir_all(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
         let mut create = OsString::from("--create=");
@@ -163,6 +163,6 @@ impl Nvcc {
 }
 
 /// The value of an environment variable, or `None` if it is unset or empty.
-pub fn set(name: &str) -> Option<OsString> {
+pub(crate) fn set(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }

@@ -5,7 +5,7 @@
 /// The resources of one multiprocessor. Each also has 65536 registers, allocated to warps in units of 256 and
 /// divided evenly among four partitions.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     warps: u32,
     blocks: u32,
     /// Bytes of shared memory; one block may use 1 KiB less.
@@ -14,7 +14,7 @@ pub struct Limits {
 
 /// The resources of one block of a kernel.
 #[derive(Debug, Clone, Copy)]
-pub struct Block {
+pub(crate) struct Block {
     pub threads: u32,
     /// Registers per thread.
     pub registers: u32,
@@ -23,7 +23,7 @@ pub struct Block {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Fit {
+pub(crate) struct Fit {
     /// Blocks that run at once; 0 if one block exceeds the multiprocessor.
     pub blocks: u32,
     /// Occupancy: warps that run at once, in percent of the maximum.
@@ -36,7 +36,7 @@ const RESERVED: u32 = 1024;
 
 impl Limits {
     /// The limits of an architecture such as `90a`; `None` if it is not in the table.
-    pub fn of(arch: &str) -> Option<Limits> {
+    pub(crate) fn of(arch: &str) -> Option<Limits> {
         let (warps, blocks, kib) = match arch.trim_end_matches(|c: char| c.is_ascii_lowercase()) {
             "80" => (64, 32, 164),
             "86" => (48, 16, 100),
@@ -49,7 +49,7 @@ impl Limits {
         Some(Limits { warps, blocks, shared: kib * 1024 })
     }
 
-    pub fn fit(&self, block: Block) -> Fit {
+    pub(crate) fn fit(&self, block: Block) -> Fit {
         let warps = block.threads.div_ceil(32).max(1);
         let by_registers = {
             let each = (block.registers * 32).next_multiple_of(256).max(256);

@@ -11,7 +11,7 @@ use crate::jobs::{self, Source};
 
 /// A parameter struct with its C++ layout.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Struct {
+pub(crate) struct Struct {
     pub name: String,
     /// The file that defines it.
     pub file: PathBuf,
@@ -57,7 +57,7 @@ struct File {
 /// # Errors
 /// Returns a message that names file, struct and field if a struct is not found or not supported, or if two
 /// files define different structs of the same name.
-pub fn of(sources: &[Source], includes: &[PathBuf]) -> Result<Vec<Struct>, String> {
+pub(crate) fn of(sources: &[Source], includes: &[PathBuf]) -> Result<Vec<Struct>, String> {
     let mut all = Vec::new();
     for source in sources {
         let closure = jobs::closure(&source.path, includes)?;
@@ -298,7 +298,7 @@ fn without_comments(text: &str) -> String {
 
 impl Struct {
     /// Static assertions with which a C++ compiler checks the layout.
-    pub fn asserts(&self) -> String {
+    pub(crate) fn asserts(&self) -> String {
         let name = format!("{}{}", self.name, if self.template { "<float>" } else { "" });
         let mut text = format!("static_assert(sizeof({name}) == {}, \"layout\");\n", self.size);
         for Field { name: field, offset, .. } in &self.fields {
@@ -309,7 +309,7 @@ impl Struct {
 }
 
 /// The code of the module `params`.
-pub fn text(structs: &[Struct]) -> String {
+pub(crate) fn text(structs: &[Struct]) -> String {
     let mut text = String::from(
         "/// The parameter structs of this crate's kernels, with fields in the order of the source.\npub mod params {\n",
     );

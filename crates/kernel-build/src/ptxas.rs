@@ -2,7 +2,7 @@
 
 /// The resources of one kernel.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
-pub struct Usage {
+pub(crate) struct Usage {
     pub registers: u32,
     /// Bytes of static shared memory.
     pub shared: u32,
@@ -13,13 +13,13 @@ pub struct Usage {
 }
 
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     pub kernels: Vec<(String, Usage)>,
     /// Advisories about lost performance, such as C7510: wgmma was serialized.
     pub advice: Vec<String>,
 }
 
-pub fn parse(text: &str) -> Result<Report, String> {
+pub(crate) fn parse(text: &str) -> Result<Report, String> {
     let mut report = Report::default();
     for line in text.lines() {
         if line.contains("(C75") {

@@ -8,7 +8,7 @@ use crate::params::{self, Struct};
 
 /// The code that `pheye_kernels::include_kernels!` includes. `emulated` has the names of the kernels in the
 /// emulator's library.
-pub fn text(package: &Package, images: &Images, emulated: &[String], structs: &[Struct]) -> String {
+pub(crate) fn text(package: &Package, images: &Images, emulated: &[String], structs: &[Struct]) -> String {
     let Images { fatbins, missing } = images;
     let name = &package.name;
     let symbol = |kernel: &str| format!("{}__{kernel}", package.identifier());

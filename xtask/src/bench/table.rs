@@ -26,7 +26,7 @@ fn median(mut of: Vec<f64>) -> f64 {
 /// the ratio to the fastest one, and the ratio to cuBLASLt's GEMMs.
 ///
 /// The roofline is the best copy and the best GEMM of any side.
-pub fn report(lines: &[Value]) -> Value {
+pub(super) fn report(lines: &[Value]) -> Value {
     let best = |key: &str| {
         let all = lines.iter().filter(|l| l["op"] == "roofline");
         all.filter_map(|l| Some((l[key].as_f64()?, text(l, "backend")))).max_by(|a, b| a.0.total_cmp(&b.0))
@@ -91,7 +91,7 @@ pub fn report(lines: &[Value]) -> Value {
 /// The report as a Markdown table: medians, and in parentheses the fastest runs, which other load on the
 /// machine disturbs least. A ratio above 1 means that ours is faster. The columns for cuBLASLt are present if
 /// it ran.
-pub fn markdown(report: &Value) -> String {
+pub(super) fn markdown(report: &Value) -> String {
     // Writing to a string cannot fail.
     let roofline = &report["roofline"];
     let number = |v: &Value| v.as_f64().unwrap_or(0.0);
@@ -157,7 +157,7 @@ fn short(us: f64) -> String {
 }
 
 /// Replaces the text between the markers of `name` in `page` by `table`.
-pub fn replace(page: &str, name: &str, table: &str) -> Result<String> {
+pub(super) fn replace(page: &str, name: &str, table: &str) -> Result<String> {
     let (open, close) = (format!("<!-- bench {name} -->"), format!("<!-- /bench {name} -->"));
     let marks = || format!("BENCHMARKS.md lacks {open} and {close}");
     let (before, rest) = page.split_once(&open).with_context(marks)?;

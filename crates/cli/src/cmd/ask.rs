@@ -31,7 +31,7 @@ use crate::out::{self, note, say};
 /// HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read. Cached files need no network.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
-pub struct Args {
+pub(crate) struct Args {
     /// The image: PNG, JPEG or WebP; /dev/stdin reads it from standard input
     #[arg(value_name = "PICTURE")]
     picture: PathBuf,
@@ -63,7 +63,7 @@ pub struct Args {
     generation: GenerationArgs,
 }
 
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut decode =
         DecodeOptions { apply_orientation: !args.ignore_orientation, ..DecodeOptions::default() };
     if let Some(megapixels) = args.max_megapixels {

@@ -26,7 +26,7 @@ use crate::progress::Loading;
 /// one batch. Each figure is the median over the repetitions, in seconds. Example:
 /// `pheye bench --preset x2-672 --device cpu --json`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Preset that sets the size of the model
     #[arg(long, default_value = "x2-672", value_name = "PRESET")]
     preset: String,
@@ -109,7 +109,7 @@ struct Report<'a> {
     peak_rss_gb: Option<f64>,
 }
 
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = match &args.model {
         Some(folder) => Config::load(folder)?,
         None => match Config::preset(&args.preset) {

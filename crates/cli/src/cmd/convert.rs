@@ -26,7 +26,7 @@ use crate::signals;
 /// types as stored, and in shards if the weights exceed --shard-size.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Folder of the model to read, or its name on the Hugging Face hub
     #[arg(value_name = "FROM")]
     from: String,
@@ -88,7 +88,7 @@ enum Type {
     Bf16,
 }
 
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let merge = match args.merge_lora {
         Some(None) => bail!(
             "--merge-lora needs a set: `global` or `local`. The model has two over one tower, for the global picture and \

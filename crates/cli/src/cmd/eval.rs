@@ -22,7 +22,7 @@ use crate::show::Shown;
 /// Without --model, the nano model of this repository is measured. Example:
 /// `pheye eval configs/nano.toml --json` prints {"accuracy": …}.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Config whose `data.test` names the question sets
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
@@ -38,7 +38,7 @@ pub struct Args {
     device: DeviceArg,
 }
 
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     let cx = args.device.open()?;
     let mut assistant = args.model.load(&cx)?;
@@ -53,7 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// An accuracy as a sentence.
-pub fn sentence(a: &Accuracy) -> String {
+pub(crate) fn sentence(a: &Accuracy) -> String {
     format!("{:.2} % of {} test questions answered right ({})", 100.0 * a.accuracy, a.questions, a.right)
 }
 
@@ -65,7 +65,7 @@ type Answered = (Manifest, Vec<Judged>);
 
 /// Asks the test questions of `config`, with a progress bar. Returns the accuracy over all sets and the
 /// answers.
-pub fn measure(
+pub(crate) fn measure(
     cx: &Cx,
     config: &Config,
     path: &Path,
@@ -102,7 +102,7 @@ pub fn measure(
 }
 
 /// Up to `count` answered questions, evenly spaced over the first question set, with their images.
-pub fn pick(sets: &[Answered], count: usize) -> anyhow::Result<Vec<Shown>> {
+pub(crate) fn pick(sets: &[Answered], count: usize) -> anyhow::Result<Vec<Shown>> {
     let Some((manifest, judged)) = sets.first() else { return Ok(Vec::new()) };
     // An odd step, so that the samples vary in kind if the questions of an image have a fixed order.
     let step = (judged.len() / count.max(1)).max(1) | 1;
@@ -122,6 +122,6 @@ pub fn pick(sets: &[Answered], count: usize) -> anyhow::Result<Vec<Shown>> {
 }
 
 /// Writes `text` to `path` atomically.
-pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(pheye::weights::atomic_write(path, |out| out.write_all(text.as_bytes()))?)
 }

@@ -23,7 +23,7 @@ const NAMES: [(&str, &str); 15] = [
 
 /// How answers are generated. Names and meanings are those of Hugging Face transformers' generate().
 #[derive(clap::Args)]
-pub struct GenerationArgs {
+pub(crate) struct GenerationArgs {
     /// Maximum length of an answer, in tokens
     #[arg(long, default_value_t = 128, value_name = "N", help_heading = "Length and end of answers")]
     max_new_tokens: usize,
@@ -80,7 +80,7 @@ pub struct GenerationArgs {
 
 impl GenerationArgs {
     /// The generation configuration; options that conflict with each other are an error.
-    pub fn config(&self) -> anyhow::Result<GenerationConfig> {
+    pub(crate) fn config(&self) -> anyhow::Result<GenerationConfig> {
         let plain = GenerationConfig::default();
         let do_sample = self.sample
             || self.temperature.is_some()
@@ -112,7 +112,7 @@ impl GenerationArgs {
 }
 
 /// Replaces the names of options in an error by their spelling on the command line.
-pub fn named(error: pheye::model::Error) -> anyhow::Error {
+pub(crate) fn named(error: pheye::model::Error) -> anyhow::Error {
     let pheye::model::Error::Generation { .. } = error else { return error.into() };
     let text = NAMES.iter().fold(error.to_string(), |text, (name, flag)| text.replace(name, flag));
     anyhow::Error::msg(text)

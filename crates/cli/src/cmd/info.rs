@@ -23,7 +23,7 @@ use crate::out::say;
 ///   pheye info checkpoint.pt --json
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
-pub struct Args {
+pub(crate) struct Args {
     /// A preset (nano, x2-224, x2-448, x2-672, x4-224, x4-448, x4-672), a model folder, or a file or folder
     /// of weights
     #[arg(value_name = "PRESET|DIR|FILE")]
@@ -60,7 +60,7 @@ struct Memory {
     train_bf16_frozen: u64,
 }
 
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let dir = PathBuf::from(&args.model);
     let is_model = dir.join(CONFIG_FILE).exists() || is_released(&dir);
     let config = match Config::preset(&args.model) {

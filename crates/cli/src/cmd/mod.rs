@@ -1,17 +1,17 @@
 //! One module per subcommand.
 
-pub mod ask;
-pub mod bench;
-pub mod convert;
-pub mod eval;
-pub mod generation;
-pub mod info;
+pub(crate) mod ask;
+pub(crate) mod bench;
+pub(crate) mod convert;
+pub(crate) mod eval;
+pub(crate) mod generation;
+pub(crate) mod info;
 mod model;
 mod tensors;
-pub mod train;
-pub mod verify;
+pub(crate) mod train;
+pub(crate) mod verify;
 
-pub use model::{ModelArg, locate};
+pub(crate) use model::{ModelArg, locate};
 
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
@@ -22,7 +22,7 @@ use pheye::tensor::Device;
 
 /// The option `--device`.
 #[derive(clap::Args)]
-pub struct DeviceArg {
+pub(crate) struct DeviceArg {
     /// Where to compute: `cpu`, `cuda`, `cuda:1`, `auto` for the fastest available, or `emulator`, which
     /// checks the GPU kernels on the CPU (needs a build with `--features emulator`)
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
@@ -31,7 +31,7 @@ pub struct DeviceArg {
 
 impl DeviceArg {
     /// A context on the device.
-    pub fn open(&self) -> anyhow::Result<Cx> {
+    pub(crate) fn open(&self) -> anyhow::Result<Cx> {
         let device: Device = self.device.parse().context("--device")?;
         Ok(Cx::new(device))
     }
@@ -39,7 +39,7 @@ impl DeviceArg {
 
 /// The folder of the nano model of this repository: `models/nano` in the working directory, in one of its
 /// parents, or in the source tree that this program was built from.
-pub fn shipped_model() -> anyhow::Result<PathBuf> {
+pub(crate) fn shipped_model() -> anyhow::Result<PathBuf> {
     let here = std::env::current_dir().unwrap_or_default();
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let candidates = here.ancestors().chain(built.ancestors()).map(|dir| dir.join("models/nano"));
@@ -49,12 +49,12 @@ pub fn shipped_model() -> anyhow::Result<PathBuf> {
 }
 
 /// Parses the value of an option as an integer of at least 1.
-pub fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().map(NonZeroUsize::get).map_err(|_| "an integer from 1 is needed".to_owned())
 }
 
 /// Simplifies `configs/../runs/nano` to `runs/nano`, for messages.
-pub fn tidy(path: &Path) -> PathBuf {
+pub(crate) fn tidy(path: &Path) -> PathBuf {
     path.components().fold(PathBuf::new(), |mut tidy, part| {
         match (part, tidy.components().next_back()) {
             (Component::ParentDir, Some(Component::Normal(_))) => _ = tidy.pop(),

@@ -15,7 +15,7 @@ use crate::progress::Loading;
 
 /// The options that select the model.
 #[derive(clap::Args)]
-pub struct ModelArg {
+pub(crate) struct ModelArg {
     /// The model: a folder in this project's layout or the released one, or a name on the Hugging Face hub
     /// such as `miguelcarv/Pheye-x4-672` (`OWNER/NAME@REVISION` for a revision other than `main`), which is
     /// downloaded once
@@ -45,7 +45,7 @@ const LARGE: u64 = 1_000_000_000;
 
 impl ModelArg {
     /// Loads the model with its tokenizer. A progress bar appears if loading takes long.
-    pub fn load(&self, cx: &Cx) -> anyhow::Result<Assistant> {
+    pub(crate) fn load(&self, cx: &Cx) -> anyhow::Result<Assistant> {
         let files = self.locate()?;
         let options = match self.weights {
             Weights::F32 => Options::default(),
@@ -65,7 +65,7 @@ impl ModelArg {
     }
 
     /// Locates the files of the model. Missing ones are downloaded, with a progress bar.
-    pub fn locate(&self) -> anyhow::Result<ModelFiles> {
+    pub(crate) fn locate(&self) -> anyhow::Result<ModelFiles> {
         match &self.model {
             Some(model) => locate(model),
             None => Ok(ModelFiles::folder(super::shipped_model()?)),
@@ -81,7 +81,7 @@ fn size(folder: &Path) -> u64 {
 
 /// Locates the files of `model`, a folder or a name on the hub.
 #[cfg(feature = "hub")]
-pub fn locate(model: &str) -> anyhow::Result<ModelFiles> {
+pub(crate) fn locate(model: &str) -> anyhow::Result<ModelFiles> {
     use pheye::hub::{Client, Settings};
 
     let hub = Client::new(Settings::from_env()?);

@@ -14,7 +14,7 @@ use crate::out::say;
 const ENDINGS: [&str; 4] = ["safetensors", "pt", "pth", "bin"];
 
 /// Lists the tensors of `path`, a weights file or a folder that contains some.
-pub fn list(path: &Path, as_json: bool) -> anyhow::Result<()> {
+pub(super) fn list(path: &Path, as_json: bool) -> anyhow::Result<()> {
     let files = if path.is_dir() { files_in(path)? } else { vec![path.to_owned()] };
     let checkpoints = files.iter().map(Checkpoint::open).collect::<Result<Vec<_>, _>>()?;
     if as_json {

@@ -24,7 +24,7 @@ use crate::{plot, show, signals};
 /// ends with the accuracy on the test questions and a few answered images. Ctrl-C saves and stops; `--resume`
 /// continues with the same bits as an uninterrupted run. Example: `pheye train configs/nano.toml`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Config of the run, a TOML file
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
@@ -47,7 +47,7 @@ pub struct Args {
     device: DeviceArg,
 }
 
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&args.config)?;
     if let Some(steps) = args.steps {
         (config.train.steps, config.train.epochs) = (Some(steps), None);

@@ -17,7 +17,7 @@ use crate::out::{say, tell};
 /// passed. On a GPU the bounds for bf16 are used, from `golden_bf16.safetensors`. The exit code is 3 when a
 /// stage did not pass.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Folder with the model and its golden data
     #[arg(value_name = "DIR")]
     dir: PathBuf,
@@ -39,7 +39,7 @@ const GROUPS: [(&str, &str, &str); 3] = [
     ("sampling ", "sampling", "distributions to sample from"),
 ];
 
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let report = pheye::eval::verify(&args.device.open()?, &args.dir)?;
     let code = if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(3) };
     if args.json {

@@ -1,7 +1,7 @@
 //! Shared by the tests of the command: running it, training runs of about a second, and files to damage.
 #![allow(dead_code)] // each test program uses a part of this module
 
-pub mod tensors;
+pub(crate) mod tensors;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// The root of the repository.
-pub fn top() -> PathBuf {
+pub(crate) fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-pub fn golden(case: &str) -> PathBuf {
+pub(crate) fn golden(case: &str) -> PathBuf {
     top().join("tests/golden").join(case)
 }
 
 /// The command with one compute thread, because the tests themselves run in parallel.
-pub fn pheye<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn pheye<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pheye"));
     command.args(args).env("RAYON_NUM_THREADS", "1");
     command
@@ -26,7 +26,7 @@ pub fn pheye<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Co
 
 /// The exit code and output of a command.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
@@ -41,13 +41,13 @@ impl From<Output> for Ended {
     }
 }
 
-pub fn run(mut command: Command) -> Ended {
+pub(crate) fn run(mut command: Command) -> Ended {
     command.output().expect("the command starts").into()
 }
 
 /// Runs the command, which must exit with `code`.
 #[track_caller]
-pub fn ends<S: AsRef<std::ffi::OsStr>>(code: i32, args: impl IntoIterator<Item = S>) -> Ended {
+pub(crate) fn ends<S: AsRef<std::ffi::OsStr>>(code: i32, args: impl IntoIterator<Item = S>) -> Ended {
     let ended = run(pheye(args));
     assert_eq!(ended.code, Some(code), "{ended:#?}");
     ended
@@ -55,7 +55,10 @@ pub fn ends<S: AsRef<std::ffi::OsStr>>(code: i32, args: impl IntoIterator<Item =
 
 /// Runs the command, which must fail with an error that contains all of `parts`.
 #[track_caller]
-pub fn refuses<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>, parts: &[&str]) -> String {
+pub(crate) fn refuses<S: AsRef<std::ffi::OsStr>>(
+    args: impl IntoIterator<Item = S>,
+    parts: &[&str],
+) -> String {
     let ended = ends(1, args);
     assert!(ended.err.contains("error: "), "{ended:#?}");
     for part in parts {
@@ -64,12 +67,12 @@ pub fn refuses<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>, par
     ended.err
 }
 
-pub fn s(path: &Path) -> &str {
+pub(crate) fn s(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// The contents of every file below `dir`, by path.
-pub fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     fn walk(top: &Path, dir: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -85,7 +88,7 @@ pub fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-pub fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     for (name, bytes) in tree(from) {
         let path = to.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -94,7 +97,7 @@ pub fn copy_tree(from: &Path, to: &Path) {
 }
 
 /// Writes a data set of images with questions and captions into `dir`.
-pub fn data_set(dir: &Path, pictures: usize) {
+pub(crate) fn data_set(dir: &Path, pictures: usize) {
     fs::create_dir_all(dir).unwrap();
     let colors =
         [("red", [220, 30, 30]), ("blue", [30, 40, 220]), ("green", [20, 160, 60]), ("black", [10, 10, 10])];
@@ -118,10 +121,10 @@ pub fn data_set(dir: &Path, pictures: usize) {
 }
 
 /// The network of the runs below: every part of Pheye, in the smallest size.
-pub const NETWORK: &str = include_str!("../../../train/tests/common/network.toml");
+pub(crate) const NETWORK: &str = include_str!("../../../train/tests/common/network.toml");
 
 /// The text of a config; `extra` are lines with the name of their table, such as `("train", "keep = 3")`.
-pub fn config(task: &str, extra: &[(&str, &str)]) -> String {
+pub(crate) fn config(task: &str, extra: &[(&str, &str)]) -> String {
     let lines = |table: &str| {
         let lines: Vec<_> = extra.iter().filter(|(t, _)| *t == table).map(|(_, line)| *line).collect();
         lines.join("\n")
@@ -141,23 +144,23 @@ pub fn config(task: &str, extra: &[(&str, &str)]) -> String {
 }
 
 /// A folder with data, a tokenizer and backbones that `pheye train` produced.
-pub struct Bench {
+pub(crate) struct Bench {
     dir: PathBuf,
     _temporary: Option<tempfile::TempDir>,
 }
 
 impl Bench {
-    pub fn empty() -> Bench {
+    pub(crate) fn empty() -> Bench {
         let temporary = tempfile::tempdir().unwrap();
         Bench { dir: temporary.path().to_owned(), _temporary: Some(temporary) }
     }
 
-    pub fn new() -> Bench {
+    pub(crate) fn new() -> Bench {
         Bench::empty().filled()
     }
 
     /// The same in the folder `dir`, which is emptied first.
-    pub fn at(dir: PathBuf) -> Bench {
+    pub(crate) fn at(dir: PathBuf) -> Bench {
         if dir.exists() {
             fs::remove_dir_all(&dir).unwrap();
         }
@@ -176,11 +179,11 @@ impl Bench {
         bench
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, bytes).unwrap();
@@ -189,7 +192,7 @@ impl Bench {
 
     /// The config of a Pheye run with every source of randomness: sample order, questions, augmentation,
     /// dropout.
-    pub fn pheye(&self, name: &str, steps: usize, extra: &[(&str, &str)]) -> PathBuf {
+    pub(crate) fn pheye(&self, name: &str, steps: usize, extra: &[(&str, &str)]) -> PathBuf {
         let lines = format!("steps = {steps}\nbatch = 2\naccumulation = 2\nseed = 7");
         let mut all =
             vec![("train", lines.as_str()), ("data", "questions = 2\naugment = [\"hflip\", \"shift:3\"]")];
@@ -199,7 +202,7 @@ impl Bench {
 
     /// A copy of the folder elsewhere, for a run whose files can be compared with this one's: configs hold
     /// relative paths.
-    pub fn twin(&self) -> Bench {
+    pub(crate) fn twin(&self) -> Bench {
         let twin = Bench::empty();
         copy_tree(&self.dir, &twin.dir);
         twin
@@ -207,14 +210,14 @@ impl Bench {
 
     /// The files of the run in the folder `run` that must not depend on interruptions: model, checkpoints,
     /// metrics.
-    pub fn left(&self, run: &str) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn left(&self, run: &str) -> BTreeMap<String, Vec<u8>> {
         let mut files = tree(&self.path(run));
         files.retain(|name, _| !name.starts_with("tensorboard"));
         files
     }
 
     /// Names of the checkpoints in the folder `run`, oldest first.
-    pub fn checkpoints(&self, run: &str) -> Vec<String> {
+    pub(crate) fn checkpoints(&self, run: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path(run).join("checkpoints")) else { return Vec::new() };
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -222,13 +225,13 @@ impl Bench {
     }
 
     /// Number of steps that the run in the folder `run` has logged so far.
-    pub fn steps(&self, run: &str) -> usize {
+    pub(crate) fn steps(&self, run: &str) -> usize {
         let text = fs::read(self.path(run).join("metrics.jsonl")).unwrap_or_default();
         text.iter().filter(|b| **b == b'\n').count()
     }
 
     /// Trains for four steps in the folder `run` and returns the folder of the model.
-    pub fn trained(&self) -> PathBuf {
+    pub(crate) fn trained(&self) -> PathBuf {
         let file = self.pheye("run.toml", 4, &[("train", "out = \"run\"")]);
         ends(0, ["train", s(&file)]);
         self.path("run/model")
@@ -238,7 +241,7 @@ impl Bench {
 /// Asserts that both have the same files with the same contents; names those that differ without printing
 /// their contents.
 #[track_caller]
-pub fn same(a: &BTreeMap<String, Vec<u8>>, b: &BTreeMap<String, Vec<u8>>) {
+pub(crate) fn same(a: &BTreeMap<String, Vec<u8>>, b: &BTreeMap<String, Vec<u8>>) {
     let names: Vec<_> = a.keys().collect();
     assert_eq!(names, b.keys().collect::<Vec<_>>());
     let differ: Vec<_> = names.iter().filter(|n| a[**n] != b[**n]).collect();

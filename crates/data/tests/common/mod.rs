@@ -8,24 +8,24 @@ use pheye_data::{
 };
 use pheye_image::Preprocess;
 
-pub fn easy_vqa(split: &str) -> PathBuf {
+pub(crate) fn easy_vqa(split: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../data/easy-vqa/{split}.zip"))
 }
 
 /// Writes the lines into `dir/name` and opens it as a manifest.
-pub fn manifest(dir: &Path, name: &str, lines: &[String]) -> Manifest {
+pub(crate) fn manifest(dir: &Path, name: &str, lines: &[String]) -> Manifest {
     let path = dir.join(name);
     std::fs::write(&path, lines.join("\n")).unwrap();
     Manifest::open(path).unwrap()
 }
 
-pub fn texts(dir: &Path, name: &str, n: usize) -> Manifest {
+pub(crate) fn texts(dir: &Path, name: &str, n: usize) -> Manifest {
     let lines: Vec<_> = (0..n).map(|i| format!("{{\"text\": \"{name} {i}\"}}")).collect();
     manifest(dir, name, &lines)
 }
 
 /// Uses bytes as tokens; the targets start after the question.
-pub fn encode() -> Box<Encode> {
+pub(crate) fn encode() -> Box<Encode> {
     Box::new(|text| {
         let (before, learnt) = match text {
             Example::Question(question, answer) => (question, answer),
@@ -36,7 +36,7 @@ pub fn encode() -> Box<Encode> {
     })
 }
 
-pub fn options() -> LoaderOptions {
+pub(crate) fn options() -> LoaderOptions {
     LoaderOptions {
         batch: 8,
         content: Content::Questions,
@@ -49,7 +49,7 @@ pub fn options() -> LoaderOptions {
     }
 }
 
-pub fn loader(manifests: Vec<Manifest>, options: LoaderOptions) -> Loader {
+pub(crate) fn loader(manifests: Vec<Manifest>, options: LoaderOptions) -> Loader {
     let mixture = Mixture::new(manifests, None, options.content, 5).unwrap();
     Loader::new(mixture, Preprocess::new(16, 2), encode(), options).unwrap()
 }

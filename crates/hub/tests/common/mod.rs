@@ -11,25 +11,25 @@ use pheye_hub::{Hub, Limits, Settings, Token};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-pub const TOKEN: &str = "hf_verySecretToken";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const TOKEN: &str = "hf_verySecretToken";
 
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
 /// Git's blob id.
-pub fn git(bytes: &[u8]) -> String {
+pub(crate) fn git(bytes: &[u8]) -> String {
     hex(&Sha1::digest([format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat()))
 }
 
 /// The behavior of a server.
 #[derive(Default)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Small files by `OWNER/NAME/FILE`, which the hub itself serves with git's ETag.
     pub small: HashMap<String, Vec<u8>>,
     /// Large files by `OWNER/NAME/FILE`; the hub redirects to `store`, with their SHA-256 as the name.
@@ -52,7 +52,7 @@ pub struct Rules {
 
 /// A body that is sent in pieces.
 #[derive(Clone)]
-pub struct Drip {
+pub(crate) struct Drip {
     pub etag: String,
     pub piece: Vec<u8>,
     pub pause: Duration,
@@ -61,7 +61,7 @@ pub struct Drip {
 
 impl Drip {
     /// Pieces without a pause, under an ETag that is not a checksum.
-    pub fn new(piece: Vec<u8>, times: usize) -> Drip {
+    pub(crate) fn new(piece: Vec<u8>, times: usize) -> Drip {
         Drip { etag: "\"opaque\"".to_owned(), piece, pause: Duration::ZERO, times }
     }
 
@@ -80,7 +80,7 @@ impl Drip {
     }
 }
 
-pub struct Server {
+pub(crate) struct Server {
     pub url: String,
     pub rules: Arc<Mutex<Rules>>,
     /// The head of each request.
@@ -88,7 +88,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(rules: Rules) -> Server {
+    pub(crate) fn start(rules: Rules) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (rules, seen) = (Arc::new(Mutex::new(rules)), Arc::new(Mutex::new(Vec::new())));
@@ -102,20 +102,20 @@ impl Server {
         Server { url, rules, seen }
     }
 
-    pub fn requests(&self, method: &str) -> usize {
+    pub(crate) fn requests(&self, method: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|head| head.starts_with(method)).count()
     }
 
-    pub fn hub(&self, cache: &std::path::Path) -> Hub {
+    pub(crate) fn hub(&self, cache: &std::path::Path) -> Hub {
         hub(&self.url, cache, false)
     }
 }
 
-pub fn hub(url: &str, cache: &std::path::Path, offline: bool) -> Hub {
+pub(crate) fn hub(url: &str, cache: &std::path::Path, offline: bool) -> Hub {
     limited(url, cache, offline, Limits::default())
 }
 
-pub fn limited(url: &str, cache: &std::path::Path, offline: bool, limits: Limits) -> Hub {
+pub(crate) fn limited(url: &str, cache: &std::path::Path, offline: bool, limits: Limits) -> Hub {
     let token = Token::new(TOKEN).unwrap();
     let settings = Settings { cache: cache.to_owned(), endpoint: url.to_owned(), token, offline, limits };
     let mut hub = Hub::new(settings);
@@ -202,7 +202,7 @@ fn answer(head: &str, r: &mut Rules, status: u16, headers: &str, body: &[u8]) ->
 }
 
 /// A hub with one small file, and a large one in a store on another port.
-pub fn hub_and_store() -> (Server, Server, Vec<u8>) {
+pub(crate) fn hub_and_store() -> (Server, Server, Vec<u8>) {
     let large: Vec<u8> = (0..1_000_000u32).flat_map(|i| i.to_le_bytes()).collect();
     let path = format!("/{}?signature=private", sha256(&large));
     let store = Server::start(Rules { contents: [(path, large.clone())].into(), ..Rules::default() });

@@ -5,10 +5,10 @@ use pheye_model::{Batch, Config, LoraSpec, Pheye};
 use pheye_tensor::{Grads, ParamTable, Tensor};
 use pheye_testkit::{normal, randomize};
 
-pub const VOCAB: usize = 23;
+pub(crate) const VOCAB: usize = 23;
 
 /// Level 2, with cross-attention before layers 1 and 3 of four.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut c = Config::default();
     (c.vision.hidden_size, c.vision.intermediate_size, c.vision.num_hidden_layers) = (16, 24, 2);
     (c.vision.num_attention_heads, c.vision.image_size, c.vision.patch_size) = (2, 8, 4);
@@ -22,23 +22,23 @@ pub fn config() -> Config {
 
 /// A model with random parameters far from their initial values, so that its answers depend on image and
 /// prompt.
-pub fn lively(config: &Config) -> Pheye {
+pub(crate) fn lively(config: &Config) -> Pheye {
     let mut model = Pheye::random(config, 1).unwrap();
     randomize(model.params_mut(), 3);
     model
 }
 
-pub fn pixels(config: &Config, pictures: usize, seed: u64) -> Tensor {
+pub(crate) fn pixels(config: &Config, pictures: usize, seed: u64) -> Tensor {
     let (tiles, s) = (pictures * (1 + config.connector.local_tiles()), config.vision.image_size);
     Tensor::from_f32([tiles, 3, s, s], &normal(seed, tiles * 3 * s * s)).unwrap()
 }
 
-pub fn ids(seed: usize, len: usize, vocab: usize) -> Vec<u32> {
+pub(crate) fn ids(seed: usize, len: usize, vocab: usize) -> Vec<u32> {
     (0..len).map(|i| ((seed * 31 + i * 7 + i * i * 3) % vocab) as u32).collect()
 }
 
 /// Sequences of these lengths, one about each image; the first two tokens of each are not targets.
-pub fn batch(config: &Config, lengths: &[usize]) -> Batch {
+pub(crate) fn batch(config: &Config, lengths: &[usize]) -> Batch {
     let parts: Vec<_> =
         lengths.iter().enumerate().map(|(i, &len)| ids(i + 1, len, config.text.vocab_size)).collect();
     let targets = parts.iter().flat_map(|ids| {
@@ -55,22 +55,22 @@ pub fn batch(config: &Config, lengths: &[usize]) -> Batch {
     }
 }
 
-pub fn values(t: &Tensor) -> Vec<f32> {
+pub(crate) fn values(t: &Tensor) -> Vec<f32> {
     t.f32().unwrap().to_vec()
 }
 
 /// The gradient of a parameter.
-pub fn of<'a>(grads: &'a Grads, name: &str) -> &'a [f32] {
+pub(crate) fn of<'a>(grads: &'a Grads, name: &str) -> &'a [f32] {
     let at = grads.table.entries().iter().find(|(n, _)| n == name).unwrap().1.clone();
     &grads.flat.f32().unwrap()[at]
 }
 
-pub fn names(table: &ParamTable) -> Vec<&str> {
+pub(crate) fn names(table: &ParamTable) -> Vec<&str> {
     table.entries().iter().map(|(n, _)| n.as_str()).collect()
 }
 
 /// The relative distance |a − b| / |b| of vectors.
-pub fn relative(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn relative(a: &[f32], b: &[f32]) -> f64 {
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     let apart = norm(&mut a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b)));
     apart / norm(&mut b.iter().map(|&b| f64::from(b)))

@@ -36,7 +36,7 @@ impl MatOperand {
     ///
     /// # Errors
     /// When `t` is not in bf16, or not on a GPU.
-    pub fn of(t: &Tensor) -> Result<MatOperand> {
+    pub(crate) fn of(t: &Tensor) -> Result<MatOperand> {
         MatOperand::with(t, t.shape().cols())
     }
 
@@ -44,12 +44,12 @@ impl MatOperand {
     ///
     /// # Errors
     /// As [`MatOperand::of`].
-    pub fn with(t: &Tensor, ld: usize) -> Result<MatOperand> {
+    pub(crate) fn with(t: &Tensor, ld: usize) -> Result<MatOperand> {
         Ok(MatOperand { region: typed(t, DType::Bf16)?, ld })
     }
 
     /// Whether rows start on 16-byte boundaries.
-    pub fn is_aligned(&self) -> bool {
+    pub(crate) fn is_aligned(&self) -> bool {
         aligned(&self.region) && self.ld.is_multiple_of(8)
     }
 }
@@ -136,7 +136,7 @@ pub(crate) struct Gemm {
 
 impl Gemm {
     /// c = a b of these layouts and m, n, k.
-    pub fn new(layout: Layout, dims: [usize; 3], a: MatOperand, b: MatOperand, c: Output) -> Gemm {
+    pub(crate) fn new(layout: Layout, dims: [usize; 3], a: MatOperand, b: MatOperand, c: Output) -> Gemm {
         Gemm {
             layout,
             dims,
@@ -294,7 +294,7 @@ impl Gemm {
     ///
     /// # Errors
     /// When the launch fails, or there is no memory for partial results.
-    pub fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<()> {
+    pub(crate) fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<()> {
         let ([m, n, k], batch) = (self.dims, self.count());
         if m * n * batch == 0 {
             return Ok(());
@@ -363,7 +363,7 @@ impl Gemm {
     ///
     /// # Errors
     /// As [`Gemm::run`].
-    pub fn run_several(calls: &[Gemm], cx: &Cx, gpu: &Gpu) -> Result<()> {
+    pub(crate) fn run_several(calls: &[Gemm], cx: &Cx, gpu: &Gpu) -> Result<()> {
         let Some(kernel) = Gemm::kernel_for_several(calls, gpu) else {
             return calls.iter().try_for_each(|call| call.run(cx, gpu));
         };
@@ -385,7 +385,7 @@ impl Gemm {
     }
 
     /// The kernel that runs the GEMMs in one launch, if that fills the device better.
-    pub fn kernel_for_several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
+    pub(crate) fn kernel_for_several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
         let m = calls.first()?.dims[0];
         let fits = |c: &Gemm| c.is_forward() && c.dims[0] == m && c.dims[1] > 0;
         if !(2..=SEVERAL).contains(&calls.len()) || gpu.prefers_blas() || !calls.iter().all(fits) {

@@ -14,7 +14,7 @@ use crate::common::{sum, transpose, upload};
 
 /// Rows of q, rows of k, who sees whom; as a formula, of q, k and v, each [rows, heads·head_dim].
 #[derive(Clone)]
-pub struct Case {
+pub(crate) struct Case {
     pub rows: usize,
     pub keys: usize,
     pub spans: Vec<Span>,
@@ -23,11 +23,11 @@ pub struct Case {
     pub fused: bool,
 }
 
-pub fn span(q: Range<usize>, k: Range<usize>) -> Span {
+pub(crate) fn span(q: Range<usize>, k: Range<usize>) -> Span {
     Span { q, k }
 }
 
-pub fn heads(heads: usize, head_dim: usize, causal: bool) -> Heads {
+pub(crate) fn heads(heads: usize, head_dim: usize, causal: bool) -> Heads {
     Heads { heads, head_dim, scale: (head_dim as f32).sqrt().recip(), causal }
 }
 
@@ -63,37 +63,37 @@ impl Formula for Case {
 
 impl Case {
     /// A case of keys and values in two tensors.
-    pub fn of(rows: usize, keys: usize, spans: &[Span], heads: Heads) -> Case {
+    pub(crate) fn of(rows: usize, keys: usize, spans: &[Span], heads: Heads) -> Case {
         Case { rows, keys, spans: spans.to_vec(), heads, fused: false }
     }
 
     /// The keys that the i-th query of a span sees.
-    pub fn seen(&self, s: &Span, i: usize) -> Range<usize> {
+    pub(crate) fn seen(&self, s: &Span, i: usize) -> Range<usize> {
         let last = if self.heads.causal { (s.k.len() + i + 1).saturating_sub(s.q.len()) } else { s.k.len() };
         s.k.start..s.k.start + last.min(s.k.len())
     }
 
     /// q, k and v. Scores of a few units: a softmax neither flat nor a single spike.
-    pub fn inputs(&self) -> [(&'static str, Vec<f32>); 3] {
+    pub(crate) fn inputs(&self) -> [(&'static str, Vec<f32>); 3] {
         let w = self.heads.width();
         let random = |seed, rows, bound: f32| uniform(seed, rows * w, -bound, bound);
         [("q", random(1, self.rows, 2.0)), ("k", random(2, self.keys, 2.0)), ("v", random(3, self.keys, 1.0))]
     }
 
     /// The values of the inputs, and the gradient of the output.
-    pub fn values(&self) -> ([Vec<f32>; 3], Vec<f32>) {
+    pub(crate) fn values(&self) -> ([Vec<f32>; 3], Vec<f32>) {
         (self.inputs().map(|(_, x)| x), uniform(4, self.rows * self.heads.width(), -1.0, 1.0))
     }
 
     /// [`Case::values`], all of which bf16 holds.
-    pub fn narrow(&self) -> ([Vec<f32>; 3], Vec<f32>) {
+    pub(crate) fn narrow(&self) -> ([Vec<f32>; 3], Vec<f32>) {
         let (mut x, mut dy) = self.values();
         x.iter_mut().chain([&mut dy]).for_each(|x| round_bf16(x));
         (x, dy)
     }
 
     /// Output and gradients of q, k and v on a device.
-    pub fn run(&self, device: &Device, dtype: DType, x: &[Vec<f32>], dy: &[f32]) -> Vec<Vec<f32>> {
+    pub(crate) fn run(&self, device: &Device, dtype: DType, x: &[Vec<f32>], dy: &[f32]) -> Vec<Vec<f32>> {
         let (cx, w) = (Cx::new(device.clone()), self.heads.width());
         let up = |cols: usize, x: &[f32]| upload(device, dtype, [x.len() / cols, cols], x);
         let side_by_side = || -> Vec<f32> {
@@ -121,7 +121,7 @@ impl Case {
         vec![download(&y), download(&dq), dk, dv]
     }
 
-    pub fn on_cpu(&self, x: &[Vec<f32>], dy: &[f32]) -> Vec<Vec<f32>> {
+    pub(crate) fn on_cpu(&self, x: &[Vec<f32>], dy: &[f32]) -> Vec<Vec<f32>> {
         self.run(&Device::Cpu, DType::F32, x, dy)
     }
 }

@@ -12,10 +12,10 @@ use pheye_testkit::{BEFORE, Formula, Ran, Real};
 use crate::common::{added, linear as affine, param, place, product, upload};
 
 /// A dropout whose stream takes both words.
-pub const DROPOUT: Option<Dropout> = Some(Dropout { p: 0.25, seed: 77, rng_offset: 1 << 40 | 3 });
+pub(crate) const DROPOUT: Option<Dropout> = Some(Dropout { p: 0.25, seed: 77, rng_offset: 1 << 40 | 3 });
 
 /// The module's number.
-pub const MODULE: u32 = 5;
+pub(crate) const MODULE: u32 = 5;
 
 /// The names of the inputs, as many as the adapters need.
 const NAMES: [&str; 13] = [
@@ -25,7 +25,7 @@ const NAMES: [&str; 13] = [
 
 /// A LoRA linear of x [m, k] and W [n, k]; as a formula, of x, W, the bias, then A and B of each adapter.
 #[derive(Clone)]
-pub struct Case {
+pub(crate) struct Case {
     pub m: usize,
     pub k: usize,
     pub n: usize,
@@ -38,7 +38,7 @@ pub struct Case {
 }
 
 /// Ranges of rows and their adapters.
-pub fn ranges(all: &[(usize, usize, Option<usize>)]) -> Vec<RowRange> {
+pub(crate) fn ranges(all: &[(usize, usize, Option<usize>)]) -> Vec<RowRange> {
     all.iter().map(|&(from, to, adapter)| RowRange { rows: from..to, adapter }).collect()
 }
 
@@ -69,7 +69,7 @@ impl Formula for Case {
 
 impl Case {
     /// A case whose rows, but for the first, take the adapters of these ranks in turn.
-    pub fn of(m: usize, k: usize, n: usize, ranks: &[usize]) -> Case {
+    pub(crate) fn of(m: usize, k: usize, n: usize, ranks: &[usize]) -> Case {
         let adapters = ranks.iter().enumerate().map(|(i, &r)| Some((r, 2.0 - 0.75 * i as f32))).collect();
         let count = ranks.len();
         // The first row takes no adapter.
@@ -79,12 +79,12 @@ impl Case {
     }
 
     /// The route.
-    pub fn route(&self) -> Route {
+    pub(crate) fn route(&self) -> Route {
         Route { ranges: self.ranges.clone(), dropout: self.dropout }
     }
 
     /// The inputs of the formula, `values` of a number of elements and a seed.
-    pub fn inputs(&self, values: impl Fn(usize, u64) -> Vec<f32>) -> Vec<(&'static str, Vec<f32>)> {
+    pub(crate) fn inputs(&self, values: impl Fn(usize, u64) -> Vec<f32>) -> Vec<(&'static str, Vec<f32>)> {
         let Case { m, k, n, .. } = *self;
         let mut all = vec![values(m * k, 1), values(n * k, 2), values(n, 3)];
         for (&(r, _), i) in self.adapters.iter().flatten().zip(0..) {
@@ -103,7 +103,7 @@ impl Case {
     }
 
     /// The linear with its adapters, on the CPU.
-    pub fn layer(&self, inputs: &[Vec<f32>]) -> LoraLinear {
+    pub(crate) fn layer(&self, inputs: &[Vec<f32>]) -> LoraLinear {
         let Case { k, n, .. } = *self;
         let mut pairs = inputs[3..].chunks(2);
         let mut adapter = |&(r, scale): &(usize, f32)| {
@@ -115,7 +115,7 @@ impl Case {
     }
 
     /// Whether a parameter is trained.
-    pub fn trains(&self, p: &Param) -> bool {
+    pub(crate) fn trains(&self, p: &Param) -> bool {
         let [w, a, b] = self.trained;
         match &*p.name {
             "A" => a,
@@ -125,7 +125,7 @@ impl Case {
     }
 
     /// y, dx and the gradients of what is trained.
-    pub fn run(&self, device: &Device, dtype: DType, inputs: &[Vec<f32>], dy: &[f32]) -> Ran {
+    pub(crate) fn run(&self, device: &Device, dtype: DType, inputs: &[Vec<f32>], dy: &[f32]) -> Ran {
         let (cx, mut p, route) = (Cx::new(device.clone()), self.layer(inputs), self.route());
         let mut grads = place(device, p.params_mut(), |p| self.trains(p));
         let x = upload(device, dtype, [self.m, self.k], &inputs[0]);

@@ -8,44 +8,44 @@ use pheye_testkit::gpu::{download, upload_bf16, upload_f32};
 use pheye_testkit::{BEFORE, Real};
 
 /// A tensor of these values.
-pub fn tensor(shape: impl Into<Shape>, values: &[f32]) -> Tensor {
+pub(crate) fn tensor(shape: impl Into<Shape>, values: &[f32]) -> Tensor {
     Tensor::from_f32(shape, values).unwrap()
 }
 
 /// A parameter of these values.
-pub fn param(name: &str, shape: impl Into<Shape>, values: &[f32]) -> Param {
+pub(crate) fn param(name: &str, shape: impl Into<Shape>, values: &[f32]) -> Param {
     Param::frozen(name, tensor(shape, values))
 }
 
 /// An affine map of weight [n, k].
-pub fn linear(n: usize, k: usize, weight: &[f32], bias: Option<&[f32]>) -> Linear {
+pub(crate) fn linear(n: usize, k: usize, weight: &[f32], bias: Option<&[f32]>) -> Linear {
     Linear { weight: param("weight", [n, k], weight), bias: bias.map(|b| param("bias", [n], b)) }
 }
 
 /// Trains all of `params`.
-pub fn train_all(params: Vec<&mut Param>) -> Grads {
+pub(crate) fn train_all(params: Vec<&mut Param>) -> Grads {
     Grads::new(ParamTable::assign(params, |_| true).unwrap())
 }
 
 /// The gradient of a trained parameter.
-pub fn grad_of(grads: &mut Grads, param: &Param) -> Vec<f32> {
+pub(crate) fn grad_of(grads: &mut Grads, param: &Param) -> Vec<f32> {
     grads.of(param).unwrap().unwrap().to_vec()
 }
 
 /// The elements.
-pub fn values(t: &Tensor) -> Vec<f32> {
+pub(crate) fn values(t: &Tensor) -> Vec<f32> {
     t.f32().unwrap().to_vec()
 }
 
 /// The parameter in bf16, and in f32 with the values that bf16 left.
-pub fn rounded(p: &Param) -> (Param, Param) {
+pub(crate) fn rounded(p: &Param) -> (Param, Param) {
     let narrow = p.value.to_dtype(DType::Bf16).unwrap();
     let wide = narrow.to_dtype(DType::F32).unwrap();
     (Param::frozen(p.name.clone(), narrow), Param::frozen(p.name.clone(), wide))
 }
 
 /// Runs `f` with 1 and with 3 threads and compares what it returns, bit by bit.
-pub fn same_on_any_threads(f: impl Fn() -> Vec<Vec<f32>> + Sync) {
+pub(crate) fn same_on_any_threads(f: impl Fn() -> Vec<Vec<f32>> + Sync) {
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect();
@@ -59,24 +59,24 @@ pub fn same_on_any_threads(f: impl Fn() -> Vec<Vec<f32>> + Sync) {
 }
 
 /// Σ x.
-pub fn sum<T: Real>(x: impl Iterator<Item = T>) -> T {
+pub(crate) fn sum<T: Real>(x: impl Iterator<Item = T>) -> T {
     let mut sum = T::of(0.0);
     x.for_each(|x| sum += x);
     sum
 }
 
 /// x [m, k] times wᵀ, w [n, k].
-pub fn product<T: Real>(x: &[T], w: &[T], k: usize) -> Vec<T> {
+pub(crate) fn product<T: Real>(x: &[T], w: &[T], k: usize) -> Vec<T> {
     x.chunks(k).flat_map(|x| w.chunks(k).map(move |w| T::dot(x, w))).collect()
 }
 
 /// The columns of w [n, k] as rows.
-pub fn transpose<T: Copy>(w: &[T], k: usize) -> Vec<T> {
+pub(crate) fn transpose<T: Copy>(w: &[T], k: usize) -> Vec<T> {
     (0..k).flat_map(|l| w.iter().skip(l).step_by(k).copied()).collect()
 }
 
 /// A tensor of these values on a device, of the type that it takes there.
-pub fn upload(device: &Device, dtype: DType, shape: impl Into<Shape>, values: &[f32]) -> Tensor {
+pub(crate) fn upload(device: &Device, dtype: DType, shape: impl Into<Shape>, values: &[f32]) -> Tensor {
     match dtype {
         DType::Bf16 => upload_bf16(device, shape, values),
         _ => upload_f32(device, shape, values),
@@ -85,7 +85,7 @@ pub fn upload(device: &Device, dtype: DType, shape: impl Into<Shape>, values: &[
 
 /// Moves `params` to the device, where those that `trained` picks get gradients. They start from [`BEFORE`] on a GPU, and
 /// from 0 on the CPU, as `gradcheck` expects.
-pub fn place(device: &Device, mut params: Vec<&mut Param>, trained: impl Fn(&Param) -> bool) -> Grads {
+pub(crate) fn place(device: &Device, mut params: Vec<&mut Param>, trained: impl Fn(&Param) -> bool) -> Grads {
     let table = ParamTable::assign(params.iter_mut().map(|p| &mut **p), trained).unwrap();
     if let Device::Cpu = device {
         return Grads::new(table);
@@ -95,13 +95,13 @@ pub fn place(device: &Device, mut params: Vec<&mut Param>, trained: impl Fn(&Par
 }
 
 /// The gradient of a trained parameter on any device.
-pub fn added(grads: &Grads, param: &Param) -> Vec<f32> {
+pub(crate) fn added(grads: &Grads, param: &Param) -> Vec<f32> {
     download(&grads.view(param).unwrap().expect("a trained parameter"))
 }
 
 /// So many cases, the same ones in every run: by the rule a bound is twice the error of the plain formula, and one random
 /// case in several hundred has a plain formula that is exact by luck.
-pub fn repeatable(cases: u32) -> proptest::test_runner::Config {
+pub(crate) fn repeatable(cases: u32) -> proptest::test_runner::Config {
     let rng_seed = proptest::test_runner::RngSeed::Fixed(1);
     proptest::test_runner::Config { cases, rng_seed, failure_persistence: None, ..Default::default() }
 }

@@ -13,17 +13,17 @@ use pheye_train::{Config, Error, Event, Interrupt, Outcome, Start, train};
 const NETWORK: &str = include_str!("network.toml");
 
 /// The root of the repository.
-pub fn top() -> PathBuf {
+pub(crate) fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// A temporary folder with images `0.png`, `1.png`, …, and the configs of the runs on them.
-pub struct Bench {
+pub(crate) struct Bench {
     dir: tempfile::TempDir,
 }
 
 impl Bench {
-    pub fn new(pictures: usize) -> Bench {
+    pub(crate) fn new(pictures: usize) -> Bench {
         let bench = Bench { dir: tempfile::tempdir().unwrap() };
         let store = Store::open(top().join("data/easy-vqa/test.zip")).unwrap();
         for i in 0..pictures {
@@ -35,11 +35,11 @@ impl Bench {
         bench
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, bytes).unwrap();
@@ -47,7 +47,7 @@ impl Bench {
     }
 
     /// The config of a run in the folder `out`. `data` and `train` are lines of these tables.
-    pub fn config(&self, task: &str, out: &str, data: &str, train: &str) -> Config {
+    pub(crate) fn config(&self, task: &str, out: &str, data: &str, train: &str) -> Config {
         let backbones = match task {
             "pheye" => "encoder = \"vision/vision.safetensors\"\ndecoder = \"text/text.safetensors\"",
             _ => "",
@@ -61,7 +61,7 @@ impl Bench {
     }
 
     /// Trains the backbones for the task `pheye`.
-    pub fn backbones(&self) {
+    pub(crate) fn backbones(&self) {
         for (task, name) in [("contrastive", "vision"), ("next-token", "text")] {
             let mut config = self.config(task, "backbone", "", "steps = 1\nbatch = 2");
             config.model.out = Some(name.into());
@@ -70,7 +70,7 @@ impl Bench {
     }
 
     /// Trains backbones on the data of `other` and copies them here.
-    pub fn backbones_of(&self, other: &Bench) {
+    pub(crate) fn backbones_of(&self, other: &Bench) {
         other.backbones();
         for name in ["vision/vision.safetensors", "text/text.safetensors"] {
             self.write(name, fs::read(other.path(name)).unwrap());
@@ -78,7 +78,7 @@ impl Bench {
     }
 
     /// The contents of the files of the model and the metrics of the run in the folder `out`, by name.
-    pub fn left(&self, out: &str) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn left(&self, out: &str) -> BTreeMap<String, Vec<u8>> {
         let model = self.path(out).join("model");
         let files = fs::read_dir(model).unwrap().map(|entry| entry.unwrap().path());
         let files = files.chain([self.path(out).join("metrics.jsonl")]);
@@ -86,7 +86,7 @@ impl Bench {
     }
 
     /// Names of the checkpoints in the folder `out`.
-    pub fn checkpoints(&self, out: &str) -> Vec<String> {
+    pub(crate) fn checkpoints(&self, out: &str) -> Vec<String> {
         let names = fs::read_dir(self.path(out).join("checkpoints")).unwrap();
         let mut names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -95,7 +95,7 @@ impl Bench {
 }
 
 /// The manifest line of image `i`, with texts for every task.
-pub fn line(i: usize) -> String {
+pub(crate) fn line(i: usize) -> String {
     format!(
         "{{\"image\": \"{i}.png\", \"qa\": [[\"what {i}?\", \"shape {i}\"]], \"caption\": \"a shape {i}\"}}\n"
     )
@@ -113,12 +113,12 @@ fn encoder() -> Box<Encode> {
 }
 
 /// Runs `config` and calls `on` with each event.
-pub fn run(config: &Config, start: Start, on: impl FnMut(Event)) -> Result<Outcome, Error> {
+pub(crate) fn run(config: &Config, start: Start, on: impl FnMut(Event)) -> Result<Outcome, Error> {
     train(&Cx::cpu(), config, encoder(), start, &Interrupt::default(), on)
 }
 
 /// Runs `config` and stops it after step `last`.
-pub fn run_to(config: &Config, start: Start, last: u64) -> Result<Outcome, Error> {
+pub(crate) fn run_to(config: &Config, start: Start, last: u64) -> Result<Outcome, Error> {
     let stop = Interrupt::default();
     let raise = stop.clone();
     let on = move |event: Event| {

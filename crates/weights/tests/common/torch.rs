@@ -8,7 +8,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 /// A tensor to write: its name, dimensions, torch storage class, and the bytes of its elements.
-pub struct Stored<'a> {
+pub(crate) struct Stored<'a> {
     pub name: String,
     pub dims: Vec<usize>,
     pub class: &'static str,
@@ -34,7 +34,7 @@ fn tuple(out: &mut Vec<u8>, numbers: &[usize]) {
 }
 
 /// Writes f32 `tensors` as a state dict.
-pub fn save_f32(out: impl Write + Seek, tensors: &[(String, Tensor)]) {
+pub(crate) fn save_f32(out: impl Write + Seek, tensors: &[(String, Tensor)]) {
     let all: Vec<_> = tensors
         .iter()
         .map(|(name, t)| Stored {
@@ -48,7 +48,7 @@ pub fn save_f32(out: impl Write + Seek, tensors: &[(String, Tensor)]) {
 }
 
 /// Writes `tensors` as a state dict.
-pub fn save(out: impl Write + Seek, tensors: &[Stored]) {
+pub(crate) fn save(out: impl Write + Seek, tensors: &[Stored]) {
     let mut p = b"\x80\x02}".to_vec();
     for (key, t) in tensors.iter().enumerate() {
         let elements = t.dims.iter().product();

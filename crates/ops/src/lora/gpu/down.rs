@@ -26,18 +26,18 @@ pub(in crate::lora) struct Columns {
 
 impl Columns {
     /// All columns.
-    pub fn whole(all: Tensor) -> Columns {
+    pub(crate) fn whole(all: Tensor) -> Columns {
         let total = all.shape().cols();
         Columns { all, first: 0, total }
     }
 
     /// Rows of S.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.all.shape().rows()
     }
 
     /// As an operand of a GEMM.
-    pub fn mat(&self) -> Result<MatOperand> {
+    pub(crate) fn mat(&self) -> Result<MatOperand> {
         let ld = self.all.shape().cols();
         let len = (self.rows().max(1) - 1) * ld + self.total;
         MatOperand::with(&self.all.view(self.first, [len])?, ld)
@@ -55,7 +55,7 @@ pub(in crate::lora) struct DownProjected {
 
 impl DownProjected {
     /// Whether it belongs to x and p, by their shapes.
-    pub fn check(&self, x: &Tensor, p: &LoraLinear) -> Result<()> {
+    pub(crate) fn check(&self, x: &Tensor, p: &LoraLinear) -> Result<()> {
         let shape_error = |left_name, left, right_name, right| {
             Err(Error::Shapes { op: "lora", left_name, left, right_name, right })
         };
@@ -167,7 +167,7 @@ pub(in crate::lora) struct Down<'a> {
 
 impl Down<'_> {
     /// Launches it; returns S.
-    pub fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
+    pub(crate) fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
         let total = self.a.shape().rows();
         let s = cx.empty([self.rows, total])?;
         let a = MatOperand::of(self.a)?;

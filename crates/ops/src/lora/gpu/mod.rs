@@ -36,7 +36,7 @@ impl<'a> Operands<'a> {
     ///
     /// # Errors
     /// When W is not in bf16.
-    pub fn of(x: &'a Tensor, p: &LoraLinear) -> Result<Self> {
+    pub(crate) fn of(x: &'a Tensor, p: &LoraLinear) -> Result<Self> {
         Ok(Operands { x, w: MatOperand::with(p.base.weight.matrix(), p.base.k())? })
     }
 }
@@ -99,7 +99,7 @@ impl<'a> Backward<'a> {
     ///
     /// # Errors
     /// When W is not in bf16.
-    pub fn of(
+    pub(super) fn of(
         saved: &'a super::Saved,
         dy: &'a Tensor,
         p: &LoraLinear,
