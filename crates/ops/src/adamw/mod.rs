@@ -38,7 +38,23 @@ pub struct Moments {
     pub v: Tensor,
 }
 
-/// Step number `step`, from 1, with the gradients multiplied by `grad_scale`. Frozen parameters stay.
+/// Step number `step`, from 1, with the gradients multiplied by `grad_scale`. Frozen parameters do not change.
+///
+/// ```
+/// use pheye_ops::adamw::{self, AdamW, Moments};
+/// use pheye_ops::tensor::{DType, Grads, Param, ParamTable, Tensor};
+/// use pheye_ops::Cx;
+///
+/// let mut p = Param::frozen("p", Tensor::from_f32([2], &[1.0, -1.0])?);
+/// let mut grads = Grads::new(ParamTable::assign([&mut p], |_| true)?);
+/// grads.of(&p)?.ok_or("trained")?.copy_from_slice(&[0.5, -2.0]);
+/// let [m, v] = [(); 2].map(|()| Tensor::zeros(grads.flat.shape(), DType::F32));
+/// let hp = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+/// adamw::step(&Cx::cpu(), &mut [&mut p], &grads, &mut Moments { m, v }, &hp, 1, 1.0)?;
+/// // The first step moves each parameter by the learning rate, against its gradient.
+/// assert!(p.value.f32()?.iter().zip([0.9, -0.9]).all(|(p, expected)| (p - expected).abs() < 1e-6));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Shapes`] when the moments are not as long as the gradients; [`pheye_tensor::Error::Shared`] when something

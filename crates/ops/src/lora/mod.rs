@@ -177,6 +177,22 @@ fn rank(a: &Param) -> usize {
 
 /// x [rows, k] → y [rows, n], of x's shape but for the columns.
 ///
+/// ```
+/// use pheye_ops::linear::Linear;
+/// use pheye_ops::lora::{self, Adapter, LoraLinear, Route};
+/// use pheye_ops::tensor::{Param, Tensor};
+/// use pheye_ops::Cx;
+///
+/// let param = |name, shape: [usize; 2], values: &[f32]| Ok::<_, pheye_ops::tensor::Error>(Param::frozen(name, Tensor::from_f32(shape, values)?));
+/// let base = Linear { weight: param("weight", [1, 2], &[2.0, 3.0])?, bias: None };
+/// let adapter = Adapter { a: param("A", [1, 2], &[1.0, -1.0])?, b: param("B", [1, 1], &[0.5])?, scale: 2.0 };
+/// let p = LoraLinear { base, adapters: vec![Some(adapter)], module: 0 };
+/// let x = Tensor::from_f32([1, 2], &[1.0, 10.0])?;
+/// let (y, _saved) = lora::forward(&Cx::cpu(), &x, &p, &Route::all(1, 0))?;
+/// assert_eq!(y.f32()?, [2.0 + 30.0 + 2.0 * 0.5 * (1.0 - 10.0)]); // x Wᵀ + scale·(x Aᵀ) Bᵀ
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Those of [`linear::forward`]; [`Error::Range`] for a route that leaves x or names no adapter, or a p outside 0..1;
 /// [`Error::Shapes`] for an adapter that does not fit the weight.

@@ -1,7 +1,7 @@
 //! Pixels to tokens: a convolution that covers the tile without overlap, a class token, a position for each.
 //!
-//! pixels [t, 3, s, s] are cut into g·g patches of p·p, g = s / p, each a row (channel, y, x) of 3·p·p: as a convolution's
-//! weights lie. `x[tile] = [class, lora(patches)] + position`: x [t, 1 + g·g, d], position [1 + g·g, d], class `[d]`.
+//! pixels [t, 3, s, s] are cut into g·g patches of p·p pixels, g = s / p. Each becomes a row of 3·p·p elements in the order channel, y, x,
+//! which is that of the convolution's weight. `x[tile] = [class, lora(patches)] + position`: x [t, 1 + g·g, d], position [1 + g·g, d], class `[d]`.
 //!
 //! Saves what the linear saves (the rows of patches, when something of the convolution is trained). There is no gradient
 //! of the pixels. 2·t·g²·3p²·d FLOPs; the patches are copied once.
@@ -54,7 +54,26 @@ fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, righ
     Error::Shapes { op: "patch_embed", left_name, left: left.shape(), right_name, right: right.shape() }
 }
 
-/// x [t, 1 + patches, d] of pixels [t, 3, s, s]; `route` gives tiles their adapters.
+/// x [t, 1 + patches, d] of pixels [t, 3, s, s]; `route` assigns tiles to adapters.
+///
+/// ```
+/// use pheye_ops::linear::Linear;
+/// use pheye_ops::lora::{LoraLinear, Route};
+/// use pheye_ops::patch_embed::{self, PatchEmbed};
+/// use pheye_ops::tensor::{Param, Tensor};
+/// use pheye_ops::Cx;
+///
+/// let param = |name, shape: [usize; 2], values: &[f32]| Ok::<_, pheye_ops::tensor::Error>(Param::frozen(name, Tensor::from_f32(shape, values)?));
+/// // Patches of one pixel: the convolution adds the three channels.
+/// let base = Linear { weight: param("weight", [1, 3], &[1.0; 3])?, bias: None };
+/// let conv = LoraLinear { base, adapters: vec![], module: 0 };
+/// let (class, position) = (param("class", [1, 1], &[7.0])?, param("position", [5, 1], &[0.0, 0.0, 0.0, 0.0, 100.0])?);
+/// let p = PatchEmbed { conv, class, position, patch: 1 };
+/// let pixels = Tensor::from_f32([1, 3, 2, 2], &[1.0; 12])?; // one tile of 2 x 2 pixels
+/// let (x, _saved) = patch_embed::forward(&Cx::cpu(), &pixels, &p, &Route { ranges: vec![], dropout: None })?;
+/// assert_eq!(x.f32()?, [7.0, 3.0, 3.0, 3.0, 103.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Shapes`] when pixels, weight, class and position do not fit each other; those of [`lora::forward`].
