@@ -125,7 +125,7 @@ struct ContrastiveLines {
     const uint32_t* counts;  // [c], the number of images of each caption
     float* lines;            // [b + c, 3]
     int b, c;
-    float by_picture, by_caption;  // 1 / (2 b) and 1 / (2 c')
+    float by_image, by_caption;  // 1 / (2 b) and 1 / (2 c')
 };
 KERNEL(contrastive_lines_f32, ContrastiveLines, UNIT_THREADS, sizeof(ContrastiveScratch)) {
     auto& s = shared<ContrastiveScratch>();
@@ -152,12 +152,12 @@ KERNEL(contrastive_lines_f32, ContrastiveLines, UNIT_THREADS, sizeof(Contrastive
     sum = block_sum<UNIT_THREADS>(sum, s.scratch);
     hits = block_sum<UNIT_THREADS>(hits, s.scratch);
     if (threadIdx.x == 0) {
-        const float pictures = column ? (float)p.counts[line] : 1.f;
-        const float loss = pictures > 0.f ? logf(sum) - hits / pictures : 0.f;
+        const float images = column ? (float)p.counts[line] : 1.f;
+        const float loss = images > 0.f ? logf(sum) - hits / images : 0.f;
         float* out = p.lines + 3 * (size_t)blockIdx.x;
         out[0] = top;
         out[1] = sum;
-        out[2] = loss * (column ? p.by_caption : p.by_picture);
+        out[2] = loss * (column ? p.by_caption : p.by_image);
     }
 }
 
@@ -169,7 +169,7 @@ struct ContrastiveGrad {
     float* dz;
     float* dots;
     int b, c;
-    float by_picture, by_caption;
+    float by_image, by_caption;
 };
 KERNEL(contrastive_grad_f32, ContrastiveGrad, UNIT_THREADS, sizeof(ContrastiveScratch)) {
     auto& s = shared<ContrastiveScratch>();
@@ -178,7 +178,7 @@ KERNEL(contrastive_grad_f32, ContrastiveGrad, UNIT_THREADS, sizeof(ContrastiveSc
     float dot = 0.f;
     for (int k = threadIdx.x; k < p.c; k += UNIT_THREADS) {
         const float z = p.z[(size_t)row * p.c + k], hit = k == label ? 1.f : 0.f;
-        float dz = p.by_picture * (expf(z - top) / sum - hit);
+        float dz = p.by_image * (expf(z - top) / sum - hit);
         if (p.counts[k] > 0) {
             const float* column = p.lines + 3 * ((size_t)p.b + k);
             dz += p.by_caption * (expf(z - column[0]) / column[1] - hit / (float)p.counts[k]);

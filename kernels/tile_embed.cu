@@ -18,7 +18,7 @@ struct TileEmbedFwd {
     const T* local;
     const T* table;
     T* media;
-    int pictures, tiles, tokens, cols;
+    int images, tiles, tokens, cols;
 };
 template <class T>
 struct TileEmbedBwd {
@@ -26,7 +26,7 @@ struct TileEmbedBwd {
     T* dglobal;
     T* dlocal;
     float* partial;
-    int pictures, tiles, tokens, cols;
+    int images, tiles, tokens, cols;
 };
 
 constexpr int SPREAD_THREADS = 256, PIECE_ROWS = 64;
@@ -35,12 +35,12 @@ template <class T>
 __device__ inline void forward(const TileEmbedFwd<T>& p) {
     const int eights = (p.cols + 7) / 8, views = 1 + p.tiles;
     const uint64_t unit = (uint64_t)blockIdx.x * SPREAD_THREADS + threadIdx.x, row = unit / eights;
-    if (row >= (uint64_t)p.pictures * views * p.tokens) return;
+    if (row >= (uint64_t)p.images * views * p.tokens) return;
     const int at = 8 * (int)(unit % eights), left = p.cols - at;
-    const uint64_t tile = row / p.tokens, token = row % p.tokens, picture = tile / views;
+    const uint64_t tile = row / p.tokens, token = row % p.tokens, image = tile / views;
     const int j = (int)(tile % views);
-    const T* from = j == 0 ? p.global + (picture * p.tokens + token) * p.cols
-                           : p.local + ((picture * p.tiles + j - 1) * p.tokens + token) * p.cols;
+    const T* from = j == 0 ? p.global + (image * p.tokens + token) * p.cols
+                           : p.local + ((image * p.tiles + j - 1) * p.tokens + token) * p.cols;
     const T* table = p.table + (uint64_t)j * p.cols;
     T* media = p.media + row * p.cols;
     const bool wide = p.cols % 8 == 0 && aligned16(p.global) && aligned16(p.local) && aligned16(table) && aligned16(media);
@@ -64,10 +64,10 @@ __device__ inline void forward(const TileEmbedFwd<T>& p) {
 template <bool WIDE, class T>
 __device__ inline void backward(const TileEmbedBwd<T>& p) {
     auto& s = shared<ColumnSums>();
-    const int views = 1 + p.tiles, j = blockIdx.x % views, picture = blockIdx.x / views;
+    const int views = 1 + p.tiles, j = blockIdx.x % views, image = blockIdx.x / views;
     const int first = blockIdx.z * COLUMN_TILE, at = first + 8 * lane_id(), left = p.cols - at;
     const uint64_t from = (uint64_t)blockIdx.x * p.tokens;
-    const uint64_t to = (uint64_t)(j == 0 ? picture : picture * p.tiles + j - 1) * p.tokens;
+    const uint64_t to = (uint64_t)(j == 0 ? image : image * p.tiles + j - 1) * p.tokens;
     T* out = j == 0 ? p.dglobal : p.dlocal;
     const int begin = blockIdx.y * PIECE_ROWS, end = min(begin + PIECE_ROWS, p.tokens);
     float sum[8] = {}, x[8];
@@ -81,7 +81,7 @@ __device__ inline void backward(const TileEmbedBwd<T>& p) {
     if (p.partial == nullptr) return;
     const float total = sum_over_warps(s, sum);
     const int column = first + threadIdx.x;
-    const uint64_t row = ((uint64_t)picture * gridDim.y + blockIdx.y) * views + j;
+    const uint64_t row = ((uint64_t)image * gridDim.y + blockIdx.y) * views + j;
     if (column < p.cols) p.partial[row * p.cols + column] = total;
 }
 template <class T>

@@ -42,7 +42,7 @@ fn built(folder: &Path) {
     assert!(counts.frozen() > 0 && counts.trained() > 0);
     let most = usize::MAX;
     let recompute = Recompute { vision: most, text: most };
-    config.memory(StepShape { pictures: most, tokens: most, recompute, element: 4 }).expect("it has a size");
+    config.memory(StepShape { images: most, tokens: most, recompute, element: 4 }).expect("it has a size");
     let empty = folder.join("model.safetensors");
     if !empty.exists() {
         fs::write(&empty, b"\x02\0\0\0\0\0\0\0{}").expect("the weights are written");

@@ -9,9 +9,9 @@ fuzz_target!(|data: &[u8]| {
     for apply_orientation in [true, false] {
         let options = DecodeOptions { max_pixels: 1 << 16, apply_orientation, ..DecodeOptions::default() };
         match decode(data, "input", &options) {
-            Ok(picture) => {
-                assert_eq!(picture.pixels.len(), 3 * picture.width * picture.height);
-                let tiles = Preprocess::new(8, 2).pixels(&picture);
+            Ok(image) => {
+                assert_eq!(image.pixels.len(), 3 * image.width * image.height);
+                let tiles = Preprocess::new(8, 2).pixels(&image);
                 assert_eq!((tiles.global.len(), tiles.local.len()), (3 * 64, 4 * 3 * 64));
             }
             Err(error) => return assert!(error.to_string().contains("input")),

@@ -39,7 +39,7 @@ pub(crate) fn pack(args: &[String]) -> Result<()> {
         let none = lines.iter().filter(|l| l.caption.is_none()).count();
         let half = lines.len() - full - none;
         table += &format!("| {split}.zip | {} | {questions} | {full} | {half} | {none} |\n", lines.len());
-        println!("{split}.zip: {} pictures, {} bytes", lines.len(), archive.len());
+        println!("{split}.zip: {} images, {} bytes", lines.len(), archive.len());
         if split == "train" {
             let archive = zip_with_manifest(&texts(&lines), &[])?;
             fs::write(out.join("text.zip"), &archive)?;
@@ -58,31 +58,31 @@ fn is_full(caption: &str) -> bool {
 
 /// The images of a split, ordered by number, each with its questions in their original order.
 fn read(split: &Path) -> Result<Vec<Line>> {
-    let mut pictures: BTreeMap<u32, Vec<(String, String)>> = BTreeMap::new();
+    let mut images: BTreeMap<u32, Vec<(String, String)>> = BTreeMap::new();
     for entry in fs::read_dir(split.join("images"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "png") {
             let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
-            pictures.insert(stem.parse().with_context(|| path.display().to_string())?, Vec::new());
+            images.insert(stem.parse().with_context(|| path.display().to_string())?, Vec::new());
         }
     }
     let questions: Vec<(String, String, u32)> =
         serde_json::from_slice(&fs::read(split.join("questions.json"))?).context("questions.json")?;
     for (question, answer, number) in questions {
-        let qa = pictures.get_mut(&number).with_context(|| format!("no picture {number}"))?;
+        let qa = images.get_mut(&number).with_context(|| format!("no image {number}"))?;
         qa.push((question, answer));
     }
     let line = |(number, qa): (u32, Vec<_>)| {
-        ensure!(!qa.is_empty(), "picture {number} has no question");
-        let caption = caption::infer(&qa).with_context(|| format!("picture {number}"))?;
+        ensure!(!qa.is_empty(), "image {number} has no question");
+        let caption = caption::infer(&qa).with_context(|| format!("image {number}"))?;
         Ok(Line { image: format!("images/{number}.png"), qa, caption })
     };
-    pictures.into_iter().map(line).collect()
+    images.into_iter().map(line).collect()
 }
 
 fn archive(split: &Path, lines: &[Line]) -> Result<Vec<u8>> {
-    let pictures = lines.iter().map(|l| Ok((l.image.clone(), fs::read(split.join(&l.image))?)));
-    zip_with_manifest(lines, &pictures.collect::<Result<Vec<_>>>()?)
+    let images = lines.iter().map(|l| Ok((l.image.clone(), fs::read(split.join(&l.image))?)));
+    zip_with_manifest(lines, &images.collect::<Result<Vec<_>>>()?)
 }
 
 /// A line of text for language modeling.
@@ -128,20 +128,20 @@ fn zip_with_manifest(lines: &[impl Serialize], files: &[(String, Vec<u8>)]) -> R
 const README: &str = "\
 # easy-VQA
 
-Pictures of one shape on a plain ground, 64×64 pixels, and questions about them, by Victor Zhou:
+Images of one shape on a plain ground, 64×64 pixels, and questions about them, by Victor Zhou:
 <https://github.com/vzhou842/easy-VQA>, from version 1.0 of the Python package `easy-vqa`. MIT licence, see `LICENSE`.
 
-| archive | pictures | questions | full captions | half captions | without |
+| archive | images | questions | full captions | half captions | without |
 |---|---|---|---|---|---|
 {table}
-The pictures and the questions are unchanged. Each archive holds `images/N.png` and `manifest.jsonl`, one line a picture:
+The images and the questions are unchanged. Each archive holds `images/N.png` and `manifest.jsonl`, one line for each image:
 
     {\"image\":\"images/0.png\",\"qa\":[[\"what is the blue shape?\",\"rectangle\"]],\"caption\":\"a blue rectangle\"}
 
-The caption is no part of easy-VQA. It is what the questions of that picture give away together with their answers: a
+The caption is no part of easy-VQA. It is what the questions of that image give away together with their answers: a
 what-question what it asks for and what it takes for granted, a yes/no question by confirming or excluding (two
 shapes excluded leave the third, seven colours the eighth). \"a circle\" and \"a red shape\" are half known. The captions
-of the test pictures serve to measure a vision encoder, never to train one.
+of the test images serve to measure a vision encoder, never to train one.
 
 Packed by `cargo xtask pack-easy-vqa DIR`, where DIR is the folder `easy_vqa/data` of the unzipped wheel; doing it
 again gives the same bytes.

@@ -23,8 +23,8 @@ const ACROSS: usize = 5;
 ///
 /// # Errors
 /// Returns an error if the image cannot be encoded as PNG.
-pub(crate) fn svg(picture: &Rgb8, question: &str, looks: &[Look], level: usize) -> anyhow::Result<String> {
-    let data = BASE64_STANDARD.encode(png(&resize_bicubic(picture, 2 * SIDE, 2 * SIDE))?);
+pub(crate) fn svg(image: &Rgb8, question: &str, looks: &[Look], level: usize) -> anyhow::Result<String> {
+    let data = BASE64_STANDARD.encode(png(&resize_bicubic(image, 2 * SIDE, 2 * SIDE))?);
     let (w, h) = CARD;
     let top = 40;
     let (width, height) = (w * looks.len().clamp(2, ACROSS), top + h * looks.len().div_ceil(ACROSS).max(1));
@@ -69,11 +69,11 @@ pub(crate) fn svg(picture: &Rgb8, question: &str, looks: &[Look], level: usize) 
     Ok(out + "</svg>\n")
 }
 
-fn png(picture: &Rgb8) -> anyhow::Result<Vec<u8>> {
+fn png(image: &Rgb8) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, picture.width as u32, picture.height as u32);
+    let mut encoder = png::Encoder::new(&mut bytes, image.width as u32, image.height as u32);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    encoder.write_header()?.write_image_data(&picture.pixels)?;
+    encoder.write_header()?.write_image_data(&image.pixels)?;
     Ok(bytes)
 }

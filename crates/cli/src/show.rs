@@ -12,7 +12,7 @@ use crate::out::{self, tell};
 /// An image with a question and its answer.
 pub(crate) struct Shown {
     /// The decoded image.
-    pub picture: Rgb8,
+    pub image: Rgb8,
     /// The bytes of the image file, and its media type.
     pub file: (Vec<u8>, &'static str),
     /// The question.
@@ -30,9 +30,9 @@ impl Shown {
 }
 
 /// The image as lines of `cols` coloured half-block characters, each of which shows two pixels.
-pub(crate) fn blocks(picture: &Rgb8, cols: usize) -> Vec<String> {
-    let rows = (cols * picture.height / picture.width.max(1)).max(2) & !1;
-    let small = pheye::image::resize_bicubic(picture, cols, rows);
+pub(crate) fn blocks(image: &Rgb8, cols: usize) -> Vec<String> {
+    let rows = (cols * image.height / image.width.max(1)).max(2) & !1;
+    let small = pheye::image::resize_bicubic(image, cols, rows);
     let pixel = |x: usize, y: usize| &small.pixels[3 * (y * cols + x)..][..3];
     let line = |y: usize| {
         let mut line = String::new();
@@ -56,7 +56,7 @@ pub(crate) fn print(shown: &[Shown], colour: bool) {
             tell!("{} {}", text[0], text[1]);
             continue;
         }
-        for (i, line) in blocks(&s.picture, 16).iter().enumerate() {
+        for (i, line) in blocks(&s.image, 16).iter().enumerate() {
             let beside = i.checked_sub(3).and_then(|i| text.get(i)).map_or("", String::as_str);
             out::paint(&format!("  {line}  {beside}"));
         }

@@ -8,8 +8,8 @@ use serde_json::Value;
 const COLOR: &str = "what color is the shape?";
 
 fn ask(more: &[&str]) -> String {
-    let picture = top().join("picture.png");
-    ends(0, [&["ask", s(&picture), COLOR, "--device", "cpu"], more].concat()).out
+    let image = top().join("picture.png");
+    ends(0, [&["ask", s(&image), COLOR, "--device", "cpu"], more].concat()).out
 }
 
 fn json(more: &[&str]) -> Vec<Value> {
@@ -37,18 +37,18 @@ fn every_way_to_generate() {
 }
 
 #[test]
-fn several_questions_answers_and_pictures() {
-    let picture = top().join("picture.png");
+fn several_questions_answers_and_images() {
+    let image = top().join("picture.png");
     let (shape, blue) = ("what shape is in the image?", "is it a blue shape?");
-    let also = ["--also", s(&picture), blue];
+    let also = ["--also", s(&image), blue];
     let together = json(&[&[shape][..], &also].concat());
     let questions: Vec<&str> = together.iter().map(|a| a["question"].as_str().unwrap()).collect();
     assert_eq!(questions, [COLOR, shape, blue]);
     for answer in &together {
         let question = answer["question"].as_str().unwrap();
-        let alone = ends(0, ["ask", s(&picture), question, "--device", "cpu"]).out;
+        let alone = ends(0, ["ask", s(&image), question, "--device", "cpu"]).out;
         assert_eq!(answer["answer"], alone.trim());
-        assert_eq!(answer["picture"], s(&picture));
+        assert_eq!(answer["image"], s(&image));
     }
     let text = ask(&[&[shape][..], &also].concat());
     for part in questions.iter().copied().chain(together.iter().map(|a| a["answer"].as_str().unwrap())) {
@@ -62,9 +62,9 @@ fn several_questions_answers_and_pictures() {
 
 #[test]
 fn options_at_odds_are_named() {
-    let picture = top().join("picture.png");
+    let image = top().join("picture.png");
     let refused =
-        |more: &[&str], parts: &[&str]| _ = refuses([&["ask", s(&picture), COLOR], more].concat(), parts);
+        |more: &[&str], parts: &[&str]| _ = refuses([&["ask", s(&image), COLOR], more].concat(), parts);
     refused(&["--temperature", "0"], &["--temperature", "above 0"]);
     refused(&["--temperature", "-1"], &["--temperature", "above 0"]);
     refused(&["--top-p", "1.5"], &["--top-p", "from 0 to 1"]);
@@ -79,7 +79,7 @@ fn options_at_odds_are_named() {
     refused(&["--stop", ""], &["--stop"]);
     // Errors that the command-line parser reports itself (exit code 2).
     for wrong in [&["--early-stopping", "maybe"][..], &["--also", "one.png"], &["--top-k", "-3"]] {
-        let ended = run(common::pheye([&["ask", s(&picture), COLOR], wrong].concat()));
+        let ended = run(common::pheye([&["ask", s(&image), COLOR], wrong].concat()));
         assert_eq!(ended.code, Some(2), "{ended:#?}");
     }
 }
@@ -109,6 +109,6 @@ fn a_look_is_drawn_for_each_answer() {
     ask(&["--look", s(&dir), "--beams", "2", "--answers", "2"]);
     assert!(dir.join("look-2.svg").exists());
     let file = s(&dir).to_owned() + "/look-1.svg";
-    let picture = top().join("picture.png");
-    refuses(["ask", s(&picture), COLOR, "--look", &file], &["look-1.svg"]);
+    let image = top().join("picture.png");
+    refuses(["ask", s(&image), COLOR, "--look", &file], &["look-1.svg"]);
 }

@@ -52,10 +52,9 @@ fn training_gives_the_same_bits_in_every_order_and_after_a_resume() {
     ends(0, ["train", s(&bench.path("forward.toml")), "--resume", "--device", "emulator"]);
     same(&result("forward"), &whole);
     let model = bench.path("forward").join("model");
-    let picture = common::top().join("picture.png");
+    let image = common::top().join("picture.png");
     let asked = |device| {
-        ends(0, ["ask", s(&picture), "what color is the shape?", "--model", s(&model), "--device", device])
-            .out
+        ends(0, ["ask", s(&image), "what color is the shape?", "--model", s(&model), "--device", device]).out
     };
     assert_eq!(asked("emulator"), asked("emulator:reversed"));
 }
@@ -84,15 +83,15 @@ fn too_little_memory_is_an_error_with_what_would_fit() {
             );
             return;
         }
-        found |= ended.err.contains("a step of 2 pictures") && ended.err.contains("takes about");
+        found |= ended.err.contains("a step of 2 images") && ended.err.contains("takes about");
     }
     panic!("no memory is enough");
 }
 
 #[test]
 fn devices_that_are_not_there_are_errors_with_advice() {
-    let picture = common::top().join("picture.png");
-    let ask = |device| refuses(["ask", s(&picture), "what?", "--device", device], &[]);
+    let image = common::top().join("picture.png");
+    let ask = |device| refuses(["ask", s(&image), "what?", "--device", device], &[]);
     assert!(ask("emulator:sideways").contains("emulator:reversed"));
     assert!(ask("gpu").contains("`cuda`"));
 }

@@ -68,10 +68,10 @@ fn command(url: &str, home: &Path, args: &[&str]) -> Command {
 }
 
 fn ask(url: &str, home: &Path, model: &str, set: &[(&str, &str)]) -> Ended {
-    let picture = top().join("picture.png");
+    let image = top().join("picture.png");
     let args = [
         "ask",
-        s(&picture),
+        s(&image),
         "what is this",
         "--model",
         model,

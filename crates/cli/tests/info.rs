@@ -77,7 +77,7 @@ fn help() {
         (
             "ask",
             &[
-                "PICTURE",
+                "IMAGE",
                 "QUESTION",
                 "--model",
                 "--max-new-tokens",

@@ -29,7 +29,7 @@ fn model() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-fn picture() -> PathBuf {
+fn image() -> PathBuf {
     BENCH.path("data/0.png")
 }
 
@@ -41,13 +41,12 @@ fn edit(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
 
 #[track_caller]
 fn ask_refuses(model: &Path, parts: &[&str]) -> String {
-    refuses(["ask", s(&picture()), QUESTION, "--model", s(model)], parts)
+    refuses(["ask", s(&image()), QUESTION, "--model", s(model)], parts)
 }
 
 #[test]
 fn a_good_model_answers() {
-    let json =
-        ends(0, ["ask", s(&picture()), QUESTION, "--model", s(&BENCH.path("run/model")), "--json"]).out;
+    let json = ends(0, ["ask", s(&image()), QUESTION, "--model", s(&BENCH.path("run/model")), "--json"]).out;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["question"], QUESTION);
     assert!(json["answer"].is_string() && json["tokens"].as_u64().unwrap() > 0, "{json}");
@@ -55,7 +54,7 @@ fn a_good_model_answers() {
         0,
         [
             "ask",
-            s(&picture()),
+            s(&image()),
             QUESTION,
             "--model",
             s(&BENCH.path("run/model")),
@@ -149,7 +148,7 @@ fn prefixed(file: &Path, prefix: &str) {
 #[test]
 fn a_prefix_that_all_names_share_is_said() {
     let (_dir, wrapped) = model();
-    let args = |model: &Path| ["ask", s(&picture()), QUESTION, "--model", s(model)].map(str::to_owned);
+    let args = |model: &Path| ["ask", s(&image()), QUESTION, "--model", s(model)].map(str::to_owned);
     let plain = ends(0, args(&wrapped));
     prefixed(&wrapped.join("model.safetensors"), "module.");
     let said = "names are read without the prefix `module.`";
@@ -200,7 +199,7 @@ fn pickles_that_call() {
         torch_zip(&dir.path().join("checkpoint.pt"), &pickle);
         let name = format!("{module}.{function}");
         refuses(["convert", s(dir.path()), s(&to)], &["checkpoint.pt", "refused", &name]);
-        refuses(["ask", s(&picture()), QUESTION, "--model", s(dir.path())], &[]);
+        refuses(["ask", s(&image()), QUESTION, "--model", s(dir.path())], &[]);
         assert!(!marker.exists() && !to.exists());
     }
     let bench = BENCH.twin();
@@ -210,11 +209,11 @@ fn pickles_that_call() {
 }
 
 #[test]
-fn pictures() {
+fn images() {
     let dir = tempfile::tempdir().unwrap();
     let model = BENCH.path("run/model");
     let file = dir.path().join("picture.png");
-    let whole = fs::read(picture()).unwrap();
+    let whole = fs::read(image()).unwrap();
     let ask = |bytes: &[u8], parts: &[&str]| {
         fs::write(&file, bytes).unwrap();
         refuses(["ask", s(&file), QUESTION, "--model", s(&model)], &[&[s(&file)], parts].concat());
@@ -222,8 +221,8 @@ fn pictures() {
     ask(b"", &["empty"]);
     ask(&whole[..whole.len() / 2], &["truncated"]);
     ask(&whole[..20], &[]);
-    ask(b"these are words, not pixels", &["not a picture"]);
-    ask(b"%PDF-1.7 and so on", &["not a picture"]);
+    ask(b"these are words, not pixels", &["not an image"]);
+    ask(b"%PDF-1.7 and so on", &["not an image"]);
     ask(&huge_png(50_000, 50_000), &["50000x50000", "max_pixels"]);
     refuses(["ask", s(dir.path()), QUESTION, "--model", s(&model)], &[s(dir.path())]);
     let absent = dir.path().join("absent.png");
@@ -248,7 +247,7 @@ fn pictures() {
 #[test]
 fn prompts() {
     let ask = |question: &str, parts: &[&str]| {
-        refuses(["ask", s(&picture()), question, "--model", s(&BENCH.path("run/model"))], parts);
+        refuses(["ask", s(&image()), question, "--model", s(&BENCH.path("run/model"))], parts);
     };
     ask("", &["instruction is empty"]);
     ask("  \n ", &["instruction is empty"]);
@@ -312,7 +311,7 @@ fn models() {
 fn devices() {
     let model = BENCH.path("run/model");
     let args = |device: &str| {
-        ["ask", s(&picture()), QUESTION, "--model", s(&model), "--device", device].map(str::to_owned)
+        ["ask", s(&image()), QUESTION, "--model", s(&model), "--device", device].map(str::to_owned)
     };
     // Without a driver, without kernels in the build, or with fewer GPUs, the error says what to do.
     let error = refuses(args("cuda:99"), &["--device"]);

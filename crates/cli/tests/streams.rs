@@ -68,8 +68,8 @@ fn training_goes_on_without_its_outputs() {
 #[test]
 fn an_answer_that_cannot_be_written_is_a_failure() {
     let model = s(&common::top().join("models/nano")).to_owned();
-    let picture = s(&common::top().join("picture.png")).to_owned();
-    let ask = || pheye(["ask", &picture, "what color is the shape?", "--model", &model]);
+    let image = s(&common::top().join("picture.png")).to_owned();
+    let ask = || pheye(["ask", &image, "what color is the shape?", "--model", &model]);
     assert_eq!(code(ask().stdout(full()).stderr(full())), Some(1));
     assert_eq!(code(ask().stdout(unread()).stderr(full())), Some(141));
     assert_eq!(code(ask().stdout(Stdio::null()).stderr(unread())), Some(0));
@@ -136,12 +136,12 @@ fn limits_of_the_shell() {
     assert_eq!(ended.err.matches("File too large").count(), 1, "{ended:#?}");
     ends(0, ["train", s(&file), "--resume"]);
     // A stack of 64 KiB.
-    let picture = s(&common::top().join("picture.png")).to_owned();
+    let image = s(&common::top().join("picture.png")).to_owned();
     let model = s(&bench.path("run/model")).to_owned();
-    let ended = run(after("ulimit -s 64", &["ask", &picture, "what color is the shape?", "--model", &model]));
+    let ended = run(after("ulimit -s 64", &["ask", &image, "what color is the shape?", "--model", &model]));
     assert_eq!(ended.code, Some(0), "{ended:#?}");
     // More threads than any machine has processors.
-    let mut many = pheye(["ask", &picture, "what color is the shape?", "--model", &model]);
+    let mut many = pheye(["ask", &image, "what color is the shape?", "--model", &model]);
     many.env("RAYON_NUM_THREADS", "99999");
     let began = Instant::now();
     assert_eq!(run(many).code, Some(0));
@@ -153,13 +153,13 @@ fn names_that_are_no_text() {
     let bench = Bench::new();
     let model = bench.trained();
     let name = std::ffi::OsStr::from_bytes(b"caf\xff.png");
-    let picture = bench.path(".").join(name);
-    std::fs::copy(bench.path("data/0.png"), &picture).unwrap();
+    let image = bench.path(".").join(name);
+    std::fs::copy(bench.path("data/0.png"), &image).unwrap();
     for flag in ["--json", "--also"] {
         let mut command = pheye(["ask"]);
-        command.arg(&picture).args(["what color is the shape?", "--model", s(&model), flag]);
+        command.arg(&image).args(["what color is the shape?", "--model", s(&model), flag]);
         if flag == "--also" {
-            command.arg(&picture).arg("is there a circle?");
+            command.arg(&image).arg("is there a circle?");
         }
         let ended = run(command);
         assert_eq!(ended.code, Some(0), "{ended:#?}");
@@ -205,8 +205,8 @@ fn answers_hold_no_escape_sequences_on_a_terminal() {
     tokenizer["decoder"] =
         serde_json::json!({"type": "Sequence", "decoders": [tokenizer["decoder"], replace]});
     std::fs::write(&file, tokenizer.to_string()).unwrap();
-    let picture = common::top().join("picture.png");
-    let args = ["ask", s(&picture), "what color is the shape?", "--model", s(&model)];
+    let image = common::top().join("picture.png");
+    let args = ["ask", s(&image), "what color is the shape?", "--model", s(&model)];
     // A pipe receives the answer unchanged.
     let plain = ends(0, args).out;
     assert!(plain.contains("\x1b[31my"), "{plain:?}");
@@ -224,7 +224,7 @@ fn answers_hold_no_escape_sequences_on_a_terminal() {
 }
 
 #[test]
-fn a_picture_from_a_pipe() {
+fn a_image_from_a_pipe() {
     let bench = Bench::new();
     let model = bench.trained();
     let mut command = pheye(["ask", "/dev/stdin", "what color is the shape?", "--model", s(&model)]);

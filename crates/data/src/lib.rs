@@ -19,7 +19,7 @@ mod store;
 
 pub use augment::Augmentation;
 pub use error::{Error, Result};
-pub use loader::{Batch, Encode, Encoded, Example, Loader, LoaderOptions, OnBroken, Picture, Sequence};
+pub use loader::{Batch, Encode, Encoded, Example, Image, Loader, LoaderOptions, OnBroken, Sequence};
 pub use manifest::{Content, Item, Manifest};
 pub use mixture::{Draw, Mixture};
 pub use prefetch::Prefetch;

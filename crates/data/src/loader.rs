@@ -68,7 +68,7 @@ pub struct LoaderOptions {
 
 /// An image of a batch.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Picture {
+pub struct Image {
     /// Name of its file.
     pub name: String,
     /// Its pixels.
@@ -78,9 +78,9 @@ pub struct Picture {
 /// A tokenized text of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
-    /// The image that it is about, an index into [`Batch::pictures`]; without images, the index of the
+    /// The image that it is about, an index into [`Batch::images`]; without images, the index of the
     /// sample.
-    pub picture: usize,
+    pub image: usize,
     /// The token ids.
     pub ids: Vec<u32>,
     /// Index in `ids` of the first target token.
@@ -93,7 +93,7 @@ pub struct Batch {
     /// Position of its first sample in the order of the mixture.
     pub position: u64,
     /// Its images; empty with [`Content::Text`].
-    pub pictures: Vec<Picture>,
+    pub images: Vec<Image>,
     /// Its texts; texts of the same image are consecutive.
     pub sequences: Vec<Sequence>,
     /// Why samples were skipped, one line each.
@@ -117,12 +117,12 @@ pub struct Loader {
 
 #[derive(Default)]
 struct Cache {
-    pictures: HashMap<u32, Arc<Rgb8>>,
+    images: HashMap<u32, Arc<Rgb8>>,
     bytes: usize,
 }
 
 struct Sample {
-    picture: Option<Picture>,
+    image: Option<Image>,
     texts: Vec<Encoded>,
     skipped: Vec<String>,
 }
@@ -164,7 +164,7 @@ impl Loader {
     pub fn batch(&self, position: u64) -> Result<Batch> {
         let positions = (0..self.batch_len()).into_par_iter().map(|i| position + i);
         let samples: Vec<Result<Sample>> = positions.map(|p| self.sample(&self.mixture.draw(p))).collect();
-        let mut batch = Batch { position, pictures: Vec::new(), sequences: Vec::new(), skipped: Vec::new() };
+        let mut batch = Batch { position, images: Vec::new(), sequences: Vec::new(), skipped: Vec::new() };
         for (i, sample) in samples.into_iter().enumerate() {
             let sample = match (sample, self.options.on_broken) {
                 (Ok(sample), _) => sample,
@@ -178,9 +178,9 @@ impl Loader {
             if sample.texts.is_empty() {
                 continue;
             }
-            let picture = if sample.picture.is_some() { batch.pictures.len() } else { i };
-            batch.pictures.extend(sample.picture);
-            let sequence = |Encoded { ids, loss_from }| Sequence { picture, ids, loss_from };
+            let image = if sample.image.is_some() { batch.images.len() } else { i };
+            batch.images.extend(sample.image);
+            let sequence = |Encoded { ids, loss_from }| Sequence { image, ids, loss_from };
             batch.sequences.extend(sample.texts.into_iter().map(sequence));
         }
         Ok(batch)
@@ -198,16 +198,16 @@ impl Loader {
                 (Err(error), OnBroken::Skip) => skipped.push(reason(&error)),
             }
         }
-        let picture = match &self.mixture.item(draw).image {
+        let image = match &self.mixture.item(draw).image {
             // Without a text, the image is not needed.
-            Some(image) if self.options.content != Content::Text && !texts.is_empty() => {
+            Some(file) if self.options.content != Content::Text && !texts.is_empty() => {
                 let augment = self.options.augmentation.draw(self.mixture.seed(), draw.id, draw.pass);
-                let picture = self.picture(draw, image).map_err(fault)?;
-                Some(Picture { name, tiles: self.preprocess.augmented(&picture, &augment) })
+                let image = self.image(draw, file).map_err(fault)?;
+                Some(Image { name, tiles: self.preprocess.augmented(&image, &augment) })
             }
             _ => None,
         };
-        Ok(Sample { picture, texts, skipped })
+        Ok(Sample { image, texts, skipped })
     }
 
     fn texts(&self, draw: &Draw) -> Vec<Example<'_>> {
@@ -257,21 +257,21 @@ impl Loader {
         Ok(encoded)
     }
 
-    fn picture(&self, draw: &Draw, image: &str) -> Result<Arc<Rgb8>> {
+    fn image(&self, draw: &Draw, file: &str) -> Result<Arc<Rgb8>> {
         // The lock is held only for lookups and insertions, never while decoding.
         let cached = || self.cache.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(picture) = cached().pictures.get(&draw.id) {
-            return Ok(picture.clone());
+        if let Some(image) = cached().images.get(&draw.id) {
+            return Ok(image.clone());
         }
         let store = &self.mixture.manifest(draw).store;
-        let picture =
-            Arc::new(pheye_image::decode(&store.read(image)?, &store.name(image), &self.options.decode)?);
+        let image =
+            Arc::new(pheye_image::decode(&store.read(file)?, &store.name(file), &self.options.decode)?);
         let mut cache = cached();
-        let bytes = cache.bytes + picture.pixels.len();
-        if bytes <= self.options.cache_bytes && cache.pictures.insert(draw.id, picture.clone()).is_none() {
+        let bytes = cache.bytes + image.pixels.len();
+        if bytes <= self.options.cache_bytes && cache.images.insert(draw.id, image.clone()).is_none() {
             cache.bytes = bytes;
         }
-        Ok(picture)
+        Ok(image)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::archive::{self, Archive};
 use crate::{Error, Result};
 
 /// Maximum size of an image file in bytes.
-const PICTURE_LIMIT: u64 = DecodeOptions::MAX_BYTES;
+const IMAGE_LIMIT: u64 = DecodeOptions::MAX_BYTES;
 /// Maximum size of a manifest in bytes.
 const MANIFEST_LIMIT: u64 = 4 << 30;
 
@@ -67,12 +67,12 @@ impl Store {
         let io = |source| self.io(name, source);
         match self {
             Store::Folder(path) => {
-                pheye_files::read(&path.join(name), Kind::Regular, PICTURE_LIMIT).map_err(io)
+                pheye_files::read(&path.join(name), Kind::Regular, IMAGE_LIMIT).map_err(io)
             }
             Store::Zip { archive, .. } => {
                 let mut archive = lock(archive);
                 let file = archive.by_name(name).map_err(|e| self.zip(name, e))?;
-                let len = within(file.size(), PICTURE_LIMIT).map_err(io)?;
+                let len = within(file.size(), IMAGE_LIMIT).map_err(io)?;
                 // Never more than the size in the directory, whatever the entry unpacks to.
                 pheye_files::take(file, len, len).map_err(io)
             }

@@ -33,20 +33,20 @@ fn prefetch_cache_and_the_start_change_nothing() {
 }
 
 #[test]
-fn a_batch_holds_pictures_with_some_of_their_questions() {
+fn a_batch_holds_images_with_some_of_their_questions() {
     let loader = loader(easy(), options());
     let batch = loader.batch(40).unwrap();
-    assert_eq!((batch.pictures.len(), batch.sequences.len()), (8, 24));
+    assert_eq!((batch.images.len(), batch.sequences.len()), (8, 24));
     for (i, sequence) in batch.sequences.iter().enumerate() {
-        assert_eq!(sequence.picture, i / 3);
+        assert_eq!(sequence.image, i / 3);
         let item = loader.mixture().item(&loader.mixture().draw(40 + i as u64 / 3));
         let (question, answer) = sequence.ids.split_at(sequence.loss_from);
         let text = |ids: &[u32]| String::from_utf8(ids.iter().map(|b| *b as u8).collect()).unwrap();
         assert!(item.qa.contains(&(text(question), text(answer))));
     }
-    let tiles = &batch.pictures[0].tiles;
+    let tiles = &batch.images[0].tiles;
     assert_eq!((tiles.global.len(), tiles.local.len()), (3 * 16 * 16, 4 * 3 * 16 * 16));
-    assert!(batch.pictures[0].name.contains("test.zip: images/"));
+    assert!(batch.images[0].name.contains("test.zip: images/"));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn augmentation_is_drawn_anew_in_every_pass() {
         let loader = loader(easy(), LoaderOptions { augmentation, batch: 1, ..options() });
         let target = loader.mixture().draw(0).item;
         let position = (0..1000).map(|p| epoch * 1000 + p).find(|p| loader.mixture().draw(*p).item == target);
-        loader.batch(position.unwrap()).unwrap().pictures.remove(0)
+        loader.batch(position.unwrap()).unwrap().images.remove(0)
     };
     let (still, moving) = (Augmentation::default(), Augmentation::parse(&["shift:9", "rot90"]).unwrap());
     assert_eq!(pixels(still, 0), pixels(still, 1));
@@ -88,13 +88,13 @@ fn captions_and_texts() {
     let captions = loader(easy(), LoaderOptions { content: Content::Captions, ..options() });
     assert_eq!(captions.mixture().epoch_len(), 988);
     let batch = captions.batch(0).unwrap();
-    assert!(batch.sequences.iter().enumerate().all(|(i, s)| s.picture == i && s.loss_from == 0));
+    assert!(batch.sequences.iter().enumerate().all(|(i, s)| s.image == i && s.loss_from == 0));
 
     let dir = tempfile::tempdir().unwrap();
     let data = vec![texts(dir.path(), "t.jsonl", 9)];
     let batch = loader(data, LoaderOptions { content: Content::Text, ..options() }).batch(4).unwrap();
-    assert_eq!((batch.pictures.len(), batch.sequences.len()), (0, 8));
-    assert!(batch.sequences.iter().enumerate().all(|(i, s)| s.picture == i));
+    assert_eq!((batch.images.len(), batch.sequences.len()), (0, 8));
+    assert!(batch.sequences.iter().enumerate().all(|(i, s)| s.image == i));
 }
 
 /// Three images: the second is damaged, and the question of the third is too long (with `Stop`, the third is
@@ -121,7 +121,7 @@ fn broken(on_broken: OnBroken) -> (tempfile::TempDir, Loader) {
 }
 
 #[test]
-fn a_broken_picture_stops_the_run_by_name() {
+fn a_broken_image_stops_the_run_by_name() {
     let (_dir, loader) = broken(OnBroken::Stop);
     let mut batches = Prefetch::new(Arc::new(loader), 0, 2);
     let error = batches.next_batch().unwrap_err();
@@ -136,7 +136,7 @@ fn a_broken_picture_stops_the_run_by_name() {
 fn or_is_skipped_by_name() {
     let (_dir, loader) = broken(OnBroken::Skip);
     let batch = loader.batch(0).unwrap();
-    assert_eq!((batch.pictures.len(), batch.sequences.len(), batch.skipped.len()), (1, 1, 2));
+    assert_eq!((batch.images.len(), batch.sequences.len(), batch.skipped.len()), (1, 1, 2));
     assert!(batch.skipped.iter().any(|s| s.contains("1.png")));
     assert!(batch.skipped.iter().any(|s| s.contains("m.jsonl, line 3: 602 tokens")), "{:?}", batch.skipped);
 }

@@ -123,7 +123,7 @@ fn refused(path: &Path, reason: &str) {
 }
 
 #[test]
-fn files_larger_than_any_picture() {
+fn files_larger_than_any_image() {
     let dir = tempfile::tempdir().unwrap();
     let sparse = dir.path().join("sparse.png");
     let mut file = File::create(&sparse).unwrap();
@@ -264,7 +264,7 @@ fn zip64_records_and_bytes_before_the_archive() {
 }
 
 #[test]
-fn shifts_beyond_any_picture_are_named() {
+fn shifts_beyond_any_image_are_named() {
     for name in ["shift:1000000000", "shift:65536", "shift:99999999999999999999"] {
         let error = pheye_data::Augmentation::parse(&[name]).unwrap_err();
         assert!(error.to_string().contains(&format!("`{name}` is out of range")), "{error}");

@@ -10,14 +10,14 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy)]
 pub struct AccuracyOptions {
     /// Images per forward pass, each with all of its questions.
-    pub pictures: usize,
+    pub images: usize,
     /// Maximum number of questions; `None` means all.
     pub questions: Option<usize>,
 }
 
 impl Default for AccuracyOptions {
     fn default() -> AccuracyOptions {
-        AccuracyOptions { pictures: 16, questions: None }
+        AccuracyOptions { images: 16, questions: None }
     }
 }
 
@@ -36,7 +36,7 @@ pub struct Accuracy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Judged {
     /// Name of the image in the manifest's store.
-    pub picture: String,
+    pub image: String,
     /// The question.
     pub question: String,
     /// The model's answer.
@@ -56,7 +56,7 @@ impl Judged {
 #[derive(Debug)]
 pub struct Asked<'a> {
     /// The images.
-    pub pictures: Vec<Rgb8>,
+    pub images: Vec<Rgb8>,
     /// The questions.
     pub questions: Vec<&'a str>,
     /// The image index of each question, ascending.
@@ -81,17 +81,17 @@ pub fn accuracy<E: From<Error>>(
         return Err(Error::NoQuestions(manifest.path.display().to_string()).into());
     }
     let mut judged: Vec<Judged> = Vec::with_capacity(total);
-    for items in items.chunks(options.pictures.max(1)) {
-        let mut asked = Asked { pictures: Vec::new(), questions: Vec::new(), about: Vec::new() };
+    for items in items.chunks(options.images.max(1)) {
+        let mut asked = Asked { images: Vec::new(), questions: Vec::new(), about: Vec::new() };
         let mut expected = Vec::new();
         for item in items {
             let left = total - judged.len() - expected.len();
-            let (Some(image), true) = (&item.image, left > 0) else { continue };
-            asked.pictures.push(open(manifest, image)?);
+            let (Some(file), true) = (&item.image, left > 0) else { continue };
+            asked.images.push(open(manifest, file)?);
             for (question, answer) in item.qa.iter().take(left) {
                 asked.questions.push(question);
-                asked.about.push(asked.pictures.len() - 1);
-                expected.push((image, answer));
+                asked.about.push(asked.images.len() - 1);
+                expected.push((file, answer));
             }
         }
         if expected.is_empty() {
@@ -99,8 +99,8 @@ pub fn accuracy<E: From<Error>>(
         }
         let answers = answer(&asked)?;
         judged.extend(expected.into_iter().zip(&asked.questions).zip(answers).map(
-            |(((image, expected), question), answer)| Judged {
-                picture: image.clone(),
+            |(((file, expected), question), answer)| Judged {
+                image: file.clone(),
                 question: (*question).to_owned(),
                 answer,
                 expected: expected.clone(),
@@ -113,7 +113,7 @@ pub fn accuracy<E: From<Error>>(
     Ok((Accuracy { accuracy: right as f64 / questions as f64, right, questions }, judged))
 }
 
-fn open(manifest: &Manifest, image: &str) -> Result<Rgb8> {
+fn open(manifest: &Manifest, file: &str) -> Result<Rgb8> {
     let store = &manifest.store;
-    Ok(pheye_image::decode(&store.read(image)?, &store.name(image), &DecodeOptions::default())?)
+    Ok(pheye_image::decode(&store.read(file)?, &store.name(file), &DecodeOptions::default())?)
 }

@@ -87,15 +87,16 @@ impl Case {
         for (name, pixels) in [("global_pixels", Some(&global)), ("local_pixels", local.as_ref())] {
             let fits = |p: &Tensor| matches!(p.shape().dims(), [tiles, 3, _, _] if tiles % ids.len() == 0);
             if !pixels.is_none_or(fits) {
-                return Err(golden
-                    .fault(name, format!("is not [pictures · tiles, 3, s, s] for {} pictures", ids.len())));
+                return Err(
+                    golden.fault(name, format!("is not [images · tiles, 3, s, s] for {} images", ids.len()))
+                );
             }
         }
         Ok(Case { global, local, ids, mask, labels, greedy, prompt: prompt.len(), open: Vec::new() })
     }
 
     /// Number of images.
-    pub(crate) fn pictures(&self) -> usize {
+    pub(crate) fn images(&self) -> usize {
         self.ids.len()
     }
 
@@ -104,12 +105,12 @@ impl Case {
         self.greedy.len()
     }
 
-    /// The batch of `pictures` with one sequence about each image, without padding.
-    fn batch(&self, pictures: Range<usize>) -> Result<Batch> {
+    /// The batch of `images` with one sequence about each image, without padding.
+    fn batch(&self, images: Range<usize>) -> Result<Batch> {
         // The pixels of each tile form rows of width s: `[tiles, 3, s, s]` is a matrix of tiles · 3 · s rows.
         let part = |t: &Tensor| {
             let rows = t.shape().rows() / self.ids.len();
-            t.rows(pictures.start * rows..pictures.end * rows)
+            t.rows(images.start * rows..images.end * rows)
         };
         let side = self.global.shape().cols();
         let pixels = match &self.local {
@@ -118,24 +119,23 @@ impl Case {
             Some(local) => pheye_ops::rows::concat(&Cx::cpu(), &[&part(&self.global)?, &part(local)?])?,
         };
         let pixels = pixels.reshape([pixels.shape().elements() / (3 * side * side).max(1), 3, side, side])?;
-        let (mut ids, mut targets, mut lengths, mut picture) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (p, row) in pictures.clone().enumerate() {
+        let (mut ids, mut targets, mut lengths, mut image) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (p, row) in images.clone().enumerate() {
             let kept: Vec<usize> = (0..self.ids[row].len()).filter(|&i| self.mask[row][i] != 0).collect();
             ids.extend(kept.iter().map(|&i| self.ids[row][i] as u32));
             // The target of a token is the label of the next token.
             let next = kept.iter().skip(1).map(|&i| self.labels[row][i]).chain([-100]);
             targets.extend(next);
             lengths.push(kept.len());
-            picture.push(p);
+            image.push(p);
         }
-        Ok(Batch { pixels, pictures: pictures.len(), ids, targets, lengths, picture })
+        Ok(Batch { pixels, images: images.len(), ids, targets, lengths, image })
     }
 
     /// Keys and values of all images for every cross-attention block.
     pub(crate) fn kvs(&self, cx: &Cx, model: &Pheye) -> Result<Vec<Option<Tensor>>> {
-        let batch = self.batch(0..self.pictures())?;
-        Ok(model.cross_kv(cx, &model.encode(cx, &batch.pixels, batch.pictures)?)?)
+        let batch = self.batch(0..self.images())?;
+        Ok(model.cross_kv(cx, &model.encode(cx, &batch.pixels, batch.images)?)?)
     }
 
     /// Computes every stage of the golden data with `model` on the device of `cx`. Trains the model at the
@@ -144,7 +144,7 @@ impl Case {
         let table = model.train(Pheye::is_pheye_param)?;
         let masters = model.move_to(&cx.device, &table)?;
         let batch = self.batch(0..self.ids.len())?;
-        let media = model.encode(cx, &batch.pixels, batch.pictures)?;
+        let media = model.encode(cx, &batch.pixels, batch.images)?;
         let logits = model.logits(cx, &media, &batch)?;
         let vocab = logits.shape().cols();
         let width = self.ids[0].len();

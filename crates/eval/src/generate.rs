@@ -36,7 +36,8 @@ pub(crate) struct Expected {
 struct Search {
     config: Map<String, Value>,
     prompts: Vec<Vec<u32>>,
-    pictures: Vec<usize>,
+    #[serde(rename = "pictures")]
+    images: Vec<usize>,
     ids: Vec<Vec<u32>>,
     /// Whether bf16 must give the same ids.
     bf16: bool,
@@ -47,7 +48,8 @@ struct Search {
 struct Distribution {
     config: Map<String, Value>,
     prompt: Vec<u32>,
-    picture: usize,
+    #[serde(rename = "picture")]
+    image: usize,
     kept: Vec<usize>,
     probabilities: Vec<f64>,
     /// The largest error of PyTorch in f32.
@@ -109,7 +111,7 @@ impl TryFrom<Plain> for Expected {
                 config.extend(length_penalty.map(|p| ("length_penalty".to_owned(), json!(p))));
             }
             let ids = vec![answer.ids().to_vec()];
-            Ok(Search { config, prompts: vec![plain.prompt.clone()], pictures: vec![0], ids, bf16: false })
+            Ok(Search { config, prompts: vec![plain.prompt.clone()], images: vec![0], ids, bf16: false })
         };
         let cases = plain.searches.iter().map(search).collect::<std::result::Result<_, String>>()?;
         Ok(Expected { _transformers: String::new(), cases, distributions: Vec::new() })
@@ -147,7 +149,7 @@ impl Expected {
         let mut stages = Vec::new();
         for case in self.cases.iter().filter(|case| case.bf16 || !gpu) {
             let how = options(folder, &case.config)?;
-            let ids = match model.generate(cx, kvs, &case.prompts, &case.pictures, &how, Hooks::default()) {
+            let ids = match model.generate(cx, kvs, &case.prompts, &case.images, &how, Hooks::default()) {
                 Err(pheye_model::Error::NotFinite { .. }) => Vec::new(),
                 made => made?,
             };
@@ -159,7 +161,7 @@ impl Expected {
         for case in &self.distributions {
             let how = options(folder, &case.config)?;
             let prompt = std::slice::from_ref(&case.prompt);
-            let scores = match model.next_scores(cx, kvs, prompt, &[case.picture], &how) {
+            let scores = match model.next_scores(cx, kvs, prompt, &[case.image], &how) {
                 Err(pheye_model::Error::NotFinite { .. }) => vec![f32::NAN; model.config().text.vocab_size],
                 made => made?.swap_remove(0),
             };

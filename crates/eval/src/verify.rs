@@ -56,7 +56,7 @@ pub fn verify(cx: &Cx, folder: &Path) -> Result<Report> {
     let mut model = Pheye::load(folder, Options::default())?;
     let generated = generated(cx, folder, &case)?;
     let ours = case.observe(cx, &mut model)?;
-    let mut stages = pixels(folder, &model, &golden, case.pictures())?;
+    let mut stages = pixels(folder, &model, &golden, case.images())?;
     match &bf16 {
         Some(bf16) => {
             for ours in &ours {
@@ -165,13 +165,13 @@ fn move_weights(model: &mut Pheye) -> Result<()> {
 
 /// Compares the pixels of the images beside the golden data. Preprocessing is exact except for the rounding
 /// of a division.
-fn pixels(folder: &Path, model: &Pheye, golden: &Golden, pictures: usize) -> Result<Vec<Stage>> {
+fn pixels(folder: &Path, model: &Pheye, golden: &Golden, images: usize) -> Result<Vec<Stage>> {
     let c = model.config();
     let preprocess = pheye_image::Preprocess::new(c.vision.image_size, c.connector.level);
     let (mut global, mut local) = (Vec::new(), Vec::new());
-    for i in 0..pictures {
-        let picture = pheye_image::open(folder.join(format!("image{i}.png")), &Default::default())?;
-        let tiles = preprocess.pixels(&picture);
+    for i in 0..images {
+        let image = pheye_image::open(folder.join(format!("image{i}.png")), &Default::default())?;
+        let tiles = preprocess.pixels(&image);
         global.extend(tiles.global.iter().copied().map(f64::from));
         local.extend(tiles.local.iter().copied().map(f64::from));
     }

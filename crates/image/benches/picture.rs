@@ -35,19 +35,19 @@ fn photo() -> Rgb8 {
     Rgb8 { width, height, pixels }
 }
 
-fn jpeg(picture: &Rgb8) -> Vec<u8> {
+fn jpeg(image: &Rgb8) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
     let encoder = JpegEncoder::new_with_quality(&mut out, 90);
-    let (width, height) = (picture.width as u32, picture.height as u32);
-    encoder.write_image(&picture.pixels, width, height, ExtendedColorType::Rgb8).unwrap();
+    let (width, height) = (image.width as u32, image.height as u32);
+    encoder.write_image(&image.pixels, width, height, ExtendedColorType::Rgb8).unwrap();
     out.into_inner()
 }
 
-fn png(picture: &Rgb8) -> Vec<u8> {
+fn png(image: &Rgb8) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
-    let (width, height) = (picture.width as u32, picture.height as u32);
+    let (width, height) = (image.width as u32, image.height as u32);
     let encoder = PngEncoder::new(&mut out);
-    encoder.write_image(&picture.pixels, width, height, ExtendedColorType::Rgb8).unwrap();
+    encoder.write_image(&image.pixels, width, height, ExtendedColorType::Rgb8).unwrap();
     out.into_inner()
 }
 
@@ -79,5 +79,5 @@ fn benches(c: &mut Criterion) {
     });
 }
 
-criterion_group!(picture, benches);
-criterion_main!(picture);
+criterion_group!(image, benches);
+criterion_main!(image);

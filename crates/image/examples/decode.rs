@@ -13,7 +13,7 @@ use pheye_image::{DecodeOptions, open};
 use std::error::Error;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: decode [--stored] PICTURE OUT.png";
+const USAGE: &str = "usage: decode [--stored] IMAGE OUT.png";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,11 +22,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let stored = arguments.iter().position(|a| a == "--stored").map(|at| arguments.remove(at)).is_some();
-    let [picture, out] = &arguments[..] else {
+    let [image, out] = &arguments[..] else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    if let Err(error) = run(picture, out, !stored) {
+    if let Err(error) = run(image, out, !stored) {
         let causes = std::iter::successors(error.source(), |&e| e.source());
         eprintln!("{}", causes.fold(error.to_string(), |text, e| format!("{text}: {e}")));
         return ExitCode::FAILURE;
@@ -34,8 +34,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(picture: &str, out: &str, apply_orientation: bool) -> Result<(), Box<dyn Error>> {
-    let rgb = open(picture, &DecodeOptions { apply_orientation, ..DecodeOptions::default() })?;
+fn run(image: &str, out: &str, apply_orientation: bool) -> Result<(), Box<dyn Error>> {
+    let rgb = open(image, &DecodeOptions { apply_orientation, ..DecodeOptions::default() })?;
     let format = image::ImageFormat::Png;
     let (width, height) = (rgb.width as u32, rgb.height as u32);
     image::save_buffer_with_format(out, &rgb.pixels, width, height, image::ColorType::Rgb8, format)?;

@@ -11,13 +11,13 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [picture, folder, rest @ ..] = arguments.as_slice() else {
-        return Err("usage: tiles PICTURE FOLDER [LEVEL]".into());
+    let [image, folder, rest @ ..] = arguments.as_slice() else {
+        return Err("usage: tiles IMAGE FOLDER [LEVEL]".into());
     };
     let level = rest.first().map_or(Ok(2), |text| text.parse())?;
-    let picture = open(picture, &DecodeOptions::default())?;
+    let image = open(image, &DecodeOptions::default())?;
     std::fs::create_dir_all(folder)?;
-    for (i, view) in Preprocess::new(224, level).views(&picture).iter().enumerate() {
+    for (i, view) in Preprocess::new(224, level).views(&image).iter().enumerate() {
         let name = if i == 0 { "global.png".into() } else { format!("tile{}.png", i - 1) };
         let (width, height) = (view.width as u32, view.height as u32);
         image::save_buffer(

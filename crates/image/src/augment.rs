@@ -22,8 +22,8 @@ pub struct Augment {
 
 impl Augment {
     /// The augmented image. Width and height are swapped if `turns` is odd.
-    pub fn apply(&self, picture: &Rgb8) -> Rgb8 {
-        let mut out = picture.clone();
+    pub fn apply(&self, image: &Rgb8) -> Rgb8 {
+        let mut out = image.clone();
         if self.flip_horizontal {
             out = flip_horizontal(&out);
         }
@@ -41,57 +41,57 @@ impl Augment {
 }
 
 /// Mirrors left and right.
-pub fn flip_horizontal(picture: &Rgb8) -> Rgb8 {
-    remap(picture, picture.width, picture.height, |x, y| (picture.width - 1 - x, y))
+pub fn flip_horizontal(image: &Rgb8) -> Rgb8 {
+    remap(image, image.width, image.height, |x, y| (image.width - 1 - x, y))
 }
 
 /// Mirrors top and bottom.
-pub fn flip_vertical(picture: &Rgb8) -> Rgb8 {
-    remap(picture, picture.width, picture.height, |x, y| (x, picture.height - 1 - y))
+pub fn flip_vertical(image: &Rgb8) -> Rgb8 {
+    remap(image, image.width, image.height, |x, y| (x, image.height - 1 - y))
 }
 
 /// Rotates clockwise by `turns` times 90 degrees.
-pub fn rotate(picture: &Rgb8, turns: u8) -> Rgb8 {
-    let (w, h) = (picture.width, picture.height);
+pub fn rotate(image: &Rgb8, turns: u8) -> Rgb8 {
+    let (w, h) = (image.width, image.height);
     match turns % 4 {
-        1 => remap(picture, h, w, |x, y| (y, h - 1 - x)),
-        2 => remap(picture, w, h, |x, y| (w - 1 - x, h - 1 - y)),
-        3 => remap(picture, h, w, |x, y| (w - 1 - y, x)),
-        _ => picture.clone(),
+        1 => remap(image, h, w, |x, y| (y, h - 1 - x)),
+        2 => remap(image, w, h, |x, y| (w - 1 - x, h - 1 - y)),
+        3 => remap(image, h, w, |x, y| (w - 1 - y, x)),
+        _ => image.clone(),
     }
 }
 
 /// Shifts right by `dx` and down by `dy` pixels and keeps the size; the nearest edge pixel fills the
 /// uncovered area.
-pub fn shift(picture: &Rgb8, dx: isize, dy: isize) -> Rgb8 {
+pub fn shift(image: &Rgb8, dx: isize, dy: isize) -> Rgb8 {
     let from = |at: usize, by: isize, side: usize| {
         (at as isize).saturating_sub(by).clamp(0, side as isize - 1) as usize
     };
-    let (w, h) = (picture.width, picture.height);
-    remap(picture, w, h, |x, y| (from(x, dx, w), from(y, dy, h)))
+    let (w, h) = (image.width, image.height);
+    remap(image, w, h, |x, y| (from(x, dx, w), from(y, dy, h)))
 }
 
-pub(crate) fn orient(picture: Rgb8, orientation: Orientation) -> Rgb8 {
+pub(crate) fn orient(image: Rgb8, orientation: Orientation) -> Rgb8 {
     match orientation {
-        Orientation::NoTransforms => picture,
-        Orientation::FlipHorizontal => flip_horizontal(&picture),
-        Orientation::FlipVertical => flip_vertical(&picture),
-        Orientation::Rotate90 => rotate(&picture, 1),
-        Orientation::Rotate180 => rotate(&picture, 2),
-        Orientation::Rotate270 => rotate(&picture, 3),
-        Orientation::Rotate90FlipH => flip_horizontal(&rotate(&picture, 1)),
-        Orientation::Rotate270FlipH => flip_horizontal(&rotate(&picture, 3)),
+        Orientation::NoTransforms => image,
+        Orientation::FlipHorizontal => flip_horizontal(&image),
+        Orientation::FlipVertical => flip_vertical(&image),
+        Orientation::Rotate90 => rotate(&image, 1),
+        Orientation::Rotate180 => rotate(&image, 2),
+        Orientation::Rotate270 => rotate(&image, 3),
+        Orientation::Rotate90FlipH => flip_horizontal(&rotate(&image, 1)),
+        Orientation::Rotate270FlipH => flip_horizontal(&rotate(&image, 3)),
     }
 }
 
 /// A `width`×`height` image whose pixel (x, y) is the source's pixel `from(x, y)`.
-fn remap(picture: &Rgb8, width: usize, height: usize, from: impl Fn(usize, usize) -> (usize, usize)) -> Rgb8 {
-    let source = picture.pixels.as_chunks::<3>().0;
+fn remap(image: &Rgb8, width: usize, height: usize, from: impl Fn(usize, usize) -> (usize, usize)) -> Rgb8 {
+    let source = image.pixels.as_chunks::<3>().0;
     let mut pixels = Vec::with_capacity(3 * width * height);
     for y in 0..height {
         for x in 0..width {
             let (sx, sy) = from(x, y);
-            pixels.extend(source[sy * picture.width + sx]);
+            pixels.extend(source[sy * image.width + sx]);
         }
     }
     Rgb8 { width, height, pixels }

@@ -4,9 +4,9 @@ use crate::Rgb8;
 use image::DynamicImage;
 
 /// Alpha is dropped, not composited.
-pub(crate) fn to_rgb(picture: DynamicImage) -> Rgb8 {
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let pixels = match picture {
+pub(crate) fn to_rgb(image: DynamicImage) -> Rgb8 {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let pixels = match image {
         DynamicImage::ImageRgb8(p) => p.into_raw(),
         DynamicImage::ImageRgba8(p) => {
             let mut out = Vec::with_capacity(3 * width * height);

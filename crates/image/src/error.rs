@@ -22,7 +22,7 @@ pub enum Error {
         name: String,
     },
     /// The file is not a PNG, JPEG or WebP.
-    #[error("{name}: not a picture this program reads (PNG, JPEG or WebP): {found}")]
+    #[error("{name}: not an image this program reads (PNG, JPEG or WebP): {found}")]
     Unsupported {
         /// The file.
         name: String,
@@ -43,7 +43,7 @@ pub enum Error {
         limit: u64,
     },
     /// The file ends before its image is complete.
-    #[error("{name}: truncated {format} file: it ends after {bytes} bytes, before the picture does")]
+    #[error("{name}: truncated {format} file: it ends after {bytes} bytes, before the image does")]
     Truncated {
         /// The file.
         name: String,
@@ -95,7 +95,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The number of bytes does not match the size of an image.
-    #[error("a {width}x{height} RGB picture cannot have {bytes} bytes")]
+    #[error("a {width}x{height} RGB image cannot have {bytes} bytes")]
     Shape {
         /// Width in pixels.
         width: usize,

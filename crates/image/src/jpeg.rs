@@ -19,8 +19,8 @@ use std::io::Cursor;
 pub(crate) fn read(bytes: &[u8], size: (u32, u32), header: &Header, name: &str) -> Result<Rgb8, Error> {
     let frame = header.frame(size).map_err(|what| Error::UnreadJpeg { name: name.into(), what })?;
     if header.is_common(&frame) {
-        let picture = common(bytes, size).map_err(|e| Error::decode(name, "JPEG", e))?;
-        return Ok(convert::to_rgb(picture));
+        let image = common(bytes, size).map_err(|e| Error::decode(name, "JPEG", e))?;
+        return Ok(convert::to_rgb(image));
     }
     let (width, height) = (size.0 as usize, size.1 as usize);
     let mut decoder = jpeg_decoder::Decoder::new(bytes);

@@ -87,7 +87,7 @@ impl<'a> Header<'a> {
             0xC9..=0xCF => "arithmetic coding".into(),
             _ if self.several_frames => "several frames".into(),
             _ if bits != 8 => format!("samples of {bits} bits"),
-            _ if size.1 == 0 => "a height that is told only after the picture".into(),
+            _ if size.1 == 0 => "a height that is told only after the image".into(),
             _ if size.0.max(size.1) > MAX_SIDE => format!("a side of more than {MAX_SIDE} pixels"),
             _ if !matches!(count, 1 | 3 | 4) => format!("{count} colour components"),
             _ if components.len() != usize::from(count) => "an incomplete frame header".into(),
@@ -114,7 +114,7 @@ impl<'a> Header<'a> {
         let alone = |scan: &Scan| components.len() > 1 && scan.components.len() == 1;
         let mut apart = scans.iter().filter(|scan| alone(scan)).map(|scan| components[scan.components[0]]);
         if !complete {
-            return Err("scans that do not add up to one whole picture".into());
+            return Err("scans that do not add up to one whole image".into());
         }
         if apart.any(|c| !blocks_agree(size.0, c.across, whole.0) || !blocks_agree(size.1, c.down, whole.1)) {
             return Err("several sampling factors in separate scans".into());

@@ -7,8 +7,8 @@
 //!
 //! ```no_run
 //! use pheye_image::{DecodeOptions, Preprocess, open};
-//! let picture = open("dog.jpg", &DecodeOptions::default())?;
-//! let tiles = Preprocess::new(224, 3).pixels(&picture);
+//! let image = open("dog.jpg", &DecodeOptions::default())?;
+//! let tiles = Preprocess::new(224, 3).pixels(&image);
 //! assert_eq!(tiles.global.len(), 3 * 224 * 224);
 //! assert_eq!(tiles.local.len(), 9 * 3 * 224 * 224);
 //! # Ok::<(), pheye_image::Error>(())

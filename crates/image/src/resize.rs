@@ -34,24 +34,24 @@ pub enum PassOrder {
 ///
 /// If a side is 0, the result is empty. The result does not depend on the number of threads. Besides the
 /// image and the result, it needs a few megabytes, and sixteen bytes for each pixel of a long side.
-pub fn resize_bicubic(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
-    resize_bicubic_in(picture, width, height, PassOrder::RowsFirst)
+pub fn resize_bicubic(image: &Rgb8, width: usize, height: usize) -> Rgb8 {
+    resize_bicubic_in(image, width, height, PassOrder::RowsFirst)
 }
 
 /// Like [`resize_bicubic`], with the passes in the order `order`.
-pub fn resize_bicubic_in(picture: &Rgb8, width: usize, height: usize, order: PassOrder) -> Rgb8 {
-    if width * height == 0 || picture.pixels.is_empty() {
+pub fn resize_bicubic_in(image: &Rgb8, width: usize, height: usize, order: PassOrder) -> Rgb8 {
+    if width * height == 0 || image.pixels.is_empty() {
         return Rgb8 { width, height, pixels: vec![0; 3 * width * height] };
     }
     let lost = |from: usize, to: usize| from as i64 - to as i64;
-    let mostly_height = lost(picture.height, height) > (2 * lost(picture.width, width)).max(0);
-    match (picture.width == width, picture.height == height) {
-        (true, true) => picture.clone(),
-        (false, true) => rows(picture, width),
-        (true, false) => columns(picture, height),
+    let mostly_height = lost(image.height, height) > (2 * lost(image.width, width)).max(0);
+    match (image.width == width, image.height == height) {
+        (true, true) => image.clone(),
+        (false, true) => rows(image, width),
+        (true, false) => columns(image, height),
         // This order reduces the rows first, so the intermediate image is smaller than the source.
-        _ if order == PassOrder::Pillow13 && mostly_height => rows(&columns(picture, height), width),
-        _ => both(picture, width, height),
+        _ if order == PassOrder::Pillow13 && mostly_height => rows(&columns(image, height), width),
+        _ => both(image, width, height),
     }
 }
 
@@ -113,29 +113,29 @@ fn round(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }
 
-fn rows(picture: &Rgb8, width: usize) -> Rgb8 {
-    let mut pixels = vec![0; 3 * width * picture.height];
-    resize_rows(&Taps::new(picture.width, width), &picture.pixels, picture.width, &mut pixels);
-    Rgb8 { width, height: picture.height, pixels }
+fn rows(image: &Rgb8, width: usize) -> Rgb8 {
+    let mut pixels = vec![0; 3 * width * image.height];
+    resize_rows(&Taps::new(image.width, width), &image.pixels, image.width, &mut pixels);
+    Rgb8 { width, height: image.height, pixels }
 }
 
-fn columns(picture: &Rgb8, height: usize) -> Rgb8 {
-    let mut columns = Columns::new(picture.width, picture.height, height);
-    columns.add(&picture.pixels, 0);
+fn columns(image: &Rgb8, height: usize) -> Rgb8 {
+    let mut columns = Columns::new(image.width, image.height, height);
+    columns.add(&image.pixels, 0);
     columns.finish()
 }
 
 /// Resizes rows, then columns, one band of input rows at a time. The intermediate image of the new width and
 /// the old height is never complete in memory; it can be thousands of times larger than the source and the
 /// result.
-fn both(picture: &Rgb8, width: usize, height: usize) -> Rgb8 {
-    let taps = Taps::new(picture.width, width);
-    let mut columns = Columns::new(width, picture.height, height);
-    let band = (BAND / (3 * width)).clamp(1, picture.height);
+fn both(image: &Rgb8, width: usize, height: usize) -> Rgb8 {
+    let taps = Taps::new(image.width, width);
+    let mut columns = Columns::new(width, image.height, height);
+    let band = (BAND / (3 * width)).clamp(1, image.height);
     let mut resized = vec![0; 3 * width * band];
-    for (i, band_pixels) in picture.pixels.chunks(3 * picture.width * band).enumerate() {
-        let resized = &mut resized[..band_pixels.len() / picture.width * width];
-        resize_rows(&taps, band_pixels, picture.width, resized);
+    for (i, band_pixels) in image.pixels.chunks(3 * image.width * band).enumerate() {
+        let resized = &mut resized[..band_pixels.len() / image.width * width];
+        resize_rows(&taps, band_pixels, image.width, resized);
         columns.add(resized, i * band);
     }
     columns.finish()

@@ -49,9 +49,9 @@ impl Preprocess {
     /// The 8-bit views before normalization, each s×s: the global image, then the local tiles.
     ///
     /// The aspect ratio is not preserved, and both resolutions are resized from the original image.
-    pub fn views(&self, picture: &Rgb8) -> Vec<Rgb8> {
+    pub fn views(&self, image: &Rgb8) -> Vec<Rgb8> {
         let (s, l) = (self.size, self.level);
-        let resize = |side| resize_bicubic_in(picture, side, side, self.order);
+        let resize = |side| resize_bicubic_in(image, side, side, self.order);
         let mut views = vec![resize(s)];
         if l > 1 {
             let big = resize(l * s);
@@ -61,8 +61,8 @@ impl Preprocess {
     }
 
     /// The input of the model: (value / 255 − mean) / std in f32, bit-identical to PyTorch's.
-    pub fn pixels(&self, picture: &Rgb8) -> Tiles {
-        let views = self.views(picture);
+    pub fn pixels(&self, image: &Rgb8) -> Tiles {
+        let views = self.views(image);
         let area = 3 * self.size * self.size;
         let mut all = vec![0.0; views.len() * area];
         for (view, out) in views.iter().zip(all.chunks_exact_mut(area.max(1))) {
@@ -87,8 +87,8 @@ impl Preprocess {
     }
 
     /// [`Preprocess::pixels`] of the augmented image, for training.
-    pub fn augmented(&self, picture: &Rgb8, augment: &Augment) -> Tiles {
-        self.pixels(&augment.apply(picture))
+    pub fn augmented(&self, image: &Rgb8, augment: &Augment) -> Tiles {
+        self.pixels(&augment.apply(image))
     }
 
     /// Normalizes `[h, w, 3]` bytes to `[3, h, w]` floats.

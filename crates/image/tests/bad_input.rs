@@ -19,7 +19,7 @@ fn empty_missing_and_foreign_files() {
     assert_eq!(error(b"").to_string(), "bad.file: the file is empty (0 bytes)");
     assert_eq!(
         error(b"a note\n\x01").to_string(),
-        r#"bad.file: not a picture this program reads (PNG, JPEG or WebP): it starts with "a note\n\x01""#
+        r#"bad.file: not an image this program reads (PNG, JPEG or WebP): it starts with "a note\n\x01""#
     );
     assert!(error(b"GIF89a......").to_string().ends_with("it is Gif"));
     assert!(matches!(error(b"RIFF\x10\0\0\0WAVEfmt "), Error::Unsupported { .. }));
@@ -85,7 +85,7 @@ fn a_prefix_of_a_png_is_read_if_all_pixels_are_there() {
         for end in 0..bytes.len() {
             let there = rows(&bytes[..end]) == rows(&bytes);
             match decode(&bytes[..end], name, &DecodeOptions::default()) {
-                Ok(picture) => assert!(there && picture == whole, "{name} cut to {end}"),
+                Ok(image) => assert!(there && image == whole, "{name} cut to {end}"),
                 Err(Error::Truncated { .. } | Error::Empty { .. }) => assert!(!there, "{name} cut to {end}"),
                 Err(other) => assert!(end < 8, "{name} cut to {end}: {other}"),
             }
@@ -150,8 +150,8 @@ fn flipped_bytes_do_not_panic() {
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0xFF;
-            if let Ok(picture) = decode(&damaged, name, &options) {
-                assert_eq!(picture.pixels.len(), 3 * picture.width * picture.height);
+            if let Ok(image) = decode(&damaged, name, &options) {
+                assert_eq!(image.pixels.len(), 3 * image.width * image.height);
             }
         }
     }
@@ -178,7 +178,7 @@ fn jpegs_that_would_come_out_wrong_are_refused_by_name() {
         ("four_across.jpg", 10, 0x31, "sampling factors that do not divide one another"),
         ("rgb444.jpg", 10, 0x00, "sampling factors that do not divide one another"),
         ("apart.jpg", 13, 0x21, "several sampling factors in separate scans"),
-        ("apart.jpg", 0, 0xC2, "scans that do not add up to one whole picture"),
+        ("apart.jpg", 0, 0xC2, "scans that do not add up to one whole image"),
     ];
     for (name, at, byte, what) in cases {
         // The case of the first chroma component needs luma of 4×2.
@@ -219,7 +219,7 @@ fn scans_must_add_up() {
     let missing = [before, &[0xFF, 0xD9]].concat();
     let twice = [before, &bytes[scans[1]..scans[2]], last].concat();
     for bytes in [missing, twice] {
-        assert!(error(&bytes).to_string().contains("scans that do not add up to one whole picture"));
+        assert!(error(&bytes).to_string().contains("scans that do not add up to one whole image"));
     }
     let many = [before, &bytes[scans[1]..scans[2]].repeat(500), last].concat();
     assert!(error(&many).to_string().contains("more than 500 scans"));
@@ -310,8 +310,8 @@ fn pipes_are_read_only_for_the_user() {
 fn the_limit_is_the_callers() {
     let limit = |max_pixels| DecodeOptions { max_pixels, ..DecodeOptions::default() };
     for name in ["rgb8.png", "rgb444.jpg", "lossless.webp", "lossy.webp", "lossless_alpha.webp"] {
-        let picture = open(path(name), &DecodeOptions::default()).unwrap();
-        let area = (picture.width * picture.height) as u64;
+        let image = open(path(name), &DecodeOptions::default()).unwrap();
+        let area = (image.width * image.height) as u64;
         assert!(open(path(name), &limit(area)).is_ok(), "{name}");
         assert!(matches!(open(path(name), &limit(area - 1)), Err(Error::TooLarge { .. })), "{name}");
     }

@@ -31,26 +31,26 @@ fn png(width: u32, height: u32, colour: ExtendedColorType) -> Vec<u8> {
 }
 
 #[test]
-fn memory_follows_picture_and_result() {
+fn memory_follows_image_and_result() {
     const MB: usize = 1 << 20;
     let options = DecodeOptions::default();
     // Between the passes, the complete intermediate image would have 100 MB at 672 pixels, and 300 MB at
     // 2016.
     for (width, height) in [(1, 50_000), (50_000, 1)] {
         let bytes = png(width, height, ExtendedColorType::L8);
-        let (picture, grown) = growth(|| decode(&bytes, "thin", &options).unwrap());
+        let (image, grown) = growth(|| decode(&bytes, "thin", &options).unwrap());
         assert!(grown < 4 * MB, "decoding {width}x{height}: {} kB", grown >> 10);
         for order in [PassOrder::RowsFirst, PassOrder::Pillow13] {
-            let (_, grown) = growth(|| resize_bicubic_in(&picture, 672, 672, order));
+            let (_, grown) = growth(|| resize_bicubic_in(&image, 672, 672, order));
             assert!(grown < 24 * MB, "{width}x{height} to 672, {order:?}: {} kB", grown >> 10);
         }
         let preprocess = Preprocess::new(336, 6);
-        let (tiles, grown) = growth(|| preprocess.pixels(&picture));
+        let (tiles, grown) = growth(|| preprocess.pixels(&image));
         let result = 4 * (tiles.global.len() + tiles.local.len());
         assert!(grown < 3 * result, "{width}x{height} to tiles: {} kB for {} kB", grown >> 10, result >> 10);
     }
     // Eight bytes per pixel in the file, three in memory.
     let bytes = png(2000, 2000, ExtendedColorType::Rgba16);
-    let (picture, grown) = growth(|| decode(&bytes, "deep", &options).unwrap());
-    assert!(grown < picture.pixels.len() + 4 * MB, "16 bits: {} kB", grown >> 10);
+    let (image, grown) = growth(|| decode(&bytes, "deep", &options).unwrap());
+    assert!(grown < image.pixels.len() + 4 * MB, "16 bits: {} kB", grown >> 10);
 }

@@ -35,12 +35,12 @@ fn resize_is_bit_exact() {
         let [source, size, "png"] = name.split('.').collect::<Vec<_>>()[..] else { continue };
         let (w, h) = size.split_once('x').unwrap();
         let (w, h) = (w.parse().unwrap(), h.parse().unwrap());
-        let picture = read(&data("resize").join(format!("{source}.png")));
+        let image = read(&data("resize").join(format!("{source}.png")));
         let pillow = read(&data("resize").join(&name));
-        assert_eq!(largest_difference(&name, &resize_bicubic(&picture, w, h), &pillow), 0, "{name}");
+        assert_eq!(largest_difference(&name, &resize_bicubic(&image, w, h), &pillow), 0, "{name}");
         let newer = data("resize").join(format!("{source}.{size}.13.png"));
         let pillow13 = if newer.exists() { read(&newer) } else { pillow };
-        let ours = resize_bicubic_in(&picture, w, h, PassOrder::Pillow13);
+        let ours = resize_bicubic_in(&image, w, h, PassOrder::Pillow13);
         assert_eq!(largest_difference(&name, &ours, &pillow13), 0, "{name} as of Pillow 13");
         compared += 1;
         differing += usize::from(newer.exists());
@@ -50,8 +50,8 @@ fn resize_is_bit_exact() {
 
 #[test]
 fn resize_to_the_same_size_is_a_copy() {
-    let picture = read(&data("resize").join("noise37x53.png"));
-    assert_eq!(resize_bicubic(&picture, 37, 53), picture);
+    let image = read(&data("resize").join("noise37x53.png"));
+    assert_eq!(resize_bicubic(&image, 37, 53), image);
 }
 
 #[test]
@@ -71,8 +71,8 @@ fn decoding_is_exact_but_for_jpeg() {
 /// The other expected images are PNGs that this crate decodes; this one is compared with bytes given here.
 #[test]
 fn plain_rgb_png_holds_its_bytes() {
-    let picture = read(&data("decode").join("palette_short.png.rgb.png"));
-    assert_eq!(picture.pixels, [10, 20, 30, 40, 50, 60, 0, 0, 0, 0, 0, 0]);
+    let image = read(&data("decode").join("palette_short.png.rgb.png"));
+    assert_eq!(image.pixels, [10, 20, 30, 40, 50, 60, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]

@@ -105,12 +105,12 @@ pub enum Error {
         expected: usize,
     },
     /// The image indices of sequences are out of range or not ascending.
-    #[error("sequences are about pictures {found:?}, but the numbers must ascend and stay below {pictures}")]
-    Pictures {
+    #[error("sequences are about images {found:?}, but the numbers must ascend and stay below {images}")]
+    Images {
         /// The image indices given.
         found: Vec<usize>,
         /// Number of images.
-        pictures: usize,
+        images: usize,
     },
     /// An operation failed.
     #[error(transparent)]

@@ -10,7 +10,7 @@ use crate::{Pheye, Result};
 
 impl Pheye {
     /// For each of the tokens `ids`, the share of its cross-attention that falls on each view of image
-    /// `picture`: the global image first, then the tiles in column-major order. Shares are averaged over all
+    /// `image`: the global image first, then the tiles in column-major order. Shares are averaged over all
     /// heads of all cross-attention blocks and sum to 1. `kvs` is the result of [`Pheye::cross_kv`].
     ///
     /// Row i belongs to the decoding step that reads token i and chooses token i + 1. This costs one pass of
@@ -22,14 +22,14 @@ impl Pheye {
         &self,
         cx: &Cx,
         kvs: &[Option<Tensor>],
-        picture: usize,
+        image: usize,
         ids: &[u32],
     ) -> Result<Vec<Vec<f32>>> {
         count("keys and values of layers", kvs.len(), self.cross.len())?;
         let tokens = self.config.vision.tokens();
         let views = 1 + self.config.connector.local_tiles();
         let bounds: Vec<usize> = (0..=views).map(|view| view * tokens).collect();
-        let first = picture * views * tokens;
+        let first = image * views * tokens;
         let spans = [Span { q: 0..ids.len(), k: first..first + views * tokens }];
         let layout = Layout::packed(&[ids.len()]);
         cx.install(|| {

@@ -19,7 +19,7 @@ pub struct Batch {
     /// tiles.
     pub pixels: Tensor,
     /// Number of images.
-    pub pictures: usize,
+    pub images: usize,
     /// Token ids of all sequences, concatenated.
     pub ids: Vec<u32>,
     /// The target of each token, or -100 where there is no loss.
@@ -27,7 +27,7 @@ pub struct Batch {
     /// Length of each sequence.
     pub lengths: Vec<usize>,
     /// The image index of each sequence, ascending.
-    pub picture: Vec<usize>,
+    pub image: Vec<usize>,
 }
 
 /// Stacks the pixels of several images in batch order, `[images · (1 + L²), 3, s, s]`, with all global tiles
@@ -35,8 +35,8 @@ pub struct Batch {
 ///
 /// # Errors
 /// When the number of pixels is not a multiple of that of a tile with side `size`.
-pub fn stack(size: usize, pictures: &[(&[f32], &[f32])]) -> Result<Tensor> {
-    let parts = || pictures.iter().map(|p| p.0).chain(pictures.iter().map(|p| p.1));
+pub fn stack(size: usize, images: &[(&[f32], &[f32])]) -> Result<Tensor> {
+    let parts = || images.iter().map(|p| p.0).chain(images.iter().map(|p| p.1));
     let tiles = parts().map(<[f32]>::len).sum::<usize>() / (3 * size * size).max(1);
     let pixels: Vec<f32> = parts().flatten().copied().collect();
     Ok(Tensor::from_f32([tiles, 3, size, size], &pixels)?)
@@ -72,20 +72,20 @@ impl QueuedLoss {
     }
 }
 
-/// Checks that each of `sequences` sequences refers to one of `pictures` images, in ascending order.
-pub(crate) fn check_pictures(picture: &[usize], sequences: usize, pictures: usize) -> Result<()> {
-    count("pictures named by sequences", picture.len(), sequences)?;
-    if picture.is_sorted() && picture.last().is_none_or(|&last| last < pictures) {
+/// Checks that each of `sequences` sequences refers to one of `images` images, in ascending order.
+pub(crate) fn check_images(image: &[usize], sequences: usize, images: usize) -> Result<()> {
+    count("images named by sequences", image.len(), sequences)?;
+    if image.is_sorted() && image.last().is_none_or(|&last| last < images) {
         return Ok(());
     }
-    Err(Error::Pictures { found: picture.to_vec(), pictures })
+    Err(Error::Images { found: image.to_vec(), images })
 }
 
 /// Spans of cross-attention: the rows of all sequences about an image attend to that image's rows.
-pub(crate) fn cross_spans(lengths: &[usize], picture: &[usize], media_tokens: usize) -> Vec<Span> {
+pub(crate) fn cross_spans(lengths: &[usize], image: &[usize], media_tokens: usize) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let mut start = 0;
-    for (&len, &p) in lengths.iter().zip(picture) {
+    for (&len, &p) in lengths.iter().zip(image) {
         let k = p * media_tokens..(p + 1) * media_tokens;
         match spans.last_mut() {
             Some(last) if last.k == k => last.q.end = start + len,
@@ -116,8 +116,8 @@ impl Pheye {
     fn visibility(&self, batch: &Batch) -> Result<Visibility> {
         count("tokens of all sequences", batch.ids.len(), batch.lengths.iter().sum())?;
         count("targets", batch.targets.len(), batch.ids.len())?;
-        check_pictures(&batch.picture, batch.lengths.len(), batch.pictures)?;
-        let spans = cross_spans(&batch.lengths, &batch.picture, self.config.media_tokens());
+        check_images(&batch.image, batch.lengths.len(), batch.images)?;
+        let spans = cross_spans(&batch.lengths, &batch.image, self.config.media_tokens());
         Ok(Visibility { layout: Layout::packed(&batch.lengths), spans })
     }
 
@@ -186,7 +186,7 @@ impl Pheye {
     /// When an operation fails.
     pub fn loss(&self, cx: &Cx, batch: &Batch) -> Result<Loss> {
         cx.install(|| {
-            let media = self.encode(cx, &batch.pixels, batch.pictures)?;
+            let media = self.encode(cx, &batch.pixels, batch.images)?;
             let x = self.hidden(cx, &batch.ids, &media, &self.visibility(batch)?, None)?;
             let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
             let loss = cross_entropy::run(cx, &x, &self.phi.head, &batch.targets, false, None)?;
@@ -221,13 +221,13 @@ impl Pheye {
         dropout: Option<Dropout>,
         grads: &mut Grads,
     ) -> Result<QueuedLoss> {
-        self.check_pixels(&batch.pixels, batch.pictures)?;
-        let route = self.route(batch.pictures, dropout);
+        self.check_pixels(&batch.pixels, batch.images)?;
+        let route = self.route(batch.images, dropout);
         let (x, vit) = match self.trains.vit {
             true => self.vit.forward(cx, &batch.pixels, &route).map(|(x, s)| (x, Some(s)))?,
             false => (self.vit.infer(cx, &batch.pixels, &route)?, None),
         };
-        let (media, connector) = self.connector.forward(cx, &x, batch.pictures)?;
+        let (media, connector) = self.connector.forward(cx, &x, batch.images)?;
         let (loss, dmedia) = self.queue_language(cx, batch, &media, grads)?;
         if let Some(dmedia) = dmedia {
             let dx = self.connector.backward(cx, &connector, &dmedia, grads)?;

@@ -12,7 +12,7 @@ use crate::{Config, Recompute, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepShape {
     /// Images of a micro-batch.
-    pub pictures: usize,
+    pub images: usize,
     /// Tokens of all its sequences.
     pub tokens: usize,
     /// The layers that are recomputed.
@@ -60,7 +60,7 @@ impl Config {
     /// Peak bytes of the arena during a step, for a valid configuration.
     pub fn activations(&self, load: StepShape) -> u64 {
         // With the largest sizes and batches, the sum needs 127 bits.
-        let [pictures, tokens, element] = [load.pictures, load.tokens, load.element].map(wide);
+        let [images, tokens, element] = [load.images, load.tokens, load.element].map(wide);
         let (v, t, recompute) = (&self.vision, &self.text, load.recompute);
         let [v_width, v_inner, v_layers, v_heads, v_tokens, patch] = [
             v.hidden_size,
@@ -73,7 +73,7 @@ impl Config {
         .map(wide);
         let [t_width, t_inner, t_heads, vocab] =
             [t.hidden_size, t.intermediate_size, t.num_attention_heads, t.vocab_size].map(wide);
-        let tiles = pictures * wide(1 + self.connector.local_tiles());
+        let tiles = images * wide(1 + self.connector.local_tiles());
         let rows = tiles * v_tokens;
         let again = wide(recompute.vision).min(v_layers);
 
@@ -95,7 +95,7 @@ impl Config {
         let first = (0..layers).find(|&i| self.connector.has_block(i)).unwrap_or(layers);
         let phi_row = element * (5 * t_width + t_inner) + 8 * (1 + t_heads);
         let cross_row = element * (4 * t_width + 2 * inner + 2 * hidden) + 8 * (2 + heads);
-        let kv = pictures * wide(self.media_tokens()) * 2 * inner * element;
+        let kv = images * wide(self.media_tokens()) * 2 * inner * element;
         let of_layer = |i: usize| match self.connector.has_block(i) {
             true => tokens * (phi_row + cross_row) + kv,
             false => tokens * phi_row,
@@ -123,17 +123,17 @@ impl Config {
         let mut found = Vec::new();
         let (all_vision, all_text) = (self.vision.num_hidden_layers, self.text.num_hidden_layers);
         for share in [1, 2, 4, 8, 16, 32, 64] {
-            let pictures = load.pictures / share;
-            if pictures == 0 {
+            let images = load.images / share;
+            if images == 0 {
                 break;
             }
             for (vision, text) in [(0, 0), (0, all_text), (all_vision, 0), (all_vision, all_text)] {
                 let recompute = Recompute { vision, text };
                 let tokens = load.tokens.div_ceil(share);
-                if self.memory(StepShape { pictures, tokens, recompute, ..load })?.total() <= free {
+                if self.memory(StepShape { images, tokens, recompute, ..load })?.total() <= free {
                     let batch = match share {
                         1 => String::new(),
-                        _ => format!("batch = {pictures} with accumulation × {share}, "),
+                        _ => format!("batch = {images} with accumulation × {share}, "),
                     };
                     found.push(format!("{batch}recompute = {{ vision = {vision}, text = {text} }}"));
                     break;

@@ -230,18 +230,18 @@ impl Pheye {
     }
 
     /// Assigns adapters to tiles: the global tiles of all images come first, then the local ones.
-    pub(crate) fn route(&self, pictures: usize, dropout: Option<Dropout>) -> Route {
-        let tiles = pictures * (1 + self.config.connector.local_tiles());
-        let global = RowRange { rows: 0..pictures, adapter: Some(0) };
-        let local = RowRange { rows: pictures..tiles, adapter: Some(1) };
-        Route { ranges: if tiles > pictures { vec![global, local] } else { vec![global] }, dropout }
+    pub(crate) fn route(&self, images: usize, dropout: Option<Dropout>) -> Route {
+        let tiles = images * (1 + self.config.connector.local_tiles());
+        let global = RowRange { rows: 0..images, adapter: Some(0) };
+        let local = RowRange { rows: images..tiles, adapter: Some(1) };
+        Route { ranges: if tiles > images { vec![global, local] } else { vec![global] }, dropout }
     }
 
     /// Checks that there are images and the right number of tiles for them.
-    pub(crate) fn check_pixels(&self, pixels: &Tensor, pictures: usize) -> Result<()> {
+    pub(crate) fn check_pixels(&self, pixels: &Tensor, images: usize) -> Result<()> {
         let tiles = pixels.shape().dims().first().copied().unwrap_or(0);
-        let needed = pictures.saturating_mul(1 + self.config.connector.local_tiles());
-        if pictures == 0 { count("pictures", 0, 1) } else { count("tiles of all pictures", tiles, needed) }
+        let needed = images.saturating_mul(1 + self.config.connector.local_tiles());
+        if images == 0 { count("images", 0, 1) } else { count("tiles of all images", tiles, needed) }
     }
 
     /// Media `[images, media_tokens, d]` from pixels `[images · (1 + L²), 3, s, s]`, in which the global
@@ -249,11 +249,11 @@ impl Pheye {
     ///
     /// # Errors
     /// When the number or size of the tiles is wrong, or an operation fails.
-    pub fn encode(&self, cx: &Cx, pixels: &Tensor, pictures: usize) -> Result<Tensor> {
-        self.check_pixels(pixels, pictures)?;
+    pub fn encode(&self, cx: &Cx, pixels: &Tensor, images: usize) -> Result<Tensor> {
+        self.check_pixels(pixels, images)?;
         cx.install(|| {
-            let x = self.vit.infer(cx, pixels, &self.route(pictures, None))?;
-            Ok(self.connector.forward(cx, &x, pictures)?.0)
+            let x = self.vit.infer(cx, pixels, &self.route(images, None))?;
+            Ok(self.connector.forward(cx, &x, images)?.0)
         })
     }
 }

@@ -239,7 +239,7 @@ pub(crate) fn tower(path: &Path, value: &Value) -> Result<pheye_vit::Config> {
 
 fn tower_part(part: &Part) -> Result<pheye_vit::Config> {
     let sizes = part.of::<pheye_vit::Config>(&TOWER)?;
-    part.number("num_channels", "pictures have 3", |n| n == 3)?;
+    part.number("num_channels", "images have 3", |n| n == 3)?;
     parse(part.path, part.within, Value::Object(sizes))
 }
 

@@ -56,11 +56,11 @@ impl Asked {
         for _ in 0..NEW {
             let batch = Batch {
                 pixels: pixels(self.model.config(), 3, 4),
-                pictures: 3,
+                images: 3,
                 ids: text.clone(),
                 targets: vec![-100; text.len()],
                 lengths: vec![text.len()],
-                picture: vec![ABOUT[i]],
+                image: vec![ABOUT[i]],
             };
             let logits = values(&self.model.logits(&self.cx, &self.media, &batch).unwrap());
             let last = logits.chunks(VOCAB).last().unwrap();
@@ -122,8 +122,8 @@ fn impossible_questions_are_refused() {
     assert!(matches!(long, Error::Context { prompt: 32, context: 32 }), "{long}");
     assert!(matches!(fault(&[vec![1], vec![]], &[0, 0], &kvs), Error::EmptyPrompt { index: 1 }));
     assert!(matches!(fault(&prompts, &[0, 1], &kvs), Error::Batch { found: 2, expected: 4, .. }));
-    assert!(matches!(fault(&prompts, &[0, 1, 0, 1], &kvs), Error::Pictures { pictures: 3, .. }));
-    assert!(matches!(fault(&prompts, &[0, 1, 2, 3], &kvs), Error::Pictures { pictures: 3, .. }));
+    assert!(matches!(fault(&prompts, &[0, 1, 0, 1], &kvs), Error::Images { images: 3, .. }));
+    assert!(matches!(fault(&prompts, &[0, 1, 2, 3], &kvs), Error::Images { images: 3, .. }));
     assert!(matches!(fault(&prompts, &ABOUT, &kvs[..2]), Error::Batch { found: 2, expected: 4, .. }));
     assert!(matches!(fault(&[vec![VOCAB as u32]], &[0], &kvs), Error::Op(_)));
     let none = model.generate(&cx, &kvs, &[], &[], &how, Hooks::default()).unwrap();
@@ -176,11 +176,11 @@ fn log_probability(asked: &Asked, i: usize, answer: &[u32]) -> f64 {
     let text = [&asked.prompts[i], answer].concat();
     let batch = Batch {
         pixels: pixels(asked.model.config(), 3, 4),
-        pictures: 3,
+        images: 3,
         ids: text.clone(),
         targets: vec![-100; text.len()],
         lengths: vec![text.len()],
-        picture: vec![ABOUT[i]],
+        image: vec![ABOUT[i]],
     };
     let logits = values(&asked.model.logits(&asked.cx, &asked.media, &batch).unwrap());
     let rows = logits.chunks(VOCAB).skip(asked.prompts[i].len() - 1);

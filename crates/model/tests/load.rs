@@ -20,7 +20,7 @@ fn golden(case: &str) -> PathBuf {
 
 fn logits(model: &Pheye) -> Vec<f32> {
     let (cx, batch) = (Cx::cpu(), batch(model.config(), &[7, 12]));
-    let media = model.encode(&cx, &batch.pixels, batch.pictures).unwrap();
+    let media = model.encode(&cx, &batch.pixels, batch.images).unwrap();
     values(&model.logits(&cx, &media, &batch).unwrap())
 }
 
@@ -160,7 +160,7 @@ fn a_loaded_model_lies_in_its_file_and_is_copied_when_trained() {
 }
 
 #[test]
-fn a_model_that_would_not_see_its_picture_is_refused() {
+fn a_model_that_would_not_see_its_image_is_refused() {
     let mut c = config();
     (c.connector.cross_interval, c.connector.from_layer) = (3, 3);
     let said = Pheye::random(&c, 1).unwrap_err().to_string();

@@ -14,9 +14,9 @@ fn shares_follow_the_views() {
     let (tokens, views) = (config.vision.tokens(), 1 + config.connector.local_tiles());
     assert!(views > 2);
     let text = ids(2, 9, VOCAB);
-    let look = |media: &Tensor, picture: usize| {
+    let look = |media: &Tensor, image: usize| {
         let kvs = model.cross_kv(&cx, media).unwrap();
-        model.attention_by_view(&cx, &kvs, picture, &text).unwrap()
+        model.attention_by_view(&cx, &kvs, image, &text).unwrap()
     };
     let shares = look(&media, 1);
     assert_eq!((shares.len(), shares[0].len()), (text.len(), views));

@@ -105,7 +105,7 @@ fn layers_below_the_first_cross_attention_save_nothing() {
 }
 
 #[test]
-fn several_questions_about_one_picture_equal_one_each() {
+fn several_questions_about_one_image_equal_one_each() {
     let config = config();
     let mut model = lively(&config);
     let apart = batch(&config, &[7, 12, 5]);
@@ -121,8 +121,8 @@ fn several_questions_about_one_picture_equal_one_each() {
     };
     let shared = Batch {
         pixels: stacked(&[0, 1, 3, 4, 5, 6, 7, 8, 9, 10]),
-        pictures: 2,
-        picture: vec![0, 0, 1],
+        images: 2,
+        image: vec![0, 0, 1],
         ..apart.clone()
     };
     let apart = Batch { pixels: stacked(&[0, 0, 1, 3, 4, 5, 6, 3, 4, 5, 6, 7, 8, 9, 10]), ..apart };
@@ -152,11 +152,11 @@ fn micro_batches_add_up() {
         let at = [0..7, 7..19][i].clone();
         let part = Batch {
             pixels: Tensor::from_f32([5, 3, 8, 8], &pixels).unwrap(),
-            pictures: 1,
+            images: 1,
             ids: whole.ids[at.clone()].to_vec(),
             targets: whole.targets[at.clone()].to_vec(),
             lengths: vec![at.len()],
-            picture: vec![0],
+            image: vec![0],
         };
         let loss = model.loss_and_grads(&Cx::cpu(), &part, None, &mut sum).unwrap();
         (total.sum, total.tokens) = (total.sum + loss.sum, total.tokens + loss.tokens);
@@ -210,11 +210,11 @@ fn batches_that_do_not_fit_are_refused() {
     let faults: [Fault; 8] = [
         ("tokens of all sequences: 8 given, 9 needed", |b| b.ids.truncate(8)),
         ("targets: 10 given, 9 needed", |b| b.targets.push(1)),
-        ("pictures named by sequences: 1 given, 2 needed", |b| b.picture = vec![0]),
-        ("pictures [1, 0]", |b| b.picture = vec![1, 0]),
-        ("stay below 2", |b| b.picture = vec![0, 2]),
-        ("tiles of all pictures: 10 given, 15 needed", |b| b.pictures = 3),
-        ("pictures: 0 given", |b| b.pictures = 0),
+        ("images named by sequences: 1 given, 2 needed", |b| b.image = vec![0]),
+        ("images [1, 0]", |b| b.image = vec![1, 0]),
+        ("stay below 2", |b| b.image = vec![0, 2]),
+        ("tiles of all images: 10 given, 15 needed", |b| b.images = 3),
+        ("images: 0 given", |b| b.images = 0),
         ("target", |b| b.targets[3] = 23),
     ];
     for (message, spoil) in faults {
@@ -272,7 +272,7 @@ fn memory_is_estimated_to_a_fifth() {
         let mut grads = Grads::new(model.train(Pheye::is_pheye_param).unwrap());
         model.loss_and_grads(&cx, &batch, None, &mut grads).unwrap();
         let measured = cx.arena.stats().peak as f64;
-        let load = StepShape { pictures: batch.pictures, tokens: batch.ids.len(), recompute, element: 4 };
+        let load = StepShape { images: batch.images, tokens: batch.ids.len(), recompute, element: 4 };
         let estimate = config.activations(load) as f64;
         let ratio = estimate / measured;
         assert!((0.8..1.2).contains(&ratio), "{lengths:?} {recompute:?}: {estimate} for {measured}");
@@ -282,7 +282,7 @@ fn memory_is_estimated_to_a_fifth() {
 #[test]
 fn settings_that_fit_are_found_when_memory_is_short() {
     let config = Config::preset("x4-672").unwrap();
-    let load = StepShape { pictures: 16, tokens: 16 * 128, recompute: Recompute::default(), element: 2 };
+    let load = StepShape { images: 16, tokens: 16 * 128, recompute: Recompute::default(), element: 2 };
     let whole = config.memory(load).unwrap();
     assert!(config.fitting(load, whole.total()).unwrap()[0].ends_with("{ vision = 0, text = 0 }"));
     let some = config.fitting(load, 24 << 30).unwrap();

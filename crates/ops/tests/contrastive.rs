@@ -9,7 +9,7 @@ use pheye_testkit::gpu::download;
 use pheye_testkit::{Formula, Ran, Real, gradcheck, normal, plain};
 use proptest::prelude::*;
 
-/// Captions of pictures, and columns of an embedding.
+/// Captions of images, and columns of an embedding.
 struct Loss<'a>(&'a [usize], usize);
 
 impl Formula for Loss<'_> {
@@ -21,7 +21,7 @@ impl Formula for Loss<'_> {
         let (images, texts, scale) = (unit(&inputs[0]), unit(&inputs[1]), inputs[2][0].exp());
         let z: Vec<Vec<T>> =
             images.iter().map(|i| texts.iter().map(|t| scale * T::dot(i, t)).collect()).collect();
-        let of_pictures = z.iter().zip(labels).map(|(z, &l)| plain::log_sum_exp(z) - z[l]).collect();
+        let of_images = z.iter().zip(labels).map(|(z, &l)| plain::log_sum_exp(z) - z[l]).collect();
         let of_caption = |k: usize| {
             let column: Vec<T> = z.iter().map(|z| z[k]).collect();
             let own: Vec<T> = labels.iter().zip(&column).filter(|&(&l, _)| l == k).map(|(_, &z)| z).collect();
@@ -30,7 +30,7 @@ impl Formula for Loss<'_> {
         };
         let mean = |x: Vec<T>| sum(x.iter().copied()) / T::of(x.len() as f64);
         let captions = mean((0..texts.len()).filter_map(of_caption).collect());
-        vec![(mean(of_pictures) + captions) * T::of(0.5)]
+        vec![(mean(of_images) + captions) * T::of(0.5)]
     }
 }
 
@@ -113,7 +113,7 @@ mod gpu {
     }
 
     #[test]
-    fn no_pictures_are_nothing() {
+    fn no_images_are_nothing() {
         let ran = run(&orders()[0], DType::Bf16, &[], 4, &[vec![], bf16_values(8, 1), vec![1.0]]);
         assert_eq!(ran, [vec![0.0], vec![], vec![0.0; 8], vec![0.0]]);
     }

@@ -149,9 +149,9 @@ impl Formula for Tiles {
     fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
         let Tiles { b, n, t, d } = *self;
         let mut y = Vec::new();
-        for (picture, j) in (0..b).flat_map(|b| (0..=t).map(move |j| (b, j))) {
+        for (image, j) in (0..b).flat_map(|b| (0..=t).map(move |j| (b, j))) {
             let tile = n * d;
-            let from = if j == 0 { &x[0][picture * tile..] } else { &x[1][(picture * t + j - 1) * tile..] };
+            let from = if j == 0 { &x[0][image * tile..] } else { &x[1][(image * t + j - 1) * tile..] };
             y.extend(from[..tile].iter().enumerate().map(|(i, &v)| (v + x[2][j * d + i % d]).stored()));
         }
         y

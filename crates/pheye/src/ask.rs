@@ -109,7 +109,7 @@ impl Assistant {
     pub fn ask(
         &self,
         cx: &Cx,
-        pictures: &[&Tiles],
+        images: &[&Tiles],
         questions: &[&str],
         about: &[usize],
         how: &GenerationConfig,
@@ -118,17 +118,17 @@ impl Assistant {
         // Checked first, because encoding the images takes long.
         how.validate()?;
         self.prompts(questions)?;
-        self.ask_seen(cx, &self.see(cx, pictures)?, questions, about, how, on_text)
+        self.ask_seen(cx, &self.see(cx, images)?, questions, about, how, on_text)
     }
 
     /// Encodes images, for [`Assistant::ask_seen`] and [`Assistant::look`].
     ///
     /// # Errors
     /// Returns an error if the pixels have the wrong size for this model, or if there is not enough memory.
-    pub fn see(&self, cx: &Cx, pictures: &[&Tiles]) -> Result<Seen> {
-        let parts: Vec<_> = pictures.iter().map(|p| (&p.global[..], &p.local[..])).collect();
+    pub fn see(&self, cx: &Cx, images: &[&Tiles]) -> Result<Seen> {
+        let parts: Vec<_> = images.iter().map(|p| (&p.global[..], &p.local[..])).collect();
         let pixels = stack(self.model.config().vision.image_size, &parts)?;
-        let media = self.model.encode(cx, &pixels, pictures.len())?;
+        let media = self.model.encode(cx, &pixels, images.len())?;
         Ok(Seen { kvs: self.model.cross_kv(cx, &media)? })
     }
 
@@ -136,7 +136,7 @@ impl Assistant {
         questions.iter().map(|q| self.prompt(q)).collect()
     }
 
-    /// Where the model looks as it generates `answer` to a question about image `picture` of `seen`: one
+    /// Where the model looks as it generates `answer` to a question about image `image` of `seen`: one
     /// [`Look`] for each token of the answer, without end tokens. Runs the language model once over question
     /// and answer.
     ///
@@ -146,14 +146,14 @@ impl Assistant {
         &self,
         cx: &Cx,
         seen: &Seen,
-        picture: usize,
+        image: usize,
         question: &str,
         answer: &Answer,
     ) -> Result<Vec<Look>> {
         let mut ids = self.prompt(question)?;
         let first = ids.len();
         ids.extend(&answer.ids);
-        let views = self.model.attention_by_view(cx, &seen.kvs, picture, &ids)?;
+        let views = self.model.attention_by_view(cx, &seen.kvs, image, &ids)?;
         let mut looks = Vec::new();
         for (i, &id) in answer.ids.iter().enumerate().filter(|(_, id)| **id != self.tokenizer.end_token()) {
             // A token is chosen by the step that reads the token before it.
@@ -213,8 +213,8 @@ impl Assistant {
     ///
     /// # Errors
     /// Returns the errors of [`Assistant::ask`].
-    pub fn answer(&self, cx: &Cx, picture: &Rgb8, question: &str, how: &GenerationConfig) -> Result<Answer> {
-        let tiles = self.preprocess().pixels(picture);
+    pub fn answer(&self, cx: &Cx, image: &Rgb8, question: &str, how: &GenerationConfig) -> Result<Answer> {
+        let tiles = self.preprocess().pixels(image);
         Ok(self.ask(cx, &[&tiles], &[question], &[0], how, None)?.swap_remove(0))
     }
 }

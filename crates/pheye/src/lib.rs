@@ -12,9 +12,9 @@
 //! use pheye::ops::Cx;
 //!
 //! let model = Assistant::load("models/nano".as_ref(), Options::default())?;
-//! let picture = pheye::image::open("picture.png", &Default::default())?;
+//! let image = pheye::image::open("picture.png", &Default::default())?;
 //! let how = GenerationConfig::greedy(16);
-//! let answer = model.answer(&Cx::cpu(), &picture, "what color is the shape?", &how)?;
+//! let answer = model.answer(&Cx::cpu(), &image, "what color is the shape?", &how)?;
 //! println!("{}", answer.text);
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

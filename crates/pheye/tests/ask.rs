@@ -20,7 +20,7 @@ fn assistant() -> Assistant {
 }
 
 /// An image of two colours in stripes.
-fn picture(seed: u8) -> Rgb8 {
+fn image(seed: u8) -> Rgb8 {
     let (width, height) = (40, 30);
     let pixel = |i: usize| if i % 7 < 3 { [seed, 255 - seed, 90] } else { [200, seed, 10] };
     Rgb8 { width, height, pixels: (0..width * height).flat_map(pixel).collect() }
@@ -29,8 +29,8 @@ fn picture(seed: u8) -> Rgb8 {
 #[test]
 fn many_questions_are_answered_as_one_by_one() {
     let (assistant, cx) = (assistant(), Cx::cpu());
-    let pictures = [picture(30), picture(220)];
-    let tiles: Vec<Tiles> = pictures.iter().map(|p| assistant.preprocess().pixels(p)).collect();
+    let images = [image(30), image(220)];
+    let tiles: Vec<Tiles> = images.iter().map(|p| assistant.preprocess().pixels(p)).collect();
     let (questions, about) =
         (["what color is the shape?", "is it red?", "what shape is in the image?"], [0, 0, 1]);
     let mut streamed = [const { String::new() }; 3];
@@ -39,7 +39,7 @@ fn many_questions_are_answered_as_one_by_one() {
     let mut on_text = |i: usize, piece: &str| streamed[i].push_str(piece);
     let answers = assistant.ask(&cx, &tiles, &questions, &about, &how, Some(&mut on_text)).unwrap();
     for (i, answer) in answers.iter().enumerate() {
-        let alone = assistant.answer(&cx, &pictures[about[i]], questions[i], &how).unwrap();
+        let alone = assistant.answer(&cx, &images[about[i]], questions[i], &how).unwrap();
         assert_eq!(*answer, alone);
         assert!((1..=6).contains(&answer.ids.len()));
         assert_eq!(answer.text, streamed[i].trim());
@@ -51,7 +51,7 @@ fn many_questions_are_answered_as_one_by_one() {
 fn impossible_questions_are_refused() {
     let (assistant, cx) = (assistant(), Cx::cpu());
     let fault = |question: &str| {
-        assistant.answer(&cx, &picture(1), question, &GenerationConfig::greedy(4)).unwrap_err()
+        assistant.answer(&cx, &image(1), question, &GenerationConfig::greedy(4)).unwrap_err()
     };
     assert!(matches!(fault("  "), Error::Text(_)));
     let long = fault(&"what color is the shape? ".repeat(60));
@@ -70,7 +70,7 @@ fn a_folder_is_loaded_with_the_tokenizer_that_fits_it() {
     std::fs::copy(tokenizer(), path.join("tokenizer.json")).unwrap();
     let loaded = Assistant::load(path, Options::default()).unwrap();
     let (question, cx) = ("is there a circle?", Cx::cpu());
-    let answer = |a: &Assistant| a.answer(&cx, &picture(9), question, &GenerationConfig::greedy(5)).unwrap();
+    let answer = |a: &Assistant| a.answer(&cx, &image(9), question, &GenerationConfig::greedy(5)).unwrap();
     assert_eq!(answer(&loaded), answer(&assistant()));
 
     let mut small = Config::preset("nano").unwrap();
@@ -82,7 +82,7 @@ fn a_folder_is_loaded_with_the_tokenizer_that_fits_it() {
 #[test]
 fn stop_strings_end_answers_wherever_tokens_do() {
     let (assistant, cx) = (assistant(), Cx::cpu());
-    let (tiles, question) = (assistant.preprocess().pixels(&picture(9)), ["what color is the shape?"]);
+    let (tiles, question) = (assistant.preprocess().pixels(&image(9)), ["what color is the shape?"]);
     let ask = |how: &GenerationConfig, on_text: Option<&mut OnText>| {
         assistant.ask(&cx, &[&tiles], &question, &[0], how, on_text).unwrap()
     };
@@ -116,7 +116,7 @@ fn stop_strings_end_answers_wherever_tokens_do() {
 #[test]
 fn beams_and_samples_answer_each_question_several_times() {
     let (assistant, cx) = (assistant(), Cx::cpu());
-    let tiles = [picture(9), picture(200)].map(|p| assistant.preprocess().pixels(&p));
+    let tiles = [image(9), image(200)].map(|p| assistant.preprocess().pixels(&p));
     let tiles: Vec<&Tiles> = tiles.iter().collect();
     let ask = |how: &GenerationConfig| {
         assistant.ask(&cx, &tiles, &["what is it?", "is it red?"], &[0, 1], how, None).unwrap()

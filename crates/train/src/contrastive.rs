@@ -67,10 +67,10 @@ impl Contrastive {
             linear::forward(cx, &pool::forward(cx, &words, &lengths)?, &self.words_project)?;
 
         let route = Route { ranges: Vec::new(), dropout: None };
-        let pictures = batch.pictures.len();
-        let pixels = by_picture(batch)?;
+        let count = batch.images.len();
+        let pixels = by_image(batch)?;
         let (x, vit) = self.vit.forward(cx, &pixels, &route)?;
-        let tokens = vec![x.shape().rows() / pictures; pictures];
+        let tokens = vec![x.shape().rows() / count; count];
         let (pooled, norm) = layernorm::forward(cx, &pool::forward(cx, &x, &tokens)?, &self.norm)?;
         let (images, image_saved) = linear::forward(cx, &pooled, &self.project)?;
 
@@ -78,7 +78,7 @@ impl Contrastive {
         let loss = contrastive::forward_backward(cx, &images, &texts, &labels, log_scale)?;
         // `contrastive` returns the mean over the images. It is multiplied by their number, by which the
         // optimizer divides.
-        let n = pictures as f32;
+        let n = count as f32;
         grads.add(&self.log_scale, &[n * loss.dlog_scale])?;
         let scaled = |t: Tensor| add::scale(cx, t, n);
         let dpooled =
@@ -88,17 +88,17 @@ impl Contrastive {
         let dtext =
             linear::backward(cx, &text_saved, &scaled(loss.dtexts)?, &self.words_project, Some(&mut *grads))?;
         embedding::backward(cx, &ids, &pool::backward(cx, &dtext, &lengths)?, &self.words, Some(grads))?;
-        Ok(Loss { sum: loss.loss * f64::from(n), tokens: pictures })
+        Ok(Loss { sum: loss.loss * f64::from(n), tokens: count })
     }
 }
 
 /// The distinct captions of a batch as token ids, and the index of each image's caption.
 fn unique(batch: &Batch) -> (Vec<&[u32]>, Vec<usize>) {
     let mut captions: Vec<&[u32]> = Vec::new();
-    let mut labels = vec![0; batch.pictures.len()];
+    let mut labels = vec![0; batch.images.len()];
     for s in &batch.sequences {
         let known = captions.iter().position(|c| *c == s.ids);
-        labels[s.picture] = known.unwrap_or(captions.len());
+        labels[s.image] = known.unwrap_or(captions.len());
         if known.is_none() {
             captions.push(&s.ids);
         }
@@ -107,10 +107,10 @@ fn unique(batch: &Batch) -> (Vec<&[u32]>, Vec<usize>) {
 }
 
 /// Pixels `[images · (1 + L²), 3, s, s]`; the views of each image (global image, then tiles) are consecutive.
-fn by_picture(batch: &Batch) -> Result<Tensor> {
-    let views: usize = batch.pictures.iter().map(|p| 1 + p.tiles.count).sum();
-    let size = batch.pictures.first().map_or(0, |p| p.tiles.size);
+fn by_image(batch: &Batch) -> Result<Tensor> {
+    let views: usize = batch.images.iter().map(|p| 1 + p.tiles.count).sum();
+    let size = batch.images.first().map_or(0, |p| p.tiles.size);
     let pixels: Vec<f32> =
-        batch.pictures.iter().flat_map(|p| p.tiles.global.iter().chain(&p.tiles.local).copied()).collect();
+        batch.images.iter().flat_map(|p| p.tiles.global.iter().chain(&p.tiles.local).copied()).collect();
     Ok(Tensor::from_f32([views, 3, size, size], &pixels)?)
 }

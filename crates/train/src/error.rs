@@ -158,7 +158,7 @@ pub enum Error {
     /// A loss or gradient is infinite or NaN.
     #[error(
         "the {what} of step {step} is {value}, with {}; nothing was changed by this step, the last checkpoint is {}",
-        quoted(&pictures.join(", ")),
+        quoted(&images.join(", ")),
         last.as_ref().map_or("none".to_owned(), |p| p.display().to_string())
     )]
     NotFinite {
@@ -169,13 +169,13 @@ pub enum Error {
         /// The step.
         step: u64,
         /// The images of its micro-batches, or the positions of their texts.
-        pictures: Vec<String>,
+        images: Vec<String>,
         /// The last undamaged checkpoint.
         last: Option<PathBuf>,
     },
     /// The GPU does not have enough memory for the run.
     #[error(
-        "out of GPU memory: {free} of {total} are free and {wanted} more are needed; a step of {pictures} pictures and {tokens} \
+        "out of GPU memory: {free} of {total} are free and {wanted} more are needed; a step of {images} images and {tokens} \
          tokens takes about {estimate}; {}",
         if fits.is_empty() { "no setting of this model fits".to_owned() } else { format!("what fits: {}", fits.join("; or ")) },
         wanted = size(*wanted), free = size(*free), total = size(*total), estimate = size(*estimate)
@@ -188,7 +188,7 @@ pub enum Error {
         /// Total bytes of the GPU.
         total: u64,
         /// Images in the micro-batch.
-        pictures: usize,
+        images: usize,
         /// Tokens in the micro-batch.
         tokens: usize,
         /// Estimated bytes of the whole step.

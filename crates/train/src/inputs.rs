@@ -26,7 +26,7 @@ pub struct Print {
 }
 
 /// File in a checkpoint with the fingerprint of each image, as little-endian u32.
-pub(crate) const PICTURES: &str = "pictures.crc32";
+pub(crate) const IMAGES: &str = "pictures.crc32";
 /// Maximum number of changed images that are named.
 const TOLD: usize = 5;
 
@@ -113,7 +113,7 @@ pub(crate) struct Changed {
 }
 
 /// Compares the image fingerprints `now` with `then`, those of a checkpoint after `samples` samples.
-pub(crate) fn changed_pictures(mixture: &Mixture, then: &[u32], now: &[u32], samples: u64) -> Changed {
+pub(crate) fn changed_images(mixture: &Mixture, then: &[u32], now: &[u32], samples: u64) -> Changed {
     let differ: Vec<usize> =
         (0..now.len()).filter(|&i| then.get(i).copied().unwrap_or(0) != now[i]).collect();
     if differ.is_empty() {
@@ -126,7 +126,7 @@ pub(crate) fn changed_pictures(mixture: &Mixture, then: &[u32], now: &[u32], sam
     let told = |list: Vec<usize>| {
         let mut lines: Vec<_> = list.iter().take(TOLD).map(|&i| line(i, now[i] != 0)).collect();
         if list.len() > TOLD {
-            lines.push(format!("and {} pictures more", list.len() - TOLD));
+            lines.push(format!("and {} images more", list.len() - TOLD));
         }
         lines
     };

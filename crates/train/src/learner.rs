@@ -116,7 +116,7 @@ impl Learner {
     /// Whether the batch contributes to the loss: it has images (contrastive) or at least one target token.
     pub(crate) fn learns(&self, batch: &Batch) -> bool {
         match self {
-            Learner::Contrastive(_) => !batch.pictures.is_empty(),
+            Learner::Contrastive(_) => !batch.images.is_empty(),
             _ => batch.sequences.iter().any(|s| s.ids.len() > s.loss_from.max(1)),
         }
     }
@@ -143,11 +143,11 @@ impl Learner {
         let Loss { sum, tokens } = match (self, pixels) {
             (Learner::Pheye(model), pixels) => {
                 let (ids, targets, lengths) = pack(batch);
-                let picture = batch.sequences.iter().map(|s| s.picture).collect();
+                let image = batch.sequences.iter().map(|s| s.image).collect();
                 let pixels =
                     pixels.map_or_else(|| cx.upload(&stack(model, batch)?).map_err(Error::from), Ok)?;
-                let pictures = batch.pictures.len();
-                let batch = pheye_model::Batch { pixels, pictures, ids, targets, lengths, picture };
+                let images = batch.images.len();
+                let batch = pheye_model::Batch { pixels, images, ids, targets, lengths, image };
                 let work = |cx: &Cx| model.queue_loss_and_grads(cx, &batch, dropout, grads);
                 return Ok(cx.replay(graphs, work)?);
             }
@@ -190,7 +190,7 @@ impl Learner {
 
 /// The pixels of all images of a batch, stacked.
 fn stack(model: &Pheye, batch: &Batch) -> Result<Tensor> {
-    let tiles: Vec<_> = batch.pictures.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
+    let tiles: Vec<_> = batch.images.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
     Ok(pheye_model::stack(model.config().vision.image_size, &tiles)?)
 }
 

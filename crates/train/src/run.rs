@@ -14,7 +14,7 @@ use pheye_tensor::{DType, Device, GpuError};
 use pheye_weights::{Checkpoint, save_safetensors};
 
 use crate::checkpoint::Loaded;
-use crate::inputs::{self, Changed, PICTURES};
+use crate::inputs::{self, Changed, IMAGES};
 use crate::learner::Learner;
 use crate::lock::Lock;
 use crate::{Checkpoints, Config, Error, Event, Outcome, Result, Start, State};
@@ -33,7 +33,7 @@ pub(crate) struct Run<'a> {
     pub(crate) state: State,
     checkpoints: Checkpoints,
     /// The fingerprint of each image.
-    pictures: Vec<u32>,
+    images: Vec<u32>,
     graphs: Graphs,
     ahead: Uploads,
     lock: Lock,
@@ -108,8 +108,8 @@ impl<'a> Run<'a> {
         };
         let state = State { config: config.echo()?, device, ..State::default() };
         let (graphs, ahead) = (Graphs::default(), Uploads::default());
-        let pictures = Vec::new();
-        Ok(Run { config, network, learner, optimizer, state, checkpoints, pictures, graphs, ahead, lock })
+        let images = Vec::new();
+        Ok(Run { config, network, learner, optimizer, state, checkpoints, images, graphs, ahead, lock })
     }
 
     /// Starts the run, or resumes it from the last undamaged checkpoint. Returns what to report about that
@@ -124,7 +124,7 @@ impl<'a> Run<'a> {
             Start::New | Start::Over => None,
         };
         self.state.inputs = inputs::files(self.config, mixture)?;
-        self.pictures = mixture.prints()?;
+        self.images = mixture.prints()?;
         if start == Start::Over {
             self.checkpoints.clear()?;
         }
@@ -155,9 +155,9 @@ impl<'a> Run<'a> {
         let mut changes = inputs::changes(&state.inputs, &self.state.inputs);
         let mut warnings = Vec::new();
         if changes.is_empty() {
-            let then = pictures(&path.join(PICTURES))?;
+            let then = images(&path.join(IMAGES))?;
             let Changed { used, unused } =
-                inputs::changed_pictures(mixture, &then, &self.pictures, state.samples);
+                inputs::changed_images(mixture, &then, &self.images, state.samples);
             changes = used;
             let unused = unused.into_iter().map(|line| format!("{line}; the run had not used it yet"));
             warnings.extend(unused);
@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
         let part = part.map_err(|e| self.short_of_memory(e, &batch))?;
         taken.loss.sum += part.sum;
         taken.loss.tokens += part.tokens;
-        taken.names.extend(batch.pictures.into_iter().map(|p| p.name));
+        taken.names.extend(batch.images.into_iter().map(|p| p.name));
         Ok(())
     }
 
@@ -292,11 +292,11 @@ impl<'a> Run<'a> {
         let trained = params.iter().filter(|p| p.is_trained()).map(|p| (p.name.as_str(), &p.value));
         let Moments { m, v } = &self.optimizer.moments;
         let none = Default::default();
-        let prints: Vec<u8> = self.pictures.iter().flat_map(|print| print.to_le_bytes()).collect();
+        let prints: Vec<u8> = self.images.iter().flat_map(|print| print.to_le_bytes()).collect();
         self.checkpoints.save(&self.state, |dir| {
             save_safetensors(dir.join(WEIGHTS), trained, &none)?;
             save_safetensors(dir.join(MOMENTS), [("m", m), ("v", v)], &none)?;
-            let path = dir.join(PICTURES);
+            let path = dir.join(IMAGES);
             std::fs::write(&path, prints).map_err(|e| Error::write(path, e))
         })
     }
@@ -320,7 +320,7 @@ impl<'a> Run<'a> {
     fn short_of_memory(&self, error: Error, batch: &Batch) -> Error {
         let Some(&GpuError::OutOfMemory { wanted, free, total }) = error.gpu() else { return error };
         let load = StepShape {
-            pictures: batch.pictures.len(),
+            images: batch.images.len(),
             tokens: batch.sequences.iter().map(|s| s.ids.len()).sum(),
             recompute: self.config.train.recompute,
             element: 2,
@@ -328,24 +328,18 @@ impl<'a> Run<'a> {
         let (Ok(memory), Ok(fits)) = (self.network.memory(load), self.network.fitting(load, total)) else {
             return error;
         };
-        let StepShape { pictures, tokens, .. } = load;
-        Error::Memory { wanted, free, total, pictures, tokens, estimate: memory.total(), fits }
+        let StepShape { images, tokens, .. } = load;
+        Error::Memory { wanted, free, total, images, tokens, estimate: memory.total(), fits }
     }
 
-    pub(crate) fn not_finite(
-        &self,
-        what: &'static str,
-        value: f64,
-        step: u64,
-        pictures: Vec<String>,
-    ) -> Error {
+    pub(crate) fn not_finite(&self, what: &'static str, value: f64, step: u64, images: Vec<String>) -> Error {
         let last = self.checkpoints.latest().ok().flatten().map(|loaded| loaded.path);
-        Error::NotFinite { what, value, step, pictures, last }
+        Error::NotFinite { what, value, step, images, last }
     }
 }
 
 /// Reads the image fingerprints of a checkpoint. Their number was verified together with the file's checksum.
-fn pictures(path: &Path) -> Result<Vec<u32>> {
+fn images(path: &Path) -> Result<Vec<u32>> {
     let bytes = pheye_files::read(path, Kind::Regular, u64::MAX).map_err(|e| Error::read(path, e))?;
     Ok(bytes.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect())
 }

@@ -66,7 +66,7 @@ fn files_that_changed_are_named() {
 }
 
 #[test]
-fn pictures_that_changed_are_named() {
+fn images_that_changed_are_named() {
     let bench = Bench::new(8);
     let config = bench.config("contrastive", "run", "prefetch = 0", "steps = 6\nbatch = 1");
     run_to(&config, Start::New, 4).unwrap();

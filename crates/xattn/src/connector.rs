@@ -21,7 +21,7 @@ pub struct Connector {
 pub struct Saved {
     global: layernorm::Saved,
     local: Option<layernorm::Saved>,
-    pictures: usize,
+    images: usize,
     tokens: usize,
 }
 
@@ -46,21 +46,21 @@ impl Connector {
     ///
     /// # Errors
     /// When an operation fails.
-    pub fn forward(&self, cx: &Cx, x: &Tensor, pictures: usize) -> Result<(Tensor, Saved)> {
-        let (n, d) = (x.shape().rows() / (pictures * (1 + self.local)), x.shape().cols());
-        let rows = pictures * n;
+    pub fn forward(&self, cx: &Cx, x: &Tensor, images: usize) -> Result<(Tensor, Saved)> {
+        let (n, d) = (x.shape().rows() / (images * (1 + self.local)), x.shape().cols());
+        let rows = images * n;
         let (global, sg) =
-            layernorm::forward(cx, &x.rows(0..rows)?.reshape([pictures, n, d])?, &self.norms[0])?;
+            layernorm::forward(cx, &x.rows(0..rows)?.reshape([images, n, d])?, &self.norms[0])?;
         let (local, sl) = match self.local {
             0 => (None, None),
             tiles => {
-                let x = x.rows(rows..x.shape().rows())?.reshape([pictures * tiles, n, d])?;
+                let x = x.rows(rows..x.shape().rows())?.reshape([images * tiles, n, d])?;
                 let (y, s) = layernorm::forward(cx, &x, &self.norms[1])?;
                 (Some(y), Some(s))
             }
         };
         let media = tile_embed::forward(cx, &global, local.as_ref(), &self.tiles)?;
-        Ok((media, Saved { global: sg, local: sl, pictures, tokens: n }))
+        Ok((media, Saved { global: sg, local: sl, images, tokens: n }))
     }
 
     /// The gradient of the tower's hidden state [images·(1 + L²)·n, d], with rows ordered as in
@@ -70,9 +70,9 @@ impl Connector {
     /// When an operation fails.
     pub fn backward(&self, cx: &Cx, saved: &Saved, dmedia: &Tensor, grads: &mut Grads) -> Result<Tensor> {
         let d = dmedia.shape().cols();
-        let dmedia = dmedia.reshape([saved.pictures, (1 + self.local) * saved.tokens, d])?;
+        let dmedia = dmedia.reshape([saved.images, (1 + self.local) * saved.tokens, d])?;
         let (global, local) =
-            tile_embed::backward(cx, &dmedia, saved.pictures, self.local, &self.tiles, Some(&mut *grads))?;
+            tile_embed::backward(cx, &dmedia, saved.images, self.local, &self.tiles, Some(&mut *grads))?;
         let global = layernorm::backward(cx, &saved.global, &global, &self.norms[0], Some(&mut *grads))?;
         match (&saved.local, local) {
             (Some(s), Some(dy)) => {

@@ -74,7 +74,7 @@ fn a_block_follows_its_formula() {
 
 const D: usize = 8;
 const TOKENS: usize = 3;
-const PICTURES: usize = 2;
+const IMAGES: usize = 2;
 
 struct Join {
     names: Vec<&'static str>,
@@ -86,9 +86,9 @@ impl Formula for Join {
         let p = Named::new(&self.names, inputs);
         let (x, table) = (p.get("x"), p.get("connector.embedding.weight"));
         let (tile, mut media) = (TOKENS * D, Vec::new());
-        for (picture, j) in (0..PICTURES).flat_map(|b| (0..1 + self.local).map(move |j| (b, j))) {
-            // In x, the global tiles of all pictures come first.
-            let at = if j == 0 { picture } else { PICTURES + picture * self.local + j - 1 };
+        for (image, j) in (0..IMAGES).flat_map(|b| (0..1 + self.local).map(move |j| (b, j))) {
+            // In x, the global tiles of all images come first.
+            let at = if j == 0 { image } else { IMAGES + image * self.local + j - 1 };
             let norm = p.at(if j == 0 { "norm_lvl_1" } else { "norm_lvl_2" });
             let y = layernorm(&x[at * tile..][..tile], norm.get("weight"), norm.get("bias"));
             let e = [&table[j * D..][..D]; TOKENS].concat();
@@ -104,14 +104,14 @@ fn the_connector_follows_its_formula() {
         let (cx, config) = (Cx::cpu(), Config { level, ..Config::default() });
         let mut connector = Connector::new(&mut Scope::new(&mut RandomInit::new(1), ""), &config, D);
         let mut inputs = randomize(connector.params_mut(), 5);
-        let tiles = PICTURES * (1 + config.local_tiles());
+        let tiles = IMAGES * (1 + config.local_tiles());
         inputs.push(("x", normal(6, tiles * TOKENS * D)));
         let formula = Join { names: inputs.iter().map(|i| i.0).collect(), local: config.local_tiles() };
         let table = ParamTable::assign(connector.params_mut(), |_| true).unwrap();
         gradcheck("connector", &formula, &inputs, |all, dy| {
             let x = Tensor::from_f32([tiles, TOKENS, D], &all[all.len() - 1]).unwrap();
             let mut grads = Grads::new(table);
-            let (media, saved) = connector.forward(&cx, &x, PICTURES).unwrap();
+            let (media, saved) = connector.forward(&cx, &x, IMAGES).unwrap();
             let dmedia = Tensor::from_f32(media.shape(), dy).unwrap();
             let dx = connector.backward(&cx, &saved, &dmedia, &mut grads).unwrap();
             let mut grads = gradients(&grads);

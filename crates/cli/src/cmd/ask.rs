@@ -33,13 +33,13 @@ use crate::out::{self, note, say};
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// The image: PNG, JPEG or WebP; /dev/stdin reads it from standard input
-    #[arg(value_name = "PICTURE")]
-    picture: PathBuf,
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
     /// The question or instruction; several are answered in one batch, and the image is encoded once
     #[arg(value_name = "QUESTION", required = true)]
     questions: Vec<String>,
     /// Another image and a question about it, answered in the same batch; may be given several times
-    #[arg(long, num_args = 2, value_names = ["PICTURE", "QUESTION"])]
+    #[arg(long, num_args = 2, value_names = ["IMAGE", "QUESTION"])]
     also: Vec<OsString>,
     #[command(flatten)]
     model: ModelArg,
@@ -71,21 +71,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let how = args.generation.config()?;
     // The additional questions follow the first image's questions; each has the index of its image.
-    let also = args.also.as_chunks().0.iter().map(|[picture, question]| {
+    let also = args.also.as_chunks().0.iter().map(|[image, question]| {
         let question = question.to_str().context("--also: the question is not UTF-8")?;
-        Ok((Path::new(picture), question))
+        Ok((Path::new(image), question))
     });
     let also = also.collect::<anyhow::Result<Vec<_>>>()?;
-    let files: Vec<&Path> =
-        [&*args.picture].into_iter().chain(also.iter().map(|(picture, _)| *picture)).collect();
+    let files: Vec<&Path> = [&*args.image].into_iter().chain(also.iter().map(|(image, _)| *image)).collect();
     let first = args.questions.iter().map(|q| (0, &q[..]));
     let (about, questions): (Vec<usize>, Vec<&str>) =
         first.chain(also.iter().enumerate().map(|(i, (_, question))| (i + 1, *question))).unzip();
 
     // Images are decoded in parallel, and before the model is loaded, so that an unreadable image is reported
     // at once.
-    let pictures: Vec<_> = files.par_iter().map(|f| pheye::image::open(f, &decode)).collect();
-    let pictures = pictures.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let images: Vec<_> = files.par_iter().map(|f| pheye::image::open(f, &decode)).collect();
+    let images = images.into_iter().collect::<Result<Vec<_>, _>>()?;
     how.validate()?;
     let cx = args.device.open()?;
     let mut assistant = args.model.load(&cx)?;
@@ -98,7 +97,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         );
         std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be created", dir.display()))?;
     }
-    let tiles: Vec<_> = pictures.par_iter().map(|p| preprocess.pixels(p)).collect();
+    let tiles: Vec<_> = images.par_iter().map(|p| preprocess.pixels(p)).collect();
     let tiles: Vec<_> = tiles.iter().collect();
 
     // Only a single greedy or sampled answer on a terminal is streamed. Pipes, JSON, beam search and several
@@ -119,7 +118,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         for (i, answer) in answers.iter().enumerate() {
             let question = i / how.num_return_sequences;
             let looks = assistant.look(&cx, &seen, about[question], questions[question], answer)?;
-            let svg = look::svg(&pictures[about[question]], questions[question], &looks, preprocess.level)?;
+            let svg = look::svg(&images[about[question]], questions[question], &looks, preprocess.level)?;
             let file = dir.join(format!("look-{}.svg", i + 1));
             atomic_write(&file, |out| out.write_all(svg.as_bytes()))?;
             note!("{}: where the model looked", file.display());
@@ -131,16 +130,16 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     for (i, answers) in answers.chunks(how.num_return_sequences).enumerate() {
         // `display` replaces the bytes of a path that are not UTF-8.
-        let (picture, question) = (files[about[i]].display().to_string(), questions[i]);
+        let (image, question) = (files[about[i]].display().to_string(), questions[i]);
         if !one && !args.json {
-            say!("{}{picture}: {question}", if i == 0 { "" } else { "\n" });
+            say!("{}{image}: {question}", if i == 0 { "" } else { "\n" });
         }
         for answer in answers {
             match args.json {
                 true => say!(
                     "{}",
                     serde_json::json!({
-                        "picture": picture, "question": question, "answer": answer.text, "tokens": answer.ids.len()
+                        "image": image, "question": question, "answer": answer.text, "tokens": answer.ids.len()
                     })
                 ),
                 false => say!("{}", answer.text),

@@ -254,7 +254,7 @@ fn infer(cx: &Cx, model: &Pheye, args: &Args) -> anyhow::Result<Row> {
     let kvs = model.cross_kv(cx, &media)?;
     kvs.iter().flatten().next_back().map_or(Ok(()), |kv| finish(cx, kv))?;
     let cross_kv = start.elapsed().as_secs_f64();
-    let picture: Vec<usize> = (0..args.batch).collect();
+    let image: Vec<usize> = (0..args.batch).collect();
     let how = GenerationConfig::greedy(args.new);
     let (start, mut times) = (Instant::now(), Vec::new());
     let mut on_token = |i, _| {
@@ -263,7 +263,7 @@ fn infer(cx: &Cx, model: &Pheye, args: &Args) -> anyhow::Result<Row> {
         }
     };
     let hooks = Hooks { on_token: Some(&mut on_token), ends: None };
-    model.generate(cx, &kvs, &prompts, &picture, &how, hooks)?;
+    model.generate(cx, &kvs, &prompts, &image, &how, hooks)?;
     let prefill = *times.first().context("no token was generated")?;
     let mut row = vec![("encode", encode), ("cross_kv", cross_kv), ("prefill", prefill)];
     if times.len() > 1 {
@@ -277,11 +277,11 @@ fn step(cx: &Cx, model: &Pheye, args: &Args, grads: &mut Grads) -> anyhow::Resul
     let ids = prompts.concat();
     let batch = Batch {
         pixels,
-        pictures: args.batch,
+        images: args.batch,
         targets: ids.iter().map(|&id| id as i64).collect(),
         ids,
         lengths: vec![args.prompt; args.batch],
-        picture: (0..args.batch).collect(),
+        image: (0..args.batch).collect(),
     };
     let dropout = Some(Dropout { p: 0.05, seed: 0, rng_offset: 0 });
     let start = Instant::now();

@@ -91,7 +91,7 @@ enum Type {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let merge = match args.merge_lora {
         Some(None) => bail!(
-            "--merge-lora needs a set: `global` or `local`. The model has two over one tower, for the global picture and \
+            "--merge-lora needs a set: `global` or `local`. The model has two over one tower, for the global image and \
              for the tiles, and a tower can have only one of them merged"
         ),
         Some(Some(Set::Global)) => Some(LoraSet::Global),

@@ -77,12 +77,12 @@ pub(crate) fn measure(
     let mut sets = Vec::new();
     for test in &config.data.test {
         let manifest = Manifest::open(config.resolve(test))?;
-        let pictures = config.eval.batch.unwrap_or(config.train.batch);
+        let images = config.eval.batch.unwrap_or(config.train.batch);
         let questions = questions.or(config.eval.questions);
-        let options = AccuracyOptions { pictures, questions };
+        let options = AccuracyOptions { images, questions };
         let preprocess = assistant.preprocess();
         let answer = |asked: &Asked| -> pheye::Result<Vec<String>> {
-            let tiles: Vec<_> = asked.pictures.iter().map(|p| preprocess.pixels(p)).collect();
+            let tiles: Vec<_> = asked.images.iter().map(|p| preprocess.pixels(p)).collect();
             let tiles: Vec<_> = tiles.iter().collect();
             let how = GenerationConfig::greedy(LONGEST);
             let answers = assistant.ask(cx, &tiles, &asked.questions, &asked.about, &how, None)?;
@@ -108,15 +108,15 @@ pub(crate) fn pick(sets: &[Answered], count: usize) -> anyhow::Result<Vec<Shown>
     let step = (judged.len() / count.max(1)).max(1) | 1;
     let mut shown = Vec::new();
     for j in judged.iter().step_by(step).take(count) {
-        let bytes = manifest.store.read(&j.picture)?;
-        let picture = pheye::image::decode(&bytes, &j.picture, &DecodeOptions::default())?;
-        let kind = match Path::new(&j.picture).extension().and_then(|e| e.to_str()) {
+        let bytes = manifest.store.read(&j.image)?;
+        let image = pheye::image::decode(&bytes, &j.image, &DecodeOptions::default())?;
+        let kind = match Path::new(&j.image).extension().and_then(|e| e.to_str()) {
             Some("jpg" | "jpeg") => "image/jpeg",
             Some("webp") => "image/webp",
             _ => "image/png",
         };
         let (question, answer, expected) = (j.question.clone(), j.answer.clone(), j.expected.clone());
-        shown.push(Shown { picture, file: (bytes, kind), question, answer, expected });
+        shown.push(Shown { image, file: (bytes, kind), question, answer, expected });
     }
     Ok(shown)
 }

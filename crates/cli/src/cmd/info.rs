@@ -45,7 +45,7 @@ struct Info<'a> {
     image_tokens: usize,
     tiles: usize,
     tokens_per_tile: usize,
-    picture_pixels: usize,
+    image_pixels: usize,
     cross_attention_blocks: usize,
     context: usize,
     memory: Memory,
@@ -87,7 +87,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         image_tokens: config.media_tokens(),
         tiles: 1 + config.connector.local_tiles(),
         tokens_per_tile: config.vision.tokens(),
-        picture_pixels: config.vision.image_size * config.connector.level,
+        image_pixels: config.vision.image_size * config.connector.level,
         cross_attention_blocks: (0..config.text.num_hidden_layers)
             .filter(|&i| config.connector.has_block(i))
             .count(),
@@ -126,8 +126,8 @@ fn print(info: &Info) {
     say!("  {:<17}{:>15}", "trained", grouped(info.trained));
     say!("");
     say!(
-        "picture            {0} x {0} pixels, {1} tiles of {2} tokens",
-        info.picture_pixels,
+        "image            {0} x {0} pixels, {1} tiles of {2} tokens",
+        info.image_pixels,
         info.tiles,
         info.tokens_per_tile
     );

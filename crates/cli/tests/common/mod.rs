@@ -97,19 +97,19 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
 }
 
 /// Writes a data set of images with questions and captions into `dir`.
-pub(crate) fn data_set(dir: &Path, pictures: usize) {
+pub(crate) fn data_set(dir: &Path, images: usize) {
     fs::create_dir_all(dir).unwrap();
     let colors =
         [("red", [220, 30, 30]), ("blue", [30, 40, 220]), ("green", [20, 160, 60]), ("black", [10, 10, 10])];
     let mut manifest = String::new();
-    for i in 0..pictures {
+    for i in 0..images {
         let (color, rgb) = colors[i % colors.len()];
         let (left, size) = (2 + i as u32 % 5, 8 + i as u32);
-        let picture = image::RgbImage::from_fn(32, 32, |x, y| {
+        let image = image::RgbImage::from_fn(32, 32, |x, y| {
             let inside = (left..left + size).contains(&x) && (4..4 + size).contains(&y);
             image::Rgb(if inside { rgb } else { [240, 240, 230] })
         });
-        picture.save(dir.join(format!("{i}.png"))).unwrap();
+        image.save(dir.join(format!("{i}.png"))).unwrap();
         let line = serde_json::json!({
             "image": format!("{i}.png"),
             "qa": [["what color is the shape?", color], ["is there a circle?", "no"], ["is a red shape present?", "yes"]],

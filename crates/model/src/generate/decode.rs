@@ -19,7 +19,7 @@ pub(super) struct Decoder<'a> {
     cx: &'a Cx,
     kvs: &'a [Option<Tensor>],
     /// The image of each slot, ascending.
-    picture: Vec<usize>,
+    image: Vec<usize>,
     /// Number of tokens in the cache of each slot.
     past: Vec<usize>,
     /// Number of tokens that the cache of each slot can hold.
@@ -29,18 +29,18 @@ pub(super) struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// Empty slots, with room for `capacity` tokens each; `picture` is the image index of each slot.
+    /// Empty slots, with room for `capacity` tokens each; `image` is the image index of each slot.
     pub(super) fn new(
         model: &'a Pheye,
         cx: &'a Cx,
         kvs: &'a [Option<Tensor>],
-        picture: Vec<usize>,
+        image: Vec<usize>,
         capacity: usize,
     ) -> Result<Decoder<'a>> {
-        let new = |_| Cache::new(cx, &model.config.text, picture.len(), capacity);
+        let new = |_| Cache::new(cx, &model.config.text, image.len(), capacity);
         let caches = (0..model.phi.blocks.len()).map(new).collect::<Result<Vec<_>, _>>()?;
-        let past = vec![0; picture.len()];
-        Ok(Decoder { model, cx, kvs, picture, past, capacity, caches, graphs: Graphs::default() })
+        let past = vec![0; image.len()];
+        Ok(Decoder { model, cx, kvs, image, past, capacity, caches, graphs: Graphs::default() })
     }
 
     /// Appends the tokens `feed[slot]` to each slot. Returns the logits `[slots with new tokens, vocab_size]`
@@ -48,7 +48,7 @@ impl<'a> Decoder<'a> {
     pub(super) fn step(&mut self, feed: &[Vec<u32>]) -> Result<Tensor> {
         let new: Vec<usize> = feed.iter().map(Vec::len).collect();
         let layout = Layout::cached(&self.past, &new, self.capacity);
-        let spans = cross_spans(&new, &self.picture, self.model.config.media_tokens());
+        let spans = cross_spans(&new, &self.image, self.model.config.media_tokens());
         let ids = feed.concat();
         let Decoder { model, cx, kvs, caches, graphs, .. } = self;
         let mut forward = |cx: &Cx| forward(model, cx, &ids, (&layout, &spans), kvs, caches);

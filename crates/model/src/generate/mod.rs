@@ -17,7 +17,7 @@ use pheye_ops::{Cx, argmax, topk};
 use pheye_tensor::{Device, Tensor};
 
 use crate::error::count;
-use crate::loss::check_pictures;
+use crate::loss::check_images;
 use crate::{Error, Pheye, Result};
 use beam::{Search, log_softmax};
 use decode::Decoder;
@@ -77,7 +77,7 @@ impl Pheye {
     }
 
     /// Answers each prompt about its image. Prompts may differ in length; each gets the answer it would get
-    /// alone. `picture[i]`, ascending, is the image index of prompt i, a row of media.
+    /// alone. `image[i]`, ascending, is the image index of prompt i, a row of media.
     ///
     /// # Errors
     /// [`Error::Generation`] when options are out of range or conflict with each other or with `hooks`. When
@@ -87,18 +87,18 @@ impl Pheye {
         cx: &Cx,
         kvs: &[Option<Tensor>],
         prompts: &[Vec<u32>],
-        picture: &[usize],
+        image: &[usize],
         how: &GenerationConfig,
         hooks: Hooks,
     ) -> Result<Generated> {
         how.validate()?;
         fits(how, &hooks)?;
-        self.check_prompts(kvs, prompts, picture)?;
+        self.check_prompts(kvs, prompts, image)?;
         if how.max_new_tokens == 0 || prompts.is_empty() {
             return Ok(vec![Vec::new(); prompts.len() * how.num_return_sequences]);
         }
 
-        cx.install(|| self.answers(cx, kvs, prompts, picture, how, hooks))
+        cx.install(|| self.answers(cx, kvs, prompts, image, how, hooks))
     }
 
     fn answers(
@@ -106,7 +106,7 @@ impl Pheye {
         cx: &Cx,
         kvs: &[Option<Tensor>],
         prompts: &[Vec<u32>],
-        picture: &[usize],
+        image: &[usize],
         how: &GenerationConfig,
         mut hooks: Hooks,
     ) -> Result<Generated> {
@@ -117,8 +117,8 @@ impl Pheye {
         let capacity = prompts.iter().zip(&limits).map(|(p, limit)| p.len() + limit - 1).max().unwrap_or(0);
         let copies = how.num_beams.max(how.num_return_sequences);
         self.check_memory(prompts.len(), copies, capacity)?;
-        let pictures = picture.iter().flat_map(|&p| std::iter::repeat_n(p, copies)).collect();
-        let mut decoder = Decoder::new(self, cx, kvs, pictures, capacity)?;
+        let images = image.iter().flat_map(|&p| std::iter::repeat_n(p, copies)).collect();
+        let mut decoder = Decoder::new(self, cx, kvs, images, capacity)?;
 
         let mut feed = vec![Vec::new(); prompts.len() * copies];
         prompts.iter().enumerate().for_each(|(i, prompt)| feed[i * copies].clone_from(prompt));
@@ -147,13 +147,13 @@ impl Pheye {
         cx: &Cx,
         kvs: &[Option<Tensor>],
         prompts: &[Vec<u32>],
-        picture: &[usize],
+        image: &[usize],
         how: &GenerationConfig,
     ) -> Result<Vec<Vec<f32>>> {
         how.validate()?;
-        self.check_prompts(kvs, prompts, picture)?;
+        self.check_prompts(kvs, prompts, image)?;
         let Some(capacity) = prompts.iter().map(Vec::len).max() else { return Ok(Vec::new()) };
-        let mut decoder = Decoder::new(self, cx, kvs, picture.to_vec(), capacity)?;
+        let mut decoder = Decoder::new(self, cx, kvs, image.to_vec(), capacity)?;
         let logits = decoder.step(prompts)?;
         let mut values = logits.to_vec_f32()?;
         let rows = values.chunks_exact_mut(logits.shape().cols().max(1)).zip(prompts).enumerate();
@@ -192,7 +192,7 @@ impl Pheye {
     }
 
     /// Checks that prompts leave room in the context, and that there are keys and values for their images.
-    fn check_prompts(&self, kvs: &[Option<Tensor>], prompts: &[Vec<u32>], picture: &[usize]) -> Result<()> {
+    fn check_prompts(&self, kvs: &[Option<Tensor>], prompts: &[Vec<u32>], image: &[usize]) -> Result<()> {
         let context = self.config.text.max_position_embeddings;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         if longest >= context {
@@ -203,7 +203,7 @@ impl Pheye {
         }
         count("layers of keys and values", kvs.len(), self.cross.len())?;
         let media = kvs.iter().flatten().map(|kv| kv.shape().rows() / self.config.media_tokens()).min();
-        check_pictures(picture, prompts.len(), media.unwrap_or(usize::MAX))
+        check_images(image, prompts.len(), media.unwrap_or(usize::MAX))
     }
 }
 

@@ -28,8 +28,8 @@ pub(crate) fn lively(config: &Config) -> Pheye {
     model
 }
 
-pub(crate) fn pixels(config: &Config, pictures: usize, seed: u64) -> Tensor {
-    let (tiles, s) = (pictures * (1 + config.connector.local_tiles()), config.vision.image_size);
+pub(crate) fn pixels(config: &Config, images: usize, seed: u64) -> Tensor {
+    let (tiles, s) = (images * (1 + config.connector.local_tiles()), config.vision.image_size);
     Tensor::from_f32([tiles, 3, s, s], &normal(seed, tiles * 3 * s * s)).unwrap()
 }
 
@@ -47,11 +47,11 @@ pub(crate) fn batch(config: &Config, lengths: &[usize]) -> Batch {
     });
     Batch {
         pixels: pixels(config, lengths.len(), 4),
-        pictures: lengths.len(),
+        images: lengths.len(),
         targets: targets.collect(),
         ids: parts.concat(),
         lengths: lengths.to_vec(),
-        picture: (0..lengths.len()).collect(),
+        image: (0..lengths.len()).collect(),
     }
 }
 

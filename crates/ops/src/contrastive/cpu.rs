@@ -24,15 +24,15 @@ pub(super) fn run(
 
     let mut shares = vec![0.0; c];
     labels.iter().for_each(|&label| shares[label] += 1.0);
-    let (pictures, captions) = (b as f64, shares.iter().filter(|&&n| n > 0.0).count() as f64);
+    let (rows, columns) = (b as f64, shares.iter().filter(|&&n| n > 0.0).count() as f64);
     let mut loss = 0.0;
     for (row, &label) in labels.iter().enumerate() {
         let share = |k| if label == k { 1.0 } else { 0.0 };
-        loss += cross_entropy(z, dz, |k| row * c + k, c, share, 0.5 / pictures);
+        loss += cross_entropy(z, dz, |k| row * c + k, c, share, 0.5 / rows);
     }
     for k in (0..c).filter(|&k| shares[k] > 0.0) {
         let share = |row: usize| if labels[row] == k { 1.0 / shares[k] } else { 0.0 };
-        loss += cross_entropy(z, dz, |row| row * c + k, b, share, 0.5 / captions);
+        loss += cross_entropy(z, dz, |row| row * c + k, b, share, 0.5 / columns);
     }
 
     let dlog_scale = z.iter().zip(&*dz).map(|(&z, &dz)| f64::from(z) * f64::from(dz)).sum::<f64>() as f32;

@@ -9,13 +9,13 @@ use super::Loss;
 use crate::gpu::{by_dtype, typed};
 use crate::{Cx, Result};
 
-/// Which pictures have which caption, and what each counts.
+/// Which images have which caption, and what each counts.
 struct Pairs {
     labels: Region,
     counts: Region,
     b: usize,
     c: usize,
-    by_picture: f32,
+    by_image: f32,
     by_caption: f32,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn run(
         counts: cx.table(&counts)?,
         b: labels.len(),
         c: counts.len(),
-        by_picture: (0.5 / labels.len() as f64) as f32,
+        by_image: (0.5 / labels.len() as f64) as f32,
         by_caption: (0.5 / captions.max(1) as f64) as f32,
     };
     let scale = log_scale.exp();
@@ -142,7 +142,7 @@ fn softmax_stats(cx: &Cx, gpu: &Gpu, z: &Tensor, pairs: &Pairs) -> Result<Tensor
         lines: l.write(lines.region()?),
         b: pairs.b as i32,
         c: pairs.c as i32,
-        by_picture: pairs.by_picture,
+        by_image: pairs.by_image,
         by_caption: pairs.by_caption,
     };
     l.run([pairs.b + pairs.c, 1, 1], &p)?;
@@ -162,7 +162,7 @@ fn grad(cx: &Cx, gpu: &Gpu, z: &Tensor, lines: &Tensor, pairs: &Pairs) -> Result
         dots: l.write(dots.region()?),
         b: pairs.b as i32,
         c: pairs.c as i32,
-        by_picture: pairs.by_picture,
+        by_image: pairs.by_image,
         by_caption: pairs.by_caption,
     };
     l.run([pairs.b, 1, 1], &p)?;

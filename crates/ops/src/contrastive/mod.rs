@@ -1,8 +1,8 @@
-//! Image-caption loss (CLIP, arXiv 2103.00020), in which pictures may share a caption.
+//! Image-caption loss (CLIP, arXiv 2103.00020), in which images may share a caption.
 //!
 //! With rows normalised to length 1, z = e^log_scale·i·tᵀ for images i [b, d] and different captions t [c, d]. The loss is
-//! the mean of two means: over pictures, the cross entropy of a row of z with the picture's caption; over captions that
-//! have a picture, that of a column of z with equal shares for all pictures of the caption. Nothing is saved: gradients
+//! the mean of two means: over images, the cross entropy of a row of z with the image's caption; over captions that
+//! have an image, that of a column of z with equal shares for all images of the caption. Nothing is saved: gradients
 //! are made in the same call. 6·b·c·d FLOPs; z, [b, c], twice in scratch memory.
 
 mod cpu;
@@ -25,7 +25,7 @@ pub struct Loss {
     pub dlog_scale: f32,
 }
 
-/// Loss of images [b, d] and captions [c, d]; picture i has caption `labels[i]`.
+/// Loss of images [b, d] and captions [c, d]; image i has caption `labels[i]`.
 ///
 /// ```
 /// use pheye_ops::{Cx, contrastive, tensor::Tensor};
@@ -39,7 +39,7 @@ pub struct Loss {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] when the widths differ or there is not one label for each picture, [`Error::Range`] for a label that
+/// [`Error::Shapes`] when the widths differ or there is not one label for each image, [`Error::Range`] for a label that
 /// is no caption's.
 pub fn forward_backward(
     cx: &Cx,

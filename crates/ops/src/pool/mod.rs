@@ -1,4 +1,4 @@
-//! Mean of groups of consecutive rows: one vector for a picture's tokens, or for a caption's.
+//! Mean of groups of consecutive rows: one vector for an image's tokens, or for a caption's.
 //!
 //! `y[g] = Σ x[rows of g] / n(g)`. Saves nothing: `dx[row of g] = dy[g] / n(g)`. Reads and writes 4 bytes an element of x.
 

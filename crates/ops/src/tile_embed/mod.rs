@@ -1,7 +1,7 @@
-//! The media sequence: the tokens of each picture, then those of its tiles, each plus its tile's row of a table.
+//! The media sequence: the tokens of each image, then those of its tiles, each plus its tile's row of a table.
 //!
 //! `media[b] = [global[b] + table[0], local[b·t] + table[1], …]`: media [b, (1 + t)·n, d], global [b, n, d], local [b·t, n, d],
-//! table [at least 1 + t, d] in f32 or bf16. dglobal and dlocal are dmedia's rows, `dtable[j]` += Σ over pictures and tokens.
+//! table [at least 1 + t, d] in f32 or bf16. dglobal and dlocal are dmedia's rows, `dtable[j]` += Σ over images and tokens.
 //! Saves nothing. One addition and 8 bytes an element, each way.
 
 use pheye_tensor::{DType, Device, Grads, Param, Tensor};
@@ -62,7 +62,7 @@ pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) 
     Ok(media)
 }
 
-/// dglobal [b, n, d] and, when t > 0, dlocal [b·t, n, d] of dmedia for `b` pictures of `t` tiles each.
+/// dglobal [b, n, d] and, when t > 0, dlocal [b·t, n, d] of dmedia for `b` images of `t` tiles each.
 ///
 /// # Errors
 /// [`Error::Shapes`] when dmedia is not that many tiles of the table's width.

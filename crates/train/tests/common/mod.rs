@@ -23,14 +23,14 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(pictures: usize) -> Bench {
+    pub(crate) fn new(images: usize) -> Bench {
         let bench = Bench { dir: tempfile::tempdir().unwrap() };
         let store = Store::open(top().join("data/easy-vqa/test.zip")).unwrap();
-        for i in 0..pictures {
+        for i in 0..images {
             bench.write(&format!("{i}.png"), store.read(&format!("images/{i}.png")).unwrap());
         }
         bench.write("tokenizer.json", "any");
-        let lines: Vec<_> = (0..pictures).map(line).collect();
+        let lines: Vec<_> = (0..images).map(line).collect();
         bench.write("m.jsonl", lines.concat());
         bench
     }

@@ -1,4 +1,4 @@
-//! How much of each query's attention falls on each segment of its keys: which tiles of a picture a word looks at.
+//! How much of each query's attention falls on each segment of its keys: which tiles of an image a word looks at.
 //!
 //! y[head, query, n] = Σ softmax(scale·q kᵀ) over the keys `segments[n]..segments[n + 1]` of the query's span. Nothing is saved.
 //! 4·lq·lk·heads·head_dim FLOPs on a GPU, half of that on the CPU; reads q once, and k twice for each tile of queries.
