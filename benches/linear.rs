@@ -67,8 +67,8 @@ impl Row {
             shape += " trained";
         }
         // The FLOPs of the GEMM and of the adapter's two GEMMs.
-        let product = 2 * m * k * n;
-        let mut flops = product + 2 * m * rank * (k + n);
+        let gemm = 2 * m * k * n;
+        let mut flops = gemm + 2 * m * rank * (k + n);
         // Bytes of x, y and W; of A, B and S = x Aᵀ.
         let mut bytes = e * (m * (k + n + rank) + k * n + rank * (k + n));
         if let Some(kept) = self.kept {
@@ -90,11 +90,11 @@ impl Row {
                 // dy, dx, W. A trained W adds x and dW += dyᵀ x; adapters add x, S, and dA and dB,
                 // accumulated in f32.
                 let sums = if self.trained { k * n } else { rank * (k + n) };
-                flops += if self.trained { product } else { 2 * m * rank * (k + n) };
+                flops += if self.trained { gemm } else { 2 * m * rank * (k + n) };
                 bytes += 8 * sums + if sums > 0 { e * m * k } else { 0 };
             }
             // dy, x, and dW, accumulated in f32.
-            Pass::Weight => (flops, bytes) = (product, e * m * (k + n) + 8 * k * n),
+            Pass::Weight => (flops, bytes) = (gemm, e * m * (k + n) + 8 * k * n),
         }
         Case {
             op: match self.op.as_str() {
@@ -190,12 +190,12 @@ fn lora_row(bench: &mut Bench, row: &Row, rank: usize, pass: Pass) {
 }
 
 /// A bf16 matrix as an operand of a GEMM.
-fn factor(t: &Tensor, transposed: bool) -> Result<GemmOperand> {
+fn operand(t: &Tensor, transposed: bool) -> Result<GemmOperand> {
     Ok(GemmOperand { region: t.region()?, ld: t.shape().cols(), transposed })
 }
 
 /// The GEMM C = A·B, or C += A·B in f32, for cuBLASLt.
-fn product(a: GemmOperand, b: GemmOperand, c: &Tensor, inner: usize, add: bool) -> Result<BlasGemm> {
+fn gemm(a: GemmOperand, b: GemmOperand, c: &Tensor, inner: usize, add: bool) -> Result<BlasGemm> {
     let (rows, ldc) = (c.shape().rows(), c.shape().cols());
     Ok(BlasGemm {
         dims: [rows, ldc, inner],
@@ -210,16 +210,16 @@ fn product(a: GemmOperand, b: GemmOperand, c: &Tensor, inner: usize, add: bool) 
 }
 
 /// The GEMMs of a row, by cuBLASLt.
-fn products(cx: &Cx, row: &Row, pass: Pass) -> Result<Work> {
+fn gemms(cx: &Cx, row: &Row, pass: Pass) -> Result<Work> {
     let Device::Gpu(gpu) = cx.device.clone() else { return Err("cuBLASLt needs a GPU".into()) };
     let Row { m, k, n, trained, .. } = *row;
     let (x, w) = (random(cx, "x", [m, k])?, random(cx, "w", [n, k])?);
     // The values of y also serve as dy.
     let (y, dx) = (random(cx, "y", [m, n])?, cx.empty([m, k])?);
     let dw = random_f32(cx, "dw", n * k)?.reshape([n, k])?;
-    let nt = product(factor(&x, false)?, factor(&w, true)?, &y, k, false)?;
-    let nn = product(factor(&y, false)?, factor(&w, false)?, &dx, n, false)?;
-    let tn = product(factor(&y, true)?, factor(&x, false)?, &dw, m, true)?;
+    let nt = gemm(operand(&x, false)?, operand(&w, true)?, &y, k, false)?;
+    let nn = gemm(operand(&y, false)?, operand(&w, false)?, &dx, n, false)?;
+    let tn = gemm(operand(&y, true)?, operand(&x, false)?, &dw, m, true)?;
     let all = match pass {
         Pass::Forward => vec![nt],
         Pass::Backward if trained => vec![nn, tn],
@@ -229,9 +229,9 @@ fn products(cx: &Cx, row: &Row, pass: Pass) -> Result<Work> {
     Ok(Box::new(move |_| {
         // If the tensors were dropped, their memory would return to the arena and be reused.
         let _memory = (&x, &w, &y, &dx, &dw);
-        for product in &all {
-            if !gpu.blas(product)? {
-                return Err("cuBLASLt has no algorithm for this product".into());
+        for gemm in &all {
+            if !gpu.blas(gemm)? {
+                return Err("cuBLASLt has no algorithm for this GEMM".into());
             }
         }
         Ok(())
@@ -249,7 +249,7 @@ fn main() {
                 }
                 if cfg!(feature = "cublaslt") && bench.on_gpu() {
                     let case = row.case(pass, bench.element());
-                    bench.rival(case, "cuBLASLt", |cx| products(cx, &row, pass));
+                    bench.rival(case, "cuBLASLt", |cx| gemms(cx, &row, pass));
                 }
             }
         }

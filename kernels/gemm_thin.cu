@@ -7,7 +7,7 @@
 #include "gemm_thin.cuh"
 
 // The 16 rows of W, and so the columns of y, of a block: eight from `first` and eight from `second`. They are neighbours, except that
-// where heads are rotated the two eights are rotated with each other.
+// where heads are rotated the two groups are rotated with each other.
 struct ThinColumns {
     int first, second;
     __device__ ThinColumns(const Gemm& p, int tile) : first(tile * 16), second(tile * 16 + 8) {

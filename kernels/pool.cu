@@ -52,10 +52,10 @@ constexpr int SPREAD_THREADS = 256;
 
 template <class T>
 __device__ inline void backward(const PoolBwd<T>& p) {
-    const int eights = (p.cols + 7) / 8;
-    const uint64_t unit = (uint64_t)blockIdx.x * SPREAD_THREADS + threadIdx.x, row = unit / eights;
+    const int groups = (p.cols + 7) / 8;
+    const uint64_t unit = (uint64_t)blockIdx.x * SPREAD_THREADS + threadIdx.x, row = unit / groups;
     if (row >= (uint64_t)p.rows) return;
-    const int at = 8 * (int)(unit % eights), left = p.cols - at;
+    const int at = 8 * (int)(unit % groups), left = p.cols - at;
     const uint32_t group = p.group[row];
     const float n = (float)(p.start[group + 1] - p.start[group]);
     const bool wide = p.cols % 8 == 0 && aligned16(p.dy) && aligned16(p.dx);

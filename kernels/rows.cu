@@ -39,11 +39,11 @@ constexpr int MOVE_THREADS = 256;
 
 template <class T>
 __device__ inline void move(const RowsMove<T>& p) {
-    const int eights = (p.cols + 7) / 8;
+    const int groups = (p.cols + 7) / 8;
     const uint64_t unit = (uint64_t)blockIdx.x * MOVE_THREADS + threadIdx.x;
-    const uint64_t row = unit / eights;
+    const uint64_t row = unit / groups;
     if (row >= (uint64_t)p.rows) return;
-    const int at = 8 * (int)(unit % eights), left = p.cols - at;
+    const int at = 8 * (int)(unit % groups), left = p.cols - at;
     const T* x = p.x + (uint64_t)(p.from ? p.from[row] : row) * p.cols + at;
     T* y = p.y + (uint64_t)(p.to ? p.to[row] : row) * p.cols + at;
     float v[8];

@@ -33,10 +33,10 @@ constexpr int SPREAD_THREADS = 256, PIECE_ROWS = 64;
 
 template <class T>
 __device__ inline void forward(const TileEmbedFwd<T>& p) {
-    const int eights = (p.cols + 7) / 8, views = 1 + p.tiles;
-    const uint64_t unit = (uint64_t)blockIdx.x * SPREAD_THREADS + threadIdx.x, row = unit / eights;
+    const int groups = (p.cols + 7) / 8, views = 1 + p.tiles;
+    const uint64_t unit = (uint64_t)blockIdx.x * SPREAD_THREADS + threadIdx.x, row = unit / groups;
     if (row >= (uint64_t)p.images * views * p.tokens) return;
-    const int at = 8 * (int)(unit % eights), left = p.cols - at;
+    const int at = 8 * (int)(unit % groups), left = p.cols - at;
     const uint64_t tile = row / p.tokens, token = row % p.tokens, image = tile / views;
     const int j = (int)(tile % views);
     const T* from = j == 0 ? p.global + (image * p.tokens + token) * p.cols

@@ -15,8 +15,8 @@ use std::time::Duration;
 use crate::cuda::Cuda;
 #[cfg(feature = "emulator")]
 use crate::emulated::Emulated;
+use crate::gemm::{BlasGemm, GemmBackend};
 use crate::memory::Allocation;
-use crate::product::{BlasGemm, GemmBackend};
 use crate::{Error, KernelSet, Launch, Memory, Region, Result, Spec};
 
 /// An open GPU: a launcher for the kernels, and their memory. Clones share the same device.
@@ -112,21 +112,21 @@ impl Gpu {
     /// Returns [`Error::Unsupported`] on the emulator or without feature `cublaslt`, [`Error::Library`] if
     /// the library cannot be loaded, [`Error::Size`] if an operand exceeds its region, [`Error::OtherGpu`] if
     /// a region is on another GPU, and [`Error::Driver`] if a call fails.
-    pub fn blas(&self, product: &BlasGemm) -> Result<bool> {
-        product.check()?;
-        let regions = [&product.a.region, &product.b.region, &product.c];
+    pub fn blas(&self, gemm: &BlasGemm) -> Result<bool> {
+        gemm.check()?;
+        let regions = [&gemm.a.region, &gemm.b.region, &gemm.c];
         regions.iter().try_for_each(|region| self.own(region))?;
         match self.launcher {
             #[cfg(feature = "cublaslt")]
             Launcher::Cuda(ref g) => {
-                let Some(plan) = g.plan(product)? else { return Ok(false) };
-                if self.note(product.fingerprint(), regions.map(Region::memory)) {
-                    g.multiply(product, &plan)?;
+                let Some(plan) = g.plan(gemm)? else { return Ok(false) };
+                if self.note(gemm.fingerprint(), regions.map(Region::memory)) {
+                    g.multiply(gemm, &plan)?;
                 }
                 Ok(true)
             }
             #[allow(unreachable_patterns)] // unreachable only without feature `cublaslt`
-            _ => Err(Error::Unsupported("a product by cuBLASLt")),
+            _ => Err(Error::Unsupported("a GEMM by cuBLASLt")),
         }
     }
 

@@ -15,20 +15,20 @@ mod cuda;
 #[cfg(feature = "emulator")]
 mod emulated;
 mod error;
+mod gemm;
 mod gpu;
 mod launch;
 mod memory;
 mod param;
-mod product;
 
 pub mod image;
 
 crate::include_kernels!();
 
 pub use error::{Error, Result};
+pub use gemm::{BlasGemm, GemmOperand};
 pub use gpu::{Gpu, Graph, PendingUpload};
 pub use image::{Image, KernelSet};
 pub use launch::{Access, Launch, Spec};
 pub use memory::{Memory, Region};
 pub use param::{In, Out, ParamField, Params};
-pub use product::{BlasGemm, GemmOperand};

@@ -24,14 +24,14 @@ struct LoraDown {
 };
 
 // The scale of S[row, col]: 0 outside all ranges.
-__device__ inline float lora_factor(const uint32_t* ranges, int count, int row, int col) {
-    float factor = 0.f;
+__device__ inline float lora_scale(const uint32_t* ranges, int count, int row, int col) {
+    float scale = 0.f;
     for (int j = 0; j < count; j++) {
         const uint32_t* const range = ranges + j * 6;
         const bool here = row >= (int)range[0] && row < (int)range[1] && col >= (int)range[2] && col < (int)range[3];
-        factor = here ? __uint_as_float(range[4]) : factor;
+        scale = here ? __uint_as_float(range[4]) : scale;
     }
-    return factor;
+    return scale;
 }
 
 template <bool ALIGNED, int NT>
@@ -49,8 +49,8 @@ __device__ inline void lora_down(const LoraDown& p) {
     for (int i = (int)threadIdx.x; i < MT * 16 * NT * 8; i += THIN_WARPS * 32) {
         const int r = i / (NT * 8), c = i % (NT * 8), row = row0 + r, col = col0 + c;
         if (row >= p.rows || col >= p.rank) continue;
-        const float factor = lora_factor(p.ranges, p.count, row, col);
-        p.s[(int64_t)row * p.rank + col] = to_bf16(factor != 0.f ? s.sum[0][r][c] * (factor * keep) : 0.f);
+        const float scale = lora_scale(p.ranges, p.count, row, col);
+        p.s[(int64_t)row * p.rank + col] = to_bf16(scale != 0.f ? s.sum[0][r][c] * (scale * keep) : 0.f);
     }
 }
 
@@ -70,6 +70,6 @@ struct LoraSelect {
 KERNEL(lora_select_bf16, LoraSelect, 256, 0, 256) {
     const int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
     if (i >= (int64_t)p.rows * p.rank) return;
-    const float factor = lora_factor(p.ranges, p.count, (int)(i / p.rank), (int)(i % p.rank));
-    p.s[i] = to_bf16(factor != 0.f ? to_f32(p.s[i]) * factor : 0.f);
+    const float scale = lora_scale(p.ranges, p.count, (int)(i / p.rank), (int)(i % p.rank));
+    p.s[i] = to_bf16(scale != 0.f ? to_f32(p.s[i]) * scale : 0.f);
 }

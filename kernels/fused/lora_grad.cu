@@ -9,7 +9,7 @@
 GEMM_KERNEL(lora_grad_bf16_32x128, WeightGradEpilogue, GemmLayout::TN, 32, 128, 32, 32, 4, true, NoLowRank, DropB)
 GEMM_KERNEL(lora_grad_bf16_32x128_any, WeightGradEpilogue, GemmLayout::TN, 32, 128, 32, 32, 4, false, NoLowRank, DropB)
 
-// lora_grad_add_f32: grad += factor times the sum over splits of rows first .. first + rank of partial [splits, total, n], for up to eight
+// lora_grad_add_f32: grad += scale times the sum over splits of rows first .. first + rank of partial [splits, total, n], for up to eight
 // gradients: grad [rank, n], or its transpose [n, rank]. Grid: [n rank / 256 of the largest, gradients, 1].
 constexpr int LORA_GRADS = 8;
 struct LoraGrad {
@@ -17,7 +17,7 @@ struct LoraGrad {
     float* grad;
     int splits, total, first, rank;
     int n, transposed;
-    float factor;
+    float scale;
 };
 struct LoraGrads {
     LoraGrad of[LORA_GRADS];
@@ -33,5 +33,5 @@ KERNEL(lora_grad_add_f32, LoraGrads, 256, 0, 256, LORA_GRADS) {
     float sum = 0.f;
     for (int s = 0; s < g.splits; s++) sum += from[(int64_t)s * g.total * g.n];
     float* const to = g.grad + (g.transposed != 0 ? (int64_t)col * g.rank + row : i);
-    *to += g.factor * sum;
+    *to += g.scale * sum;
 }

@@ -135,10 +135,6 @@ impl Cuda {
         // context is current.
         unsafe { blas.library.run(&call) }?;
         state.push("cublasLtMatmul");
-        if state.each && state.recorder.is_none() {
-            self.settle(state, "a product by cuBLASLt")
-        } else {
-            Ok(())
-        }
+        if state.each && state.recorder.is_none() { self.settle(state, "a GEMM by cuBLASLt") } else { Ok(()) }
     }
 }

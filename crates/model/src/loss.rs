@@ -153,7 +153,7 @@ impl Pheye {
         mut tape: Option<&mut Tape>,
     ) -> Result<Tensor> {
         let mut x = embedding::forward(cx, ids, &self.phi.embed)?;
-        let first = self.trains.first_layer;
+        let first = self.trainable.first_layer;
         for i in 0..self.cross.len() {
             let mut saved = Tape::new();
             let y = self.layer(cx, i, x.clone(), media, visibility, &mut saved)?;
@@ -223,7 +223,7 @@ impl Pheye {
     ) -> Result<QueuedLoss> {
         self.check_pixels(&batch.pixels, batch.images)?;
         let route = self.route(batch.images, dropout);
-        let (x, vit) = match self.trains.vit {
+        let (x, vit) = match self.trainable.vit {
             true => self.vit.forward(cx, &batch.pixels, &route).map(|(x, s)| (x, Some(s)))?,
             false => (self.vit.infer(cx, &batch.pixels, &route)?, None),
         };
@@ -290,7 +290,7 @@ impl Pheye {
                 (Taped::Cross(saved, kv), Some(cross)) => {
                     let (d, dkv) = cross.backward(cx, &saved, dx, &visibility.spans, grads)?;
                     dx = d;
-                    if self.trains.vision {
+                    if self.trainable.vision {
                         add::accumulate(cx, &mut dmedia, cross.kv_backward(cx, &kv, &dkv, grads)?)?;
                     } else {
                         cross.kv_backward_params(cx, &kv, &dkv, grads)?;
@@ -299,7 +299,7 @@ impl Pheye {
                 (Taped::Cross(..), None) => unreachable!("only a block saves"),
             }
         }
-        if self.trains.embed {
+        if self.trainable.embed {
             embedding::backward(cx, &batch.ids, &dx, &self.phi.embed, Some(grads))?;
         }
         Ok((result, dmedia))

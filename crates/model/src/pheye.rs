@@ -76,7 +76,7 @@ pub struct Pheye {
     pub(crate) connector: Connector,
     pub(crate) phi: Phi,
     pub(crate) cross: Vec<Option<Block>>,
-    pub(crate) trains: Trainable,
+    pub(crate) trainable: Trainable,
     pub(crate) recompute: Recompute,
     pub(crate) remarks: Vec<String>,
 }
@@ -134,7 +134,7 @@ impl Pheye {
             connector,
             phi,
             cross,
-            trains: Trainable::default(),
+            trainable: Trainable::default(),
             recompute: Recompute::default(),
             remarks: Vec::new(),
         })
@@ -210,7 +210,7 @@ impl Pheye {
                 first_layer = i;
             }
         }
-        self.trains = Trainable { vit, vision, embed, first_layer };
+        self.trainable = Trainable { vit, vision, embed, first_layer };
         Ok(table)
     }
 

@@ -120,7 +120,7 @@ fn a_recording_within_a_recording() {
     let ((), inner) = gpu.record::<_, Error>(|| gpu.copy(a.all(), b.all())).unwrap();
     let ((), fingerprint) = gpu.dry_run::<_, Error>(|| inner.launch()).unwrap();
     let ((), outer) = gpu.record::<_, Error>(|| inner.launch()).unwrap();
-    assert_eq!(content(&gpu, b.all()), [2; 100], "a rehearsed or recorded launch was done");
+    assert_eq!(content(&gpu, b.all()), [2; 100], "a launch in a dry run or a recording was done");
     assert_eq!(outer.fingerprint(), fingerprint);
     outer.launch().unwrap();
     assert_eq!(content(&gpu, b.all()), [1; 100]);
@@ -137,7 +137,7 @@ fn a_recording_within_a_recording() {
 }
 
 #[test]
-fn what_one_thread_does_while_another_rehearses_or_records_is_done() {
+fn work_during_another_threads_dry_run_or_recording_is_done() {
     let gpu = gpu();
     let n = 4 * elements(&gpu);
     let (mine, alone) = (filled(&gpu, &vec![5; n]), filled(&gpu, &vec![0; n]));
@@ -162,9 +162,9 @@ fn what_one_thread_does_while_another_rehearses_or_records_is_done() {
         thread::scope(|scope| scope.spawn(visit).join().unwrap());
         gpu.copy(out.all(), copy.all())
     };
-    let ((), rehearsed) = gpu.dry_run::<_, Error>(work).unwrap();
+    let ((), dry) = gpu.dry_run::<_, Error>(work).unwrap();
     let ((), graph) = gpu.record::<_, Error>(work).unwrap();
-    assert_eq!(graph.fingerprint(), rehearsed, "the visitor's work was noted");
+    assert_eq!(graph.fingerprint(), dry, "the visitor's work was noted");
     assert_eq!(content(&gpu, out.all()), vec![0xee; n], "the work was done");
     graph.launch().unwrap();
     assert_eq!(content(&gpu, copy.all()), expected);

@@ -48,7 +48,7 @@ fn held_buffers_stay() {
     let (device, arena) = small();
     let hold = arena.hold();
     drop(take(&arena, 1000).unwrap());
-    // Work that was rehearsed is to find this memory.
+    // The recording after a dry run must get the same memory.
     assert!(take(&arena, 2000).is_err());
     assert!(free(&device) < 10000);
     drop(hold);

@@ -277,7 +277,7 @@ fn add_sums(gpu: &Gpu, sums: &[Sum]) -> Result<()> {
                 rank: sum.target.rank as i32,
                 n: n as i32,
                 transposed: sum.transposed.into(),
-                factor: sum.scale,
+                scale: sum.scale,
             };
             elements = elements.max(n * sum.target.rank);
         }

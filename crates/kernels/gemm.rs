@@ -45,17 +45,26 @@ impl BlasGemm {
     /// Returns an error if a matrix exceeds its region.
     pub(crate) fn check(&self) -> Result<()> {
         let [m, n, k] = self.dims;
-        inside("factor a of a product", self.a.stored(m, k), self.a.ld, 2, self.a.region.bytes())?;
-        inside("factor b of a product", self.b.stored(k, n), self.b.ld, 2, self.b.region.bytes())?;
-        inside("the result of a product", [m, n], self.ldc, if self.wide { 4 } else { 2 }, self.c.bytes())
+        inside("operand A of a GEMM", self.a.stored(m, k), self.a.ld, 2, self.a.region.bytes())?;
+        inside("operand B of a GEMM", self.b.stored(k, n), self.b.ld, 2, self.b.region.bytes())?;
+        inside("C of a GEMM", [m, n], self.ldc, if self.wide { 4 } else { 2 }, self.c.bytes())
     }
 
     /// Everything that distinguishes one GEMM from another.
     #[cfg_attr(not(feature = "cublaslt"), allow(dead_code))]
     pub(crate) fn fingerprint(&self) -> impl std::hash::Hash {
-        let factor = |f: &GemmOperand| (f.region.addr(), f.ld, f.transposed);
+        let operand = |o: &GemmOperand| (o.region.addr(), o.ld, o.transposed);
         let scales = [self.alpha, self.beta].map(f32::to_bits);
-        ("cublasLt", self.dims, factor(&self.a), factor(&self.b), self.c.addr(), self.ldc, self.wide, scales)
+        (
+            "cublasLt",
+            self.dims,
+            operand(&self.a),
+            operand(&self.b),
+            self.c.addr(),
+            self.ldc,
+            self.wide,
+            scales,
+        )
     }
 }
 
