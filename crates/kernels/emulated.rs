@@ -10,7 +10,7 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use pheye_emulator as emulator;
-use pheye_emulator::{Entry, Order, Range};
+use pheye_emulator::{Entry, Order, Range, Rounding};
 
 use crate::image::Sets;
 use crate::{Access, Error, KernelSet, Launch, Result, Spec};
@@ -21,10 +21,9 @@ const ALIGN: usize = 256;
 /// The emulated device.
 pub(crate) struct Emulated {
     name: String,
-    order: Order,
+    options: Options,
     kernels: Sets,
-    /// The simulated memory size in bytes, and how many of them are allocated.
-    memory: u64,
+    /// The number of bytes that are allocated.
     used: AtomicU64,
     /// For each thread that records, the steps recorded so far.
     open: Mutex<Vec<(ThreadId, Vec<Step>)>>,
@@ -57,24 +56,44 @@ enum Step {
     },
 }
 
+/// What follows `emulator:`, separated by commas.
+struct Options {
+    order: Order,
+    rounding: Rounding,
+    /// The number of multiprocessors. Work is divided for a GPU of this size; the emulator itself uses all cores of the CPU.
+    sms: usize,
+    /// The size of the memory in bytes.
+    memory: u64,
+}
+
+impl Options {
+    fn parse(list: &str) -> Option<Options> {
+        let mut options =
+            Options { order: Order::Forward, rounding: Rounding::Nearest, sms: 4, memory: u64::MAX };
+        for option in list.split(',').filter(|_| !list.is_empty()) {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("reversed", "") => options.order = Order::Reversed,
+                ("shuffled", seed) => options.order = Order::Shuffled(seed.parse().ok()?),
+                ("sms", count) => options.sms = count.parse().ok().filter(|n| (1..=MAX_SMS).contains(n))?,
+                ("mma", "a100") => options.rounding = Rounding::A100,
+                ("mma", "h100") => options.rounding = Rounding::H100,
+                ("memory", bytes) => options.memory = bytes.parse().ok()?,
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+}
+
+/// More multiprocessors than any GPU has.
+const MAX_SMS: usize = 1024;
+
 impl Emulated {
     pub(crate) fn open(device: &str, option: &str) -> Result<Emulated> {
-        let mut memory = u64::MAX;
-        let order = match option.split_once('=').unwrap_or((option, "")) {
-            ("", _) => Order::Forward,
-            ("reversed", "") => Order::Reversed,
-            ("memory", bytes) => {
-                memory = bytes.parse().map_err(|_| Error::Name(device.to_owned()))?;
-                Order::Forward
-            }
-            ("shuffled", seed) => Order::Shuffled(seed.parse().map_err(|_| Error::Name(device.to_owned()))?),
-            _ => return Err(Error::Name(device.to_owned())),
-        };
         Ok(Emulated {
             name: device.to_owned(),
-            order,
+            options: Options::parse(option).ok_or_else(|| Error::Name(device.to_owned()))?,
             kernels: Sets::own(),
-            memory,
             used: AtomicU64::new(0),
             open: Mutex::default(),
             turn: Mutex::default(),
@@ -82,11 +101,12 @@ impl Emulated {
     }
 
     pub(crate) fn sms(&self) -> usize {
-        4
+        self.options.sms
     }
 
     pub(crate) fn memory(&self) -> Result<(u64, u64)> {
-        Ok((self.memory - self.used.load(Ordering::Relaxed).min(self.memory), self.memory))
+        let total = self.options.memory;
+        Ok((total - self.used.load(Ordering::Relaxed).min(total), total))
     }
 
     fn layout(bytes: usize) -> Layout {
@@ -96,7 +116,7 @@ impl Emulated {
 
     pub(crate) fn alloc(&self, bytes: usize) -> Result<u64> {
         let wanted = bytes as u64;
-        let claim = |used: u64| used.checked_add(wanted).filter(|used| *used <= self.memory);
+        let claim = |used: u64| used.checked_add(wanted).filter(|used| *used <= self.options.memory);
         let claimed = bytes <= isize::MAX as usize - ALIGN
             && self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim).is_ok();
         let none = || {
@@ -226,7 +246,8 @@ impl Emulated {
                     shared: spec.shared,
                     params: &bytes[..params.len()],
                     ranges,
-                    order: self.order,
+                    order: self.options.order,
+                    rounding: self.options.rounding,
                 };
                 // SAFETY: a `KernelSet` contains only kernels that a build script compiled for the emulator,
                 // and `Launch::run` compared the size of the parameters. The memory of the regions is alive:

@@ -14,7 +14,7 @@ pub enum Error {
     },
     /// The device name is unknown.
     #[error(
-        "no GPU is called `{0}`; there are cuda, cuda:N, emulator, emulator:reversed, emulator:shuffled=SEED and emulator:memory=BYTES"
+        "no GPU is called `{0}`; there are cuda, cuda:N, and emulator, also with options, as in emulator:reversed,sms=132; they are reversed, shuffled=SEED, sms=COUNT, mma=a100, mma=h100 and memory=BYTES"
     )]
     Name(String),
     /// The driver's library, libcuda, is not installed.

@@ -61,9 +61,15 @@ macro_rules! either {
 }
 
 impl Gpu {
-    /// Opens the GPU named `device`: `cuda`, `cuda:1`, `emulator`, `emulator:reversed`,
-    /// `emulator:shuffled=7`, or `emulator:memory=1000000`, which simulates a device with that many bytes of
-    /// memory.
+    /// Opens the GPU named `device`: `cuda`, `cuda:1`, `emulator`, or `emulator:` with options separated by commas:
+    ///
+    /// | option | meaning |
+    /// |---|---|
+    /// | `reversed` | the threads of a block run in reversed order |
+    /// | `shuffled=SEED` | the threads of a block run in a random order |
+    /// | `sms=COUNT` | the number of multiprocessors, by which launches divide their work; 4 without it |
+    /// | `mma=a100`, `mma=h100` | tensor cores round as those of this GPU do, instead of to nearest |
+    /// | `memory=BYTES` | the size of the device memory |
     ///
     /// # Errors
     /// Returns [`Error::Name`] if the name is unknown, [`Error::NoKernels`] if the program was built without

@@ -59,6 +59,7 @@ void* emu_shared(unsigned long bytes);
 void emu_barrier();
 void emu_named_barrier(int id, int threads);
 void emu_warp_barrier(unsigned mask);
+void emu_fence();
 unsigned emu_shuffle(unsigned mask, unsigned value, unsigned lane);
 unsigned emu_ballot(unsigned mask, int predicate);
 unsigned emu_atomic_add(unsigned* to, unsigned x);
@@ -79,7 +80,7 @@ void emu_trap(const char* what);
 
 inline void __syncthreads() { emu_barrier(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { emu_warp_barrier(mask); }
-inline void __threadfence() {}
+inline void __threadfence() { emu_fence(); }
 inline void __trap() { emu_trap("__trap"); }
 
 // The bits of x as another type, without going through memory, where the accesses would be checked.

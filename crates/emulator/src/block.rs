@@ -6,6 +6,7 @@ use corosensei::stack::{DefaultStack, Stack};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use crate::global::{Globals, inside};
+use crate::races::{Fences, Touch};
 use crate::shared::Shared;
 use crate::warp::{Operands, Operation, Pending, Warp};
 use crate::{Fault, Kind, Launch, matrix};
@@ -53,6 +54,7 @@ pub(crate) struct Block<'a> {
     threads: Vec<Thread>,
     warps: Vec<Warp>,
     shared: Shared,
+    fences: Fences,
     fault: Option<Fault>,
 }
 
@@ -117,7 +119,8 @@ pub(crate) unsafe fn run(launch: &Launch, globals: &Globals, at: [u32; 3]) -> Re
     };
     let threads = stacks[..count].iter().map(thread).collect();
     let warps = (0..count / 32).map(|_| Warp::default()).collect();
-    let mut block = Block { launch, globals, at, current: 0, threads, warps, shared, fault: None };
+    let fences = Fences::default();
+    let mut block = Block { launch, globals, at, current: 0, threads, warps, shared, fences, fault: None };
     let block_ptr: *mut Block = &raw mut block;
     let (entry, params) = (launch.entry, launch.params.as_ptr());
     let mut fibers: Vec<_> = stacks
@@ -271,19 +274,44 @@ impl Block<'_> {
                 false => self.shared.read(offset, bytes, self.current),
             };
         }
-        self.globals.access(addr, bytes, write, self.linear())
+        self.global(addr, bytes, write)
     }
 
-    /// Checks an atomic read-modify-write of a word.
-    pub(crate) fn atomic(&mut self, addr: usize) -> Result<(), Kind> {
+    /// Checks an access to global memory.
+    fn global(&self, addr: usize, bytes: usize, write: bool) -> Result<(), Kind> {
+        let now = self.touch();
+        let before = |thread: u32, time: u32| self.shared.before(self.current, thread, time);
+        let ordered = |by: Touch| match by.block == now.block {
+            true => before(by.thread, by.time),
+            false => self.fences.ordered(by, &before),
+        };
+        self.globals.access(addr, bytes, write, now, ordered)
+    }
+
+    /// What the current thread does next, as an access to global memory.
+    fn touch(&self) -> Touch {
+        Touch { block: self.linear(), thread: self.current as u32, time: self.shared.time() }
+    }
+
+    /// The current thread calls `__threadfence()`.
+    pub(crate) fn fence(&mut self) {
+        self.fences.fence(self.touch(), self.shared.seen(self.current));
+    }
+
+    /// Checks an atomic read-modify-write of a word, and does it.
+    pub(crate) fn atomic(&mut self, addr: usize, operation: impl FnOnce() -> u32) -> Result<u32, Kind> {
         if !addr.is_multiple_of(4) {
             return Err(Kind::Misaligned { what: "atomic", addr, bytes: 4 });
         }
         match self.shared_offset(addr, 4) {
-            Some(offset) => self.shared.atomic(offset, self.current),
+            Some(offset) => {
+                self.shared.atomic(offset, self.current)?;
+                Ok(operation())
+            }
             None => {
-                self.globals.access(addr, 4, false, self.linear())?;
-                self.globals.access(addr, 4, true, self.linear())
+                self.globals.atomic(addr)?;
+                let thread = self.current as u32;
+                Ok(self.fences.atomic(self.globals.words(), addr, thread, operation))
             }
         }
     }
@@ -386,7 +414,7 @@ impl Block<'_> {
                     let a = of.map(|o| *(o.address[1] as *const [u32; 4]));
                     let b = of.map(|o| *(o.address[2] as *const [u32; 2]));
                     let mut d = of.map(|o| *(o.address[0] as *const [f32; 4]));
-                    matrix::multiply(&mut d, &a, &b);
+                    matrix::multiply(&mut d, &a, &b, self.launch.rounding);
                     of.iter().zip(d).for_each(|(o, d)| *(o.address[0] as *mut [f32; 4]) = d);
                 }
             }
@@ -441,7 +469,7 @@ impl Block<'_> {
             }
         }
         if valid > 0 {
-            self.globals.access(from, valid, false, self.linear())?;
+            self.global(from, valid, false)?;
         }
         self.shared.depart(offset, bytes, self.current)?;
         self.threads[self.current].copies.open.push(Copy { to, from, bytes, valid });

@@ -87,10 +87,19 @@ extern "C" fn emu_mma_bf16(d: *mut f32, a: *const u32, b: *const u32) {
 }
 
 fn atomic(to: *mut u32, f: impl FnOnce(&AtomicU32) -> u32) -> u32 {
-    checked(|b| b.atomic(to as usize));
-    // SAFETY: the check above found an aligned word that the kernel may access. Blocks on other OS threads
-    // also access it only by atomics.
-    f(unsafe { AtomicU32::from_ptr(to) })
+    checked(|b| {
+        // SAFETY: `Block::atomic` calls this after it found an aligned word that the kernel may access. Blocks on
+        // other OS threads also access it only by atomics.
+        b.atomic(to as usize, || f(unsafe { AtomicU32::from_ptr(to) }))
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn emu_fence() {
+    checked(|b| {
+        b.fence();
+        Ok(())
+    });
 }
 
 #[unsafe(no_mangle)]

@@ -110,6 +110,24 @@ pub enum Kind {
         /// The linear index of the other block.
         other: u32,
     },
+    /// Two threads accessed an element of a buffer that the launch updates, at least one to write, and nothing orders them.
+    #[error(
+        "race on `{buffer}` at byte {offset}: {what} here, {other} by thread {thread} of block {block}, and neither a barrier nor fences with an atomic operation between them"
+    )]
+    GlobalRace {
+        /// The access of this thread.
+        what: &'static str,
+        /// The access of the other thread.
+        other: &'static str,
+        /// The buffer's name.
+        buffer: String,
+        /// The offset in the buffer.
+        offset: usize,
+        /// The linear index of the other thread's block.
+        block: u32,
+        /// The other thread.
+        thread: u32,
+    },
     /// An output element that no thread of any block wrote.
     #[error("nobody wrote the element at byte {offset} of the output `{buffer}`")]
     NeverWritten {

@@ -5,7 +5,8 @@
 //! executes a launch, with the blocks in parallel and the threads of a block in a chosen [`Order`]. It
 //! returns the first [`Fault`]: an access outside the buffers that the launch named, a misaligned access, a
 //! read of shared memory that no thread wrote or that a `cp.async` may not have filled yet, a race (two
-//! threads that access a word of shared memory without a barrier between them), a barrier or a warp operation
+//! threads that access a word of shared memory, or of global memory that the launch updates, without a barrier between them, or in
+//! different blocks without fences and an atomic operation), a barrier or a warp operation
 //! that not all of its threads reach, an output element that no thread wrote.
 //!
 //! An asynchronous copy is performed only when the program waits for it, so that a missing wait is detected.
@@ -18,11 +19,13 @@ mod global;
 mod matrix;
 mod order;
 mod pool;
+mod races;
 mod shared;
 mod warp;
 
 pub use fault::{Fault, Kind};
 pub use global::{Access, Range};
+pub use matrix::Rounding;
 pub use order::Order;
 
 /// The entry point of a kernel compiled for the emulator. It takes a pointer to the parameter struct.
@@ -47,6 +50,8 @@ pub struct Launch<'a> {
     pub ranges: &'a [Range],
     /// The order in which the threads of a block run.
     pub order: Order,
+    /// How `mma` rounds.
+    pub rounding: Rounding,
 }
 
 /// The maximum number of threads per block.

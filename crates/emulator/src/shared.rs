@@ -11,7 +11,8 @@ use crate::global::inside;
 
 /// Bytes per shadow cell.
 const GRAIN: usize = 2;
-const WARPS: usize = 32;
+/// The most warps of a block.
+pub(crate) const WARPS: usize = 32;
 
 /// An access. `thread` is the thread's index + 1, or 0 for no access.
 #[derive(Clone, Copy, Default)]
@@ -86,6 +87,21 @@ impl Shared {
     fn ordered(&self, by: Touch, thread: usize) -> bool {
         let by_thread = by.thread as usize - 1;
         (by_thread == thread && !by.many) || by.time < self.seen[thread / 32][by_thread / 32]
+    }
+
+    /// The time since the block started.
+    pub(crate) fn time(&self) -> u32 {
+        self.now - self.start
+    }
+
+    /// For each warp, the time since the block started before which all that it did is ordered before what `thread` does.
+    pub(crate) fn seen(&self, thread: usize) -> [u32; WARPS] {
+        self.seen[thread / 32].map(|time| time - self.start)
+    }
+
+    /// Whether what `by` did at `time` since the block started is ordered before what `thread` does.
+    pub(crate) fn before(&self, thread: usize, by: u32, time: u32) -> bool {
+        by as usize == thread || self.start + time < self.seen[thread / 32][by as usize / 32]
     }
 
     fn touch(&self, thread: usize) -> Touch {

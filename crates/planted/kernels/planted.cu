@@ -143,3 +143,36 @@ KERNEL(planted_output, Planted, 32, 0) {
     if (i < p.n - (p.fault == 1)) p.y[i] = p.x[i];
     if (p.fault == 2 && threadIdx.x == 0) p.y[0] = p.x[0];
 }
+
+struct PlantedUpdate {
+    float* y;
+    unsigned* arrived;  // 0 before the launch
+    int fault;          // 0: the correct kernel
+};
+
+// y[i] += y of the next thread of its block. Fault 1: no barrier between the reads and the writes. Fault 2: reads from the next block.
+KERNEL(planted_update, PlantedUpdate, 64, 0) {
+    const int t = threadIdx.x, first = (int)(blockIdx.x * 64), blocks = (int)gridDim.x;
+    const int from = p.fault == 2 ? (first + 64) % (64 * blocks) + t : first + (t + 1) % 64;
+    const float y = p.y[from];
+    if (p.fault != 1) __syncthreads();
+    p.y[first + t] += y;
+}
+
+// The last block to arrive stores the sum of the blocks' first elements of y in y[1]. Fault 1: no fence before the arrival. Fault 2:
+// none after it. Fault 3: another thread than the one that wrote the element does the fence, with no barrier between them.
+KERNEL(planted_last, PlantedUpdate, 64, sizeof(Words)) {
+    auto& s = shared<Words>();
+    const int t = threadIdx.x;
+    if (t == 0) p.y[64 * blockIdx.x] = 1.f + (float)blockIdx.x;
+    if (t == (p.fault == 3 ? 40 : 0)) {
+        if (p.fault != 1) __threadfence();
+        s.a[0] = atomicAdd(p.arrived, 1u) == gridDim.x - 1 ? 1.f : 0.f;
+        if (p.fault != 2) __threadfence();
+    }
+    __syncthreads();
+    if (s.a[0] == 0.f || t != 32) return;
+    float sum = 0.f;
+    for (unsigned b = 0; b < gridDim.x; b++) sum += p.y[64 * b];
+    p.y[1] = sum;
+}

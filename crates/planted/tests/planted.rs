@@ -4,7 +4,7 @@
 use pheye_kernels::params::GeluFwd;
 use pheye_kernels::{Error, Gpu, In, Out, ParamField, Params, Result};
 use pheye_planted::KERNELS;
-use pheye_planted::params::Planted;
+use pheye_planted::params::{Planted, PlantedUpdate};
 
 fn open() -> Gpu {
     let gpu = Gpu::open("emulator").unwrap();
@@ -142,6 +142,42 @@ fn two_threads_writing_one_word() {
 fn an_output_that_nobody_wrote_and_one_written_twice() {
     caught("planted_output", 1, "nobody wrote the element at byte 380 of the output");
     caught("planted_output", 2, "writes too");
+}
+
+/// Runs a kernel that updates y of four blocks in place. Returns y, which was 0, 1, 2, …
+fn update(device: &str, kernel: &'static str, fault: i32) -> Result<Vec<f32>> {
+    let gpu = Gpu::open(device)?;
+    gpu.load(&KERNELS)?;
+    let mut launch = gpu.launch(kernel)?;
+    let (blocks, n) = (4, 256);
+    let (y, arrived) = (gpu.alloc(4 * n)?, gpu.alloc(4)?);
+    let y = y.region(0, "f32", 4, &[n])?;
+    let mut values: Vec<f32> = (0..n).map(|i| i as f32).collect();
+    gpu.upload(bytemuck::cast_slice(&values), y.clone())?;
+    gpu.clear(arrived.all())?;
+    let params = PlantedUpdate { y: launch.update(y.clone()), arrived: launch.update(arrived.all()), fault };
+    launch.run([blocks, 1, 1], &params)?;
+    gpu.download(y, bytemuck::cast_slice_mut(&mut values))?;
+    Ok(values)
+}
+
+#[test]
+fn races_on_global_memory_that_is_updated() {
+    for device in DEVICES {
+        let y = update(device, "planted_update", 0).unwrap();
+        assert_eq!((y[0], y[63], y[255]), (1.0, 63.0, 255.0 + 192.0), "{device}");
+        let y = update(device, "planted_last", 0).unwrap();
+        assert_eq!(y[1], 1.0 + 2.0 + 3.0 + 4.0, "{device}");
+        for (kernel, fault) in [("planted_update", 1), ("planted_update", 2)] {
+            let error = update(device, kernel, fault).expect_err(kernel).to_string();
+            assert!(error.contains("race on `f32 [256]`") && error.contains(kernel), "{device}: {error}");
+        }
+        for fault in 1..=3 {
+            let error = update(device, "planted_last", fault).expect_err(device).to_string();
+            let other_block = error.contains("read here, write by thread 0 of block");
+            assert!(other_block && error.contains("race on `f32 [256]`"), "{device}, {fault}: {error}");
+        }
+    }
 }
 
 #[test]

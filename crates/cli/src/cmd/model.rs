@@ -91,7 +91,7 @@ pub(crate) fn locate(model: &str) -> anyhow::Result<ModelFiles> {
 
 /// Locates the files of the folder `model`. This build has no hub support.
 #[cfg(not(feature = "hub"))]
-pub fn locate(model: &str) -> anyhow::Result<ModelFiles> {
+pub(crate) fn locate(model: &str) -> anyhow::Result<ModelFiles> {
     let named = model.matches('/').count() == 1 && !std::path::Path::new(model).exists();
     anyhow::ensure!(
         !named,
