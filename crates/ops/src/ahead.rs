@@ -37,7 +37,7 @@ impl Uploads {
             None => {
                 *place = None;
                 let tensor = Tensor::zeros_on(&cx.device, t.shape(), t.dtype())?;
-                // Zeroing the new memory is queued in another stream than the copy.
+                // The copy is not ordered after the queued work that initialises the new memory.
                 gpu.synchronize()?;
                 place.insert(tensor).clone()
             }

@@ -21,7 +21,7 @@ use crate::{Cx, Result};
 /// ```
 ///
 /// # Errors
-/// [`crate::Error::Tensor`] when a GPU is out of memory.
+/// [`crate::Error::Tensor`] when a GPU is out of memory or has no kernel for the element type of `x`.
 pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());

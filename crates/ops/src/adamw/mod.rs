@@ -111,7 +111,7 @@ pub fn queue_step(
     gpu::step_flat(cx, gpu, masters, grads, moments, (&numbers(hp, step, 1.0), step), norm)
 }
 
-/// Checks that the moments are as long as the gradients and have one element type.
+/// Checks that the moments are as long as the gradients.
 fn check(grads: &Grads, moments: &Moments) -> Result<()> {
     same_length("m", &moments.m, grads)?;
     same_length("v", &moments.v, grads)

@@ -31,7 +31,7 @@ pub struct Saved {
     softmax_stats: Tensor,
 }
 
-/// FLOPs of forward, in total for all spans.
+/// FLOPs of forward, in total for all spans; half of them with a causal mask.
 pub fn flops(spans: &[Span], heads: &Heads) -> u64 {
     let pairs: u64 = spans.iter().map(|s| s.q.len() as u64 * s.k.len() as u64).sum();
     let all = 4 * pairs * heads.width() as u64;
@@ -106,8 +106,8 @@ fn check_disjoint(
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] when the numbers of columns are inconsistent, [`Error::Range`] when a span exceeds its matrix or
-/// two spans share queries.
+/// [`Error::Shapes`] when q, k and v are inconsistent; [`Error::Range`] when q does not have heads·head_dim columns, a
+/// span exceeds its matrix, two spans share queries, or a GPU does not support the head size or the scale.
 pub fn forward(
     cx: &Cx,
     q: &Tensor,
@@ -128,8 +128,8 @@ pub fn forward(
 /// dq with the shape of q, and dk and dv in the layout of k and v. Rows and columns outside the attention are 0.
 ///
 /// # Errors
-/// [`Error::Shapes`] when dout and q differ in shape, and [`Error::Range`] when a span exceeds its matrix or two spans
-/// share queries or keys.
+/// The errors of [`forward`], [`Error::Shapes`] when dout and q differ in shape, and [`Error::Range`] when two spans
+/// share keys.
 pub fn backward(
     cx: &Cx,
     saved: &Saved,

@@ -34,7 +34,7 @@ pub fn forward(cx: &Cx, ids: &[u32], table: &Param) -> Result<Tensor> {
 /// Adds dy [n, d] to the gradient of the table if it is trained.
 ///
 /// # Errors
-/// [`Error::Range`] when an id is not in 0..v, and [`Error::Shapes`] when there is not one row of dy for each id.
+/// [`Error::Range`] when an id is not in 0..v, and [`Error::Shapes`] when dy is not [n, d].
 pub fn backward(cx: &Cx, ids: &[u32], dy: &Tensor, table: &Param, grads: Option<&mut Grads>) -> Result<()> {
     let (left, d) = (dy.shape(), table.shape().cols());
     if left.rows() != ids.len() || left.cols() != d {

@@ -1,4 +1,4 @@
-//! The linear on the CPU: one GEMM per product, and the epilogue as separate operations.
+//! The linear on the CPU: one GEMM each for y, dx and dW, and the epilogue as separate operations.
 
 use pheye_cpu::gemm::{Init, add_column_sums, gemm};
 use pheye_cpu::mat::MatRef;

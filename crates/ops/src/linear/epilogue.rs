@@ -81,7 +81,7 @@ pub type Output = (Tensor, Saved, Option<gelu::Saved>);
 /// [`forward`] with an epilogue.
 ///
 /// # Errors
-/// The errors of [`forward`], and [`Error::Shapes`] when residual and y differ in shape.
+/// The errors of [`forward`], and [`Error::Shapes`] when residual and y differ in size.
 pub fn forward_with(cx: &Cx, x: &Tensor, p: &Linear, after: Epilogue) -> Result<Output> {
     let [output] = forward_several(cx, x, [(p, after)])?;
     Ok(output)
@@ -129,7 +129,7 @@ pub(crate) fn into_array<T, const N: usize>(all: Vec<T>) -> [T; N] {
 /// [`backward`] with an epilogue.
 ///
 /// # Errors
-/// The errors of [`backward`], and [`Error::Shapes`] when the sum or u differs from x in shape.
+/// The errors of [`backward`], and [`Error::Shapes`] when the sum or u differs from x in size.
 pub fn backward_with(
     cx: &Cx,
     saved: &Saved,

@@ -1,4 +1,4 @@
-//! Linear layer y = x Wᵀ + b, for x [rows, k], W [n, k] in f32, bf16 or int8, b `[n]`.
+//! Linear layer y = x Wᵀ + b, for x [rows, k], W [n, k] in f32, bf16 or (on the CPU) int8, b `[n]`.
 //!
 //! dx = dy W, dW += dyᵀ x, db += Σ dy. Saves x if W is trained, and nothing else. Each GEMM takes 2·rows·k·n FLOPs and
 //! accesses x, W and y once; the bias is added in its epilogue.
@@ -101,7 +101,8 @@ pub(crate) fn check_output(dy: &Tensor, p: &Linear) -> Result<()> {
 /// use pheye_ops::Cx;
 ///
 /// let weight = Param::frozen("weight", Tensor::from_f32([1, 2], &[2.0, 3.0])?);
-/// let (y, _saved) = linear::forward(&Cx::cpu(), &Tensor::from_f32([1, 2], &[1.0, 10.0])?, &Linear { weight, bias: None })?;
+/// let (y, _saved) =
+///     linear::forward(&Cx::cpu(), &Tensor::from_f32([1, 2], &[1.0, 10.0])?, &Linear { weight, bias: None })?;
 /// assert_eq!(y.f32()?, [32.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

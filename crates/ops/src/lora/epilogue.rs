@@ -14,7 +14,7 @@ pub type Output = (Tensor, Saved, Option<gelu::Saved>);
 /// [`forward`] with an epilogue.
 ///
 /// # Errors
-/// The errors of [`forward`], and [`crate::Error::Shapes`] when residual and y differ in shape.
+/// The errors of [`forward`], and [`crate::Error::Shapes`] when residual and y differ in size.
 pub fn forward_with(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route, after: Epilogue) -> Result<Output> {
     let [output] = forward_several(cx, x, [(p, Down::default(), after)], route)?;
     Ok(output)
@@ -63,7 +63,7 @@ pub fn forward_several<const N: usize>(
 /// [`backward`] with an epilogue.
 ///
 /// # Errors
-/// The errors of [`backward`], and [`crate::Error::Shapes`] when the sum or u differs from x in shape.
+/// The errors of [`backward`], and [`crate::Error::Shapes`] when the sum or u differs from x in size.
 pub fn backward_with(
     cx: &Cx,
     saved: &Saved,

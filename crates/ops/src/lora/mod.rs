@@ -187,7 +187,8 @@ fn rank(a: &Param) -> usize {
 /// use pheye_ops::tensor::{Param, Tensor};
 /// use pheye_ops::Cx;
 ///
-/// let param = |name, shape: [usize; 2], values: &[f32]| Ok::<_, pheye_ops::tensor::Error>(Param::frozen(name, Tensor::from_f32(shape, values)?));
+/// let param = |name, shape: [usize; 2], values: &[f32]|
+///     Ok::<_, pheye_ops::tensor::Error>(Param::frozen(name, Tensor::from_f32(shape, values)?));
 /// let base = Linear { weight: param("weight", [1, 2], &[2.0, 3.0])?, bias: None };
 /// let adapter = Adapter { a: param("A", [1, 2], &[1.0, -1.0])?, b: param("B", [1, 1], &[0.5])?, scale: 2.0 };
 /// let p = LoraLinear { base, adapters: vec![Some(adapter)], module: 0 };

@@ -65,7 +65,8 @@ fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, righ
 /// use pheye_ops::tensor::{Param, Tensor};
 /// use pheye_ops::Cx;
 ///
-/// let param = |name, shape: [usize; 2], values: &[f32]| Ok::<_, pheye_ops::tensor::Error>(Param::frozen(name, Tensor::from_f32(shape, values)?));
+/// let param = |name, shape: [usize; 2], values: &[f32]|
+///     Ok::<_, pheye_ops::tensor::Error>(Param::frozen(name, Tensor::from_f32(shape, values)?));
 /// // Patches of one pixel: the convolution adds the three channels.
 /// let base = Linear { weight: param("weight", [1, 3], &[1.0; 3])?, bias: None };
 /// let conv = LoraLinear { base, adapters: vec![], module: 0 };

@@ -43,7 +43,7 @@ fn sizes(p: &Rotary, rows: usize) -> RotaryFwd {
     RotaryFwd { rows: rows as i32, heads, head_dim, ..RotaryFwd::default() }
 }
 
-/// The number of blocks, where each thread handles eight pairs of a head or, without rotation, as many elements.
+/// The number of blocks, with one thread for eight elements. If there are more units of work, threads loop.
 fn blocks(p: &Rotary, rows: usize, l: &Launch) -> usize {
     (rows * p.heads * p.head_dim).div_ceil(8).div_ceil(l.spec().tile[0]).max(1)
 }

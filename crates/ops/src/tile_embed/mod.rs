@@ -66,7 +66,7 @@ pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) 
 /// dglobal [b, n, d] and, if t > 0, dlocal [b·t, n, d] from dmedia, for `b` images with `t` tiles each.
 ///
 /// # Errors
-/// [`Error::Shapes`] when dmedia does not have the shape for `b` images with `t` tiles and the table's width.
+/// [`Error::Shapes`] when dmedia does not have the size for `b` images with `t` tiles, or the table does not fit it.
 pub fn backward(
     cx: &Cx,
     dmedia: &Tensor,

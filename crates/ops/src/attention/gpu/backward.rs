@@ -161,7 +161,7 @@ pub(in super::super) fn backward(
         Kv::Split { k: t, .. } | Kv::Fused(t) => t.shape().rows(),
     };
     let dq = cx.empty(q.shape())?;
-    // No block writes the columns beyond those of the heads, so they are zeroed.
+    // No block writes the columns beyond those of the heads, so they are set to 0 here.
     let empty_like = |t: &Tensor, own: usize| {
         if t.shape().cols() == own { cx.empty(t.shape()) } else { cx.zeros(t.shape()) }
     };

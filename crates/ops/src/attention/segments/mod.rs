@@ -17,7 +17,7 @@ mod gpu;
 /// the number of keys. y is 0 for rows outside all spans.
 ///
 /// # Errors
-/// As for [`super::forward`], and [`Error::Range`] when `segments` is not in ascending order.
+/// The errors of [`super::forward`], and [`Error::Range`] when `segments` is not in ascending order.
 pub fn segment_sums(
     cx: &Cx,
     q: &Tensor,
