@@ -5,13 +5,13 @@ use rayon::prelude::*;
 use crate::math::vectorised;
 use crate::par;
 
-/// Elements of one parallel piece.
+/// Elements per task.
 const PIECE: usize = 1 << 12;
 
 /// The coefficients of one step, precomputed.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
-    /// The gradient is multiplied by this before anything else (gradient clipping).
+    /// Factor for the gradient, applied first (gradient clipping).
     pub grad_scale: f32,
     /// 1 - lr·weight_decay.
     pub decay: f32,
@@ -29,15 +29,14 @@ pub struct Step {
     pub lr: f32,
 }
 
-/// Updates parameters p and moments m and v in place by gradients g, all of the same length: m += (g - m)(1 -
-/// β₁); v = β₂v + (1 - β₂)g²; p = p·decay - lr·m / (√v/correction2 + ε).
+/// Updates the parameters p and the moments m and v in place from the gradients g, all of equal length: m += (g - m)(1
+/// - β₁); v = β₂v + (1 - β₂)g²; p = p·decay - lr·m / (√v/correction2 + ε).
 pub fn step(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], s: Step) {
     let state = m.chunks_mut(PIECE).zip(v.chunks_mut(PIECE)).zip(g.chunks(PIECE));
     par::pieces(p.chunks_mut(PIECE).zip(state), 4 * g.len(), |_, (p, ((m, v), g))| piece(p, m, v, g, s));
 }
 
-/// Σ g² in f64. Pieces of fixed size are summed in order, so the result does not depend on the number of
-/// threads.
+/// Σ g² in f64. Blocks of fixed size are summed in order, so the result does not depend on the number of threads.
 pub fn sum_of_squares(g: &[f32]) -> f64 {
     let sum = |g: &[f32]| {
         let mut sum = 0.0;

@@ -1,10 +1,10 @@
-//! Softmax cross entropy over rows of logits. Loss and gradient are computed while a row is in the cache.
+//! Softmax cross entropy over rows of logits. Loss and gradient are computed while the row is in the cache.
 
 use crate::math::{exp, max, sum, vectorised};
 use crate::par;
 
-/// For each row zᵢ of `logits` [rows, v]: `losses[i]` = ln Σ exp(zᵢ) - `zᵢ[targetᵢ]`. When `want_gradient` is
-/// true, the row is replaced in place by its gradient softmax(zᵢ) - onehot(targetᵢ).
+/// For each row zᵢ of `logits` [rows, v]: `losses[i]` = ln Σ exp(zᵢ) - `zᵢ[targetᵢ]`. If `want_gradient` is true, the
+/// row is overwritten by its gradient softmax(zᵢ) - onehot(targetᵢ).
 ///
 /// # Panics
 /// When a target is not less than v.

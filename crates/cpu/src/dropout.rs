@@ -1,16 +1,16 @@
 //! Dropout whose mask is a function of the element's index, so that backward recomputes the mask instead of
 //! storing it.
 //!
-//! Element i of dropout module m at RNG offset s takes word i mod 4 of Philox(counter = (i / 4, m, s low, s
-//! high), key = seed). The element is kept when that word, as a number in [0, 1), is at least p; kept
-//! elements are multiplied by 1 / (1 − p).
+//! Element i of dropout module m at RNG offset s takes word i mod 4 of Philox(counter = (i / 4, m, s low, s high), key
+//! = seed). The element is kept if that word, converted to a number in [0, 1), is at least p; kept elements are
+//! multiplied by 1 / (1 − p).
 
 use crate::gemm::transpose4;
 use crate::math::vectorised;
 use crate::par;
 use crate::philox::{ROUNDS, next_key, round, words};
 
-/// The dropout mask of one module: what its random numbers are a function of.
+/// The dropout mask of one module, given by the inputs of its random numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mask {
     /// The probability that an element becomes zero.
@@ -19,22 +19,22 @@ pub struct Mask {
     pub seed: u64,
     /// The RNG offset. It is distinct for each step and micro-batch.
     pub rng_offset: u64,
-    /// The number of this dropout module in the network.
+    /// The index of this dropout module in the network.
     pub module: u32,
 }
 
-/// Philox blocks (of four elements each) that are computed side by side, one per vector lane.
+/// Philox blocks (of four elements each) that are computed in parallel, one per vector lane.
 const BLOCKS: usize = 8;
 const PIECE: usize = 1 << 12;
 /// The cost of one element, in multiply-adds.
 const COST: usize = 8;
 
-/// `out[i] = x[i]` times the mask of element `first + i`.
+/// `out[i] = x[i]` times the mask value of element `first + i`.
 pub fn apply(out: &mut [f32], x: &[f32], first: usize, mask: Mask) {
     par::rows(out, 1, PIECE, x.len() * COST, |i, out| apply_piece(out, &x[i..], first + i, mask));
 }
 
-/// `out[i] += x[i]` times the mask of element `first + i`.
+/// `out[i] += x[i]` times the mask value of element `first + i`.
 pub fn add(out: &mut [f32], x: &[f32], first: usize, mask: Mask) {
     par::rows(out, 1, PIECE, x.len() * COST, |i, out| add_piece(out, &x[i..], first + i, mask));
 }
@@ -81,8 +81,8 @@ fn mask_scales(block: u32, mask: Mask) -> [[f32; 4]; BLOCKS] {
         key = next_key(key);
     }
     let keep = (1.0 / (1.0 - mask.p)).to_bits();
-    // A word counts as word / 256 · 2⁻²⁴. The comparison is on integers, with the sign of the difference as a
-    // mask that is hidden from the optimizer, which would otherwise turn it into 32 branches.
+    // A word represents word / 256 · 2⁻²⁴. The comparison is on integers: the sign of the difference serves as a mask,
+    // hidden from the optimizer, which would otherwise turn it into 32 branches.
     let from = (mask.p * (1 << 24) as f32).ceil() as i32;
     let mut bits = [[0; BLOCKS]; 4];
     for (f, &c) in bits.as_flattened_mut().iter_mut().zip(c.as_flattened()) {

@@ -9,13 +9,13 @@ use pulp::Simd;
 /// A type that matrices are stored in, converted to f32 as it is read.
 pub(crate) trait Element: Copy + Sync + 'static {
     fn widen(self) -> f32;
-    /// Loads eight elements from `x` on, converted to f32.
+    /// Loads eight elements starting at `x`, converted to f32.
     ///
     /// # Safety
     /// The elements must exist, and the processor must have AVX2.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load8(x: *const Self) -> __m256;
-    /// Loads sixteen elements from `x` on, converted to f32.
+    /// Loads sixteen elements starting at `x`, converted to f32.
     ///
     /// # Safety
     /// The elements must exist, and the processor must have AVX-512F.
@@ -91,7 +91,7 @@ impl Element for i8 {
     }
 }
 
-/// The number of elements that are converted at once.
+/// The number of elements that are converted together.
 pub(crate) const LANES8: usize = 8;
 
 /// Converts eight elements to f32.
@@ -105,7 +105,7 @@ pub(crate) fn load8_f32<S: Simd, E: Element>(x: &[E; LANES8]) -> [f32; LANES8] {
     x.map(E::widen)
 }
 
-/// Loads a vector of elements from `x` on, converted to f32.
+/// Loads a vector of elements starting at `x`, converted to f32.
 ///
 /// # Safety
 /// The elements must exist.

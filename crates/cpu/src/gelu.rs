@@ -5,7 +5,7 @@ use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use crate::math::{erf, exp, sigmoid, vectorised};
 use crate::par;
 
-/// Elements of one parallel piece.
+/// Elements per task.
 const PIECE: usize = 1 << 12;
 /// The cost of one element, in multiply-adds.
 const COST: usize = 8;
@@ -13,7 +13,7 @@ const COST: usize = 8;
 /// The variant of GELU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gelu {
-    /// x·Φ(x) with the error function: the exact form.
+    /// The exact form x·Φ(x), with the error function.
     Exact,
     /// The tanh approximation x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
     Tanh,

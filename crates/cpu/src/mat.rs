@@ -11,8 +11,8 @@ pub enum Elements<'a> {
     F32(&'a [f32]),
     /// bfloat16, converted to f32 as it is read.
     Bf16(&'a [bf16]),
-    /// int8 with scales, only for B of the GEMM. With AVX2 and one scale per column, for m ≥ 7 A may be quantized to
-    /// int16: |error of C[i, j]| ≤ |α|·max|A[i, ·]| / 65534 · Σ_k |B[k, j]|, plus the roundings of f32.
+    /// int8 with scales, only for B of a GEMM. With AVX2 and one scale per column, for m ≥ 7 A may be quantized to
+    /// int16: |error of C[i, j]| ≤ |α|·max|A[i, ·]| / 65534 · Σ_k |B[k, j]|, plus f32 rounding errors.
     Int8(&'a [i8], Scales<'a>),
 }
 
@@ -37,7 +37,7 @@ pub enum Scales<'a> {
     Cols(&'a [f32]),
 }
 
-/// A matrix to read: element (i, j) is at `i * row_stride + j * col_stride`.
+/// A read-only matrix: element (i, j) is at `i * row_stride + j * col_stride`.
 #[derive(Debug, Clone, Copy)]
 pub struct MatRef<'a> {
     /// The elements.
@@ -46,9 +46,9 @@ pub struct MatRef<'a> {
     pub rows: usize,
     /// The number of columns.
     pub cols: usize,
-    /// Elements from one row to the next.
+    /// Row stride in elements.
     pub row_stride: usize,
-    /// Elements from one column to the next.
+    /// Column stride in elements.
     pub col_stride: usize,
 }
 
@@ -74,7 +74,7 @@ impl<'a> MatRef<'a> {
         }
     }
 
-    /// The same matrix with `row_stride` elements from one row to the next.
+    /// The same matrix with a row stride of `row_stride` elements.
     pub fn with_row_stride(self, row_stride: usize) -> MatRef<'a> {
         MatRef { row_stride, ..self }
     }
@@ -95,7 +95,7 @@ impl<'a> MatRef<'a> {
         }
     }
 
-    /// The submatrix of some rows and columns.
+    /// The submatrix of a range of rows and a range of columns.
     pub(crate) fn block(self, rows: Range<usize>, cols: Range<usize>) -> MatRef<'a> {
         let start = rows.start * self.row_stride + cols.start * self.col_stride;
         let data = match self.data {
@@ -113,7 +113,7 @@ impl<'a> MatRef<'a> {
         MatRef { data, rows: rows.len(), cols: cols.len(), ..self }
     }
 
-    /// The same matrix, given its elements by their type.
+    /// The same matrix with its elements as a typed slice.
     pub(crate) fn typed<E>(&self, x: &'a [E]) -> Typed<'a, E> {
         let scales = match self.data {
             Elements::Int8(_, scales) => scales,
@@ -122,7 +122,7 @@ impl<'a> MatRef<'a> {
         Typed { x, row_stride: self.row_stride, col_stride: self.col_stride, scales }
     }
 
-    /// Panics when the matrix does not fit its slice, or its scales do not fit it.
+    /// Panics if the matrix does not fit its slice, or its scales do not fit the matrix.
     pub(crate) fn checked(self) -> MatRef<'a> {
         if let Elements::Int8(_, scales) = self.data {
             let fit = match scales {
@@ -150,17 +150,17 @@ impl<'a> MatRef<'a> {
     }
 }
 
-/// An f32 matrix to write; its rows are contiguous.
+/// A mutable f32 matrix with contiguous rows.
 #[derive(Debug)]
 pub struct MatMut<'a> {
-    /// The elements, from the first of the first row on.
+    /// The elements, starting with the first row.
     pub data: &'a mut [f32],
-    /// Elements from one row to the next.
+    /// Row stride in elements.
     pub row_stride: usize,
 }
 
-/// A [`MatRef`] whose element type is known at compile time, for code that is generic over it. The code that makes one
-/// has checked the bounds, so it carries no shape.
+/// A [`MatRef`] whose element type is known at compile time, for generic code. Whoever makes one has checked the
+/// bounds, so it carries no shape.
 #[derive(Clone, Copy)]
 pub(crate) struct Typed<'a, E> {
     pub x: &'a [E],

@@ -5,8 +5,8 @@
 /// Defines functions that are compiled twice, for AVX2 with FMA and for the baseline, and select a version at
 /// run time.
 ///
-/// Unlike a closure passed to [`crate::par::simd`], the body is certain to be inlined where the wide
-/// instructions are enabled. A `mul_add` outside of it would be a call into the C library.
+/// Unlike a closure passed to [`crate::par::simd`], the body is certain to be inlined where the wide instructions are
+/// enabled. Elsewhere `mul_add` would be a call into the C library.
 macro_rules! vectorised {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block)*) => {$(
         $(#[$meta])*
@@ -30,7 +30,7 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// Rounds `x` to bf16, to nearest even. NaN stays NaN.
+/// Rounds `x` to bf16, to nearest even. NaN remains NaN.
 pub fn round(out: &mut [half::bf16], x: &[f32]) {
     const PIECE: usize = 1 << 14;
     crate::par::pieces(out.chunks_mut(PIECE).zip(x.chunks(PIECE)), x.len(), |_, (out, x)| {
@@ -51,13 +51,13 @@ vectorised! {
     }
 }
 
-/// Lanes of a sum: two accumulators of eight lanes, so that even short rows use both.
+/// Lanes of a sum: two accumulators with eight lanes each, so that even short rows use both.
 const LANES: usize = 16;
 
 /// eˣ: infinity above 88.73, subnormal below -87.3, zero below -104.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    // x = n·ln 2 + r. Adding 1.5·2²³ rounds the number to an integer and leaves n in the low bits.
+    // x = n·ln 2 + r. Adding 1.5·2²³ rounds to an integer and leaves n in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     let x = x.clamp(-104.0, 89.0);
@@ -153,7 +153,7 @@ pub fn max(x: &[f32]) -> f32 {
 mod tests {
     use super::*;
 
-    /// Largest error of `f` in units in the last place of the true value, over every `step`th number from `a` to `b`.
+    /// The largest error of `f` in ULPs of the true value, over every `step`th f32 from `a` to `b`.
     fn worst(f: fn(f32) -> f32, truth: fn(f64) -> f64, a: f32, b: f32, step: usize) -> f64 {
         let (lo, hi) = (a.abs().min(b.abs()).to_bits(), a.abs().max(b.abs()).to_bits());
         let sign = if a < 0.0 { -1.0 } else { 1.0 };
@@ -167,7 +167,7 @@ mod tests {
         worst
     }
 
-    /// erf by its series of positive terms, e^(-x²)·Σ 2ⁿx²ⁿ⁺¹/(2n+1)!!.
+    /// erf by its power series e^(-x²)·Σ 2ⁿx²ⁿ⁺¹/(2n+1)!!, whose terms are all positive.
     fn erf64(x: f64) -> f64 {
         if x.abs() > 6.0 {
             return x.signum();

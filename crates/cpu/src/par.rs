@@ -1,11 +1,11 @@
 //! Partitions work into pieces for rayon, and runs each piece with the widest vector instructions available.
 //!
-//! Pieces are few and long. Each is a job of its own (`with_max_len`), since rayon would otherwise group
-//! several into one job and leave other threads idle.
+//! Pieces are few and long. Each is a separate rayon job (`with_max_len`), because rayon would otherwise group several
+//! into one job and leave other threads idle.
 
 use rayon::prelude::*;
 
-/// Below this many multiply-adds (or elements of a pointwise pass, weighted by their cost) a second thread
+/// With fewer multiply-adds than this (or elements of an elementwise pass, weighted by their cost), a second thread
 /// costs more than it saves.
 const SERIAL_BELOW: usize = 1 << 15;
 
@@ -13,7 +13,7 @@ const SERIAL_BELOW: usize = 1 << 15;
 #[derive(Clone, Copy)]
 pub(crate) struct Pointer(pub *mut f32);
 
-// SAFETY: the slice is borrowed exclusively for as long as the tasks run, and each task writes its own part.
+// SAFETY: the slice is borrowed exclusively while the tasks run, and each task writes its own part.
 unsafe impl Send for Pointer {}
 // SAFETY: as above.
 unsafe impl Sync for Pointer {}
@@ -24,8 +24,8 @@ impl Pointer {
     }
 }
 
-/// Runs `f`, a sequence of operations, on a thread of rayon's pool. From a thread outside the pool, each
-/// operation would have to wake a pool thread and sleep until it is done.
+/// Runs `f`, a sequence of operations, on a thread of rayon's pool. From a thread outside the pool, each operation
+/// would have to wake a pool thread and wait for it.
 pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
@@ -52,9 +52,8 @@ pub fn instruction_set() -> &'static str {
     }
 }
 
-/// Calls `f(first, piece)` for each piece of `rows` rows of `out`, a matrix with `cols` columns; `first` is
-/// the first row of the piece. Runs in parallel when `work`, the cost of the whole in multiply-adds, is large
-/// enough.
+/// Calls `f(first, piece)` for each piece of `rows` rows of `out`, a matrix with `cols` columns; `first` is the index
+/// of the first row of the piece. Runs in parallel if `work`, the total cost in multiply-adds, is large enough.
 pub fn rows<T: Send>(
     out: &mut [T],
     cols: usize,
@@ -74,8 +73,7 @@ pub fn rows<T: Send>(
     }
 }
 
-/// Calls `f(i)` for each i in `0..n`, in parallel when `work`, the cost of the whole in multiply-adds, is
-/// large enough.
+/// Calls `f(i)` for each i in `0..n`, in parallel if `work`, the total cost in multiply-adds, is large enough.
 pub fn each(n: usize, work: usize, f: impl Fn(usize) + Sync + Send) {
     if work < SERIAL_BELOW || n <= 1 {
         (0..n).for_each(|i| simd(|| f(i)));
@@ -84,8 +82,7 @@ pub fn each(n: usize, work: usize, f: impl Fn(usize) + Sync + Send) {
     }
 }
 
-/// Calls `f` for each of `pieces`, in parallel when `work`, the cost of the whole in multiply-adds, is large
-/// enough.
+/// Calls `f` for each of `pieces`, in parallel if `work`, the total cost in multiply-adds, is large enough.
 pub fn all<T: Send>(pieces: Vec<T>, work: usize, f: impl Fn(T) + Sync + Send) {
     if work < SERIAL_BELOW || pieces.len() <= 1 {
         pieces.into_iter().for_each(|p| simd(|| f(p)));
@@ -94,9 +91,8 @@ pub fn all<T: Send>(pieces: Vec<T>, work: usize, f: impl Fn(T) + Sync + Send) {
     }
 }
 
-/// Calls `f(i, piece)` for the i-th of `pieces`, in parallel when `work`, the cost of the whole in
-/// multiply-adds, is large enough. For outputs that are partitioned together, as in
-/// `a.chunks_mut(n).zip(b.chunks_mut(m))`.
+/// Calls `f(i, piece)` for the i-th of `pieces`, in parallel if `work`, the total cost in multiply-adds, is large
+/// enough. For outputs that are partitioned together, as in `a.chunks_mut(n).zip(b.chunks_mut(m))`.
 pub fn pieces<T: Send>(pieces: impl Iterator<Item = T>, work: usize, f: impl Fn(usize, T) + Sync + Send) {
     if work < SERIAL_BELOW {
         pieces.enumerate().for_each(|(i, p)| f(i, p));

@@ -1,7 +1,7 @@
 //! Philox4x32-10, a counter-based random number generator: each number is a function of a counter and a key.
 //!
-//! Any thread can therefore generate any element of a random tensor, and backward can recompute a dropout
-//! mask. Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC'11.
+//! Any thread can therefore generate any element of a random tensor, and backward can recompute a dropout mask. Salmon,
+//! Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 
 /// The four random words at `counter` for `key`.
 #[inline(always)]
@@ -13,7 +13,7 @@ pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     counter.map(|w| w as u32)
 }
 
-/// Rounds of the generator.
+/// Number of rounds.
 pub(crate) const ROUNDS: usize = 10;
 
 /// One round, on 32-bit words held in 64-bit integers.
@@ -31,7 +31,7 @@ pub(crate) fn next_key([k0, k1]: [u32; 2]) -> [u32; 2] {
     [k0.wrapping_add(0x9E37_79B9), k1.wrapping_add(0xBB67_AE85)]
 }
 
-/// The low and the high word of `x`, as Philox counters and keys take them.
+/// The low and the high word of `x`, in the order of Philox counters and keys.
 #[inline(always)]
 pub fn words(x: u64) -> [u32; 2] {
     [x as u32, (x >> 32) as u32]
@@ -55,7 +55,7 @@ pub fn normal(a: u32, b: u32) -> [f32; 2] {
 mod tests {
     use super::*;
 
-    /// The vectors that the paper's authors publish with their library: zeros, ones, and digits of π.
+    /// The test vectors published with the authors' library Random123: zeros, ones, and digits of π.
     #[test]
     fn known_answers() {
         let ones = u32::MAX;

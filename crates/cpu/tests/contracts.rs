@@ -1,4 +1,4 @@
-//! Sizes that do not fit each other stop the safe functions with a message, whatever their products wrap to.
+//! Inconsistent sizes make the safe functions panic with a message, also if the product of sizes overflows.
 #![allow(unsafe_code)]
 #![forbid(unsafe_code)]
 
@@ -29,12 +29,12 @@ fn span(q: usize, k: usize) -> [Span; 1] {
     [Span { q: 0..q, k: 0..k }]
 }
 
-/// A matrix of 8 columns that claims as many rows as there are numbers: only its slice limits the spans.
+/// A matrix with 8 columns and the maximum number of rows, so that only its slice limits the spans.
 fn rows_of_8(x: &[f32], row_stride: usize) -> MatRef<'_> {
     MatRef::f32(x, usize::MAX, 8).with_row_stride(row_stride)
 }
 
-/// Attention of 16 queries in `rows` of `x` by spans and heads; `stride` of the keys.
+/// Attention of 16 queries in `rows` of `x` with these spans and heads; `stride` is the row stride of the keys.
 fn forward_of(spans: &[Span], h: Heads, stride: usize, softmax_stats: usize) {
     let x = vec![0.5f32; 16 * 8];
     let (q, k) = (rows_of_8(&x, 8), rows_of_8(&x, stride));
@@ -42,7 +42,7 @@ fn forward_of(spans: &[Span], h: Heads, stride: usize, softmax_stats: usize) {
     forward(&mut out, &mut softmax_stats, Qkv { q, k, v: k }, spans, &h);
 }
 
-/// Its backward, the gradients of keys and values in rows `to_stride` apart.
+/// The backward of attention, with a row stride of `to_stride` for the gradients of keys and values.
 fn backward_of(spans: &[Span], h: Heads, stride: usize, to_stride: usize, fused: bool) {
     let (x, softmax_stats) = (vec![0.5f32; 16 * 8], vec![[4.0, 9.0]; 16]);
     let (q, k) = (rows_of_8(&x, 8), rows_of_8(&x, stride));
@@ -55,14 +55,14 @@ fn backward_of(spans: &[Span], h: Heads, stride: usize, to_stride: usize, fused:
 
 #[test]
 fn spans_fit_queries_keys_and_values() {
-    // Few queries and many go different ways.
+    // Few queries and many take different code paths.
     for q in [1, 9] {
         forward_of(&span(q, 16), HEADS, 8, 16);
         let keys = "spans do not fit the keys and values";
         stops(keys, || forward_of(&span(q, 17), HEADS, 8, 16));
-        // (9 - 1)·2^61 is 0 in 64 bits.
+        // (9 - 1)·2^61 wraps to 0 in 64 bits.
         stops(keys, || forward_of(&span(q, 9), HEADS, 1 << 61, 16));
-        // Rows on top of each other, so many that the memory for their tasks is 2^64 bytes.
+        // Overlapping rows (stride 0), so many that the memory for their tasks is 2^64 bytes.
         stops(keys, || forward_of(&span(q, 1 << 62), HEADS, 0, 16));
         stops(keys, || forward_of(&span(q, usize::MAX), HEADS, 8, 16));
     }
@@ -89,7 +89,7 @@ fn spans_fit_queries_keys_and_values() {
 
 #[test]
 fn heads_are_counted() {
-    // 2^62·4 columns are 0 in 64 bits, and 16·2^62 softmaxes too.
+    // 2^62·4 columns wrap to 0 in 64 bits, and so do 16·2^62 softmaxes.
     let many = Heads { heads: 1 << 62, head_dim: 4, ..HEADS };
     stops("do not fit any matrix", || forward_of(&span(16, 16), many, 8, 0));
     let without_columns = Heads { heads: 1 << 62, head_dim: 0, ..HEADS };
@@ -102,7 +102,7 @@ fn gradients_fit_their_matrices() {
     backward_of(&span(9, 9), HEADS, 8, 8, false);
     backward_of(&span(8, 8), HEADS, 8, 16, true);
     let keys = "spans do not fit the gradients of the keys";
-    // As above: the rows would be written 2^63 bytes apart.
+    // As above: the row stride of the output would be 2^63 bytes.
     stops(keys, || backward_of(&span(9, 9), HEADS, 8, 1 << 61, false));
     stops(keys, || backward_of(&span(9, 9), HEADS, 8, 7, false));
     stops(keys, || backward_of(&span(9, 9), HEADS, 8, 16, true));

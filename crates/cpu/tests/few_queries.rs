@@ -1,4 +1,4 @@
-//! Attention of a few queries, in f32 and bf16, against softmax in f64.
+//! Attention with few queries, in f32 and bf16, compared with a softmax in f64.
 
 use half::bf16;
 use pheye_cpu::attention::{Heads, Qkv, Span, forward};

@@ -1,4 +1,4 @@
-//! Products of every layout and path against sums in f64.
+//! GEMM with every layout and code path, compared with sums in f64.
 
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
@@ -80,9 +80,10 @@ fn check(case: &Case) {
             let (sum, size) = terms.fold((0.0, 1.0), |(s, z), t| (s + t, z + t.abs()));
             let from = [0.0, before[i * c_stride + j], bias[j]][case.init] as f64;
             worst = worst.max((c[i * c_stride + j] as f64 - from - alpha as f64 * sum).abs());
-            // A sum of f32 in any order errs by half a unit for each addition, and mostly by its square root.
+            // A sum in f32 errs by at most half an ULP for each addition; typically the error grows with the square
+            // root of their number.
             let sums = size * f32::EPSILON as f64 * (1.0 + (k as f64).sqrt());
-            // Beside int8 weights A may be rounded to 16 bits: half a step for each element.
+            // With int8 weights, A may be quantized to int16: half a quantization step for each element.
             let rounding = if integers { a_largest(i) / 65534.0 * b_sum(j) } else { 0.0 };
             allowed = allowed.max(sums + rounding);
         }
@@ -94,7 +95,7 @@ fn check(case: &Case) {
 
 #[test]
 fn every_path() {
-    // Several tasks, split k, several blocks of k, packed and direct operands, dot products.
+    // Several tasks, split-K, several blocks of k, packed and direct operands, dot products.
     for (m, k, n) in [
         (500, 70, 90),
         (40, 3000, 50),

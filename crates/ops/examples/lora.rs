@@ -1,5 +1,5 @@
-//! Trains a low-rank adapter by hand, forward, backward and AdamW, until a frozen linear acts like another one that
-//! differs from it by a matrix of rank 2: `cargo run -p pheye-ops --example lora`
+//! Trains a low-rank adapter with explicit forward, backward and AdamW calls, until a frozen linear behaves like
+//! another one that differs from it by a matrix of rank 2: `cargo run -p pheye-ops --example lora`
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use pheye_ops::adamw::{AdamW, Moments, step};
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let adamw = AdamW { lr: 0.03, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
     for i in 1..=120 {
         let (y, saved) = lora::forward(&cx, &x, &ours, &route)?;
-        // Half the squared error, whose gradient is the error.
+        // The gradient of half the squared error is the error.
         let dy: Vec<f32> = y.f32()?.iter().zip(wanted.f32()?).map(|(y, w)| y - w).collect();
         let loss = dy.iter().map(|d| d * d).sum::<f32>() / 2.0 / ROWS as f32;
         let dy = Tensor::from_f32([ROWS, N], &dy)?;

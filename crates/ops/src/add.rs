@@ -1,6 +1,7 @@
-//! Sum of two tensors: the residual connections, and gradients that meet. And a tensor times a number.
+//! Elementwise sum of two tensors, for residual connections and for gradients of a tensor with several uses; and a
+//! tensor times a scalar.
 //!
-//! y = a + b, elementwise. Saves nothing: the gradient of both sides is dy. Reads 8 bytes and writes 4 an element.
+//! y = a + b. Saves nothing: the gradient of both a and b is dy. Reads 8 bytes and writes 4 bytes per element.
 
 use pheye_cpu::par;
 use pheye_kernels::params::{Add, Scale};
@@ -9,10 +10,10 @@ use pheye_tensor::{Device, Gpu, Tensor};
 use crate::gpu::{by_dtype, typed};
 use crate::{Cx, Error, Result};
 
-/// Rows are cut into pieces of this many elements.
+/// Number of elements that one task processes.
 const PIECE: usize = 1 << 13;
 
-/// a + b, in the memory of `a` when nothing else views it.
+/// a + b, written to the memory of `a` if no other tensor shares it.
 ///
 /// ```
 /// use pheye_ops::{Cx, add, tensor::Tensor};
@@ -54,10 +55,10 @@ pub fn forward(cx: &Cx, mut a: Tensor, b: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// Adds `b` to the running sum `sum`, which is empty at first.
+/// Adds `b` to the accumulator `sum`, which starts as `None`.
 ///
 /// # Errors
-/// As [`forward`].
+/// [`Error::Shapes`] when the numbers of elements differ.
 pub fn accumulate(cx: &Cx, sum: &mut Option<Tensor>, b: Tensor) -> Result<()> {
     *sum = Some(match sum.take() {
         Some(a) => forward(cx, a, &b)?,
@@ -66,10 +67,10 @@ pub fn accumulate(cx: &Cx, sum: &mut Option<Tensor>, b: Tensor) -> Result<()> {
     Ok(())
 }
 
-/// s·a, in the memory of `a` when nothing else views it.
+/// s·a, written to the memory of `a` if no other tensor shares it.
 ///
 /// # Errors
-/// Those of the tensor.
+/// When `a` is not on the context's device, has an unsupported element type, or a GPU fails.
 pub fn scale(cx: &Cx, mut a: Tensor, s: f32) -> Result<Tensor> {
     match &cx.device {
         Device::Cpu => {

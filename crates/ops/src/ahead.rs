@@ -1,17 +1,17 @@
-//! Inputs on their way to a GPU while it works on those before.
+//! Prefetching of inputs: the next input is copied to a GPU while the GPU works on the current one.
 
 use pheye_tensor::{Device, PendingUpload, Tensor};
 
 use crate::{Cx, Result};
 
-/// Two places in GPU memory for inputs: one is used by queued work, the other is filled.
+/// Double buffer in GPU memory: queued work reads one input while the next is copied into the other buffer.
 #[derive(Debug, Default)]
 pub struct Uploads {
     places: [Option<Tensor>; 2],
     next: usize,
 }
 
-/// An input under way.
+/// An input whose copy may not have finished.
 #[derive(Debug)]
 pub struct PendingTensor {
     tensor: Tensor,
@@ -19,8 +19,9 @@ pub struct PendingTensor {
 }
 
 impl Uploads {
-    /// Starts to copy `t` to the device of `cx`, beside the work queued there. The input before the last one given here is
-    /// overwritten: the work that uses it must have ended, as it has once one of its results was read. On the CPU, `t` itself.
+    /// Starts to copy `t` to the device of `cx`, concurrently with the work queued there. This overwrites the input
+    /// before the last one, so the work that uses that input must have ended; it has once one of its results was read.
+    /// On the CPU this is `t` itself.
     ///
     /// # Errors
     /// When a GPU has no memory left or fails.
@@ -36,7 +37,7 @@ impl Uploads {
             None => {
                 *place = None;
                 let tensor = Tensor::zeros_on(&cx.device, t.shape(), t.dtype())?;
-                // The copy is not ordered behind the work that makes new memory usable.
+                // The copy is not ordered after the queued work that initialises the new memory.
                 gpu.synchronize()?;
                 place.insert(tensor).clone()
             }
@@ -47,10 +48,10 @@ impl Uploads {
 }
 
 impl PendingTensor {
-    /// The input, for work queued from now on.
+    /// Orders work queued from now on after the copy, and returns the input.
     ///
     /// # Errors
-    /// When the device fails.
+    /// [`crate::Error::Tensor`] when the device fails.
     pub fn join(self) -> Result<Tensor> {
         self.arrival.map_or(Ok(()), |arrival| arrival.join())?;
         Ok(self.tensor)

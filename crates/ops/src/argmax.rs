@@ -1,6 +1,7 @@
-//! The column of each row's largest value: greedy choice of the next token.
+//! The column of the largest value of each row: greedy decoding.
 //!
-//! The first of equal values wins, as in PyTorch; a NaN is larger than every number, so that it does not pass unseen.
+//! Of equal values the first wins, as in PyTorch. A NaN counts as larger than every number, so that it is not
+//! overlooked.
 
 use pheye_kernels::Out;
 use pheye_kernels::params::Choice;
@@ -9,7 +10,7 @@ use pheye_tensor::{Device, Gpu, Region, Tensor};
 use crate::gpu::{by_dtype, read_words};
 use crate::{Cx, Result};
 
-/// argmax over the columns of x [n, v]: n column numbers.
+/// argmax over the columns of x [n, v]; returns n column indices.
 ///
 /// ```
 /// use pheye_ops::{Cx, argmax, tensor::Tensor};
@@ -20,7 +21,7 @@ use crate::{Cx, Result};
 /// ```
 ///
 /// # Errors
-/// Those of the tensor.
+/// When x is not on the context's device or its element type is not supported.
 pub fn forward(cx: &Cx, x: &Tensor) -> Result<Vec<u32>> {
     match &cx.device {
         Device::Cpu => {
@@ -44,10 +45,10 @@ pub fn forward(cx: &Cx, x: &Tensor) -> Result<Vec<u32>> {
     }
 }
 
-/// Queues argmax of x [n, v], v > 0, with the column numbers left as n words of 32 bits in `ids`.
+/// Queues argmax of x [n, v], v > 0, which writes the column indices to `ids` as n u32.
 ///
 /// # Errors
-/// Those of the launch.
+/// [`crate::Error::Tensor`] when the launch fails.
 pub fn launch(gpu: &Gpu, x: &Tensor, ids: Region) -> Result<()> {
     let mut l = gpu.launch(by_dtype(x.dtype(), "argmax_fwd_bf16", "argmax_fwd_f32")?)?;
     let cols = x.shape().cols() as i32;

@@ -1,4 +1,4 @@
-//! What the CPU arms of operations share: tensors as the matrices and slices that `pheye-cpu` takes.
+//! Helpers of the CPU arms of operations: tensors as the matrices and slices that `pheye-cpu` takes.
 
 use half::slice::HalfFloatSliceExt;
 use pheye_cpu::mat::MatRef;
@@ -15,7 +15,7 @@ pub(crate) fn matrix(t: &Tensor, rows: usize, cols: usize) -> Result<MatRef<'_>>
     })
 }
 
-/// `t` in f32: itself, or a copy.
+/// `t` in f32: a view if it is f32 already, otherwise a converted copy.
 pub(crate) fn to_f32(cx: &Cx, t: &Tensor) -> Result<Tensor> {
     match t.slice()? {
         Slice::F32(_) => Ok(t.clone()),

@@ -1,4 +1,5 @@
-//! What every operation is given: the device, the arena, small tables in device memory, and recorded work.
+//! The context that every operation takes: the device, the arena, small integer tables in GPU memory, and recorded
+//! work.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,51 +9,52 @@ use pheye_tensor::{Arena, DType, Device, GpuError, Graph, Region, Shape, Tensor}
 
 use crate::{Error, Result};
 
-/// What every operation is given: the device it runs on and the arena its outputs come from.
+/// The context that every operation takes: the device it runs on and the arena that provides its outputs.
 #[derive(Debug, Clone)]
 pub struct Cx {
-    /// Where it runs.
+    /// The device that operations run on.
     pub device: Device,
-    /// Where outputs and scratch memory come from.
+    /// The arena that provides outputs and scratch memory.
     pub arena: Arena,
     tables: Arc<Mutex<Tables>>,
-    /// Of work that is rehearsed or recorded, its tables by their order, since their contents change from one replay to the next.
+    /// The tables of work in a dry run or a recording, in order of first use, because their contents change from one
+    /// replay to the next.
     slots: Arc<Mutex<Option<Slots>>>,
     /// Whether a backward may follow.
     saves: bool,
 }
 
-/// Small arrays of integers on the GPU: row numbers, spans, token ids.
+/// Cache of small integer arrays on the GPU, such as row numbers, spans and token ids.
 #[derive(Debug, Default)]
 struct Tables {
     by_content: HashMap<Vec<u32>, (Tensor, u64)>,
     clock: u64,
 }
 
-/// Tables of recorded work: memory that stays, and what is to be in it.
+/// Tables of recorded work: memory that stays the same in all replays, and the contents for the next one.
 #[derive(Debug, Default)]
 struct Slots {
     memory: Vec<Tensor>,
     words: Vec<Vec<u32>>,
 }
 
-/// Recorded work, by fingerprint, and the memory of its tables.
+/// Recordings by fingerprint, and the memory of their tables.
 #[derive(Default)]
 pub struct Graphs {
     recorded: HashMap<u64, Graph>,
     memory: Vec<Tensor>,
 }
 
-/// Recordings kept; beyond, shapes change too much for recording to pay.
+/// Maximum number of recordings. Work with more different shapes is not worth recording.
 const RECORDINGS: usize = 64;
 
 impl Graphs {
-    /// How many there are.
+    /// Number of recordings.
     pub fn len(&self) -> usize {
         self.recorded.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no recordings.
     pub fn is_empty(&self) -> bool {
         self.recorded.is_empty()
     }
@@ -64,11 +66,11 @@ impl std::fmt::Debug for Graphs {
     }
 }
 
-/// Tables kept for the next use; a step of training takes a few dozen.
+/// Maximum number of cached tables; a training step uses a few dozen.
 const TABLES: usize = 1024;
 
 impl Cx {
-    /// A context with an arena of its own.
+    /// A context with its own arena.
     pub fn new(device: Device) -> Cx {
         let arena = Arena::of(&device);
         Cx { device, arena, tables: Arc::default(), slots: Arc::default(), saves: true }
@@ -79,7 +81,7 @@ impl Cx {
         Cx::new(Device::Cpu)
     }
 
-    /// The same context for work that no backward follows: activations that only a backward reads, such as the input of a fused
+    /// The same context for work without a backward: activations that only backward reads, such as the input of a fused
     /// GELU, are not written.
     pub fn inference(&self) -> Cx {
         Cx { saves: false, ..self.clone() }
@@ -98,18 +100,18 @@ impl Cx {
         }
     }
 
-    /// An activation whose every element the caller writes.
+    /// An uninitialised activation; the caller writes every element.
     ///
     /// # Errors
-    /// When a GPU has no memory left.
+    /// [`Error::Tensor`] when a GPU is out of memory.
     pub fn empty(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         Ok(Tensor::empty(&self.arena, shape, self.dtype())?)
     }
 
-    /// An f32 tensor whose every element the caller writes: statistics, losses, partial sums.
+    /// An uninitialised f32 tensor, for statistics, losses and partial sums; the caller writes every element.
     ///
     /// # Errors
-    /// When a GPU has no memory left.
+    /// [`Error::Tensor`] when a GPU is out of memory.
     pub fn empty_f32(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         Ok(Tensor::empty(&self.arena, shape, DType::F32)?)
     }
@@ -117,7 +119,7 @@ impl Cx {
     /// An activation of zeros.
     ///
     /// # Errors
-    /// When a GPU has no memory left.
+    /// [`Error::Tensor`] when a GPU is out of memory.
     pub fn zeros(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         let mut t = self.empty(shape)?;
         match &self.device {
@@ -127,10 +129,10 @@ impl Cx {
         Ok(t)
     }
 
-    /// `t` on this context's device: itself when it is there, else a copy in arena memory.
+    /// `t` on this context's device: `t` itself if it is there, otherwise a copy in arena memory.
     ///
     /// # Errors
-    /// When a GPU has no memory left or fails, or `t` is on a GPU and the context is not.
+    /// [`Error::Tensor`] when a GPU is out of memory or fails, or `t` is on a GPU and the context is not.
     pub fn upload(&self, t: &Tensor) -> Result<Tensor> {
         match &self.device {
             Device::Gpu(gpu) if t.gpu().is_none() => {
@@ -142,10 +144,11 @@ impl Cx {
         }
     }
 
-    /// Uploads a table of u32 for a kernel to read. Tables are cached by content, so that equal tables are uploaded once.
+    /// Uploads a table of u32 for a kernel to read. Tables are cached by content, so equal tables are uploaded only
+    /// once.
     ///
     /// # Errors
-    /// When the context is not on a GPU, or it has no memory left.
+    /// [`Error::Tensor`] when the context is on the CPU or the GPU is out of memory.
     pub fn table(&self, words: &[u32]) -> Result<Region> {
         if let Some(slots) = &mut *lock(&self.slots) {
             return self.slot(slots, words);
@@ -153,22 +156,23 @@ impl Cx {
         if let Some(tensor) = lock(&self.tables).find(words) {
             return Ok(tensor.region()?);
         }
-        // Without the lock: the GPU may make this thread wait for another, which may want a table too.
+        // The lock is released first: allocating may make this thread wait for another one, which may also need a
+        // table.
         let tensor = self.words(words)?;
         let region = tensor.region()?;
         lock(&self.tables).keep(words, tensor);
         Ok(region)
     }
 
-    /// Uploads the 64-bit offset `rng_offset` of the random number generator: it decides which numbers dropout draws.
+    /// Uploads the 64-bit offset `rng_offset` of the Philox generator, which determines the dropout masks.
     ///
     /// # Errors
-    /// As [`Cx::table`].
+    /// [`Error::Tensor`] when the context is on the CPU or the GPU is out of memory.
     pub fn rng_offset(&self, rng_offset: u64) -> Result<Region> {
         self.table(&[rng_offset as u32, (rng_offset >> 32) as u32])
     }
 
-    /// The next table of the work, or an earlier one of the same content.
+    /// The next table of the work, or an earlier one with the same content.
     fn slot(&self, slots: &mut Slots, words: &[u32]) -> Result<Region> {
         let at = match slots.words.iter().position(|w| w == words) {
             Some(at) => at,
@@ -185,8 +189,8 @@ impl Cx {
         Ok(slots.memory[at].region()?)
     }
 
-    /// Runs `work` inside of rayon's thread pool on the CPU, and on the calling thread for a GPU. Wrap a whole forward pass in it, so
-    /// that each operation does not wait for the pool to wake.
+    /// Runs `work` in rayon's thread pool on the CPU, and on the calling thread for a GPU. Wrap a whole forward pass in
+    /// it, so that its operations do not each wait for the pool to wake up.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match self.device {
             Device::Cpu => par::inside(work),
@@ -194,20 +198,21 @@ impl Cx {
         }
     }
 
-    /// Runs `work`. On a GPU its launches are recorded (as a CUDA graph) the first time, and later runs with the same launches on the
-    /// same memory replay the recording by a single call. The tables that `work` uploads may differ from run to run; they belong
-    /// to the context that it is given. `work` may be called several times in one run. It must neither read results nor wait for
-    /// other threads that use the GPU. On the CPU this is [`Cx::install`].
+    /// Runs `work`. On a GPU its launches are recorded (as a CUDA graph) the first time, and later runs with the same
+    /// launches on the same memory replay the recording with a single call. The tables that `work` uploads may differ
+    /// from run to run; they belong to the context that `work` is given. `work` may be called several times in one run.
+    /// It must neither read results nor wait for other threads that use the GPU. On the CPU this is [`Cx::install`].
     ///
     /// # Errors
-    /// Those of `work`, which are [`pheye_tensor::GpuError::Unsupported`] when it uploads or downloads.
+    /// The errors of `work`, and [`Error::Tensor`] when recording or replaying fails; it holds
+    /// [`pheye_tensor::GpuError::Unsupported`] when `work` uploads or downloads.
     pub fn replay<T: Send, E: From<Error> + Send>(
         &self,
         graphs: &mut Graphs,
         mut work: impl FnMut(&Cx) -> Result<T, E> + Send,
     ) -> Result<T, E> {
         let Device::Gpu(gpu) = &self.device else { return self.install(|| work(self)) };
-        // Other threads must not get memory of the work before the work is queued.
+        // Other threads must not get memory that the work uses before the work is queued.
         let _hold = self.arena.hold();
         let inside = |memory: Vec<Tensor>| {
             let slots = Slots { memory, words: Vec::new() };
@@ -241,7 +246,7 @@ impl Cx {
         Ok(value)
     }
 
-    /// The tables of rehearsed or recorded work, which are over.
+    /// Ends a dry run or a recording and returns its tables.
     fn end(&self) -> Slots {
         lock(&self.slots).take().unwrap_or_default()
     }
@@ -272,7 +277,7 @@ impl Tables {
 
     fn keep(&mut self, words: &[u32], tensor: Tensor) {
         if self.by_content.len() >= TABLES {
-            // The half that was used longest ago.
+            // Evicts the least recently used half.
             let mut ages: Vec<u64> = self.by_content.values().map(|(_, used)| *used).collect();
             let middle = ages.len() / 2;
             let (_, &mut limit, _) = ages.select_nth_unstable(middle);
@@ -282,7 +287,7 @@ impl Tables {
     }
 }
 
-/// What a thread that panicked leaves is whole: every change is one call.
+/// A lock is usable after a panic, because every change under it is a single call.
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(|e| e.into_inner())
 }

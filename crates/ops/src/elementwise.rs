@@ -1,6 +1,6 @@
-//! Values in another element type.
+//! Conversion between element types.
 //!
-//! A cast reads and writes each element once, 6 bytes, and rounds to nearest even. No FLOPs, nothing saved.
+//! A cast reads and writes each element once, 6 bytes per element, and rounds to nearest even. Saves nothing.
 
 use pheye_kernels::params::{CastToBf16, CastToF32};
 use pheye_tensor::{DType, Device, Launch, Tensor};
@@ -8,7 +8,7 @@ use pheye_tensor::{DType, Device, Launch, Tensor};
 use crate::gpu::typed;
 use crate::{Cx, Result};
 
-/// The values of `x` as `dtype`; shares memory when they are that already.
+/// `x` converted to `dtype`; shares memory with `x` if it has that type.
 ///
 /// ```
 /// use pheye_ops::tensor::{DType, Tensor};
@@ -21,7 +21,7 @@ use crate::{Cx, Result};
 /// ```
 ///
 /// # Errors
-/// When a GPU has no memory left.
+/// [`crate::Error::Tensor`] when a GPU is out of memory or has no kernel for the element type of `x`.
 pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());

@@ -1,53 +1,53 @@
-//! Why an operation did not run.
+//! The errors of operations.
 
 use pheye_tensor::Shape;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation did not run.
+/// Why an operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The shapes of two tensors do not fit each other.
+    /// The shapes of two tensors are inconsistent.
     #[error("{op}: {left_name} {left} does not fit {right_name} {right}")]
     Shapes {
         /// The operation.
         op: &'static str,
-        /// What the first tensor is to it.
+        /// The role of the first tensor.
         left_name: &'static str,
         /// Shape of the first tensor.
         left: Shape,
-        /// What the second tensor is to it.
+        /// The role of the second tensor.
         right_name: &'static str,
         /// Shape of the second tensor.
         right: Shape,
     },
-    /// An option or an index is out of its range.
+    /// An option or an index is outside its range.
     #[error("{op}: {what} is {value}, expected {allowed}")]
     Range {
         /// The operation.
         op: &'static str,
-        /// The option or index.
+        /// The name of the option or index.
         what: &'static str,
         /// Its value.
         value: String,
-        /// The values allowed.
+        /// The allowed values.
         allowed: String,
     },
-    /// There is no kernel for it.
+    /// The operation has no GPU kernel.
     #[error("{op} runs on the CPU only")]
     CpuOnly {
         /// The operation.
         op: &'static str,
     },
-    /// It works on memory of a GPU.
+    /// The operation works on GPU memory only.
     #[error("{op} runs on a GPU only")]
     GpuOnly {
         /// The operation.
         op: &'static str,
     },
-    /// A tensor is not what was expected.
+    /// A tensor has the wrong element type or device, or a GPU failed.
     #[error(transparent)]
     Tensor(#[from] pheye_tensor::Error),
 }
@@ -59,7 +59,7 @@ impl From<pheye_tensor::GpuError> for Error {
 }
 
 impl Error {
-    /// The GPU's error in this one, if it is one.
+    /// The GPU error inside this error, if there is one.
     pub fn gpu(&self) -> Option<&pheye_tensor::GpuError> {
         match self {
             Error::Tensor(e) => e.gpu(),

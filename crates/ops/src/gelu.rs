@@ -1,7 +1,7 @@
-//! GELU (arXiv 1606.08415), elementwise, in the three forms that checkpoints use.
+//! GELU (Hendrycks and Gimpel, arXiv 1606.08415), elementwise, in the three variants that checkpoints use.
 //!
-//! y = gelu(x), dx = dy·gelu′(x). Saved is x (shared, not copied). Forward reads 4 and writes 4 bytes an element;
-//! backward reads 8 and writes 4. About 20 FLOPs an element each way.
+//! y = gelu(x), dx = dy·gelu′(x). Saves x (shared, not copied). Forward reads 4 and writes 4 bytes per element;
+//! backward reads 8 and writes 4. About 20 FLOPs per element each.
 
 use pheye_cpu::gelu as cpu;
 use pheye_kernels::params::{GeluBwd, GeluFwd};
@@ -12,23 +12,23 @@ use crate::{Cx, Error, Result};
 
 pub use pheye_cpu::gelu::Gelu;
 
-/// What backward needs.
+/// The input, which backward needs.
 #[derive(Debug)]
 pub struct Saved {
     pub(crate) x: Tensor,
 }
 
 impl Saved {
-    /// y again.
+    /// Recomputes y.
     ///
     /// # Errors
-    /// Those of [`forward`].
+    /// The errors of [`forward`].
     pub fn again(&self, cx: &Cx, kind: Gelu) -> Result<Tensor> {
         forward(cx, &self.x, kind).map(|(y, _)| y)
     }
 }
 
-/// y of the shape of x.
+/// y, with the shape of x.
 ///
 /// ```
 /// use pheye_ops::gelu::{self, Gelu};
@@ -43,7 +43,7 @@ impl Saved {
 /// ```
 ///
 /// # Errors
-/// Those of the tensor.
+/// When x is not on the context's device or its element type is not supported, or a GPU fails.
 pub fn forward(cx: &Cx, x: &Tensor, kind: Gelu) -> Result<(Tensor, Saved)> {
     match &cx.device {
         Device::Cpu => {
@@ -55,10 +55,10 @@ pub fn forward(cx: &Cx, x: &Tensor, kind: Gelu) -> Result<(Tensor, Saved)> {
     }
 }
 
-/// dx of the shape of dy.
+/// dx, with the shape of dy.
 ///
 /// # Errors
-/// [`Error::Shapes`] when dy is not of the size of y.
+/// [`Error::Shapes`] when dy and y differ in size.
 pub fn backward(cx: &Cx, saved: &Saved, dy: &Tensor, kind: Gelu) -> Result<Tensor> {
     let (left, right) = (dy.shape(), saved.x.shape());
     if left.elements() != right.elements() {
@@ -74,7 +74,7 @@ pub fn backward(cx: &Cx, saved: &Saved, dy: &Tensor, kind: Gelu) -> Result<Tenso
     }
 }
 
-/// The number of a kind in the kernels (`include/gelu.cuh`).
+/// The value that selects this variant in the kernels (`include/gelu.cuh`).
 pub(crate) fn number(kind: Gelu) -> i32 {
     match kind {
         Gelu::Exact => 1,

@@ -1,12 +1,12 @@
-//! Random starting values for parameters that no checkpoint holds.
+//! Random initial values of parameters that are in no checkpoint.
 
 use pheye_cpu::{par, philox};
 use pheye_tensor::{DType, Init, Shape, Source, Tensor};
 
-/// A source that invents every tensor asked of it.
+/// A source that generates every tensor at random.
 ///
-/// Each value is a function of the seed, the tensor's name and the element's number, so that neither the order in
-/// which a network is built nor the number of threads matters.
+/// Each value is a function of the seed, the tensor's name and the element's index, so it depends neither on the order
+/// in which a network is built nor on the number of threads.
 #[derive(Debug, Clone, Copy)]
 pub struct RandomInit<F = fn(&str) -> DType> {
     seed: u64,
@@ -14,12 +14,12 @@ pub struct RandomInit<F = fn(&str) -> DType> {
 }
 
 impl RandomInit {
-    /// The source of seed `seed`, of f32 tensors.
+    /// A source of f32 tensors for `seed`.
     pub fn new(seed: u64) -> RandomInit {
         RandomInit { seed, dtype: |_| DType::F32 }
     }
 
-    /// The same values, rounded to the type that `dtype` gives for a tensor's name.
+    /// The same values, rounded to the type that `dtype` returns for a tensor's name.
     pub fn with_dtype<F: Fn(&str) -> DType>(self, dtype: F) -> RandomInit<F> {
         RandomInit { seed: self.seed, dtype }
     }
@@ -40,7 +40,7 @@ impl<F: Fn(&str) -> DType> Source for RandomInit<F> {
     }
 }
 
-/// Words of the stream `seed` at counter (element / 4, name).
+/// Fills `out` from Philox with key `seed` and counter (element / 4, name), four elements per counter.
 fn fill(out: &mut [f32], init: Init, seed: u64, name: u64) {
     let draw: fn([u32; 4]) -> [f32; 4] = match init {
         Init::Zeros => return out.fill(0.0),

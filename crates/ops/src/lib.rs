@@ -1,12 +1,12 @@
-//! The operations Pheye is made of, each with a hand-written forward and backward; there is no autograd.
+//! The operations of Pheye, each with a hand-written forward and backward; there is no autograd.
 //!
 //! `forward(cx, x, p) -> (y, Saved)` and `backward(cx, &saved, dy, p, Option<&mut Grads>) -> dx`. `Saved` holds what
-//! backward needs and nothing else; for inference, drop it. Activations are written (`=`), gradients of parameters added
-//! (`+=`), and a frozen parameter costs nothing: its gradient is never computed.
+//! backward needs and nothing else; for inference, drop it. Activations are assigned (`=`), parameter gradients
+//! accumulated (`+=`). The gradient of a frozen parameter is never computed.
 //!
-//! An operation is a folder: `mod.rs` has the public functions, the shape checks and the choice of the device, `cpu.rs` and `gpu.rs` have
-//! the arms, each with forward beside backward. Small operations, most of them elementwise, are one file. What the arms of all operations
-//! share is in the modules `cpu` and `gpu`.
+//! Each operation is a folder: `mod.rs` has the public functions, the shape checks and the dispatch on the device;
+//! `cpu.rs` and `gpu.rs` have the two arms, each with forward beside backward. Small operations, most of them
+//! elementwise, are one file. Helpers of the arms of all operations are in the modules `cpu` and `gpu`.
 #![forbid(unsafe_code)]
 
 mod ahead;
@@ -40,7 +40,7 @@ pub use ahead::{PendingTensor, Uploads};
 pub use cx::{Cx, Graphs};
 pub use error::{Error, Result};
 pub use init::RandomInit;
-/// The crate whose types the signatures here name.
+/// The crate of the types in the signatures of this one.
 pub use pheye_tensor as tensor;
 
 /// The examples of the README, compiled and run as tests.

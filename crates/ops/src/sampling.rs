@@ -1,13 +1,15 @@
-//! A token drawn from each row of logits.
+//! Random sampling of a token from each row of logits.
 //!
-//! The weight of a value is exp((x - max x) / temperature). `top_k` keeps the values not below the k-th largest; `top_p`
-//! (arXiv 1904.09751) of these the largest whose weights make up that share, and all that equal the last of them. A row
-//! whose largest value is not finite gives it, as [`crate::argmax`] does, and so does temperature 0.
+//! The weight of a logit is exp((x - max x) / temperature). `top_k` keeps the logits that are not below the k-th
+//! largest. Of these, `top_p` (nucleus sampling, Holtzman et al., arXiv 1904.09751) keeps the largest whose weights
+//! make up that share, and all that equal the smallest of them. If the largest logit of a row is not finite, or the
+//! temperature is 0, the result is that of [`crate::argmax`].
 //!
-//! Weights are integers, 2³⁰ for the largest: a value of less than 2⁻³⁰ of its probability is never drawn. They are computed
-//! by fused multiply-adds alone, so that every processor has the same sums, and draws the same token, to the bit.
+//! Weights are integers, 2³⁰ for the largest, so a logit whose weight is less than 2⁻³⁰ of the largest is never drawn.
+//! They are computed with fused multiply-adds only, so every processor gets bit-identical sums and draws the same
+//! token.
 //!
-//! It runs on the host, where generation has the logits that it has processed.
+//! Sampling runs on the host, where generation processes the logits.
 
 use pheye_cpu::philox;
 use pheye_tensor::Tensor;
@@ -15,16 +17,16 @@ use pheye_tensor::Tensor;
 use crate::topk::sort_key;
 use crate::{Cx, Error, Result, argmax};
 
-/// How a token is drawn.
+/// The parameters of sampling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// Above 1 more even, below 1 more certain; 0 takes the largest.
+    /// Values above 1 flatten the distribution, values below 1 sharpen it; 0 selects the largest logit.
     pub temperature: f32,
-    /// Keep so many; 0 keeps all.
+    /// Number of largest logits to keep; 0 keeps all.
     pub top_k: usize,
-    /// Keep this share of the probability, above 0; 1 keeps all.
+    /// Share of the probability to keep, above 0; 1 keeps all.
     pub top_p: f32,
-    /// The random numbers' key.
+    /// Key of the Philox generator.
     pub seed: u64,
 }
 
@@ -34,7 +36,8 @@ impl Default for Sampling {
     }
 }
 
-/// A column number for each row of x [n, v], f32 on the host. Row i takes random number `draws[i]`: the token does not depend on the other rows.
+/// A column index for each row of x [n, v], f32 on the host. Row i uses random number `draws[i]`, so its token does not
+/// depend on the other rows.
 ///
 /// ```
 /// use pheye_ops::sampling::{self, Sampling};
@@ -47,8 +50,8 @@ impl Default for Sampling {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] when there is not one draw for each row, [`Error::Range`] for an option out of its range or rows of
-/// no columns; when x is on a GPU or not f32.
+/// [`Error::Shapes`] when there is not one draw for each row, [`Error::Range`] when an option is outside its range or
+/// the rows have no columns, [`Error::Tensor`] when x is on a GPU or not f32.
 pub fn forward(cx: &Cx, x: &Tensor, how: &Sampling, draws: &[u64]) -> Result<Vec<u32>> {
     let (left, cols) = (x.shape(), x.shape().cols());
     if left.rows() != draws.len() {
@@ -76,7 +79,7 @@ pub fn forward(cx: &Cx, x: &Tensor, how: &Sampling, draws: &[u64]) -> Result<Vec
     Ok(rows.map(|((row, &draw), best)| choose(row, best, how, slope, draw)).collect())
 }
 
-/// The token of a row whose largest value is at `best`.
+/// The token of a row whose largest logit is at `best`.
 fn choose(row: &[f32], best: u32, how: &Sampling, slope: f32, draw: u64) -> u32 {
     let top = row[best as usize];
     if !top.is_finite() {
@@ -114,10 +117,11 @@ fn choose(row: &[f32], best: u32, how: &Sampling, slope: f32, draw: u64) -> u32 
     found.map_or(best, |i| i as u32)
 }
 
-/// Third word of the counter, to tell these numbers from those of dropout.
+/// Third word of the Philox counter, which separates these random numbers from those of dropout.
 const STREAM: u32 = 0x5A3C;
 
-/// 2^(difference·slope) in units of 2⁻³⁰: a power of two times the series of 2ʳ for |r| ≤ ½, off by less than 2⁻²².
+/// 2^(difference·slope) in units of 2⁻³⁰: a power of two times a polynomial for 2ʳ with |r| ≤ ½, whose error is below
+/// 2⁻²².
 fn weight(difference: f32, slope: f32) -> u64 {
     const SERIES: [f32; 7] =
         [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, 6.931_472e-1, 1.0];

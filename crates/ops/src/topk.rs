@@ -1,6 +1,7 @@
 //! The k largest values of each row and their columns.
 //!
-//! Descending; the first of equal values comes first, and a NaN is larger than every number, as in [`crate::argmax`].
+//! In descending order. Of equal values the first comes first, and a NaN counts as larger than every number, as in
+//! [`crate::argmax`].
 
 use pheye_kernels::params::Choice;
 use pheye_tensor::{Device, Gpu, Tensor};
@@ -8,16 +9,17 @@ use pheye_tensor::{Device, Gpu, Tensor};
 use crate::gpu::{by_dtype, read_words};
 use crate::{Cx, Error, Result};
 
-/// The k largest of n rows.
+/// The k largest values of n rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopK {
-    /// Column numbers [n, k].
+    /// Column indices [n, k].
     pub ids: Vec<u32>,
     /// Values [n, k].
     pub values: Vec<f32>,
 }
 
-/// The `k` largest of each row of x [n, v]. On a GPU the time grows with k; it is meant for k up to a hundred.
+/// The `k` largest values of each row of x [n, v]. On a GPU the time grows with k; it is meant for k up to about a
+/// hundred.
 ///
 /// ```
 /// use pheye_ops::{Cx, tensor::Tensor, topk};
@@ -70,7 +72,7 @@ fn forward_gpu(cx: &Cx, gpu: &Gpu, x: &Tensor, k: usize) -> Result<TopK> {
     Ok(TopK { ids: read_words(gpu, &ids)?, values: values.to_vec_f32()? })
 }
 
-/// Ascends with x; both zeros are equal, and NaN is above all.
+/// An integer that orders like x; both zeros are equal, and NaN is larger than every number.
 pub(crate) fn sort_key(x: f32) -> u32 {
     let bits = (x + 0.0).to_bits();
     match x {
@@ -80,7 +82,7 @@ pub(crate) fn sort_key(x: f32) -> u32 {
     }
 }
 
-/// A value and where it is: of equal values the lower index is above.
+/// An integer that orders like the value, and among equal values by descending index.
 fn rank(x: f32, index: u32) -> u64 {
     u64::from(sort_key(x)) << 32 | u64::from(!index)
 }

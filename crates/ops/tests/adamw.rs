@@ -1,4 +1,4 @@
-//! AdamW and the norm of gradients on every device against their formulas.
+//! AdamW and the gradient norm on every device, compared with their formulas.
 
 mod common;
 
@@ -26,11 +26,11 @@ fn reference<T: Real>(state: &mut [Vec<T>; 3], g: &[f32], t: i32, scale: f64) {
     }
 }
 
-/// Trained parameters, matrices and one vector, and a frozen one.
+/// Trained parameters (matrices and one vector) and a frozen one.
 struct Model {
     params: Vec<Param>,
-    /// What a launch for all parameters takes, on a GPU.
-    #[cfg_attr(not(feature = "emulator"), expect(dead_code, reason = "for the kernels alone"))]
+    /// The master weights for the launch over all parameters; only on a GPU.
+    #[cfg_attr(not(feature = "emulator"), expect(dead_code, reason = "only for the GPU tests"))]
     masters: Option<Masters>,
     grads: Grads,
     moments: Moments,
@@ -58,7 +58,7 @@ fn gradient(t: u64, i: usize, n: usize) -> Vec<f32> {
     normal(t * 10 + i as u64, n)
 }
 
-/// Gives every trained parameter its gradient; the space between parameters stays zero.
+/// Sets the gradient of every trained parameter; the padding between parameters stays zero.
 fn set_gradients(model: &mut Model, device: &Device, t: u64) {
     let mut flat = vec![0.0; model.grads.table.len()];
     for (i, (_, at)) in model.grads.table.entries().iter().enumerate() {
@@ -67,7 +67,7 @@ fn set_gradients(model: &mut Model, device: &Device, t: u64) {
     model.grads.flat = upload_f32(device, [flat.len()], &flat);
 }
 
-/// p, m, v and the matrix that products take of every parameter after these steps, and the frozen one.
+/// The state after `steps` steps: p, m, v and the matrix for GEMMs of each parameter, then the frozen parameter.
 fn after(device: &Device, sizes: &[usize], steps: u64, one: impl Fn(&Cx, &mut Model, u64)) -> Vec<Vec<f32>> {
     let cx = Cx::new(device.clone());
     let mut model = model(device, sizes, DType::F32);
@@ -86,13 +86,13 @@ fn after(device: &Device, sizes: &[usize], steps: u64, one: impl Fn(&Cx, &mut Mo
     out
 }
 
-/// A step for each parameter.
+/// One launch per parameter.
 fn each(cx: &Cx, model: &mut Model, t: u64) {
     let Model { params, grads, moments, .. } = model;
     step(cx, &mut params.iter_mut().collect::<Vec<_>>(), grads, moments, &HP, t, 0.25).unwrap();
 }
 
-/// Compares what [`after`] gave with the formula; `narrow` are matrices in bf16.
+/// Compares the result of [`after`] with the formula; `narrow` means that the matrices are bf16.
 fn check(sizes: &[usize], steps: u64, narrow: bool, ran: &[Vec<f32>]) {
     let start = |n: usize| normal(n as u64, n);
     let lift = |n: usize| start(n).into_iter().map(f64::from).collect::<Vec<f64>>();
@@ -120,9 +120,9 @@ fn check(sizes: &[usize], steps: u64, narrow: bool, ran: &[Vec<f32>]) {
         }
         let p = ran[4 * i].clone();
         let matrix = if n % 2 == 0 { kept(p) } else { p };
-        assert_eq!(ran[4 * i + 3], matrix, "the matrix that products take");
+        assert_eq!(ran[4 * i + 3], matrix, "the matrix for GEMMs");
     }
-    assert_eq!(ran[4 * sizes.len()], kept(normal(9, 6)), "the frozen one");
+    assert_eq!(ran[4 * sizes.len()], kept(normal(9, 6)), "the frozen parameter");
 }
 
 fn check_on_cpu(sizes: &[usize], steps: u64) {
@@ -152,7 +152,7 @@ fn a_zero_gradient_at_the_first_step_leaves_only_decay() {
     assert_eq!(values(&p.value), [0.999, -1.998]);
 }
 
-/// The norm of these gradients by its definition.
+/// The gradient norm by its definition, in f64.
 fn norm_of(g: &[f32]) -> f64 {
     g.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt()
 }
@@ -165,7 +165,7 @@ fn norm_is_that_of_all_gradients() {
     grads.of(&all[0]).unwrap().unwrap().copy_from_slice(&a);
     let norm = global_norm(&Cx::cpu(), &grads).unwrap();
     assert!((norm / norm_of(&a) - 1.0).abs() < 1e-13);
-    // Squares beyond the range of f32.
+    // Values whose squares exceed the range of f32.
     grads.of(&all[1]).unwrap().unwrap().copy_from_slice(&b);
     assert!((global_norm(&Cx::cpu(), &grads).unwrap() / 5e20 - 1.0).abs() < 1e-7);
 }
@@ -179,7 +179,7 @@ fn moments_of_another_length_are_refused() {
     assert!(matches!(fault, Error::Shapes { op: "adamw", left_name: "v", .. }));
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use pheye_ops::Graphs;
@@ -257,7 +257,7 @@ mod gpu {
         }
     }
 
-    /// A recorded step is the same launch with other numbers.
+    /// A recorded step is replayed with other scalars.
     #[test]
     fn recorded_steps_are_those_of_the_formula() {
         let run = |recorded: bool| {
@@ -275,14 +275,14 @@ mod gpu {
                 };
                 if recorded { cx.replay(&mut graphs, work).unwrap() } else { work(&cx).unwrap() }
             }
-            // The memory of the first time need not be the lowest; that of all later times is.
+            // The first run may use memory other than the lowest free address; all later runs use the same memory.
             assert!(graphs.len() <= 2 && graphs.is_empty() != recorded, "{} recordings", graphs.len());
             download(&masters.values)
         };
         assert_eq!(run(true), run(false));
     }
 
-    /// A launch for all and one for each parameter differ in the random bits alone.
+    /// One launch for all parameters and one per parameter differ only in the random bits of the stochastic rounding.
     #[test]
     fn narrow_moments_one_parameter_at_a_time() {
         let sizes = [1, 2, 3, 7, 258];
@@ -303,7 +303,7 @@ mod gpu {
         }
     }
 
-    /// bf16 moments are one of the two neighbours, and right on the average.
+    /// bf16 moments are rounded to one of the two neighbours, and without bias.
     #[test]
     fn narrow_moments_are_rounded_without_bias() {
         let n = 8190;
@@ -326,7 +326,7 @@ mod gpu {
             for &x in &ran[k][..n] {
                 assert!([low, low + step].contains(&f64::from(x)), "{x} is not a neighbour of {truth}");
             }
-            // Five standard deviations of the mean of n draws.
+            // Five standard deviations of the mean of n random roundings.
             assert!((mean - truth).abs() < 5.0 * 0.5 * step / (n as f64).sqrt(), "{mean} {truth}");
             assert!(ran[k][n..].iter().all(|&x| x == 0.0));
         }

@@ -1,4 +1,4 @@
-//! Choices among logits: on the CPU against their definition, and on every other device the same to the bit.
+//! argmax and top-k: on the CPU compared with their definition, and bit-identical on every other device.
 
 mod common;
 
@@ -8,14 +8,14 @@ use pheye_tensor::{DType, Device, Tensor};
 use pheye_testkit::gpu::round_bf16;
 use pheye_testkit::normal;
 
-/// Logits with ties: bf16 values of the given spread.
+/// Logits with ties: bf16 values with the given spread.
 fn logits(rows: usize, cols: usize, spread: f32, seed: u64) -> Vec<f32> {
     let mut x: Vec<f32> = normal(seed, rows * cols).iter().map(|x| x * spread).collect();
     round_bf16(&mut x);
     x
 }
 
-/// The answer on the CPU, which those of the other devices are compared with for both element types.
+/// The result on the CPU, after comparing those of the other devices with it for both element types.
 fn same<R: PartialEq + std::fmt::Debug>(
     others: &[Device],
     [rows, cols]: [usize; 2],
@@ -61,7 +61,7 @@ fn check_ties(others: &[Device]) {
     let ids = same(others, [6, 4], &rows.concat(), |cx, x| Ok(topk::forward(cx, x, 4)?.ids));
     let expected = [[1, 2, 3, 0], [0, 1, 2, 3], [1, 3, 2, 0], [0, 3, 2, 1], [0, 1, 2, 3], [1, 2, 0, 3]];
     assert_eq!(ids, expected.concat());
-    // What generation takes for a sign that some logit is not finite.
+    // Generation uses this to detect a logit that is not finite.
     let largest = |cx: &Cx, x: &Tensor| {
         let values = topk::forward(cx, x, 1)?.values;
         Ok(values.into_iter().map(|v| if v.is_finite() { "finite" } else { "not" }).collect::<Vec<_>>())
@@ -79,7 +79,7 @@ fn check_ties(others: &[Device]) {
 
 fn check_topk(others: &[Device]) {
     for shape @ [rows, cols] in SHAPES {
-        // All of a short row, some of a long one.
+        // All columns of a short row, some of a long one.
         for k in [1, 7.min(cols), if cols == 1027 { 64 } else { 3.min(cols) }] {
             let x = logits(rows, cols, 1.0, (cols + k) as u64);
             let best = same(others, shape, &x, |cx, x| topk::forward(cx, x, k));
@@ -118,7 +118,7 @@ fn topk_is_the_head_of_the_sorted_row() {
     check_topk(&[]);
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use pheye_testkit::gpu::orders;

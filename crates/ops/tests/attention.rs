@@ -1,4 +1,5 @@
-//! Attention on every device against its formula: full, causal with a cache, padded, cross, cut into parts, empty.
+//! Attention on every device, compared with its formula: full, causal with a cache, padded, cross, split along keys,
+//! empty.
 
 #[path = "common/attention_formula.rs"]
 mod attention_formula;
@@ -37,7 +38,7 @@ fn full() {
 #[test]
 fn causal_with_and_without_cache() {
     check(12, 17, &[span(0..7, 0..7), span(7..12, 8..17)], heads(2, 8, true));
-    // More queries than keys: the first see none, and count as 0.
+    // More queries than keys: the first queries attend to no key and give 0.
     check(5, 3, &[span(0..5, 0..3)], heads(1, 8, true));
 }
 
@@ -49,14 +50,15 @@ fn padded_and_cross() {
 
 #[test]
 fn empty() {
-    // With a single key dq and dk are exactly 0 in the plain formula; the last span tells how large they might have been.
+    // With a single key, dq and dk are exactly 0 in the plain formula, so the last span provides the scale for the
+    // tolerance.
     let spans = [span(0..0, 0..2), span(1..3, 2..2), span(3..4, 2..3), span(4..10, 3..9)];
     check(10, 9, &spans, heads(1, 8, true));
     check(2, 2, &[], heads(1, 8, false));
 }
 
-/// Several tiles of keys and blocks of queries: the formula would take too long for all derivatives, so they are compared
-/// with those of the queries taken one by one.
+/// Several tiles of keys and blocks of queries. Derivatives of the formula would take too long here, so the results are
+/// compared with those of each query alone.
 #[test]
 fn tiles_agree_with_single_queries() {
     for causal in [false, true] {
@@ -92,7 +94,8 @@ fn huge_scores_stay_finite() {
     assert!(case.on_cpu(&x, &dy).iter().flatten().all(|x| x.is_finite()));
 }
 
-/// Keys and values with so many columns `more` than the heads, as in a cache: those are not read, and their gradients are 0.
+/// Keys and values with `more` columns than the heads have, as in a cache: these are not read, and their gradients are
+/// 0.
 fn wide_keys_and_values(case: &Case, more: usize, device: &Device, dtype: DType) -> Vec<Vec<f32>> {
     let (cx, w, (x, dy)) = (Cx::new(device.clone()), case.heads.width(), case.values());
     let widened = |m: &[f32]| {
@@ -104,7 +107,7 @@ fn wide_keys_and_values(case: &Case, more: usize, device: &Device, dtype: DType)
     let (y, saved) =
         attention::forward(&cx, &q, Kv::Split { k: &k, v: &v }, &case.spans, &case.heads).unwrap();
     let (dq, dkv) = attention::backward(&cx, &saved, &dy, &case.spans, &case.heads).unwrap();
-    let Kv::Split { k, v } = dkv else { panic!("another layout") };
+    let Kv::Split { k, v } = dkv else { panic!("dk and dv are fused") };
     let wide = [&k, &v].map(download);
     let all = vec![download(&y), download(&dq)];
     assert!(wide.iter().flat_map(|m| m.chunks(w + more)).all(|row| row[w..].iter().all(|&g| g == 0.0)));
@@ -155,13 +158,13 @@ proptest! {
 
     #[test]
     fn any_lengths(lq in 0usize..7, lk in 0usize..20, more in 0usize..4, eights in 1usize..4, causal: bool) {
-        // With a single key dq is exactly 0, and only a second span tells how large it might have been.
+        // With a single key dq is exactly 0, so the second span provides the scale for the tolerance.
         let spans = [span(0..lq, more..more + lk), span(lq + more..2 * lq + more, more + lk..more + 2 * lk + 4)];
         check(2 * lq + more, more + 2 * lk + 4, &spans, heads(1, 8 * eights, causal));
     }
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use pheye_testkit::gpu::{on_all_orders, orders, upload_bf16};
@@ -180,7 +183,7 @@ mod gpu {
         }
     }
 
-    /// Rows before, between and after spans, one query, more keys than a tile, a span of its own tile and a bit.
+    /// Rows before, between and after spans, one query, more keys than a tile, a span slightly longer than a tile.
     fn padded(head_dim: usize, causal: bool, fused: bool) {
         let spans = vec![span(1..4, 2..9), span(5..6, 9..10), span(6..71, 12..82)];
         Case { rows: 72, keys: 85, spans, heads: heads(2, head_dim, causal), fused }.check_kernels();
@@ -224,7 +227,8 @@ mod gpu {
         Case { rows: 520, keys: 20, spans, heads: heads(1, 80, false), fused: false }.check_kernels();
     }
 
-    /// Blocks that hold all keys, and in backward all queries, of a span: enough spans and heads to fill the emulated GPU.
+    /// Blocks that hold all keys of a span, and in backward all queries, with enough spans and heads to fill the
+    /// emulated GPU.
     #[test]
     fn spans_that_fit_shared_memory() {
         let spans =
@@ -238,7 +242,8 @@ mod gpu {
         Case { rows: 131, keys: 77, spans, heads: heads(4, 64, true), fused: false }.check_kernels();
     }
 
-    /// Head size 64 and at most 80, or 128, queries to a span: all gradients from one kernel, which also owns keys that no query sees.
+    /// Head size 64 and at most 80 or 128 queries per span: one kernel computes all gradients, also for keys that no
+    /// query attends to.
     #[test]
     fn short_spans() {
         let spans = vec![span(1..2, 3..4), span(2..2, 5..9), span(3..36, 10..75), span(36..116, 80..209)];
@@ -246,12 +251,12 @@ mod gpu {
             Case { rows: 118, keys: 290, spans: spans.clone(), heads: heads(2, 64, causal), fused }
                 .check_kernels();
         }
-        // More queries than keys under a causal mask; the keys cut into parts.
+        // More queries than keys under a causal mask; the keys are split.
         let spans = vec![span(0..128, 0..40), span(128..209, 41..700)];
         Case { rows: 209, keys: 720, spans, heads: heads(1, 64, true), fused: false }.check_kernels();
     }
 
-    /// Few queries over many keys: the keys are cut into parts.
+    /// Few queries and many keys: the keys are split.
     #[test]
     fn parts() {
         let spans = vec![span(0..1, 0..300), span(2..4, 310..313)];
@@ -260,7 +265,7 @@ mod gpu {
         Case { rows: 66, keys: 390, spans, heads: heads(1, 64, true), fused: true }.check_kernels();
     }
 
-    /// Up to four spans of any lengths, with rows and keys between them that are nobody's.
+    /// Up to four spans of random lengths, with rows and keys between them that are in no span.
     fn random(draw: &mut Draw) -> Case {
         let head_dim = draw.pick(&[8, 32, 48, 64, 64, 64, 80, 80, 128]);
         let length = |draw: &mut Draw, long: usize| match draw.below(4) {
@@ -287,7 +292,7 @@ mod gpu {
         cases(12).for_each(|mut draw| random(&mut draw).check_kernels());
     }
 
-    /// Of a query that sees one key, o is its value and no score matters.
+    /// For a query with one key, o is the value of that key, and the gradients of the scores are 0.
     #[test]
     fn one_key_each() {
         let x = heads(2, 40, false);
@@ -331,7 +336,7 @@ mod gpu {
         on_all_orders(|device| wide_keys_and_values(&case, 8, device, DType::Bf16));
     }
 
-    /// Scores of thousands: one weight is 1 and the others are 0, also where keys are cut.
+    /// Scores in the thousands: one weight is 1 and the others are 0, also if the keys are split.
     #[test]
     fn huge_scores_stay_finite() {
         let spans = vec![span(0..3, 0..300)];
@@ -345,7 +350,7 @@ mod gpu {
         }
     }
 
-    /// Scores below -1000 everywhere: e^(0 - lse) of what pads a tile of keys would be infinite.
+    /// All scores are below -1000: e^(0 - lse) of the padding of a tile of keys would be infinite.
     #[test]
     fn far_negative_scores_stay_finite() {
         for (head_dim, queries) in [(16, 3), (64, 3), (64, 100), (64, 129)] {

@@ -1,4 +1,4 @@
-//! The attention that segments of keys get, on every device against its formula.
+//! Attention per segment of keys, on every device, compared with its formula.
 
 #[path = "common/attention_formula.rs"]
 mod attention_formula;
@@ -12,7 +12,7 @@ use pheye_tensor::{DType, Device};
 use pheye_testkit::gpu::{download, wide};
 use pheye_testkit::{Formula, Real, Rule};
 
-/// The shares of the weights of each query that fall on segments of the keys of its span, which these borders begin.
+/// The sums of each query's attention weights over segments of the keys of its span; the slice holds the boundaries.
 struct Segments<'a>(&'a Case, &'a [usize]);
 
 impl Formula for Segments<'_> {
@@ -28,7 +28,7 @@ impl Formula for Segments<'_> {
                 let total = sum(p.iter().copied());
                 let y = &mut y[(head * case.rows + row) * n..][..n];
                 for (j, &p) in p.iter().enumerate() {
-                    y[segments.iter().rposition(|&b| b <= j).expect("from 0")] += p / total;
+                    y[segments.iter().rposition(|&b| b <= j).expect("the first boundary is 0")] += p / total;
                 }
             }
         }
@@ -36,7 +36,7 @@ impl Formula for Segments<'_> {
     }
 }
 
-/// The borders: an empty segment, and one beyond all keys.
+/// The boundaries: with an empty segment, and one beyond all keys.
 const SEGMENTS: [usize; 5] = [0, 3, 3, 90, 200];
 
 fn segment_cases() -> impl Iterator<Item = Case> {
@@ -46,7 +46,7 @@ fn segment_cases() -> impl Iterator<Item = Case> {
     })
 }
 
-/// The shares of q and k on a device.
+/// The segment sums of q and k on a device.
 fn segment_sums(case: &Case, device: &Device, dtype: DType) -> Vec<f32> {
     let (cx, w, [(_, q), (_, k), _]) = (Cx::new(device.clone()), case.heads.width(), case.inputs());
     let (q, k) = (upload(device, dtype, [case.rows, w], &q), upload(device, dtype, [case.keys, w], &k));
@@ -58,7 +58,7 @@ fn segment_sums(case: &Case, device: &Device, dtype: DType) -> Vec<f32> {
 fn segment_sums_follow_their_formula() {
     for case in segment_cases() {
         let truth = Segments(&case, &SEGMENTS).eval(&case.inputs().map(|(_, x)| wide(&x)));
-        // As near as f32 holds the truth itself.
+        // The truth rounded to f32.
         let plain: Vec<f32> = truth.iter().map(|&x| x as f32).collect();
         let sums = segment_sums(&case, &Device::Cpu, DType::F32);
         Rule::OUTPUT.compare("segment sums", &sums, &plain, &truth).check();
@@ -69,7 +69,7 @@ fn segment_sums_follow_their_formula() {
     assert!(matches!(descending, Err(Error::Range { .. })));
 }
 
-/// The kernel.
+/// The GPU kernel.
 #[cfg(feature = "emulator")]
 mod gpu {
     use pheye_testkit::gpu::on_all_orders;

@@ -1,5 +1,6 @@
-//! What the rowwise operations promise besides numbers: threads do not show, frozen parameters get nothing, bf16 weights
-//! count as the f32 values they are, and misfits are refused by name.
+//! Properties of the rowwise operations besides their values: results do not depend on the number of threads, frozen
+//! parameters get no gradient, bf16 weights act like the f32 values they represent, and inconsistent shapes give
+//! errors.
 
 mod common;
 
@@ -20,7 +21,7 @@ fn norm(d: usize) -> LayerNorm {
     }
 }
 
-/// Every number that every operation makes, at sizes that are cut into several pieces.
+/// The results of every operation, at sizes that are split into several tasks.
 fn everything() -> Vec<Vec<f32>> {
     const ROWS: usize = 700;
     const D: usize = 72;

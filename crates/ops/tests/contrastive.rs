@@ -1,4 +1,4 @@
-//! The image-caption loss on every device against its formula.
+//! The image-text contrastive loss on every device, compared with its formula.
 
 mod common;
 
@@ -9,7 +9,7 @@ use pheye_testkit::gpu::download;
 use pheye_testkit::{Formula, Ran, Real, gradcheck, normal, plain};
 use proptest::prelude::*;
 
-/// Captions of images, and columns of an embedding.
+/// The caption of each image, and the width of the embeddings.
 struct Loss<'a>(&'a [usize], usize);
 
 impl Formula for Loss<'_> {
@@ -34,7 +34,7 @@ impl Formula for Loss<'_> {
     }
 }
 
-/// Loss, and the gradients of images, texts and the logarithm of the scale.
+/// The loss, and the gradients of images, texts and the logarithm of the scale.
 fn run(device: &Device, dtype: DType, labels: &[usize], d: usize, i: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let [images, texts] = [&i[0], &i[1]].map(|x| upload(device, dtype, [x.len() / d, d], x));
     let cx = Cx::new(device.clone());
@@ -42,8 +42,8 @@ fn run(device: &Device, dtype: DType, labels: &[usize], d: usize, i: &[Vec<f32>]
     vec![vec![loss.loss as f32], download(&loss.dimages), download(&loss.dtexts), vec![loss.dlog_scale]]
 }
 
-/// The gradient of the scale is a single number, a sum whose terms cancel: where the plain formula has no error by chance,
-/// the rule would leave none to anyone.
+/// The gradient of the scale is a single sum whose terms cancel. If the plain formula happens to be exact there, the
+/// tolerance is zero.
 fn check(
     [images, texts]: [Vec<f32>; 2],
     labels: &[usize],
@@ -80,7 +80,7 @@ proptest! {
     }
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use pheye_testkit::gpu::{bf16_values, on_all_orders, orders, round_bf16, wide};
@@ -93,13 +93,13 @@ mod gpu {
         let mut of_f32 = on(DType::F32);
         let [images, texts, log_scale] = inputs.each_ref().map(|x| wide(x));
         check([inputs[0].clone(), inputs[1].clone()], labels, d, false, |_| of_f32.clone());
-        // By the rule a single number may be off by no more than the plain formula's luck; a quotient of differences has no luck.
+        // For a single value the tolerance depends on chance (see above), so it is compared with a difference quotient.
         let shifted =
             |by: f64| Loss(labels, d).eval(&[images.clone(), texts.clone(), vec![log_scale[0] + by]])[0];
         let slope = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
         let of_scale = of_f32[3][0];
         assert!((f64::from(of_scale) - slope).abs() < 2e-6 * (1.0 + slope.abs()), "{of_scale} {slope}");
-        // In between all is f32, so that bf16 changes nothing but the last rounding.
+        // All intermediate values are f32, so bf16 affects only the final rounding.
         of_f32[1..3].iter_mut().for_each(|x| round_bf16(x));
         assert_eq!(on(DType::Bf16), of_f32);
     }

@@ -1,4 +1,4 @@
-//! Cross entropy, of logits and through the head, on every device against its formula.
+//! Cross entropy, of logits and with the output head, on every device, compared with its formula.
 
 mod common;
 
@@ -9,12 +9,12 @@ use pheye_testkit::gpu::download;
 use pheye_testkit::{Formula, Ran, Real, gradcheck, normal, plain};
 use proptest::prelude::*;
 
-/// Σ of the losses of rows of `v` logits.
+/// Σ of the losses of rows with `v` logits.
 fn losses<T: Real>(z: &[T], targets: &[usize], v: usize) -> T {
     sum(z.chunks(v).zip(targets).map(|(z, &target)| plain::log_sum_exp(z) - z[target]))
 }
 
-/// x [n, d], the weight [v, d] and the bias of the head.
+/// x [n, d], and the weight [v, d] and bias of the head.
 struct Head<'a> {
     targets: &'a [i64],
     d: usize,
@@ -31,7 +31,7 @@ impl Formula for Head<'_> {
     }
 }
 
-/// Loss and gradients of x under a frozen head, or with the gradients of a trained one, times `dy`.
+/// The loss and the gradient of x for a frozen head, or also the gradients of a trained head, times `dy`.
 fn run(device: &Device, dtype: DType, targets: &[i64], i: &[Vec<f32>], dy: f32, trained: bool) -> Ran {
     let (n, v, cx) = (targets.len(), i[2].len(), Cx::new(device.clone()));
     let d = i[1].len() / v;
@@ -78,7 +78,7 @@ proptest! {
     }
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use pheye_ops::Graphs;
@@ -87,7 +87,7 @@ mod gpu {
 
     use super::*;
 
-    /// Logits of rows with these targets.
+    /// Logits with these targets of their rows.
     struct Logits<'a>(&'a [u32]);
 
     impl Formula for Logits<'_> {
@@ -97,7 +97,7 @@ mod gpu {
         }
     }
 
-    /// Rows of `v` logits of this spread, the target of row i being 7i modulo v.
+    /// Rows of `v` logits with this spread; the target of row i is 7i modulo v.
     fn check_logits(rows: usize, v: usize, spread: f32) {
         let mut z: Vec<f32> = bf16_values(rows * v, (rows + v) as u64).iter().map(|z| z * spread).collect();
         round_bf16(&mut z);
@@ -135,7 +135,7 @@ mod gpu {
         }
     }
 
-    /// A token that cannot come adds nothing, a NaN is not lost.
+    /// A logit of -∞ adds nothing to the loss, and NaN propagates.
     #[test]
     fn logits_that_are_not_finite() {
         let device = &orders()[0];
@@ -152,7 +152,7 @@ mod gpu {
         assert!(loss.is_nan() && dz.iter().all(|x| x.is_nan()));
     }
 
-    /// Many losses add up to more digits than an f32 has.
+    /// The sum of many losses needs more digits than f32 has.
     #[test]
     fn the_sum_keeps_its_digits() {
         let (rows, v) = (3000, 3);
@@ -221,7 +221,7 @@ mod gpu {
         assert!((whole.0 / (first.0 + last.0) - 1.0).abs() < 1e-12);
     }
 
-    /// Recorded once, with other targets and other rows of x in the same memory at each replay.
+    /// The work is recorded once, and replayed with other targets and other rows of x in the same memory.
     #[test]
     fn recorded_losses_are_those_of_a_run() {
         let [device, ..] = orders();
@@ -238,7 +238,7 @@ mod gpu {
             assert_eq!((queued.sum.read().unwrap(), queued.tokens), (run.sum, 2));
             assert_eq!(download(&queued.dx.unwrap()), download(&run.dx.unwrap()));
         }
-        // Until the arena holds all that the work takes, its addresses change.
+        // The addresses change until the arena holds all buffers that the work needs.
         assert!(graphs.len() <= 3, "{} recordings", graphs.len());
     }
 

@@ -1,4 +1,4 @@
-//! GELU, sums, scaling, casts and fills on every device against their formulas.
+//! GELU, sums, scaling and casts on every device, compared with their formulas.
 
 mod common;
 
@@ -54,13 +54,13 @@ proptest! {
     #[test]
     fn gelu_of_any_length(n in 0..200usize, seed: u64, wide in 0.1f32..20.0) {
         for kind in KINDS {
-            // With at least one ordinary element, against whose size errors count.
+            // At least one element of ordinary size, which sets the scale of the tolerance.
             check(kind, uniform(seed, n, -wide, wide).into_iter().chain([1.0]).collect());
         }
     }
 }
 
-/// Far out the plain formulas are not finite; the limits are.
+/// For large |x| the plain formulas are not finite, but the operations return the limits.
 fn limits(device: &Device) -> Vec<Vec<f32>> {
     let of_kind = |kind| {
         let Ran { y, mut grads } = run(device, DType::F32, kind, &[-1e9, -200.0, 200.0, 1e9], &[1.0; 4]);
@@ -78,7 +78,7 @@ fn gelu_has_its_limits() {
     limits(&Device::Cpu);
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use pheye_ops::{Result, add, elementwise};
@@ -119,14 +119,14 @@ mod gpu {
         on_all_orders(limits);
     }
 
-    /// One operation of the element type's arithmetic has one right answer.
+    /// A single rounded operation has exactly one correct result.
     #[test]
     fn sums_and_multiples_are_rounded_once() {
         for (n, dtype) in SIZES.into_iter().flat_map(|n| TYPES.map(|t| (n, t))) {
             let [a, b] = [1, 2].map(|seed| as_kept(dtype, normal(seed, n)));
             let sum = as_kept(dtype, a.iter().zip(&b).map(|(a, b)| a + b).collect());
             let multiple = as_kept(dtype, a.iter().map(|a| a * -0.7).collect());
-            // In place, and into new memory when the old is viewed.
+            // In place, and to new memory if the old memory is shared.
             for shared in [false, true] {
                 let ran = on_all_orders(|device| {
                     let cx = Cx::new(device.clone());
@@ -159,7 +159,7 @@ mod gpu {
         }
     }
 
-    /// A view that starts within 16 bytes takes another path through the kernels.
+    /// A view that is not aligned to 16 bytes takes another path through the kernels.
     #[test]
     fn tensors_off_a_16_byte_boundary() {
         let (n, values) = (77, bf16_values(80, 1));
@@ -173,7 +173,7 @@ mod gpu {
         assert_eq!(ran, [x.iter().map(|x| 2.0 * x).collect(), x.to_vec()]);
     }
 
-    /// Infinities and NaN pass through.
+    /// Casts preserve infinities and NaN.
     #[test]
     fn casts_of_extremes() {
         let odd = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 3.3e38, -3.4e38];

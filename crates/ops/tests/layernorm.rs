@@ -1,4 +1,5 @@
-//! LayerNorm, also with the gradient of its residual and with LoRA's first product, on every device against its formula.
+//! LayerNorm, also with a residual gradient and with LoRA's down projection, on every device, compared with its
+//! formula.
 
 mod common;
 
@@ -11,10 +12,10 @@ use pheye_testkit::gpu::download;
 use pheye_testkit::{Formula, Ran, Real, gradcheck, normal};
 use proptest::prelude::*;
 
-/// x [rows, d], weight, bias; then the rows of A, where LoRA's first product is asked for.
+/// x [rows, d], weight and bias, and optionally the rows of A for the down projection.
 struct Norm {
     d: usize,
-    /// Whether the output goes on with x itself, as the residual beside the norm.
+    /// Whether x is added to the output, as by the residual connection around the norm.
     residual: bool,
 }
 
@@ -23,7 +24,7 @@ impl Formula for Norm {
         let [x, weight, bias, a @ ..] = inputs else { unreachable!() };
         let n = T::of(self.d as f64);
         let row = |x: &[T]| {
-            // The unfused form stores the norm's gradient before that of the residual is added.
+            // The unfused form stores the gradient of the norm before adding that of the residual.
             let x: Vec<T> = x.iter().map(|x| x.stored()).collect();
             let mean = sum(x.iter().copied()) / n;
             let var = sum(x.iter().map(|&x| (x - mean) * (x - mean))) / n;
@@ -51,7 +52,7 @@ fn inputs(x: Vec<f32>, d: usize) -> [(&'static str, Vec<f32>); 3] {
     [("x", x), ("weight", normal(2, d)), ("bias", normal(3, d))]
 }
 
-/// Forward and backward on a device. `dx` is costly to check on the CPU for large inputs, the gradients of parameters are not.
+/// Forward and backward on a device. `with_dx` is optional because checking dx of large inputs on the CPU is slow.
 fn run(device: &Device, dtype: DType, d: usize, i: &[Vec<f32>], dy: &[f32], with_dx: bool) -> Ran {
     let (cx, mut p, rows) = (Cx::new(device.clone()), layer(d), dy.len() / d);
     let mut grads = place(device, p.params_mut(), |_| true);
@@ -88,7 +89,7 @@ proptest! {
 const ROWS: usize = 5;
 const D: usize = 12;
 
-/// On the CPU the fused forms are the unfused ones, bit by bit.
+/// On the CPU the fused forms are bit-identical to the unfused ones.
 #[test]
 fn residuals() {
     let (cx, mut p) = (Cx::cpu(), layer(D));
@@ -130,7 +131,7 @@ fn shapes_that_do_not_fit_are_errors() {
     }
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use pheye_testkit::gpu::{bf16_values, on_all_orders, orders, upload_bf16};
@@ -138,7 +139,8 @@ mod gpu {
 
     use super::*;
 
-    /// Widths of each kernel, with and without 16-byte accesses, and more rows than the blocks of a launch take at once.
+    /// Widths for each kernel, with and without 16-byte accesses, and more rows than the blocks of a launch process at
+    /// once.
     const SHAPES: [[usize; 2]; 11] = [
         [1, 1],
         [3, 7],
@@ -155,7 +157,7 @@ mod gpu {
 
     #[test]
     fn forward_and_backward_of_fixed_and_random_shapes() {
-        // Of fewer columns the plain formula is exact now and then, by luck.
+        // With fewer columns the plain formula is sometimes exact by chance.
         let random = cases(8).map(|mut draw| [draw.size(70), 15 + draw.size(2100)]);
         for [rows, d] in SHAPES.into_iter().chain(random) {
             let (formula, inputs) = (Norm { d, residual: false }, inputs(bf16_values(rows * d, 1), d));
@@ -195,7 +197,7 @@ mod gpu {
         }
     }
 
-    /// A view that starts within 16 bytes has the same values as a copy of it, near enough for another order of the sums.
+    /// A view that is not aligned to 16 bytes gives the result of an aligned copy, up to the order of the sums.
     #[test]
     fn rows_off_a_16_byte_boundary() {
         let (rows, d) = (3, 16);
@@ -212,7 +214,7 @@ mod gpu {
         let (formula, inputs) = (Norm { d, residual: true }, inputs(x.to_vec(), d));
         let dy = [&ran[0], x].concat();
         let expected = Expected::of::<Rounded<f32>>(&formula, &inputs, &["x"], &dy);
-        // The residual is exact.
+        // The residual gradient is exact.
         expected.output(Rule::OUTPUT, "y", &[&ran[0], x].concat()).check();
         expected.gradient(Rule::GRADIENT, "off a boundary", "x", &ran[1]).check();
     }
@@ -231,7 +233,7 @@ mod gpu {
         });
     }
 
-    /// S = y·Aᵀ of the y that was written, beside what the norm alone writes.
+    /// Compares y, and S = y·Aᵀ computed from the stored y, with the formula.
     #[test]
     fn lora_down_rides_on_the_norm_for_fixed_and_random_shapes() {
         let shapes = [[1, 8, 1], [17, 1280, 16], [33, 64, 48], [5, 1272, 24], [100, 24, 40], [16, 48, 48]];

@@ -1,4 +1,4 @@
-//! Linear, also with what surrounds it in one launch, on every device against its formula.
+//! Linear, also with fused epilogues, on every device, compared with its formula.
 
 mod common;
 
@@ -11,7 +11,7 @@ use pheye_testkit::gpu::{download, round_bf16};
 use pheye_testkit::{BEFORE, Formula, Ran, Real, gradcheck, normal};
 use proptest::prelude::*;
 
-/// x [m, k], W [n, k], and a bias or none.
+/// x [m, k], W [n, k], and an optional bias.
 struct Affine {
     k: usize,
 }
@@ -24,7 +24,7 @@ impl Formula for Affine {
     }
 }
 
-/// Forward and backward, with the gradients of the parameters where they are trained. On the CPU a frozen weight is bf16.
+/// Forward and backward, with the gradients of the parameters if they are trained. On the CPU a frozen weight is bf16.
 fn run(device: &Device, dtype: DType, k: usize, i: &[Vec<f32>], dy: &[f32], trained: bool) -> Ran {
     let (cx, m, n) = (Cx::new(device.clone()), i[0].len() / k, i[1].len() / k);
     let mut p = affine(n, k, &i[1], i.get(2).map(|b| &b[..]));
@@ -54,7 +54,7 @@ fn run(device: &Device, dtype: DType, k: usize, i: &[Vec<f32>], dy: &[f32], trai
     Ran { y: download(&y), grads: all }
 }
 
-/// On the CPU, with W in bf16 where that is asked for.
+/// On the CPU, optionally with W in bf16.
 fn check(m: usize, k: usize, n: usize, half: bool) {
     let mut w = normal(2, n * k);
     if half {
@@ -110,7 +110,7 @@ fn wrong_shapes_are_errors() {
     assert!(is_shapes(linear::backward(&cx, &saved, &x, &p, None).unwrap_err()));
 }
 
-/// On this device.
+/// Runs on `device`.
 fn refuses_a_residual_of_another_shape(device: &Device) {
     let (cx, mut p) = (Cx::new(device.clone()), affine(3, 2, &[1.0; 6], None));
     place(device, p.params_mut(), |_| false);
@@ -126,7 +126,7 @@ fn a_residual_of_another_shape_is_an_error() {
     refuses_a_residual_of_another_shape(&Device::Cpu);
 }
 
-/// On the CPU, what surrounds a linear is the operations one after another.
+/// On the CPU the epilogue is bit-identical to separate operations.
 #[test]
 fn with_what_surrounds_it() {
     let (cx, kind) = (Cx::cpu(), Gelu::Tanh);
@@ -153,7 +153,7 @@ fn with_what_surrounds_it() {
     );
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use common::transpose;
@@ -162,7 +162,7 @@ mod gpu {
 
     use super::*;
 
-    /// y, dx, dW and db of x [m, k] and W [n, k].
+    /// y, dx, dW and db for x [m, k] and W [n, k].
     fn check(m: usize, k: usize, n: usize, trained: bool, bias: bool) {
         let mut inputs = vec![("x", bf16_values(m * k, 1)), ("weight", bf16_values(n * k, 2))];
         inputs.extend(bias.then(|| ("bias", bf16_values(n, 3))));
@@ -208,7 +208,8 @@ mod gpu {
         }
     }
 
-    /// gelu(u) + r for u = x Wᵀ + b, of x, W, b, r and of an addend of u, whose gradient is the slope at the u that was kept.
+    /// The forward epilogue: gelu(u) + r for u = x Wᵀ + b, as a function of x, W, b, r and a summand of u, whose
+    /// gradient is gelu′ at the saved u.
     struct After {
         k: usize,
         kind: Gelu,
@@ -222,7 +223,8 @@ mod gpu {
         }
     }
 
-    /// gelu(v) Wᵀ and v itself, of v and W: the linear after an activation, with a residual beside both.
+    /// The backward epilogue: gelu(v) Wᵀ and v itself, as functions of v and W, that is a linear after an activation,
+    /// with a residual connection around both.
     struct Before {
         k: usize,
         kind: Gelu,
@@ -237,7 +239,7 @@ mod gpu {
         }
     }
 
-    /// y = gelu(x Wᵀ + b) + r with u kept, and dx = (dy W) gelu'(v) + r of the linear read the other way.
+    /// y = gelu(x Wᵀ + b) + r with u saved, and dx = (dy W) gelu'(v) + r of the linear in the other direction.
     fn check_fused(m: usize, k: usize, n: usize, kind: Gelu) {
         let (x, w, b, r) =
             (bf16_values(m * k, 1), bf16_values(n * k, 2), bf16_values(n, 3), bf16_values(m * n, 4));
@@ -299,7 +301,7 @@ mod gpu {
         refuses_a_residual_of_another_shape(&orders()[0]);
     }
 
-    /// Linears of one x together: the bits of each alone, in fewer launches where that is what they are for.
+    /// Several linears of one x in one call: bit-identical to each alone, and fewer launches where fusing them pays.
     #[test]
     fn several_of_one_input() {
         let widths = [72, 8, 136, 40];

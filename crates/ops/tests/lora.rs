@@ -1,4 +1,4 @@
-//! LoRA, also with what surrounds it and for several linears at once, on every device against its formula.
+//! LoRA, also with fused epilogues and for several linears at once, on every device, compared with its formula.
 
 mod common;
 #[path = "common/lora_formula.rs"]
@@ -14,7 +14,7 @@ use pheye_tensor::{DType, Device};
 use pheye_testkit::{Ran, gradcheck, normal};
 use proptest::prelude::*;
 
-/// Adapters of these ranks for these ranges of rows, with all parameters trained.
+/// Adapters of these ranks for these row ranges, with all parameters trained.
 fn trained(
     [m, k, n]: [usize; 3],
     ranks: &[usize],
@@ -72,7 +72,7 @@ fn frozen_bf16_weights_give_the_same_dx_and_no_gradients() {
     assert_eq!(half, run(&p));
 }
 
-/// y, dx and all gradients of a LoRA linear, with rows enough for many pieces of work.
+/// y, dx and all gradients of a LoRA linear, with enough rows for several tasks.
 fn everything(m: usize, all: &[(usize, usize, Option<usize>)], dropout: Option<Dropout>) -> Vec<Vec<f32>> {
     let case = trained([m, 64, 48], &[8], all, dropout);
     let inputs: Vec<Vec<f32>> = case.inputs(|n, seed| normal(seed, n)).into_iter().map(|(_, x)| x).collect();
@@ -123,7 +123,7 @@ fn masks_drop_the_right_share() {
         let y = values(&y);
         assert!(y.iter().all(|&y| y == 0.0 || y == 1.0 / (1.0 - 0.05)));
         let dropped = y.iter().filter(|&&y| y == 0.0).count() as f64 / y.len() as f64;
-        // Five standard deviations of the mean of 32000 draws.
+        // Five standard deviations of the mean of 32000 random values.
         assert!((dropped - 0.05).abs() < 5.0 * (0.05f64 * 0.95 / 32000.0).sqrt(), "{dropped}");
         y
     };
@@ -147,7 +147,7 @@ fn wrong_routes_are_errors() {
     assert!(lora::forward(&cx, &x, &p, &Route { ranges: vec![], dropout }).is_err());
 }
 
-/// Without adapters, what surrounds a LoRA linear on the CPU is what surrounds its base.
+/// Without adapters, a LoRA linear with an epilogue equals its base with this epilogue on the CPU.
 #[test]
 fn with_what_surrounds_it() {
     let (cx, kind) = (Cx::cpu(), Gelu::Tanh);
@@ -168,7 +168,7 @@ fn with_what_surrounds_it() {
     assert_eq!(values(&lora_dx), values(&dx));
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use common::place;
@@ -230,7 +230,7 @@ mod gpu {
         check(&Case { ranges: vec![], trained: [true, true, true], ..twice });
     }
 
-    /// Some adapters, each for some ranges of rows or for none, with rows between that take none.
+    /// Random adapters, each for some row ranges or for none, with rows in between that take no adapter.
     fn random(draw: &mut Draw) -> Case {
         let [m, k, n] = [150, 150, 150].map(|most| draw.size(most));
         let ranks: Vec<usize> =
@@ -258,8 +258,8 @@ mod gpu {
         }
     }
 
-    /// gelu(u) + r for the result u of a LoRA linear, and t itself, of the inputs of the linear on gelu(t), of r, of an addend of
-    /// u, whose gradient is the slope at the u that was kept, and of t.
+    /// Both epilogues: gelu(u) + r for the result u of a LoRA linear of gelu(t), and t itself. A function of the inputs
+    /// of the linear, r, a summand of u, whose gradient is gelu′ at the saved u, and t.
     struct Surrounded<'a>(&'a Case);
 
     impl Formula for Surrounded<'_> {
@@ -270,13 +270,14 @@ mod gpu {
         }
     }
 
-    /// A LoRA linear of gelu(t), and t itself beside it, for an x of 0: its gradient by t is that by x times the slope, plus dt.
+    /// A LoRA linear of gelu(t), and t itself, for x = 0: the gradient of t is that of x times gelu′(t), plus dt.
     struct Behind<'a>(&'a Case, &'a [f32]);
 
     impl Formula for Behind<'_> {
         fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
             let [inputs @ .., t] = x else { unreachable!() };
-            // The values of x with the derivative of gelu(t): the linear's gradients are those at x.
+            // Dual numbers with the values of x and the derivative of gelu(t), so that the gradients of the linear are
+            // those at x.
             let g = t.iter().zip(self.1).map(|(&t, &x)| {
                 let g = gelu_quick(t.stored());
                 (g - T::of(g.value()) + T::of(x.into())).stored()
@@ -289,7 +290,7 @@ mod gpu {
         }
     }
 
-    /// y = gelu(u) + r for the result u of forward, with u kept, and dx of backward times a slope and plus x.
+    /// y = gelu(u) + r in forward, with u saved, and in backward dx times gelu′, plus x.
     #[test]
     fn what_surrounds_it_in_one_launch() {
         let case = Case { dropout: DROPOUT, ..Case::of(40, 24, 56, &[8, 16]) };
@@ -324,7 +325,8 @@ mod gpu {
         expected.gradient(Rule::GRADIENT, "surrounded", "more", &out[1]).check();
     }
 
-    /// Linears of one x whose low-rank sides come of one pass over x, or of the LayerNorm that makes x: each as if alone.
+    /// Linears of one x whose down projections come from one pass over x, or from the LayerNorm that produces x: each
+    /// gives the result that it gives alone.
     fn check_shared(ranks: &[usize], k: usize, dropout: Option<Dropout>, norm: bool) {
         let cases = [136, 40, 72].map(|n| Case { dropout, ..Case::of(37, k, n, ranks) });
         let m = cases[0].m;

@@ -1,4 +1,4 @@
-//! Patch embedding, which is LoRA over rows of patches, on every device against its formula.
+//! Patch embedding, a LoRA linear over rows of patches, on every device, compared with its formula.
 
 mod common;
 #[path = "common/lora_formula.rs"]
@@ -15,15 +15,16 @@ use pheye_testkit::gpu::download;
 use pheye_testkit::{Formula, Ran, Real, gradcheck, normal};
 use proptest::prelude::*;
 
-/// Tiles of g × g patches of `patch` × `patch` pixels; as a formula, of pixels, W, class, position, then A and B of each adapter.
+/// Tiles of g × g patches of `patch` × `patch` pixels. As a formula, a function of pixels, W, class, position, then A
+/// and B of each adapter.
 struct Patches {
     tiles: usize,
     g: usize,
     patch: usize,
     d: usize,
-    /// Rank and s of each adapter.
+    /// Rank and scale s of each adapter.
     adapters: Vec<Option<(usize, f32)>>,
-    /// The ranges of tiles.
+    /// The ranges of tiles and their adapters.
     ranges: Vec<RowRange>,
     dropout: Option<Dropout>,
 }
@@ -48,7 +49,7 @@ impl Formula for Patches {
 }
 
 impl Patches {
-    /// The linear of rows of patches.
+    /// The LoRA linear over rows of patches.
     fn rows(&self) -> Case {
         let n = self.g * self.g;
         let ranges = self.ranges.iter().cloned();
@@ -63,7 +64,7 @@ impl Patches {
         }
     }
 
-    /// Inputs by name, `values` of a number of elements and a seed.
+    /// The inputs by name; `values` takes a number of elements and a seed.
     fn inputs(&self, values: impl Fn(usize, u64) -> Vec<f32>) -> Vec<(&'static str, Vec<f32>)> {
         let (n, d) = (self.g * self.g, self.d);
         let mut all = self.rows().inputs(&values);
@@ -104,7 +105,7 @@ impl Patches {
     }
 }
 
-/// Patches whose tiles from `lora` on take the second of two adapters, the first of which is none.
+/// A case in which the tiles from `lora` on take the second of two adapters, and the first adapter is `None`.
 fn with_an_adapter(tiles: usize, g: usize, patch: usize, d: usize, lora: usize) -> Patches {
     let ranges = ranges(&[(0, lora, Some(0)), (lora, tiles, Some(1))]);
     Patches { tiles, g, patch, d, adapters: vec![None, Some((2, 2.0))], ranges, dropout: None }
@@ -166,7 +167,7 @@ fn pixels_of_the_wrong_size_are_errors() {
     }
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use lora_formula::DROPOUT;

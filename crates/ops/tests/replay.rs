@@ -1,4 +1,4 @@
-//! Work that is recorded once and replayed gives what it gives when it is queued anew, with other inputs and other tables.
+//! A replayed recording gives the results of running the work anew, also with other inputs and other tables.
 #![cfg(feature = "emulator")]
 
 use pheye_ops::linear::{self, Linear};
@@ -29,7 +29,7 @@ fn a_replay_takes_new_inputs_and_new_tables() {
         assert_eq!(replayed, queued, "round {round}");
         assert_eq!(graphs.len(), 1, "round {round} was recorded again");
     }
-    // Another shape is other work.
+    // Another shape needs another recording.
     cx.replay(&mut graphs, |cx| work(cx, &[7])).unwrap();
     assert_eq!(graphs.len(), 2);
 }
@@ -41,7 +41,7 @@ fn reading_results_within_recorded_work_is_an_error() {
     let x = on(&device, [2, 8], 1, DType::F32);
     let error = cx.replay(&mut Graphs::default(), |_| Ok::<_, Error>(x.to_vec_f32()?)).unwrap_err();
     assert!(error.to_string().contains("download within recorded work"), "{error}");
-    // And the device is as before.
+    // The device is usable after the error.
     assert_eq!(x.to_vec_f32().unwrap(), normal(1, 16));
 }
 

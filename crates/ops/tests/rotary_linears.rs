@@ -1,4 +1,5 @@
-//! The linears of q, k and v with rotary positions, and the one beside them, on every device against their formula.
+//! The linears of q, k and v with rotary positions, and the fourth linear, on every device, compared with their
+//! formula.
 
 mod common;
 
@@ -12,11 +13,11 @@ use pheye_testkit::gpu::{bf16_values, download};
 use pheye_testkit::plain::gelu_tanh;
 use pheye_testkit::{Formula, Real, Rule};
 
-/// x [m, k] and the weight and the bias of one linear, whose columns are rotated or go through GELU.
+/// x [m, k], and the weight and bias of one linear whose columns are rotated or go through GELU.
 struct OneLinear<'a> {
     k: usize,
     after: After<'a>,
-    /// Without it the linear's result is stored before it is rotated, which rounds once more.
+    /// If false, the result of the linear is stored before the rotation, which rounds once more.
     fused: bool,
 }
 
@@ -56,7 +57,7 @@ impl Formula for OneLinear<'_> {
     }
 }
 
-/// Rows, inputs, heads, head_dim, rotated columns of a head, and columns of the linear beside them.
+/// Rows, columns of x, heads, head_dim, rotated columns of a head, and columns of the fourth linear.
 type Case = [usize; 6];
 
 struct Inputs {
@@ -77,7 +78,7 @@ fn inputs([m, k, heads, head_dim, _, inner]: Case) -> Inputs {
 }
 
 impl Inputs {
-    /// The four results in the precision of the test and in f64.
+    /// The four results, in the precision of the test and in f64.
     fn expected<P: Real>(&self, [_, k, _, head_dim, rot, _]: Case, fused: bool) -> [(Vec<f32>, Vec<f64>); 4] {
         let rotation = || After::Rotation(&self.positions, head_dim, rot);
         let each = [rotation(), rotation(), After::Nothing, After::Gelu];
@@ -92,7 +93,7 @@ impl Inputs {
         })
     }
 
-    /// q, k, v and the fourth result; with `rows`, k and v are taken from a cache of these rows.
+    /// q, k, v and the fourth result; with `rows`, k and v are read from these rows of a cache.
     fn run(&self, device: &Device, dtype: DType, case: Case, rows: Option<&[usize]>) -> Vec<Vec<f32>> {
         let [m, k, heads, head_dim, rot, inner] = case;
         let (cx, d) = (Cx::new(device.clone()), heads * head_dim);
@@ -173,7 +174,7 @@ mod gpu {
 
     use super::*;
 
-    /// Small M, tiles of 64 and of 128, heads of 16 to 64, in one launch.
+    /// Small M, tiles of 64 and of 128, head sizes 16 to 64; all in one launch.
     const FUSED: [Case; 7] = [
         [1, 64, 2, 64, 32, 40],
         [8, 48, 1, 64, 32, 16],
@@ -183,7 +184,7 @@ mod gpu {
         [129, 32, 4, 32, 32, 70],
         [256, 48, 4, 64, 32, 256],
     ];
-    /// Heads and operands that the GEMM does not rotate.
+    /// Head sizes and operands for which the GEMM does not rotate.
     const APART: [Case; 3] = [[5, 32, 2, 48, 16, 16], [3, 24, 2, 16, 8, 24], [70, 36, 1, 64, 32, 64]];
 
     #[test]
@@ -195,7 +196,7 @@ mod gpu {
         }
     }
 
-    /// The bits are those without a cache, and other rows of the cache stay.
+    /// The results are bit-identical to those without a cache, and other rows of the cache do not change.
     #[test]
     fn keys_and_values_go_to_their_rows_of_a_cache() {
         for case in FUSED.into_iter().chain(APART) {

@@ -1,4 +1,4 @@
-//! Rows looked up, moved, turned, averaged and tiled, on every device against their formulas.
+//! Embedding, moving rows, rotary positions, pooling and tile embedding, on every device, compared with their formulas.
 
 mod common;
 
@@ -10,7 +10,7 @@ use pheye_testkit::gpu::download;
 use pheye_testkit::{Formula, Ran, Real, gradcheck, normal};
 use proptest::prelude::*;
 
-/// Means of groups of rows.
+/// Mean pooling over groups of rows.
 struct Pool<'a> {
     lengths: &'a [usize],
     d: usize,
@@ -53,7 +53,7 @@ fn pool_faults_are_errors() {
     }
 }
 
-/// The first `rot` of the columns of each head turned by the row's position.
+/// Rotary: the first `rot` columns of each head are rotated according to the row's position.
 struct Turned<'a> {
     positions: &'a [u32],
     heads: usize,
@@ -83,7 +83,7 @@ impl Turned<'_> {
         Rotary::new(self.heads, self.head_dim, self.rot, 10000.0, 2048)
     }
 
-    /// In place, or into new memory where the old is viewed.
+    /// In place, or to new memory if the old memory is shared.
     fn run(&self, device: &Device, dtype: DType, x: &[f32], dy: &[f32], shared: bool) -> Ran {
         let (cx, p, shape) =
             (Cx::new(device.clone()), self.rotary(), [self.positions.len(), self.heads * self.head_dim]);
@@ -106,7 +106,7 @@ impl Turned<'_> {
     }
 }
 
-/// Rows of a table [v, d].
+/// Embedding lookup in a table [v, d].
 struct Looked<'a> {
     ids: &'a [u32],
     v: usize,
@@ -137,7 +137,7 @@ impl Looked<'_> {
     }
 }
 
-/// The embeddings of tiles added to global rows [b, n, d] and local ones [b·t, n, d]: global, local, table.
+/// The tile embeddings added to global [b, n, d] and local [b·t, n, d]; a function of global, local and table.
 struct Tiles {
     b: usize,
     n: usize,
@@ -159,7 +159,7 @@ impl Formula for Tiles {
 }
 
 impl Tiles {
-    /// Values of global, local and table, of one row more than there are tiles.
+    /// Inputs global, local and table, where the table has one row more than there are tiles.
     fn inputs(&self, values: impl Fn(u64, usize) -> Vec<f32>) -> [(&'static str, Vec<f32>); 3] {
         let Tiles { b, n, t, d } = *self;
         let sizes = [("global", b * n * d), ("local", b * t * n * d), ("table", 6 * d)];
@@ -250,7 +250,7 @@ proptest! {
     }
 }
 
-/// The kernels.
+/// The GPU kernels.
 #[cfg(feature = "emulator")]
 mod gpu {
     use pheye_ops::rows;
@@ -274,7 +274,7 @@ mod gpu {
         }
     }
 
-    /// The output and the gradients, in every order.
+    /// The output and the gradients, compared over all emulator orders.
     fn ran(run: impl Fn(&Device) -> Ran) -> Vec<Vec<f32>> {
         on_all_orders(|device| {
             let Ran { y, grads } = run(device);
@@ -292,7 +292,7 @@ mod gpu {
                 let (cx, x) = (Cx::new(device.clone()), upload(device, dtype, [n, d], &x));
                 let mut placed = upload(device, dtype, [m, d], &into);
                 rows::scatter(&cx, &mut placed, &x, &[4, 0, 2]).unwrap();
-                // The last of two rows for one place stays.
+                // Of two rows with the same target, the last is kept.
                 let mut twice = upload(device, dtype, [m, d], &into);
                 rows::scatter(&cx, &mut twice, &x, &[3, 1, 3]).unwrap();
                 let taken = rows::gather(&cx, &placed, &[2, 2, 4, 1]).unwrap();
@@ -308,7 +308,7 @@ mod gpu {
         }
     }
 
-    /// y and Σ dy of each table row, on top of what was there, to the bit.
+    /// y, and the table's gradient added to its previous value; bit-exact.
     #[test]
     fn embeddings_are_looked_up_and_added_in_order() {
         for (ids, d) in [(&[3u32, 0, 3, 3, 6][..], 16), (&[1], 1), (&[5, 5, 4, 0, 5], 1031), (&[], 8)] {
@@ -334,13 +334,13 @@ mod gpu {
                 let expected = expected(dtype, &f, &[("x", x.clone())], &["x"], &dy);
                 let name = format!("rotary {heads} {head_dim} {rot} {dtype}");
                 expected.output(Rule::OUTPUT, &name, &ran[0]).check();
-                // Turning back is one output as good as the other.
+                // The tolerance of an output applies, because backward is a rotation too.
                 expected.gradient(Rule::OUTPUT, &name, "x", &ran[1]).check();
             }
         }
     }
 
-    /// In one launch and in many: the same bits. Of two rows for one place the last stays.
+    /// One launch and several are bit-identical. Of two rows with the same target, the last is kept.
     #[test]
     fn rotary_into_a_cache_is_rotary_and_scatter() {
         let (positions, m) = ([3, 0, 700, 2047], 9);
@@ -398,7 +398,7 @@ mod gpu {
         }
     }
 
-    /// All but the sums are right to the bit.
+    /// Everything except the sums is bit-exact.
     #[test]
     fn tiles_get_their_embedding_and_give_it_its_gradient() {
         for [b, n, t, d] in [[2, 3, 4, 2], [2, 3, 0, 2], [1, 70, 1, 264], [3, 1, 2, 1]] {

@@ -1,4 +1,4 @@
-//! Tokens drawn from logits: how often each comes, what is never drawn, which options are refused.
+//! Sampling of tokens: their frequencies, tokens that are never drawn, and invalid options.
 
 use pheye_ops::Cx;
 use pheye_ops::sampling::{self, Sampling};
@@ -13,14 +13,14 @@ fn rows_that_are_not_finite_give_their_largest() {
         sampling::forward(&Cx::cpu(), &x, &Sampling::default(), draws).unwrap()
     };
     assert_eq!(draw(3, &x, &[1, 2, 3]), [1, 0, 0]);
-    // What cannot come is never drawn.
+    // Tokens of probability 0 are never drawn.
     let x = [-inf, 0.0, -inf, 0.0].repeat(20);
     let draws: Vec<u64> = (0..20).collect();
     let ids = draw(4, &x, &draws);
     assert!(ids.iter().all(|i| i % 2 == 1) && ids.contains(&1) && ids.contains(&3));
 }
 
-/// Shares of drawn tokens against their probabilities.
+/// Compares the frequencies of the drawn tokens with their probabilities.
 #[test]
 fn tokens_come_as_often_as_they_should() {
     let row = [0.0f32, 1.0, -1.0, 2.0, 1.5];
@@ -47,7 +47,7 @@ fn tokens_come_as_often_as_they_should() {
     check(Sampling::default(), &[0, 1, 2, 3, 4]);
     check(Sampling { temperature: 0.5, seed: 9, ..Sampling::default() }, &[0, 1, 2, 3, 4]);
     check(Sampling { top_k: 3, ..Sampling::default() }, &[1, 3, 4]);
-    // Probabilities 0.47, 0.28, 0.17, 0.06, 0.02: two make 0.75.
+    // The probabilities are 0.47, 0.28, 0.17, 0.06 and 0.02; the first two sum to 0.75.
     check(Sampling { top_p: 0.7, ..Sampling::default() }, &[3, 4]);
     check(Sampling { top_p: 0.8, ..Sampling::default() }, &[1, 3, 4]);
     check(Sampling { top_k: 2, top_p: 0.99, ..Sampling::default() }, &[3, 4]);

@@ -1,4 +1,5 @@
-//! Threads on one GPU: what one rehearses and records is its own, and its tables and memory are too until its work is queued.
+//! Several threads on one GPU: each has its own dry runs and recordings, and its tables and memory are not reused
+//! before its work is queued.
 #![cfg(feature = "emulator")]
 
 use std::sync::Barrier;
@@ -18,7 +19,7 @@ fn on(device: &Device, shape: [usize; 2], seed: u64) -> Tensor {
     Tensor::from_f32(shape, &values).unwrap().to_dtype(DType::Bf16).unwrap().to_device(device).unwrap()
 }
 
-/// Rows of a table through two linears.
+/// Looks up rows of a table and passes them through two linears.
 struct Net {
     table: Param,
     up: Linear,
@@ -39,7 +40,7 @@ impl Net {
     }
 }
 
-/// What thread `thread` asks for in round `round`: one number of ids, so that all is the same work on other tables.
+/// The ids of thread `thread` in round `round`; always three, so that all rounds are the same work with other tables.
 fn ids(thread: u32, round: u32) -> [u32; 3] {
     [thread * 20 + round, 7 * round % 50, (thread + 3 * round) % 50]
 }
@@ -55,7 +56,7 @@ fn a_launch_while_another_thread_rehearses_is_done() {
         let visit = || net.run(&visitor, &[1, 2, 3]).unwrap().to_vec_f32().unwrap();
         let work = |cx: &Cx| {
             let y = net.run(cx, &[4, 5, 6])?;
-            // Once in the rehearsal and once in the recording.
+            // Once in the dry run and once in the recording.
             visits += 1;
             assert_eq!(thread::scope(|scope| scope.spawn(visit).join().unwrap()), expected);
             Ok::<_, Error>(y)
@@ -65,7 +66,7 @@ fn a_launch_while_another_thread_rehearses_is_done() {
     }
 }
 
-/// Two threads replay at once, in contexts of their own or in one.
+/// Two threads replay concurrently, in separate contexts or in a shared one.
 fn at_once(contexts: [Cx; 2], net: &Net) {
     const ROUNDS: u32 = 20;
     let alone = |i: u32| -> Vec<Vec<f32>> {
@@ -111,7 +112,7 @@ fn memory_of_a_rehearsal_is_nobody_elses_until_it_is_queued() {
     drop(mine);
     let theirs = thread::scope(|scope| scope.spawn(|| at(&cx.empty([64, 64]).unwrap())).join().unwrap());
     assert_ne!(theirs, address);
-    // This thread has it again, and after the end anybody.
+    // This thread may reuse the memory, and after the hold ends so may every other.
     assert_eq!(at(&cx.empty([64, 64]).unwrap()), address.min(theirs));
     drop(hold);
     let both = thread::scope(|scope| {
@@ -130,7 +131,7 @@ fn a_table_is_kept_while_somebody_uses_it() {
     let cx = Cx::new(device.clone());
     let Device::Gpu(gpu) = &device else { unreachable!() };
     let region = cx.table(&[1, 2, 3]).unwrap();
-    // More tables than are kept.
+    // More tables than the cache holds.
     (0..3000).for_each(|i| drop(cx.table(&[i, i + 1, 77]).unwrap()));
     let mut words = [0u8; 12];
     gpu.download(region, &mut words).unwrap();

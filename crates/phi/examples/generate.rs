@@ -1,4 +1,4 @@
-//! Trains a small Phi on one sentence, byte by byte, then generates from its first three bytes with a cache:
+//! Trains a small byte-level Phi on one sentence, then generates from its first three bytes with a key-value cache:
 //! `cargo run -p pheye-phi --example generate`
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

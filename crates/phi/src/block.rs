@@ -1,4 +1,4 @@
-//! One parallel block: x + attention(h) + mlp(h) with h = LN x.
+//! One parallel block: x + attention(h) + mlp(h) with h = LN(x).
 
 use pheye_ops::attention::{self, Heads, Kv};
 use pheye_ops::gelu::{self, Gelu};
@@ -34,7 +34,7 @@ impl Cache {
     /// An empty cache for one block.
     ///
     /// # Errors
-    /// When a GPU has no memory left. Never on the CPU.
+    /// [`pheye_ops::Error`] when a GPU is out of memory.
     pub fn new(cx: &Cx, config: &Config, sequences: usize, capacity: usize) -> Result<Cache> {
         let shape = [sequences * capacity, config.hidden_size];
         Ok(Cache { k: cx.zeros(shape)?, v: cx.zeros(shape)? })
@@ -44,7 +44,7 @@ impl Cache {
     /// belong to which sequence.
     ///
     /// # Errors
-    /// When a row is outside the cache.
+    /// [`pheye_ops::Error`] when a row is outside the cache.
     pub fn copy(&mut self, cx: &Cx, from: &[usize], to: &[usize]) -> Result<()> {
         for t in [&mut self.k, &mut self.v] {
             let moved = rows::gather(cx, t, from)?;
@@ -54,7 +54,7 @@ impl Cache {
     }
 }
 
-/// What the forward pass of a block saves for its backward pass.
+/// Values that the backward of a block needs.
 #[derive(Debug)]
 pub struct Saved {
     norm: layernorm::Saved,
@@ -91,11 +91,11 @@ impl Block {
         all
     }
 
-    /// y [rows, d] of packed x [rows, d]. With a cache, the new keys and values are appended to it first, and
-    /// the queries attend to the cache; the saved tensors must then be dropped before the next call.
+    /// y [rows, d] for packed x [rows, d]. With a cache, the new keys and values are appended to it first, and the
+    /// queries attend to the cache; the saved tensors must then be dropped before the next call.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn forward(
         &self,
         cx: &Cx,
@@ -131,10 +131,10 @@ impl Block {
         Ok((y, Saved { norm, qkv, attention, dense, fc1, act, fc2 }))
     }
 
-    /// Given dy, returns dx; gradients of trainable parameters are accumulated in `grads`.
+    /// dx for dy [rows, d]; the gradients of trained parameters are accumulated in `grads`.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn backward(
         &self,
         cx: &Cx,

@@ -21,13 +21,13 @@ pub struct Error {
 pub struct Config {
     /// Number of token ids.
     pub vocab_size: usize,
-    /// Width of the residual stream.
+    /// Width of the residual stream, d.
     pub hidden_size: usize,
     /// Width of the MLP.
     pub intermediate_size: usize,
     /// Number of blocks.
     pub num_hidden_layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub num_attention_heads: usize,
     /// Fraction of each head's dimensions that is rotated.
     pub partial_rotary_factor: f32,
@@ -42,13 +42,13 @@ pub struct Config {
     pub max_position_embeddings: usize,
 }
 
-/// An upper limit, above every published model.
+/// An upper limit on the number of layers, above that of every published model.
 const LAYERS: usize = 1 << 10;
 const WIDTH: usize = 1 << 16;
 const MLP_WIDTH: usize = 1 << 20;
 const VOCABULARY: usize = 1 << 24;
 const CONTEXT: usize = 1 << 20;
-/// Limit on the elements of the rotary tables, which are allocated whatever the data type of the weights: 256
+/// An upper limit on the elements of the rotary tables, which are allocated for every data type of the weights: 256
 /// MiB.
 const ROTARY_TABLES: usize = 1 << 26;
 
@@ -85,7 +85,8 @@ impl Config {
         (self.head_dim() as f32 * self.partial_rotary_factor) as usize
     }
 
-    /// Checks that the sizes are below their limits and fit each other, so that no product of them overflows.
+    /// Checks that the sizes are within their limits and consistent with each other, so that no product of them
+    /// overflows.
     ///
     /// # Errors
     /// When an option is invalid; the error names the first one.

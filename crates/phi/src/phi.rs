@@ -11,8 +11,7 @@ use crate::{Block, Cache, Config, Layout};
 
 /// The Phi language model.
 ///
-/// The parts are public so that a model with its own layers between the blocks, such as Pheye, can run them
-/// itself.
+/// The parts are public, so that a model with its own layers between the blocks, such as Pheye, can run them itself.
 #[derive(Debug)]
 pub struct Phi {
     /// The configuration.
@@ -58,10 +57,10 @@ impl Phi {
         all
     }
 
-    /// Logits [rows, vocab_size] of packed token ids, computed by the language model alone.
+    /// Logits [rows, vocab_size] for packed token ids, from the language model alone.
     ///
     /// # Errors
-    /// When an id is outside the vocabulary, or an operation fails.
+    /// When an id is outside the vocabulary, the layout does not fit, or a GPU fails.
     pub fn logits(
         &self,
         cx: &Cx,
@@ -78,11 +77,11 @@ impl Phi {
         Ok(linear::forward(cx, &x, &self.head)?.0)
     }
 
-    /// Next-token loss of packed sequences, summed over the targets other than -100. With `grads`, the
-    /// gradients of the sum are accumulated in it. Returns the sum and the number of targets.
+    /// Next-token loss of packed sequences, summed over the targets other than -100. If `grads` is given, the gradients
+    /// of the sum are accumulated in it. Returns the sum and the number of targets.
     ///
     /// # Errors
-    /// When an id is outside the vocabulary, or an operation fails.
+    /// When an id is outside the vocabulary, the layout does not fit, or a GPU fails.
     pub fn next_token_loss(
         &self,
         cx: &Cx,

@@ -1,4 +1,4 @@
-//! Packing and caching change how a sequence is computed, not what comes out.
+//! Packing and caching do not change the result of a sequence.
 
 use pheye_ops::{Cx, RandomInit};
 use pheye_phi::{Cache, Config, Layout, Phi};
@@ -23,7 +23,7 @@ fn logits(phi: &Phi, ids: &[u32], layout: &Layout, cache: Option<&mut [Cache]>) 
     y.f32().unwrap().chunks(50).map(<[f32]>::to_vec).collect()
 }
 
-/// Sums may be taken in another order, nothing else.
+/// The results may differ only by the order of sums.
 fn close(a: &[Vec<f32>], b: &[Vec<f32>]) {
     assert_eq!(a.len(), b.len());
     for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {
@@ -47,7 +47,7 @@ fn tokens_come_in_any_pieces() {
     let mut caches: Vec<Cache> =
         (0..3).map(|_| Cache::new(&Cx::cpu(), &phi.config, 2, 15).unwrap()).collect();
     let (mut past, mut got) = ([0; 2], [Vec::new(), Vec::new()]);
-    // The first sequence ends before the second, and waits once in between.
+    // The first sequence ends before the second, and pauses once in between.
     for new in [[4, 2], [0, 5], [3, 1], [2, 3], [0, 1]] {
         let fed = [&a[past[0]..past[0] + new[0]], &b[past[1]..past[1] + new[1]]].concat();
         let mut rows = logits(&phi, &fed, &Layout::cached(&past, &new, 15), Some(&mut caches)).into_iter();

@@ -1,4 +1,5 @@
-//! The model, of two blocks over two packed sequences, against its formula: the loss and the gradient of every parameter.
+//! A model with two blocks over two packed sequences, compared with its formula: the loss and the gradient of every
+//! parameter.
 
 use pheye_ops::{Cx, RandomInit};
 use pheye_phi::{Config, Layout, Phi};
@@ -17,7 +18,7 @@ fn config() -> Config {
     Config { num_hidden_layers: 2, num_attention_heads: 2, max_position_embeddings: 8, ..sizes }
 }
 
-/// x [rows, D], the first half of each head of 8 turned by its row's position.
+/// x [rows, D], with the first half of each head of 8 columns rotated by the row's position.
 fn rotate<T: Real>(x: &[T]) -> Vec<T> {
     let mut y = x.to_vec();
     let positions = LENGTHS.iter().flat_map(|&len| 0..len);

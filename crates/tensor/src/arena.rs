@@ -1,5 +1,5 @@
-//! Reuse of memory: an [`Arena`] keeps the buffers of dropped tensors by size and hands them out again, so
-//! that a training step allocates nothing from the system once the first one has run.
+//! Reuse of memory: an [`Arena`] keeps the buffers of dropped tensors by size and hands them out again, so that a
+//! training step allocates nothing from the system after the first step.
 
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
@@ -10,15 +10,15 @@ use crate::buffer::{Buffer, CpuBuffer, GpuBuffer};
 use crate::pool::{ArenaStats, Idle, Line, Lines, Pool, size_class};
 use crate::{Device, Error, Result};
 
-/// The allocator of operations' outputs. It hands out idle buffers of the wanted size and asks the system for
-/// new ones only while it warms up. When the device has no memory left, the arena frees its idle buffers and
+/// A caching allocator, which provides the outputs of operations. It hands out idle buffers of the requested size and
+/// allocates new ones only while it warms up. If the device is out of memory, the arena frees its idle buffers and
 /// tries once more.
 ///
 /// Cloning shares the arena.
 #[derive(Clone, Debug, Default)]
 pub struct Arena(Arc<Mutex<Pool>>);
 
-/// While a `Hold` lives, GPU memory that its thread returns to the arena is handed to no other thread. Work
+/// While a `Hold` exists, GPU memory that its thread returns to the arena is handed to no other thread, because work
 /// that the thread has prepared but not yet queued still refers to that memory.
 #[derive(Debug)]
 pub struct Hold<'a> {
@@ -36,7 +36,7 @@ impl Drop for Hold<'_> {
 }
 
 impl Arena {
-    /// An arena of `device`'s memory. [`Arena::default`] is an arena of host memory.
+    /// An arena in the memory of `device`. [`Arena::default`] is an arena of host memory.
     pub fn of(device: &Device) -> Arena {
         let gpu = match device {
             Device::Cpu => None,
@@ -45,11 +45,11 @@ impl Arena {
         Arena(Arc::new(Mutex::new(Pool { gpu, ..Pool::default() })))
     }
 
-    /// A buffer of at least `bytes` bytes. Its contents are left from earlier use; in debug builds host
-    /// memory is filled with NaN, so that a test notices an element that was never written.
+    /// A buffer of at least `bytes` bytes with unspecified contents. In debug builds host memory is filled with NaN, so
+    /// that tests notice elements that were never written.
     ///
     /// # Errors
-    /// [`Error::Gpu`] when a GPU has no memory left, [`Error::OutOfMemory`] when the host has none.
+    /// [`Error::Gpu`] when a GPU is out of memory, [`Error::OutOfMemory`] when the host is.
     pub fn take(&self, bytes: usize) -> Result<Arc<Buffer>> {
         if bytes > isize::MAX as usize / 2 {
             return Err(Error::OutOfMemory { bytes });
@@ -82,8 +82,8 @@ impl Arena {
         Ok(lines)
     }
 
-    /// Calls the GPU without holding the lock: the call may wait for a thread that records a graph, and that
-    /// thread takes memory from this arena too.
+    /// Calls the GPU without holding the lock: the call may wait for another thread that records a graph, and that
+    /// thread also takes memory from this arena.
     fn take_gpu(&self, gpu: &Gpu, class: usize) -> Result<Memory> {
         if let Some(memory) = self.lock().idle_gpu(class) {
             return Ok(memory);
@@ -108,15 +108,15 @@ impl Arena {
         drop((free, free_gpu));
     }
 
-    /// Reserves the GPU memory that this thread returns for this thread until the [`Hold`] is dropped. Meant
-    /// for work that is first run dry and queued later.
+    /// Reserves the GPU memory that this thread returns for this thread until the [`Hold`] is dropped. Meant for work
+    /// that runs dry first and is queued later.
     pub fn hold(&self) -> Hold<'_> {
         let thread = thread::current().id();
         self.lock().held.push((thread, Idle::default()));
         Hold { arena: self, thread }
     }
 
-    /// The arena's counters.
+    /// The counters of the arena.
     pub fn stats(&self) -> ArenaStats {
         self.lock().stats
     }

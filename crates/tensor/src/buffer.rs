@@ -8,19 +8,19 @@ use pheye_kernels::{Gpu, Memory};
 use crate::Result;
 use crate::pool::{Line, Lines, Pool};
 
-/// Memory on a device. When dropped, it returns to the arena it came from.
+/// Memory on a device. It returns to its arena when it is dropped.
 #[derive(Debug)]
 pub enum Buffer {
     /// Host memory.
     Cpu(CpuBuffer),
-    /// Memory of a GPU.
+    /// GPU memory.
     Gpu(GpuBuffer),
     /// Host memory of another owner, such as a memory-mapped file. It is read in place and copied before the
     /// first write.
     Shared(SharedBuffer),
 }
 
-/// Bytes of another owner, who must not change or move them while this value lives.
+/// Bytes of another owner, which must not change or move while this value exists.
 #[derive(Clone)]
 pub struct SharedBuffer(pub(crate) Arc<dyn AsRef<[u8]> + Send + Sync>);
 
@@ -36,7 +36,7 @@ impl std::fmt::Debug for SharedBuffer {
     }
 }
 
-/// Memory of a GPU.
+/// GPU memory.
 #[derive(Debug)]
 pub struct GpuBuffer {
     /// `None` only during drop.
@@ -78,7 +78,7 @@ impl Drop for CpuBuffer {
     fn drop(&mut self) {
         if let Some(pool) = self.home.upgrade() {
             let lines = std::mem::take(&mut self.lines);
-            // A poisoned lock only means that another thread panicked while holding it; its lists stay valid.
+            // A poisoned lock only means that another thread panicked while holding it; the lists are still valid.
             pool.lock().unwrap_or_else(|e| e.into_inner()).put(lines);
         }
     }
@@ -92,7 +92,7 @@ pub(crate) fn detached_gpu(gpu: &Gpu, bytes: usize) -> Result<Arc<Buffer>> {
 /// Host memory outside any arena.
 ///
 /// # Panics
-/// When the system has no memory left.
+/// When the system is out of memory.
 pub(crate) fn detached(bytes: usize) -> Arc<Buffer> {
     let Some(lines) = Lines::zeroed(bytes.div_ceil(size_of::<Line>())) else {
         panic!("out of memory: {bytes} bytes more are needed");

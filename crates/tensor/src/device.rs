@@ -7,12 +7,12 @@ use pheye_kernels::Gpu;
 
 use crate::{Error, Result};
 
-/// Where tensors live and operations run.
+/// The device that a tensor is on and operations run on.
 #[derive(Debug, Clone)]
 pub enum Device {
-    /// The CPU, with as many threads as rayon's pool has.
+    /// The CPU, with the threads of rayon's pool.
     Cpu,
-    /// A GPU, or the emulator of one.
+    /// A GPU or the kernel emulator.
     Gpu(Gpu),
 }
 

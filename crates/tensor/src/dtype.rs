@@ -13,8 +13,8 @@ pub enum DType {
     F32,
     /// bfloat16, 2 bytes.
     Bf16,
-    /// Symmetric int8 with one f32 scale per row: 1 byte per element, values -127 to 127, the scales stored
-    /// after the elements. For frozen weight matrices on the CPU, which are only read and multiplied.
+    /// Symmetric int8 with one f32 scale per row: 1 byte per element, values -127 to 127, with the scales stored after
+    /// the elements. For frozen weight matrices on the CPU.
     Int8,
 }
 
@@ -28,8 +28,7 @@ impl DType {
         }
     }
 
-    /// Bytes of all elements of a tensor, plus those of the scales of an int8 tensor. Saturates at
-    /// `usize::MAX`.
+    /// Bytes of all elements of a tensor, including the scales of an int8 tensor. Saturates at `usize::MAX`.
     pub fn storage(self, shape: Shape) -> usize {
         match self {
             DType::F32 | DType::Bf16 => shape.elements().saturating_mul(self.size()),

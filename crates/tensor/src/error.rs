@@ -9,14 +9,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The element type is not the one that the caller needs.
+    /// The element type is not the expected one.
     #[error("tensor {shape} holds {found}, {expected} is needed")]
     DType {
         /// Shape of the tensor.
         shape: Shape,
-        /// Its element type.
+        /// Element type of the tensor.
         found: DType,
-        /// The element type asked for.
+        /// The expected element type.
         expected: DType,
     },
     /// The tensor shares its buffer with others, so it cannot be written in place.
@@ -30,43 +30,43 @@ pub enum Error {
     View {
         /// Shape of the tensor.
         shape: Shape,
-        /// Shape asked for.
+        /// The requested shape.
         view: Shape,
-        /// First element asked for.
+        /// The first element requested.
         start: usize,
     },
     /// The number of values does not match the shape.
     #[error("{len} values cannot fill a tensor of shape {shape}")]
     Len {
-        /// Shape asked for.
+        /// The requested shape.
         shape: Shape,
-        /// Values given.
+        /// Number of values given.
         len: usize,
     },
     /// The length or the alignment of the given bytes does not fit the tensor.
     #[error("{len} bytes, or where they begin, do not suit a tensor of {dtype} {shape}")]
     Bytes {
-        /// Shape asked for.
+        /// The requested shape.
         shape: Shape,
-        /// Element type asked for.
+        /// The requested element type.
         dtype: DType,
-        /// Bytes given.
+        /// Number of bytes given.
         len: usize,
     },
-    /// The tensor is on another device than the caller needs.
+    /// The tensor is not on the expected device.
     #[error("tensor {shape} is on the {found}, it is needed on the {expected}")]
     Device {
         /// Shape of the tensor.
         shape: Shape,
-        /// Where it is.
+        /// The device that it is on.
         found: &'static str,
-        /// Where it is needed.
+        /// The expected device.
         expected: &'static str,
     },
-    /// The host has no memory left.
+    /// The host is out of memory.
     #[error("out of memory: {bytes} bytes more are needed")]
     OutOfMemory {
-        /// Bytes asked for.
+        /// Number of bytes requested.
         bytes: usize,
     },
     /// A GPU could not be opened, or an operation on it failed.

@@ -7,8 +7,8 @@ pub(crate) fn quantize(values: &mut [i8], scales: &mut [f32], x: &[f32]) {
     let cols = x.len() / scales.len().max(1);
     let rows = values.chunks_exact_mut(cols.max(1)).zip(x.chunks_exact(cols.max(1)));
     for ((values, x), scale) in rows.zip(scales) {
-        // Compared by their bits, infinities and NaN are the largest values, so a row that contains one gets
-        // a scale that is not finite.
+        // Compared as bits, infinities and NaN are the largest values, so a row that contains one gets a scale that is
+        // not finite.
         let largest = x.iter().fold(0, |m: u32, x| m.max(x.to_bits() & 0x7fff_ffff));
         let largest = f32::from_bits(largest);
         *scale = largest / 127.0;
@@ -17,7 +17,7 @@ pub(crate) fn quantize(values: &mut [i8], scales: &mut [f32], x: &[f32]) {
     }
 }
 
-/// Dequantizes: the rows of `values`, each multiplied by its scale.
+/// Dequantizes `values`: each row is multiplied by its scale.
 pub(crate) fn dequantize(out: &mut [f32], values: &[i8], scales: &[f32]) {
     let cols = out.len() / scales.len().max(1);
     let rows = out.chunks_exact_mut(cols.max(1)).zip(values.chunks_exact(cols.max(1)));
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn within_half_a_step_of_each_row() {
-        // 15 elements: the scales do not follow them at once. A row of zeros has the scale 0.
+        // 15 elements, so there is padding before the scales. A row of zeros has the scale 0.
         let x: Vec<f32> =
             (0..15).map(|i| if i < 5 { 0.0 } else { (i as f32 - 9.0) * 0.37f32.powi(i / 5) }).collect();
         let t = Tensor::from_f32([3, 5], &x).unwrap();

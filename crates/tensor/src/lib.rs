@@ -1,8 +1,8 @@
 //! Tensors, the devices they are on, and the parameters of a network.
 //!
-//! All tensors are contiguous and row-major. A [`Tensor`] is a view of a shared [`Buffer`], so cloning it
-//! copies no data. Buffers come from an [`Arena`] and return to it when the last view is dropped: a training
-//! step allocates nothing once the first one has run.
+//! All tensors are contiguous and row-major. A [`Tensor`] is a view of a shared [`Buffer`], so cloning it copies no
+//! data. Buffers come from an [`Arena`] and return to it when the last view is dropped, so a training step allocates
+//! nothing after the first step.
 #![forbid(unsafe_code)]
 
 mod arena;

@@ -1,5 +1,5 @@
-//! Parameters of a network, and the flat arrays of their gradients. All trained parameters have a range in
-//! one flat array, so that clipping and the optimizer each run over a single array.
+//! Parameters of a network, and the flat array of their gradients. Each trained parameter has a range in one flat
+//! array, so that clipping and the optimizer each process a single array.
 
 use std::ops::Range;
 
@@ -12,15 +12,15 @@ use crate::{DType, Device, Result, Shape, Tensor};
 pub struct Param {
     /// The name in the checkpoint.
     pub name: String,
-    /// The value: f32 when trained, f32, bf16 or int8 when frozen.
+    /// The value: f32 if trained; f32, bf16 or int8 if frozen.
     pub value: Tensor,
-    /// On a GPU, the bf16 copy of a trained matrix, which matmuls read.
+    /// On a GPU, the bf16 copy of a trained matrix, which GEMMs read.
     pub bf16: Option<Tensor>,
     slot: Option<usize>,
 }
 
 impl Param {
-    /// A frozen parameter: it gets no gradient.
+    /// A frozen parameter, which has no gradient.
     pub fn frozen(name: impl Into<String>, value: Tensor) -> Param {
         Param { name: name.into(), value, bf16: None, slot: None }
     }
@@ -30,7 +30,7 @@ impl Param {
         self.slot.is_some()
     }
 
-    /// The matrix that matmuls read: the bf16 copy of a trained matrix on a GPU, otherwise the value.
+    /// The matrix that GEMMs read: the bf16 copy of a trained matrix on a GPU, otherwise the value.
     pub fn matrix(&self) -> &Tensor {
         self.bf16.as_ref().unwrap_or(&self.value)
     }
@@ -48,11 +48,11 @@ pub struct ParamTable {
     entries: Vec<(String, Range<usize>)>,
 }
 
-/// In elements: each parameter starts at a multiple of 128 bytes in an f32 array.
+/// Alignment in elements: each parameter starts at a multiple of 128 bytes in an f32 array.
 const ALIGN: usize = 32;
 
 impl ParamTable {
-    /// Makes exactly those of `params` trainable that `choose` picks, and gives each a range; all others are
+    /// Makes exactly those of `params` trained that `choose` selects, and assigns a range to each; all others become
     /// frozen. Values of trained parameters are converted to f32.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl ParamTable {
         Ok(table)
     }
 
-    /// Names and ranges, in order. The padding elements between two ranges are always zero.
+    /// Names and ranges, in order. The padding between two ranges is always zero.
     pub fn entries(&self) -> &[(String, Range<usize>)] {
         &self.entries
     }
@@ -91,7 +91,7 @@ impl ParamTable {
         self.entries.is_empty()
     }
 
-    /// The range of `param`, or `None` when it is frozen.
+    /// The range of `param`, or `None` if it is frozen.
     pub fn range(&self, param: &Param) -> Option<Range<usize>> {
         param.slot.and_then(|i| self.entries.get(i)).map(|(_, r)| r.clone())
     }
@@ -101,12 +101,12 @@ impl ParamTable {
         Tensor::zeros([self.len()], DType::F32)
     }
 
-    /// Moves `params` to a GPU. Frozen vectors become f32 and frozen matrices bf16, each in its own memory.
-    /// Trained parameters become views of one flat f32 array with the layout of this table, and trained
-    /// matrices also get views of a flat bf16 copy.
+    /// Moves `params` to a GPU. Frozen vectors become f32 and frozen matrices bf16, each in a separate buffer. Trained
+    /// parameters become views of one flat f32 array with the layout of this table, and trained matrices also get views
+    /// of a flat bf16 copy.
     ///
     /// # Errors
-    /// [`crate::Error::Gpu`] when the GPU has no memory left.
+    /// [`crate::Error::Gpu`] when the GPU is out of memory.
     pub fn upload<'a>(
         &self,
         params: impl IntoIterator<Item = &'a mut Param>,
@@ -165,13 +165,13 @@ impl Grads {
     /// Zero gradients on `device`.
     ///
     /// # Errors
-    /// [`crate::Error::Gpu`] when the GPU has no memory left.
+    /// [`crate::Error::Gpu`] when the GPU is out of memory.
     pub fn on(device: &Device, table: ParamTable) -> Result<Grads> {
         Ok(Grads { flat: Tensor::zeros_on(device, [table.len()], DType::F32)?, table })
     }
 
-    /// The gradient of `param` as a tensor of its shape that shares memory with [`Grads::flat`], or `None`
-    /// when it is frozen.
+    /// The gradient of `param` as a tensor of its shape that shares memory with [`Grads::flat`], or `None` if it is
+    /// frozen.
     ///
     /// # Errors
     /// [`crate::Error::View`] when `param` belongs to another, larger table.
@@ -179,7 +179,7 @@ impl Grads {
         self.table.range(param).map(|range| self.flat.view(range.start, param.shape())).transpose()
     }
 
-    /// The gradient of `param`, to be accumulated into, or `None` when it is frozen.
+    /// The gradient of `param`, to be accumulated into, or `None` if it is frozen.
     ///
     /// # Errors
     /// [`crate::Error::Device`] when the gradients are on a GPU.
@@ -190,8 +190,8 @@ impl Grads {
         }
     }
 
-    /// Adds `values` to the gradient of `param` if it is trained. On a GPU this downloads and uploads the
-    /// gradient, so it is only for small parameters.
+    /// Adds `values` to the gradient of `param` if it is trained. On a GPU this downloads and uploads the gradient, so
+    /// it is meant for small parameters.
     ///
     /// # Errors
     /// [`crate::Error::Gpu`] when the device fails.

@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 use pheye_kernels::{Gpu, Memory};
 
-/// 64 bytes, aligned to 64 bytes: a cache line, and a multiple of every SIMD width.
+/// 64 bytes, aligned to 64 bytes: a cache line, and a multiple of every SIMD vector.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Line([u8; 64]);
@@ -15,16 +15,16 @@ pub(crate) struct Line([u8; 64]);
 /// Zero-initialized host memory, aligned to 64 bytes.
 pub(crate) enum Lines {
     Heap(Vec<Line>),
-    /// An anonymous mapping, with huge pages where the system has them: fewer page faults on first use and
-    /// fewer TLB misses afterwards.
+    /// An anonymous mapping, with huge pages if the system has them, for fewer page faults on first use and fewer TLB
+    /// misses afterwards.
     Pages(MmapMut),
 }
 
 impl Lines {
-    /// Allocations of at least this many bytes get a mapping of their own.
+    /// Allocations of at least this many bytes get a separate mapping.
     const PAGES: usize = 4 << 20;
 
-    /// `None` when the system has no memory left.
+    /// `None` if the system is out of memory.
     pub(crate) fn zeroed(count: usize) -> Option<Lines> {
         let bytes = count.checked_mul(size_of::<Line>())?;
         // Miri does not support `madvise`.
@@ -72,9 +72,9 @@ impl std::ops::DerefMut for Lines {
 pub struct ArenaStats {
     /// Buffers allocated from the system. Stops growing once the arena is warm.
     pub allocations: u64,
-    /// Bytes in use now.
+    /// Bytes that are in use.
     pub in_use: usize,
-    /// The maximum of [`ArenaStats::in_use`] so far.
+    /// The maximum of [`ArenaStats::in_use`] since the arena was created.
     pub peak: usize,
 }
 
@@ -85,7 +85,7 @@ pub(crate) type Idle = HashMap<usize, Vec<Memory>>;
 #[derive(Default)]
 pub(crate) struct Pool {
     pub(crate) free: HashMap<usize, Vec<Lines>>,
-    /// The GPU whose memory this is; `None` for host memory.
+    /// The GPU that the memory is on; `None` for host memory.
     pub(crate) gpu: Option<Gpu>,
     pub(crate) free_gpu: Idle,
     /// Memory that threads returned under a [`Hold`](crate::arena::Hold). The innermost hold of a thread comes last.
@@ -113,14 +113,14 @@ impl Pool {
         Some(lines)
     }
 
-    /// Takes the free memory with the lowest address, not the one freed last: a repeated sequence of requests
-    /// then gets the same addresses, which replaying a recorded graph requires.
+    /// Takes the free memory with the lowest address, not the one freed last: a repeated sequence of requests then gets
+    /// the same addresses, as the replay of a recorded graph requires.
     pub(crate) fn idle_gpu(&mut self, class: usize) -> Option<Memory> {
         let me = thread::current().id();
         let held = self.held.iter_mut().filter(|(thread, _)| *thread == me).map(|(_, idle)| idle);
         let mut lowest: Option<(&mut Vec<Memory>, usize)> = None;
         for list in held.chain([&mut self.free_gpu]).filter_map(|idle| idle.get_mut(&class)) {
-            // Memory that somebody has a region of may still be read or written.
+            // Memory with a live region may still be read or written.
             let free = (0..list.len()).filter(|&i| !list[i].has_regions());
             let Some(i) = free.min_by_key(|&i| list[i].addr()) else { continue };
             if lowest.as_ref().is_none_or(|(other, j)| list[i].addr() < other[*j].addr()) {

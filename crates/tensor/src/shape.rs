@@ -10,7 +10,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape with dimensions `dims`, or `None` for more than four.
+    /// The shape with dimensions `dims`, or `None` if there are more than four.
     pub fn try_new(dims: &[usize]) -> Option<Shape> {
         let mut all = [1; 4];
         all.get_mut(..dims.len())?.copy_from_slice(dims);
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn sizes_never_wrap() {
-        // 2^32 * 2^32, and in bytes 2^62 * 4, are 0 in 64 bits.
+        // 2^32 * 2^32, and in bytes 2^62 * 4, wrap to 0 in 64 bits.
         let huge = Shape::from([1 << 32, 1 << 32, 3]);
         assert_eq!((huge.elements(), huge.rows()), (usize::MAX, usize::MAX));
         assert_eq!(Shape::from([usize::MAX, usize::MAX, 0]).elements(), 0);

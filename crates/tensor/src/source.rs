@@ -1,9 +1,8 @@
-//! Where a network's parameters come from when it is built: a checkpoint or a random initialization, behind
-//! one trait.
+//! The source of a network's parameters when it is built: a checkpoint or a random initialization.
 
 use crate::{Param, Shape, Tensor};
 
-/// The initialization of a parameter that no checkpoint contains.
+/// The initialization of a parameter that is in no checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     /// All zero.
@@ -17,8 +16,8 @@ pub enum Init {
 }
 
 impl Init {
-    /// For the weight of a linear layer with `n` inputs, to train from scratch: its outputs have about half the
-    /// variance of its inputs, whatever the width.
+    /// The initialization of the weight of a linear layer with `n` inputs, for training from scratch. The outputs have
+    /// about half the variance of the inputs, for every width.
     pub fn fan_in(n: usize) -> Init {
         Init::Normal(0.7 / (n as f32).sqrt())
     }
@@ -26,13 +25,13 @@ impl Init {
 
 /// Provides the parameters of a network, from a checkpoint or by random initialization.
 ///
-/// A source collects the problems it finds (a missing tensor, a wrong shape or type) and reports all of them
-/// after the network is built. Until then it returns a tensor of zeros for each.
+/// A source collects the problems it finds (a missing tensor, a wrong shape or type) and reports all of them after the
+/// network is built. Until then it returns a tensor of zeros in place of each.
 pub trait Source {
     /// The tensor `name` of shape `shape`.
     fn tensor(&mut self, name: &str, shape: Shape, init: Init) -> Tensor;
 
-    /// The shape of tensor `name`, or `None` when this source does not determine it.
+    /// The shape of tensor `name`, or `None` if this source does not determine it.
     fn shape_of(&self, name: &str) -> Option<Shape>;
 }
 
@@ -62,7 +61,7 @@ impl<'a> Scope<'a> {
         Param::frozen(name, value)
     }
 
-    /// The shape of tensor `name` of this scope, or `None` when the source does not determine it.
+    /// The shape of tensor `name` of this scope, or `None` if the source does not determine it.
     pub fn shape_of(&self, name: &str) -> Option<Shape> {
         self.source.shape_of(&self.name(name))
     }

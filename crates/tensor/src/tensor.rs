@@ -26,7 +26,7 @@ impl Tensor {
     /// A tensor in arena memory with unspecified contents. The caller must write every element.
     ///
     /// # Errors
-    /// [`Error::Gpu`] or [`Error::OutOfMemory`] when the device or the host has no memory left.
+    /// [`Error::Gpu`] or [`Error::OutOfMemory`] when the device or the host is out of memory.
     pub fn empty(arena: &Arena, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let shape = shape.into();
         Ok(Tensor { buffer: arena.take(dtype.storage(shape))?, start: 0, shape, dtype })
@@ -35,7 +35,7 @@ impl Tensor {
     /// A tensor of zeros on `device`, outside any arena.
     ///
     /// # Errors
-    /// [`Error::Gpu`] when a GPU has no memory left.
+    /// [`Error::Gpu`] when a GPU is out of memory.
     pub fn zeros_on(device: &Device, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let Device::Gpu(gpu) = device else { return Ok(Tensor::zeros(shape, dtype)) };
         let shape = shape.into();
@@ -45,11 +45,10 @@ impl Tensor {
         Ok(t)
     }
 
-    /// The same values on `device`. Copies when the tensor is on the other kind of device, and shares memory
-    /// when it is already there.
+    /// The same values on `device`: a copy if the tensor is on another kind of device, otherwise shared memory.
     ///
     /// # Errors
-    /// [`Error::Gpu`] when a GPU has no memory left or fails.
+    /// [`Error::Gpu`] when a GPU is out of memory or fails.
     pub fn to_device(&self, device: &Device) -> Result<Tensor> {
         let buffer = match (&*self.buffer, device) {
             (Buffer::Cpu(_) | Buffer::Shared(_), Device::Cpu) | (Buffer::Gpu(_), Device::Gpu(_)) => {
@@ -80,7 +79,7 @@ impl Tensor {
     /// Copies the values to the host, as f32.
     ///
     /// # Errors
-    /// [`Error::Gpu`] when this copy or earlier queued work fails on the device.
+    /// [`Error::Gpu`] when this copy or work queued earlier fails on the device.
     pub fn to_vec_f32(&self) -> Result<Vec<f32>> {
         Ok(self.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.f32()?.to_vec())
     }
@@ -88,7 +87,7 @@ impl Tensor {
     /// The GPU memory of this tensor, as an argument of a kernel launch.
     ///
     /// # Errors
-    /// [`Error::Device`] for a tensor on the CPU.
+    /// [`Error::Device`] when the tensor is on the CPU.
     pub fn region(&self) -> Result<Region> {
         let Buffer::Gpu(buffer) = &*self.buffer else { return Err(self.misplaced("GPU")) };
         let Some(memory) = &buffer.memory else { return Err(self.misplaced("GPU")) };
@@ -115,7 +114,7 @@ impl Tensor {
     /// The bytes of a tensor on the CPU.
     ///
     /// # Errors
-    /// [`Error::Device`] for a tensor on a GPU.
+    /// [`Error::Device`] when the tensor is on a GPU.
     pub fn host_bytes(&self) -> Result<&[u8]> {
         let bytes = match &*self.buffer {
             Buffer::Cpu(buffer) => buffer.bytes(),
@@ -132,12 +131,11 @@ impl Tensor {
         Tensor { buffer: detached(dtype.storage(shape)), start: 0, shape, dtype }
     }
 
-    /// A tensor over `bytes` without a copy, in native byte order. The first write to it makes a copy. The
-    /// bytes must not change or move while their owner lives.
+    /// A tensor over `bytes`, in native byte order, without a copy. The first write to it makes a copy. The bytes must
+    /// not change or move while their owner exists.
     ///
     /// # Errors
-    /// [`Error::Bytes`] when the length does not match the shape, or the bytes are not aligned to the
-    /// elements.
+    /// [`Error::Bytes`] when the length does not match the shape, or the bytes are not aligned for the element type.
     pub fn shared(
         shape: impl Into<Shape>,
         dtype: DType,
@@ -153,16 +151,15 @@ impl Tensor {
         Ok(Tensor { buffer: Arc::new(Buffer::Shared(buffer)), start: 0, shape, dtype })
     }
 
-    /// Whether the tensor uses memory of another owner, such as a memory-mapped file (see
-    /// [`Tensor::shared`]).
+    /// Whether the tensor uses memory of another owner, such as a memory-mapped file (see [`Tensor::shared`]).
     pub fn is_shared(&self) -> bool {
         matches!(&*self.buffer, Buffer::Shared(_))
     }
 
-    /// A tensor with a copy of `values`, on the CPU.
+    /// A tensor on the CPU with a copy of `values`.
     ///
     /// # Errors
-    /// [`Error::Len`] when the number of values is not that of the shape.
+    /// [`Error::Len`] when the number of values does not match the shape.
     pub fn from_f32(shape: impl Into<Shape>, values: &[f32]) -> Result<Tensor> {
         let mut t = Tensor::zeros(shape, DType::F32);
         let (shape, len) = (t.shape, values.len());
@@ -173,8 +170,7 @@ impl Tensor {
         Ok(t)
     }
 
-    /// Converts to another element type, rounding to nearest even for bf16. Shares memory when the type is
-    /// the same.
+    /// Converts to another element type, rounding to nearest even for bf16. Shares memory if the type is the same.
     ///
     /// # Errors
     /// [`Error::Device`] when a tensor on a GPU would have to be converted.
@@ -217,7 +213,7 @@ impl Tensor {
     /// [`Error::View`] when the number of elements differs.
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         let view = shape.into();
-        // An int8 tensor has one scale per row, so the number of rows must stay.
+        // An int8 tensor has one scale per row, so the number of rows must not change.
         let rows = self.dtype == DType::Int8 && view.rows() != self.shape.rows();
         if view.elements() != self.shape.elements() || rows {
             return Err(Error::View { shape: self.shape, view, start: 0 });
@@ -225,10 +221,10 @@ impl Tensor {
         Ok(Tensor { shape: view, ..self.clone() })
     }
 
-    /// Rows `rows` of this tensor seen as a matrix [rows, cols], sharing its memory.
+    /// Rows `rows` of this tensor, viewed as a matrix [rows, cols]; shares its memory.
     ///
     /// # Errors
-    /// [`Error::View`] when the range exceeds the rows, or for an int8 tensor.
+    /// [`Error::View`] when the range exceeds the rows, or the tensor is int8.
     pub fn rows(&self, rows: Range<usize>) -> Result<Tensor> {
         let cols = self.shape.cols();
         let view = Shape::from([rows.len(), cols]);
@@ -238,10 +234,10 @@ impl Tensor {
         Ok(Tensor { start: self.start + rows.start * cols, shape: view, ..self.clone() })
     }
 
-    /// A tensor of shape `shape` over the elements from `start` on, sharing memory.
+    /// A tensor of shape `shape` over the elements from `start` on; shares the memory.
     ///
     /// # Errors
-    /// [`Error::View`] when the range exceeds the elements, or for an int8 tensor.
+    /// [`Error::View`] when the range exceeds the elements, or the tensor is int8.
     pub fn view(&self, start: usize, shape: impl Into<Shape>) -> Result<Tensor> {
         let view = shape.into();
         let end = start.checked_add(view.elements());
@@ -254,7 +250,7 @@ impl Tensor {
     /// The elements of a tensor on the CPU, by type.
     ///
     /// # Errors
-    /// [`Error::Device`] for a tensor on a GPU.
+    /// [`Error::Device`] when the tensor is on a GPU.
     pub fn slice(&self) -> Result<Slice<'_>> {
         let bytes = self.host_bytes()?;
         Ok(match self.dtype {
@@ -271,7 +267,7 @@ impl Tensor {
     /// The elements of an f32 tensor on the CPU.
     ///
     /// # Errors
-    /// [`Error::DType`] for another element type, [`Error::Device`] for a tensor on a GPU.
+    /// [`Error::DType`] when the tensor is not f32, [`Error::Device`] when it is on a GPU.
     pub fn f32(&self) -> Result<&[f32]> {
         match self.slice()? {
             Slice::F32(x) => Ok(x),
@@ -279,24 +275,25 @@ impl Tensor {
         }
     }
 
-    /// The elements of an f32 tensor on the CPU, for writing.
+    /// The elements of an f32 tensor on the CPU, mutable.
     ///
     /// # Errors
-    /// [`Error::DType`] for another element type, [`Error::Shared`] when another tensor views the same
-    /// buffer, [`Error::Device`] for a tensor on a GPU.
+    /// [`Error::DType`] when the tensor is not f32, [`Error::Shared`] when another tensor views the same buffer,
+    /// [`Error::Device`] when it is on a GPU.
     pub fn f32_mut(&mut self) -> Result<&mut [f32]> {
         self.typed_mut(DType::F32)
     }
 
-    /// The elements of a bf16 tensor on the CPU, for writing.
+    /// The elements of a bf16 tensor on the CPU, mutable.
     ///
     /// # Errors
-    /// Fails in the same cases as [`Tensor::f32_mut`].
+    /// [`Error::DType`] when the tensor is not bf16, [`Error::Shared`] when another tensor views the same buffer,
+    /// [`Error::Device`] when it is on a GPU.
     pub fn bf16_mut(&mut self) -> Result<&mut [bf16]> {
         self.typed_mut(DType::Bf16)
     }
 
-    /// The values and scales of an int8 tensor whose buffer is not shared.
+    /// The elements and scales of an int8 tensor whose buffer is not shared.
     fn int8_mut(&mut self) -> Result<(&mut [i8], &mut [f32])> {
         let (shape, at) = (self.shape, scales_offset(self.shape));
         match Arc::get_mut(&mut self.buffer) {

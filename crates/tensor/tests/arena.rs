@@ -1,9 +1,9 @@
-//! An arena of a GPU whose memory runs out.
+//! The arena of a GPU that runs out of memory.
 #![cfg(feature = "emulator")]
 
 use pheye_tensor::{Arena, DType, Device, Error, GpuError, Tensor};
 
-/// A device of 10,000 bytes.
+/// A device with 10,000 bytes of memory.
 fn small() -> (Device, Arena) {
     let device: Device = "emulator:memory=10000".parse().unwrap();
     let arena = Arena::of(&device);
@@ -28,7 +28,7 @@ fn idle_buffers_are_given_back_for_one_of_another_size() {
     let used = arena.stats();
     assert_eq!((used.in_use, used.allocations), (0, 4));
     let held = take(&arena, 1500).unwrap();
-    // Nothing idle helps any more.
+    // Freeing idle buffers is no longer enough.
     let before = arena.stats();
     match take(&arena, 1500).unwrap_err() {
         Error::Gpu(GpuError::OutOfMemory { wanted, free, total: 10000 }) => {

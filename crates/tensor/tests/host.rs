@@ -1,4 +1,4 @@
-//! Tensors in host memory: who shares what, and what goes back to the arena. Small, so that Miri can run it.
+//! Tensors in host memory: which ones share memory, and what returns to the arena. Small, so that Miri can run it.
 
 use std::sync::Arc;
 use std::thread;
@@ -22,7 +22,7 @@ fn views_share_memory_and_the_first_writer_needs_it_alone() {
     assert!(t.reshape([usize::MAX, 3]).is_err());
 }
 
-/// Bytes whose owner is elsewhere, on a boundary of four.
+/// Bytes of another owner, aligned to four bytes.
 struct Owner(Vec<u32>);
 
 impl AsRef<[u8]> for Owner {
@@ -39,7 +39,7 @@ fn bytes_of_another_owner_are_read_in_place_and_copied_to_be_written() {
     t.f32_mut().unwrap()[0] = 7.0;
     assert_eq!((t.f32().unwrap(), owner.0[0]), (&[7.0, -2.0][..], 1.5f32.to_bits()));
     assert!(!t.is_shared() && Tensor::shared([3], DType::F32, owner.clone()).is_err());
-    // A shape of 2^64 + 2 elements.
+    // A shape whose number of elements is 2^64 + 2.
     assert!(Tensor::shared([(1 << 63) + 1, 2], DType::F32, owner).is_err());
 }
 
@@ -73,7 +73,7 @@ fn threads_share_an_arena() {
     });
     let stats = arena.stats();
     assert!(stats.in_use == 0 && stats.allocations <= 9, "{stats:?}");
-    // The arena may be gone before its buffers.
+    // The arena may be dropped before its buffers.
     let t = Tensor::empty(&arena, [4], DType::F32).unwrap();
     drop(arena);
     assert_eq!(t.f32().unwrap().len(), 4);

@@ -26,7 +26,7 @@ pub struct Block {
     heads: Heads,
 }
 
-/// What the forward pass of a block saves for its backward pass.
+/// Values that the backward of a block needs.
 #[derive(Debug)]
 pub struct Saved {
     norm1: layernorm::Saved,
@@ -37,8 +37,8 @@ pub struct Saved {
     fc1: lora::Saved,
     act: Option<gelu::Saved>,
     fc2: lora::Saved,
-    /// Whether the backward pass of fc2 needs its input. It is recomputed from `act`, which costs one pass
-    /// over it and saves a fifth of the memory.
+    /// Whether backward of fc2 needs its input. It is recomputed from `act`, which costs one pass over it and saves a
+    /// fifth of the memory.
     fc2_input: bool,
 }
 
@@ -74,10 +74,10 @@ impl Block {
         all
     }
 
-    /// y [rows, d] of x [rows, d]; each span holds the rows of one tile.
+    /// y [rows, d] for x [rows, d]; each span holds the rows of one tile.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn forward(&self, cx: &Cx, x: &Tensor, spans: &[Span], route: &Route) -> Result<(Tensor, Saved)> {
         let qkv = [&self.q, &self.k, &self.v];
         let Normed { y: h, saved: norm1, downs } = lora::norm_down(cx, x, &self.norm1, qkv, route)?;
@@ -97,10 +97,10 @@ impl Block {
         Ok((y, Saved { norm1, qkv: [sq, sk, sv], attention, out, norm2, fc1, act, fc2, fc2_input }))
     }
 
-    /// Given dy, returns dx; gradients of trainable parameters are accumulated in `grads`.
+    /// dx for dy [rows, d]; the gradients of trained parameters are accumulated in `grads`.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn backward(
         &self,
         cx: &Cx,

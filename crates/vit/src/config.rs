@@ -19,7 +19,7 @@ pub struct Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HiddenAct {
-    /// x·σ(1.702x), used by OpenAI's and the DFN weights.
+    /// x·σ(1.702x), used by the weights of OpenAI and DFN.
     QuickGelu,
     /// x·Φ(x).
     Gelu,
@@ -30,17 +30,17 @@ pub enum HiddenAct {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Width of the residual stream.
+    /// Width of the residual stream, d.
     pub hidden_size: usize,
     /// Width of the MLP.
     pub intermediate_size: usize,
     /// Number of blocks.
     pub num_hidden_layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub num_attention_heads: usize,
-    /// Side of a tile in pixels.
+    /// Side length of a tile in pixels.
     pub image_size: usize,
-    /// Side of a patch in pixels.
+    /// Side length of a patch in pixels.
     pub patch_size: usize,
     /// Activation of the MLP.
     pub hidden_act: HiddenAct,
@@ -48,11 +48,11 @@ pub struct Config {
     pub layer_norm_eps: f32,
 }
 
-/// An upper limit, above every published model.
+/// An upper limit on the number of layers, above that of every published model.
 const LAYERS: usize = 1 << 10;
 const WIDTH: usize = 1 << 16;
 const MLP_WIDTH: usize = 1 << 20;
-/// An upper limit for the side of a tile in pixels.
+/// An upper limit on the side length of a tile in pixels.
 const SIDE: usize = 1 << 12;
 
 impl Default for Config {
@@ -95,8 +95,8 @@ impl Config {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// Checks that the sizes are within their limits and consistent with each other, so that no
-    /// multiplication of them overflows.
+    /// Checks that the sizes are within their limits and consistent with each other, so that no product of them
+    /// overflows.
     ///
     /// # Errors
     /// When an option is invalid; the error names the first one.
@@ -138,16 +138,16 @@ impl Config {
 /// A set of LoRA adapters: its name in the checkpoint, rank and scale.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterSpec {
-    /// Name in the checkpoint: `first` or `second` in released ones.
+    /// Name in the checkpoint: `first` or `second` in the released checkpoints.
     pub name: String,
-    /// Rank r, used where the checkpoint does not determine it.
+    /// Rank r, used if the checkpoint does not determine it.
     pub rank: usize,
     /// α, or `None` for 2r.
     pub alpha: Option<f32>,
 }
 
 impl AdapterSpec {
-    /// The largest rank allowed: the width of the widest tower.
+    /// The maximum rank: the width of the widest tower.
     pub const MOST: usize = WIDTH;
 
     /// The rank of a stored A with shape [r, …], or `None` if no adapter can have that shape.

@@ -1,7 +1,7 @@
 //! CLIP's vision transformer up to its last hidden state. Every linear layer has up to two LoRA adapters.
 //!
-//! One pass handles the global image and its tiles: each row of the batch selects its adapter. The released
-//! code makes two passes. `post_layernorm` is loaded and saved with the other weights but not applied.
+//! One pass processes the global image and its tiles: each row of the batch selects its adapter. (The released code
+//! makes two passes.) `post_layernorm` is loaded and saved with the other weights but not applied.
 #![forbid(unsafe_code)]
 
 mod block;

@@ -6,7 +6,7 @@ use pheye_tensor::{Init, Scope, Shape};
 
 use crate::AdapterSpec;
 
-/// Builds the linear layers with LoRA and numbers them. The number keys the dropout of a module.
+/// Builds the linear layers with LoRA and numbers them. The number of a module selects its dropout mask.
 pub(crate) struct Modules<'a> {
     pub(crate) adapters: &'a [Option<AdapterSpec>],
     pub(crate) next: u32,

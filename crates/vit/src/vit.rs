@@ -1,5 +1,5 @@
-//! The whole tower: patch embedding, class token and position embedding, `pre_layrnorm` (spelled so in CLIP's
-//! checkpoints), blocks.
+//! The whole tower: patch embedding with class token and position embedding, `pre_layrnorm` (spelled so in CLIP's
+//! checkpoints), and the blocks.
 
 use pheye_ops::attention::Span;
 use pheye_ops::layernorm::{self, LayerNorm};
@@ -20,12 +20,12 @@ pub struct Vit {
     pre_norm: LayerNorm,
     blocks: Vec<Block>,
     post_norm: LayerNorm,
-    /// The number of blocks, counted from the first, that save only their input and are recomputed in the
-    /// backward pass. This uses less memory and more time; the gradients are the same.
+    /// The number of blocks, counted from the first, that save only their input and are recomputed in backward. This
+    /// takes less memory and more time; the gradients are the same.
     pub recompute: usize,
 }
 
-/// What the forward pass of the tower saves for its backward pass.
+/// Values that the backward of the tower needs.
 #[derive(Debug)]
 pub struct Saved {
     embed: patch_embed::Saved,
@@ -36,7 +36,7 @@ pub struct Saved {
     tokens: Route,
 }
 
-/// What a block saves for its backward pass.
+/// Values that the backward of a block needs, or its input if the block is recomputed.
 #[derive(Debug)]
 enum Kept {
     All(Box<block::Saved>),
@@ -91,7 +91,7 @@ impl Vit {
     /// Last hidden state [t, tokens, d] of pixels [t, 3, s, s]. `route` assigns adapters to tiles.
     ///
     /// # Errors
-    /// When the pixels have another size, or an operation fails.
+    /// When the pixels have another shape, the route is invalid, or a GPU fails.
     pub fn forward(&self, cx: &Cx, pixels: &Tensor, route: &Route) -> Result<(Tensor, Saved)> {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         let (x, saved) = self.run(cx, pixels, route, |x, b| {
@@ -101,10 +101,10 @@ impl Vit {
         Ok((x, Saved { blocks, ..saved }))
     }
 
-    /// [`Vit::forward`] for inference: tensors saved by a block are dropped at once.
+    /// [`Vit::forward`] for inference: the tensors that a block saves are dropped immediately.
     ///
     /// # Errors
-    /// When [`Vit::forward`] fails.
+    /// The errors of [`Vit::forward`].
     pub fn infer(&self, cx: &Cx, pixels: &Tensor, route: &Route) -> Result<Tensor> {
         self.run(&cx.inference(), pixels, route, |_, _| ()).map(|(x, _)| x)
     }
@@ -134,11 +134,10 @@ impl Vit {
         Ok((x, Saved { embed, pre_norm, blocks: Vec::new(), spans, tiles: route.clone(), tokens }))
     }
 
-    /// Given the gradient of the last hidden state, accumulates the gradients of trainable parameters in
-    /// `grads`.
+    /// Accumulates the gradients of trained parameters in `grads`, given the gradient `dx` of the last hidden state.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn backward(&self, cx: &Cx, mut saved: Saved, dx: Tensor, grads: &mut Grads) -> Result<()> {
         let mut dx = dx;
         for block in self.blocks.iter().rev() {

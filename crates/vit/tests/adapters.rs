@@ -1,4 +1,4 @@
-//! Adapters: what a new one does, where ranks come from, what cannot be.
+//! LoRA adapters: the effect of a new one, where ranks come from, and invalid shapes.
 
 use pheye_ops::lora::{Route, RowRange};
 use pheye_ops::{Cx, RandomInit};
@@ -39,7 +39,7 @@ fn new_adapters_change_nothing_and_trained_ones_only_their_rows() {
     assert_ne!(features(&vit, Some(2)), bare);
 }
 
-/// A source that decides the shape of every A.
+/// A source that determines the shape of every A.
 struct Stored(Shape);
 
 impl Source for Stored {
@@ -61,6 +61,6 @@ fn stored_ranks_overrule_the_spec() {
         b.unwrap().shape().dims()[1]
     };
     assert_eq!(rank([5, 16].into()), 5);
-    // A stored scalar is no rank; the source will report the shape.
+    // A stored scalar has no LoRA rank; the source will report its shape.
     assert_eq!(rank([].into()), 2);
 }

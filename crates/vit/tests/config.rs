@@ -1,8 +1,8 @@
-//! Impossible sizes are refused, each by the name of its option.
+//! Invalid sizes are rejected with the name of the option.
 
 use pheye_vit::{Config, HiddenAct};
 
-/// An option, what is said of it, and what spoils it.
+/// An option, the rule in its error, and a change that makes it invalid.
 type Fault = (&'static str, &'static str, fn(&mut Config));
 
 #[test]

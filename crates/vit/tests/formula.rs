@@ -1,4 +1,5 @@
-//! The tower, of two blocks with two LoRA sets, against its formula: the output and the gradient of every parameter.
+//! A tower with two blocks and two LoRA sets, compared with its formula: the output and the gradient of every
+//! parameter.
 
 use pheye_ops::lora::{Route, RowRange};
 use pheye_ops::{Cx, RandomInit};
@@ -8,7 +9,7 @@ use pheye_testkit::{Formula, Named, Ran, Real, gradcheck, gradients, normal, ran
 use pheye_vit::{AdapterSpec, Config, HiddenAct, Vit};
 
 const TILES: usize = 3;
-/// Adapters about as strong as what they adapt.
+/// Scales at which the adapters contribute about as much as the layers that they adapt.
 const ALPHA: [f64; 2] = [1.0, 0.75];
 
 fn config(hidden_act: HiddenAct, num_hidden_layers: usize) -> Config {
@@ -22,7 +23,7 @@ struct Tower {
 }
 
 impl Tower {
-    /// A LoRA linear: the first tile takes the first adapter, of rank 2, the others take the second, of rank 3.
+    /// A LoRA linear: the first tile takes the first adapter, of rank 2, and the others take the second, of rank 3.
     fn lora<T: Real>(&self, p: &Named<T>, x: &[T], k: usize, bias: bool) -> Vec<T> {
         let base = p.at("base_layer");
         let y = linear(x, base.get("weight"), if bias { base.get("bias") } else { &[] }, k);
@@ -82,7 +83,7 @@ fn check(act: HiddenAct, blocks: usize) {
     let adapters = [Some(spec("first", 2, ALPHA[0])), Some(spec("second", 3, ALPHA[1]))];
     let mut vit = Vit::new(&mut Scope::new(&mut RandomInit::new(1), ""), &config, &adapters).unwrap();
     let mut inputs = randomize(vit.params_mut(), 5);
-    // A bias of keys shifts all scores of a query alike: its gradient is nothing but rounding.
+    // A bias of the keys shifts all scores of a query equally, so its gradient is only rounding error.
     let table = ParamTable::assign(vit.params_mut(), |p| !p.name.contains("k_proj.base_layer.bias")).unwrap();
     inputs.push(("pixels", normal(9, TILES * 3 * 16)));
     let pixels = Tensor::from_f32([TILES, 3, 4, 4], &inputs.last().unwrap().1).unwrap();

@@ -23,7 +23,7 @@ pub struct Block {
     heads: Heads,
 }
 
-/// What the forward pass of a block saves for its backward pass.
+/// Values that the backward of a block needs.
 #[derive(Debug)]
 pub struct Saved {
     norm: layernorm::Saved,
@@ -37,8 +37,8 @@ pub struct Saved {
 }
 
 impl Block {
-    /// The block at `scope`, for a decoder with hidden size `text` and `layers` layers and a vision tower
-    /// with hidden size `vision`.
+    /// The block at `scope`, for a decoder with hidden size `text` and `layers` layers, and a vision tower with hidden
+    /// size `vision`.
     pub fn new(scope: &mut Scope, config: &Config, text: usize, vision: usize, layers: usize) -> Block {
         let (inner, heads) = (config.inner(text, vision), config.heads(text, vision));
         let hidden = 4 * text / config.reduce;
@@ -70,20 +70,20 @@ impl Block {
         all
     }
 
-    /// Keys and values [rows, 2·inner] of media [rows, vision]. They are computed once per image and serve
-    /// every text token.
+    /// Keys and values [rows, 2·inner] for media [rows, vision]. They are computed once per image and serve all text
+    /// tokens.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn kv(&self, cx: &Cx, media: &Tensor) -> Result<(Tensor, linear::Saved)> {
         linear::forward(cx, media, &self.to_kv)
     }
 
-    /// [`Block::kv`] for inference. On the CPU the result is bf16 when the weights are stored in fewer bits
-    /// than f32, which halves the memory that every token reads.
+    /// [`Block::kv`] for inference. On the CPU the result is bf16 if the weights have less precision than f32, which
+    /// halves the memory that every token reads.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn kv_to_keep(&self, cx: &Cx, media: &Tensor) -> Result<Tensor> {
         let (kv, _) = self.kv(cx, media)?;
         match self.to_kv.weight.value.dtype() {
@@ -92,10 +92,10 @@ impl Block {
         }
     }
 
-    /// The gradient of media, given the gradient of keys and values.
+    /// The gradient of media, given the gradient of the keys and values.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn kv_backward(
         &self,
         cx: &Cx,
@@ -109,7 +109,7 @@ impl Block {
     /// [`Block::kv_backward`] without the gradient of media, for a frozen vision tower and connector.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn kv_backward_params(
         &self,
         cx: &Cx,
@@ -120,10 +120,10 @@ impl Block {
         linear::backward_params(cx, saved, dkv, &self.to_kv, Some(grads))
     }
 
-    /// y [rows, text] of x [rows, text]. Each span pairs rows of x with the rows of `kv` that they attend to.
+    /// y [rows, text] for x [rows, text]. Each span pairs rows of x with the rows of `kv` that they attend to.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn forward(&self, cx: &Cx, x: &Tensor, kv: &Tensor, spans: &[Span]) -> Result<(Tensor, Saved)> {
         let (h, norm) = layernorm::forward(cx, x, &self.norm)?;
         let (q, to_q) = linear::forward(cx, &h, &self.to_q)?;
@@ -135,11 +135,11 @@ impl Block {
         Ok((y, Saved { norm, to_q, attention, to_out, ff_norm, fc1, act, fc2 }))
     }
 
-    /// For each head and each row of x, the attention weight summed over the keys of each segment: [heads,
-    /// rows, segments − 1] f32. `segments` are the boundaries, counted from the first key of a span.
+    /// For each head and each row of x, the sum of the attention weights over the keys of each segment: [heads, rows,
+    /// segments − 1] in f32. `segments` are the boundaries, relative to the first key of a span.
     ///
     /// # Errors
-    /// When shapes do not fit, when the boundaries do not ascend, or when memory runs out.
+    /// When the shapes are inconsistent, the boundaries are not in ascending order, or a GPU is out of memory or fails.
     pub fn attention_sums(
         &self,
         cx: &Cx,
@@ -153,10 +153,10 @@ impl Block {
         attention::segment_sums(cx, &q, Kv::Fused(kv), spans, &self.heads, segments)
     }
 
-    /// Given dy, returns (dx, dkv); gradients of trainable parameters are accumulated in `grads`.
+    /// dx and dkv for dy [rows, text]; the gradients of trained parameters are accumulated in `grads`.
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn backward(
         &self,
         cx: &Cx,
@@ -173,7 +173,7 @@ impl Block {
         let (dq, dkv) = attention::backward(cx, &s.attention, &d_o, spans, &self.heads)?;
         let dkv = match dkv {
             Kv::Fused(dkv) => dkv,
-            Kv::Split { .. } => unreachable!("keys and values went in fused"),
+            Kv::Split { .. } => unreachable!("keys and values are fused"),
         };
         let dh = linear::backward(cx, &s.to_q, &dq, &self.to_q, Some(&mut *grads))?;
         let dx = layernorm::backward_residual(cx, &s.norm, &dh, dx1, &self.norm, Some(grads))?;

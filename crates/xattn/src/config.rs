@@ -14,11 +14,11 @@ pub struct Error {
     pub rule: String,
 }
 
-/// How vision and language are joined. Names are those of the released `config.json`.
+/// How vision and language are connected. The names are those of the released `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// 1 uses the global image alone; L also uses L×L tiles of an image resized to L times the side.
+    /// 1 uses only the global image; L also uses L×L tiles of the image resized to L times the side length.
     pub level: usize,
     /// Decoder layer i is preceded by a cross-attention block if (i + 1) is a multiple of this.
     pub cross_interval: usize,
@@ -36,11 +36,11 @@ impl Default for Config {
     }
 }
 
-/// Rows of the tile embedding in every checkpoint, of which the first 1 + L² are used.
+/// Number of rows of the tile embedding in every checkpoint. The first 1 + [`Config::local_tiles`] are used.
 pub(crate) const TILE_ROWS: usize = 21;
 
 impl Config {
-    /// Number of local tiles: L² from level 2 on, otherwise 0.
+    /// Number of local tiles per image: L² from level 2 on, otherwise 0.
     pub fn local_tiles(&self) -> usize {
         if self.level > 1 { self.level * self.level } else { 0 }
     }

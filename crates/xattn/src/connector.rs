@@ -1,5 +1,5 @@
-//! The connector: LayerNorm of global and local tokens, concatenation into one sequence per image, and a
-//! learned embedding for each tile.
+//! The connector: LayerNorm of global and local tokens, concatenation to one sequence per image, and a learned
+//! embedding for each tile.
 
 use pheye_ops::layernorm::{self, LayerNorm};
 use pheye_ops::{Cx, Result, rows, tile_embed};
@@ -8,7 +8,7 @@ use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
 use crate::Config;
 use crate::config::TILE_ROWS;
 
-/// The connector's parameters.
+/// The parameters of the connector.
 #[derive(Debug)]
 pub struct Connector {
     norms: [LayerNorm; 3],
@@ -16,7 +16,7 @@ pub struct Connector {
     local: usize,
 }
 
-/// What the forward pass of the connector saves for its backward pass.
+/// Values that the backward of the connector needs.
 #[derive(Debug)]
 pub struct Saved {
     global: layernorm::Saved,
@@ -26,8 +26,7 @@ pub struct Saved {
 }
 
 impl Connector {
-    /// The connector at `scope` (`vision_encoder` in a checkpoint). `norm_lvl_3` is in every checkpoint but
-    /// is not used.
+    /// The connector at `scope` (`vision_encoder` in a checkpoint). `norm_lvl_3` is in every checkpoint but not used.
     pub fn new(scope: &mut Scope, config: &Config, d: usize) -> Connector {
         let norms = [1, 2, 3].map(|i| LayerNorm::new(&mut scope.at(format_args!("norm_lvl_{i}")), d, 1e-5));
         let tiles = scope.at("connector").at("embedding").param("weight", [TILE_ROWS, d], Init::Normal(0.02));
@@ -41,11 +40,11 @@ impl Connector {
         all
     }
 
-    /// Media [images, (1 + L²)·n, d] from the tower's hidden state [images·(1 + L²), n, d], in which the
-    /// global tiles of all images come first.
+    /// Media [images, (1 + t)·n, d] from the tower's hidden state [images·(1 + t), n, d], in which the global views of
+    /// all images come first; t is [`Config::local_tiles`].
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn forward(&self, cx: &Cx, x: &Tensor, images: usize) -> Result<(Tensor, Saved)> {
         let (n, d) = (x.shape().rows() / (images * (1 + self.local)), x.shape().cols());
         let rows = images * n;
@@ -63,11 +62,10 @@ impl Connector {
         Ok((media, Saved { global: sg, local: sl, images, tokens: n }))
     }
 
-    /// The gradient of the tower's hidden state [images·(1 + L²)·n, d], with rows ordered as in
-    /// [`Connector::forward`].
+    /// The gradient of the tower's hidden state, with the rows ordered as in [`Connector::forward`].
     ///
     /// # Errors
-    /// When an operation fails.
+    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
     pub fn backward(&self, cx: &Cx, saved: &Saved, dmedia: &Tensor, grads: &mut Grads) -> Result<Tensor> {
         let d = dmedia.shape().cols();
         let dmedia = dmedia.reshape([saved.images, (1 + self.local) * saved.tokens, d])?;

@@ -1,5 +1,5 @@
-//! What Pheye adds between its two frozen backbones (arXiv 2501.02584, section 3): the connector, which joins
-//! the image tokens of all tiles into one sequence, and the dense cross-attention blocks, through which the
+//! The layers that Pheye adds between its two frozen backbones (arXiv 2501.02584, section 3): the connector, which
+//! joins the image tokens of all tiles to one sequence, and the dense cross-attention blocks, through which the
 //! language model reads that sequence.
 #![forbid(unsafe_code)]
 

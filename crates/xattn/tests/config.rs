@@ -1,8 +1,8 @@
-//! Impossible connections are refused, each by the name of its option.
+//! Invalid configurations are rejected with the name of the option.
 
 use pheye_xattn::Config;
 
-/// An option, what is said of it, and what spoils it.
+/// An option, the rule in its error, and a change that makes it invalid.
 type Fault = (&'static str, &'static str, fn(&mut Config));
 
 #[test]

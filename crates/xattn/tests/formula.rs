@@ -1,4 +1,5 @@
-//! Cross-attention block and connector against their formulas: outputs and the gradient of every parameter and input.
+//! Cross-attention block and connector, compared with their formulas: outputs, and the gradients of all parameters and
+//! inputs.
 
 use pheye_ops::attention::Span;
 use pheye_ops::{Cx, RandomInit};
@@ -19,7 +20,7 @@ const TEXT: usize = 8;
 const VISION: usize = 128;
 /// 128 / 8, in two heads of 8.
 const INNER: usize = 16;
-/// Rows of text, and the rows of media that they see.
+/// Rows of text, and the rows of media that they attend to.
 const SPANS: [(std::ops::Range<usize>, std::ops::Range<usize>); 2] = [(0..4, 0..3), (4..5, 3..6)];
 
 struct CrossAttention {
@@ -87,7 +88,7 @@ impl Formula for Join {
         let (x, table) = (p.get("x"), p.get("connector.embedding.weight"));
         let (tile, mut media) = (TOKENS * D, Vec::new());
         for (image, j) in (0..IMAGES).flat_map(|b| (0..1 + self.local).map(move |j| (b, j))) {
-            // In x, the global tiles of all images come first.
+            // In x, the global views of all images come first.
             let at = if j == 0 { image } else { IMAGES + image * self.local + j - 1 };
             let norm = p.at(if j == 0 { "norm_lvl_1" } else { "norm_lvl_2" });
             let y = layernorm(&x[at * tile..][..tile], norm.get("weight"), norm.get("bias"));

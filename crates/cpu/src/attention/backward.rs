@@ -1,5 +1,5 @@
-//! Backward of attention. It recomputes the softmax tile by tile from the statistics that forward saved, as
-//! FlashAttention does.
+//! Backward of attention. As in FlashAttention, it recomputes the softmax tile by tile from the statistics that forward
+//! saved.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use crate::par::{self, Pointer};
 #[derive(Default)]
 struct Scratch {
     scores: Scores,
-    /// All queries and the gradients of their outputs, also packed as GEMM panels, one block after the other.
+    /// All queries and the gradients of their outputs, also packed as GEMM panels, one block after another.
     q: Head,
     dout: Head,
     packed: Vec<[Panels; 2]>,
@@ -21,7 +21,7 @@ struct Scratch {
     k_t: Panels,
     v_t: Panels,
     k: Panels,
-    /// dp, then ds, with the layout of the scores.
+    /// dp, later ds, in the layout of the scores.
     ds: Vec<f32>,
     /// Σ dout·out for each query.
     delta: Vec<f32>,
@@ -51,7 +51,7 @@ pub struct Output<'a> {
 /// p∘(dout·vᵀ − Δ), dq = scale·ds·k, dk = scale·dsᵀ·q.
 ///
 /// # Panics
-/// When two spans share queries or keys, or a span or a length does not fit its matrix.
+/// When two spans share queries or keys, or a span or a slice length does not fit its matrix.
 pub fn backward(dq: &mut [f32], dkv: Kv<MatMut<'_>>, x: Qkv<'_>, y: Output<'_>, spans: &[Span], h: &Heads) {
     let width = h.width();
     let rows = dq.len() / width.max(1);
@@ -94,7 +94,7 @@ pub fn backward(dq: &mut [f32], dkv: Kv<MatMut<'_>>, x: Qkv<'_>, y: Output<'_>, 
         SCRATCH.with_borrow_mut(|s| {
             let softmax_stats = &y.softmax_stats[head * rows..][span.q.clone()];
             backward_head(s, x, (y, softmax_stats), span, head, h, |s, ks| {
-                // SAFETY: only this task writes these keys of this head, and they fit by the assertions
+                // SAFETY: only this task writes these keys of this head, and they are within bounds by the assertions
                 // above.
                 unsafe {
                     write_rows(&s.dk, dk.at(head * h.head_dim), k_stride, ks.clone(), h.head_dim);
@@ -107,8 +107,8 @@ pub fn backward(dq: &mut [f32], dkv: Kv<MatMut<'_>>, x: Qkv<'_>, y: Output<'_>, 
     });
 }
 
-/// Backward of one span and head. Calls `write` with the gradients of the keys and values of each tile, and
-/// leaves the gradients of the queries in `s.dq`.
+/// Backward of one span and head. Calls `write` with the gradients of the keys and values of each tile, and leaves the
+/// gradients of the queries in `s.dq`.
 #[inline(always)]
 fn backward_head(
     s: &mut Scratch,
@@ -166,9 +166,9 @@ fn backward_head(
 }
 
 vectorised! {
-    /// `delta[i]` = Σ out·dout over the d columns of row i, summed sequentially, in the order of the GEMM.
-    /// Where a query sees a single key, out is that key's value, and dp - delta is exactly 0 only if both
-    /// sums round the same way.
+    /// `delta[i]` = Σ out·dout over the d columns of row i, accumulated sequentially, in the order of the GEMM. If a
+    /// query attends to a single key, out is the value of that key, and dp - delta is exactly 0 only if both sums round
+    /// in the same way.
     fn row_dots(delta: &mut [f32], out: &[f32], dout: &[f32], stride: usize, d: usize) {
         for (i, delta) in delta.iter_mut().enumerate() {
             let (out, dout) = (&out[i * stride..][..d], &dout[i * stride..][..d]);
@@ -194,10 +194,10 @@ fn resize_zeroed(x: &mut Vec<f32>, len: usize) {
     x.resize(len, 0.0);
 }
 
-/// Writes the rows of `from`, `cols` wide, to `rows` of `to`.
+/// Writes the rows of `from`, which have `cols` columns, to `rows` of `to`.
 ///
 /// # Safety
-/// `to` contains the rows, and nobody else accesses these columns of them.
+/// `to` must contain the rows, and nobody else may access these columns of them.
 #[inline(always)]
 unsafe fn write_rows(from: &[f32], to: Pointer, stride: usize, rows: Range<usize>, cols: usize) {
     for (i, from) in rows.zip(from.chunks_exact(cols)) {

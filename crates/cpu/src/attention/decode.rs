@@ -1,6 +1,6 @@
-//! Attention of a few queries, as in decoding, where memory bandwidth for keys and values is the limit. Each
-//! task takes a range of keys with all their heads, contiguous in memory, and the partial softmaxes are
-//! merged at the end (Flash-Decoding, Dao et al., 2023).
+//! Attention for few queries, as in decoding, where the memory bandwidth for keys and values is the limit. Each task
+//! takes a range of keys with all their heads, which is contiguous in memory, and the partial softmaxes are merged at
+//! the end (Flash-Decoding, Dao et al., 2023).
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use crate::mat::Elements;
 use crate::math::exp;
 use crate::par::{self, Pointer};
 
-/// The maximum number of queries of a span for which this path is used.
+/// The maximum number of queries in a span for which this path is used.
 const MAX_QUERIES: usize = 8;
 /// Keys per task (the split size).
 const KEYS: usize = 64;
@@ -77,7 +77,7 @@ fn merge(
     let stats = || parts.chunks_exact(size).map(|p| (p[stat], p[stat + m * h.heads]));
     let max = stats().fold(f32::NEG_INFINITY, |max, (t, _)| if t > max { t } else { max });
     if max == f32::NEG_INFINITY {
-        // No key is visible, or all scores are NaN, in which case the sums are NaN too.
+        // Either no key is visible, or all scores are NaN, and then the sums are NaN too.
         let nan = stats().any(|(_, sum)| sum.is_nan());
         to.fill(if nan { f32::NAN } else { 0.0 });
         return if nan { [f32::NAN; 2] } else { super::NO_KEYS };
@@ -115,7 +115,7 @@ impl WithSimd for Task<'_> {
         let (out, stats) = part.split_at_mut(m * h.width());
         let (maxima, sums) = stats.split_at_mut(m * h.heads);
         out.fill(0.0);
-        // Scores [head, key], one query at a time: from the second query on, the keys are in the cache.
+        // Scores [head, key], one query at a time: for all but the first query the keys are in the cache.
         scores.resize(h.heads * keys.len(), 0.0);
         for i in 0..m {
             let seen = h.visible(span, i).clamp(keys.start, keys.end) - keys.start;
@@ -131,7 +131,7 @@ impl WithSimd for Task<'_> {
             for (head, row) in scores.chunks_exact_mut(stride).enumerate() {
                 let (row, unseen) = row.split_at_mut(seen);
                 unseen.fill(0.0);
-                // The maximum may miss NaN; the sum does not.
+                // The maximum may ignore a NaN, but the sum does not.
                 let max = row.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
                 let base = if max == f32::NEG_INFINITY { 0.0 } else { max };
                 // Loops instead of closures, here and below: a closure that is not inlined is compiled

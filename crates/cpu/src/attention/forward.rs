@@ -1,4 +1,4 @@
-//! Forward of attention with an online softmax: parallel over blocks of queries and heads, or over keys for a
+//! Forward of attention with an online softmax: parallel over blocks of queries and heads, or over keys if there are
 //! few queries.
 
 use std::cell::RefCell;
@@ -27,18 +27,18 @@ struct Scratch {
     sum: Vec<f32>,
 }
 
-/// Aim for at least this many tasks, enough for a large machine.
+/// Minimum number of tasks to aim for, enough for a large machine.
 const TASKS: usize = 64;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// out = softmax(scale·q·kᵀ)·v for each span and head, 0 in rows outside all spans. `softmax_stats` [heads, rows]
-/// receives the softmax statistics (maximum and sum) from which backward recomputes the softmax.
+/// out = softmax(scale·q·kᵀ)·v for each span and head; 0 in rows outside all spans. `softmax_stats` [heads, rows]
+/// receives the softmax statistics (maximum and sum), from which backward recomputes the softmax.
 ///
 /// # Panics
-/// When two spans share queries, or a span or a length does not fit its matrix.
+/// When two spans share queries, or a span or a slice length does not fit its matrix.
 pub fn forward(out: &mut [f32], softmax_stats: &mut [SoftmaxStats], x: Qkv<'_>, spans: &[Span], h: &Heads) {
     assert!(disjoint(spans.iter().map(|s| s.q.clone())), "spans share queries");
     let (rows, width) = (out.len() / h.width().max(1), h.width());
@@ -57,7 +57,7 @@ pub fn forward(out: &mut [f32], softmax_stats: &mut [SoftmaxStats], x: Qkv<'_>, 
         .filter(|s| decode::applies(s, &x))
         .for_each(|span| decode::forward(out, softmax_stats, x, span, h));
     let many: Vec<_> = spans.iter().filter(|s| !decode::applies(s, &x)).collect();
-    // Each task packs the keys and values for its own queries, so tasks should be few and have many queries.
+    // Each task packs the keys and values for its own queries, so there should be few tasks with many queries each.
     let parts_per_span = TASKS.div_ceil((many.len() * h.heads).max(1));
     let parts: Vec<_> = many
         .iter()
@@ -75,7 +75,7 @@ pub fn forward(out: &mut [f32], softmax_stats: &mut [SoftmaxStats], x: Qkv<'_>, 
             forward_head(s, x, span, qs.clone(), head, h);
             normalize(&mut s.out, &s.sum, h.head_dim);
             for (at, i) in qs.clone().enumerate().filter(|(at, _)| s.sum[*at] != 0.0) {
-                // SAFETY: only this task writes query i of this head, by the assertions above.
+                // SAFETY: by the assertions above, only this task writes query i of this head.
                 unsafe {
                     let to =
                         std::slice::from_raw_parts_mut(out.at(i * width + head * h.head_dim).0, h.head_dim);
@@ -128,13 +128,13 @@ vectorised! {
         }
     }
 
-    /// Turns scores into e^(score − max) with each row's new maximum, and rescales the sums and the d columns
-    /// of out for the change of the maximum. d is 0 for the first tile, when there is nothing to rescale.
+    /// Turns scores into e^(score − max) with each row's new maximum, and rescales the sums and the d columns of out by
+    /// the change of the maximum. d is 0 for the first tile, where out has nothing to rescale.
     fn softmax(p: &mut [f32], stride: usize, max: &mut [f32], sum: &mut [f32], out: &mut [f32], d: usize) {
         for (i, row) in p.chunks_exact_mut(stride).enumerate() {
-            // The maximum may miss NaN; the sum does not.
+            // The maximum may ignore a NaN, but the sum does not.
             let new = reduce(row, max[i], |a, b| if a > b { a } else { b });
-            // A row with no visible key so far: e^(−∞ − 0) = 0, where −∞ − −∞ would be NaN.
+            // A row without a visible key so far: e^(−∞ − 0) = 0, whereas −∞ − −∞ would be NaN.
             let base = if new == f32::NEG_INFINITY { 0.0 } else { new };
             row.iter_mut().for_each(|x| *x = exp(*x - base));
             let total = reduce(row, 0.0, |a, b| a + b);
@@ -150,7 +150,7 @@ vectorised! {
     }
 }
 
-/// Reduces a row, padded to whole lanes, first lane by lane and then across the lanes.
+/// Reduces a row, padded to full lanes, first within each lane and then across the lanes.
 #[inline(always)]
 fn reduce(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; LANES];

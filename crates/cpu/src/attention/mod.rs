@@ -1,8 +1,8 @@
 //! Variable-length (varlen) attention with an online softmax: the full matrix of scores is never stored.
 //!
-//! The pairs of query and key ranges, which other libraries pass as `cu_seqlens`, are explicit [`Span`]s. A
-//! task computes a tile of QUERIES × KEYS scores at a time, sized for the cache of a core (FlashAttention-2,
-//! Dao, arXiv 2307.08691).
+//! The pairs of query and key ranges, which other libraries pass as `cu_seqlens`, are explicit [`Span`]s. A task
+//! computes a tile of QUERIES × KEYS scores at a time, sized for the cache of one core (FlashAttention-2, Dao, arXiv
+//! 2307.08691).
 
 mod backward;
 mod decode;
@@ -35,12 +35,12 @@ pub struct Heads {
     pub head_dim: usize,
     /// The scale of the scores q·k.
     pub scale: f32,
-    /// Causal mask: query i of a span with lq queries and lk keys sees only its keys 0..=lk − lq + i.
+    /// Causal mask: query i of a span with lq queries and lk keys attends only to its keys 0..=lk − lq + i.
     pub causal: bool,
 }
 
 impl Heads {
-    /// The columns of all heads.
+    /// The number of columns of all heads.
     ///
     /// # Panics
     /// When heads·head_dim overflows.
@@ -51,7 +51,7 @@ impl Heads {
         width
     }
 
-    /// The number of keys of `span` that its query `i` sees, counted from the first.
+    /// The number of keys of `span`, counted from the first, that its query `i` attends to.
     #[inline(always)]
     fn visible(&self, span: &Span, i: usize) -> usize {
         if self.causal { (span.k.len() + i + 1).saturating_sub(span.q.len()) } else { span.k.len() }
@@ -61,11 +61,11 @@ impl Heads {
 /// The softmax statistics of a query, from which backward recomputes its softmax: the maximum score, and the
 /// sum of e^(score − maximum).
 ///
-/// A single number, the log-sum-exp, would suffice, but rounding it changes every weight, which is visible in
-/// the gradients of sharp softmaxes.
+/// A single value, the log-sum-exp, would suffice, but rounding it changes every weight, which is visible in the
+/// gradients of sharp softmaxes.
 pub type SoftmaxStats = [f32; 2];
 
-/// The statistics of a query that sees no key: every weight becomes 0.
+/// The statistics of a query that attends to no key: every weight becomes 0.
 const NO_KEYS: SoftmaxStats = [f32::INFINITY, 1.0];
 
 /// Keys and values, or their gradients.
@@ -104,13 +104,13 @@ impl<'a> Kv<MatRef<'a>> {
     }
 }
 
-/// The columns of one head, for some rows.
+/// The columns of one head, for a range of rows.
 fn head_of<'a>(x: MatRef<'a>, rows: Range<usize>, head: usize, h: &Heads) -> MatRef<'a> {
     x.block(rows, head * h.head_dim..(head + 1) * h.head_dim)
 }
 
-/// The inputs of attention: q [rows, heads·head_dim], k and v [keys, at least heads·head_dim], in f32 or bf16, with contiguous
-/// rows.
+/// The inputs of attention: q [rows, heads·head_dim], k and v [keys, at least heads·head_dim], in f32 or bf16, with
+/// contiguous rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Qkv<'a> {
     /// Queries.
@@ -121,8 +121,8 @@ pub struct Qkv<'a> {
     pub v: MatRef<'a>,
 }
 
-/// Whether `rows`, of `width` elements each and `stride` elements apart, fit in `len` elements without
-/// overlapping each other.
+/// Whether `rows`, with `width` elements each and a stride of `stride` elements, fit into `len` elements without
+/// overlap.
 fn rows_fit(rows: &Range<usize>, stride: usize, width: usize, len: usize) -> bool {
     let last = |row: usize| row.checked_mul(stride)?.checked_add(width);
     rows.is_empty() || stride >= width && last(rows.end - 1).is_some_and(|end| end <= len)
@@ -154,11 +154,11 @@ pub fn disjoint(ranges: impl Iterator<Item = Range<usize>>) -> bool {
 const QUERIES: usize = 64;
 /// The approximate number of keys in a tile.
 const KEYS: usize = 128;
-/// The lanes in which a row of scores is reduced.
+/// The number of lanes in which a row of scores is reduced.
 const LANES: usize = 8;
 
-/// Divides `queries` into blocks of about [`QUERIES`], as equal as possible. A block for one remaining query,
-/// as of the 65 of a prompt or the 257 of an image, would read all keys for that query alone.
+/// Divides `queries` into blocks of about [`QUERIES`], as equal as possible. A block with a single remaining query, as
+/// with the 65 of a prompt or the 257 of an image, would read all keys for that query alone.
 fn blocks(queries: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     equal_ranges(queries, QUERIES, 1)
 }
@@ -175,15 +175,15 @@ fn equal_ranges(range: Range<usize>, about: usize, multiple: usize) -> impl Iter
     range.clone().step_by(size).map(move |i| i..range.end.min(i + size))
 }
 
-/// The scores of one block and one tile, with rows padded to whole lanes.
+/// The scores of one block and one tile, with rows padded to full lanes.
 #[derive(Default)]
 struct Scores {
     p: Vec<f32>,
     stride: usize,
 }
 
-/// The rows of one head, copied to be contiguous: with a stride of kilobytes they would map to a few sets of
-/// the cache.
+/// The rows of one head, copied to contiguous memory: with a stride of kilobytes they would map to few sets of the
+/// cache.
 #[derive(Default)]
 struct Head(Vec<f32>);
 
@@ -204,7 +204,7 @@ impl Head {
         }
     }
 
-    /// The rows `rows`, counted from the first that was loaded.
+    /// The rows `rows`, relative to the first row that was loaded.
     #[inline(always)]
     fn mat(&self, rows: Range<usize>, h: &Heads) -> MatRef<'_> {
         let d = h.head_dim;

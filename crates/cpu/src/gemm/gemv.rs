@@ -40,7 +40,7 @@ impl<E: Element> WithSimd for Dots<'_, '_, E> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // As many independent accumulators as fit in registers.
+        // As many independent accumulators as the registers can hold.
         match self.job.m {
             1 => self.columns::<S, 1, 4>(simd),
             2 => self.columns::<S, 2, 4>(simd),
@@ -53,7 +53,7 @@ impl<E: Element> WithSimd for Dots<'_, '_, E> {
 }
 
 impl<E: Element> Dots<'_, '_, E> {
-    /// All columns for M rows of A, with P accumulators along k for each.
+    /// Computes all columns for M rows of A, with P accumulators along k for each.
     #[inline(always)]
     fn columns<S: Simd, const M: usize, const P: usize>(&self, simd: S) {
         let Dots { job, b, .. } = self;
@@ -70,7 +70,7 @@ impl<E: Element> Dots<'_, '_, E> {
                 }
                 // Loops, not closures: a closure that is not inlined is compiled without the wide instructions.
                 for p in 0..P {
-                    // SAFETY: the vector lies inside a whole step, and so inside the rows.
+                    // SAFETY: the vector lies inside a full step, and so inside the rows.
                     unsafe { multiply_add(simd, &mut sums, p, &x, w, at + p * S::F32_LANES) };
                 }
             }
@@ -133,7 +133,7 @@ mod tests {
     use crate::mat::MatRef;
     use crate::par::Pointer;
 
-    /// The paths of processors with narrower vectors than this one's, and of those whose vectors are not known.
+    /// The code paths for processors with narrower vectors than this one's, and for unknown processors.
     #[test]
     fn with_other_vectors_the_same() {
         let (k, n) = (197, 9);
@@ -156,7 +156,7 @@ mod tests {
             let job = Job { c: c_at, c_stride: n, init: Init::Zero, alpha: 1.0, m, ks: 0..k, n, a };
             let b = Typed { x: &b[..], row_stride: 1, col_stride: k, scales: Scales::Cols(&scales) };
             Dots { job: &job, b, cols: 0..n }.with_simd(pulp::Scalar::new());
-            // Sums of few binary digits: exact in any order.
+            // The values have few binary digits, so their sums are exact in any order.
             assert_eq!(c, want, "{m}");
             #[cfg(target_arch = "x86_64")]
             if let Some(avx2) = pulp::x86::V3::try_new() {

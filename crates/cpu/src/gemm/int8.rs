@@ -1,15 +1,14 @@
 //! GEMM with int8 weights in integer arithmetic. A is quantized to int16 with one scale for each row and
 //! block of k, and `C[i, j]` = Σ over blocks of `s_a[i]`·`s_b[j]`·Σ_k `qa[i, k]`·`qb[k, j]`.
 //!
-//! `vpmaddwd` multiplies sixteen pairs and adds them in twos, while an FMA handles eight, so the speedup over
-//! f32 on AVX2 is at most 2. `vpdpwssd` of AVX-512 VNNI handles 32 pairs and also accumulates in the same
-//! instruction.
+//! `vpmaddwd` multiplies sixteen pairs and adds adjacent products, while an FMA handles eight, so the speedup over f32
+//! on AVX2 is at most 2. `vpdpwssd` of AVX-512 VNNI handles 32 pairs and also accumulates in the same instruction.
 //!
 //! The inner sums are exact. Apart from the f32 roundings, the only error is that of quantizing A: |error| ≤
 //! |α|·Σ over blocks of max|A[i, block]| / 65534·Σ_k |B[k, j]|. Relative to the maximum, its quantization
 //! step is 1/258 of that of int8.
 //!
-//! The block sizes have their BLIS names, which the module `gemm` explains.
+//! The block sizes are named as in BLIS; see the module `gemm`.
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -21,19 +20,19 @@ use super::{GEMV_ROWS, GEMV_STEPS, Init, task_shape};
 use crate::mat::{Scales, Typed};
 use crate::par;
 
-/// KC, the steps in a block of k: 256·32767·128 is half of the range of 32-bit integers.
+/// KC, the steps in a block of k. It keeps the sums in range: 256·32767·128 is half of the range of i32.
 const KC: usize = 256;
 /// NR, the columns of a micro-tile of C and of a panel of B: two vectors.
 const NR_AVX2: usize = 16;
 const NR_AVX512: usize = 32;
-/// NC, the columns of B that are packed at once, for a part of the L2 cache, and MC, the rows of A that stay
-/// in the L1 cache while they are multiplied with the packed B.
+/// NC, the columns of B that are packed at once, sized for a part of the L2 cache, and MC, the rows of A that stay in
+/// the L1 cache while they are multiplied by the packed B.
 const NC: usize = 384;
 const MC: usize = 4 * MR;
-/// For fewer columns than this, quantizing A does not pay off.
+/// With fewer columns than this, quantizing A does not pay off.
 const MIN_COLS: usize = 48;
-/// A row whose maximum is less than this counts as zero: its scale would be subnormal, and the inverse 32767
-/// / maximum soon infinite.
+/// A row with a smaller maximum is treated as zero: its scale would be subnormal, and the inverse 32767 / maximum could
+/// be infinite.
 const MIN_ROW_MAX: f32 = 1e-33;
 
 thread_local! {
@@ -50,12 +49,12 @@ struct QuantizedA {
 
 /// The destination of tasks that write disjoint tiles of [`QuantizedA`].
 struct QuantizedPtr(*mut [i16; 2], *mut f32);
-// SAFETY: both are borrowed exclusively for as long as the tasks run, and each task writes its own tiles.
+// SAFETY: both are borrowed exclusively while the tasks run, and each task writes its own tiles.
 unsafe impl Sync for QuantizedPtr {}
 
 impl Job<'_> {
-    /// Whether to compute this GEMM with `b` in integer arithmetic: A and Bᵀ have contiguous rows, and there
-    /// are enough of them.
+    /// Whether to compute this GEMM with `b` in integer arithmetic: the rows of A and Bᵀ are contiguous, and there are
+    /// enough of them.
     pub(super) fn suits_integers(&self, b: &Typed<'_, i8>) -> bool {
         let along_k = b.row_stride == 1 && self.a.col_stride == 1 && matches!(b.scales, Scales::Cols(_));
         along_k
@@ -65,7 +64,7 @@ impl Job<'_> {
             && is_x86_feature_detected!("avx2")
     }
 
-    /// Computes C where [`Job::suits_integers`] holds, on all threads or on the calling one.
+    /// Computes C if [`Job::suits_integers`] holds, on all threads or on the calling one.
     pub(super) fn run_integers(&self, b: Typed<'_, i8>, parallel: bool) {
         let vnni = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
         // SAFETY: `suits_integers` checked for AVX2.
@@ -135,7 +134,7 @@ impl Job<'_> {
         let (ks, m) = (self.steps(k_block), MR.min(self.m - i));
         for r in 0..m {
             let row = &self.a.x[(i + r) * self.a.row_stride..][ks.clone()];
-            // Compared by their bits, infinities and NaN are the largest values.
+            // Compared as bits, infinities and NaN are the largest values.
             let largest = row.iter().fold(0, |m: u32, x| m.max(x.to_bits() & 0x7fff_ffff));
             let largest = f32::from_bits(largest);
             let (scale, inverse) = match largest {
@@ -412,7 +411,7 @@ mod tests {
     use crate::mat::MatRef;
     use crate::par::Pointer;
 
-    /// C = A·Bᵀ for A [m, k] of `a` and B of [48, k], all `b`, with scales of 1.
+    /// C = A·Bᵀ for A [m, k] given by `a` and B [48, k] filled with `b`, with scales of 1.
     fn product(a: &[f32], m: usize, b: i8) -> Vec<f32> {
         let (k, n) = (a.len() / m, super::MIN_COLS);
         let (b, scales) = (vec![b; n * k], vec![1.0; n]);
@@ -425,7 +424,7 @@ mod tests {
     fn the_largest_sums_fit() {
         for b in [-128, 127] {
             for sign in [-1.0, 1.0] {
-                // Equal numbers are rounded exactly.
+                // If all elements are equal, quantization is exact.
                 let c = product(&[sign; 7 * 1000], 7, b);
                 assert!(c.iter().all(|&c| (c / (1000.0 * sign * b as f32) - 1.0).abs() < 1e-6), "{c:?}");
             }
@@ -449,7 +448,7 @@ mod tests {
         }
     }
 
-    /// Tiles of AVX2 on a processor that has wider ones: the same integer sums, then the same operations.
+    /// The AVX2 tiles on a processor with wider vectors: the same integer sums, then the same operations.
     #[test]
     fn narrower_tiles_give_the_same() {
         for (m, k, n) in [(7, 33, 48), (13, 300, 65), (6, 512, 100), (65, 257, 33)] {

@@ -1,8 +1,8 @@
-//! The GEMM of one part of C: packs panels of B for the L1 cache, and runs the microkernel, a loop over k
-//! that holds a tile of C in registers. The block sizes have their BLIS names, which the module `gemm` explains.
+//! The GEMM for one part of C: packs panels of B for the L1 cache, and runs the microkernel, a loop over k that holds a
+//! tile of C in registers. The block sizes are named as in BLIS; see the module `gemm`.
 //!
-//! NR is two vectors, and so depends on the processor. MC and NC follow from KC: a short k leaves room for more rows of A and
-//! more columns of B, so their products with KC are the constants here.
+//! NR is two vectors, so it depends on the processor. MC and NC follow from KC: a shorter k leaves room for more rows
+//! of A and more columns of B, so their products with KC are the constants here.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -18,16 +18,15 @@ use crate::par::Pointer;
 
 /// MR, the rows of a micro-tile: with two vectors of columns, 12 of 16 registers are accumulators.
 pub(super) const MR: usize = 6;
-/// KC, the steps along k after which C is written. A panel of B (16 columns on AVX2) then streams from the L2
-/// cache past the few rows of A that stay in the L1 cache. That moves less data than C would with half as
-/// many steps, which write C twice as often.
+/// KC, the steps along k between updates of C. A panel of B (16 columns on AVX2) then streams from the L2 cache past
+/// the few rows of A that stay in the L1 cache. Half as many steps would move more data, because C would be written
+/// twice as often.
 const KC: usize = 512;
-/// KC·NC, the elements of B packed at once, for a part of the L2 cache, and MC·KC, the elements of A that
-/// stay in the L1 cache while they are multiplied with the packed B.
+/// KC·NC, the elements of B packed at once, sized for a part of the L2 cache, and MC·KC, the elements of A that stay in
+/// the L1 cache while they are multiplied by the packed B.
 const KC_NC: usize = 48 << 10;
 const MC_KC: usize = 3 << 10;
-/// Up to this many steps of k, writing C dominates the memory traffic, so its rows are written from end to
-/// end.
+/// Up to this many steps of k, writing C dominates the memory traffic, so its rows are written from end to end.
 const SHALLOW_STEPS: usize = 32;
 
 /// A GEMM without its B operand. Strides and lengths have been checked.
@@ -98,7 +97,7 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
                 pack_a(packed_a, job.a, rows.clone(), k0..k0 + depth);
             }
             let mc = if depth <= SHALLOW_STEPS { MR } else { (MC_KC / depth / MR).max(1) * MR };
-            // The steps and the first column of the panel that is packed NC columns after the panel at j.
+            // The steps and the first column of the panel that is NC columns after the panel at j.
             let next_panel = |k0: usize, j: usize| match j + nc < cols.end {
                 true => (k0..k0 + depth, j + nc),
                 false => {
@@ -146,7 +145,7 @@ impl<E: Element> WithSimd for Block<'_, '_, E> {
                             };
                             let first = k0 == ks.start;
                             let tile = Tile { job, simd, i, j, n, first, depth, a, a_row, a_step, b, b_step };
-                            // A call, so that tiles are compiled once for all element types of B.
+                            // A function call, so that tiles are compiled only once for all element types of B.
                             simd.vectorize(Run { tile, m, vectors });
                         }
                     }
@@ -232,8 +231,7 @@ impl<S: Simd> Tile<'_, '_, S> {
         let Tile { job, simd, .. } = self;
         let (a_row, a_step) = (self.a_row, self.a_step);
         let mut acc = [[simd.splat_f32s(0.0); V]; M];
-        // One pointer per row: the compiler would rather add the stride each time, and the loop would wait
-        // for addresses.
+        // One pointer per row: otherwise the compiler adds the stride in each step, and the loop waits for addresses.
         let a: [*const f32; M] =
             std::array::from_fn(|r| std::hint::black_box(self.a.wrapping_add(r * a_row)));
         let c = job.c.at(self.i * job.c_stride + self.j).0;
@@ -255,7 +253,7 @@ impl<S: Simd> Tile<'_, '_, S> {
             }
             (at, b) = (at + a_step, b.wrapping_add(self.b_step));
         }
-        // What the first row is added to, and the distance to that of the next row.
+        // The initial value of the first row, and the distance to that of the next row.
         let (base, base_row) = match job.init {
             Init::Zero if self.first => (None, 0),
             Init::Bias(b) if self.first => (Some(b.as_ptr().wrapping_add(self.j)), 0),
@@ -304,7 +302,7 @@ mod tests {
     use super::*;
     use crate::mat::MatRef;
 
-    /// The paths of processors with narrower vectors than this one's, and of those whose vectors are not known.
+    /// The code paths for processors with narrower vectors than this one's, and for unknown processors.
     #[test]
     fn with_other_vectors_the_same() {
         let values = |len: usize, step: usize| (0..len).map(move |i| (i * step % 31) as f32 / 16.0 - 1.0);
@@ -325,7 +323,7 @@ mod tests {
                 let job = Job { c: c_at, c_stride: n, init: Init::Accumulate, alpha: 0.5, m, ks: 0..k, n, a };
                 Block { job: &job, b, rows: 0..m, cols: 0..n, scratch: &mut Vec::new() }
                     .with_simd(pulp::Scalar::new());
-                // Sums of few binary digits: exact in any order.
+                // The values have few binary digits, so their sums are exact in any order.
                 assert_eq!(c, want, "{m}x{k}x{n} {a_strides:?} {b_strides:?}");
                 #[cfg(target_arch = "x86_64")]
                 if let Some(avx2) = pulp::x86::V3::try_new() {

@@ -1,9 +1,10 @@
 //! GEMM on the CPU: C = init + α·A·B, for every shape and layout of A and B, with B in f32, bf16 or int8.
 //!
-//! The blocking is that of BLIS (Van Zee and van de Geijn, 2015), and so are the names of its sizes: a micro-tile of C has MR rows
-//! and NR columns, and is computed over KC steps of k at a time from NC packed columns of B, which stay in the L2 cache, and MC rows
-//! of A, which stay in the L1 cache. MR is the same for all element types; the other sizes are in `kernel.rs` for f32 arithmetic and in
-//! `int8.rs` for integer arithmetic. The sizes in this file are about tasks: which part of C, or of k, a thread takes at a time.
+//! The blocking follows BLIS (Van Zee and van de Geijn, 2015), and so do the names of its sizes. A micro-tile of C has
+//! MR rows and NR columns, and is computed over KC steps of k at a time from NC packed columns of B, which stay in the
+//! L2 cache, and MC rows of A, which stay in the L1 cache. MR is the same for all element types; the other sizes are in
+//! `kernel.rs` for f32 arithmetic and in `int8.rs` for integer arithmetic. The sizes in this file define tasks: which
+//! part of C, or of k, a thread computes at a time.
 
 mod gemv;
 #[cfg(target_arch = "x86_64")]
@@ -25,7 +26,7 @@ use kernel::Job;
 pub(crate) use pack::transpose4;
 pub(crate) use panels::{Panels, gemm_packed};
 
-/// What C is initialized with before α·A·B is added: β and C of BLAS interfaces.
+/// How C is initialized before α·A·B is added; the counterpart of β in BLAS.
 #[derive(Debug, Clone, Copy)]
 pub enum Init<'a> {
     /// Zeros, β = 0: C = αAB. The old contents of C are not read.
@@ -36,19 +37,18 @@ pub enum Init<'a> {
     Bias(&'a [f32]),
 }
 
-/// The maximum rows and columns of C that one task computes. Each task packs its own part of B, so tall ones
-/// pack less often.
+/// Maximum number of rows and columns of C per task. Each task packs its own part of B, so tall tasks pack less often.
 const TASK_ROWS: usize = 1290;
 const TASK_COLS: usize = 256;
 /// Tasks are halved until there are this many, enough for the threads of a large machine,
 const TASKS: usize = 32;
 /// or until another halving would leave fewer multiply-adds per task than this.
 const TASK_WORK: usize = 1 << 19;
-/// For a C of up to this many elements, k is split instead, into ranges of at least this many steps.
+/// If C has at most this many elements, k is split instead, into ranges of at least this many steps.
 const SPLIT_K_ELEMENTS: usize = 1 << 15;
 const SPLIT_K_STEPS: usize = 192;
-/// Up to this many rows of A, and with at least this many steps of k, dot products with the rows of Bᵀ are
-/// faster than packing B.
+/// With up to this many rows of A and at least this many steps of k, dot products with the rows of Bᵀ are faster than
+/// packing B.
 const GEMV_ROWS: usize = 6;
 const GEMV_STEPS: usize = 32;
 
@@ -56,8 +56,8 @@ thread_local! {
     static PARTIAL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// C = init + α·A·B with A [m, k], B [k, n] and C [m, n]; rows of C are contiguous and `c_stride` elements
-/// apart.
+/// C = init + α·A·B with A [m, k], B [k, n] and C [m, n]. The rows of C are contiguous, with a row stride of `c_stride`
+/// elements.
 ///
 /// C is partitioned by shape alone and every sum runs along k in a fixed order, so the result does not depend
 /// on the number of threads. 2mkn FLOPs.
@@ -108,8 +108,8 @@ fn gemm_on(c: &mut [f32], c_stride: usize, init: Init, alpha: f32, a: MatRef, b:
         Elements::Bf16(x) => job.run(b.typed(x), parallel),
         Elements::Int8(x, _) => {
             let b = b.typed(x);
-            // Integer arithmetic is up to twice as fast where the rows of both operands are contiguous along
-            // k; see the module.
+            // Integer arithmetic is up to twice as fast if the rows of both operands are contiguous along k; see
+            // `int8.rs`.
             #[cfg(target_arch = "x86_64")]
             if job.suits_integers(&b) {
                 return job.run_integers(b, parallel);
@@ -132,7 +132,7 @@ fn init_row(c: &mut [f32], init: Init) {
 fn task_shape(m: usize, k: usize, n: usize) -> (usize, usize) {
     let (mut rows, mut cols) = (m.min(TASK_ROWS), n.min(TASK_COLS));
     while m.div_ceil(rows) * n.div_ceil(cols) < TASKS && rows * cols * k >= 2 * TASK_WORK {
-        // Tall tasks pack B less often; wide ones share a panel of A. A column costs more than a row.
+        // Tall tasks pack B less often; wide tasks share a panel of A. A column costs more than a row.
         if rows > 2 * cols || cols <= 32 {
             if rows <= 12 {
                 break;
@@ -177,8 +177,8 @@ impl Job<'_> {
         });
     }
 
-    /// Split-k, for a small C and a long k: computes each range of k separately, then adds the partial
-    /// results in order.
+    /// Split-K, for a small C and a long k: computes each range of k separately, then adds the partial results in
+    /// order.
     fn split_k<E: Element>(&self, b: Typed<'_, E>, steps: usize) {
         let (m, n) = (self.m, self.n);
         let splits = self.ks.len().div_ceil(steps);
@@ -207,7 +207,7 @@ impl Job<'_> {
     }
 }
 
-/// Columns that one task sums.
+/// Columns per task.
 const SUM_COLS: usize = 32;
 
 /// `out[j] += Σ_i x[i, j]` for x [rows, cols], the gradient of a bias. Rows are summed in blocks, in order.

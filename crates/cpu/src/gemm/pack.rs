@@ -8,8 +8,7 @@ use super::kernel::MR;
 use crate::element::{Element, LANES8, load8_f32};
 use crate::mat::{Scales, Typed};
 
-/// panel[k, 0..nr] = B[ks.start + k, js], padded with zeros beyond js. `nr` is a whole number
-/// of vectors.
+/// panel[k, 0..nr] = B[ks.start + k, js], padded with zeros beyond js. `nr` is a multiple of the vector length.
 #[inline(always)]
 pub(super) fn pack_panel<S: Simd, E: Element>(
     panel: &mut [f32],
@@ -24,7 +23,7 @@ pub(super) fn pack_panel<S: Simd, E: Element>(
     }
     if b.col_stride == 1 {
         for (k, row) in ks.clone().zip(panel.chunks_exact_mut(nr)) {
-            // Eight at a time: a copy of variable length would be a function call per row.
+            // Eight at a time: a copy of variable length would be a function call for each row.
             let (from, rest) = b.x[k * b.row_stride..][js.clone()].as_chunks::<LANES8>();
             let (to, to_rest) = row.split_at_mut(LANES8 * from.len());
             for (to, from) in to.as_chunks_mut::<LANES8>().0.iter_mut().zip(from) {
@@ -64,8 +63,8 @@ pub(super) fn pack_panel<S: Simd, E: Element>(
     }
 }
 
-/// Packs the panels of columns `js`, row by row of B, for contiguous columns without scales and a whole
-/// number of panels. The part of a row that belongs to one panel is too short for the hardware prefetcher.
+/// Packs the panels of columns `js`, row by row of B, if the columns are contiguous and without scales and `js` is a
+/// multiple of a panel. The part of a row that belongs to one panel is too short for the hardware prefetcher.
 #[inline(always)]
 pub(super) fn pack_whole_panels<S: Simd, E: Element>(
     packed: &mut [f32],
@@ -89,8 +88,8 @@ pub(super) fn pack_whole_panels<S: Simd, E: Element>(
     }
 }
 
-/// Prefetches the part of B that [`pack_panel`] will read into a panel into the L2 cache. Rows of Bᵀ are read in
-/// ranges too short for the hardware prefetcher.
+/// Prefetches into the L2 cache the part of B that [`pack_panel`] will read. The ranges that it reads of the rows of Bᵀ
+/// are too short for the hardware prefetcher.
 #[inline(always)]
 pub(super) fn prefetch_panel<E: Element>(b: Typed<'_, E>, ks: Range<usize>, js: Range<usize>) {
     if b.row_stride != 1 {
@@ -135,8 +134,8 @@ pub(super) fn pack_a(packed: &mut [f32], a: Typed<'_, f32>, rows: Range<usize>, 
     }
     let whole = rows.start + rows.len() / MR * MR;
     let of = |k: usize, rows: Range<usize>| &a.x[k * a.col_stride..][rows];
-    // A few steps at a time: that many cache lines are read at once, and the lines of a tile are written
-    // whole.
+    // A few steps at a time: that many cache lines are read in parallel, and the cache lines of a tile are written
+    // completely.
     for k0 in ks.clone().step_by(PACK_STEPS) {
         let steps = PACK_STEPS.min(ks.end - k0);
         for i in (rows.start..whole).step_by(MR) {

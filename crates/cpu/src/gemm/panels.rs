@@ -1,4 +1,4 @@
-//! A small B that is packed once for many GEMMs, as keys and values are in attention.
+//! A small B that is packed once for many GEMMs, such as keys and values in attention.
 
 use bytemuck::Zeroable;
 use pulp::{Arch, Simd, WithSimd};
@@ -58,8 +58,8 @@ impl<E: Element> WithSimd for Fill<'_, E> {
     }
 }
 
-/// C = init + α·A·B on the calling thread, with A [m, k] in f32 and C [m, n]; rows of C are `c_stride`
-/// elements apart.
+/// C = init + α·A·B on the calling thread, with A [m, k] in f32 and C [m, n]; C has a row stride of `c_stride`
+/// elements.
 ///
 /// # Panics
 /// When the shapes do not match or a slice is too short.
@@ -128,7 +128,7 @@ mod tests {
                     panels.pack(b);
                     gemm_packed(&mut c, n, Init::Accumulate, 0.5, a, &panels);
                     gemm_serial(&mut want, n, Init::Accumulate, 0.5, a, b);
-                    // Sums of few binary digits: exact in any order.
+                    // The values have few binary digits, so their sums are exact in any order.
                     assert_eq!(c, want, "{m}x{k}x{n}");
                 }
             }

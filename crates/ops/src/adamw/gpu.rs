@@ -1,4 +1,4 @@
-//! Launches of the update and of the norm.
+//! AdamW and the gradient norm on a GPU.
 
 use pheye_cpu::adamw::Step;
 use pheye_kernels::params::{Adamw, AdamwControl, GradNorm};
@@ -9,10 +9,10 @@ use super::Moments;
 use crate::gpu::{by_dtype, typed};
 use crate::{Cx, Result};
 
-/// Key of the random bits that round bf16 moments; the step and the element make the counter.
+/// Philox key for the stochastic rounding of bf16 moments; the counter is made of the step and the element's index.
 const SEED: [u32; 2] = [0x6D6F_6D65, 0x6E74_7321];
 
-/// Arrays of one length; `bf16` is the copy of p in bf16, `norm` what [`norm`] left.
+/// Arrays of equal length; `bf16` is the bf16 copy of p, `norm` the output of [`norm`].
 struct Flat<'a> {
     p: &'a Tensor,
     bf16: Option<&'a Tensor>,
@@ -22,7 +22,7 @@ struct Flat<'a> {
     norm: Option<&'a Tensor>,
 }
 
-/// The numbers of a step, in device memory.
+/// Uploads the scalars of a step.
 fn control(cx: &Cx, s: &Step, step: u64, clip: Option<f64>) -> Result<Region> {
     table(
         cx,
@@ -42,7 +42,7 @@ fn control(cx: &Cx, s: &Step, step: u64, clip: Option<f64>) -> Result<Region> {
     )
 }
 
-/// Updates the trained parameters, a launch each.
+/// Updates the trained parameters with one launch each.
 pub(super) fn step(
     cx: &Cx,
     gpu: &Gpu,
@@ -61,7 +61,7 @@ pub(super) fn step(
     Ok(())
 }
 
-/// Updates all parameters in one launch, with the gradients multiplied by what [`norm`] left.
+/// Updates all parameters in one launch, with the gradients multiplied by the factor that [`norm`] computed.
 pub(super) fn step_flat(
     cx: &Cx,
     gpu: &Gpu,
@@ -101,13 +101,13 @@ fn launch(gpu: &Gpu, flat: &Flat, control: &Region) -> Result<()> {
     Ok(l.run(grid, &p)?)
 }
 
-/// The norm of the gradients and the number to multiply them by, on the device.
+/// On the device: the gradient norm and the factor for the gradients (see [`super::queue_norm`]).
 pub(super) fn norm(cx: &Cx, gpu: &Gpu, g: &Tensor, scale: f64, clip: Option<f64>) -> Result<Tensor> {
     let n = g.shape().elements();
     let mut l = gpu.launch("grad_norm_f32")?;
     let [per_block, most, _] = l.spec().tile;
     let blocks = n.div_ceil(per_block).clamp(1, most);
-    // Two words for each double.
+    // An f64 takes two f32 elements.
     let (norm, partials, arrived) = (cx.empty_f32([2])?, cx.empty_f32([2 * blocks])?, cx.empty_f32([1])?);
     gpu.clear(arrived.region()?)?;
     let clip = clip.map_or(f32::INFINITY, |c| c as f32);

@@ -1,10 +1,11 @@
-//! AdamW (arXiv 1711.05101): one step over all trained parameters, and the norm of all gradients.
+//! AdamW (Loshchilov and Hutter, arXiv 1711.05101): one step over all trained parameters, and the gradient norm.
 //!
-//! The arithmetic, in f32, and its order are those of torch.optim.AdamW:
+//! The arithmetic is f32, in the order of operations of torch.optim.AdamW:
 //! m += (g - m)(1 - β₁); v = β₂v + (1 - β₂)g²; p = p·(1 - lr·wd) - (lr/(1 - β₁ᵗ))·m / (√v/√(1 - β₂ᵗ) + ε).
-//! Reads 16 and writes 12 bytes a parameter, about 14 FLOPs.
+//! A step reads 16 bytes and writes 12 bytes per parameter, and takes about 14 FLOPs per parameter.
 //!
-//! On a GPU [`queue_norm`] and [`queue_step`] take all parameters in one launch each and leave every number on the device.
+//! On a GPU, [`queue_norm`] and [`queue_step`] process all parameters in one launch each and leave their results on the
+//! device.
 
 mod cpu;
 mod gpu;
@@ -14,22 +15,23 @@ use pheye_tensor::{Device, Grads, Masters, Param, Tensor};
 
 use crate::{Cx, Error, Result};
 
-/// Hyper-parameters of a step. In f64, since 1 - β₂ of an f32 β₂ is off by 10⁻⁵.
+/// Hyperparameters of a step, in f64, because 1 - β₂ with β₂ rounded to f32 has a relative error of 10⁻⁵.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamW {
     /// Learning rate.
     pub lr: f64,
-    /// Decay of the first moment.
+    /// β₁, the decay rate of the first moment.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// β₂, the decay rate of the second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// ε, added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled decay: p shrinks by lr·weight_decay.
+    /// Decoupled weight decay: p is multiplied by 1 - lr·weight_decay.
     pub weight_decay: f64,
 }
 
-/// Running means of the gradients and of their squares, flat as the gradients are: f32, or on a GPU both bf16, rounded at random.
+/// Running means of the gradients and of their squares, flat arrays like the gradients: f32, or on a GPU both bf16 with
+/// stochastic rounding.
 #[derive(Debug)]
 pub struct Moments {
     /// First moment.
@@ -38,7 +40,8 @@ pub struct Moments {
     pub v: Tensor,
 }
 
-/// Step number `step`, from 1, with the gradients multiplied by `grad_scale`. Frozen parameters do not change.
+/// Applies step number `step`, counted from 1, with the gradients multiplied by `grad_scale`. Frozen parameters do not
+/// change.
 ///
 /// ```
 /// use pheye_ops::adamw::{self, AdamW, Moments};
@@ -57,8 +60,8 @@ pub struct Moments {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] when the moments are not as long as the gradients; [`pheye_tensor::Error::Shared`] when something
-/// else views a trained value.
+/// [`Error::Shapes`] when the moments and the gradients differ in length, [`pheye_tensor::Error::Shared`] when another
+/// tensor shares the memory of a trained parameter.
 pub fn step(
     cx: &Cx,
     params: &mut [&mut Param],
@@ -76,11 +79,11 @@ pub fn step(
     }
 }
 
-/// [`step`] of all parameters on a GPU, with the gradients multiplied by the factor that [`queue_norm`] left in `norm`; nothing
-/// changes when the norm is not finite.
+/// Applies [`step`] to all parameters on a GPU, with the gradients multiplied by the factor that [`queue_norm`] stored
+/// in `norm`. Nothing changes when the norm is not finite.
 ///
 /// # Errors
-/// [`Error::Shapes`] when the arrays differ in length, [`Error::GpuOnly`].
+/// [`Error::Shapes`] when the arrays differ in length, [`Error::GpuOnly`] on the CPU.
 pub fn queue_step(
     cx: &Cx,
     masters: &Masters,
@@ -108,7 +111,7 @@ pub fn queue_step(
     gpu::step_flat(cx, gpu, masters, grads, moments, (&numbers(hp, step, 1.0), step), norm)
 }
 
-/// Moments as long as the gradients, of one type.
+/// Checks that the moments are as long as the gradients.
 fn check(grads: &Grads, moments: &Moments) -> Result<()> {
     same_length("m", &moments.m, grads)?;
     same_length("v", &moments.v, grads)
@@ -122,7 +125,7 @@ fn same_length(left_name: &'static str, t: &Tensor, grads: &Grads) -> Result<()>
     Ok(())
 }
 
-/// What is the same for all parameters of a step.
+/// The scalars that all parameters of a step share.
 fn numbers(hp: &AdamW, step: u64, grad_scale: f32) -> Step {
     let correction = |beta: f64| 1.0 - beta.powf(step as f64);
     Step {
@@ -137,10 +140,10 @@ fn numbers(hp: &AdamW, step: u64, grad_scale: f32) -> Step {
     }
 }
 
-/// √Σg² over all gradients, summed in f64 in a fixed order; a GPU rounds the result to f32.
+/// √Σg² over all gradients, accumulated in f64 in a fixed order; a GPU rounds the result to f32.
 ///
 /// # Errors
-/// Those of the tensor.
+/// [`Error::Tensor`] when the gradients are not on the context's device, or a GPU fails.
 pub fn global_norm(cx: &Cx, grads: &Grads) -> Result<f64> {
     match cx.device {
         Device::Cpu => cpu::global_norm(grads),
@@ -148,11 +151,12 @@ pub fn global_norm(cx: &Cx, grads: &Grads) -> Result<f64> {
     }
 }
 
-/// On a GPU, f32 `[2]`: `scale`·√Σg², and the factor of the gradients that [`queue_step`] takes: `scale`, or less when that norm
-/// is above `clip`, so that it becomes `clip`; NaN when it is not finite.
+/// Computes the clipping factor on a GPU. Returns f32 `[2]`: the norm `scale`·√Σg², and the factor for the gradients
+/// that [`queue_step`] takes. The factor is `scale`, or less when the norm exceeds `clip`, so that the scaled norm
+/// becomes `clip`; it is NaN when the norm is not finite.
 ///
 /// # Errors
-/// [`Error::GpuOnly`], and those of the tensor.
+/// [`Error::GpuOnly`] on the CPU, [`Error::Tensor`] when the GPU fails.
 pub fn queue_norm(cx: &Cx, grads: &Grads, scale: f64, clip: Option<f64>) -> Result<Tensor> {
     let Device::Gpu(gpu) = &cx.device else {
         return Err(Error::GpuOnly { op: "the norm left on the device" });

@@ -61,7 +61,7 @@ fn operand(t: &Tensor) -> Result<MatRef<'_>> {
     let (rows, cols) = (t.shape().rows(), t.shape().cols());
     match t.dtype() {
         DType::Bf16 => matrix(t, rows, cols),
-        // An error for int8, which attention does not take.
+        // For int8, `f32()` returns the error: attention does not support it.
         DType::F32 | DType::Int8 => Ok(MatRef::f32(t.f32()?, rows, cols)),
     }
 }

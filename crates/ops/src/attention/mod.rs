@@ -1,12 +1,14 @@
-//! Attention of rows of queries to rows of keys: o = softmax(scale·q kᵀ) v for each span and head.
+//! Multi-head attention for varlen batches (`cu_seqlens`): o = softmax(scale·q kᵀ) v for each span and head.
 //!
-//! q [rows, heads·head_dim], o as q. A span names the rows of its queries and of its keys, which covers batches, padding
-//! (spans that skip it), a cache (fewer queries than keys) and cross-attention alike.
+//! q [rows, heads·head_dim], o like q. A span gives the rows of a sequence's queries and keys. Spans describe batches,
+//! padding (rows in no span), a key-value cache (fewer queries than keys) and cross-attention.
 //!
-//! Saves q, k, v, o and the statistics of each softmax: its maximum and denominator, [heads, rows, 2], on a GPU the log-sum-exp,
-//! [heads, rows]. Backward recomputes the scores.
-//! No matrix of all queries by all keys exists: scores live in tiles. 4·lq·lk·heads·head_dim FLOPs forward,
-//! 10 backward; reads q, k, v and writes o once, keys and values again for each block of queries.
+//! Saves q, k, v, o and the statistics of each softmax: on the CPU its maximum and denominator, [heads, rows, 2], on a
+//! GPU its log-sum-exp, [heads, rows]. Backward recomputes the scores.
+//!
+//! As in FlashAttention (arXiv 2205.14135), only tiles of the score matrix exist. Forward takes 4·lq·lk·heads·head_dim
+//! FLOPs, backward 10·lq·lk·heads·head_dim; q, k, v and o are accessed once, except that each block of queries reads
+//! the keys and values again.
 
 use pheye_cpu::attention::disjoint;
 pub use pheye_cpu::attention::{Heads, Kv, Span};
@@ -20,7 +22,7 @@ mod segments;
 
 pub use segments::segment_sums;
 
-/// What the backward of attention needs.
+/// Values that the backward of attention needs.
 #[derive(Debug)]
 pub struct Saved {
     q: Tensor,
@@ -29,14 +31,14 @@ pub struct Saved {
     softmax_stats: Tensor,
 }
 
-/// FLOPs of forward.
+/// FLOPs of forward, in total for all spans; half of them with a causal mask.
 pub fn flops(spans: &[Span], heads: &Heads) -> u64 {
     let pairs: u64 = spans.iter().map(|s| s.q.len() as u64 * s.k.len() as u64).sum();
     let all = 4 * pairs * heads.width() as u64;
     if heads.causal { all / 2 } else { all }
 }
 
-/// Whether q, the keys and values, and the spans fit each other.
+/// Checks that q, the keys and values, and the spans are consistent.
 fn check(q: Shape, kv: Kv<Shape>, spans: &[Span], heads: &Heads) -> Result<()> {
     let shapes = |left_name, left, right_name, right| {
         Err(Error::Shapes { op: "attention", left_name, left, right_name, right })
@@ -70,7 +72,7 @@ fn check(q: Shape, kv: Kv<Shape>, spans: &[Span], heads: &Heads) -> Result<()> {
     Ok(())
 }
 
-/// Whether no two spans share one of the rows that `of` gives.
+/// Checks that no two spans share a row of the kind that `of` selects.
 fn check_disjoint(
     what: &'static str,
     spans: &[Span],
@@ -87,7 +89,7 @@ fn check_disjoint(
     })
 }
 
-/// o of q's shape; rows outside all spans, and queries that see no key, are 0. Spans may share keys.
+/// o, with the shape of q. Rows outside all spans and rows of queries without a key are 0. Spans may share keys.
 ///
 /// ```
 /// use pheye_ops::attention::{self, Heads, Kv, Span};
@@ -104,7 +106,8 @@ fn check_disjoint(
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] for columns that do not fit, [`Error::Range`] for spans that leave their matrix or share queries.
+/// [`Error::Shapes`] when q, k and v are inconsistent; [`Error::Range`] when q does not have heads·head_dim columns, a
+/// span exceeds its matrix, two spans share queries, or a GPU does not support the head size or the scale.
 pub fn forward(
     cx: &Cx,
     q: &Tensor,
@@ -122,10 +125,11 @@ pub fn forward(
     Ok((out, saved))
 }
 
-/// dq of q's shape, and dk, dv in the layout of k and v; 0 in rows and columns that took no part.
+/// dq with the shape of q, and dk and dv in the layout of k and v. Rows and columns outside the attention are 0.
 ///
 /// # Errors
-/// As [`forward`]; [`Error::Range`] also for spans that share keys, [`Error::Shapes`] for dout unlike q.
+/// The errors of [`forward`], [`Error::Shapes`] when dout and q differ in shape, and [`Error::Range`] when two spans
+/// share keys.
 pub fn backward(
     cx: &Cx,
     saved: &Saved,

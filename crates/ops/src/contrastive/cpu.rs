@@ -1,4 +1,4 @@
-//! The loss on the CPU.
+//! The contrastive loss on the CPU.
 
 use pheye_cpu::gemm::{Init, gemm};
 use pheye_cpu::mat::MatRef;
@@ -45,7 +45,8 @@ pub(super) fn run(
     Ok(Loss { loss, dimages, dtexts, dlog_scale })
 }
 
-/// `weight`·(ln Σ exp zⱼ - Σ shareⱼ·zⱼ) over the `n` logits z[at(j)], whose shares add up to 1; adds its gradient to `dz`.
+/// `weight`·(ln Σ exp zⱼ - Σ shareⱼ·zⱼ) over the `n` logits z[at(j)], where the shares sum to 1; adds its gradient to
+/// `dz`.
 fn cross_entropy(
     z: &[f32],
     dz: &mut [f32],
@@ -65,14 +66,14 @@ fn cross_entropy(
     weight * loss
 }
 
-/// The rows of a matrix, each of length 1, and what their lengths were.
+/// The rows of a matrix normalised to length 1, and their original lengths.
 struct UnitRows {
     rows: Vec<f32>,
     lengths: Vec<f32>,
 }
 
 impl UnitRows {
-    /// Rows shorter than 10⁻¹² are divided by that.
+    /// Lengths below 10⁻¹² are replaced by 10⁻¹² (ε).
     fn new(x: &[f32], d: usize) -> UnitRows {
         let mut rows = x.to_vec();
         let normalize = |row: &mut [f32]| {
@@ -84,7 +85,7 @@ impl UnitRows {
         UnitRows { rows, lengths }
     }
 
-    /// Turns the gradient of the rows into that of x: dx = (du - u·(u·du)) / length.
+    /// Converts the gradient of the normalised rows to that of x in place: dx = (du - u·(u·du)) / length.
     fn backward(&self, du: &mut [f32]) {
         let d = du.len() / self.lengths.len().max(1);
         let rows = self.rows.chunks_exact(d.max(1)).zip(&self.lengths);

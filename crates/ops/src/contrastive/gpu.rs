@@ -1,4 +1,4 @@
-//! The loss on a GPU: between the inputs and their gradients everything is f32, in scratch memory.
+//! The contrastive loss on a GPU. All intermediate values are f32, in scratch memory.
 
 use pheye_kernels::params::{
     ContrastiveBack, ContrastiveGrad, ContrastiveLines, ContrastiveProduct, ContrastiveSum, ContrastiveUnit,
@@ -9,7 +9,7 @@ use super::Loss;
 use crate::gpu::{by_dtype, typed};
 use crate::{Cx, Result};
 
-/// Which images have which caption, and what each counts.
+/// The caption of each image, the number of images of each caption, and the weight of each row and column in the loss.
 struct Pairs {
     labels: Region,
     counts: Region,
@@ -51,7 +51,7 @@ pub(super) fn run(
     Ok(Loss { loss: result[0].into(), dimages, dtexts, dlog_scale: result[1] })
 }
 
-/// The rows of a matrix, each of length 1, and what their lengths were.
+/// The rows of a matrix normalised to length 1, and their original lengths.
 struct UnitRows {
     rows: Tensor,
     lengths: Tensor,
@@ -72,7 +72,7 @@ impl UnitRows {
         Ok(unit)
     }
 
-    /// The gradient of `x`, of its shape, from that of the rows.
+    /// The gradient of `x`, with its shape, from that of the normalised rows.
     fn backward(&self, cx: &Cx, gpu: &Gpu, du: &Tensor, x: &Tensor) -> Result<Tensor> {
         let dx = cx.empty_as(x.shape(), x.dtype())?;
         let (n, d) = (x.shape().rows(), x.shape().cols());
@@ -89,7 +89,7 @@ impl UnitRows {
     }
 }
 
-/// A matrix, or a row-major one seen transposed: its shape and strides.
+/// A row-major matrix or its transpose, given by shape and strides.
 struct Matrix<'a> {
     tensor: &'a Tensor,
     shape: [usize; 2],
@@ -108,7 +108,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// scale·a·b.
+/// The GEMM scale·a·b.
 fn product(cx: &Cx, gpu: &Gpu, scale: f32, a: Matrix, b: Matrix) -> Result<Tensor> {
     let ([m, k], [_, n]) = (a.shape, b.shape);
     let out = cx.empty_f32(Shape::from([m, n]))?;
@@ -149,7 +149,7 @@ fn softmax_stats(cx: &Cx, gpu: &Gpu, z: &Tensor, pairs: &Pairs) -> Result<Tensor
     Ok(lines)
 }
 
-/// dz [b, c], and z·dz summed over each row.
+/// dz [b, c], and Σ z·dz of each row.
 fn grad(cx: &Cx, gpu: &Gpu, z: &Tensor, lines: &Tensor, pairs: &Pairs) -> Result<(Tensor, Tensor)> {
     let (dz, dots) = (cx.empty_f32(z.shape())?, cx.empty_f32([pairs.b])?);
     let mut l = gpu.launch("contrastive_grad_f32")?;
@@ -169,7 +169,7 @@ fn grad(cx: &Cx, gpu: &Gpu, z: &Tensor, lines: &Tensor, pairs: &Pairs) -> Result
     Ok((dz, dots))
 }
 
-/// The loss and the gradient of log_scale.
+/// The loss and the gradient of log_scale, summed over rows and columns.
 fn sum(cx: &Cx, gpu: &Gpu, lines: &Tensor, dots: &Tensor) -> Result<Tensor> {
     let result = cx.empty_f32([2])?;
     let b = dots.shape().elements();

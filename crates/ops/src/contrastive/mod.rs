@@ -1,9 +1,10 @@
-//! Image-caption loss (CLIP, arXiv 2103.00020), in which images may share a caption.
+//! Image-text contrastive loss (CLIP, Radford et al., arXiv 2103.00020), in which images may share a caption.
 //!
-//! With rows normalised to length 1, z = e^log_scale·i·tᵀ for images i [b, d] and different captions t [c, d]. The loss is
-//! the mean of two means: over images, the cross entropy of a row of z with the image's caption; over captions that
-//! have an image, that of a column of z with equal shares for all images of the caption. Nothing is saved: gradients
-//! are made in the same call. 6·b·c·d FLOPs; z, [b, c], twice in scratch memory.
+//! With all rows normalised to length 1, z = e^log_scale·i·tᵀ for images i [b, d] and distinct captions t [c, d]. The
+//! loss is the mean of two means: over images, the cross entropy of a row of z with the image's caption as target; over
+//! captions that have an image, the cross entropy of a column of z with equal target probabilities for all images of
+//! the caption. Nothing is saved: the gradients are computed in the same call. 6·b·c·d FLOPs; scratch memory for two
+//! matrices [b, c].
 
 mod cpu;
 mod gpu;
@@ -15,7 +16,7 @@ use crate::{Cx, Error, Result};
 /// The loss and its gradients.
 #[derive(Debug)]
 pub struct Loss {
-    /// Mean of both directions.
+    /// Mean of both directions, image to text and text to image.
     pub loss: f64,
     /// Gradient of the images, [b, d].
     pub dimages: Tensor,
@@ -25,7 +26,7 @@ pub struct Loss {
     pub dlog_scale: f32,
 }
 
-/// Loss of images [b, d] and captions [c, d]; image i has caption `labels[i]`.
+/// Loss and gradients for images [b, d] and captions [c, d]; image i has caption `labels[i]`.
 ///
 /// ```
 /// use pheye_ops::{Cx, contrastive, tensor::Tensor};
@@ -39,8 +40,8 @@ pub struct Loss {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] when the widths differ or there is not one label for each image, [`Error::Range`] for a label that
-/// is no caption's.
+/// [`Error::Shapes`] when the widths differ or there is not one label for each image, [`Error::Range`] when a label is
+/// not in 0..c.
 pub fn forward_backward(
     cx: &Cx,
     images: &Tensor,

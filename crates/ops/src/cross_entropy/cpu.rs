@@ -1,4 +1,4 @@
-//! The loss on the CPU, a chunk of rows at a time.
+//! The loss on the CPU, in chunks of rows.
 
 use pheye_cpu::cross_entropy;
 use pheye_cpu::gemm::{Init, add_column_sums, gemm};
@@ -10,17 +10,17 @@ use crate::cpu::{matrix, to_f32};
 use crate::linear::Linear;
 use crate::{Cx, Result};
 
-/// Logits of a chunk of rows.
+/// Maximum number of logits in a chunk.
 const LOGITS: usize = 1 << 21;
 
-/// The sum of the losses of logits z, which become its gradient if wanted.
+/// The sum of the losses of logits z. If wanted, z is overwritten by its gradient.
 pub(super) fn of_logits(cx: &Cx, z: &mut Tensor, targets: &[u32], want_gradient: bool) -> Result<Sum> {
     let mut losses = cx.empty_f32([targets.len()])?;
     cross_entropy::rows(z.f32_mut()?, losses.f32_mut()?, targets, want_gradient);
     Ok(Sum::Host(losses.f32()?.iter().map(|&l| f64::from(l)).sum()))
 }
 
-/// [`super::queue`] for the rows of `kept` and their targets.
+/// [`super::queue`] for the rows in `kept`, pairs of row and target.
 pub(super) fn queue(
     cx: &Cx,
     x: &Tensor,

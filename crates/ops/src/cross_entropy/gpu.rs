@@ -1,4 +1,5 @@
-//! The loss on a GPU: the head's GEMMs by chunks of rows, and one kernel between them that turns logits into their gradient.
+//! The loss on a GPU: the GEMMs of the output head, in chunks of rows, and between them one kernel that overwrites the
+//! logits by their gradient.
 
 use pheye_kernels::params::{CrossEntropy, CrossEntropySum};
 use pheye_tensor::{DType, Gpu, Grads, Tensor};
@@ -9,10 +10,10 @@ use crate::gpu::typed;
 use crate::linear::{self, Linear};
 use crate::{Cx, Result, rows};
 
-/// Rows of logits at a time: 100 MiB of them for 51200 tokens.
+/// Rows in a chunk: 100 MiB of logits for 51200 tokens.
 const CHUNK: usize = 1024;
 
-/// Losses `[n]` of the rows of z [n, v], which become gradients if wanted.
+/// Writes the losses `[n]` of the rows of z [n, v]. If wanted, z is overwritten by its gradient.
 fn losses_of(
     cx: &Cx,
     gpu: &Gpu,
@@ -37,7 +38,7 @@ fn losses_of(
     Ok(l.run([targets.len(), 1, 1], &p)?)
 }
 
-/// The sum of losses `[n]`, as two f32 on the device whose sum it is.
+/// The sum of the losses `[n]` on the device, as two f32 that add up to it.
 fn total(cx: &Cx, gpu: &Gpu, losses: &Tensor) -> Result<Tensor> {
     let sum = cx.empty_f32([2])?;
     let mut l = gpu.launch("cross_entropy_sum_f32")?;
@@ -50,14 +51,14 @@ fn total(cx: &Cx, gpu: &Gpu, losses: &Tensor) -> Result<Tensor> {
     Ok(sum)
 }
 
-/// The sum of the losses of logits z, which become its gradient if wanted.
+/// The sum of the losses of logits z. If wanted, z is overwritten by its gradient.
 pub(super) fn of_logits(cx: &Cx, gpu: &Gpu, z: &Tensor, targets: &[u32], want_gradient: bool) -> Result<Sum> {
     let losses = cx.empty_f32([targets.len()])?;
     losses_of(cx, gpu, z, targets, &losses, want_gradient)?;
     Ok(Sum::Device(total(cx, gpu, &losses)?))
 }
 
-/// [`super::queue`] for the rows of `kept` and their targets.
+/// [`super::queue`] for the rows in `kept`, pairs of row and target.
 pub(super) fn queue(
     cx: &Cx,
     gpu: &Gpu,
@@ -71,7 +72,7 @@ pub(super) fn queue(
     let trained = head.params().any(|p| p.is_trained());
     let want_dz = want_dx || (grads.is_some() && trained);
     let (at, targets): (Vec<usize>, Vec<u32>) = kept.iter().copied().unzip();
-    // Rows are kept in order, so as many as there are rows are all of them.
+    // The kept rows are in order, so if their number is that of all rows, no copy is needed.
     let all = at.len() == n;
     let picked = if all { x.reshape([n, d])? } else { rows::gather(cx, x, &at)? };
     let dpicked = want_dx.then(|| cx.empty(picked.shape())).transpose()?;

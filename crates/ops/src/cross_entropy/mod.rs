@@ -1,9 +1,9 @@
 //! Softmax cross entropy fused with the output head, summed over tokens.
 //!
-//! z = x·Wᵀ + b, loss = Σ ln Σ exp zᵢ - `zᵢ[targetᵢ]`; dz = softmax(z) - onehot, dx = dz·W, dW += dzᵀ·x, db += Σ dz. Rows whose
-//! target is [`IGNORE`] are left out before the product. Logits exist for a chunk of rows at a time, at most 8 MiB of
-//! them (1024 rows on a GPU), and nothing is saved: the gradients are made in the same visit. 2·n·d·v FLOPs, 4 with dx, 6
-//! with a trained W.
+//! z = x·Wᵀ + b, loss = Σ ln Σ exp zᵢ - `zᵢ[targetᵢ]`; dz = softmax(z) - onehot, dx = dz·W, dW += dzᵀ·x, db += Σ dz.
+//! Rows with target [`IGNORE`] are removed before the GEMM. Logits exist for one chunk of rows at a time, at most 8 MiB
+//! of them (1024 rows on a GPU), and nothing is saved: the gradients are computed in the same pass. 2·n·d·v FLOPs for
+//! the loss, 4·n·d·v with dx, 6·n·d·v with a trained W.
 
 mod cpu;
 mod gpu;
@@ -13,45 +13,45 @@ use pheye_tensor::{Device, Grads, Tensor};
 use crate::linear::Linear;
 use crate::{Cx, Error, Result};
 
-/// The target of a row that takes no part.
+/// The target of a row that is ignored.
 pub const IGNORE: i64 = -100;
 
 /// Loss of a batch.
 #[derive(Debug)]
 pub struct Loss {
-    /// Sum over the tokens.
+    /// Sum of the losses over the tokens.
     pub sum: f64,
-    /// How many tokens there are.
+    /// Number of tokens that are not ignored.
     pub tokens: usize,
-    /// Gradient of the sum, of the shape of x, zero in ignored rows.
+    /// Gradient of the sum, with the shape of x; zero in ignored rows.
     pub dx: Option<Tensor>,
 }
 
 /// A [`Loss`] whose sum is still on the device, so that the work can be recorded.
 #[derive(Debug)]
 pub struct Queued {
-    /// Sum over the tokens.
+    /// Sum of the losses over the tokens.
     pub sum: Sum,
-    /// How many tokens there are.
+    /// Number of tokens that are not ignored.
     pub tokens: usize,
-    /// Gradient of the sum, of the shape of x, zero in ignored rows.
+    /// Gradient of the sum, with the shape of x; zero in ignored rows.
     pub dx: Option<Tensor>,
 }
 
 /// A sum of losses.
 #[derive(Debug)]
 pub enum Sum {
-    /// Known.
+    /// The sum, on the host.
     Host(f64),
-    /// Two f32 on a GPU whose sum it is.
+    /// Two f32 on a GPU that add up to the sum.
     Device(Tensor),
 }
 
 impl Sum {
-    /// The number, when the device has it.
+    /// The sum; waits for the device.
     ///
     /// # Errors
-    /// What the device ran into.
+    /// [`Error::Tensor`] when the device fails.
     pub fn read(&self) -> Result<f64> {
         match self {
             Sum::Host(sum) => Ok(*sum),
@@ -77,7 +77,7 @@ impl Sum {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] when x, head and targets do not fit, [`Error::Range`] for a target that is neither in 0..v nor
+/// [`Error::Shapes`] when x, head and targets are inconsistent, [`Error::Range`] when a target is neither in 0..v nor
 /// [`IGNORE`].
 pub fn run(
     cx: &Cx,
@@ -94,7 +94,7 @@ pub fn run(
 /// [`run`] without waiting for the device.
 ///
 /// # Errors
-/// As [`run`].
+/// The errors of [`run`].
 pub fn queue(
     cx: &Cx,
     x: &Tensor,
@@ -128,10 +128,10 @@ pub fn queue(
     }
 }
 
-/// The loss of logits z [n, v] with one target for each row, which become the gradient of the sum if wanted.
+/// The loss of logits z [n, v] with one target per row. If wanted, z is overwritten by the gradient of the sum.
 ///
 /// # Errors
-/// [`Error::Shapes`] when there is not one target for each row, [`Error::Range`] for one that is not in 0..v.
+/// [`Error::Shapes`] when there is not one target for each row, [`Error::Range`] when a target is not in 0..v.
 pub fn of_logits(cx: &Cx, z: &mut Tensor, targets: &[u32], want_gradient: bool) -> Result<Sum> {
     let (left, v) = (z.shape(), z.shape().cols());
     if left.rows() != targets.len() {
@@ -154,7 +154,7 @@ pub fn of_logits(cx: &Cx, z: &mut Tensor, targets: &[u32], want_gradient: bool) 
     }
 }
 
-/// The rows that have a target, each with it.
+/// The rows that are not ignored, as pairs of row and target.
 fn rows_with_target(targets: &[i64], v: usize) -> Result<Vec<(usize, u32)>> {
     let mut kept = Vec::new();
     for (row, &target) in targets.iter().enumerate().filter(|&(_, &t)| t != IGNORE) {

@@ -1,4 +1,4 @@
-//! Rows of a table on the CPU.
+//! Embedding lookup on the CPU.
 
 use pheye_cpu::embedding;
 use pheye_tensor::{Param, Slice, Tensor};

@@ -1,4 +1,4 @@
-//! Rows of a table on a GPU.
+//! Embedding lookup on a GPU.
 
 use pheye_kernels::params::RowsAdd;
 use pheye_tensor::{DType, Gpu, Param, Tensor};
@@ -17,7 +17,7 @@ pub(super) fn forward(cx: &Cx, gpu: &Gpu, ids: &[u32], table: &Param) -> Result<
     cast(cx, &y, cx.dtype())
 }
 
-/// Adds dy to dtable. Rows of dy that go to the same row of the table are added by one block, in the order of i.
+/// Adds dy to dtable. One block adds all rows of dy that belong to the same row of the table, in the order of i.
 pub(super) fn backward(cx: &Cx, gpu: &Gpu, ids: &[u32], dy: &Tensor, dtable: &Tensor) -> Result<()> {
     let mut order: Vec<u32> = (0..ids.len() as u32).collect();
     order.sort_by_key(|&i| ids[i as usize]);

@@ -1,7 +1,7 @@
-//! Rows of a table, by number: `y[i] = table[ids[i]]`, `dtable[ids[i]] += dy[i]`.
+//! Embedding lookup: `y[i] = table[ids[i]]`, `dtable[ids[i]] += dy[i]`.
 //!
-//! y [n, d] of table [v, d] in f32 or bf16. Saves nothing but the numbers, which the caller has. Reads and writes 4 bytes
-//! an element of y, no FLOPs; backward adds, in the order of i.
+//! y [n, d], table [v, d] in f32 or bf16. Saves nothing; backward takes the ids again and accumulates in the order of
+//! i. Reads and writes 4 bytes per element of y.
 
 use pheye_tensor::{Device, Grads, Param, Tensor};
 
@@ -10,7 +10,7 @@ use crate::{Cx, Error, Result};
 mod cpu;
 mod gpu;
 
-/// y [n, d].
+/// y [n, d] for n ids.
 ///
 /// ```
 /// use pheye_ops::tensor::{Param, Tensor};
@@ -22,7 +22,7 @@ mod gpu;
 /// ```
 ///
 /// # Errors
-/// [`Error::Range`] for a number that the table does not have.
+/// [`Error::Range`] when an id is not in 0..v.
 pub fn forward(cx: &Cx, ids: &[u32], table: &Param) -> Result<Tensor> {
     check(ids, table)?;
     match &cx.device {
@@ -31,10 +31,10 @@ pub fn forward(cx: &Cx, ids: &[u32], table: &Param) -> Result<Tensor> {
     }
 }
 
-/// Adds dy [n, d] to the gradient of the table, if trained.
+/// Adds dy [n, d] to the gradient of the table if it is trained.
 ///
 /// # Errors
-/// As [`forward`], and [`Error::Shapes`] when there is not one row of dy for each number.
+/// [`Error::Range`] when an id is not in 0..v, and [`Error::Shapes`] when dy is not [n, d].
 pub fn backward(cx: &Cx, ids: &[u32], dy: &Tensor, table: &Param, grads: Option<&mut Grads>) -> Result<()> {
     let (left, d) = (dy.shape(), table.shape().cols());
     if left.rows() != ids.len() || left.cols() != d {

@@ -1,8 +1,8 @@
-//! The GEMM on a GPU: which kernel, how many blocks, and the split of k (`kernels/gemm*.cu`).
+//! GEMM on a GPU: the choice of the kernel, the number of blocks, and the splits of K (`kernels/gemm*.cu`).
 //!
 //! c = f(α(a b + a2 b2) + bias)·gelu′(slope) + residual, assigned or added to c. A GEMM with too few tiles to fill the
-//! multiprocessors is split along k (split-k), and the partial results are added in order. The split depends on shape and device alone,
-//! so results repeat to the bit.
+//! multiprocessors is split along K (split-K), and the partial results are added in order. The splits depend on shape
+//! and device alone, so results are bit-identical from run to run.
 
 use pheye_cpu::dropout::Mask;
 use pheye_kernels::params::{self, DropoutMask};
@@ -13,7 +13,8 @@ use super::typed;
 use crate::gelu::{self, Gelu};
 use crate::{Cx, Result};
 
-/// The layout of the operands in memory: N for k along columns, T for k along rows, as in BLAS.
+/// The layout of the operands in memory, as in BLAS: N if K runs along the columns of the stored matrix, T if along its
+/// rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// a [m, k], b [n, k].
@@ -24,7 +25,7 @@ pub(crate) enum Layout {
     Tn,
 }
 
-/// A matrix operand on the GPU: row-major, bf16, rows `ld` elements apart.
+/// A matrix operand in GPU memory: bf16, row-major with a row stride of `ld` elements.
 #[derive(Debug, Clone)]
 pub(crate) struct MatOperand {
     pub region: Region,
@@ -32,23 +33,23 @@ pub(crate) struct MatOperand {
 }
 
 impl MatOperand {
-    /// `t` as a matrix of rows of its last dimension.
+    /// `t` as a matrix whose rows are its last dimension.
     ///
     /// # Errors
-    /// When `t` is not in bf16, or not on a GPU.
+    /// When `t` is not bf16 or not on a GPU.
     pub(crate) fn of(t: &Tensor) -> Result<MatOperand> {
         MatOperand::with(t, t.shape().cols())
     }
 
-    /// `t` as a matrix of rows of `ld` elements.
+    /// `t` as a matrix with `ld` columns.
     ///
     /// # Errors
-    /// As [`MatOperand::of`].
+    /// When `t` is not bf16 or not on a GPU.
     pub(crate) fn with(t: &Tensor, ld: usize) -> Result<MatOperand> {
         Ok(MatOperand { region: typed(t, DType::Bf16)?, ld })
     }
 
-    /// Whether rows start on 16-byte boundaries.
+    /// Whether all rows start on 16-byte boundaries.
     pub(crate) fn is_aligned(&self) -> bool {
         aligned(&self.region) && self.ld.is_multiple_of(8)
     }
@@ -58,27 +59,27 @@ fn aligned(region: &Region) -> bool {
     region.addr().is_multiple_of(16)
 }
 
-/// The mask as a kernel takes it: the offset of the random number generator is in a table, so that recorded work can be
-/// replayed with another one.
+/// The dropout mask in the form that kernels take. The RNG offset is in a table, so that recorded work can be replayed
+/// with another offset.
 pub(crate) fn dropout_mask(cx: &Cx, mask: Option<Mask>, launch: &mut Launch) -> Result<DropoutMask> {
     let Some(Mask { p, seed, rng_offset, module }) = mask else { return Ok(DropoutMask::default()) };
     Ok(DropoutMask { rng_offset: launch.read(cx.rng_offset(rng_offset)?), seed, module, p })
 }
 
-/// a2 [m, k2] and b2, laid out as a and b are.
+/// Operands a2 [m, k2] and b2, in the layouts of a and b.
 #[derive(Debug, Clone)]
 pub(crate) struct LowRank {
     pub a: MatOperand,
     pub b: MatOperand,
     pub k: usize,
-    /// Dropout of the product a2 b2, in layout [`Layout::Nn`].
+    /// Dropout applied to a2 b2; only in layout [`Layout::Nn`].
     pub mask: Option<Mask>,
 }
 
-/// Rotary position embedding of the result's columns, which are heads of `head_dim` elements.
+/// Rotary position embedding of the result, whose columns are heads of `head_dim` elements.
 #[derive(Debug, Clone)]
 pub(crate) struct RotateHeads {
-    /// cos and sin by position, f32 [positions, 2, rot / 2].
+    /// cos and sin for each position, f32 [positions, 2, rot / 2].
     pub angles: Region,
     /// The position of each row, u32.
     pub position: Region,
@@ -86,33 +87,33 @@ pub(crate) struct RotateHeads {
     pub rot: usize,
 }
 
-/// The epilogue: what happens to the result before it is stored. The regions have the shape of c in bf16; the bias is f32.
+/// The epilogue, applied before the result is stored. The regions are bf16 with the shape of c; the bias is f32.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GemmEpilogue {
     pub bias: Option<Region>,
     pub activation: Option<Gelu>,
     /// Receives the pre-activation, if backward needs it.
     pub pre: Option<Region>,
-    /// Multiplies by the derivative of a GELU at these values.
+    /// Multiplies by the derivative of this GELU at the values in the region.
     pub slope: Option<(Region, Gelu)>,
     pub residual: Option<Region>,
-    /// Only in [`Gemm::run_several`], in one launch.
+    /// Supported only by [`Gemm::run_several`] in a single launch.
     pub rotate: Option<RotateHeads>,
-    /// The row of c for each row of the result, u32. Only in [`Gemm::run_several`], in one launch.
+    /// The row of c for each row of the result, u32. Supported only by [`Gemm::run_several`] in a single launch.
     pub rows: Option<Region>,
 }
 
-/// The result.
+/// The output c.
 #[derive(Debug, Clone)]
 pub(crate) struct Output {
     pub region: Region,
     pub ld: usize,
     pub dtype: DType,
-    /// `+=` in place of `=`, for f32.
+    /// `+=` instead of `=`; only for f32.
     pub add: bool,
 }
 
-/// A strided batch: GEMMs of one shape whose operands and results have a fixed distance, in elements.
+/// A strided batch: GEMMs of one shape, with fixed strides between their operands and results, in elements.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Batch {
     pub count: usize,
@@ -135,7 +136,7 @@ pub(crate) struct Gemm {
 }
 
 impl Gemm {
-    /// c = a b of these layouts and m, n, k.
+    /// c = a b, with operands in `layout` and sizes m, n, k.
     pub(crate) fn new(layout: Layout, dims: [usize; 3], a: MatOperand, b: MatOperand, c: Output) -> Gemm {
         Gemm {
             layout,
@@ -154,12 +155,12 @@ impl Gemm {
 /// The maximum number of GEMMs in one launch.
 const SEVERAL: usize = 4;
 
-/// The flags of the kernels' parameters.
+/// Values of the field `flags` of the kernels' parameters.
 const F32: i32 = 1;
 const ADD: i32 = 2;
 const VECTORS: i32 = 4;
 
-/// The kernels of a layout: large tiles, small tiles, and small tiles for operands that are not aligned.
+/// The kernels for a layout: large tiles, small tiles, and small tiles for unaligned operands.
 fn kernels(layout: Layout) -> [&'static str; 3] {
     match layout {
         Layout::Nt => ["gemm_nt_bf16_128x128", "gemm_nt_bf16_64x64", "gemm_nt_bf16_64x64_any"],
@@ -170,24 +171,24 @@ fn kernels(layout: Layout) -> [&'static str; 3] {
 
 /// Depth of a tile along k.
 pub(crate) const TILE_K: usize = 32;
-/// Rows of x up to which the GEMM is bound by reading the weights.
+/// Maximum M of the kernels for small M, for which the GEMM is bound by reading the weights.
 const THIN: usize = 32;
 
-/// The number of splits of k for `tiles_k` tiles along k and `tiles` tiles of c: enough for two blocks on each multiprocessor, with at
-/// least `least` tiles of k in a split.
+/// The number of splits of K for `tiles_k` tiles along K and `tiles` tiles of c: enough for two blocks per
+/// multiprocessor, with at least `least` tiles of K in each split.
 pub(crate) fn splits(sms: usize, tiles: usize, tiles_k: usize, least: usize) -> usize {
     if tiles >= sms { 1 } else { (2 * sms / tiles.max(1)).clamp(1, (tiles_k / least).max(1)) }
 }
 
 impl Gemm {
-    /// Whether all operands can be read 16 bytes at a time.
+    /// Whether all operands can be read with 16-byte loads.
     fn is_aligned(&self) -> bool {
         let strides = self.batch.is_none_or(|b| b.strides[..2].iter().all(|s| s.is_multiple_of(8)));
         let low = self.low_rank.as_ref().is_none_or(|l| l.a.is_aligned() && l.b.is_aligned());
         self.a.is_aligned() && self.b.is_aligned() && strides && low
     }
 
-    /// Whether the result and what the epilogue reads can be accessed 16 bytes at a time.
+    /// Whether the result and the tensors of the epilogue can be accessed 16 bytes at a time.
     fn is_vectorizable(&self) -> bool {
         let e = &self.epilogue;
         let slope = e.slope.as_ref().map(|(region, _)| region);
@@ -197,7 +198,7 @@ impl Gemm {
         ld && stride && regions.into_iter().flatten().all(aligned)
     }
 
-    /// The GEMM as a BLAS library takes it, if nothing is fused to it.
+    /// The GEMM as a BLAS call, if nothing is fused into it.
     fn as_blas(&self) -> Option<BlasGemm> {
         let e = &self.epilogue;
         let fused = e.bias.is_some() || e.activation.is_some() || e.pre.is_some() || e.slope.is_some();
@@ -229,7 +230,7 @@ impl Gemm {
         self.batch.map_or(1, |b| b.count)
     }
 
-    /// The sizes and flags of the parameters, without addresses.
+    /// The parameters without the addresses.
     fn params(&self, splits: usize) -> params::Gemm {
         let ([m, n, k], [sa, sb, sc]) = (self.dims, self.batch.map_or([0; 3], |b| b.strides));
         let low = self.low_rank.as_ref();
@@ -261,7 +262,7 @@ impl Gemm {
         }
     }
 
-    /// Declares the operands to the launch and sets their addresses.
+    /// Declares the operands to the launch and fills in their addresses.
     fn set_operands(&self, cx: &Cx, p: &mut params::Gemm, launch: &mut Launch) -> Result<()> {
         p.a = launch.read(self.a.region.clone());
         p.b = launch.read(self.b.region.clone());
@@ -273,7 +274,7 @@ impl Gemm {
         Ok(())
     }
 
-    /// Declares the result and the tensors of the epilogue to the launch and sets their addresses.
+    /// Declares the result and the tensors of the epilogue to the launch and fills in their addresses.
     fn set_results(&self, p: &mut params::Gemm, launch: &mut Launch) {
         let ([m, n, _], e) = (self.dims, &self.epilogue);
         let whole = e.rows.is_none() && self.c.ld == n && self.batch.is_none_or(|b| b.strides[2] == m * n);
@@ -290,10 +291,10 @@ impl Gemm {
         }
     }
 
-    /// Launches it.
+    /// Launches the GEMM.
     ///
     /// # Errors
-    /// When the launch fails, or there is no memory for partial results.
+    /// When the launch fails, or there is no memory for the partial results.
     pub(crate) fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<()> {
         let ([m, n, k], batch) = (self.dims, self.count());
         if m * n * batch == 0 {
@@ -331,7 +332,7 @@ impl Gemm {
         self.reduce(gpu, &partial, splits)
     }
 
-    /// Adds the partial results of the splits and applies the epilogue.
+    /// Adds the partial results of the splits in order and applies the epilogue.
     fn reduce(&self, gpu: &Gpu, partial: &Tensor, splits: usize) -> Result<()> {
         let mut launch = gpu.launch("gemm_reduce_f32")?;
         let [threads, width, _] = launch.spec().tile;
@@ -342,7 +343,7 @@ impl Gemm {
         Ok(launch.run([blocks, 1, self.count()], &p)?)
     }
 
-    /// Whether it is y = x Wᵀ with operands that can be read 16 bytes at a time.
+    /// Whether this is y = x Wᵀ with operands that can be read with 16-byte loads.
     fn is_forward(&self) -> bool {
         self.layout == Layout::Nt && self.is_aligned() && self.batch.is_none()
     }
@@ -352,17 +353,17 @@ impl Gemm {
         self.is_forward() && self.dims[0] <= THIN && self.dims[2].is_multiple_of(8) && self.low_rank.is_none()
     }
 
-    /// Whether tiles of 128 fill the device.
+    /// Whether tiles of 128×128 fill the device.
     fn is_large(&self, sms: usize) -> bool {
         let [m, n, k] = self.dims;
         let tiles = m.div_ceil(128) * n.div_ceil(128) * self.count();
         m > 64 && n > 64 && (tiles >= sms || tiles * k.div_ceil(TILE_K) >= 32 * sms)
     }
 
-    /// Runs GEMMs that share the operand a: in one launch where that fills the device better, else one after another.
+    /// Runs GEMMs that share operand a: in one launch if that fills the device better, otherwise one after another.
     ///
     /// # Errors
-    /// As [`Gemm::run`].
+    /// When a launch fails, or there is no memory for partial results.
     pub(crate) fn run_several(calls: &[Gemm], cx: &Cx, gpu: &Gpu) -> Result<()> {
         let Some(kernel) = Gemm::kernel_for_several(calls, gpu) else {
             return calls.iter().try_for_each(|call| call.run(cx, gpu));
@@ -377,14 +378,14 @@ impl Gemm {
             call.set_results(p, &mut launch);
             *first = blocks as i32;
             let [m, n, _] = call.dims;
-            // The kernel for small M names its tile sizes in the other order, and a tile holds all of m.
+            // The kernels for small M give their tile size as (N, M), and one tile covers all of M.
             blocks +=
                 if call.is_thin() { n.div_ceil(tile_a) } else { m.div_ceil(tile_a) * n.div_ceil(tile_b) };
         }
         Ok(launch.run([blocks, 1, 1], &p)?)
     }
 
-    /// The kernel that runs the GEMMs in one launch, if that fills the device better.
+    /// The kernel that runs the GEMMs in one launch, if one launch fills the device better.
     pub(crate) fn kernel_for_several(calls: &[Gemm], gpu: &Gpu) -> Option<&'static str> {
         let m = calls.first()?.dims[0];
         let fits = |c: &Gemm| c.is_forward() && c.dims[0] == m && c.dims[1] > 0;
@@ -399,7 +400,7 @@ impl Gemm {
                 Some(if m <= 8 { "gemm_thin_bf16_8_several" } else { "gemm_thin_bf16_32_several" })
             }
             _ if all(Gemm::is_large) => Some("gemm_nt_bf16_128x128_several"),
-            // With fewer blocks each would be split along k.
+            // With fewer blocks, each GEMM alone would be split along K.
             _ if all(|c, sms| !c.is_thin() && !c.is_large(sms))
                 && calls.iter().map(tiles).sum::<usize>() >= gpu.sms() =>
             {
@@ -420,10 +421,10 @@ impl Gemm {
     }
 }
 
-/// `sums[j]` += Σ of column j of x [rows, n], bf16.
+/// `sums[j]` += Σ of column j of x [rows, n], for bf16 x.
 ///
 /// # Errors
-/// When the launch fails, or there is no memory for partial sums.
+/// When the launch fails, or there is no memory for the partial sums.
 pub(crate) fn add_column_sums(cx: &Cx, gpu: &Gpu, sums: Region, x: &Tensor) -> Result<()> {
     let (rows, n) = (x.shape().rows(), x.shape().cols());
     if rows * n == 0 {

@@ -1,4 +1,4 @@
-//! Forms of the GEMM that no operation uses together: a batch, a scale, f32 results.
+//! GEMM features that no operation combines: a strided batch, alpha, f32 results.
 
 use pheye_tensor::{DType, Device};
 use pheye_testkit::Rule;
@@ -9,7 +9,7 @@ use crate::Cx;
 
 #[test]
 fn a_batch_with_a_scale_and_f32_results() {
-    // One tile, several, and so few that k is split.
+    // One tile, several tiles, and a shape small enough for split-K.
     for [batch, m, n, k] in [[3, 5, 16, 24], [2, 70, 72, 40], [2, 9, 8, 512]] {
         let (a, b) = (bf16_values(batch * m * k, 1), bf16_values(batch * n * k, 2));
         let out = on_all_orders(|device| {

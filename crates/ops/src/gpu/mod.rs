@@ -1,5 +1,5 @@
-//! What the GPU arms of operations share: kernels by element type, regions of a known type, results
-//! read back, partial sums.
+//! Helpers of the GPU arms of operations: kernels by element type, regions with a checked type, reading results back,
+//! partial sums.
 
 pub(crate) mod gemm;
 
@@ -10,13 +10,13 @@ use pheye_tensor::{DType, Error as TensorError, Gpu, Launch, Region, Shape, Tens
 use crate::{Cx, Error, Result};
 
 impl Cx {
-    /// A tensor of type `dtype` whose every element the caller writes.
+    /// An uninitialised tensor of type `dtype`; the caller writes every element.
     pub(crate) fn empty_as(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         Ok(Tensor::empty(&self.arena, shape, dtype)?)
     }
 }
 
-/// The kernel for activations of `dtype`; there are none for int8.
+/// The kernel for activations of type `dtype`; there is none for int8.
 pub(crate) fn by_dtype(dtype: DType, bf16: &'static str, f32: &'static str) -> Result<&'static str> {
     match dtype {
         DType::Bf16 => Ok(bf16),
@@ -28,7 +28,7 @@ pub(crate) fn by_dtype(dtype: DType, bf16: &'static str, f32: &'static str) -> R
     }
 }
 
-/// The memory of `t`, which must be of type `dtype`.
+/// The region of `t`, which must be of type `dtype`.
 pub(crate) fn typed(t: &Tensor, dtype: DType) -> Result<Region> {
     match t.dtype() == dtype {
         true => Ok(t.region()?),
@@ -36,24 +36,24 @@ pub(crate) fn typed(t: &Tensor, dtype: DType) -> Result<Region> {
     }
 }
 
-/// The words that a kernel left in the memory of an f32 tensor.
+/// Downloads the u32 values that a kernel wrote to the memory of an f32 tensor.
 pub(crate) fn read_words(gpu: &Gpu, t: &Tensor) -> Result<Vec<u32>> {
     let mut words = vec![0u32; t.shape().elements()];
     gpu.download(typed(t, DType::F32)?, bytemuck::cast_slice_mut(&mut words))?;
     Ok(words)
 }
 
-/// The address of a tensor that a kernel reads, null for none.
+/// Declares an optional tensor that a kernel reads; a null address if there is none.
 pub(crate) fn read_optional(l: &mut Launch, t: Option<&Tensor>, dtype: DType) -> Result<In> {
     t.map_or(Ok(In::NULL), |t| Ok(l.read(typed(t, dtype)?)))
 }
 
-/// The number of threads of a kernel in which each handles up to eight consecutive elements of a row.
+/// The number of threads of a kernel in which each thread handles up to eight consecutive elements of a row.
 pub(crate) fn vectors_of_8(rows: usize, cols: usize) -> usize {
     rows * cols.div_ceil(8)
 }
 
-/// `y[c] += Σ x[i, first + c]` over the rows of `x`, f32: the second pass of a sum that many blocks share.
+/// `y[c] += Σ x[i, first + c]` over the rows of `x`, f32: the second pass of a reduction across blocks.
 pub(crate) fn add_partial_rows(gpu: &Gpu, y: &Tensor, x: &Tensor, first: usize) -> Result<()> {
     let (rows, stride, cols) = (x.shape().rows(), x.shape().cols(), y.shape().elements());
     if rows == 0 {

@@ -7,7 +7,7 @@ use super::{LayerNorm, Saved};
 use crate::cpu::to_f32;
 use crate::{Cx, Result};
 
-/// y, and what backward needs.
+/// y, and the values that backward needs.
 pub(super) fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
     let (mut y, mut stats) = (cx.empty(x.shape())?, cx.empty_f32([x.shape().rows(), 2])?);
     let (weight, bias) = (to_f32(cx, &p.weight.value)?, to_f32(cx, &p.bias.value)?);
@@ -15,7 +15,7 @@ pub(super) fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Sav
     Ok((y, Saved { x: x.clone(), stats }))
 }
 
-/// dx plus dres; adds to the gradients of weight and bias, if they are wanted and trained.
+/// dx + dres; adds to the gradients of weight and bias where `grads` is given and they are trained.
 pub(super) fn backward(
     cx: &Cx,
     saved: &Saved,

@@ -1,4 +1,4 @@
-//! LayerNorm on a GPU: which kernel for which width, and the launches.
+//! LayerNorm on a GPU: the choice of the kernel by width, and the launches.
 
 use pheye_kernels::params::{LayerNormAffine, LayerNormBwd, LayerNormFwd, LayerNormLora};
 use pheye_tensor::{DType, Gpu, Grads, Tensor};
@@ -7,7 +7,8 @@ use super::{LayerNorm, LoraDown, Saved};
 use crate::gpu::{add_partial_rows, by_dtype, read_optional, typed};
 use crate::{Cx, Result};
 
-/// Kernels by width: a warp to a row, a block to a row, and a block that takes any row, an element at a time.
+/// Kernels by width, each for bf16 and f32: one warp per row, one block per row, and one block per row of any width and
+/// alignment.
 struct Variants {
     warp: [&'static str; 2],
     block: [&'static str; 2],
@@ -25,7 +26,7 @@ const BACKWARD: Variants = Variants {
     any: ["layernorm_bwd_bf16_any", "layernorm_bwd_f32_any"],
 };
 
-/// The kernel for rows of `cols` elements at these addresses. Each says in its source how wide a row may be.
+/// The kernel for rows of `cols` elements at these addresses. The `.cu` file declares the maximum width of each kernel.
 fn choose(gpu: &Gpu, v: &Variants, dtype: DType, cols: usize, addresses: &[u64]) -> Result<&'static str> {
     if cols.is_multiple_of(8) && addresses.iter().all(|a| a.is_multiple_of(16)) {
         for [bf16, f32] in [v.warp, v.block] {
@@ -39,17 +40,17 @@ fn choose(gpu: &Gpu, v: &Variants, dtype: DType, cols: usize, addresses: &[u64])
     by_dtype(dtype, bf16, f32)
 }
 
-/// Addresses of tensors that are there.
+/// Addresses of the tensors that are given.
 fn addresses(tensors: &[Option<&Tensor>]) -> Result<Vec<u64>> {
     tensors.iter().flatten().map(|t| Ok(t.region()?.addr())).collect()
 }
 
-/// Blocks for `rows` rows, `each` to a block; when there are many, a block takes several in turn.
+/// The grid for `rows` rows with `each` rows per block. It has a maximum size, beyond which blocks loop over rows.
 fn blocks(gpu: &Gpu, rows: usize, each: usize) -> [usize; 3] {
     [rows.div_ceil(each).min(32 * gpu.sms()), 1, 1]
 }
 
-/// y, and what backward needs.
+/// y, and the values that backward needs.
 pub(super) fn forward(cx: &Cx, gpu: &Gpu, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
     let (dtype, rows, cols) = (x.dtype(), x.shape().rows(), x.shape().cols());
     let y = cx.empty_as(x.shape(), dtype)?;
@@ -72,8 +73,8 @@ pub(super) fn forward(cx: &Cx, gpu: &Gpu, x: &Tensor, p: &LayerNorm) -> Result<(
     Ok((y, Saved { x: x.clone(), stats }))
 }
 
-/// dx plus dres, in the memory of dres where nothing else views it; adds to the gradients of weight and bias, if they are wanted
-/// and trained.
+/// dx + dres, written to the memory of dres if no other tensor shares it; adds to the gradients of weight and bias
+/// where `grads` is given and they are trained.
 pub(super) fn backward(
     cx: &Cx,
     gpu: &Gpu,
@@ -116,7 +117,7 @@ pub(super) fn backward(
     Ok(dx)
 }
 
-/// Adds to the gradients of weight and bias, where trained.
+/// Adds to the gradients of weight and bias where they are trained.
 fn add_affine_grads(
     cx: &Cx,
     gpu: &Gpu,
@@ -133,7 +134,7 @@ fn add_affine_grads(
     let mut l = gpu.launch(name)?;
     let [width, height, _] = l.spec().tile;
     let tiles = cols.div_ceil(width);
-    // Two blocks for each multiprocessor, if every one of them has a few rows for each of its warps.
+    // Two blocks per multiprocessor, if each of their warps then still has a few rows.
     let pieces = (2 * gpu.sms()).div_ceil(tiles.max(1)).min(rows.div_ceil(4 * height));
     let partial = cx.empty_f32([pieces, 2 * cols])?;
     let params = LayerNormAffine {
@@ -153,7 +154,7 @@ fn add_affine_grads(
     Ok(())
 }
 
-/// The narrowest kernel with room for A, if there is one and everything lies as it takes it.
+/// The narrowest kernel that A fits into, if there is one and types and alignment allow it.
 fn lora_kernel(gpu: &Gpu, x: &Tensor, a: &Tensor) -> Result<Option<&'static str>> {
     let (cols, n) = (x.shape().cols(), a.shape().rows());
     for t in [x, a] {
@@ -170,7 +171,7 @@ fn lora_kernel(gpu: &Gpu, x: &Tensor, a: &Tensor) -> Result<Option<&'static str>
     Ok(None)
 }
 
-/// y = LN(x) and S = y·Aᵀ in one pass, or `None` where no kernel has room for A.
+/// y = LN(x) and S = y·Aᵀ in one pass, or `None` if A fits into no kernel.
 pub(super) fn forward_lora_down(
     cx: &Cx,
     gpu: &Gpu,

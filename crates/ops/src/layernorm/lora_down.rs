@@ -1,7 +1,7 @@
-//! LayerNorm with the down projection of the LoRA linears behind it: S = LN(x)·Aᵀ.
+//! LayerNorm fused with the down projections of the LoRA linears that follow it: S = LN(x)·Aᵀ.
 //!
-//! Several adapters that take the same y, as q, k and v do, stack their A and share the pass. On a GPU it is one pass over x where
-//! the kernel has room (at most 1280 columns, 48 rows of A). Otherwise, and on the CPU, a GEMM reads y again.
+//! The A of several adapters that take the same y, such as those of q, k and v, are stacked and share one pass over x.
+//! This needs a GPU, at most 1280 columns and at most 48 rows of A. Otherwise a GEMM computes S from y.
 
 use pheye_tensor::{Device, Param, Tensor};
 
@@ -9,21 +9,22 @@ use super::{LayerNorm, Saved, check, check_params, forward, gpu};
 use crate::linear::{self, Linear};
 use crate::{Cx, Result};
 
-/// What [`forward_lora_down`] returns.
+/// The result of [`forward_lora_down`].
 #[derive(Debug)]
 pub struct LoraDown {
     /// LN(x).
     pub y: Tensor,
-    /// y·Aᵀ [rows, n].
+    /// S = y·Aᵀ [rows, n].
     pub s: Tensor,
-    /// What backward needs.
+    /// The values that the backward of the LayerNorm needs.
     pub saved: Saved,
 }
 
-/// y = LN(x) and S = y·Aᵀ for `a` [n, d] of the type of y.
+/// y = LN(x) and S = y·Aᵀ for `a` [n, d] in the type of y.
 ///
 /// # Errors
-/// When weight, bias or a are not as wide as x, and when there is no memory.
+/// [`crate::Error::Shapes`] when weight, bias or a are not as wide as x, and [`crate::Error::Tensor`] when a GPU is out
+/// of memory or fails.
 pub fn forward_lora_down(cx: &Cx, x: &Tensor, p: &LayerNorm, a: &Tensor) -> Result<LoraDown> {
     check("A", a, "x", x, a.shape().cols() == x.shape().cols())?;
     check_params(x, p)?;

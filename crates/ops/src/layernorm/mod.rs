@@ -1,8 +1,8 @@
-//! LayerNorm over the innermost dimension (arXiv 1607.06450).
+//! LayerNorm over the innermost dimension (Ba et al., arXiv 1607.06450).
 //!
-//! x̂ = (x - mean)·rstd, y = x̂·weight + bias, rstd = 1/√(var + ε), for each row of x [rows, d]. Saved are x (shared, not
-//! copied) and 8 bytes a row. Forward reads 4 and writes 4 bytes an element, about 8 FLOPs; backward reads 8, writes 4,
-//! about 17 FLOPs.
+//! x̂ = (x - mean)·rstd, y = x̂·weight + bias, rstd = 1/√(var + ε), for each row of x [rows, d]. Saves x (shared, not
+//! copied) and 8 bytes per row. Forward reads 4 and writes 4 bytes per element and takes about 8 FLOPs; backward reads
+//! 8, writes 4 and takes about 17 FLOPs.
 //!
 //! dx = rstd·(g - mean(g) - x̂·mean(g·x̂)) with g = dy·weight; dweight += Σ dy·x̂, dbias += Σ dy over the rows.
 
@@ -19,16 +19,16 @@ pub use lora_down::{LoraDown, forward_lora_down};
 /// Parameters of a LayerNorm.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    /// Scale, of d elements.
+    /// Scale γ `[d]`.
     pub weight: Param,
-    /// Shift, of d elements.
+    /// Shift β `[d]`.
     pub bias: Param,
-    /// Added to the variance.
+    /// ε, added to the variance.
     pub eps: f32,
 }
 
 impl LayerNorm {
-    /// The parameters `weight` and `bias` of width `d` at `scope`.
+    /// Takes the parameters `weight` and `bias`, each `[d]`, from `scope`.
     pub fn new(scope: &mut Scope, d: usize, eps: f32) -> LayerNorm {
         LayerNorm {
             weight: scope.param("weight", [d], Init::Ones),
@@ -43,15 +43,15 @@ impl LayerNorm {
     }
 }
 
-/// What backward needs.
+/// Values that the backward of LayerNorm needs.
 #[derive(Debug)]
 pub struct Saved {
     x: Tensor,
-    /// Mean and rstd of each row.
+    /// Mean and rstd of each row, f32 [rows, 2].
     stats: Tensor,
 }
 
-/// y of the shape of x.
+/// y, with the shape of x.
 ///
 /// ```
 /// use pheye_ops::layernorm::{self, LayerNorm};
@@ -74,10 +74,10 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LayerNorm) -> Result<(Tensor, Saved)> {
     }
 }
 
-/// dx of the shape of dy; adds to the gradients of weight and bias where trained.
+/// dx, with the shape of dy; adds to the gradients of weight and bias where trained.
 ///
 /// # Errors
-/// [`Error::Shapes`] when dy is not of the shape of y.
+/// [`Error::Shapes`] when dy and y differ in shape.
 pub fn backward(
     cx: &Cx,
     saved: &Saved,
@@ -88,10 +88,10 @@ pub fn backward(
     backward_of(cx, saved, dy, None, p, grads)
 }
 
-/// [`backward`] plus `dres`, the gradient of x by the residual connection around the norm and what follows it.
+/// [`backward`] plus `dres`, the gradient of x that comes through the residual connection around the norm.
 ///
 /// # Errors
-/// As [`backward`]; also when dres is not of the size of dy.
+/// [`Error::Shapes`] when dy and y differ in shape, or dres and dy in size.
 pub fn backward_residual(
     cx: &Cx,
     saved: &Saved,

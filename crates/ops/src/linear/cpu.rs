@@ -1,4 +1,4 @@
-//! The linear on the CPU: a GEMM each, and the epilogue as operations of their own.
+//! The linear on the CPU: one GEMM each for y, dx and dW, and the epilogue as separate operations.
 
 use pheye_cpu::gemm::{Init, add_column_sums, gemm};
 use pheye_cpu::mat::MatRef;
@@ -26,7 +26,7 @@ pub(super) fn input_grad(dy: &Tensor, p: &Linear, dx: &mut Tensor) -> Result<()>
     Ok(())
 }
 
-/// dW += dyᵀ x and db += Σ dy, of what is trained.
+/// dW += dyᵀ x and db += Σ dy, where they are trained.
 pub(super) fn add_grads(x: Option<&Tensor>, dy: &Tensor, p: &Linear, grads: &mut Grads) -> Result<()> {
     let (m, k, n) = (dy.shape().rows(), p.k(), p.n());
     if let (Some(x), Some(dw)) = (x, grads.of(&p.weight)?) {
@@ -40,7 +40,7 @@ pub(super) fn add_grads(x: Option<&Tensor>, dy: &Tensor, p: &Linear, grads: &mut
 }
 
 impl Epilogue<'_> {
-    /// y, and the pre-activation if it is saved.
+    /// y, and the pre-activation u if it is saved.
     pub(crate) fn apply(&self, cx: &Cx, u: Tensor) -> Result<(Tensor, Option<gelu::Saved>)> {
         let (y, saved) = match self.gelu {
             Some(kind) => {
@@ -57,7 +57,7 @@ impl Epilogue<'_> {
 }
 
 impl BackwardEpilogue<'_> {
-    /// dx of dy W.
+    /// dx, from the GEMM's result dy W.
     pub(crate) fn apply(&self, cx: &Cx, dx: Tensor) -> Result<Tensor> {
         let dx = match self.gelu {
             Some((u, kind)) => gelu::backward(cx, u, &dx, kind)?,

@@ -1,6 +1,7 @@
-//! A linear with an epilogue, the operations that follow it: GELU and a residual sum after forward, the derivative of GELU and a sum
-//! after the input's gradient. On a GPU they are the epilogue of the GEMM and run while the result is in registers, so that
-//! u = x Wᵀ + b is written once and never read in forward. On the CPU they run as operations of their own, one after another.
+//! A linear with an epilogue. In forward it is GELU and a residual sum; in backward, the derivative of GELU and a sum,
+//! applied to the gradient of the input. On a GPU both run in the epilogue of the GEMM, while the result is in
+//! registers, so that u = x Wᵀ + b is written once and never read in forward. On the CPU they run as separate
+//! operations.
 
 use pheye_tensor::{Device, Grads, Tensor};
 
@@ -9,23 +10,23 @@ use crate::gelu::{self, Gelu};
 use crate::gpu::gemm::Gemm;
 use crate::{Cx, Error, Result};
 
-/// What follows a linear: y = gelu(u) + residual for its result u.
+/// Epilogue of forward: y = gelu(u) + residual for u = x Wᵀ + b.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Epilogue<'a> {
     /// The activation, if there is one.
     pub gelu: Option<Gelu>,
-    /// Of the shape of y.
+    /// Residual, with the shape of y.
     pub residual: Option<&'a Tensor>,
-    /// Whether backward will need u. [`Cx::inference`] overrules it.
+    /// Whether to save u for backward. [`Cx::inference`] overrides it.
     pub keep: bool,
 }
 
-/// What follows the gradient of a linear's input: dx = g·gelu′(u) + sum for g = dy W.
+/// Epilogue of backward: dx = g·gelu′(u) + sum for g = dy W.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BackwardEpilogue<'a> {
-    /// The activation that made x, if one did.
+    /// The activation that produced x, if there is one: its saved input u and its variant.
     pub gelu: Option<(&'a gelu::Saved, Gelu)>,
-    /// Of the shape of x.
+    /// Summand, with the shape of x.
     pub sum: Option<&'a Tensor>,
 }
 
@@ -45,51 +46,52 @@ fn same_size(
 }
 
 impl<'a> Epilogue<'a> {
-    /// The activation, with u kept for backward.
+    /// The activation `kind`, with u saved for backward.
     pub fn gelu(kind: Gelu) -> Epilogue<'a> {
         Epilogue { gelu: Some(kind), keep: true, residual: None }
     }
 
-    /// The residual sum.
+    /// A residual sum.
     pub fn residual(residual: &'a Tensor) -> Epilogue<'a> {
         Epilogue { residual: Some(residual), ..Epilogue::default() }
     }
 
-    /// Whether the residual is of the shape of y, n columns for each row of x.
+    /// Checks that the residual has the shape of y, n columns for each row of x.
     pub(crate) fn check(&self, op: &'static str, x: &Tensor, n: usize) -> Result<()> {
         self.residual.map_or(Ok(()), |r| same_size(op, ("residual", r), ("y", n, x)))
     }
 }
 
 impl<'a> BackwardEpilogue<'a> {
-    /// The sum.
+    /// A sum with `sum`.
     pub fn sum(sum: &'a Tensor) -> BackwardEpilogue<'a> {
         BackwardEpilogue { sum: Some(sum), gelu: None }
     }
 
-    /// Whether both are of the shape of x, k columns for each row of dy.
+    /// Checks that sum and u have the shape of x, k columns for each row of dy.
     pub(crate) fn check(&self, op: &'static str, dy: &Tensor, k: usize) -> Result<()> {
         self.gelu.map_or(Ok(()), |(u, _)| same_size(op, ("u", &u.x), ("dx", k, dy)))?;
         self.sum.map_or(Ok(()), |s| same_size(op, ("sum", s), ("dx", k, dy)))
     }
 }
 
-/// y, what backward needs, and the pre-activation if it is saved.
+/// y, the values that backward needs, and the pre-activation u if it is saved.
 pub type Output = (Tensor, Saved, Option<gelu::Saved>);
 
 /// [`forward`] with an epilogue.
 ///
 /// # Errors
-/// Those of [`forward`]; [`Error::Shapes`] when the residual is not of the shape of y.
+/// The errors of [`forward`], and [`Error::Shapes`] when residual and y differ in size.
 pub fn forward_with(cx: &Cx, x: &Tensor, p: &Linear, after: Epilogue) -> Result<Output> {
     let [output] = forward_several(cx, x, [(p, after)])?;
     Ok(output)
 }
 
-/// [`forward_with`] for several linears of one x, such as q, k and v: on a GPU in one launch, where that fills it better.
+/// [`forward_with`] for several linears of the same x, such as q, k and v. On a GPU it is one launch if that fills the
+/// GPU better.
 ///
 /// # Errors
-/// Those of [`forward_with`].
+/// The errors of [`forward_with`].
 pub fn forward_several<const N: usize>(
     cx: &Cx,
     x: &Tensor,
@@ -116,18 +118,18 @@ pub fn forward_several<const N: usize>(
     Ok(into_array(outputs))
 }
 
-/// The N items of a list.
+/// Converts a list of N elements to an array.
 pub(crate) fn into_array<T, const N: usize>(all: Vec<T>) -> [T; N] {
     match all.try_into() {
         Ok(all) => all,
-        Err(_) => unreachable!("one for each linear"),
+        Err(_) => unreachable!("N items"),
     }
 }
 
 /// [`backward`] with an epilogue.
 ///
 /// # Errors
-/// Those of [`backward`]; [`Error::Shapes`] when the sum or the activation's input is not of the shape of x.
+/// The errors of [`backward`], and [`Error::Shapes`] when the sum or u differs from x in size.
 pub fn backward_with(
     cx: &Cx,
     saved: &Saved,

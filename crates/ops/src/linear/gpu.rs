@@ -1,4 +1,5 @@
-//! The linear on a GPU: each GEMM is one launch (two with split-k), with the bias and all that is fused in its epilogue.
+//! The linear on a GPU: each GEMM is one launch (two with split-K), with the bias and the fused operations in its
+//! epilogue.
 
 use pheye_tensor::{DType, Gpu, Grads, Region, Tensor};
 
@@ -7,7 +8,7 @@ use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, MatOperand, Output, add_colum
 use crate::gpu::typed;
 use crate::{Cx, Result, gelu};
 
-/// All of a bf16 activation, written.
+/// The whole bf16 activation `t` as the output of a GEMM, assigned.
 pub(crate) fn activation(t: &Tensor) -> Result<Output> {
     let dtype = DType::Bf16;
     Ok(Output { region: typed(t, dtype)?, ld: t.shape().cols(), dtype, add: false })
@@ -18,7 +19,7 @@ pub(crate) fn bias(p: &Linear) -> Result<Option<Region>> {
     p.bias.as_ref().map(|b| typed(&b.value, DType::F32)).transpose()
 }
 
-/// The GEMM y = f(x Wᵀ + b). The caller chooses all of `epilogue` but the bias.
+/// The GEMM y = f(x Wᵀ + b). The caller sets all of `epilogue` except the bias.
 pub(crate) fn gemm(x: &Tensor, p: &Linear, y: &Tensor, epilogue: GemmEpilogue) -> Result<Gemm> {
     let (k, n) = (p.k(), p.n());
     let dims = [x.shape().rows(), n, k];
@@ -44,7 +45,7 @@ pub(crate) fn input_grad(
     call.run(cx, gpu)
 }
 
-/// dW += dyᵀ x and db += Σ dy, of what is trained.
+/// dW += dyᵀ x and db += Σ dy, where they are trained.
 pub(crate) fn add_grads(
     cx: &Cx,
     gpu: &Gpu,
@@ -65,7 +66,7 @@ pub(crate) fn add_grads(
 }
 
 impl Epilogue<'_> {
-    /// The epilogue of the GEMM, with memory for u if it is saved.
+    /// The epilogue of the GEMM, with memory for u if u is saved.
     pub(crate) fn epilogue(&self, cx: &Cx, y: &Tensor) -> Result<(GemmEpilogue, Option<gelu::Saved>)> {
         let u = match self.gelu {
             Some(_) if self.keep && cx.saves() => Some(cx.empty(y.shape())?),

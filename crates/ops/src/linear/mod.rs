@@ -1,7 +1,7 @@
-//! Affine map y = x Wᵀ + b, for x [rows, k], W [n, k] in f32 or bf16, b `[n]`.
+//! Linear layer y = x Wᵀ + b, for x [rows, k], W [n, k] in f32, bf16 or (on the CPU) int8, b `[n]`.
 //!
-//! dx = dy W, dW += dyᵀ x, db += Σ dy. Saves x when W is trained, nothing else. Each GEMM takes 2·rows·k·n FLOPs and moves x, W and y
-//! once; the bias is added in its epilogue.
+//! dx = dy W, dW += dyᵀ x, db += Σ dy. Saves x if W is trained, and nothing else. Each GEMM takes 2·rows·k·n FLOPs and
+//! accesses x, W and y once; the bias is added in its epilogue.
 
 use pheye_tensor::{Device, Grads, Init, Param, Scope, Shape, Tensor};
 
@@ -15,7 +15,7 @@ use crate::gpu::gemm::GemmEpilogue;
 pub(crate) use epilogue::into_array;
 pub use epilogue::{BackwardEpilogue, Epilogue, Output, backward_with, forward_several, forward_with};
 
-/// The parameters of an affine map.
+/// The parameters of a linear layer.
 #[derive(Debug)]
 pub struct Linear {
     /// W [n, k], or any shape whose first dimension is n.
@@ -24,21 +24,21 @@ pub struct Linear {
     pub bias: Option<Param>,
 }
 
-/// What the backward of a linear needs.
+/// Values that the backward of a linear needs.
 #[derive(Debug)]
 pub struct Saved {
     x: Option<Tensor>,
 }
 
 impl Saved {
-    /// For the map of x by p.
+    /// The values to save for x and p.
     pub(crate) fn of(x: &Tensor, p: &Linear) -> Saved {
         Saved { x: p.weight.is_trained().then(|| x.clone()) }
     }
 }
 
 impl Linear {
-    /// `weight` [n, k] and, if wanted, `bias` `[n]` of zeros, at `scope`.
+    /// Takes `weight` [n, k] and, if wanted, a zero-initialised `bias` `[n]` from `scope`.
     pub fn new(scope: &mut Scope, k: usize, n: usize, bias: bool, init: Init) -> Linear {
         let weight = scope.param("weight", [n, k], init);
         Linear { weight, bias: bias.then(|| scope.param("bias", [n], Init::Zeros)) }
@@ -54,17 +54,17 @@ impl Linear {
         std::iter::once(&mut self.weight).chain(&mut self.bias).collect()
     }
 
-    /// Columns of y.
+    /// Number of columns of y.
     pub fn n(&self) -> usize {
         self.weight.shape().dims().first().copied().unwrap_or(1)
     }
 
-    /// Columns of x.
+    /// Number of columns of x.
     pub fn k(&self) -> usize {
         self.weight.shape().elements() / self.n().max(1)
     }
 
-    /// FLOPs of forward for `rows` rows; each of dx and dW takes as many.
+    /// FLOPs of forward for `rows` rows; dx and dW take as many each.
     pub fn flops(&self, rows: usize) -> u64 {
         2 * rows as u64 * self.weight.shape().elements() as u64
     }
@@ -74,7 +74,7 @@ fn shapes(left_name: &'static str, left: Shape, right_name: &'static str, right:
     Error::Shapes { op: "linear", left_name, left, right_name, right }
 }
 
-/// Whether x and the bias fit the weight.
+/// Checks that x and the bias fit the weight.
 pub(crate) fn check_input(x: &Tensor, p: &Linear) -> Result<()> {
     if x.shape().cols() != p.k() {
         return Err(shapes("x", x.shape(), "weight", p.weight.shape()));
@@ -85,7 +85,7 @@ pub(crate) fn check_input(x: &Tensor, p: &Linear) -> Result<()> {
     }
 }
 
-/// Whether dy fits the weight.
+/// Checks that dy fits the weight.
 pub(crate) fn check_output(dy: &Tensor, p: &Linear) -> Result<()> {
     match dy.shape().cols() == p.n() {
         true => Ok(()),
@@ -93,7 +93,7 @@ pub(crate) fn check_output(dy: &Tensor, p: &Linear) -> Result<()> {
     }
 }
 
-/// x [rows, k] → y [rows, n], of x's shape but for the columns.
+/// y [rows, n] for x [rows, k]; the other dimensions of x are kept.
 ///
 /// ```
 /// use pheye_ops::linear::{self, Linear};
@@ -101,13 +101,14 @@ pub(crate) fn check_output(dy: &Tensor, p: &Linear) -> Result<()> {
 /// use pheye_ops::Cx;
 ///
 /// let weight = Param::frozen("weight", Tensor::from_f32([1, 2], &[2.0, 3.0])?);
-/// let (y, _saved) = linear::forward(&Cx::cpu(), &Tensor::from_f32([1, 2], &[1.0, 10.0])?, &Linear { weight, bias: None })?;
+/// let (y, _saved) =
+///     linear::forward(&Cx::cpu(), &Tensor::from_f32([1, 2], &[1.0, 10.0])?, &Linear { weight, bias: None })?;
 /// assert_eq!(y.f32()?, [32.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] when x does not have k columns, or the bias not n elements.
+/// [`Error::Shapes`] when x does not have k columns or the bias does not have n elements.
 pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
     check_input(x, p)?;
     let mut y = cx.empty(x.shape().with_cols(p.n()))?;
@@ -118,10 +119,10 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &Linear) -> Result<(Tensor, Saved)> {
     Ok((y, Saved::of(x, p)))
 }
 
-/// dx of dy [rows, n]; the gradients of trained parameters are added to `grads`.
+/// dx for dy [rows, n]; the gradients of trained parameters are added to `grads`.
 ///
 /// # Errors
-/// [`Error::Shapes`] when dy does not fit the weight, or x as it was saved.
+/// [`Error::Shapes`] when dy does not fit the weight or the saved x.
 pub fn backward(
     cx: &Cx,
     saved: &Saved,
@@ -133,7 +134,7 @@ pub fn backward(
     input_grad(cx, dy, p)
 }
 
-/// dy W.
+/// The gradient of the input, dy W.
 pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
     check_output(dy, p)?;
     let mut dx = cx.empty(dy.shape().with_cols(p.k()))?;
@@ -144,10 +145,10 @@ pub(crate) fn input_grad(cx: &Cx, dy: &Tensor, p: &Linear) -> Result<Tensor> {
     Ok(dx)
 }
 
-/// [`backward`] without dx, for the first trained layer.
+/// [`backward`] without dx, for the first trained layer of a network.
 ///
 /// # Errors
-/// As [`backward`].
+/// The errors of [`backward`].
 pub fn backward_params(
     cx: &Cx,
     saved: &Saved,
@@ -158,7 +159,7 @@ pub fn backward_params(
     add_grads(cx, saved.x.as_ref(), dy, p, grads)
 }
 
-/// dW and db, with x at hand when W is trained.
+/// Adds dW and db to `grads`; x must have been saved if W is trained.
 pub(crate) fn add_grads(
     cx: &Cx,
     x: Option<&Tensor>,

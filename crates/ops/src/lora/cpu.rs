@@ -1,4 +1,4 @@
-//! A linear with low-rank adapters on the CPU: the linear, then GEMMs for the rows of each range.
+//! A LoRA linear on the CPU: the linear, then GEMMs for the rows of each range.
 
 use pheye_cpu::dropout::{self, Mask};
 use pheye_cpu::gemm::{Init, gemm};
@@ -9,7 +9,7 @@ use super::{Adapter, LoraLinear, Route, Saved, rank};
 use crate::cpu::matrix;
 use crate::{Cx, Result, linear};
 
-/// y, and what backward needs. `chosen` is the adapter of each range.
+/// y, and the values that backward needs. `chosen` is the adapter of each range.
 pub(super) fn forward(
     cx: &Cx,
     x: &Tensor,
@@ -46,7 +46,7 @@ fn dropped(cx: &Cx, x: &Tensor, first: usize, mask: Option<Mask>) -> Result<Tens
     Ok(out)
 }
 
-/// All gradients but dy W: adds to `grads` and to `dx`, if they are wanted.
+/// All gradients except dy W: adds to `grads` and to `dx` where they are given.
 pub(super) fn backward(
     cx: &Cx,
     saved: &Saved,

@@ -1,5 +1,5 @@
-//! The down projections S = drop(x) Aᵀ of several LoRA linears that take the same x: on a GPU in one pass over x, or by the LayerNorm
-//! that produces x. The CPU computes them in the forward of each linear.
+//! The down projections S = drop(x) Aᵀ of several LoRA linears that take the same x. On a GPU they are computed in one
+//! pass over x, or by the LayerNorm that produces x; on the CPU, in the forward of each linear.
 
 use pheye_tensor::{Device, Tensor};
 
@@ -9,7 +9,7 @@ use crate::layernorm::{self, LayerNorm};
 use crate::linear::check_input;
 use crate::{Cx, Result};
 
-/// The precomputed low-rank product drop(x)·Aᵀ of a LoRA linear; empty on the CPU, which computes it in forward.
+/// The precomputed down projection drop(x)·Aᵀ of a LoRA linear. It is empty on the CPU, which computes it in forward.
 #[derive(Debug, Default)]
 pub struct Down(pub(super) Option<DownProjected>);
 
@@ -20,16 +20,16 @@ fn check_all(x: &Tensor, ps: &[&LoraLinear], route: &Route) -> Result<()> {
     })
 }
 
-/// One for each linear, empty where forward has to compute it.
+/// Distributes the projections to the linears; all are empty if there are none.
 fn for_each_linear<const N: usize>(lows: Vec<DownProjected>) -> [Down; N] {
     let mut lows = lows.into_iter().map(|low| Down(Some(low)));
     std::array::from_fn(|_| lows.next().unwrap_or_default())
 }
 
-/// The down projections of `ps` for the same x, for [`super::forward_several`].
+/// The down projections of `ps` for the same x, to be passed to [`super::forward_several`].
 ///
 /// # Errors
-/// Those of [`super::forward`].
+/// The errors of [`super::forward`].
 pub fn down<const N: usize>(cx: &Cx, x: &Tensor, ps: [&LoraLinear; N], route: &Route) -> Result<[Down; N]> {
     check_all(x, &ps, route)?;
     let lows = match &cx.device {
@@ -39,21 +39,21 @@ pub fn down<const N: usize>(cx: &Cx, x: &Tensor, ps: [&LoraLinear; N], route: &R
     Ok(for_each_linear(lows))
 }
 
-/// What [`norm_down`] returns.
+/// The result of [`norm_down`].
 #[derive(Debug)]
 pub struct Normed<const N: usize> {
-    /// LN(x), which the linears take.
+    /// LN(x), the input of the linears.
     pub y: Tensor,
-    /// What the backward of the LayerNorm needs.
+    /// The values that the backward of the LayerNorm needs.
     pub saved: layernorm::Saved,
-    /// One for each linear.
+    /// The down projection of each linear.
     pub downs: [Down; N],
 }
 
 /// y = LN(x), and the down projections of `ps` for y.
 ///
 /// # Errors
-/// Those of [`layernorm::forward`] and [`super::forward`].
+/// The errors of [`layernorm::forward`] and [`super::forward`].
 pub fn norm_down<const N: usize>(
     cx: &Cx,
     x: &Tensor,

@@ -1,4 +1,5 @@
-//! A LoRA linear with an epilogue, as [`crate::linear`] has it; and several LoRA linears that take the same x, as q, k and v do.
+//! LoRA linears with an epilogue, as in [`crate::linear`], and several LoRA linears that take the same x, such as q, k
+//! and v.
 
 use pheye_tensor::{Device, Grads, Tensor};
 
@@ -7,23 +8,24 @@ use crate::gpu::gemm::Gemm;
 use crate::linear::{BackwardEpilogue, Epilogue, check_input, check_output, into_array};
 use crate::{Cx, Result, gelu};
 
-/// y, what backward needs, and the pre-activation if it is saved.
+/// y, the values that backward needs, and the pre-activation u if it is saved.
 pub type Output = (Tensor, Saved, Option<gelu::Saved>);
 
 /// [`forward`] with an epilogue.
 ///
 /// # Errors
-/// Those of [`forward`]; [`crate::Error::Shapes`] when the residual is not of the shape of y.
+/// The errors of [`forward`], and [`crate::Error::Shapes`] when residual and y differ in size.
 pub fn forward_with(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route, after: Epilogue) -> Result<Output> {
     let [output] = forward_several(cx, x, [(p, Down::default(), after)], route)?;
     Ok(output)
 }
 
-/// [`forward_with`] for several linears of one x, such as q, k and v: on a GPU in one launch, where that fills it better. Each takes the down
-/// projection that [`down`](fn@super::down) or [`norm_down`](super::norm_down) has computed by the same route, or an empty one.
+/// [`forward_with`] for several linears of the same x, such as q, k and v. On a GPU it is one launch if that fills the
+/// GPU better. Each linear takes the down projection that [`down`](fn@super::down) or [`norm_down`](super::norm_down)
+/// computed for the same route, or an empty one.
 ///
 /// # Errors
-/// Those of [`forward_with`].
+/// The errors of [`forward_with`].
 pub fn forward_several<const N: usize>(
     cx: &Cx,
     x: &Tensor,
@@ -61,7 +63,7 @@ pub fn forward_several<const N: usize>(
 /// [`backward`] with an epilogue.
 ///
 /// # Errors
-/// Those of [`backward`]; [`crate::Error::Shapes`] when the sum or the activation's input is not of the shape of x.
+/// The errors of [`backward`], and [`crate::Error::Shapes`] when the sum or u differs from x in size.
 pub fn backward_with(
     cx: &Cx,
     saved: &Saved,

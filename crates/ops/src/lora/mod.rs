@@ -1,10 +1,12 @@
-//! A linear with low-rank adapters, each for some of the rows: y = x Wᵀ + b + s·(drop(x) Aᵀ) Bᵀ (Hu et al., arXiv 2106.09685).
+//! A linear with low-rank adapters, each on a part of the rows: y = x Wᵀ + b + s·(drop(x) Aᵀ) Bᵀ (LoRA, Hu et al.,
+//! arXiv 2106.09685).
 //!
-//! x [rows, k], W [n, k], A [r, k], B [n, r], s = α / r; `drop` zeroes an element with chance p and scales the others
-//! by 1 / (1 − p). With S = drop(x) Aᵀ and dS = s·dy B: dB += s·dyᵀ S, dA += dSᵀ drop(x), dx = dy W + drop'(dS A).
+//! x [rows, k], W [n, k], A [r, k], B [n, r], s = α / r; `drop` zeroes an element with probability p and scales the
+//! others by 1 / (1 − p). With S = drop(x) Aᵀ and dS = s·dy B: dB += s·dyᵀ S, dA += dSᵀ drop(x), dx = dy W + drop'(dS
+//! A).
 //!
-//! Saves x when W or an A is trained, and S [rows, r] when a B is. The mask is regenerated in backward, never stored. The
-//! adapters add 2·rows·r·(k + n) FLOPs to the 2·rows·k·n of the linear, and twice that in backward.
+//! Saves x if W or some A is trained, and S [rows, r] if some B is. Backward regenerates the dropout mask, which is
+//! never stored. The adapters add 2·rows·r·(k + n) FLOPs to the 2·rows·k·n of the linear, and twice that in backward.
 
 use std::ops::Range;
 
@@ -28,88 +30,90 @@ pub use epilogue::{Output, backward_with, forward_several, forward_with};
 pub struct Adapter {
     /// A [r, k], or any shape whose first dimension is r.
     pub a: Param,
-    /// B [n, r], or any shape of as many elements.
+    /// B [n, r], or any shape with as many elements.
     pub b: Param,
     /// s = α / r.
     pub scale: f32,
 }
 
-/// A linear and its adapters.
+/// A linear and its LoRA adapters.
 #[derive(Debug)]
 pub struct LoraLinear {
     /// The linear.
     pub base: Linear,
-    /// The adapters that a route chooses from; `None` adds nothing.
+    /// The adapters that a route chooses from; a `None` entry adds nothing to the linear.
     pub adapters: Vec<Option<Adapter>>,
-    /// Number of this module in its network; it gives each module its own mask.
+    /// Index of this module in its network; each module has its own dropout mask.
     pub module: u32,
 }
 
-/// Dropout before the adapters, while training. With the number of the module it gives the dropout mask.
+/// Dropout on the input of the adapters, during training. Together with the module's index it determines the dropout
+/// mask.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
-    /// Probability of a zero, in 0..1.
+    /// Probability of zeroing an element, in 0..1.
     pub p: f32,
     /// Seed of the run.
     pub seed: u64,
-    /// Offset of the random number generator, distinct for each step and micro-batch.
+    /// Offset of the Philox generator, different for each step and micro-batch.
     pub rng_offset: u64,
 }
 
-/// Which rows take which adapter.
+/// The assignment of row ranges to adapters.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Route {
-    /// Disjoint and ascending; rows in none of them take no adapter.
+    /// Disjoint and ascending; rows outside all ranges use no adapter.
     pub ranges: Vec<RowRange>,
-    /// Dropout, or none.
+    /// The dropout, if any.
     pub dropout: Option<Dropout>,
 }
 
 impl Route {
-    /// All of `rows` rows take `adapter`; no dropout.
+    /// Assigns all `rows` rows to `adapter`, without dropout.
     pub fn all(rows: usize, adapter: usize) -> Route {
         Route { ranges: vec![RowRange { rows: 0..rows, adapter: Some(adapter) }], dropout: None }
     }
 }
 
-/// Rows of one adapter.
+/// A range of rows and its adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowRange {
     /// The rows.
     pub rows: Range<usize>,
-    /// Index of the adapter.
+    /// Index of the adapter, or `None` for the linear alone.
     pub adapter: Option<usize>,
 }
 
-/// What the backward of a LoRA linear needs.
+/// Values that the backward of a LoRA linear needs.
 #[derive(Debug, Clone)]
 pub struct Saved {
     x: Option<Tensor>,
-    /// S of each range of the route, on the CPU.
+    /// S of each range of the route; CPU only.
     s: Vec<Option<Tensor>>,
-    /// What backward on a GPU needs in its place.
+    /// The GPU's counterpart of `s`.
     gpu: Option<gpu::Saved>,
 }
 
 impl Saved {
-    /// Drops the saved input. Returns true if backward needs it: then give it back by [`Saved::with_input`].
+    /// Drops the saved input. Returns true if backward needs it; the caller then recomputes it and calls
+    /// [`Saved::with_input`].
     pub fn forget_input(&mut self) -> bool {
         self.x.take().is_some()
     }
 
-    /// The same, with the input x that was recomputed.
+    /// A copy with the recomputed input x.
     pub fn with_input(&self, x: Tensor) -> Saved {
         Saved { x: Some(x), ..self.clone() }
     }
 }
 
 impl LoraLinear {
-    /// The parameters: the linear's, then A and B of each adapter.
+    /// The parameters of the linear, then A and B of each adapter.
     pub fn params(&self) -> impl Iterator<Item = &Param> {
         self.base.params().chain(self.adapters.iter().flatten().flat_map(|a| [&a.a, &a.b]))
     }
 
-    /// The parameters: the linear's, then A and B of each adapter.
+    /// The parameters of the linear, then A and B of each adapter.
     pub fn params_mut(&mut self) -> Vec<&mut Param> {
         let mut all = self.base.params_mut();
         all.extend(self.adapters.iter_mut().flatten().flat_map(|a| [&mut a.a, &mut a.b]));
@@ -122,13 +126,13 @@ impl LoraLinear {
         self.base.weight.is_trained() || adapters().any(|a| a.a.is_trained())
     }
 
-    /// The dropout mask of this module by the route, if it drops anything.
+    /// The dropout mask of this module for the route, if there is dropout.
     fn mask(&self, route: &Route) -> Option<Mask> {
         let Dropout { p, seed, rng_offset } = route.dropout.filter(|d| d.p > 0.0)?;
         Some(Mask { p, seed, rng_offset, module: self.module })
     }
 
-    /// Validates the route; returns the adapter of each range.
+    /// Validates the route and returns the adapter of each range.
     fn adapters_of(&self, route: &Route, rows: usize) -> Result<Vec<Option<&Adapter>>> {
         let range_error = |what, value: String, allowed| Error::Range { op: "lora", what, value, allowed };
         if let Some(d) = route.dropout.filter(|d| !(0.0..1.0).contains(&d.p)) {
@@ -175,7 +179,7 @@ fn rank(a: &Param) -> usize {
     a.shape().dims().first().copied().unwrap_or(1)
 }
 
-/// x [rows, k] → y [rows, n], of x's shape but for the columns.
+/// y [rows, n] for x [rows, k]; the other dimensions of x are kept.
 ///
 /// ```
 /// use pheye_ops::linear::Linear;
@@ -183,7 +187,8 @@ fn rank(a: &Param) -> usize {
 /// use pheye_ops::tensor::{Param, Tensor};
 /// use pheye_ops::Cx;
 ///
-/// let param = |name, shape: [usize; 2], values: &[f32]| Ok::<_, pheye_ops::tensor::Error>(Param::frozen(name, Tensor::from_f32(shape, values)?));
+/// let param = |name, shape: [usize; 2], values: &[f32]|
+///     Ok::<_, pheye_ops::tensor::Error>(Param::frozen(name, Tensor::from_f32(shape, values)?));
 /// let base = Linear { weight: param("weight", [1, 2], &[2.0, 3.0])?, bias: None };
 /// let adapter = Adapter { a: param("A", [1, 2], &[1.0, -1.0])?, b: param("B", [1, 1], &[0.5])?, scale: 2.0 };
 /// let p = LoraLinear { base, adapters: vec![Some(adapter)], module: 0 };
@@ -194,8 +199,8 @@ fn rank(a: &Param) -> usize {
 /// ```
 ///
 /// # Errors
-/// Those of [`linear::forward`]; [`Error::Range`] for a route that leaves x or names no adapter, or a p outside 0..1;
-/// [`Error::Shapes`] for an adapter that does not fit the weight.
+/// The errors of [`linear::forward`]; [`Error::Range`] when the route exceeds the rows of x or names an unknown
+/// adapter, or p is outside 0..1; [`Error::Shapes`] when an adapter does not fit the weight.
 pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Tensor, Saved)> {
     linear::check_input(x, &p.base)?;
     let chosen = p.adapters_of(route, x.shape().rows())?;
@@ -210,10 +215,10 @@ pub fn forward(cx: &Cx, x: &Tensor, p: &LoraLinear, route: &Route) -> Result<(Te
     }
 }
 
-/// dx of dy [rows, n]; the gradients of trained parameters are added to `grads`.
+/// dx for dy [rows, n]; the gradients of trained parameters are added to `grads`.
 ///
 /// # Errors
-/// As [`forward`], with dy in place of x; [`Error::Shapes`] also when `saved` came from another input.
+/// The errors of [`forward`], with dy in place of x, and [`Error::Shapes`] when `saved` belongs to another input.
 pub fn backward(
     cx: &Cx,
     saved: &Saved,
@@ -238,10 +243,10 @@ pub fn backward(
     }
 }
 
-/// [`backward`] without dx, for the first trained layer.
+/// [`backward`] without dx, for the first trained layer of a network.
 ///
 /// # Errors
-/// As [`backward`].
+/// The errors of [`backward`].
 pub fn backward_params(
     cx: &Cx,
     saved: &Saved,

@@ -1,4 +1,4 @@
-//! Pixels to tokens on the CPU.
+//! Patch embedding on the CPU.
 
 use pheye_cpu::gemm::add_column_sums;
 use pheye_cpu::par;
@@ -9,7 +9,7 @@ use crate::cpu::to_f32;
 use crate::lora::{self, Route};
 use crate::{Cx, Result};
 
-/// Writes tokens [t, 1 + g·g, d] of pixels [t, c, s, s]; the route is over patches.
+/// Writes tokens [t, 1 + g·g, d] for pixels [t, c, s, s]; the route is over patches.
 pub(super) fn forward(
     cx: &Cx,
     pixels: &Tensor,
@@ -24,7 +24,7 @@ pub(super) fn forward(
     let mut patches = cx.empty([t * g * g, k])?;
     let from = pixels.f32()?;
     par::rows(patches.f32_mut()?, k, g, from.len(), |first, out| {
-        // One row of a tile's patches: each of its lines of pixels is read once.
+        // One row of patches of a tile: each of its rows of pixels is read once.
         let (tile, y) = (first / (g * g), first / g % g);
         for (at, line) in out.chunks_exact_mut(side).enumerate() {
             let (px, c, dy) = (at * side / k, at * side % k / (side * side), at % side);
@@ -42,7 +42,7 @@ pub(super) fn forward(
     Ok(conv)
 }
 
-/// Adds the gradients of what is trained, given that of the tokens.
+/// Adds the gradients of trained parameters, given the gradient of the tokens.
 pub(super) fn backward(
     cx: &Cx,
     saved: &lora::Saved,

@@ -1,4 +1,5 @@
-//! Pixels to tokens on a GPU: patches and weights in rows padded to a multiple of 8, so that the GEMM copies 16 bytes at a time.
+//! Patch embedding on a GPU. The rows of patches and weights are padded to a multiple of 8, so that the GEMM can use
+//! 16-byte copies.
 
 use pheye_kernels::Out;
 use pheye_kernels::params::{PadRows, PatchRows, PatchTokens, PatchTokensBwd};
@@ -12,7 +13,7 @@ use crate::lora::gpu::Operands;
 use crate::lora::{self, Route};
 use crate::{Cx, Result};
 
-/// tokens [t, 1 + g·g, d] of pixels [t, c, s, s], f32 or bf16; the route is over patches.
+/// tokens [t, 1 + g·g, d] for pixels [t, c, s, s] in f32 or bf16; the route is over patches.
 pub(super) fn forward(
     cx: &Cx,
     gpu: &Gpu,
@@ -57,13 +58,13 @@ pub(super) fn forward(
         patches: (g * g) as i32,
         d: d as i32,
     };
-    // A block takes its elements of all tiles.
+    // A block handles the same elements in all tiles.
     let blocks = if t == 0 { 0 } else { ((1 + g * g) * d).div_ceil(per_block) };
     launch.run([blocks, 1, 1], &params)?;
     Ok(saved)
 }
 
-/// The rows of `from` [rows, cols], padded with zeros to `ld`.
+/// A copy of `from` [rows, cols] whose rows are padded with zeros to `ld` elements.
 fn pad(cx: &Cx, gpu: &Gpu, from: &Tensor, [rows, cols, ld]: [usize; 3]) -> Result<Tensor> {
     let to = cx.empty([rows, ld])?;
     let mut launch = gpu.launch("pad_rows_bf16")?;
@@ -79,7 +80,7 @@ fn pad(cx: &Cx, gpu: &Gpu, from: &Tensor, [rows, cols, ld]: [usize; 3]) -> Resul
     Ok(to)
 }
 
-/// Adds the gradients of what is trained, given that of the tokens.
+/// Adds the gradients of trained parameters, given the gradient of the tokens.
 pub(super) fn backward(
     cx: &Cx,
     gpu: &Gpu,

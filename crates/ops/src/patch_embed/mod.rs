@@ -1,10 +1,12 @@
-//! Pixels to tokens: a convolution that covers the tile without overlap, a class token, a position for each.
+//! Patch embedding of a vision transformer (Dosovitskiy et al., arXiv 2010.11929, section 3.1): a convolution without
+//! overlap, a class token, and position embeddings.
 //!
-//! pixels [t, 3, s, s] are cut into g·g patches of p·p pixels, g = s / p. Each becomes a row of 3·p·p elements in the order channel, y, x,
-//! which is that of the convolution's weight. `x[tile] = [class, lora(patches)] + position`: x [t, 1 + g·g, d], position [1 + g·g, d], class `[d]`.
+//! pixels [t, 3, s, s] are cut into g·g patches of p·p pixels, g = s / p. Each becomes a row of 3·p·p elements in the
+//! order channel, y, x, like the convolution's weight. `x[tile] = [class, lora(patches)] + position`: x [t, 1 + g·g,
+//! d], position [1 + g·g, d], class `[d]`.
 //!
-//! Saves what the linear saves (the rows of patches, when something of the convolution is trained). There is no gradient
-//! of the pixels. 2·t·g²·3p²·d FLOPs; the patches are copied once.
+//! Saves what the linear saves (the rows of patches, if a parameter of the convolution is trained). The gradient of the
+//! pixels is not computed. 2·t·g²·3p²·d FLOPs; the patches are copied once.
 
 use pheye_tensor::{Device, Grads, Param, Tensor};
 
@@ -14,27 +16,27 @@ use crate::{Cx, Error, Result};
 mod cpu;
 mod gpu;
 
-/// The parameters of the embedding.
+/// The parameters of the patch embedding.
 #[derive(Debug)]
 pub struct PatchEmbed {
-    /// The convolution, its weight [d, 3, p, p] or [d, 3·p·p], without bias.
+    /// The convolution without bias; its weight is [d, 3, p, p] or [d, 3·p·p].
     pub conv: LoraLinear,
     /// The class token `[d]`.
     pub class: Param,
-    /// Positions [1 + patches, d].
+    /// Position embeddings [1 + patches, d].
     pub position: Param,
-    /// Side p of a patch in pixels.
+    /// Side length p of a patch in pixels.
     pub patch: usize,
 }
 
-/// What the backward of the embedding needs.
+/// Values that the backward of the patch embedding needs.
 #[derive(Debug)]
 pub struct Saved {
     conv: lora::Saved,
 }
 
 impl PatchEmbed {
-    /// The parameters: the convolution's, class, position.
+    /// The parameters of the convolution, then class and position.
     pub fn params_mut(&mut self) -> Vec<&mut Param> {
         let mut all = self.conv.params_mut();
         all.extend([&mut self.class, &mut self.position]);
@@ -42,7 +44,7 @@ impl PatchEmbed {
     }
 }
 
-/// A route over tiles as one over their patches.
+/// Converts a route over tiles to a route over their patches.
 fn over_patches(route: &Route, patches: usize) -> Route {
     let ranges = route.ranges.iter();
     let ranges =
@@ -54,7 +56,7 @@ fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, righ
     Error::Shapes { op: "patch_embed", left_name, left: left.shape(), right_name, right: right.shape() }
 }
 
-/// x [t, 1 + patches, d] of pixels [t, 3, s, s]; `route` assigns tiles to adapters.
+/// x [t, 1 + patches, d] for pixels [t, 3, s, s]; `route` assigns tiles to adapters.
 ///
 /// ```
 /// use pheye_ops::linear::Linear;
@@ -63,7 +65,8 @@ fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, righ
 /// use pheye_ops::tensor::{Param, Tensor};
 /// use pheye_ops::Cx;
 ///
-/// let param = |name, shape: [usize; 2], values: &[f32]| Ok::<_, pheye_ops::tensor::Error>(Param::frozen(name, Tensor::from_f32(shape, values)?));
+/// let param = |name, shape: [usize; 2], values: &[f32]|
+///     Ok::<_, pheye_ops::tensor::Error>(Param::frozen(name, Tensor::from_f32(shape, values)?));
 /// // Patches of one pixel: the convolution adds the three channels.
 /// let base = Linear { weight: param("weight", [1, 3], &[1.0; 3])?, bias: None };
 /// let conv = LoraLinear { base, adapters: vec![], module: 0 };
@@ -76,7 +79,7 @@ fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, righ
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] when pixels, weight, class and position do not fit each other; those of [`lora::forward`].
+/// [`Error::Shapes`] when pixels, weight, class and position are inconsistent, and the errors of [`lora::forward`].
 pub fn forward(cx: &Cx, pixels: &Tensor, p: &PatchEmbed, route: &Route) -> Result<(Tensor, Saved)> {
     let (d, k, side) = (p.conv.base.n(), p.conv.base.k(), p.patch);
     let (t, g) = match *pixels.shape().dims() {
@@ -99,10 +102,10 @@ pub fn forward(cx: &Cx, pixels: &Tensor, p: &PatchEmbed, route: &Route) -> Resul
     Ok((x, Saved { conv }))
 }
 
-/// Adds the gradients of trained parameters to `grads`, given that of x.
+/// Adds the gradients of trained parameters to `grads`, given dx.
 ///
 /// # Errors
-/// [`Error::Shapes`] when dx does not fit the positions; those of [`lora::backward_params`].
+/// [`Error::Shapes`] when dx does not fit the positions, and the errors of [`lora::backward_params`].
 pub fn backward(
     cx: &Cx,
     saved: &Saved,

@@ -1,4 +1,4 @@
-//! Means of groups of rows on the CPU.
+//! Mean pooling on the CPU.
 
 use pheye_tensor::Tensor;
 

@@ -1,4 +1,4 @@
-//! Means of groups of rows on a GPU.
+//! Mean pooling on a GPU.
 
 use pheye_kernels::params::{PoolBwd, PoolFwd};
 use pheye_tensor::{Gpu, Tensor};
@@ -6,7 +6,7 @@ use pheye_tensor::{Gpu, Tensor};
 use crate::gpu::{by_dtype, vectors_of_8};
 use crate::{Cx, Result};
 
-/// The first row of each group, then the number of rows.
+/// The offsets of the groups: the first row of each group, then the number of rows.
 fn starts(lengths: &[usize]) -> Vec<u32> {
     let ends = lengths.iter().scan(0, |end, n| {
         *end += n;

@@ -1,6 +1,7 @@
-//! Mean of groups of consecutive rows: one vector for an image's tokens, or for a caption's.
+//! Mean pooling over groups of consecutive rows: one vector for the tokens of an image or of a caption.
 //!
-//! `y[g] = Σ x[rows of g] / n(g)`. Saves nothing: `dx[row of g] = dy[g] / n(g)`. Reads and writes 4 bytes an element of x.
+//! `y[g] = Σ x[rows of g] / n(g)` and `dx[row of g] = dy[g] / n(g)`. Saves nothing. Reads or writes 4 bytes per element
+//! of x.
 
 use pheye_tensor::{Device, Tensor};
 
@@ -9,7 +10,7 @@ use crate::{Cx, Error, Result};
 mod cpu;
 mod gpu;
 
-/// y [groups, d] of x [rows, d]; group g has `lengths[g]` rows, at least one.
+/// y [groups, d] for x [rows, d]; group g has `lengths[g]` rows, at least one.
 ///
 /// ```
 /// use pheye_ops::{Cx, pool, tensor::Tensor};
@@ -21,7 +22,7 @@ mod gpu;
 /// ```
 ///
 /// # Errors
-/// [`Error::Range`] when the lengths do not add up to the rows of x or one is 0.
+/// [`Error::Range`] when the lengths do not sum to the number of rows of x, or one of them is 0.
 pub fn forward(cx: &Cx, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     check(lengths, x.shape().rows())?;
     match &cx.device {
@@ -30,7 +31,7 @@ pub fn forward(cx: &Cx, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     }
 }
 
-/// dx [rows, d] of dy [groups, d].
+/// dx [rows, d] for dy [groups, d].
 ///
 /// # Errors
 /// [`Error::Range`] when there is not one length for each row of dy.

@@ -6,7 +6,7 @@ use pheye_tensor::Tensor;
 use super::Rotary;
 use crate::{Cx, Result};
 
-/// Rotates by the angles times `sign`, in place where nothing else views x.
+/// Rotates by the angles times `sign`, in place if no other tensor shares the memory of x.
 pub(super) fn rotate(cx: &Cx, mut x: Tensor, positions: &[u32], p: &Rotary, sign: f32) -> Result<Tensor> {
     if x.f32_mut().is_err() {
         let mut copy = cx.empty(x.shape())?;

@@ -1,4 +1,5 @@
-//! Rotary position embedding on a GPU: one launch for a tensor, or for q, k and v with the update of the cache.
+//! Rotary position embedding on a GPU: one launch for one tensor, or for q, k and v together with the update of the
+//! cache.
 
 use pheye_kernels::params::{RotaryCache, RotaryFwd};
 use pheye_tensor::{Gpu, Launch, Tensor};
@@ -7,7 +8,7 @@ use super::Rotary;
 use crate::gpu::by_dtype;
 use crate::{Cx, Result};
 
-/// Rotates by the angles times `sign`, in place where nothing else views x.
+/// Rotates by the angles times `sign`, in place if no other tensor shares the memory of x.
 pub(super) fn rotate(
     cx: &Cx,
     gpu: &Gpu,
@@ -42,12 +43,12 @@ fn sizes(p: &Rotary, rows: usize) -> RotaryFwd {
     RotaryFwd { rows: rows as i32, heads, head_dim, ..RotaryFwd::default() }
 }
 
-/// Blocks for units of eight pairs; where a unit has fewer elements, a thread takes several.
+/// The number of blocks, with one thread for eight elements. If there are more units of work, threads loop.
 fn blocks(p: &Rotary, rows: usize, l: &Launch) -> usize {
     (rows * p.heads * p.head_dim).div_ceil(8).div_ceil(l.spec().tile[0]).max(1)
 }
 
-/// Rotates q in place, and writes k, rotated, and v into the cache, rows `to`.
+/// Rotates q in place, and writes the rotated k and v to the rows `to` of the cache.
 pub(super) fn rotate_into_cache(
     cx: &Cx,
     gpu: &Gpu,
@@ -64,7 +65,7 @@ pub(super) fn rotate_into_cache(
     let mut of = [RotaryFwd { x: place.input(), y: place, ..rotated }; 3];
     let to = l.read(cx.table(to)?);
     for (i, (from, into)) in kept.into_iter().enumerate() {
-        // Values are not rotated.
+        // The values are not rotated.
         let rot = if i == 0 { rotated.rot } else { 0 };
         of[i + 1] = RotaryFwd { x: l.read(from.region()?), y: l.update(into.region()?), to, rot, ..rotated };
     }

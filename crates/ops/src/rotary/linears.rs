@@ -1,6 +1,6 @@
-//! The linears that make the queries, keys and values of an attention layer with rotary positions, in one operation. On a GPU the
-//! rotation is a step of the GEMM's epilogue, and new keys and values are stored straight into their cache, so that no launch of
-//! their own reads and writes q, k and v once more.
+//! The linears that produce the queries, keys and values of an attention layer with rotary positions, as one operation.
+//! On a GPU the rotation is part of the GEMM's epilogue, and new keys and values are stored directly to their cache, so
+//! that no further launch reads and writes q, k and v.
 
 use pheye_tensor::{DType, Device, Gpu, Shape, Tensor};
 
@@ -9,39 +9,39 @@ use crate::gpu::gemm::{Gemm, GemmEpilogue, RotateHeads};
 use crate::linear::{self, Epilogue, Linear, Saved, check_input, forward_several};
 use crate::{Cx, Result, rows};
 
-/// Four linears of one x: those of the queries, keys and values, and another one, which in a parallel block is the first one of the
-/// MLP. Row i of x is at position `positions[i]`.
+/// Four linears of the same x: those of the queries, keys and values, and a fourth, which in a parallel block is the
+/// first linear of the MLP. Row i of x is at position `positions[i]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Linears<'a> {
     /// The linears of queries, keys and values.
     pub qkv: [&'a Linear; 3],
-    /// The fourth linear and what follows it.
+    /// The fourth linear and its epilogue.
     pub other: (&'a Linear, Epilogue<'a>),
-    /// One for each row of x.
+    /// The position of each row of x.
     pub positions: &'a [u32],
     /// The rotation of queries and keys.
     pub rotary: &'a Rotary,
 }
 
-/// The results of [`Linears`], besides keys and values.
+/// The results of [`Linears`] except keys and values.
 #[derive(Debug)]
 pub struct Projected {
     /// The queries, rotated, [rows, heads·head_dim].
     pub q: Tensor,
-    /// What the backwards of the linears of q, k and v need.
+    /// The values that the backward of the linears of q, k and v needs.
     pub saved: [Saved; 3],
     /// The output of the fourth linear.
     pub other: linear::Output,
 }
 
 impl Linears<'_> {
-    /// q = rotate(x Wqᵀ + bq), k = rotate(x Wkᵀ + bk), v = x Wvᵀ + bv and the fourth linear of x [rows, d]. Returns k and v beside the
-    /// others.
+    /// q = rotate(x Wqᵀ + bq), k = rotate(x Wkᵀ + bk), v = x Wvᵀ + bv and the output of the fourth linear, for x [rows,
+    /// d]. Returns k and v separately.
     ///
-    /// For backward, rotate the gradients of q and k by [`super::backward`], and continue with [`linear::backward`].
+    /// For backward, rotate the gradients of q and k with [`super::backward`], and continue with [`linear::backward`].
     ///
     /// # Errors
-    /// Those of [`linear::forward_several`] and [`forward`].
+    /// The errors of [`linear::forward_several`] and [`forward`].
     pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<(Projected, [Tensor; 2])> {
         if let Device::Gpu(gpu) = &cx.device {
             let [_, k, v] = self.qkv.map(|linear| cx.empty(x.shape().with_cols(linear.n())));
@@ -55,10 +55,10 @@ impl Linears<'_> {
         Ok((Projected { q: q?, ..projected }, [k?, v]))
     }
 
-    /// The same, with k and v stored into a cache.
+    /// The same as [`Linears::forward`], with k and v stored to a cache.
     ///
     /// # Errors
-    /// Those of [`linear::forward_several`] and [`forward_cached`].
+    /// The errors of [`linear::forward_several`] and [`forward_cached`].
     pub fn forward_cached(&self, cx: &Cx, x: &Tensor, cache: Cache) -> Result<Projected> {
         if let Device::Gpu(gpu) = &cx.device {
             let shape = |linear: &Linear| x.shape().with_cols(linear.n());
@@ -77,14 +77,14 @@ impl Linears<'_> {
         Ok(Projected { q, ..projected })
     }
 
-    /// The linears alone.
+    /// The four linears without the rotation.
     fn unrotated(&self, cx: &Cx, x: &Tensor) -> Result<(Projected, [Tensor; 2])> {
         let [q, k, v] = self.qkv.map(|linear| (linear, Epilogue::default()));
         let [(q, sq, _), (k, sk, _), (v, sv, _), other] = forward_several(cx, x, [q, k, v, self.other])?;
         Ok((Projected { q, saved: [sq, sk, sv], other }, [k, v]))
     }
 
-    /// Everything in one launch, with keys and values stored to the rows `to` of `kv`; `None` where it takes several launches.
+    /// All in one launch, with keys and values stored to the rows `to` of `kv`; `None` if that is not possible.
     fn fused(
         &self,
         cx: &Cx,
@@ -135,7 +135,8 @@ impl Linears<'_> {
     }
 }
 
-/// Whether both columns of each rotated pair are in one tile of the GEMM (`RotateHeads` in `kernels/include/gemm_epilogue.cuh`).
+/// Whether both columns of each rotated pair are in the same tile of the GEMM (`RotateHeads` in
+/// `kernels/include/gemm_epilogue.cuh`).
 fn fits_gemm(p: &Rotary) -> bool {
     let whole = p.head_dim.is_multiple_of(32) || 32_usize.is_multiple_of(p.head_dim.max(1));
     p.rot > 0 && p.rot <= 32 && p.rot.is_multiple_of(16) && whole

@@ -1,8 +1,9 @@
-//! Rotary position embedding (arXiv 2104.09864) on the first part of each head, halves layout.
+//! Rotary position embedding (RoPE, Su et al., arXiv 2104.09864) of the first elements of each head, in the rotate-half
+//! layout of GPT-NeoX.
 //!
-//! For i < rot/2 and the angle a = position·θ^(-2i/rot), elements i and i + rot/2 of each head turn by a:
-//! (u, v) → (u·cos a - v·sin a, v·cos a + u·sin a). The rest of the head stays. In place when nothing else views the
-//! tensor; 8 bytes and 6·rot/head_dim FLOPs an element. Saves nothing: backward turns by -a.
+//! For i < rot/2 and the angle a = position·θ^(-2i/rot), elements i and i + rot/2 of each head are rotated by a: (u, v)
+//! → (u·cos a - v·sin a, v·cos a + u·sin a). The other elements of the head do not change. In place if no other tensor
+//! shares the memory; 8 bytes and 6·rot/head_dim FLOPs per element. Saves nothing: backward rotates by -a.
 
 use pheye_tensor::{DType, Device, Shape, Tensor};
 
@@ -14,29 +15,28 @@ mod linears;
 
 pub use linears::{Linears, Projected};
 
-/// The rotation of a model: its layout, and cos and sin of every angle it can meet.
+/// The rotation of a model: the layout of its heads, and cos and sin of every angle.
 #[derive(Debug, Clone)]
 pub struct Rotary {
-    /// Heads in a row.
+    /// Number of heads in a row.
     pub heads: usize,
-    /// Elements of a head.
+    /// Number of elements of a head.
     pub head_dim: usize,
-    /// How many of them turn; even, at most `head_dim`.
+    /// Number of elements of a head that are rotated; even, at most `head_dim`.
     pub rot: usize,
-    /// [positions, 2, rot/2], cos first.
+    /// cos, then sin, [positions, 2, rot/2].
     tables: Tensor,
 }
 
 impl Rotary {
-    /// The rotation by angles position·θ^(-2i/rot), computed in f32 as PyTorch does, for positions 0..`max_positions`.
+    /// The rotation by angles position·θ^(-2i/rot), computed in f32 as in PyTorch, for positions 0..`max_positions`.
     ///
-    /// Of an odd or too large `rot`, as many elements turn as can.
+    /// `rot` is reduced to `head_dim` if it is larger, and rounded down to an even number.
     pub fn new(heads: usize, head_dim: usize, rot: usize, theta: f32, max_positions: usize) -> Rotary {
         Rotary::scaled(heads, head_dim, rot, [theta, 1.0], max_positions)
     }
 
-    /// [`Rotary::new`] with the positions divided by `factor` (linear scaling, as transformers has it: the
-    /// frequencies are).
+    /// [`Rotary::new`] with linear position scaling: the frequencies are divided by `factor`, as in transformers.
     pub fn scaled(
         heads: usize,
         head_dim: usize,
@@ -59,17 +59,17 @@ impl Rotary {
         Rotary { heads, head_dim, rot, tables }
     }
 
-    /// Moves the tables to `device`, where each turn would otherwise upload them.
+    /// Moves the tables to `device`; otherwise each rotation uploads them.
     ///
     /// # Errors
-    /// When the device's memory does not suffice.
+    /// [`Error::Tensor`] when the device is out of memory.
     pub fn move_to(&mut self, device: &Device) -> Result<()> {
         self.tables = self.tables.to_device(device)?;
         Ok(())
     }
 }
 
-/// x [rows, heads·head_dim], row i turned by the angles of `positions[i]`.
+/// Rotates row i of x [rows, heads·head_dim] by the angles of `positions[i]`.
 ///
 /// ```
 /// use pheye_ops::rotary::{self, Rotary};
@@ -83,35 +83,35 @@ impl Rotary {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] when there is not one position for each row or the width is not that of the heads,
-/// [`Error::Range`] for a position beyond the tables.
+/// [`Error::Shapes`] when there is not one position for each row or the width is not heads·head_dim, [`Error::Range`]
+/// when a position exceeds the tables.
 pub fn forward(cx: &Cx, x: Tensor, positions: &[u32], p: &Rotary) -> Result<Tensor> {
     rotate(cx, x, positions, p, 1.0)
 }
 
-/// dx of the gradient of [`forward`]'s result, turned back.
+/// The gradient of the input of [`forward`], from the gradient `dx` of its result: a rotation by the negative angles.
 ///
 /// # Errors
-/// As [`forward`].
+/// The errors of [`forward`].
 pub fn backward(cx: &Cx, dx: Tensor, positions: &[u32], p: &Rotary) -> Result<Tensor> {
     rotate(cx, dx, positions, p, -1.0)
 }
 
-/// Where keys and values are kept: their matrices, and a row of these for each row that comes.
+/// A key-value cache: its matrices, and the row of them where each new row is stored.
 #[derive(Debug)]
 pub struct Cache<'a> {
     /// Keys, [rows, heads·head_dim].
     pub k: &'a mut Tensor,
-    /// Values, as the keys.
+    /// Values, with the shape of the keys.
     pub v: &'a mut Tensor,
-    /// Of several rows for one place the last counts.
+    /// The row of the cache for each new row. If a row occurs several times, the last one is kept.
     pub rows: &'a [usize],
 }
 
-/// q turned as by [`forward`]; k, turned too, and v go into the cache. On a GPU one launch.
+/// q rotated as by [`forward`]; k, which is rotated too, and v are written to the cache. One launch on a GPU.
 ///
 /// # Errors
-/// As [`forward`] and [`rows::scatter`].
+/// The errors of [`forward`] and [`rows::scatter`].
 pub fn forward_cached(
     cx: &Cx,
     q: Tensor,
@@ -138,7 +138,7 @@ pub fn forward_cached(
     Ok(q)
 }
 
-/// Whether there is a known position for each row, and the rows are of these heads.
+/// Checks that each row has a position within the tables and the width of the heads.
 fn check(left: Shape, positions: &[u32], p: &Rotary) -> Result<()> {
     let cols = p.heads * p.head_dim;
     if left.cols() != cols || left.rows() != positions.len() {

@@ -1,4 +1,4 @@
-//! Rows moved on the CPU, one after another.
+//! Moving rows on the CPU.
 
 use pheye_tensor::Tensor;
 
@@ -24,7 +24,7 @@ pub(super) fn gather(cx: &Cx, x: &Tensor, from: &[usize]) -> Result<Tensor> {
     Ok(y)
 }
 
-/// All `parts`, of `shape` together.
+/// Concatenates `parts` to a matrix of shape `shape`.
 pub(super) fn concat(cx: &Cx, parts: &[&Tensor], shape: [usize; 2]) -> Result<Tensor> {
     let mut y = cx.empty(shape)?;
     let mut rest = y.f32_mut()?;

@@ -1,4 +1,4 @@
-//! Rows moved on a GPU: one kernel, which takes the row numbers from tables.
+//! Moving rows on a GPU: one kernel, which takes the row numbers from tables.
 
 use pheye_kernels::In;
 use pheye_kernels::params::RowsMove;
@@ -25,7 +25,7 @@ pub(super) fn gather(cx: &Cx, gpu: &Gpu, x: &Tensor, from: &[usize]) -> Result<T
     Ok(y)
 }
 
-/// All `parts`, of `shape` together.
+/// Concatenates `parts` to a matrix of shape `shape`.
 pub(super) fn concat(
     cx: &Cx,
     gpu: &Gpu,
@@ -42,15 +42,15 @@ pub(super) fn concat(
     Ok(y)
 }
 
-/// `y[to[i]] = x[from[i]]`, where an absent table is i itself.
+/// `y[to[i]] = x[from[i]]`, where a missing table stands for i itself.
 pub(crate) struct Move<'a> {
     pub x: &'a Tensor,
     pub y: &'a Tensor,
     pub from: Option<Region>,
     pub to: Option<Region>,
-    /// Rows moved.
+    /// Number of rows to move.
     pub rows: usize,
-    /// Whether they are all rows of y.
+    /// Whether they cover all rows of y.
     pub whole: bool,
 }
 

@@ -1,7 +1,7 @@
-//! Rows moved between matrices: into a cache, out of a batch, one matrix after another.
+//! Copies of rows between matrices: scatter, gather and concatenation.
 //!
-//! Pure copies, reading and writing 4 bytes an element. None has a backward: each is used where no gradient flows, or
-//! on gradients themselves.
+//! Reads and writes 4 bytes per element. None has a backward: they are used where no gradient flows, or on gradients
+//! themselves.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ fn check(op: &'static str, row: usize, rows: usize) -> Result<()> {
     Err(Error::Range { op, what: "row", value: row.to_string(), allowed: format!("0..{rows}") })
 }
 
-/// Whether every row of x has a place in `into`.
+/// Checks that every row of x has a valid row of `into`.
 pub(crate) fn check_scatter(into: &Tensor, left: Shape, at: &[usize]) -> Result<()> {
     let right = into.shape();
     if left.cols() != right.cols() || left.rows() != at.len() {
@@ -31,7 +31,8 @@ pub(crate) fn check_scatter(into: &Tensor, left: Shape, at: &[usize]) -> Result<
 /// `into[at[i]] = x[i]` for the rows of x `[n, d]` and into `[m, d]`.
 ///
 /// # Errors
-/// [`Error::Shapes`] when widths or the number of rows differ, [`Error::Range`] for a row that `into` does not have.
+/// [`Error::Shapes`] when the widths differ or there is not one target for each row, [`Error::Range`] when a target is
+/// not a row of `into`.
 pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<()> {
     check_scatter(into, x.shape(), at)?;
     match &cx.device {
@@ -40,7 +41,7 @@ pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<(
     }
 }
 
-/// `y[i] = x[from[i]]`: y `[n, d]` of x `[m, d]`.
+/// `y[i] = x[from[i]]`: y `[n, d]` for x `[m, d]`.
 ///
 /// ```
 /// use pheye_ops::{Cx, rows, tensor::Tensor};
@@ -51,7 +52,7 @@ pub fn scatter(cx: &Cx, into: &mut Tensor, x: &Tensor, at: &[usize]) -> Result<(
 /// ```
 ///
 /// # Errors
-/// [`Error::Range`] for a row that x does not have.
+/// [`Error::Range`] when an element of `from` is not a row of x.
 pub fn gather(cx: &Cx, x: &Tensor, from: &[usize]) -> Result<Tensor> {
     from.iter().try_for_each(|&row| check("gather", row, x.shape().rows()))?;
     match &cx.device {
@@ -60,10 +61,10 @@ pub fn gather(cx: &Cx, x: &Tensor, from: &[usize]) -> Result<Tensor> {
     }
 }
 
-/// The rows of all `parts`, one after another.
+/// Concatenates `parts` along the rows.
 ///
 /// # Errors
-/// [`Error::Shapes`] when widths differ.
+/// [`Error::Shapes`] when the widths differ.
 pub fn concat(cx: &Cx, parts: &[&Tensor]) -> Result<Tensor> {
     let Some(first) = parts.first() else { return cx.empty([0, 0]) };
     let d = first.shape().cols();
@@ -78,7 +79,8 @@ pub fn concat(cx: &Cx, parts: &[&Tensor]) -> Result<Tensor> {
     }
 }
 
-/// The rows of x to move and where to. Of several for one place the last counts, as when they are moved in turn.
+/// The rows of x to move, and their targets. Of several rows with the same target only the last is moved, as if they
+/// were moved in order.
 pub(crate) fn last_of_each(at: &[usize]) -> (Option<Vec<u32>>, Vec<u32>) {
     let mut seen = HashSet::with_capacity(at.len());
     let keep: Vec<usize> = (0..at.len()).rev().filter(|&i| seen.insert(at[i])).collect();

@@ -7,7 +7,7 @@ use pheye_tensor::{Param, Tensor};
 use crate::cpu::to_f32;
 use crate::{Cx, Result};
 
-/// Writes media [b, (1 + t)·n, d] of global [b, n, d] and local [b·t, n, d].
+/// Writes media [b, (1 + t)·n, d] from global [b, n, d] and local [b·t, n, d].
 pub(super) fn forward(
     cx: &Cx,
     global: &Tensor,
@@ -32,7 +32,7 @@ pub(super) fn forward(
     Ok(())
 }
 
-/// Writes dglobal [b, n, d] and, for t tiles, dlocal [b·t, n, d]; adds to dtable, if there is one.
+/// Writes dglobal [b, n, d] and, for t tiles, dlocal [b·t, n, d]; adds to dtable if it is given.
 pub(super) fn backward(
     dmedia: &Tensor,
     global: &mut Tensor,

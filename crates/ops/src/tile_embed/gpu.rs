@@ -33,7 +33,8 @@ pub(super) fn forward(
     Ok(l.run(grid, &p)?)
 }
 
-/// Writes both of `out`, dglobal and dlocal (dglobal again where there are no tiles); adds to dtable, if there is one.
+/// Writes both tensors of `out`, dglobal and dlocal (dglobal again if there are no tiles); adds to dtable if it is
+/// given.
 pub(super) fn backward(
     cx: &Cx,
     gpu: &Gpu,

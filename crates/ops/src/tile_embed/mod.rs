@@ -1,8 +1,8 @@
-//! The media sequence: the tokens of each image, then those of its tiles, each plus its tile's row of a table.
+//! The media sequence: the tokens of each image, then those of its tiles, each with a learned tile embedding added.
 //!
-//! `media[b] = [global[b] + table[0], local[b·t] + table[1], …]`: media [b, (1 + t)·n, d], global [b, n, d], local [b·t, n, d],
-//! table [at least 1 + t, d] in f32 or bf16. dglobal and dlocal are dmedia's rows, `dtable[j]` += Σ over images and tokens.
-//! Saves nothing. One addition and 8 bytes an element, each way.
+//! `media[b] = [global[b] + table[0], local[b·t] + table[1], …]`: media [b, (1 + t)·n, d], global [b, n, d], local
+//! [b·t, n, d], table [at least 1 + t, d] in f32 or bf16. dglobal and dlocal are rows of dmedia, and `dtable[j]` is a
+//! sum over images and tokens. Saves nothing. One addition and 8 bytes per element, each way.
 
 use pheye_tensor::{DType, Device, Grads, Param, Tensor};
 
@@ -15,7 +15,7 @@ fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, righ
     Error::Shapes { op: "tile_embed", left_name, left: left.shape(), right_name, right: right.shape() }
 }
 
-/// media [b, (1 + t)·n, d].
+/// media [b, (1 + t)·n, d] from global [b, n, d] and local [b·t, n, d].
 ///
 /// ```
 /// use pheye_ops::tensor::{DType, Param, Tensor};
@@ -30,7 +30,8 @@ fn shapes(left_name: &'static str, left: &Tensor, right_name: &'static str, righ
 /// ```
 ///
 /// # Errors
-/// [`Error::Shapes`] when the widths differ, local is not whole tiles of global's size, or the table is too short.
+/// [`Error::Shapes`] when the widths differ, local does not consist of tiles with the size of global, or the table is
+/// too short.
 pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) -> Result<Tensor> {
     let shape = global.shape();
     let d = shape.cols();
@@ -62,10 +63,10 @@ pub fn forward(cx: &Cx, global: &Tensor, local: Option<&Tensor>, table: &Param) 
     Ok(media)
 }
 
-/// dglobal [b, n, d] and, when t > 0, dlocal [b·t, n, d] of dmedia for `b` images of `t` tiles each.
+/// dglobal [b, n, d] and, if t > 0, dlocal [b·t, n, d] from dmedia, for `b` images with `t` tiles each.
 ///
 /// # Errors
-/// [`Error::Shapes`] when dmedia is not that many tiles of the table's width.
+/// [`Error::Shapes`] when dmedia does not have the size for `b` images with `t` tiles, or the table does not fit it.
 pub fn backward(
     cx: &Cx,
     dmedia: &Tensor,

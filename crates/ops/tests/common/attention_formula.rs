@@ -1,4 +1,4 @@
-//! Attention as the plain formula, and on any device.
+//! Attention as a plain formula, and on any device.
 
 #![allow(dead_code)] // each test file uses some of it
 
@@ -12,14 +12,14 @@ use pheye_testkit::{Formula, Real, uniform};
 
 use crate::common::{sum, transpose, upload};
 
-/// Rows of q, rows of k, who sees whom; as a formula, of q, k and v, each [rows, heads·head_dim].
+/// Numbers of rows of q and of k, and the spans. As a formula, a function of q, k and v, each [rows, heads·head_dim].
 #[derive(Clone)]
 pub(crate) struct Case {
     pub rows: usize,
     pub keys: usize,
     pub spans: Vec<Span>,
     pub heads: Heads,
-    /// Whether keys and values are side by side in one tensor.
+    /// Whether each row of one tensor holds a key and its value.
     pub fused: bool,
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn heads(heads: usize, head_dim: usize, causal: bool) -> Heads {
 }
 
 impl Formula for Case {
-    /// Scores and weights are tensors between the operations of the plain version, and so are their gradients.
+    /// The plain version stores scores and weights, and their gradients, as tensors between its operations.
     fn eval<T: Real>(&self, x: &[Vec<T>]) -> Vec<T> {
         let (h, width) = (self.heads, self.heads.width());
         let mut y = vec![T::of(0.0); x[0].len()];
@@ -62,18 +62,18 @@ impl Formula for Case {
 }
 
 impl Case {
-    /// A case of keys and values in two tensors.
+    /// A case with keys and values in two tensors.
     pub(crate) fn of(rows: usize, keys: usize, spans: &[Span], heads: Heads) -> Case {
         Case { rows, keys, spans: spans.to_vec(), heads, fused: false }
     }
 
-    /// The keys that the i-th query of a span sees.
+    /// The keys that the i-th query of a span attends to.
     pub(crate) fn seen(&self, s: &Span, i: usize) -> Range<usize> {
         let last = if self.heads.causal { (s.k.len() + i + 1).saturating_sub(s.q.len()) } else { s.k.len() };
         s.k.start..s.k.start + last.min(s.k.len())
     }
 
-    /// q, k and v. Scores of a few units: a softmax neither flat nor a single spike.
+    /// q, k and v, scaled for scores of a few units, so that the softmax is neither flat nor one-hot.
     pub(crate) fn inputs(&self) -> [(&'static str, Vec<f32>); 3] {
         let w = self.heads.width();
         let random = |seed, rows, bound: f32| uniform(seed, rows * w, -bound, bound);
@@ -85,7 +85,7 @@ impl Case {
         (self.inputs().map(|(_, x)| x), uniform(4, self.rows * self.heads.width(), -1.0, 1.0))
     }
 
-    /// [`Case::values`], all of which bf16 holds.
+    /// [`Case::values`] rounded to bf16.
     pub(crate) fn narrow(&self) -> ([Vec<f32>; 3], Vec<f32>) {
         let (mut x, mut dy) = self.values();
         x.iter_mut().chain([&mut dy]).for_each(|x| round_bf16(x));

@@ -1,4 +1,4 @@
-//! LoRA as the plain formula, and a linear with adapters on any device.
+//! LoRA as a plain formula, and a LoRA linear on any device.
 
 #![allow(dead_code)] // each test file uses some of it
 
@@ -11,39 +11,39 @@ use pheye_testkit::{BEFORE, Formula, Ran, Real};
 
 use crate::common::{added, linear as affine, param, place, product, upload};
 
-/// A dropout whose stream takes both words.
+/// Dropout whose RNG offset uses both 32-bit words.
 pub(crate) const DROPOUT: Option<Dropout> = Some(Dropout { p: 0.25, seed: 77, rng_offset: 1 << 40 | 3 });
 
-/// The module's number.
+/// The index of the module.
 pub(crate) const MODULE: u32 = 5;
 
-/// The names of the inputs, as many as the adapters need.
+/// The names of the inputs, for as many adapters as a case can have.
 const NAMES: [&str; 13] = [
     "x", "weight", "bias", "A of 0", "B of 0", "A of 1", "B of 1", "A of 2", "B of 2", "A of 3", "B of 3",
     "A of 4", "B of 4",
 ];
 
-/// A LoRA linear of x [m, k] and W [n, k]; as a formula, of x, W, the bias, then A and B of each adapter.
+/// A LoRA linear of x [m, k] and W [n, k]. As a formula, a function of x, W, the bias, then A and B of each adapter.
 #[derive(Clone)]
 pub(crate) struct Case {
     pub m: usize,
     pub k: usize,
     pub n: usize,
-    /// Rank and s of each adapter.
+    /// Rank and scale s of each adapter.
     pub adapters: Vec<Option<(usize, f32)>>,
     pub ranges: Vec<RowRange>,
     pub dropout: Option<Dropout>,
-    /// Whether W and the bias, A, B are trained.
+    /// Whether W and the bias, A, and B are trained.
     pub trained: [bool; 3],
 }
 
-/// Ranges of rows and their adapters.
+/// Row ranges from (start, end, adapter).
 pub(crate) fn ranges(all: &[(usize, usize, Option<usize>)]) -> Vec<RowRange> {
     all.iter().map(|&(from, to, adapter)| RowRange { rows: from..to, adapter }).collect()
 }
 
 impl Formula for Case {
-    /// What the unfused form stores between its operations is stored.
+    /// Rounds to the storage type what the unfused form stores between its operations.
     fn eval<T: Real>(&self, inputs: &[Vec<T>]) -> Vec<T> {
         let (k, n) = (self.k, self.n);
         let [x, w, bias, adapters @ ..] = inputs else { unreachable!() };
@@ -68,7 +68,7 @@ impl Formula for Case {
 }
 
 impl Case {
-    /// A case whose rows, but for the first, take the adapters of these ranks in turn.
+    /// A case in which the first row takes no adapter, and the others take those of these ranks in turn.
     pub(crate) fn of(m: usize, k: usize, n: usize, ranks: &[usize]) -> Case {
         let adapters = ranks.iter().enumerate().map(|(i, &r)| Some((r, 2.0 - 0.75 * i as f32))).collect();
         let count = ranks.len();
@@ -83,7 +83,7 @@ impl Case {
         Route { ranges: self.ranges.clone(), dropout: self.dropout }
     }
 
-    /// The inputs of the formula, `values` of a number of elements and a seed.
+    /// The inputs of the formula; `values` takes a number of elements and a seed.
     pub(crate) fn inputs(&self, values: impl Fn(usize, u64) -> Vec<f32>) -> Vec<(&'static str, Vec<f32>)> {
         let Case { m, k, n, .. } = *self;
         let mut all = vec![values(m * k, 1), values(n * k, 2), values(n, 3)];
@@ -94,7 +94,7 @@ impl Case {
         NAMES.into_iter().zip(all).collect()
     }
 
-    /// The factor of element `i` of x.
+    /// The dropout factor of element `i` of x.
     fn factor(&self, i: usize) -> f64 {
         let Some(Dropout { p, seed, rng_offset }) = self.dropout else { return 1.0 };
         let [low, high] = words(rng_offset);
@@ -102,7 +102,7 @@ impl Case {
         if uniform(word) >= p { f64::from(1.0 / (1.0 - p)) } else { 0.0 }
     }
 
-    /// The linear with its adapters, on the CPU.
+    /// The LoRA linear, on the CPU.
     pub(crate) fn layer(&self, inputs: &[Vec<f32>]) -> LoraLinear {
         let Case { k, n, .. } = *self;
         let mut pairs = inputs[3..].chunks(2);
@@ -124,7 +124,7 @@ impl Case {
         }
     }
 
-    /// y, dx and the gradients of what is trained.
+    /// y, dx and the gradients of the trained parameters.
     pub(crate) fn run(&self, device: &Device, dtype: DType, inputs: &[Vec<f32>], dy: &[f32]) -> Ran {
         let (cx, mut p, route) = (Cx::new(device.clone()), self.layer(inputs), self.route());
         let mut grads = place(device, p.params_mut(), |p| self.trains(p));
@@ -141,7 +141,7 @@ impl Case {
         let start = if let Device::Cpu = device { 0.0 } else { BEFORE };
         for ((name, p), (_, first)) in named.into_iter().zip(&all[1..]) {
             let near = |(a, b): (&f32, &f32)| (a + start - b).abs() <= 1e-5 * (1.0 + b.abs());
-            assert!(added(&grads, p).iter().zip(first).all(near), "{name}: without dx as with it");
+            assert!(added(&grads, p).iter().zip(first).all(near), "{name}: differs without dx");
         }
         Ran { y: download(&y), grads: all }
     }

@@ -1,4 +1,4 @@
-//! Tensors and trained parameters from plain numbers, and what formulas and tests have in common.
+//! Helpers of the tests: tensors and trained parameters from slices, and small functions for formulas.
 
 #![allow(dead_code)] // each test file uses some of it
 
@@ -7,22 +7,22 @@ use pheye_tensor::{DType, Device, Grads, Param, ParamTable, Shape, Tensor};
 use pheye_testkit::gpu::{download, upload_bf16, upload_f32};
 use pheye_testkit::{BEFORE, Real};
 
-/// A tensor of these values.
+/// A tensor with these values.
 pub(crate) fn tensor(shape: impl Into<Shape>, values: &[f32]) -> Tensor {
     Tensor::from_f32(shape, values).unwrap()
 }
 
-/// A parameter of these values.
+/// A parameter with these values.
 pub(crate) fn param(name: &str, shape: impl Into<Shape>, values: &[f32]) -> Param {
     Param::frozen(name, tensor(shape, values))
 }
 
-/// An affine map of weight [n, k].
+/// A linear with weight [n, k].
 pub(crate) fn linear(n: usize, k: usize, weight: &[f32], bias: Option<&[f32]>) -> Linear {
     Linear { weight: param("weight", [n, k], weight), bias: bias.map(|b| param("bias", [n], b)) }
 }
 
-/// Trains all of `params`.
+/// Makes all of `params` trained.
 pub(crate) fn train_all(params: Vec<&mut Param>) -> Grads {
     Grads::new(ParamTable::assign(params, |_| true).unwrap())
 }
@@ -32,19 +32,19 @@ pub(crate) fn grad_of(grads: &mut Grads, param: &Param) -> Vec<f32> {
     grads.of(param).unwrap().unwrap().to_vec()
 }
 
-/// The elements.
+/// The elements of a tensor.
 pub(crate) fn values(t: &Tensor) -> Vec<f32> {
     t.f32().unwrap().to_vec()
 }
 
-/// The parameter in bf16, and in f32 with the values that bf16 left.
+/// The parameter rounded to bf16, as bf16 and as f32.
 pub(crate) fn rounded(p: &Param) -> (Param, Param) {
     let narrow = p.value.to_dtype(DType::Bf16).unwrap();
     let wide = narrow.to_dtype(DType::F32).unwrap();
     (Param::frozen(p.name.clone(), narrow), Param::frozen(p.name.clone(), wide))
 }
 
-/// Runs `f` with 1 and with 3 threads and compares what it returns, bit by bit.
+/// Runs `f` with 1 and with 3 threads and asserts that the results are bit-identical.
 pub(crate) fn same_on_any_threads(f: impl Fn() -> Vec<Vec<f32>> + Sync) {
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -65,17 +65,17 @@ pub(crate) fn sum<T: Real>(x: impl Iterator<Item = T>) -> T {
     sum
 }
 
-/// x [m, k] times wᵀ, w [n, k].
+/// The matrix product x wᵀ for x [m, k] and w [n, k].
 pub(crate) fn product<T: Real>(x: &[T], w: &[T], k: usize) -> Vec<T> {
     x.chunks(k).flat_map(|x| w.chunks(k).map(move |w| T::dot(x, w))).collect()
 }
 
-/// The columns of w [n, k] as rows.
+/// The transpose of w [n, k].
 pub(crate) fn transpose<T: Copy>(w: &[T], k: usize) -> Vec<T> {
     (0..k).flat_map(|l| w.iter().skip(l).step_by(k).copied()).collect()
 }
 
-/// A tensor of these values on a device, of the type that it takes there.
+/// A tensor with these values on a device, in the activation type of the device.
 pub(crate) fn upload(device: &Device, dtype: DType, shape: impl Into<Shape>, values: &[f32]) -> Tensor {
     match dtype {
         DType::Bf16 => upload_bf16(device, shape, values),
@@ -83,8 +83,8 @@ pub(crate) fn upload(device: &Device, dtype: DType, shape: impl Into<Shape>, val
     }
 }
 
-/// Moves `params` to the device, where those that `trained` picks get gradients. They start from [`BEFORE`] on a GPU, and
-/// from 0 on the CPU, as `gradcheck` expects.
+/// Moves `params` to the device and makes those that `trained` selects trained. Their gradients start from [`BEFORE`]
+/// on a GPU, and from 0 on the CPU, as `gradcheck` expects.
 pub(crate) fn place(device: &Device, mut params: Vec<&mut Param>, trained: impl Fn(&Param) -> bool) -> Grads {
     let table = ParamTable::assign(params.iter_mut().map(|p| &mut **p), trained).unwrap();
     if let Device::Cpu = device {
@@ -94,13 +94,13 @@ pub(crate) fn place(device: &Device, mut params: Vec<&mut Param>, trained: impl 
     Grads { flat: upload_f32(device, [table.len()], &vec![BEFORE; table.len()]), table }
 }
 
-/// The gradient of a trained parameter on any device.
+/// Downloads the gradient of a trained parameter from any device.
 pub(crate) fn added(grads: &Grads, param: &Param) -> Vec<f32> {
     download(&grads.view(param).unwrap().expect("a trained parameter"))
 }
 
-/// So many cases, the same ones in every run: by the rule a bound is twice the error of the plain formula, and one random
-/// case in several hundred has a plain formula that is exact by luck.
+/// A proptest configuration with this number of cases, the same ones in every run. The tolerance is twice the error of
+/// the plain formula, and in one random case out of several hundred the plain formula happens to be exact.
 pub(crate) fn repeatable(cases: u32) -> proptest::test_runner::Config {
     let rng_seed = proptest::test_runner::RngSeed::Fixed(1);
     proptest::test_runner::Config { cases, rng_seed, failure_persistence: None, ..Default::default() }

@@ -1,5 +1,5 @@
-//! Backward of attention on a GPU: one kernel for all gradients where spans have few queries, otherwise one kernel for dq and one for
-//! dk and dv.
+//! Backward of attention on a GPU: one kernel for all gradients if the spans have few queries, otherwise one kernel for
+//! dq and one for dk and dv.
 
 use pheye_kernels::params::AttentionBwd;
 use pheye_kernels::{In, Out};
@@ -41,10 +41,10 @@ const KEYS: Family = Family {
     by_length: &[],
 };
 
-/// For head size 64: the kernels that hold all queries of a span in shared memory, by the largest number that fits.
+/// For head size 64: the kernels that hold all queries of a span in shared memory, by their maximum number of queries.
 const SHORT: [(usize, &str); 2] = [(80, "attention_bwd_bf16_d64_80"), (128, "attention_bwd_bf16_d64_128")];
 
-/// The kernel for spans of few queries. It reads keys and values once, where two kernels read them twice.
+/// The kernel for spans with few queries, if it applies. It reads keys and values once, the two separate kernels twice.
 fn short_kernel(spans: &[Span], h: &Heads) -> Option<&'static str> {
     let queries = spans.iter().map(|s| s.q.len()).max()?;
     SHORT.iter().find(|(most, _)| h.head_dim == 64 && queries <= *most).map(|(_, kernel)| *kernel)
@@ -65,7 +65,7 @@ struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    /// What each kernel reads.
+    /// The inputs that all backward kernels share.
     fn params(&self, l: &mut Launch<'_>) -> Result<AttentionBwd> {
         let h = self.heads;
         let Operands { k, v, k_stride, v_stride } =
@@ -89,7 +89,7 @@ impl Backward<'_> {
         })
     }
 
-    /// Addresses of dk and dv.
+    /// Output addresses of dk and dv.
     fn dkv(&self, l: &mut Launch<'_>) -> Result<(Out, Out)> {
         let width = self.heads.width();
         let all = if matches!(self.dkv, Kv::Fused(_)) { 2 * width } else { width };
@@ -100,7 +100,7 @@ impl Backward<'_> {
         Ok((to.k, to.v))
     }
 
-    /// Launches the kernel that computes dq, split by keys where there are too few blocks to fill the GPU.
+    /// Launches the kernel that computes dq, split along the keys if there are too few blocks to fill the GPU.
     fn run(&self, mut l: Launch<'_>, mut p: AttentionBwd, list: &[Item]) -> Result<()> {
         let (cx, h) = (self.cx, self.heads);
         let Some(parts) = work::split_keys(list, h.heads, self.gpu.sms(), l.spec().tile[1]) else {
@@ -161,7 +161,7 @@ pub(in super::super) fn backward(
         Kv::Split { k: t, .. } | Kv::Fused(t) => t.shape().rows(),
     };
     let dq = cx.empty(q.shape())?;
-    // No block writes the columns beyond those of the heads.
+    // No block writes the columns beyond those of the heads, so they are set to 0 here.
     let empty_like = |t: &Tensor, own: usize| {
         if t.shape().cols() == own { cx.empty(t.shape()) } else { cx.zeros(t.shape()) }
     };

@@ -1,4 +1,4 @@
-//! Attention on a GPU: which kernel for which head size and number of queries, and the launches.
+//! Attention on a GPU: the choice of the kernel by head size and number of queries, and the launches.
 
 use std::ops::RangeInclusive;
 
@@ -15,17 +15,19 @@ pub(super) mod work;
 
 pub(super) use backward::backward;
 
-/// Kernels by head size, 16 to 128 in steps of 16: a size between takes the next.
+/// Kernels by head size, 16 to 128 in steps of 16; other head sizes use the next larger kernel.
 pub(super) type Sizes = [&'static str; 8];
 
 /// The variants of a kernel.
 struct Family {
-    /// Whether a block owns a tile of keys and loops over queries; otherwise it owns queries and loops over keys.
+    /// Whether a block owns a tile of keys and loops over queries; otherwise it owns a tile of queries and loops over
+    /// keys.
     takes_keys: bool,
     by_size: Sizes,
-    /// For head sizes 64 and 80.
+    /// Kernels for head sizes 64 and 80 that hold all rows of the other kind in shared memory.
     resident: [&'static str; 2],
-    /// For a head size and the rows that it takes of the longest span.
+    /// Kernels for one head size and a range of lengths, where the length is the largest number of owned rows of a
+    /// span.
     by_length: &'static [(usize, RangeInclusive<usize>, &'static str)],
 }
 
@@ -54,7 +56,7 @@ fn range_error(what: &'static str, value: String, allowed: &str) -> Error {
     Error::Range { op: "attention", what, value, allowed: allowed.to_owned() }
 }
 
-/// The kernel for the head size, after checking the other limits of the kernels.
+/// The kernel for the head size. Also checks the other limits of the kernels.
 pub(super) fn choose(sizes: &Sizes, h: &Heads) -> Result<&'static str> {
     if !(h.scale > 0.0 && h.scale.is_finite()) {
         return Err(range_error("scale", h.scale.to_string(), "a positive number on a GPU"));
@@ -65,9 +67,9 @@ pub(super) fn choose(sizes: &Sizes, h: &Heads) -> Result<&'static str> {
     }
 }
 
-/// The kernel for these spans. A block owns some rows (queries or keys) and loops over the rows of the other kind. The resident kernels
-/// hold all rows of the other kind in shared memory, with one block per span and head; they are chosen when the rows fit and the
-/// blocks fill the GPU.
+/// The kernel for these spans. A block owns some rows (queries or keys) and loops over the rows of the other kind. The
+/// resident kernels hold all rows of the other kind in shared memory, with one block per span and head; they are chosen
+/// if the rows fit and the blocks fill the GPU.
 fn variant(gpu: &Gpu, f: &Family, spans: &[Span], h: &Heads) -> Result<&'static str> {
     let general = choose(&f.by_size, h)?;
     let longest = |of: fn(&Span) -> usize| spans.iter().map(of).max().unwrap_or(0);
@@ -88,7 +90,7 @@ fn variant(gpu: &Gpu, f: &Family, spans: &[Span], h: &Heads) -> Result<&'static 
     Ok(by_length.map_or(general, |(.., kernel)| kernel))
 }
 
-/// Rows that a block owns at most; a kernel with tile size 0 takes any number.
+/// Maximum number of rows that a block owns; tile size 0 means no limit.
 fn tile(l: &Launch<'_>) -> usize {
     match l.spec().tile[0] {
         0 => usize::MAX,
@@ -96,7 +98,7 @@ fn tile(l: &Launch<'_>) -> usize {
     }
 }
 
-/// The region of a bf16 matrix whose rows can be read 16 bytes at a time.
+/// The region of a bf16 matrix whose rows can be read with 16-byte loads.
 pub(super) fn matrix(t: &Tensor) -> Result<Region> {
     if t.dtype() != DType::Bf16 {
         let (shape, found, expected) = (t.shape(), t.dtype(), DType::Bf16);
@@ -121,7 +123,7 @@ struct Operands<T> {
     v_stride: i32,
 }
 
-/// `declare` names the region to the launch and returns its address; `offset` adds an offset in bytes to an address.
+/// `declare` declares the region to the launch and returns its address; `offset` adds a byte offset to an address.
 fn operands<T: Copy>(
     kv: &Kv<&Tensor>,
     width: usize,
@@ -140,7 +142,7 @@ fn operands<T: Copy>(
     })
 }
 
-/// The softmax scale for base 2: scale·log2(e).
+/// The softmax scale for exp2: scale·log2(e).
 pub(super) fn scale_log2(h: &Heads) -> f32 {
     h.scale * std::f32::consts::LOG2_E
 }
@@ -149,7 +151,7 @@ fn table(cx: &Cx, items: &[Item]) -> Result<Region> {
     cx.table(&work::table(items))
 }
 
-/// o and lse [heads, rows].
+/// o, and the log-sum-exp of each row of scores, [heads, rows].
 pub(super) fn forward(
     cx: &Cx,
     gpu: &Gpu,

@@ -1,29 +1,31 @@
-//! Work lists of the attention kernels for varlen batches: which rows each block owns. An item has the layout of `AttentionItem` in
-//! `attention.cuh`.
+//! Work lists of the attention kernels for varlen batches: which rows each block owns. An [`Item`] is encoded like
+//! `AttentionItem` in `attention.cuh`.
 
 use std::ops::Range;
 
 use super::Span;
 
-/// The rows of one block; the same for every head.
+/// The work of one block, the same for every head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::attention) struct Item {
     /// Rows that the block owns.
     pub own: Range<usize>,
     /// Rows of the other kind (keys for queries, queries for keys) that it loops over.
     pub other: Range<usize>,
-    /// The causal limit: how many keys, from the item's first, its first query sees. Each further query sees one more.
+    /// The causal limit: the number of keys, from the item's first key, that its first query attends to. Each further
+    /// query attends to one more.
     pub seen: i64,
-    /// First row of its partial result, where the keys are split.
+    /// First row of its partial result, if the keys are split.
     pub slot: usize,
-    /// Whether it owns the same rows as the item before it, with later keys.
+    /// Whether the previous item owns the same rows, with earlier keys.
     pub again: bool,
 }
 
 impl Item {
     fn words(&self) -> [u32; 8] {
         let Item { own, other, seen, slot, again } = self;
-        // Fewer than no keys are none, and more than a tile holds are all.
+        // The limit fits into i32 after clamping: a negative limit means no keys, and one beyond the tile means all
+        // keys.
         let seen = (*seen).clamp(i64::from(i32::MIN / 2), i64::from(i32::MAX / 2)) as i32 as u32;
         [
             own.start as u32,
@@ -38,12 +40,12 @@ impl Item {
     }
 }
 
-/// The table of the items.
+/// Encodes the items for the kernel.
 pub(in crate::attention) fn table(items: &[Item]) -> Vec<u32> {
     items.iter().flat_map(Item::words).collect()
 }
 
-/// The rows of 0..rows that are in none of the ranges.
+/// The rows of 0..rows that are in none of `ranges`.
 fn gaps(rows: usize, ranges: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
     let mut taken: Vec<_> = ranges.filter(|r| !r.is_empty()).collect();
     taken.sort_by_key(|r| r.start);
@@ -66,7 +68,8 @@ fn tiles(rows: Range<usize>, tile: usize) -> impl Iterator<Item = Range<usize>> 
     rows.step_by(tile).map(move |i| i..end.min(i.saturating_add(tile)))
 }
 
-/// Tiles of queries; rows in no span are tiles without keys, for which kernels write zeros.
+/// Items that own tiles of queries. Rows outside all spans become items without keys, for which the kernels write
+/// zeros.
 pub(in crate::attention) fn of_queries(spans: &[Span], rows: usize, causal: bool, tile: usize) -> Vec<Item> {
     let mut items = Vec::new();
     for Span { q, k } in spans {
@@ -85,7 +88,8 @@ pub(in crate::attention) fn of_queries(spans: &[Span], rows: usize, causal: bool
     items
 }
 
-/// Tiles of keys, with the queries that see one of them; keys in no span are tiles without queries.
+/// Items that own tiles of keys, with the queries that attend to them. Keys outside all spans become items without
+/// queries.
 pub(in crate::attention) fn of_keys(spans: &[Span], rows: usize, causal: bool, tile: usize) -> Vec<Item> {
     let mut items = Vec::new();
     for Span { q, k } in spans {
@@ -103,29 +107,30 @@ pub(in crate::attention) fn of_keys(spans: &[Span], rows: usize, causal: bool, t
     items
 }
 
-/// The keys that no query sees, for kernels that own keys along with queries: of no span, or of one without queries.
+/// Items for the keys that no query attends to, for kernels that own queries and keys: those outside all spans or in a
+/// span without queries.
 pub(in crate::attention) fn of_keys_unseen(spans: &[Span], rows: usize) -> impl Iterator<Item = Item> {
     let seen = spans.iter().filter(|s| !s.q.is_empty()).map(|s| s.k.clone());
     let item = |other| Item { own: 0..0, other, seen: 0, slot: 0, again: false };
     gaps(rows, seen).into_iter().map(item)
 }
 
-/// Items whose keys are split (split-k over keys), and how to combine their partial results.
+/// Items whose keys are split (split-K over keys), and how to combine their partial results.
 #[derive(Debug)]
 pub(in crate::attention) struct Parts {
-    /// Each with the first row of its part as `slot`.
+    /// The items; `slot` is the first row of the item's partial result.
     pub items: Vec<Item>,
-    /// One for each tile of queries: `other.len()` parts of `own.len()` rows each, from row `slot` on.
+    /// One for each tile of queries: `other.len()` partial results of `own.len()` rows each, from row `slot` on.
     pub joins: Vec<Item>,
-    /// Rows of all parts.
+    /// Total number of rows of all partial results.
     pub rows: usize,
 }
 
-/// Keys of the shortest split: below that, its fixed costs outweigh its share of the keys.
+/// Minimum number of keys per split; with fewer, the fixed cost of a split outweighs its work.
 const PART: usize = 128;
 
-/// Splits the keys so that the blocks of all heads fill a GPU of `sms` multiprocessors twice, in multiples of `tile`; `None` where there
-/// are enough blocks.
+/// Splits the keys, in multiples of `tile`, so that the blocks of all heads fill a GPU of `sms` multiprocessors twice.
+/// Returns `None` if there are enough blocks without splitting.
 pub(in crate::attention) fn split_keys(
     items: &[Item],
     heads: usize,
@@ -142,7 +147,8 @@ pub(in crate::attention) fn split_keys(
     }
     let mut parts = Parts { items: Vec::new(), joins: Vec::new(), rows: 0 };
     for item in items {
-        // At least one split: the statistics of each row are written from its partial result.
+        // At least one split, even without keys, because the statistics of each row are computed from its partial
+        // results.
         let pieces = item.other.len().div_ceil(piece).max(1);
         parts.joins.push(Item { other: 0..pieces, slot: parts.rows, ..item.clone() });
         for at in (0..pieces).map(|i| i * piece) {

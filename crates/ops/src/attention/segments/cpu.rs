@@ -1,4 +1,4 @@
-//! The attention to each segment on the CPU: the softmax of each query, whole.
+//! Attention per segment on the CPU, from the full softmax of each query.
 
 use pheye_tensor::Tensor;
 

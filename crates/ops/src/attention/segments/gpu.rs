@@ -1,4 +1,4 @@
-//! The attention to each segment on a GPU.
+//! Attention per segment on a GPU.
 
 use pheye_kernels::params::SegmentSums;
 use pheye_tensor::{Gpu, Tensor};

@@ -1,7 +1,8 @@
-//! How much of each query's attention falls on each segment of its keys: which tiles of an image a word looks at.
+//! The sum of each query's attention weights over each segment of its keys, for example the tiles of an image.
 //!
-//! y[head, query, n] = Σ softmax(scale·q kᵀ) over the keys `segments[n]..segments[n + 1]` of the query's span. Nothing is saved.
-//! 4·lq·lk·heads·head_dim FLOPs on a GPU, half of that on the CPU; reads q once, and k twice for each tile of queries.
+//! y[head, query, n] = Σ softmax(scale·q kᵀ) over the keys `segments[n]..segments[n + 1]` of the query's span. Nothing
+//! is saved. 4·lq·lk·heads·head_dim FLOPs on a GPU, half of that on the CPU; q is read once, and k twice for each tile
+//! of queries.
 
 use pheye_tensor::{Device, Tensor};
 
@@ -11,11 +12,12 @@ use crate::{Cx, Error, Result};
 mod cpu;
 mod gpu;
 
-/// y [heads, rows of q, segments − 1] f32: the attention of each query to the keys between one of `segments` and the next. They
-/// are counted from the first key of the span, ascend, and may go beyond its last. 0 for rows outside all spans.
+/// y [heads, rows of q, segments − 1] in f32: the attention of each query to the keys between consecutive elements of
+/// `segments`. The elements are key indices relative to the first key of the span, in ascending order, and may exceed
+/// the number of keys. y is 0 for rows outside all spans.
 ///
 /// # Errors
-/// As [`super::forward`], and [`Error::Range`] when `segments` do not ascend.
+/// The errors of [`super::forward`], and [`Error::Range`] when `segments` is not in ascending order.
 pub fn segment_sums(
     cx: &Cx,
     q: &Tensor,

@@ -1,6 +1,6 @@
-//! The down projection S = s·drop(x) Aᵀ of LoRA on a GPU, for one linear or for several that take the same x. The matrices A of
-//! all adapters of a route are stacked, each rank padded to a multiple of 8, so that one launch serves all rows: S [rows, total]
-//! has zeros where a row does not take a column's adapter.
+//! The down projection S = s·drop(x) Aᵀ of LoRA on a GPU, for one linear or for several that take the same x. The
+//! matrices A of all adapters of a route are stacked, each rank padded to a multiple of 8, so that one launch serves
+//! all rows. S [rows, total] is zero where a row does not use the adapter of a column.
 
 use pheye_cpu::dropout::Mask;
 use pheye_kernels::Out;
@@ -13,10 +13,10 @@ use crate::gpu::typed;
 use crate::layernorm::{self, LayerNorm, LoraDown};
 use crate::{Cx, Error, Result};
 
-/// The maximum number of adapters that one launch packs.
+/// Maximum number of adapters that one launch packs.
 const PACKED: usize = 4;
 
-/// Columns `first .. first + total` of S [rows, columns of all].
+/// Columns `first .. first + total` of the matrix `all`, which holds S [rows, total] of one or more linears.
 #[derive(Debug, Clone)]
 pub(in crate::lora) struct Columns {
     pub all: Tensor,
@@ -25,18 +25,18 @@ pub(in crate::lora) struct Columns {
 }
 
 impl Columns {
-    /// All columns.
+    /// All columns of `all`.
     pub(crate) fn whole(all: Tensor) -> Columns {
         let total = all.shape().cols();
         Columns { all, first: 0, total }
     }
 
-    /// Rows of S.
+    /// Number of rows of S.
     pub(crate) fn rows(&self) -> usize {
         self.all.shape().rows()
     }
 
-    /// As an operand of a GEMM.
+    /// S as an operand of a GEMM.
     pub(crate) fn mat(&self) -> Result<MatOperand> {
         let ld = self.all.shape().cols();
         let len = (self.rows().max(1) - 1) * ld + self.total;
@@ -44,17 +44,17 @@ impl Columns {
     }
 }
 
-/// The computed down projection of a linear, and its packed adapters: what is left is one GEMM.
+/// The computed down projection of a linear and its packed adapters. The linear is then a single GEMM.
 #[derive(Debug)]
 pub(in crate::lora) struct DownProjected {
     pub packed: PackedAdapters,
     pub s: Columns,
-    /// Whether backward needs S, because a B is trained.
+    /// Whether backward needs S, because some B is trained.
     pub keep: bool,
 }
 
 impl DownProjected {
-    /// Whether it belongs to x and p, by their shapes.
+    /// Checks that its shapes fit x and p.
     pub(crate) fn check(&self, x: &Tensor, p: &LoraLinear) -> Result<()> {
         let shape_error = |left_name, left, right_name, right| {
             Err(Error::Shapes { op: "lora", left_name, left, right_name, right })
@@ -69,7 +69,7 @@ impl DownProjected {
     }
 }
 
-/// An adapter of the route, and its columns of S.
+/// An adapter of the route, and the columns of S that belong to it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::lora) struct Placed<'a> {
     pub adapter: &'a Adapter,
@@ -89,7 +89,7 @@ pub(in crate::lora) struct PackedAdapters {
     pub total: usize,
 }
 
-/// The adapters that are chosen, each once, and the number of columns they take.
+/// The distinct adapters that are chosen, with their columns, and the total number of columns.
 pub(in crate::lora) fn places<'a>(chosen: &[Option<&'a Adapter>]) -> (Vec<Placed<'a>>, usize) {
     let (mut places, mut total) = (Vec::<Placed>::new(), 0);
     for &adapter in chosen.iter().flatten() {
@@ -102,7 +102,7 @@ pub(in crate::lora) fn places<'a>(chosen: &[Option<&'a Adapter>]) -> (Vec<Placed
     (places, total)
 }
 
-/// Six words for each range: rows, columns, the bits of s, 0 (`kernels/fused/lora_down.cu`).
+/// Six u32 per range: first row, end row, first column, end column, the bits of s, 0 (`kernels/fused/lora_down.cu`).
 pub(in crate::lora) fn ranges(
     route: &Route,
     chosen: &[Option<&Adapter>],
@@ -121,7 +121,7 @@ pub(in crate::lora) fn ranges(
 }
 
 impl PackedAdapters {
-    /// Packs the adapters; A goes into `a` [total, k padded].
+    /// Packs the adapters of one linear. A is packed into `a` [total, k padded].
     fn new(cx: &Cx, gpu: &Gpu, p: &LoraLinear, places: &[Placed], a: Tensor) -> Result<PackedAdapters> {
         let (k, n, total) = (p.base.k(), p.base.n(), a.shape().rows());
         let (ka, nt) = (a.shape().cols(), n.next_multiple_of(8));
@@ -155,7 +155,7 @@ impl PackedAdapters {
     }
 }
 
-/// The GEMM S = s·drop(x) Aᵀ for x [rows, k], with the scale of each range of `words`.
+/// The GEMM S = s·drop(x) Aᵀ for x [rows, k], where `words` gives the scale of each range.
 pub(in crate::lora) struct Down<'a> {
     pub x: MatOperand,
     pub rows: usize,
@@ -166,7 +166,7 @@ pub(in crate::lora) struct Down<'a> {
 }
 
 impl Down<'_> {
-    /// Launches it; returns S.
+    /// Launches the GEMM and returns S.
     pub(crate) fn run(&self, cx: &Cx, gpu: &Gpu) -> Result<Tensor> {
         let total = self.a.shape().rows();
         let s = cx.empty([self.rows, total])?;
@@ -196,7 +196,7 @@ impl Down<'_> {
     }
 }
 
-/// The packed adapters of linears that take the same x, with all their A stacked, before S is computed.
+/// The packed adapters of linears that take the same x, with all their A stacked in `a`.
 struct StackedAdapters {
     a: Tensor,
     packed: Vec<PackedAdapters>,
@@ -205,7 +205,8 @@ struct StackedAdapters {
 }
 
 impl StackedAdapters {
-    /// `None` when there is nothing to compute, or not all of the linears have adapters on these rows and one width.
+    /// `None` if there is nothing to compute, if one of the linears has no adapter on these rows, or if their widths
+    /// differ.
     fn new(
         cx: &Cx,
         gpu: &Gpu,
@@ -243,8 +244,8 @@ impl StackedAdapters {
     }
 }
 
-/// The down projections of `ps` for x: in one pass over x, or in one pass for each linear when dropout gives each its own x. Empty when
-/// [`super::forward`] has to compute them.
+/// The down projections of `ps` for x, in one pass over x; with dropout in one pass per linear, because each has its
+/// own mask. Empty if [`super::forward`] has to compute them.
 pub(in crate::lora) fn of_input(
     cx: &Cx,
     gpu: &Gpu,
@@ -269,7 +270,8 @@ pub(in crate::lora) fn of_input(
     Ok(stack.with(&s))
 }
 
-/// LayerNorm fused with the down projections of `ps` for its result, in one pass; `None` with dropout.
+/// LayerNorm fused with the down projections of `ps` for its result. `None` with dropout, or if the shapes are not
+/// supported.
 pub(in crate::lora) fn of_norm(
     cx: &Cx,
     gpu: &Gpu,

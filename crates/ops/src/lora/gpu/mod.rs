@@ -1,5 +1,5 @@
-//! LoRA on a GPU: y = [x, S] [W, B]ᵀ is one GEMM whose k is longer by the ranks. The scale s and 1 / (1 − p) of dropout are inside S and
-//! inside dS = s·dy B, so B is used as it is stored.
+//! LoRA on a GPU: y = [x, S] [W, B]ᵀ is one GEMM whose K is extended by the ranks. The scale s and the factor 1 / (1 −
+//! p) of dropout are applied to S and to dS = s·dy B, so B is used as stored.
 
 pub(super) mod down;
 
@@ -13,18 +13,18 @@ use crate::gpu::gemm::{Gemm, GemmEpilogue, Layout, LowRank, MatOperand, TILE_K, 
 use crate::linear::gpu as base;
 use crate::{Cx, Error, Result};
 
-/// The maximum number of gradients that one launch adds to.
+/// Maximum number of gradients that one launch adds to.
 const GRADS: usize = 8;
 
-/// What backward needs beyond x.
+/// Values that backward needs besides x.
 #[derive(Debug, Clone)]
 pub(super) struct Saved {
     packed: PackedAdapters,
-    /// S, when a B is trained.
+    /// S, if some B is trained.
     s: Option<Columns>,
 }
 
-/// x [rows, k] and W [n, k], whose rows may be padded.
+/// x [rows, k] and W [n, k], whose row strides may exceed k (padding).
 #[derive(Debug, Clone)]
 pub(crate) struct Operands<'a> {
     pub x: &'a Tensor,
@@ -35,13 +35,13 @@ impl<'a> Operands<'a> {
     /// x and W without padding.
     ///
     /// # Errors
-    /// When W is not in bf16.
+    /// When W is not bf16.
     pub(crate) fn of(x: &'a Tensor, p: &LoraLinear) -> Result<Self> {
         Ok(Operands { x, w: MatOperand::with(p.base.weight.matrix(), p.base.k())? })
     }
 }
 
-/// The GEMM y = f(x Wᵀ + S Bᵀ + b). The caller chooses all of `epilogue` but the bias.
+/// The GEMM y = f(x Wᵀ + S Bᵀ + b). The caller sets all of `epilogue` except the bias.
 pub(super) fn gemm(
     from: &Operands,
     p: &LoraLinear,
@@ -58,7 +58,7 @@ pub(super) fn gemm(
     Ok(call)
 }
 
-/// Computes y. The caller chooses all of `epilogue` but the bias.
+/// Computes y. The caller sets all of `epilogue` except the bias.
 pub(crate) fn forward(
     cx: &Cx,
     gpu: &Gpu,
@@ -72,33 +72,33 @@ pub(crate) fn forward(
     Ok(saved(from.x, p, route, low))
 }
 
-/// What backward needs, from the down projection of forward.
+/// The values that backward needs, given the down projection of forward.
 pub(super) fn saved(x: &Tensor, p: &LoraLinear, route: &Route, low: Option<DownProjected>) -> super::Saved {
     super::Saved { x: p.keeps_x(route).then(|| x.clone()), s: Vec::new(), gpu: Saved::of(low) }
 }
 
 impl Saved {
-    /// From the down projection of forward.
+    /// The values to keep of the down projection of forward.
     fn of(low: Option<DownProjected>) -> Option<Saved> {
         low.map(|l| Saved { packed: l.packed, s: l.keep.then_some(l.s) })
     }
 }
 
-/// The inputs of backward.
+/// The arguments of backward.
 pub(super) struct Backward<'a> {
     pub saved: &'a super::Saved,
     pub dy: &'a Tensor,
-    /// W, perhaps with padded rows.
+    /// W, whose rows may be padded.
     pub w: MatOperand,
-    /// The output dx and its epilogue, if dx is wanted.
+    /// The output dx and the epilogue of its GEMM, if dx is wanted.
     pub dx: Option<(&'a Tensor, GemmEpilogue)>,
 }
 
 impl<'a> Backward<'a> {
-    /// With W without padding.
+    /// The arguments for W without padding.
     ///
     /// # Errors
-    /// When W is not in bf16.
+    /// When W is not bf16.
     pub(super) fn of(
         saved: &'a super::Saved,
         dy: &'a Tensor,
@@ -109,7 +109,7 @@ impl<'a> Backward<'a> {
         Ok(Backward { saved, dy, w, dx })
     }
 
-    /// What forward saved, after checking that it belongs to these rows and adapters.
+    /// What forward saved, after checking that it fits these rows and adapters.
     fn saved(&self, total: usize) -> Result<Option<&'a Saved>> {
         let (dy, saved) = (self.dy.shape(), self.saved.gpu.as_ref());
         let shape_error = |right_name, right| {
@@ -192,7 +192,7 @@ pub(super) fn backward(
     }
 }
 
-/// The gradient of a matrix, and its rows of the partial sums.
+/// The gradient of an adapter matrix, and the rows of the partial results that belong to it.
 struct Target {
     grad: Region,
     first: usize,
@@ -212,7 +212,8 @@ fn targets(grads: &Grads, places: &[Placed]) -> Result<(Vec<Target>, Vec<Target>
     Ok((da, db))
 }
 
-/// tᵀ drop(x) for t [rows, total] and x [rows, cols]: [parts, total, cols] f32, to be added up.
+/// The GEMM tᵀ drop(x) for t [rows, total] and x [rows, cols], split along the rows: partial results [splits, total,
+/// cols] in f32.
 struct TransposedGemm<'a> {
     t: &'a Columns,
     x: MatOperand,
@@ -253,7 +254,7 @@ impl TransposedGemm<'_> {
     }
 }
 
-/// grad += scale·Σ of the parts of its rows.
+/// grad += scale·Σ of the partial results over the splits, for the rows of the target.
 struct Sum {
     partial: Tensor,
     target: Target,
