@@ -136,9 +136,14 @@ impl Gpu {
         }
     }
 
+    /// Whether `other` is this GPU as it was opened here, so that the two share memory and one queue of work.
+    pub fn same(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.noted, &other.noted)
+    }
+
     /// Returns an error for memory of another GPU: this one does not order its work with respect to it.
     fn own(&self, region: &Region) -> Result<()> {
-        match Arc::ptr_eq(&self.noted, &region.gpu().noted) {
+        match self.same(region.gpu()) {
             true => Ok(()),
             false => Err(Error::OtherGpu { region: region.to_string(), gpu: self.to_string() }),
         }

@@ -6,7 +6,7 @@ use pheye_kernels::params::{CastToBf16, CastToF32};
 use pheye_tensor::{DType, Device, Launch, Tensor};
 
 use crate::gpu::typed;
-use crate::{Cx, Result};
+use crate::{Cx, Error, Result};
 
 /// `x` converted to `dtype`; shares memory with `x` if it has that type.
 ///
@@ -21,7 +21,8 @@ use crate::{Cx, Result};
 /// ```
 ///
 /// # Errors
-/// [`crate::Error::Tensor`] when a GPU is out of memory or has no kernel for the element type of `x`.
+/// [`Error::Tensor`] when a GPU is out of memory or has no kernel for the element type of `x`, [`Error::Range`] for int8 on a
+/// GPU.
 pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());
@@ -34,6 +35,14 @@ pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
         pheye_cpu::math::round(y.bf16_mut()?, x.f32()?);
         return Ok(y);
     };
+    if dtype == DType::Int8 {
+        return Err(Error::Range {
+            op: "cast",
+            what: "the element type on a GPU",
+            value: dtype.name().to_owned(),
+            allowed: "f32 or bf16".to_owned(),
+        });
+    }
     let (n, y) = (x.shape().elements(), cx.empty_as(x.shape(), dtype)?);
     let blocks = |l: &Launch| n.div_ceil(l.spec().tile[0]);
     if dtype == DType::Bf16 {

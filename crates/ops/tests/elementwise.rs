@@ -83,7 +83,7 @@ fn gelu_has_its_limits() {
 mod gpu {
     use pheye_ops::{Result, add, elementwise};
     use pheye_tensor::Tensor;
-    use pheye_testkit::gpu::{bf16_values, on_all_orders, round_bf16, upload_bf16, upload_f32};
+    use pheye_testkit::gpu::{bf16_values, on_all_orders, orders, round_bf16, upload_bf16, upload_f32};
     use pheye_testkit::{Rounded, gpucheck, normal};
 
     use super::*;
@@ -174,6 +174,15 @@ mod gpu {
     }
 
     /// Casts preserve infinities and NaN.
+    #[test]
+    fn a_cast_to_int8_is_an_error() {
+        for device in orders() {
+            let x = upload_f32(&device, [3], &[1.0; 3]);
+            let error = elementwise::cast(&Cx::new(device), &x, DType::Int8).unwrap_err().to_string();
+            assert!(error.contains("cast") && error.contains("int8"), "{error}");
+        }
+    }
+
     #[test]
     fn casts_of_extremes() {
         let odd = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 3.3e38, -3.4e38];

@@ -51,6 +51,9 @@ fn pool_faults_are_errors() {
     for lengths in [&[1, 1][..], &[3, 0], &[4]] {
         assert!(pool::forward(&cx, &x, lengths).unwrap_err().to_string().contains("lengths"));
     }
+    for lengths in [&[1, 1][..], &[3, 0, 1]] {
+        assert!(pool::backward(&cx, &x, lengths).unwrap_err().to_string().contains("lengths"));
+    }
 }
 
 /// Rotary: the first `rot` columns of each head are rotated according to the row's position.

@@ -45,14 +45,18 @@ impl Tensor {
         Ok(t)
     }
 
-    /// The same values on `device`: a copy if the tensor is on another kind of device, otherwise shared memory.
+    /// The same values on `device`: shared memory if the tensor is there, otherwise a copy. Between two GPUs it passes through the host.
     ///
     /// # Errors
     /// [`Error::Gpu`] when a GPU is out of memory or fails.
     pub fn to_device(&self, device: &Device) -> Result<Tensor> {
         let buffer = match (&*self.buffer, device) {
-            (Buffer::Cpu(_) | Buffer::Shared(_), Device::Cpu) | (Buffer::Gpu(_), Device::Gpu(_)) => {
-                return Ok(self.clone());
+            (Buffer::Cpu(_) | Buffer::Shared(_), Device::Cpu) => return Ok(self.clone()),
+            (Buffer::Gpu(_), Device::Gpu(to)) => {
+                return match self.gpu().is_none_or(|from| from.same(to)) {
+                    true => Ok(self.clone()),
+                    false => self.to_device(&Device::Cpu)?.to_device(device),
+                };
             }
             (Buffer::Cpu(_) | Buffer::Shared(_), Device::Gpu(gpu)) => detached_gpu(gpu, self.bytes())?,
             (Buffer::Gpu(_), Device::Cpu) => detached(self.bytes()),
@@ -62,7 +66,7 @@ impl Tensor {
             Device::Gpu(gpu) => gpu.upload(self.host_bytes()?, out.region()?)?,
             Device::Cpu => match &*self.buffer {
                 Buffer::Gpu(from) => {
-                    let Some(memory) = &from.memory else { return Err(self.misplaced("a GPU")) };
+                    let Some(memory) = &from.memory else { return Err(self.misplaced("GPU")) };
                     let to: &mut [u8] = match self.dtype {
                         DType::F32 => bytemuck::cast_slice_mut(out.typed_mut::<f32>(self.dtype)?),
                         DType::Bf16 => bytemuck::cast_slice_mut(out.typed_mut::<bf16>(self.dtype)?),

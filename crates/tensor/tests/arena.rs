@@ -44,6 +44,21 @@ fn idle_buffers_are_given_back_for_one_of_another_size() {
 }
 
 #[test]
+fn a_tensor_moves_from_one_gpu_to_another() {
+    let [a, b] = ["emulator", "emulator"].map(|name| name.parse::<Device>().unwrap());
+    let gpu = |device: &Device| match device {
+        Device::Gpu(gpu) => gpu.clone(),
+        Device::Cpu => unreachable!(),
+    };
+    let on_a = Tensor::from_f32([2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap().to_device(&a).unwrap();
+    let again = on_a.to_device(&a).unwrap();
+    assert_eq!(again.region().unwrap().addr(), on_a.region().unwrap().addr());
+    let on_b = on_a.to_device(&b).unwrap();
+    assert!(on_b.gpu().unwrap().same(&gpu(&b)) && !on_b.gpu().unwrap().same(&gpu(&a)));
+    assert_eq!(on_b.to_vec_f32().unwrap(), [1.0, 2.0, 3.0, 4.0]);
+}
+
+#[test]
 fn held_buffers_stay() {
     let (device, arena) = small();
     let hold = arena.hold();

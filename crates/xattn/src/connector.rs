@@ -2,7 +2,7 @@
 //! embedding for each tile.
 
 use pheye_ops::layernorm::{self, LayerNorm};
-use pheye_ops::{Cx, Result, rows, tile_embed};
+use pheye_ops::{Cx, Error, Result, rows, tile_embed};
 use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
 
 use crate::Config;
@@ -44,9 +44,22 @@ impl Connector {
     /// all images come first; t is [`Config::local_tiles`].
     ///
     /// # Errors
-    /// When the shapes are inconsistent, or a GPU is out of memory or fails.
+    /// [`Error::Range`] when `images` is 0 or its views do not divide the rows of x, and an error when other shapes are
+    /// inconsistent, or a GPU is out of memory or fails.
     pub fn forward(&self, cx: &Cx, x: &Tensor, images: usize) -> Result<(Tensor, Saved)> {
-        let (n, d) = (x.shape().rows() / (images * (1 + self.local)), x.shape().cols());
+        let (all, views) = (x.shape().rows(), images * (1 + self.local));
+        if views == 0 || all % views != 0 {
+            return Err(Error::Range {
+                op: "connector",
+                what: "images",
+                value: images.to_string(),
+                allowed: format!(
+                    "a number whose {} views each divide the {all} rows of x evenly",
+                    1 + self.local
+                ),
+            });
+        }
+        let (n, d) = (all / views, x.shape().cols());
         let rows = images * n;
         let (global, sg) =
             layernorm::forward(cx, &x.rows(0..rows)?.reshape([images, n, d])?, &self.norms[0])?;

@@ -3,7 +3,7 @@
 
 use pheye_ops::attention::Span;
 use pheye_ops::{Cx, RandomInit};
-use pheye_tensor::{Grads, ParamTable, Scope, Tensor};
+use pheye_tensor::{DType, Grads, ParamTable, Scope, Tensor};
 use pheye_testkit::plain::{Attention, add, gelu_exact, layernorm, linear};
 use pheye_testkit::{Formula, Named, Ran, Real, gradcheck, gradients, normal, randomize};
 use pheye_xattn::{Block, Config, Connector};
@@ -120,4 +120,16 @@ fn the_connector_follows_its_formula() {
             Ran { y: values(&media), grads }
         });
     }
+}
+
+#[test]
+fn a_number_of_images_that_does_not_fit_is_an_error() {
+    let (cx, config) = (Cx::cpu(), Config { level: 2, ..Config::default() });
+    let connector = Connector::new(&mut Scope::new(&mut RandomInit::new(1), ""), &config, D);
+    let x = Tensor::zeros([5 * TOKENS, D], DType::F32);
+    for images in [0, 2] {
+        let error = connector.forward(&cx, &x, images).unwrap_err().to_string();
+        assert!(error.contains("connector: images"), "{error}");
+    }
+    connector.forward(&cx, &x, 1).unwrap();
 }

@@ -34,11 +34,12 @@ pub fn forward(cx: &Cx, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
 /// dx [rows, d] for dy [groups, d].
 ///
 /// # Errors
-/// [`Error::Range`] when there is not one length for each row of dy.
+/// [`Error::Range`] when there is not one length for each row of dy, or one of them is 0.
 pub fn backward(cx: &Cx, dy: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     if dy.shape().rows() != lengths.len() {
         return Err(length_error(format!("{} groups", lengths.len()), dy.shape().rows()));
     }
+    check(lengths, lengths.iter().sum())?;
     match &cx.device {
         Device::Cpu => cpu::backward(cx, dy, lengths),
         Device::Gpu(gpu) => gpu::backward(cx, gpu, dy, lengths),
