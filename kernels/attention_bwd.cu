@@ -6,7 +6,7 @@
 //
 //   attention_bwd_dq_bf16_*   Owns tiles of queries and loops over keys. Reads q, k, v, o, do and lse; writes dq (=) and delta
 //                             [heads, rows] f32 (=). With `part`, items split the keys (split-K). Then each item writes ds k,
-//                             unscaled, to part [part_rows, heads, dim] f32 (=) from its row `slot` on, instead of dq.
+//                             unscaled, to part [part_rows, heads, dim] f32 (=) from its row `partial_row` on, instead of dq.
 //   attention_dq_join_bf16    dq = scale times the sum of the parts of each query, added in the order of the keys.
 //   attention_bwd_dkv_bf16_*  Owns tiles of keys and loops over queries, from the first query that sees a key of the tile. Reads
 //                             q, k, v, do, lse and delta; writes dk and dv (=).
@@ -35,21 +35,21 @@ __device__ inline void queries(const AttentionBwd& p) {
     auto& s = shared<DqTiles<DP, KEYS>>();
     const AttentionItem item = attention_item(p.items);
     const int first = 16 * warp_id(), column = blockIdx.y * p.dim;
-    const bf16* k = p.k + (int64_t)item.other * p.k_stride + column;
-    const bf16* v = p.v + (int64_t)item.other * p.v_stride + column;
+    const bf16* k = p.k + (int64_t)item.loop_row * p.k_stride + column;
+    const bf16* v = p.v + (int64_t)item.loop_row * p.v_stride + column;
 
     auto fetch = [&](int tile) {
-        const int at = tile * KEYS, left = item.others - at;
+        const int at = tile * KEYS, left = item.loop_rows - at;
         load_tile<THREADS>(s.k[tile % 2], k + (int64_t)at * p.k_stride, p.k_stride, left, p.dim);
         load_tile<THREADS>(s.v[tile % 2], v + (int64_t)at * p.v_stride, p.v_stride, left, p.dim);
         cp_async_commit();
     };
-    const int tiles = (item.others + KEYS - 1) / KEYS;
+    const int tiles = (item.loop_rows + KEYS - 1) / KEYS;
     if (tiles > 0) fetch(0);
     Queries<DP> r;
     begin(r, p, item, first);
     // No query of the warp sees the keys from this one on.
-    const int most = first < item.rows ? min(item.others, item.seen + (p.causal ? first + 15 : 0)) : 0;
+    const int most = first < item.rows ? min(item.loop_rows, item.causal_limit + (p.causal ? first + 15 : 0)) : 0;
     for (int tile = 0; tile < tiles; tile++) {
         cp_async_wait<0>();
         __syncthreads();
@@ -77,7 +77,7 @@ __device__ inline void keys(const AttentionBwd& p) {
     auto& s = shared<DkvTiles<DP, QUERIES>>();
     const AttentionItem item = attention_item(p.items);
     const int first = 16 * warp_id();
-    const int tiles = (item.others + QUERIES - 1) / QUERIES;
+    const int tiles = (item.loop_rows + QUERIES - 1) / QUERIES;
     if (tiles > 0) load_queries<THREADS, true>(s.of[0], p, item, 0);
     if constexpr (DP >= WIDE) {
         load_tile<THREADS>(s.v, p.v + (int64_t)item.row * p.v_stride + blockIdx.y * p.dim, p.v_stride, item.rows, p.dim);
@@ -93,7 +93,7 @@ __device__ inline void keys(const AttentionBwd& p) {
         for (int c0 = 0; c0 < QUERIES; c0 += CHUNK) {
             const int at = tile * QUERIES + c0;
             // Whether a query of the chunk sees a key of the warp.
-            const bool some = at < item.others && first < item.rows && first < item.seen + (p.causal ? at + CHUNK - 1 : 0);
+            const bool some = at < item.loop_rows && first < item.rows && first < item.causal_limit + (p.causal ? at + CHUNK - 1 : 0);
             if (some) step<CHUNK>(r, s.of[tile % 2], &s.v, c0, at, p, item, first);
         }
     }
@@ -115,13 +115,13 @@ __device__ inline void resident_queries(const AttentionBwd& p) {
     auto& s = shared<ResidentKeys<DP>>();
     const AttentionItem item = attention_item(p.items);
     const int column = blockIdx.y * p.dim;
-    load_rows<RESIDENT_THREADS>(s.k, p.k + (int64_t)item.other * p.k_stride + column, p.k_stride, item.others, p.dim);
-    load_rows<RESIDENT_THREADS>(s.v, p.v + (int64_t)item.other * p.v_stride + column, p.v_stride, item.others, p.dim);
+    load_rows<RESIDENT_THREADS>(s.k, p.k + (int64_t)item.loop_row * p.k_stride + column, p.k_stride, item.loop_rows, p.dim);
+    load_rows<RESIDENT_THREADS>(s.v, p.v + (int64_t)item.loop_row * p.v_stride + column, p.v_stride, item.loop_rows, p.dim);
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads();
     for (int first = 16 * warp_id(); first < item.rows; first += 16 * RESIDENT_WARPS) {
-        const int most = min(item.others, item.seen + (p.causal ? first + 15 : 0));
+        const int most = min(item.loop_rows, item.causal_limit + (p.causal ? first + 15 : 0));
         Queries<DP> r;
         begin(r, p, item, first);
         int at = 0;
@@ -141,10 +141,10 @@ __device__ inline void resident_keys(const AttentionBwd& p) {
     __syncthreads();
     for (int first = 16 * warp_id(); first < item.rows; first += 16 * RESIDENT_WARPS) {
         // The first query that sees the first of these keys, rounded down to a multiple of 16.
-        const int begins = p.causal ? max(first - item.seen + 1, 0) / 16 * 16 : 0;
+        const int begins = p.causal ? max(first - item.causal_limit + 1, 0) / 16 * 16 : 0;
         Keys<DP> r;
         begin<true>(r, p, item, first);
-        for (int at = begins; at < item.others; at += 16) {
+        for (int at = begins; at < item.loop_rows; at += 16) {
             step<16>(r, s, (const HeadTile<1, DP>*)nullptr, at, at, p, item, first);
         }
         finish(r, p, item, first);
@@ -188,8 +188,8 @@ KERNEL(attention_dq_join_bf16, AttentionBwd, JOIN_THREADS, 0) {
     for (int i = threadIdx.x; i < item.rows * pairs; i += JOIN_THREADS) {
         const int row = i / pairs, c = 2 * (i % pairs);
         float x = 0.f, y = 0.f;
-        for (int n = 0; n < item.others; n++) {
-            const int64_t at = (int64_t)(item.slot + n * item.rows + row) * p.heads + head;
+        for (int n = 0; n < item.loop_rows; n++) {
+            const int64_t at = (int64_t)(item.partial_row + n * item.rows + row) * p.heads + head;
             const float2 part = *reinterpret_cast<const float2*>(p.part + at * p.dim + c);
             x += part.x, y += part.y;
         }

@@ -6,7 +6,7 @@
 //                                     keys in tiles and writes dk and dv (=) of each tile. dq (=) is summed over the tiles in
 //                                     registers.
 //                                     With `part`, items split the keys (split-K). Then each item writes ds k, unscaled, to part
-//                                     [part_rows, heads, dim] f32 (=) from its row `slot` on, instead of dq, and
+//                                     [part_rows, heads, dim] f32 (=) from its row `partial_row` on, instead of dq, and
 //                                     attention_dq_join_bf16 adds the parts of each query.
 //                                     An item without queries writes dk = dv = 0 for keys that no query sees.
 //
@@ -39,7 +39,7 @@ __device__ inline void columns_as_rows(uint32_t (&a)[4], const HeadTile<KEYS, QU
 
 // Whether one of 16 queries from `query` on sees one of 16 keys from `key` on.
 __device__ inline bool some_seen(const AttentionBwd& p, const AttentionItem& item, int key, int query) {
-    return key < item.seen + (p.causal ? query + 15 : 0);
+    return key < item.causal_limit + (p.causal ? query + 15 : 0);
 }
 
 // Loads lse and computes delta = rowsum(do * o) of all queries, while the copies of the first tile of keys are in flight.
@@ -53,7 +53,7 @@ __device__ inline void row_statistics(ShortTiles<DP, QUERIES>& s, const Attentio
         uint32_t dout[DP / 16][4];
         float delta[2];
         load_left<DP>(dout, p.dout + from, p.q_stride, first, item.rows, p.dim);
-        row_products<DP>(delta, dout, p.o + from, p.q_stride, first, item.rows, p.dim);
+        row_dots<DP>(delta, dout, p.o + from, p.q_stride, first, item.rows, p.dim);
         if (lane_id() % 4 == 0) {
             s.delta[first + lane_id() / 4] = delta[0];
             s.delta[first + lane_id() / 4 + 8] = delta[1];
@@ -90,7 +90,7 @@ __device__ inline void keys_of_tile(ShortTiles<DP, QUERIES>& s, int buffer, int 
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int query = q0 + 8 * j + 2 * t + i % 2, key = at + first + g + 8 * (i / 2);
-                const bool sees = key < item.seen + (p.causal ? query : 0);
+                const bool sees = key < item.causal_limit + (p.causal ? query : 0);
                 const float weight = sees ? exp2_fast(fmaf(x[j][i], p.scale_log2, -s.lse[query])) : 0.f;
                 x[j][i] = weight;
                 dp[j][i] = weight * (dp[j][i] - s.delta[query]);
@@ -112,10 +112,10 @@ __device__ inline void keys_of_tile(ShortTiles<DP, QUERIES>& s, int buffer, int 
             mma_pair(r.dk[c], r.dk[c + 1], d, b);
         }
     }
-    const int64_t to = (int64_t)(item.other + at) * p.k_stride + blockIdx.y * p.dim;
-    const int64_t to_v = (int64_t)(item.other + at) * p.v_stride + blockIdx.y * p.dim;
-    store_rows<DP>(p.dk + to, p.k_stride, first, item.others - at, p.dim, r.dk, p.scale, p.scale);
-    store_rows<DP>(p.dv + to_v, p.v_stride, first, item.others - at, p.dim, r.dv, 1.f, 1.f);
+    const int64_t to = (int64_t)(item.loop_row + at) * p.k_stride + blockIdx.y * p.dim;
+    const int64_t to_v = (int64_t)(item.loop_row + at) * p.v_stride + blockIdx.y * p.dim;
+    store_rows<DP>(p.dk + to, p.k_stride, first, item.loop_rows - at, p.dim, r.dk, p.scale, p.scale);
+    store_rows<DP>(p.dv + to_v, p.v_stride, first, item.loop_rows - at, p.dim, r.dv, 1.f, 1.f);
 }
 
 template <int DP, int QUERIES>
@@ -124,11 +124,11 @@ __device__ inline void short_backward(const AttentionBwd& p) {
     auto& s = shared<ShortTiles<DP, QUERIES>>();
     const AttentionItem item = attention_item(p.items);
     const int head = blockIdx.y, column = head * p.dim;
-    const bf16* k = p.k + (int64_t)item.other * p.k_stride + column;
-    const bf16* v = p.v + (int64_t)item.other * p.v_stride + column;
+    const bf16* k = p.k + (int64_t)item.loop_row * p.k_stride + column;
+    const bf16* v = p.v + (int64_t)item.loop_row * p.v_stride + column;
 
     auto fetch = [&](int tile) {
-        const int at = tile * KEYS, left = item.others - at;
+        const int at = tile * KEYS, left = item.loop_rows - at;
         load_tile<THREADS>(s.k[tile % 2], k + (int64_t)at * p.k_stride, p.k_stride, left, p.dim);
         load_tile<THREADS>(s.v[tile % 2], v + (int64_t)at * p.v_stride, p.v_stride, left, p.dim);
         cp_async_commit();
@@ -141,7 +141,7 @@ __device__ inline void short_backward(const AttentionBwd& p) {
 
     // The accumulators of the warp's 16 columns of dq, for each 16 queries.
     float dq[QUERIES / 16][2][4] = {};
-    const int tiles = (item.others + KEYS - 1) / KEYS;
+    const int tiles = (item.loop_rows + KEYS - 1) / KEYS;
     for (int tile = 0; tile < tiles; tile++) {
         cp_async_wait<0>();
         __syncthreads();
@@ -176,7 +176,7 @@ __device__ inline void short_backward(const AttentionBwd& p) {
             if (p.part == nullptr) {
                 *reinterpret_cast<uint32_t*>(p.dq + from + (int64_t)row * p.q_stride + c) = pack_bf16(p.scale * x, p.scale * y);
             } else {
-                float* to = p.part + ((int64_t)(item.slot + row) * p.heads + head) * p.dim + c;
+                float* to = p.part + ((int64_t)(item.partial_row + row) * p.heads + head) * p.dim + c;
                 *reinterpret_cast<float2*>(to) = make_float2(x, y);
             }
         }

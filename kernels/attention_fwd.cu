@@ -7,10 +7,10 @@
 //                           of e^(s - m) v. Then o is this last sum / l, and lse = log2 of the sum of 2^(log2(e) s), the
 //                           log-sum-exp to base 2. A query that sees no key gets o = 0 and lse = inf.
 //                           With `part`, items split the keys too (split-K). Then an item does not write o and lse, but, from its
-//                           row `slot` on, stats [part_rows, heads, 2] f32 = {log2(e) m, l} and part [part_rows, heads, dim] f32
+//                           row `partial_row` on, stats [part_rows, heads, 2] f32 = {log2(e) m, l} and part [part_rows, heads, dim] f32
 //                           = the sum of e^(s - m) v, not divided by l.
-//   attention_combine_bf16  Combines the parts of each query, in the order of the keys, and writes o and lse (=). `others` of an
-//                           item is the number of parts, which have `rows` rows each, from row `slot` on.
+//   attention_combine_bf16  Combines the parts of each query, in the order of the keys, and writes o and lse (=). `loop_rows` of an
+//                           item is the number of parts, which have `rows` rows each, from row `partial_row` on.
 //
 // lse is one number, where the CPU keeps m and l separately. Its rounding changes all softmax weights of a row by a relative
 // error of at most |lse| 2^-24, far below the 2^-9 by which bf16 rounds each weight in the GEMMs of backward.
@@ -34,16 +34,16 @@ __device__ inline void forward(const AttentionFwd& p) {
     auto& s = shared<FwdTiles<DP, KEYS>>();
     const AttentionItem item = attention_item(p.items);
     const int first = 16 * MT * warp_id(), column = blockIdx.y * p.dim;
-    const bf16* k = p.k + (int64_t)item.other * p.k_stride + column;
-    const bf16* v = p.v + (int64_t)item.other * p.v_stride + column;
+    const bf16* k = p.k + (int64_t)item.loop_row * p.k_stride + column;
+    const bf16* v = p.v + (int64_t)item.loop_row * p.v_stride + column;
 
     auto fetch = [&](int tile) {
-        const int at = tile * KEYS, left = item.others - at;
+        const int at = tile * KEYS, left = item.loop_rows - at;
         load_tile<THREADS>(s.k[tile % 2], k + (int64_t)at * p.k_stride, p.k_stride, left, p.dim);
         load_tile<THREADS>(s.v[tile % 2], v + (int64_t)at * p.v_stride, p.v_stride, left, p.dim);
         cp_async_commit();
     };
-    const int tiles = (item.others + KEYS - 1) / KEYS;
+    const int tiles = (item.loop_rows + KEYS - 1) / KEYS;
     if (tiles > 0) fetch(0);
     Forward<DP, MT> r;
     begin(r, p, item, first);
@@ -90,14 +90,14 @@ __device__ inline void resident(const AttentionFwd& p) {
     auto& s = shared<ResidentTiles<DP>>();
     const AttentionItem item = attention_item(p.items);
     const int column = blockIdx.y * p.dim;
-    load_rows<32 * RESIDENT_WARPS>(s.k, p.k + (int64_t)item.other * p.k_stride + column, p.k_stride, item.others, p.dim);
-    load_rows<32 * RESIDENT_WARPS>(s.v, p.v + (int64_t)item.other * p.v_stride + column, p.v_stride, item.others, p.dim);
+    load_rows<32 * RESIDENT_WARPS>(s.k, p.k + (int64_t)item.loop_row * p.k_stride + column, p.k_stride, item.loop_rows, p.dim);
+    load_rows<32 * RESIDENT_WARPS>(s.v, p.v + (int64_t)item.loop_row * p.v_stride + column, p.v_stride, item.loop_rows, p.dim);
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads();
     for (int first = 16 * warp_id(); first < item.rows; first += 16 * RESIDENT_WARPS) {
         // The number of keys that the last query of the tile sees. The other queries of the tile see no more.
-        const int most = min(item.others, item.seen + (p.causal ? min(first + 16, item.rows) - 1 : 0));
+        const int most = min(item.loop_rows, item.causal_limit + (p.causal ? min(first + 16, item.rows) - 1 : 0));
         Forward<DP, 1> r;
         begin(r, p, item, first);
         int at = 0;
@@ -120,19 +120,19 @@ KERNEL(attention_combine_bf16, AttentionFwd, 32 * COMBINE_WARPS, 0) {
     const int head = blockIdx.y;
     for (int r = warp_id(); r < item.rows; r += COMBINE_WARPS) {
         float top = MINUS_INFINITY, sum = 0.f;
-        for (int i = 0; i < item.others; i++) {
-            top = fmaxf(top, p.stats[2 * ((int64_t)(item.slot + i * item.rows + r) * p.heads + head)]);
+        for (int i = 0; i < item.loop_rows; i++) {
+            top = fmaxf(top, p.stats[2 * ((int64_t)(item.partial_row + i * item.rows + r) * p.heads + head)]);
         }
         const float base = top == MINUS_INFINITY ? 0.f : top;
-        for (int i = 0; i < item.others; i++) {
-            const float* stats = p.stats + 2 * ((int64_t)(item.slot + i * item.rows + r) * p.heads + head);
+        for (int i = 0; i < item.loop_rows; i++) {
+            const float* stats = p.stats + 2 * ((int64_t)(item.partial_row + i * item.rows + r) * p.heads + head);
             sum = fmaf(stats[1], exp2_fast(stats[0] - base), sum);
         }
         const float by = sum == 0.f ? 0.f : reciprocal(sum);
         for (int c = 2 * lane_id(); c < p.dim; c += 64) {
             float x = 0.f, y = 0.f;
-            for (int i = 0; i < item.others; i++) {
-                const int64_t at = (int64_t)(item.slot + i * item.rows + r) * p.heads + head;
+            for (int i = 0; i < item.loop_rows; i++) {
+                const int64_t at = (int64_t)(item.partial_row + i * item.rows + r) * p.heads + head;
                 const float weight = exp2_fast(p.stats[2 * at] - base);
                 const float2 part = *reinterpret_cast<const float2*>(p.part + at * p.dim + c);
                 x = fmaf(part.x, weight, x), y = fmaf(part.y, weight, y);

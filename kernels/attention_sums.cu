@@ -41,7 +41,7 @@ __device__ inline void sweep(const SegmentSums& p, const AttentionItem& item, co
                              Body body) {
     constexpr int KEYS = KEYS_OF<DP>;
     auto& s = shared<KeyTiles<DP>>();
-    const bf16* k = p.k + (int64_t)item.other * p.k_stride + blockIdx.y * p.dim;
+    const bf16* k = p.k + (int64_t)item.loop_row * p.k_stride + blockIdx.y * p.dim;
     const int first = 16 * warp_id(), g = lane_id() / 4, t = lane_id() % 4;
     auto fetch = [&](int at, int buffer) {
         load_tile<THREADS>(s.k[buffer], k + (int64_t)at * p.k_stride, p.k_stride, end - at, p.dim);
@@ -68,7 +68,7 @@ __device__ inline void sweep(const SegmentSums& p, const AttentionItem& item, co
         }
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int seen = min(end, item.seen + (p.causal ? first + g + 8 * (i / 2) : 0)) - at - 2 * t - i % 2;
+            const int seen = min(end, item.causal_limit + (p.causal ? first + g + 8 * (i / 2) : 0)) - at - 2 * t - i % 2;
 #pragma unroll
             for (int j = 0; j < KEYS / 8; j++) {
                 if (8 * j >= seen) x[j][i] = MINUS_INFINITY;
@@ -87,7 +87,7 @@ __device__ inline void segment_sums(const SegmentSums& p) {
     load_left<DP>(qf, p.q + (int64_t)item.row * p.q_stride + head * p.dim, p.q_stride, first, item.rows, p.dim);
 
     float top[2] = {MINUS_INFINITY, MINUS_INFINITY}, base[2] = {}, sum[2] = {};
-    sweep<DP>(p, item, qf, 0, item.others, [&](const float (&x)[KEYS / 8][4]) {
+    sweep<DP>(p, item, qf, 0, item.loop_rows, [&](const float (&x)[KEYS / 8][4]) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             float high = top[h];
@@ -111,7 +111,7 @@ __device__ inline void segment_sums(const SegmentSums& p) {
         by[h] = total == 0.f ? 0.f : reciprocal(total);
     }
     for (int n = 0; n < p.segments; n++) {
-        const int begin = min((int)p.bounds[n], item.others), end = min((int)p.bounds[n + 1], item.others);
+        const int begin = min((int)p.bounds[n], item.loop_rows), end = min((int)p.bounds[n + 1], item.loop_rows);
         float part[2] = {};
         sweep<DP>(p, item, qf, begin, end, [&](const float (&x)[KEYS / 8][4]) {
 #pragma unroll

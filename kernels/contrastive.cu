@@ -7,7 +7,7 @@
 // Inputs and their gradients are bf16 or f32. Everything in between is f32, [b, c] or [rows, d], small beside the network.
 //
 //   contrastive_unit_{bf16,f32}   u [n, d] f32 = x / length, length [n] f32 = max(|x|, 1e-12)
-//   contrastive_product_f32       GEMM out [m, n] f32 = scale sum_k a(i, k) b(k, j), any strides; 2 m n k FLOPs
+//   contrastive_gemm_f32       GEMM out [m, n] f32 = scale sum_k a(i, k) b(k, j), any strides; 2 m n k FLOPs
 //   contrastive_lines_f32         lines [b + c, 3] f32 = {max, sum exp(z - max), term of the loss} of each row of z [b, c], then
 //                                 of each column
 //   contrastive_grad_f32          dz [b, c] f32 = (softmax_row - [l_i = k]) / (2 b) +
@@ -69,7 +69,7 @@ __device__ inline void contrastive_back(const ContrastiveBack<T>& p) {
 KERNEL(contrastive_back_bf16, ContrastiveBack<bf16>, UNIT_THREADS, sizeof(ContrastiveScratch)) { contrastive_back(p); }
 KERNEL(contrastive_back_f32, ContrastiveBack<float>, UNIT_THREADS, sizeof(ContrastiveScratch)) { contrastive_back(p); }
 
-struct ContrastiveProduct {
+struct ContrastiveGemm {
     const float* a;
     const float* b;
     float* out;
@@ -77,20 +77,20 @@ struct ContrastiveProduct {
     int a_row, a_col, b_row, b_col;  // a(i, k) = a[i a_row + k a_col], b(k, j) = b[k b_row + j b_col]
     float scale;
 };
-constexpr int PRODUCT_SIDE = 32;
+constexpr int GEMM_SIDE = 32;
 struct ContrastiveTiles {
-    float a[PRODUCT_SIDE][PRODUCT_SIDE + 1];  // [i][k]
-    float b[PRODUCT_SIDE][PRODUCT_SIDE + 1];  // [k][j]
+    float a[GEMM_SIDE][GEMM_SIDE + 1];  // [i][k]
+    float b[GEMM_SIDE][GEMM_SIDE + 1];  // [k][j]
 };
 // Tiles of 32x32; thread (y, x) of 16x16 computes rows y, y + 16 and columns x, x + 16.
-KERNEL(contrastive_product_f32, ContrastiveProduct, 256, sizeof(ContrastiveTiles), PRODUCT_SIDE, PRODUCT_SIDE) {
+KERNEL(contrastive_gemm_f32, ContrastiveGemm, 256, sizeof(ContrastiveTiles), GEMM_SIDE, GEMM_SIDE) {
     auto& s = shared<ContrastiveTiles>();
-    const int i0 = blockIdx.y * PRODUCT_SIDE, j0 = blockIdx.x * PRODUCT_SIDE;
+    const int i0 = blockIdx.y * GEMM_SIDE, j0 = blockIdx.x * GEMM_SIDE;
     const int x = threadIdx.x % 16, y = threadIdx.x / 16;
     float sum[2][2] = {};
-    for (int k0 = 0; k0 < p.k; k0 += PRODUCT_SIDE) {
-        for (int e = threadIdx.x; e < PRODUCT_SIDE * PRODUCT_SIDE; e += 256) {
-            const int slow = e / PRODUCT_SIDE, fast = e % PRODUCT_SIDE;
+    for (int k0 = 0; k0 < p.k; k0 += GEMM_SIDE) {
+        for (int e = threadIdx.x; e < GEMM_SIDE * GEMM_SIDE; e += 256) {
+            const int slow = e / GEMM_SIDE, fast = e % GEMM_SIDE;
             // Coalesced loads: neighbouring threads read along the dimension that is contiguous.
             const int ai = p.a_col == 1 ? slow : fast, ak = p.a_col == 1 ? fast : slow;
             const int bk = p.b_col == 1 ? slow : fast, bj = p.b_col == 1 ? fast : slow;
@@ -100,7 +100,7 @@ KERNEL(contrastive_product_f32, ContrastiveProduct, 256, sizeof(ContrastiveTiles
         }
         __syncthreads();
 #pragma unroll 8
-        for (int k = 0; k < PRODUCT_SIDE; k++) {
+        for (int k = 0; k < GEMM_SIDE; k++) {
             const float a0 = s.a[y][k], a1 = s.a[y + 16][k], b0 = s.b[k][x], b1 = s.b[k][x + 16];
             sum[0][0] = fmaf(a0, b0, sum[0][0]);
             sum[0][1] = fmaf(a0, b1, sum[0][1]);

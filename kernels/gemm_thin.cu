@@ -40,7 +40,7 @@ __device__ inline void thin(const Gemm& p, int tile, const Epilogue& epilogue) {
     const ThinColumns columns(p, tile);
     const int m0 = (int)blockIdx.y * NT * 8;
     const ThinOperands operands = {p.b, p.a, p.n, p.m, p.k, p.ldb, p.lda};
-    thin_product<true, 1, NT>(s, operands, columns.first, columns.second - columns.first, m0, [](uint4&, int, int) {});
+    thin_gemm<true, 1, NT>(s, operands, columns.first, columns.second - columns.first, m0, [](uint4&, int, int) {});
     // A thread finishes eight columns of a row of y.
     const int i = (int)threadIdx.x, row = i / 2, c = i % 2 * 8;
     const int col = c == 0 ? columns.first : columns.second, len = min(8, p.n - col);

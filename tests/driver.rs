@@ -125,7 +125,7 @@ fn run_in(folder: &Path, case: &str, vars: &[(&str, &str)]) -> Outcome {
     }
 }
 
-/// As [`run_in`], over the stand-in; none without a C compiler.
+/// Runs `case` over the stand-in driver, by [`run_in`]. Returns `None` without a C compiler.
 fn run(case: &str, vars: &[(&str, &str)]) -> Option<Outcome> {
     Some(run_in(driver()?, case, vars))
 }

@@ -42,7 +42,7 @@ __device__ inline void lora_down(const LoraDown& p) {
     const ThinOperands operands = {p.x, p.a, p.rows, p.rank, p.k, p.ld_x, p.ld_a};
     const bool dropout = p.mask.p > 0.f;
     const uint64_t rng_offset = dropout ? *p.mask.rng_offset : 0;
-    thin_product<ALIGNED, MT, NT>(s, operands, row0, 8, col0, [&](uint4& x, int row, int col) {
+    thin_gemm<ALIGNED, MT, NT>(s, operands, row0, 8, col0, [&](uint4& x, int row, int col) {
         if (dropout) drop8(x, p.mask, rng_offset, (uint64_t)row * p.k + col);
     });
     const float keep = 1.f / (1.f - p.mask.p);

@@ -6,18 +6,19 @@
 #include "ptx.cuh"
 
 // An item of the work list (eight words): the work of one block for one head. The block owns `rows` rows from `row` on and loops
-// over `others` rows from `other` on. The owned rows are queries and the other rows their keys; in the kernels that compute only
-// dk and dv, the owned rows are keys and the other rows queries. Key j, counted from the item's first key, is visible to query i,
-// counted from the item's first query, if j < seen + (causal ? i : 0).
+// over `loop_rows` rows from `loop_row` on. The owned rows are queries and the loop's rows their keys; in the kernels that compute only
+// dk and dv, the owned rows are keys and the loop's rows queries. Key j, counted from the item's first key, is visible to query i,
+// counted from the item's first query, if j < causal_limit + (causal ? i : 0).
 struct AttentionItem {
-    int row, rows, other, others, seen;
-    // With split keys: the first row of the item's partial result, and whether another item has the same rows and earlier keys.
-    int slot, again;
+    int row, rows, loop_row, loop_rows, causal_limit;
+    // With split keys: the first row of the item's partial result, and whether the previous item owns the same rows, with earlier keys.
+    int partial_row, continues;
 };
 __device__ inline AttentionItem attention_item(const int* items) {
     const int* at = items + 8 * (int64_t)blockIdx.x;
     AttentionItem item;
-    item.row = at[0], item.rows = at[1], item.other = at[2], item.others = at[3], item.seen = at[4], item.slot = at[5], item.again = at[6];
+    item.row = at[0], item.rows = at[1], item.loop_row = at[2], item.loop_rows = at[3], item.causal_limit = at[4];
+    item.partial_row = at[5], item.continues = at[6];
     return item;
 }
 

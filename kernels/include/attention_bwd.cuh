@@ -24,7 +24,7 @@ struct AttentionBwd {
 // The diagonal of a b^T for 16 rows: the dot product of each row of a, given as A fragments, and the same row of b in global
 // memory. All lanes that share the rows g and g + 8 receive their two values.
 template <int DP>
-__device__ inline void row_products(float (&to)[2], const uint32_t (&a)[DP / 16][4], const bf16* b, int stride, int first, int rows,
+__device__ inline void row_dots(float (&to)[2], const uint32_t (&a)[DP / 16][4], const bf16* b, int stride, int first, int rows,
                                     int dim) {
     const int g = lane_id() / 4, t = lane_id() % 4;
     float d[2][4] = {};
@@ -60,13 +60,13 @@ __device__ inline void begin(Queries<DP>& r, const AttentionBwd& p, const Attent
     const int64_t from = (int64_t)item.row * p.q_stride + head * p.dim;
     load_left<DP>(r.q, p.q + from, p.q_stride, first, item.rows, p.dim);
     load_left<DP>(r.dout, p.dout + from, p.q_stride, first, item.rows, p.dim);
-    row_products<DP>(r.delta, r.dout, p.o + from, p.q_stride, first, item.rows, p.dim);
+    row_dots<DP>(r.delta, r.dout, p.o + from, p.q_stride, first, item.rows, p.dim);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int row = first + g + 8 * h;
         const int64_t at = (int64_t)head * p.rows + item.row + row;
         r.lse[h] = row < item.rows ? p.lse[at] : PLUS_INFINITY;
-        if (t == 0 && row < item.rows && !item.again) p.delta[at] = r.delta[h];
+        if (t == 0 && row < item.rows && !item.continues) p.delta[at] = r.delta[h];
     }
 #pragma unroll
     for (int j = 0; j < DP / 8; j++) r.dq[j][0] = r.dq[j][1] = r.dq[j][2] = r.dq[j][3] = 0.f;
@@ -92,7 +92,7 @@ __device__ inline void step(Queries<DP>& r, const HeadTile<ROWS, DP>& ks, const 
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int row = first + g + 8 * (i / 2);
-        const int seen = min(item.others, item.seen + (p.causal ? row : 0)) - at - 2 * t - i % 2;
+        const int seen = min(item.loop_rows, item.causal_limit + (p.causal ? row : 0)) - at - 2 * t - i % 2;
 #pragma unroll
         for (int j = 0; j < KEYS / 8; j++) {
             const float weight = exp2_fast(fmaf(x[j][i], p.scale_log2, -r.lse[i / 2]));
@@ -124,7 +124,7 @@ __device__ inline void finish(const Queries<DP>& r, const AttentionBwd& p, const
     for (int h = 0; h < 2; h++) {
         const int row = first + g + 8 * h;
         if (row >= item.rows) continue;
-        float* to = p.part + ((int64_t)(item.slot + row) * p.heads + head) * p.dim + 2 * t;
+        float* to = p.part + ((int64_t)(item.partial_row + row) * p.heads + head) * p.dim + 2 * t;
 #pragma unroll
         for (int j = 0; j < DP / 8; j++) {
             if (8 * j < p.dim) *reinterpret_cast<float2*>(to + 8 * j) = make_float2(r.dq[j][2 * h], r.dq[j][2 * h + 1]);
@@ -166,8 +166,8 @@ struct QueryTile {
 // filled, otherwise q and do only up to the next multiple of 16 queries.
 template <int THREADS, bool FILL, int QUERIES, int DP>
 __device__ inline void load_queries(QueryTile<QUERIES, DP>& to, const AttentionBwd& p, const AttentionItem& item, int at) {
-    const int64_t row = item.other + at, from = row * p.q_stride + blockIdx.y * p.dim, stats = (int64_t)blockIdx.y * p.rows + row;
-    const int left = item.others - at;
+    const int64_t row = item.loop_row + at, from = row * p.q_stride + blockIdx.y * p.dim, stats = (int64_t)blockIdx.y * p.rows + row;
+    const int left = item.loop_rows - at;
     if constexpr (FILL) {
         load_tile<THREADS>(to.q, p.q + from, p.q_stride, left, p.dim);
         load_tile<THREADS>(to.dout, p.dout + from, p.q_stride, left, p.dim);
@@ -207,7 +207,7 @@ __device__ inline void step(Keys<DP>& r, const QueryTile<ROWS, DP>& s, const Hea
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int query = 8 * j + 2 * t + i % 2, key = first + g + 8 * (i / 2);
-            const bool sees = key < item.seen + (p.causal ? at + query : 0);
+            const bool sees = key < item.causal_limit + (p.causal ? at + query : 0);
             const float weight = sees ? exp2_fast(fmaf(x[j][i], p.scale_log2, -s.lse[c0 + query])) : 0.f;
             x[j][i] = weight;
             dp[j][i] = weight * (dp[j][i] - s.delta[c0 + query]);

@@ -58,14 +58,14 @@ __device__ inline void step(Forward<DP, MT>& r, const HeadTile<ROWS, DP>& ks, co
         }
     }
     // The number of keys that every row of this warp sees. Only later keys need a mask.
-    const int fewest = min(item.others, item.seen + (p.causal ? first : 0));
+    const int fewest = min(item.loop_rows, item.causal_limit + (p.causal ? first : 0));
     if (at + KEYS > fewest) {
 #pragma unroll
         for (int m = 0; m < MT; m++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int row = first + 16 * m + g + 8 * (i / 2);
-                const int seen = min(item.others, item.seen + (p.causal ? row : 0)) - at - 2 * t - i % 2;
+                const int seen = min(item.loop_rows, item.causal_limit + (p.causal ? row : 0)) - at - 2 * t - i % 2;
 #pragma unroll
                 for (int j = 0; j < NT; j++) {
                     if (8 * j >= seen) x[m][j][i] = MINUS_INFINITY;
@@ -144,7 +144,7 @@ __device__ inline void finish(const Forward<DP, MT>& r, const AttentionFwd& p, c
         for (int h = 0; h < 2; h++) {
             const int at_row = row + g + 8 * h;
             if (at_row >= item.rows) continue;
-            const int64_t at = (int64_t)(item.slot + at_row) * p.heads + head;
+            const int64_t at = (int64_t)(item.partial_row + at_row) * p.heads + head;
             if (t == 0) p.stats[2 * at] = scaled[h], p.stats[2 * at + 1] = total[h];
 #pragma unroll
             for (int j = 0; j < DP / 8; j++) {

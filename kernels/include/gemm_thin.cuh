@@ -44,7 +44,7 @@ __device__ inline uint4 thin_load(const bf16* from, int valid) {
 // first eight are neighbours, and so are the last eight, `second` rows further: 8 if all are. `prologue(words, row, col)` may change
 // eight elements of the tall operand before they are multiplied.
 template <bool ALIGNED, int MT, int NT, class Prologue>
-__device__ inline void thin_product(ThinShared<MT, NT>& s, const ThinOperands& o, int row0, int second, int thin0, Prologue prologue) {
+__device__ inline void thin_gemm(ThinShared<MT, NT>& s, const ThinOperands& o, int row0, int second, int thin0, Prologue prologue) {
     const int l = lane_id(), g = l / 4, t = l % 4, w = warp_id();
     const int units = (o.k + 31) / 32, first = units * w / THIN_WARPS, last = units * (w + 1) / THIN_WARPS;
     float acc[MT][NT][4];

@@ -127,7 +127,7 @@ pub(crate) fn failures() -> Result<String> {
     Ok(format!("{failed} failed, then {:?}", work_on(&gpu)?))
 }
 
-/// Two threads on one GPU: one rehearses and records, the other queues what is to be done.
+/// Two threads on one GPU: one does a dry run and a recording, the other queues work that is executed.
 pub(crate) fn threads() -> Result<String> {
     let gpu = Gpu::open("cuda")?;
     let (x, y) = (gpu.alloc(64)?, gpu.alloc(128)?);

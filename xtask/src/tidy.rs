@@ -62,12 +62,14 @@ type Rule = fn(&Path) -> Result<Vec<String>>;
 /// Checks all rules.
 pub(crate) fn run(_: &[String]) -> Result<()> {
     let root = fs::canonicalize(crate::root()).context("the root of the repository")?;
-    let rules: [(&str, Rule); 5] = [
+    let rules: [(&str, Rule); 7] = [
         ("crates depend on lower floors only", floors),
         ("source files are short and say what they are", sources),
         ("libraries do not print, and forbid unsafe code where they need none", lints),
         ("kernels are tested and timed", kernels),
         ("links in documents lead somewhere", links),
+        ("documents use the terms of the glossary", words),
+        ("every forward of an operation has an example", examples),
     ];
     let mut faults = 0;
     for (rule, check) in rules {
@@ -222,6 +224,61 @@ fn kernels(root: &Path) -> Result<Vec<String>> {
     for (kernel, ..) in KERNELS {
         if !sources.iter().any(|path| shown(&dir, path) == format!("{kernel}.cu")) {
             faults.push(format!("there is no kernels/{kernel}.cu any more"));
+        }
+    }
+    Ok(faults)
+}
+
+/// Words that documents must not use, in lower case, each with the field's term.
+const WORDS: [(&str, &str); 8] = [
+    ("picture", "image"),
+    ("whole number", "integer"),
+    ("rehears", "dry run"),
+    ("those of [`", "a sentence that says what fails and when"),
+    ("/// as [`", "a sentence that says what it does"),
+    ("skinny", "small M, or GEMV"),
+    ("thrown away", "dropped"),
+    ("makes again", "recomputes"),
+];
+/// Names of files and of a fuzz target.
+const NAMES: [&str; 4] = ["picture.png", "pictures.crc32", "`picture`", "fuzz run picture"];
+
+/// Documents and documentation comments use the terms of the glossary in CONTRIBUTING.md, by which people search.
+fn words(root: &Path) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for path in files(root, &["md", "rs"])? {
+        let rust = path.extension().is_some_and(|ending| ending == "rs");
+        for (number, line) in fs::read_to_string(&path)?.lines().enumerate() {
+            let documentation = ["//!", "///"].iter().any(|start| line.trim_start().starts_with(start));
+            if rust && !documentation {
+                continue;
+            }
+            let text = NAMES.iter().fold(line.to_lowercase(), |text, name| text.replace(name, ""));
+            for (word, term) in WORDS.iter().filter(|(word, _)| text.contains(word)) {
+                let at = format!("{}:{}", shown(root, &path), number + 1);
+                faults.push(format!("{at}: write {term} instead of \"{}\"", word.trim()));
+            }
+        }
+    }
+    Ok(faults)
+}
+
+/// Each `pub fn forward` of `crates/ops` has a code block in its documentation, which is also a test.
+fn examples(root: &Path) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for path in files(&root.join("crates/ops/src"), &["rs"])? {
+        let mut documentation = String::new();
+        for line in fs::read_to_string(&path)?.lines() {
+            let line = line.trim_start();
+            if line.starts_with("///") {
+                documentation.push_str(line);
+            } else if !line.starts_with("#[") {
+                let forward = line.strip_prefix("pub fn forward").filter(|rest| rest.starts_with(['(', '<']));
+                if forward.is_some() && !documentation.contains("```") {
+                    faults.push(format!("{}: {line} has no example", shown(root, &path)));
+                }
+                documentation.clear();
+            }
         }
     }
     Ok(faults)

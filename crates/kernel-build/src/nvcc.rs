@@ -63,8 +63,8 @@ impl Nvcc {
         Ok(Nvcc { path, version, flags })
     }
 
-    /// The architectures of a list such as `80,90a,compute_80`; without a list, those of [`ARCHS`] that this
-    /// nvcc supports.
+    /// The architectures of a list such as `80,90a,compute_80`; without a list, the members of [`ARCHS`] that
+    /// this nvcc supports.
     pub(crate) fn archs(&self, list: Option<&str>) -> Result<Vec<String>, String> {
         let codes = jobs::run(Command::new(&self.path).arg("--list-gpu-code"))?;
         let known: BTreeSet<&str> =

@@ -63,7 +63,8 @@ impl<'a> CheckpointSource<'a> {
         self
     }
 
-    /// The total size in bytes of the tensors to load: all but those of [`CheckpointSource::allow_unused`].
+    /// The total size in bytes of the tensors to load: all except the ones that
+    /// [`CheckpointSource::allow_unused`] names.
     pub fn bytes(&self) -> u64 {
         let needed = self.checkpoint.tensors().filter(|tensor| !self.is_unneeded(tensor.name));
         needed.fold(0, |all, tensor| all.saturating_add(tensor.bytes))

@@ -2,7 +2,7 @@
 //
 // Global memory: 4 / 16 = 0.25 bytes for each FMA. Shared memory: two floats, 8 bytes, for each FMA.
 // Two barriers a tile: one so that the tile is complete before it is read, one so that all have read it before it is replaced.
-#include "product.cuh"
+#include "lesson.cuh"
 
 constexpr int TILE = 16;
 
@@ -11,7 +11,7 @@ struct Tiles {
     float b[TILE][TILE + 1];  // one column more: the 16 rows that a warp reads lie in different banks
 };
 
-KERNEL(gemm_2, Product, TILE * TILE, sizeof(Tiles), TILE, TILE) {
+KERNEL(gemm_2, LessonGemm, TILE * TILE, sizeof(Tiles), TILE, TILE) {
     Tiles& s = shared<Tiles>();
     const int i = threadIdx.x / TILE, j = threadIdx.x % TILE;
     const int row = blockIdx.y * TILE + i, col = blockIdx.x * TILE;

@@ -1,7 +1,7 @@
 // Step 3. A thread computes 4 x 4 elements of c: it loads 4 values of a and 4 of b from shared memory and makes 16 FMAs of them.
 //
 // Global memory: tiles of 64, so 4 / 64 = 0.06 bytes for each FMA. Shared memory: 8 floats for 16 FMAs, 2 bytes for each.
-#include "product.cuh"
+#include "lesson.cuh"
 
 constexpr int SIDE = 64, DEPTH = 16, EACH = 4, THREADS = (SIDE / EACH) * (SIDE / EACH);
 
@@ -9,7 +9,7 @@ struct Tiles {  // k first: the four values that a thread needs are neighbours
     float a[DEPTH][SIDE + 4], b[DEPTH][SIDE + 4];
 };
 
-KERNEL(gemm_3, Product, THREADS, sizeof(Tiles), SIDE, SIDE) {
+KERNEL(gemm_3, LessonGemm, THREADS, sizeof(Tiles), SIDE, SIDE) {
     Tiles& s = shared<Tiles>();
     const int row0 = blockIdx.y * SIDE, col0 = blockIdx.x * SIDE;
     const int i0 = threadIdx.x / (SIDE / EACH) * EACH, j0 = threadIdx.x % (SIDE / EACH) * EACH;

@@ -3,7 +3,7 @@
 //
 // A warp computes 32 x 32 elements of c. For 16 of k it reads 1 KiB of a and 1 KiB of b and makes 16384 FMAs: 0.125 bytes of
 // shared memory for each FMA, and 8 mma with 4 ldmatrix where step 3 needs 512 FMA instructions of each of its warps.
-#include "product.cuh"
+#include "lesson.cuh"
 #include "ptx.cuh"
 
 constexpr int SIDE = 64, DEPTH = 32, THREADS = 128;
@@ -14,7 +14,7 @@ struct Tiles {
     alignas(16) bf16 b[SIDE][PITCH];
 };
 
-KERNEL(gemm_4, Product, THREADS, sizeof(Tiles), SIDE, SIDE) {
+KERNEL(gemm_4, LessonGemm, THREADS, sizeof(Tiles), SIDE, SIDE) {
     Tiles& s = shared<Tiles>();
     const int row0 = blockIdx.y * SIDE, col0 = blockIdx.x * SIDE, lane = lane_id();
     const int warp_row = warp_id() / 2 * 32, warp_col = warp_id() % 2 * 32;

@@ -4,7 +4,7 @@
 // The traffic is that of step 4. What goes is waiting: step 4 stops at every tile for a whole latency of global memory, here two
 // tiles hide it. And one barrier a tile is left: when a tile has arrived for all, all are done with the one before it, whose place
 // the next copy takes.
-#include "product.cuh"
+#include "lesson.cuh"
 #include "ptx.cuh"
 
 constexpr int SIDE = 64, DEPTH = 32, THREADS = 128, STAGES = 3;
@@ -18,7 +18,7 @@ struct Stages {
     Stage of[STAGES];
 };
 
-KERNEL(gemm_5, Product, THREADS, sizeof(Stages), SIDE, SIDE) {
+KERNEL(gemm_5, LessonGemm, THREADS, sizeof(Stages), SIDE, SIDE) {
     Stages& s = shared<Stages>();
     const int row0 = blockIdx.y * SIDE, col0 = blockIdx.x * SIDE, lane = lane_id();
     const int warp_row = warp_id() / 2 * 32, warp_col = warp_id() % 2 * 32, tiles = p.k / DEPTH;

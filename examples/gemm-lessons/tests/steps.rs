@@ -1,6 +1,6 @@
-//! Every step computes the same product, whatever order its threads run in.
+//! Every step computes the same GEMM, whatever order its threads run in.
 
-use gemm_lessons::{KERNELS, STEPS, product};
+use gemm_lessons::{KERNELS, STEPS, gemm};
 use pheye_tensor::{DType, Device, Gpu, Tensor};
 
 fn values(n: usize, seed: usize) -> Vec<f32> {
@@ -22,7 +22,7 @@ fn all_steps_agree_with_the_formula() {
                 let bf16 = Tensor::from_f32(shape, values).unwrap().to_dtype(DType::Bf16).unwrap();
                 bf16.to_device(&Device::Gpu(gpu.clone())).unwrap()
             };
-            product(&gpu, kernel, &on([m, k], &a), &on([n, k], &b)).unwrap().to_vec_f32().unwrap()
+            gemm(&gpu, kernel, &on([m, k], &a), &on([n, k], &b)).unwrap().to_vec_f32().unwrap()
         });
         assert!(rest.iter().all(|other| *other == first), "{kernel}: the order of the threads shows");
         for (at, c) in first.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The contrastive loss on a GPU. All intermediate values are f32, in scratch memory.
 
 use pheye_kernels::params::{
-    ContrastiveBack, ContrastiveGrad, ContrastiveLines, ContrastiveProduct, ContrastiveSum, ContrastiveUnit,
+    ContrastiveBack, ContrastiveGemm, ContrastiveGrad, ContrastiveLines, ContrastiveSum, ContrastiveUnit,
 };
 use pheye_tensor::{DType, Gpu, Region, Shape, Tensor};
 
@@ -41,11 +41,11 @@ pub(super) fn run(
     };
     let scale = log_scale.exp();
     let (i, t) = (UnitRows::new(cx, gpu, images)?, UnitRows::new(cx, gpu, texts)?);
-    let z = product(cx, gpu, scale, Matrix::of(&i.rows), Matrix::of(&t.rows).transposed())?;
+    let z = gemm(cx, gpu, scale, Matrix::of(&i.rows), Matrix::of(&t.rows).transposed())?;
     let stats = softmax_stats(cx, gpu, &z, &pairs)?;
     let (dz, dots) = grad(cx, gpu, &z, &stats, &pairs)?;
-    let dimages = product(cx, gpu, scale, Matrix::of(&dz), Matrix::of(&t.rows))?;
-    let dtexts = product(cx, gpu, scale, Matrix::of(&dz).transposed(), Matrix::of(&i.rows))?;
+    let dimages = gemm(cx, gpu, scale, Matrix::of(&dz), Matrix::of(&t.rows))?;
+    let dtexts = gemm(cx, gpu, scale, Matrix::of(&dz).transposed(), Matrix::of(&i.rows))?;
     let (dimages, dtexts) = (i.backward(cx, gpu, &dimages, images)?, t.backward(cx, gpu, &dtexts, texts)?);
     let result = sum(cx, gpu, &stats, &dots)?.to_vec_f32()?;
     Ok(Loss { loss: result[0].into(), dimages, dtexts, dlog_scale: result[1] })
@@ -109,11 +109,11 @@ impl<'a> Matrix<'a> {
 }
 
 /// The GEMM scale·a·b.
-fn product(cx: &Cx, gpu: &Gpu, scale: f32, a: Matrix, b: Matrix) -> Result<Tensor> {
+fn gemm(cx: &Cx, gpu: &Gpu, scale: f32, a: Matrix, b: Matrix) -> Result<Tensor> {
     let ([m, k], [_, n]) = (a.shape, b.shape);
     let out = cx.empty_f32(Shape::from([m, n]))?;
-    let mut l = gpu.launch("contrastive_product_f32")?;
-    let p = ContrastiveProduct {
+    let mut l = gpu.launch("contrastive_gemm_f32")?;
+    let p = ContrastiveGemm {
         a: l.read(typed(a.tensor, DType::F32)?),
         b: l.read(typed(b.tensor, DType::F32)?),
         out: l.write(out.region()?),

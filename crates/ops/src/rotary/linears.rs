@@ -40,6 +40,24 @@ impl Linears<'_> {
     ///
     /// For backward, rotate the gradients of q and k with [`super::backward`], and continue with [`linear::backward`].
     ///
+    /// ```
+    /// use pheye_ops::linear::{Epilogue, Linear};
+    /// use pheye_ops::rotary::{Linears, Rotary};
+    /// use pheye_ops::tensor::{Init, Scope, Tensor};
+    /// use pheye_ops::{Cx, RandomInit};
+    ///
+    /// // One head of two elements, of which both turn.
+    /// let (mut init, p) = (RandomInit::new(1), Rotary::new(1, 2, 2, 10_000.0, 16));
+    /// let mut linear = |name| Linear::new(&mut Scope::new(&mut init, name), 3, 2, true, Init::Normal(0.1));
+    /// let [q, k, v, fc1] = ["q", "k", "v", "fc1"].map(&mut linear);
+    /// let linears =
+    ///     Linears { qkv: [&q, &k, &v], other: (&fc1, Epilogue::default()), positions: &[0, 1], rotary: &p };
+    /// let x = Tensor::from_f32([2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    /// let (projected, [k, v]) = linears.forward(&Cx::cpu(), &x)?;
+    /// assert!([&projected.q, &k, &v].iter().all(|t| t.shape().dims() == [2, 2]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`linear::forward_several`] and [`forward`].
     pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<(Projected, [Tensor; 2])> {

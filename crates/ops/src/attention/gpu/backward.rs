@@ -103,17 +103,17 @@ impl Backward<'_> {
     /// Launches the kernel that computes dq, split along the keys if there are too few blocks to fill the GPU.
     fn run(&self, mut l: Launch<'_>, mut p: AttentionBwd, list: &[Item]) -> Result<()> {
         let (cx, h) = (self.cx, self.heads);
-        let Some(parts) = work::split_keys(list, h.heads, self.gpu.sms(), l.spec().tile[1]) else {
+        let Some(splits) = work::split_keys(list, h.heads, self.gpu.sms(), l.spec().tile[1]) else {
             (p.dq, p.items) = (l.write(self.dq.region()?), l.read(table(cx, list)?));
             return Ok(l.run([list.len(), h.heads, 1], &p)?);
         };
-        let part = cx.empty_f32([parts.rows, h.heads, h.head_dim])?;
-        (p.part, p.items) = (l.write(part.region()?), l.read(table(cx, &parts.items)?));
-        l.run([parts.items.len(), h.heads, 1], &p)?;
+        let part = cx.empty_f32([splits.rows, h.heads, h.head_dim])?;
+        (p.part, p.items) = (l.write(part.region()?), l.read(table(cx, &splits.items)?));
+        l.run([splits.items.len(), h.heads, 1], &p)?;
         let mut l = self.gpu.launch("attention_dq_join_bf16")?;
         (p.dq, p.part) = (l.write(self.dq.region()?), l.read(part.region()?).shared());
-        p.items = l.read(table(cx, &parts.joins)?);
-        Ok(l.run([parts.joins.len(), h.heads, 1], &p)?)
+        p.items = l.read(table(cx, &splits.reductions)?);
+        Ok(l.run([splits.reductions.len(), h.heads, 1], &p)?)
     }
 
     fn in_one_kernel(&self, kernel: &'static str, keys: usize) -> Result<()> {

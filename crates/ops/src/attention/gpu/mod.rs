@@ -164,7 +164,7 @@ pub(super) fn forward(
     let (o, lse) = (cx.empty(q.shape())?, cx.empty_f32([h.heads, rows])?);
     let mut l = gpu.launch(variant(gpu, &FORWARD, spans, h)?)?;
     let list = work::of_queries(spans, rows, h.causal, tile(&l));
-    let parts = work::split_keys(&list, h.heads, gpu.sms(), l.spec().tile[1]);
+    let splits = work::split_keys(&list, h.heads, gpu.sms(), l.spec().tile[1]);
     let Operands { k, v, k_stride, v_stride } =
         operands(kv, h.width(), In::offset, |t| Ok(l.read(matrix(t)?)))?;
     let mut p = AttentionFwd {
@@ -181,22 +181,22 @@ pub(super) fn forward(
         causal: h.causal.into(),
         ..AttentionFwd::default()
     };
-    let Some(parts) = parts else {
+    let Some(splits) = splits else {
         (p.o, p.lse) = (l.write(o.region()?), l.write(lse.region()?));
         p.items = l.read(table(cx, &list)?);
         l.run([list.len(), h.heads, 1], &p)?;
         return Ok((o, lse));
     };
-    let part = cx.empty_f32([parts.rows, h.heads, h.head_dim])?;
-    let stats = cx.empty_f32([parts.rows, h.heads, 2])?;
+    let part = cx.empty_f32([splits.rows, h.heads, h.head_dim])?;
+    let stats = cx.empty_f32([splits.rows, h.heads, 2])?;
     (p.part, p.stats) = (l.write(part.region()?), l.write(stats.region()?));
-    p.items = l.read(table(cx, &parts.items)?);
-    l.run([parts.items.len(), h.heads, 1], &p)?;
+    p.items = l.read(table(cx, &splits.items)?);
+    l.run([splits.items.len(), h.heads, 1], &p)?;
 
     let mut l = gpu.launch("attention_combine_bf16")?;
     (p.o, p.lse) = (l.write(o.region()?), l.write(lse.region()?));
     (p.part, p.stats) = (l.read(part.region()?).shared(), l.read(stats.region()?).shared());
-    p.items = l.read(table(cx, &parts.joins)?);
-    l.run([parts.joins.len(), h.heads, 1], &p)?;
+    p.items = l.read(table(cx, &splits.reductions)?);
+    l.run([splits.reductions.len(), h.heads, 1], &p)?;
     Ok((o, lse))
 }

@@ -11,30 +11,35 @@ pub(in crate::attention) struct Item {
     /// Rows that the block owns.
     pub own: Range<usize>,
     /// Rows of the other kind (keys for queries, queries for keys) that it loops over.
-    pub other: Range<usize>,
+    pub loop_rows: Range<usize>,
     /// The causal limit: the number of keys, from the item's first key, that its first query attends to. Each further
     /// query attends to one more.
-    pub seen: i64,
+    pub causal_limit: i64,
     /// First row of its partial result, if the keys are split.
-    pub slot: usize,
+    pub partial_row: usize,
     /// Whether the previous item owns the same rows, with earlier keys.
-    pub again: bool,
+    pub continues: bool,
 }
 
 impl Item {
+    fn new(own: Range<usize>, loop_rows: Range<usize>, causal_limit: i64) -> Item {
+        Item { own, loop_rows, causal_limit, partial_row: 0, continues: false }
+    }
+
     fn words(&self) -> [u32; 8] {
-        let Item { own, other, seen, slot, again } = self;
+        let Item { own, loop_rows, causal_limit, partial_row, continues } = self;
         // The limit fits into i32 after clamping: a negative limit means no keys, and one beyond the tile means all
         // keys.
-        let seen = (*seen).clamp(i64::from(i32::MIN / 2), i64::from(i32::MAX / 2)) as i32 as u32;
+        let causal_limit =
+            (*causal_limit).clamp(i64::from(i32::MIN / 2), i64::from(i32::MAX / 2)) as i32 as u32;
         [
             own.start as u32,
             own.len() as u32,
-            other.start as u32,
-            other.len() as u32,
-            seen,
-            *slot as u32,
-            u32::from(*again),
+            loop_rows.start as u32,
+            loop_rows.len() as u32,
+            causal_limit,
+            *partial_row as u32,
+            u32::from(*continues),
             0,
         ]
     }
@@ -76,14 +81,14 @@ pub(in crate::attention) fn of_queries(spans: &[Span], rows: usize, causal: bool
         let (lq, lk) = (q.len() as i64, k.len() as i64);
         for own in tiles(q.clone(), tile) {
             let first = (own.start - q.start) as i64;
-            let seen = if causal { lk - lq + 1 + first } else { lk };
-            let most = if causal { seen + own.len() as i64 - 1 } else { lk };
-            let other = k.start..k.start + most.clamp(0, lk) as usize;
-            items.push(Item { own, other, seen, slot: 0, again: false });
+            let causal_limit = if causal { lk - lq + 1 + first } else { lk };
+            let most = if causal { causal_limit + own.len() as i64 - 1 } else { lk };
+            let loop_rows = k.start..k.start + most.clamp(0, lk) as usize;
+            items.push(Item::new(own, loop_rows, causal_limit));
         }
     }
     for gap in gaps(rows, spans.iter().map(|s| s.q.clone())) {
-        items.extend(tiles(gap, tile).map(|own| Item { own, other: 0..0, seen: 0, slot: 0, again: false }));
+        items.extend(tiles(gap, tile).map(|own| Item::new(own, 0..0, 0)));
     }
     items
 }
@@ -97,12 +102,12 @@ pub(in crate::attention) fn of_keys(spans: &[Span], rows: usize, causal: bool, t
         for own in tiles(k.clone(), tile) {
             let at = (own.start - k.start) as i64;
             let first = if causal { (at + lq - lk).clamp(0, lq) } else { 0 };
-            let seen = if causal { lk - lq + 1 + first - at } else { lk - at };
-            items.push(Item { own, other: q.start + first as usize..q.end, seen, slot: 0, again: false });
+            let causal_limit = if causal { lk - lq + 1 + first - at } else { lk - at };
+            items.push(Item::new(own, q.start + first as usize..q.end, causal_limit));
         }
     }
     for gap in gaps(rows, spans.iter().map(|s| s.k.clone())) {
-        items.extend(tiles(gap, tile).map(|own| Item { own, other: 0..0, seen: 0, slot: 0, again: false }));
+        items.extend(tiles(gap, tile).map(|own| Item::new(own, 0..0, 0)));
     }
     items
 }
@@ -110,24 +115,24 @@ pub(in crate::attention) fn of_keys(spans: &[Span], rows: usize, causal: bool, t
 /// Items for the keys that no query attends to, for kernels that own queries and keys: those outside all spans or in a
 /// span without queries.
 pub(in crate::attention) fn of_keys_unseen(spans: &[Span], rows: usize) -> impl Iterator<Item = Item> {
-    let seen = spans.iter().filter(|s| !s.q.is_empty()).map(|s| s.k.clone());
-    let item = |other| Item { own: 0..0, other, seen: 0, slot: 0, again: false };
-    gaps(rows, seen).into_iter().map(item)
+    let attended = spans.iter().filter(|s| !s.q.is_empty()).map(|s| s.k.clone());
+    let item = |keys| Item::new(0..0, keys, 0);
+    gaps(rows, attended).into_iter().map(item)
 }
 
 /// Items whose keys are split (split-K over keys), and how to combine their partial results.
 #[derive(Debug)]
-pub(in crate::attention) struct Parts {
-    /// The items; `slot` is the first row of the item's partial result.
+pub(in crate::attention) struct Splits {
+    /// The items; `partial_row` is the first row of the item's partial result.
     pub items: Vec<Item>,
-    /// One for each tile of queries: `other.len()` partial results of `own.len()` rows each, from row `slot` on.
-    pub joins: Vec<Item>,
+    /// One for each tile of queries: `loop_rows.len()` partial results of `own.len()` rows each, from row `partial_row` on.
+    pub reductions: Vec<Item>,
     /// Total number of rows of all partial results.
     pub rows: usize,
 }
 
 /// Minimum number of keys per split; with fewer, the fixed cost of a split outweighs its work.
-const PART: usize = 128;
+const MIN_SPLIT: usize = 128;
 
 /// Splits the keys, in multiples of `tile`, so that the blocks of all heads fill a GPU of `sms` multiprocessors twice.
 /// Returns `None` if there are enough blocks without splitting.
@@ -136,29 +141,36 @@ pub(in crate::attention) fn split_keys(
     heads: usize,
     sms: usize,
     tile: usize,
-) -> Option<Parts> {
-    let (blocks, longest) = (items.len() * heads, items.iter().map(|i| i.other.len()).max()?);
+) -> Option<Splits> {
+    let (blocks, longest) = (items.len() * heads, items.iter().map(|i| i.loop_rows.len()).max()?);
     if blocks == 0 || blocks >= sms {
         return None;
     }
-    let piece = longest.div_ceil((2 * sms).div_ceil(blocks)).max(PART).next_multiple_of(tile);
-    if longest <= piece {
+    let length = longest.div_ceil((2 * sms).div_ceil(blocks)).max(MIN_SPLIT).next_multiple_of(tile);
+    if longest <= length {
         return None;
     }
-    let mut parts = Parts { items: Vec::new(), joins: Vec::new(), rows: 0 };
+    let mut splits = Splits { items: Vec::new(), reductions: Vec::new(), rows: 0 };
     for item in items {
         // At least one split, even without keys, because the statistics of each row are computed from its partial
         // results.
-        let pieces = item.other.len().div_ceil(piece).max(1);
-        parts.joins.push(Item { other: 0..pieces, slot: parts.rows, ..item.clone() });
-        for at in (0..pieces).map(|i| i * piece) {
-            let start = item.other.start + at;
-            let (other, seen) = (start..item.other.end.min(start + piece), item.seen - at as i64);
-            parts.items.push(Item { own: item.own.clone(), other, seen, slot: parts.rows, again: at > 0 });
-            parts.rows += item.own.len();
+        let count = item.loop_rows.len().div_ceil(length).max(1);
+        splits.reductions.push(Item { loop_rows: 0..count, partial_row: splits.rows, ..item.clone() });
+        for at in (0..count).map(|i| i * length) {
+            let start = item.loop_rows.start + at;
+            let (loop_rows, causal_limit) =
+                (start..item.loop_rows.end.min(start + length), item.causal_limit - at as i64);
+            splits.items.push(Item {
+                own: item.own.clone(),
+                loop_rows,
+                causal_limit,
+                partial_row: splits.rows,
+                continues: at > 0,
+            });
+            splits.rows += item.own.len();
         }
     }
-    Some(parts)
+    Some(splits)
 }
 
 #[cfg(test)]
@@ -183,13 +195,14 @@ mod tests {
     #[test]
     fn parts_hold_each_key_once() {
         let items = of_queries(&[Span { q: 0..65, k: 7..1000 }, Span { q: 65..67, k: 0..5 }], 70, false, 64);
-        let parts = split_keys(&items, 2, 40, 64).expect("few blocks");
-        assert_eq!(parts.joins.len(), items.len());
-        for (item, join) in items.iter().zip(&parts.joins) {
+        let splits = split_keys(&items, 2, 40, 64).expect("few blocks");
+        assert_eq!(splits.reductions.len(), items.len());
+        for (item, reduction) in items.iter().zip(&splits.reductions) {
             let of_item = |p: &&Item| p.own == item.own;
-            let keys: Vec<_> = parts.items.iter().filter(of_item).flat_map(|p| p.other.clone()).collect();
-            assert_eq!(keys, item.other.clone().collect::<Vec<_>>());
-            assert_eq!(parts.items.iter().filter(of_item).count(), join.other.len());
+            let keys: Vec<_> =
+                splits.items.iter().filter(of_item).flat_map(|p| p.loop_rows.clone()).collect();
+            assert_eq!(keys, item.loop_rows.clone().collect::<Vec<_>>());
+            assert_eq!(splits.items.iter().filter(of_item).count(), reduction.loop_rows.len());
         }
         assert!(split_keys(&items, 40, 40, 64).is_none());
     }
