@@ -7,7 +7,8 @@
 //   attention_bwd_dq_bf16_*   Owns tiles of queries and loops over keys. Reads q, k, v, o, do and lse; writes dq (=) and delta
 //                             [heads, rows] f32 (=). With `part`, items split the keys (split-K). Then each item writes ds k,
 //                             unscaled, to part [part_rows, heads, dim] f32 (=) from its row `partial_row` on, instead of dq.
-//   attention_dq_join_bf16    dq = scale times the sum of the parts of each query, added in the order of the keys.
+//   attention_dq_join_bf16    dq = scale times the sum of the parts of each query, added in the order of the keys. The blocks along
+//                             z share the rows.
 //   attention_bwd_dkv_bf16_*  Owns tiles of keys and loops over queries, from the first query that sees a key of the tile. Reads
 //                             q, k, v, do, lse and delta; writes dk and dv (=).
 //
@@ -182,12 +183,14 @@ RESIDENT_BWD(80)
 
 constexpr int JOIN_THREADS = 128;
 
-KERNEL(attention_dq_join_bf16, AttentionBwd, JOIN_THREADS, 0) {
+KERNEL(attention_dq_join_bf16, AttentionBwd, JOIN_THREADS, 0, JOIN_THREADS) {
     const AttentionItem item = attention_item(p.items);
     const int head = blockIdx.y, pairs = p.dim / 2;
-    for (int i = threadIdx.x; i < item.rows * pairs; i += JOIN_THREADS) {
+    for (int i = blockIdx.z * JOIN_THREADS + threadIdx.x; i < item.rows * pairs; i += gridDim.z * JOIN_THREADS) {
         const int row = i / pairs, c = 2 * (i % pairs);
         float x = 0.f, y = 0.f;
+        // Loads of several parts are in flight at a time.
+#pragma unroll 8
         for (int n = 0; n < item.loop_rows; n++) {
             const int64_t at = (int64_t)(item.partial_row + n * item.rows + row) * p.heads + head;
             const float2 part = *reinterpret_cast<const float2*>(p.part + at * p.dim + c);

@@ -10,7 +10,8 @@
 //                           row `partial_row` on, stats [part_rows, heads, 2] f32 = {log2(e) m, l} and part [part_rows, heads, dim] f32
 //                           = the sum of e^(s - m) v, not divided by l.
 //   attention_combine_bf16  Combines the parts of each query, in the order of the keys, and writes o and lse (=). `loop_rows` of an
-//                           item is the number of parts, which have `rows` rows each, from row `partial_row` on.
+//                           item is the number of parts, which have `rows` rows each, from row `partial_row` on. The blocks along z
+//                           share the rows.
 //
 // lse is one number, where the CPU keeps m and l separately. Its rounding changes all softmax weights of a row by a relative
 // error of at most |lse| 2^-24, far below the 2^-9 by which bf16 rounds each weight in the GEMMs of backward.
@@ -21,6 +22,7 @@
 // Grids: (items, heads). An item has at most tile[0] queries, and keys are loaded in tiles of tile[1]. `_resident`: an item has
 // any number of queries and at most tile[1] keys.
 #include "attention_fwd.cuh"
+#include "reduce.cuh"
 
 template <int DP, int KEYS>
 struct FwdTiles {
@@ -115,32 +117,35 @@ RESIDENT_FWD(attention_fwd_bf16_d80_resident, 80)
 
 constexpr int COMBINE_WARPS = 4;
 
-KERNEL(attention_combine_bf16, AttentionFwd, 32 * COMBINE_WARPS, 0) {
+// A warp combines a row at a time. There are at most 32 parts, and lane i holds the statistics of part i.
+KERNEL(attention_combine_bf16, AttentionFwd, 32 * COMBINE_WARPS, 0, COMBINE_WARPS, 32) {
     const AttentionItem item = attention_item(p.items);
-    const int head = blockIdx.y;
-    for (int r = warp_id(); r < item.rows; r += COMBINE_WARPS) {
-        float top = MINUS_INFINITY, sum = 0.f;
-        for (int i = 0; i < item.loop_rows; i++) {
-            top = fmaxf(top, p.stats[2 * ((int64_t)(item.partial_row + i * item.rows + r) * p.heads + head)]);
-        }
-        const float base = top == MINUS_INFINITY ? 0.f : top;
-        for (int i = 0; i < item.loop_rows; i++) {
-            const float* stats = p.stats + 2 * ((int64_t)(item.partial_row + i * item.rows + r) * p.heads + head);
-            sum = fmaf(stats[1], exp2_fast(stats[0] - base), sum);
-        }
+    const int head = blockIdx.y, lane = lane_id(), parts = item.loop_rows;
+    const int64_t stride = (int64_t)item.rows * p.heads;  // from a row of one part to the same row of the next
+    for (int r = blockIdx.z * COMBINE_WARPS + warp_id(); r < item.rows; r += gridDim.z * COMBINE_WARPS) {
+        const int64_t first = (int64_t)(item.partial_row + r) * p.heads + head;
+        float2 stats = make_float2(MINUS_INFINITY, 0.f);
+        if (lane < parts) stats = *reinterpret_cast<const float2*>(p.stats + 2 * (first + lane * stride));
+        const float top = warp_max(stats.x), base = top == MINUS_INFINITY ? 0.f : top;
+        const float weight = exp2_fast(stats.x - base), sum = warp_sum(stats.y * weight);
         const float by = sum == 0.f ? 0.f : reciprocal(sum);
-        for (int c = 2 * lane_id(); c < p.dim; c += 64) {
+        for (int from = 0; from < p.dim; from += 64) {
+            const int c = from + 2 * lane;
             float x = 0.f, y = 0.f;
-            for (int i = 0; i < item.loop_rows; i++) {
-                const int64_t at = (int64_t)(item.partial_row + i * item.rows + r) * p.heads + head;
-                const float weight = exp2_fast(p.stats[2 * at] - base);
-                const float2 part = *reinterpret_cast<const float2*>(p.part + at * p.dim + c);
-                x = fmaf(part.x, weight, x), y = fmaf(part.y, weight, y);
+            // Loads of several parts are in flight at a time.
+#pragma unroll 8
+            for (int i = 0; i < parts; i++) {
+                const float w = __shfl_sync(0xffffffffu, weight, i);
+                float2 part = make_float2(0.f, 0.f);
+                if (c < p.dim) part = *reinterpret_cast<const float2*>(p.part + (first + i * stride) * p.dim + c);
+                x = fmaf(part.x, w, x), y = fmaf(part.y, w, y);
             }
-            *reinterpret_cast<uint32_t*>(p.o + (int64_t)(item.row + r) * p.q_stride + head * p.dim + c) =
-                pack_bf16(x * by, y * by);
+            if (c < p.dim) {
+                *reinterpret_cast<uint32_t*>(p.o + (int64_t)(item.row + r) * p.q_stride + head * p.dim + c) =
+                    pack_bf16(x * by, y * by);
+            }
         }
-        if (lane_id() == 0) {
+        if (lane == 0) {
             p.lse[(int64_t)head * p.rows + item.row + r] = sum == 0.f ? PLUS_INFINITY : base + log2f(sum);
         }
     }

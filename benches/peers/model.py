@@ -1,7 +1,9 @@
 """The whole model in PyTorch, stage by stage: python model.py [--preset x2-672] [--device cpu] [--dtype f32] [--mode infer|train].
 
 Random weights at full size. Prints one JSON line: seconds per stage, peak resident memory. --released repeats
-what the released code does and we do not: keys and values of the image recomputed for every token.
+what the released code does and we do not: keys and values of the image recomputed for every token. --compile runs the
+vision tower and the language model, or the training step, through torch.compile; --repeat then needs to be above 1, so
+that the compilation is in the warm-up.
 """
 import argparse
 import json
@@ -45,6 +47,7 @@ def main():
     ap.add_argument("--batch", type=int, default=1)
     ap.add_argument("--repeat", type=int, default=1)
     ap.add_argument("--released", action="store_true")
+    ap.add_argument("--compile", action="store_true")
     a = ap.parse_args()
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[a.dtype]
     level, interval = PRESETS[a.preset]
@@ -53,7 +56,7 @@ def main():
     g = torch.randn(a.batch, 3, 224, 224, device=a.device, dtype=dtype)
     l = torch.randn(a.batch * level**2, 3, 224, 224, device=a.device, dtype=dtype) if level > 1 else None
     ids = torch.randint(5, 50000, (a.batch, a.prompt), device=a.device)
-    out = {"preset": a.preset, "device": a.device, "dtype": a.dtype, "mode": a.mode, "batch": a.batch, "threads": torch.get_num_threads()}
+    out = {"preset": a.preset, "device": a.device, "dtype": a.dtype, "mode": a.mode, "batch": a.batch, "compile": a.compile, "threads": torch.get_num_threads()}
 
     def timed(f):
         sync()
@@ -62,27 +65,32 @@ def main():
         sync()
         return time.perf_counter() - t, r
 
+    wrap = torch.compile if a.compile else (lambda f, **_: f)
+    loss, encode = wrap(m.loss_sum), wrap(m.vision_encoder)
+    # A decoding step has one key more each time.
+    language = wrap(m.lang_encoder, dynamic=True)
+
     rows = []
     for _ in range(a.repeat + (a.repeat > 1)):
         row = {}
         if a.mode == "train":
             m.train()
-            row["step"], _ = timed(lambda: m.loss_sum(g, l, ids, ids)[0].backward())
+            row["step"], _ = timed(lambda: loss(g, l, ids, ids)[0].backward())
             for p in m.parameters():
                 p.grad = None
         else:
             m.eval()
             with torch.no_grad():
                 lm = m.lang_encoder
-                row["encode"], media = timed(lambda: m.vision_encoder(g, l))
+                row["encode"], media = timed(lambda: encode(g, l))
                 row["cross_kv"], kvs = timed(lambda: lm.cross_kv(media))
                 cache = [{} for _ in lm.old_decoder_blocks]
-                row["prefill"], logits = timed(lambda: lm(ids, kvs, cache=cache, last_only=True))
+                row["prefill"], logits = timed(lambda: language(ids, kvs, cache=cache, last_only=True))
                 steps = []
                 for _ in range(a.new):
                     def step():
                         k = lm.cross_kv(media) if a.released else kvs
-                        return lm(logits[:, -1].argmax(-1, keepdim=True), k, cache=cache)
+                        return language(logits[:, -1].argmax(-1, keepdim=True), k, cache=cache)
                     s, logits = timed(step)
                     steps.append(s)
                 row["decode_token"] = statistics.median(steps)

@@ -6,6 +6,7 @@ is that between two CUDA events around the replay of a graph.
 import argparse
 import json
 import os
+import re
 import statistics
 import sys
 import time
@@ -27,7 +28,7 @@ class Peers:
         ap.add_argument("--out", help="file to add lines to; otherwise they are printed")
         ap.add_argument("--shapes", default=os.path.join(HERE, "..", "shapes.json"))
         ap.add_argument("--seconds", type=float, default=0.5, help="spent on each row")
-        ap.add_argument("--only", default="", help="rows whose name holds this")
+        ap.add_argument("--only", default="", help="rows whose name matches this regular expression somewhere")
         self.args = ap.parse_args()
         self.family = family
         self.device = self.args.device
@@ -51,7 +52,7 @@ class Peers:
         return t.to(dtype or self.dtype)
 
     def wanted(self, *name):
-        return self.args.only in " ".join(map(str, name))
+        return re.search(self.args.only, " ".join(map(str, name))) is not None
 
     def row(self, op, shape, direction, backend, make):
         """Times make(), a function without arguments; a rival that cannot run this row is left out with its reason."""

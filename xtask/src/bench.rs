@@ -25,6 +25,8 @@ struct Options {
     root: PathBuf,
     /// A folder with the compiled benches, for machines without cargo.
     binaries: Option<PathBuf>,
+    /// A regular expression for the names of the rows to measure; all of them without it.
+    only: Option<String>,
     /// Whether to write the table to BENCHMARKS.md.
     write: bool,
 }
@@ -37,6 +39,7 @@ fn options(args: &[String]) -> Result<Options> {
         python: None,
         root: crate::root(),
         binaries: None,
+        only: None,
         write: false,
     };
     let mut args = args.iter();
@@ -50,6 +53,7 @@ fn options(args: &[String]) -> Result<Options> {
             "--python" => o.python = Some(value()?),
             "--root" => o.root = value()?.into(),
             "--binaries" => o.binaries = Some(value()?.into()),
+            "--only" => o.only = Some(value()?),
             "--write" => o.write = true,
             other => bail!("no option `{other}`"),
         }
@@ -79,7 +83,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             let ours = scratch.path().join(format!("{round}-{family}"));
             let program = binaries.get(family).with_context(|| format!("no bench program `{family}`"))?;
             let mut command = Command::new(program);
-            command.arg("--bench").env("PHEYE_BENCH_DEVICE", &o.device).env("PHEYE_BENCH_OUT", &ours);
+            command
+                .arg("--bench")
+                .args(&o.only)
+                .env("PHEYE_BENCH_DEVICE", &o.device)
+                .env("PHEYE_BENCH_OUT", &ours);
             // Criterion's comparison with earlier runs is not used, so its folder is temporary too.
             command.env("CRITERION_HOME", scratch.path().join("criterion"));
             step(&mut command, &format!("{family}, ours"), &mut failed);
@@ -93,6 +101,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             command.arg(benches.join("peers").join(family).with_extension("py"));
             command.args(["--device", &o.device]).arg("--out").arg(&theirs);
             command.arg("--shapes").arg(benches.join("shapes.json"));
+            if let Some(only) = &o.only {
+                command.args(["--only", only]);
+            }
             step(&mut command, &format!("{family}, rivals"), &mut failed);
             if theirs.exists() {
                 read(&theirs, &mut lines)?;

@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use pheye::model::{Batch, Config, GenerationConfig, Hooks, Options, PRESETS, Pheye, Recompute};
 use pheye::ops::lora::Dropout;
-use pheye::ops::{Cx, RandomInit};
+use pheye::ops::{Cx, Graphs, RandomInit};
 use pheye::tensor::{Device, Grads, Init, ParamTable, Scope, Source, Tensor};
 use serde::Serialize;
 
@@ -148,7 +148,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             model.set_recompute(Recompute { vision: args.recompute_vision, text: args.recompute_text });
             let _masters = model.move_to(&cx.device, &table)?;
             let mut grads = Grads::on(&cx.device, table)?;
-            repeat(args.repeat, || step(&cx, &model, &args, &mut grads))?
+            let mut graphs = Graphs::default();
+            repeat(args.repeat, || step(&cx, &model, &args, &mut grads, &mut graphs))?
         }
     };
     for (i, (stage, _)) in rows.first().into_iter().flatten().enumerate() {
@@ -272,11 +273,12 @@ fn infer(cx: &Cx, model: &Pheye, args: &Args) -> anyhow::Result<Row> {
     Ok(row)
 }
 
-fn step(cx: &Cx, model: &Pheye, args: &Args, grads: &mut Grads) -> anyhow::Result<Row> {
+/// Forward and backward of one batch, on a GPU as a recording that is replayed, as in a training run.
+fn step(cx: &Cx, model: &Pheye, args: &Args, grads: &mut Grads, graphs: &mut Graphs) -> anyhow::Result<Row> {
     let (pixels, prompts) = inputs(model, args)?;
     let ids = prompts.concat();
     let batch = Batch {
-        pixels,
+        pixels: cx.upload(&pixels)?,
         images: args.batch,
         targets: ids.iter().map(|&id| id as i64).collect(),
         ids,
@@ -285,7 +287,8 @@ fn step(cx: &Cx, model: &Pheye, args: &Args, grads: &mut Grads) -> anyhow::Resul
     };
     let dropout = Some(Dropout { p: 0.05, seed: 0, rng_offset: 0 });
     let start = Instant::now();
-    model.loss_and_grads(cx, &batch, dropout, grads)?;
+    let work = |cx: &Cx| model.queue_loss_and_grads(cx, &batch, dropout, grads);
+    cx.replay(graphs, work)?.read()?;
     grads.clear()?;
     Ok(vec![("step", start.elapsed().as_secs_f64())])
 }

@@ -113,7 +113,8 @@ impl Backward<'_> {
         let mut l = self.gpu.launch("attention_dq_join_bf16")?;
         (p.dq, p.part) = (l.write(self.dq.region()?), l.read(part.region()?).shared());
         p.items = l.read(table(cx, &splits.reductions)?);
-        Ok(l.run([splits.reductions.len(), h.heads, 1], &p)?)
+        let slices = (splits.longest() * h.head_dim / 2).div_ceil(l.spec().tile[0]);
+        Ok(l.run([splits.reductions.len(), h.heads, slices], &p)?)
     }
 
     fn in_one_kernel(&self, kernel: &'static str, keys: usize) -> Result<()> {

@@ -197,6 +197,7 @@ pub(super) fn forward(
     (p.o, p.lse) = (l.write(o.region()?), l.write(lse.region()?));
     (p.part, p.stats) = (l.read(part.region()?).shared(), l.read(stats.region()?).shared());
     p.items = l.read(table(cx, &splits.reductions)?);
-    l.run([splits.reductions.len(), h.heads, 1], &p)?;
+    let slices = splits.longest().div_ceil(l.spec().tile[0]);
+    l.run([splits.reductions.len(), h.heads, slices], &p)?;
     Ok((o, lse))
 }

@@ -131,6 +131,16 @@ pub(in crate::attention) struct Splits {
     pub rows: usize,
 }
 
+impl Splits {
+    /// The largest number of rows of an item.
+    pub fn longest(&self) -> usize {
+        self.reductions.iter().map(|item| item.own.len()).max().unwrap_or(0)
+    }
+}
+
+/// The maximum number of splits of an item: the reduction has a lane of a warp for each.
+const MAX_SPLITS: usize = 32;
+
 /// Minimum number of keys per split; with fewer, the fixed cost of a split outweighs its work.
 const MIN_SPLIT: usize = 128;
 
@@ -146,7 +156,11 @@ pub(in crate::attention) fn split_keys(
     if blocks == 0 || blocks >= sms {
         return None;
     }
-    let length = longest.div_ceil((2 * sms).div_ceil(blocks)).max(MIN_SPLIT).next_multiple_of(tile);
+    let length = longest
+        .div_ceil((2 * sms).div_ceil(blocks))
+        .max(MIN_SPLIT)
+        .max(longest.div_ceil(MAX_SPLITS))
+        .next_multiple_of(tile);
     if longest <= length {
         return None;
     }
