@@ -133,7 +133,7 @@ pub(in crate::attention) struct Splits {
 
 impl Splits {
     /// The largest number of rows of an item.
-    pub fn longest(&self) -> usize {
+    pub(in crate::attention) fn longest(&self) -> usize {
         self.reductions.iter().map(|item| item.own.len()).max().unwrap_or(0)
     }
 }
