@@ -323,11 +323,6 @@ fn headings(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_repository_is_tidy() {
-    run(&[]).unwrap();
-}
-
-#[test]
 fn headings_become_anchors() {
     assert_eq!(headings("# A title\ntext\n## What, and `why`?\n"), ["a-title", "what-and-why"]);
 }
