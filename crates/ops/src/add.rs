@@ -7,7 +7,7 @@ use pheye_cpu::par;
 use pheye_kernels::params::{Add, Scale};
 use pheye_tensor::{Device, Gpu, Tensor};
 
-use crate::gpu::{by_dtype, typed};
+use crate::gpu::{by_dtype, in_place, typed};
 use crate::{Cx, Error, Result};
 
 /// Number of elements that one task processes.
@@ -88,13 +88,7 @@ fn add_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, b: &Tensor) -> Result<Tensor> {
     let (dtype, n) = (a.dtype(), a.shape().elements());
     let mut l = gpu.launch(by_dtype(dtype, "add_fwd_bf16", "add_fwd_f32")?)?;
     let b = l.read(typed(b, dtype)?);
-    let (from, to, y) = if a.is_sole_view() {
-        let both = l.update(a.region()?);
-        (both.input(), both, a)
-    } else {
-        let y = cx.empty_as(a.shape(), dtype)?;
-        (l.read(a.region()?), l.write(y.region()?), y)
-    };
+    let (from, to, y) = in_place(cx, &mut l, a)?;
     let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
     l.run(grid, &Add { a: from, b, y: to, n: n as u64 })?;
     Ok(y)
@@ -103,13 +97,7 @@ fn add_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, b: &Tensor) -> Result<Tensor> {
 fn scale_gpu(cx: &Cx, gpu: &Gpu, a: Tensor, s: f32) -> Result<Tensor> {
     let (dtype, n) = (a.dtype(), a.shape().elements());
     let mut l = gpu.launch(by_dtype(dtype, "scale_fwd_bf16", "scale_fwd_f32")?)?;
-    let (from, to, y) = if a.is_sole_view() {
-        let both = l.update(a.region()?);
-        (both.input(), both, a)
-    } else {
-        let y = cx.empty_as(a.shape(), dtype)?;
-        (l.read(a.region()?), l.write(y.region()?), y)
-    };
+    let (from, to, y) = in_place(cx, &mut l, a)?;
     let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
     l.run(grid, &Scale { a: from, y: to, n: n as u64, s })?;
     Ok(y)

@@ -3,10 +3,10 @@
 //! A cast reads and writes each element once, 6 bytes per element, and rounds to nearest even. Saves nothing.
 
 use pheye_kernels::params::{CastToBf16, CastToF32};
-use pheye_tensor::{DType, Device, Launch, Tensor};
+use pheye_tensor::{DType, Device, Tensor};
 
-use crate::gpu::typed;
-use crate::{Cx, Error, Result};
+use crate::gpu::{by_dtype, typed};
+use crate::{Cx, Result};
 
 /// `x` converted to `dtype`; shares memory with `x` if it has that type.
 ///
@@ -21,8 +21,8 @@ use crate::{Cx, Error, Result};
 /// ```
 ///
 /// # Errors
-/// [`Error::Tensor`] when a GPU is out of memory or has no kernel for the element type of `x`, [`Error::Range`] for int8 on a
-/// GPU.
+/// [`crate::Error::Tensor`] when a GPU is out of memory or has no kernel for the element type of `x`,
+/// [`crate::Error::Range`] for int8 on a GPU.
 pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());
@@ -35,25 +35,14 @@ pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
         pheye_cpu::math::round(y.bf16_mut()?, x.f32()?);
         return Ok(y);
     };
-    if dtype == DType::Int8 {
-        return Err(Error::Range {
-            op: "cast",
-            what: "the element type on a GPU",
-            value: dtype.name().to_owned(),
-            allowed: "f32 or bf16".to_owned(),
-        });
-    }
+    let mut l = gpu.launch(by_dtype(dtype, "cast_f32_bf16", "cast_bf16_f32")?)?;
     let (n, y) = (x.shape().elements(), cx.empty_as(x.shape(), dtype)?);
-    let blocks = |l: &Launch| n.div_ceil(l.spec().tile[0]);
+    let grid = [n.div_ceil(l.spec().tile[0]), 1, 1];
     if dtype == DType::Bf16 {
-        let mut l = gpu.launch("cast_f32_bf16")?;
         let p = CastToBf16 { a: l.read(typed(x, DType::F32)?), y: l.write(y.region()?), n: n as u64 };
-        let grid = [blocks(&l), 1, 1];
         l.run(grid, &p)?;
     } else {
-        let mut l = gpu.launch("cast_bf16_f32")?;
         let p = CastToF32 { a: l.read(typed(x, DType::Bf16)?), y: l.write(y.region()?), n: n as u64 };
-        let grid = [blocks(&l), 1, 1];
         l.run(grid, &p)?;
     }
     Ok(y)

@@ -3,8 +3,8 @@
 
 pub(crate) mod gemm;
 
-use pheye_kernels::In;
 use pheye_kernels::params::SumRows;
+use pheye_kernels::{In, Out};
 use pheye_tensor::{DType, Error as TensorError, Gpu, Launch, Region, Shape, Tensor};
 
 use crate::{Cx, Error, Result};
@@ -46,6 +46,17 @@ pub(crate) fn read_words(gpu: &Gpu, t: &Tensor) -> Result<Vec<u32>> {
 /// Declares an optional tensor that a kernel reads; a null address if there is none.
 pub(crate) fn read_optional(l: &mut Launch, t: Option<&Tensor>, dtype: DType) -> Result<In> {
     t.map_or(Ok(In::NULL), |t| Ok(l.read(typed(t, dtype)?)))
+}
+
+/// Declares an operand that a kernel reads element by element, and its result: the memory of `x` itself if nothing else refers to
+/// it, otherwise a new tensor of the same shape and type. Returns both addresses and the result.
+pub(crate) fn in_place(cx: &Cx, l: &mut Launch, x: Tensor) -> Result<(In, Out, Tensor)> {
+    if x.is_sole_view() {
+        let both = l.update(x.region()?);
+        return Ok((both.input(), both, x));
+    }
+    let y = cx.empty_as(x.shape(), x.dtype())?;
+    Ok((l.read(x.region()?), l.write(y.region()?), y))
 }
 
 /// The number of threads of a kernel in which each thread handles up to eight consecutive elements of a row.

@@ -5,7 +5,7 @@ use pheye_kernels::params::{RotaryCache, RotaryFwd};
 use pheye_tensor::{Gpu, Launch, Tensor};
 
 use super::Rotary;
-use crate::gpu::by_dtype;
+use crate::gpu::{by_dtype, in_place};
 use crate::{Cx, Result};
 
 /// Rotates by the angles times `sign`, in place if no other tensor shares the memory of x.
@@ -24,13 +24,7 @@ pub(super) fn rotate(
     let mut l = gpu.launch(by_dtype(dtype, "rotary_fwd_bf16", "rotary_fwd_f32")?)?;
     let angles = cx.upload(&p.tables)?;
     let (position, tables) = (l.read(cx.table(positions)?), l.read(angles.region()?));
-    let (from, to, y) = if x.is_sole_view() {
-        let both = l.update(x.region()?);
-        (both.input(), both, x)
-    } else {
-        let y = cx.empty_as(x.shape(), dtype)?;
-        (l.read(x.region()?), l.write(y.region()?), y)
-    };
+    let (from, to, y) = in_place(cx, &mut l, x)?;
     let params =
         RotaryFwd { x: from, y: to, position, tables, rot: p.rot as i32, sign, ..sizes(p, positions.len()) };
     let grid = [blocks(p, positions.len(), &l), 1, 1];
