@@ -69,23 +69,23 @@ impl Config {
     }
 }
 
-/// The opened files of both backbones.
+/// The opened files of the backbones; a backbone without a file is initialized at random.
 pub(crate) struct Backbones {
-    vision: Checkpoint,
-    text: Checkpoint,
+    vision: Option<Checkpoint>,
+    text: Option<Checkpoint>,
     /// Whether the output head of the language model shares the embedding matrix.
     tied: bool,
 }
 
 impl Backbones {
-    pub(crate) fn open(vision: &Path, text: &Path) -> Result<Backbones> {
-        let config = text.join(CONFIG);
-        let tied = config.exists() && transformers::text(&config, &read_json(&config)?)?.tied;
-        Ok(Backbones { vision: open(vision)?, text: open(text)?, tied })
+    pub(crate) fn open(vision: Option<&Path>, text: Option<&Path>) -> Result<Backbones> {
+        let config = text.map(|text| text.join(CONFIG)).filter(|path| path.exists());
+        let tied = |path| Ok::<_, Error>(transformers::text(path, &read_json(path)?)?.tied);
+        let tied = config.as_deref().map(tied).transpose()?.unwrap_or(false);
+        Ok(Backbones { vision: vision.map(open).transpose()?, text: text.map(open).transpose()?, tied })
     }
 
-    /// Builds the model over these backbones and initializes the parameters that Pheye trains at random.
-    /// Without a seed it only checks names, types and shapes, and the model has no elements. All mismatches
+    /// Builds the model over these backbones and initializes all other parameters at random. Without a seed it only checks names, types and shapes, and the model has no elements. All mismatches
     /// of a file are reported together.
     pub(crate) fn build(
         &self,
@@ -97,8 +97,9 @@ impl Backbones {
         let (mut nothing, mut random) = (Nothing, RandomInit::new(seed.unwrap_or(0)));
         let rest: &mut dyn Source = if seed.is_some() { &mut random } else { &mut nothing };
         let (progress, done) = (RefCell::new(progress), Cell::new([0; 2]));
-        let (vision, text) = (self.vision(options), self.text(options));
-        let all = vision.bytes() + text.bytes();
+        let text = self.text.as_ref().map(|file| self.text_source(file, options));
+        let tower = self.vision.as_ref().map_or(0, |file| vision_source(file, options).bytes());
+        let all = tower + text.as_ref().map_or(0, CheckpointSource::bytes);
         let part = |i: usize| {
             let (progress, done) = (&progress, &done);
             move |now, _| {
@@ -108,39 +109,51 @@ impl Backbones {
                 progress.borrow_mut()(parts.iter().sum(), all);
             }
         };
-        let (vision, text) = match seed {
-            Some(_) => (vision.progress(part(1)), text.progress(part(0))),
-            None => (vision.check_only(), text.check_only()),
-        };
+        let read = seed.is_some();
+        let text = text.map(|file| if read { file.progress(part(0)) } else { file.check_only() });
+        let not_text = |name: &str| name.starts_with(VIT_PREFIX) || Pheye::is_pheye_param(name);
         let not_tower = |name: &str| !name.starts_with(VIT_PREFIX) || Pheye::is_pheye_param(name);
-        let mut text = text.fallback(Pheye::is_pheye_param, rest);
-        let mut vision = vision.fallback(not_tower, &mut text);
-        let mut model = Pheye::build(config, &mut Scope::new(&mut vision, ""))?;
-        vision.finish()?;
-        text.finish()?;
-        model.remarks.extend([&self.vision, &self.text].into_iter().filter_map(remark));
+        let mut model = before(text, not_text, rest, |rest| {
+            let vision = self.vision.as_ref().map(|file| vision_source(file, options));
+            let vision = vision.map(|file| if read { file.progress(part(1)) } else { file.check_only() });
+            before(vision, not_tower, rest, |all| Pheye::build(config, &mut Scope::new(all, "")))
+        })?;
+        model.remarks.extend([&self.vision, &self.text].into_iter().flatten().filter_map(remark));
         Ok(model)
     }
 
-    /// The tensor source for the vision tower.
-    fn vision(&self, options: Options) -> CheckpointSource<'_> {
-        names::source(&self.vision, options.dtypes())
-            .names(names::of_vision(&self.vision))
-            .allow_unused(beside_clip)
-    }
-
     /// The tensor source for the language model.
-    fn text(&self, options: Options) -> CheckpointSource<'_> {
-        let (mut map, tied) = (names::of_text(&self.text), self.tied);
+    fn text_source<'f>(&self, file: &'f Checkpoint, options: Options) -> CheckpointSource<'f> {
+        let (mut map, tied) = (names::of_text(file), self.tied);
         let head = map.apply(HEAD);
         if tied {
             let embedding = map.apply(EMBEDDING);
             map = map.first(HEAD, &embedding);
         }
-        names::source(&self.text, options.dtypes())
+        names::source(file, options.dtypes())
             .names(map)
             .allow_unused(move |name| beside_phi(name) || (tied && name == head))
     }
+}
+
+/// The tensor source for the vision tower.
+fn vision_source(file: &Checkpoint, options: Options) -> CheckpointSource<'_> {
+    names::source(file, options.dtypes()).names(names::of_vision(file)).allow_unused(beside_clip)
+}
+
+/// Calls `build` with the source `file` (if there is one) before `rest`, which supplies the tensors that `may`
+/// accepts, and reports mismatches of the file.
+fn before<'a, T>(
+    file: Option<CheckpointSource<'a>>,
+    may: impl Fn(&str) -> bool + 'a,
+    rest: &'a mut dyn Source,
+    build: impl FnOnce(&mut dyn Source) -> Result<T>,
+) -> Result<T> {
+    let Some(file) = file else { return build(rest) };
+    let mut source = file.fallback(may, rest);
+    let built = build(&mut source)?;
+    source.finish()?;
+    Ok(built)
 }
 
 /// A source of empty tensors, for checking names and shapes only.

@@ -115,15 +115,15 @@ impl Pheye {
     /// A new model over frozen backbones: the tower from `vision`, the language model from `text`, and the
     /// parameters that Pheye trains initialized at random from `seed`. Each backbone is a file with Pheye's
     /// or the published names, or a folder as on the hub ([`Config::with_backbones`] reads its
-    /// configuration). The text tower of a CLIP model is ignored. `progress` is called with the bytes of both
-    /// that are loaded and the total.
+    /// configuration); without a path it is initialized at random, to be pretrained. The text tower of a CLIP
+    /// model is ignored. `progress` is called with the bytes of both that are loaded and the total.
     ///
     /// # Errors
     /// When weights do not match the configuration; all mismatches of a file are reported together.
     pub fn from_backbones(
         config: &Config,
-        vision: &Path,
-        text: &Path,
+        vision: Option<&Path>,
+        text: Option<&Path>,
         seed: u64,
         options: Options,
         progress: impl FnMut(u64, u64),

@@ -102,7 +102,8 @@ fn published_folders_start_a_model() {
         let mut told = Vec::new();
         let progress = |done, all| told.push((done, all));
         let mut new =
-            Pheye::from_backbones(&joined, &vision, &text, 1, Options::default(), progress).unwrap();
+            Pheye::from_backbones(&joined, Some(&vision), Some(&text), 1, Options::default(), progress)
+                .unwrap();
         assert!(told.is_sorted() && told.iter().all(|(_, all)| *all == told[0].1), "{told:?}");
         assert!(told.last().is_some_and(|(done, all)| done == all), "{told:?}");
         let old = old.params_mut();
@@ -132,7 +133,8 @@ fn towers_without_the_outer_name_start_a_model() {
     write(&text, &text_config, &phi, Layout::Whole);
     let c = Config { connector: config().connector, ..Config::default() };
     let c = c.with_backbones(Some(&vision), Some(&text)).unwrap();
-    let mut new = Pheye::from_backbones(&c, &vision, &text, 1, Options::default(), |_, _| ()).unwrap();
+    let mut new =
+        Pheye::from_backbones(&c, Some(&vision), Some(&text), 1, Options::default(), |_, _| ()).unwrap();
     let old = old.params_mut();
     let tower = new.params_mut().into_iter().filter(|p| p.name.contains(".vision_model."));
     let tower: Vec<_> = tower.filter(|p| !Pheye::is_pheye_param(&p.name)).collect();
@@ -157,7 +159,7 @@ fn what_a_published_folder_lacks_is_named() {
     let said = Config::default().with_backbones(Some(&text), None).unwrap_err().to_string();
     assert!(said.contains("`model_type` is \"phi\"") && said.contains("clip"), "{said}");
     let load = || {
-        Pheye::from_backbones(&config(), &vision, &text, 1, Options::default(), |_, _| ())
+        Pheye::from_backbones(&config(), Some(&vision), Some(&text), 1, Options::default(), |_, _| ())
             .unwrap_err()
             .to_string()
     };

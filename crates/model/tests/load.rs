@@ -189,8 +189,9 @@ fn backbones_are_taken_as_they_are_and_the_rest_is_new() {
     let mut old = lively(&config());
     write(&vision, &mut old, None, is_vision);
     write(&text, &mut old, None, is_text);
-    let load =
-        |seed, options| Pheye::from_backbones(&config(), &vision, &text, seed, options, |_, _| ()).unwrap();
+    let load = |seed, options| {
+        Pheye::from_backbones(&config(), Some(&vision), Some(&text), seed, options, |_, _| ()).unwrap()
+    };
     let (one, two, half) = (
         bits(&mut load(1, Options::default())),
         bits(&mut load(2, Options::default())),
@@ -224,7 +225,8 @@ fn backbones_that_do_not_fit_are_listed_in_full() {
     write(&vision, &mut old, Some(("stray", &stray)), |name| is_vision(name) && !missing(name));
     write(&text, &mut old, None, is_text);
     let error =
-        Pheye::from_backbones(&config(), &vision, &text, 1, Options::default(), |_, _| ()).unwrap_err();
+        Pheye::from_backbones(&config(), Some(&vision), Some(&text), 1, Options::default(), |_, _| ())
+            .unwrap_err();
     let Error::Weights(WeightsError::Mismatch(mismatches)) = &error else { panic!("{error}") };
     assert_eq!(mismatches.path, vision);
     let count = |choose: fn(&Fault) -> bool| mismatches.faults.iter().filter(|f| choose(f)).count();

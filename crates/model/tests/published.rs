@@ -70,7 +70,8 @@ fn logits(weights: &str, changes: &Value, ids: &[u32]) -> Vec<f32> {
     pheye_weights::save_safetensors(vision.path().join("model.safetensors"), tower, &Default::default())
         .unwrap();
     let mut model =
-        Pheye::from_backbones(&c, vision.path(), text.path(), 1, Options::default(), |_, _| ()).unwrap();
+        Pheye::from_backbones(&c, Some(vision.path()), Some(text.path()), 1, Options::default(), |_, _| ())
+            .unwrap();
     // With these weights at zero, cross-attention adds nothing to the language model.
     for p in model.params_mut() {
         if p.name.contains("cross_attn_layers.") && (p.name.contains("to_out") || p.name.contains("fc2")) {
@@ -314,7 +315,8 @@ fn backbones_that_do_not_fit_are_told_before_anything_is_made() {
     let mut wide = config();
     (wide.text.hidden_size, wide.text.num_attention_heads) = (1 << 16, 1 << 10);
     (wide.text.num_hidden_layers, wide.connector.cross_interval) = (1 << 10, 1);
-    let said = Pheye::from_backbones(&wide, &file, &file, 1, Options::default(), |_, _| ()).unwrap_err();
+    let said =
+        Pheye::from_backbones(&wide, Some(&file), Some(&file), 1, Options::default(), |_, _| ()).unwrap_err();
     assert!(said.to_string().contains("does not fit"), "{said}");
 }
 

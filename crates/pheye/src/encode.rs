@@ -14,7 +14,7 @@ use crate::Result;
 /// Returns an error if the tokenizer cannot be read, or has ids outside the model's vocabulary.
 pub fn encoder(config: &Config) -> Result<Box<Encode>> {
     let network = config.network()?;
-    let file = config.needed("model.tokenizer", &config.model.tokenizer)?;
+    let file = config.tokenizer()?;
     let tokenizer = Tokenizer::from_file(file, None)?;
     tokenizer.check_fits(network.text.vocab_size)?;
     let (task, prompt) = (config.task, network.prompt);

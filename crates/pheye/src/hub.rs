@@ -1,8 +1,11 @@
 //! Locates a model by its name on the hub: all files needed to load it, cached or downloaded.
 
+use std::collections::BTreeSet;
+
 use pheye_files::{CONFIG_LIMIT, Kind};
 use pheye_hub::{Hub, Repo, Snapshot, Watch};
-use pheye_model::{CONFIG_FILE, WEIGHTS_FILE, is_known_backbone, is_released};
+use pheye_model::{CONFIG_FILE, is_known_backbone, is_released};
+use pheye_weights::FOLDER_FILES;
 use serde_json::Value;
 
 use crate::located::{TOKENIZER, linked, released};
@@ -60,6 +63,35 @@ pub fn locate(hub: &Hub, model: &str, watch: Watch) -> Result<ModelFiles> {
     Ok(located)
 }
 
+/// Locates the files of `name`, a CLIP or Phi model or a tokenizer on the hub: its `config.json`, its weights
+/// in one file or in shards, and its tokenizer, as far as the repository has them. Files that are not in the
+/// cache are downloaded.
+///
+/// # Errors
+/// Returns the errors of the hub, [`Error::NotAModel`] if the repository has none of these files, and
+/// [`Error::Unknown`], with a suggestion, if it does not exist.
+pub fn locate_backbone(hub: &Hub, name: &str, watch: Watch) -> Result<ModelFiles> {
+    let mut files = hub.snapshot(name.parse()?);
+    let mut get = || {
+        let config = files.find("config.json", watch)?;
+        if config.is_some() {
+            weights(&mut files, watch)?;
+        }
+        let tokenizer = files.find(TOKENIZER, watch)?;
+        if tokenizer.is_some() {
+            files.find("tokenizer_config.json", watch)?;
+        }
+        match config.or(tokenizer) {
+            Some(_) => Ok(()),
+            None => Err(Error::NotAModel { repo: name.to_owned() }),
+        }
+    };
+    match get() {
+        Ok(()) => Ok(ModelFiles::folder(files.folder().unwrap_or_default())),
+        Err(error) => Err(unknown(hub, name, &files, error)),
+    }
+}
+
 /// If the hub cannot be reached or has no such repository, and nothing of the repository is cached, suggests
 /// cached names.
 fn unknown(hub: &Hub, model: &str, files: &Snapshot, error: Error) -> Error {
@@ -112,19 +144,30 @@ fn own_files(files: &mut Snapshot, watch: Watch) -> Result<std::path::PathBuf> {
     if files.find(CONFIG_FILE, watch)?.is_none() {
         return Err(Error::NotAModel { repo: files.repo().to_string() });
     }
-    if files.find(WEIGHTS_FILE, watch)?.is_none() {
-        // Large models are stored as shards with an index.
-        let index = files.get(&format!("{WEIGHTS_FILE}.index.json"), watch)?;
-        let index = pheye_files::read_text(&index, Kind::Regular, CONFIG_LIMIT).ok();
-        let index: Option<Value> = index.and_then(|text| serde_json::from_str(&text).ok());
-        let map = index.as_ref().and_then(|i| i.get("weight_map")?.as_object());
-        let parts: std::collections::BTreeSet<&str> =
-            map.into_iter().flat_map(|m| m.values().filter_map(Value::as_str)).collect();
-        for part in parts {
-            files.get(part, watch)?;
-        }
-    }
+    weights(files, watch)?;
     files.get(TOKENIZER, watch)?;
     files.find("tokenizer_config.json", watch)?;
     Ok(folder(files))
+}
+
+/// Locates the weights of a model: the first of the usual files that the repository has, with the shards that
+/// it lists if it is an index.
+fn weights(files: &mut Snapshot, watch: Watch) -> Result<()> {
+    for name in FOLDER_FILES {
+        let Some(path) = files.find(name, watch)? else { continue };
+        if name.ends_with(".index.json") {
+            let index = pheye_files::read_text(&path, Kind::Regular, CONFIG_LIMIT).ok();
+            let index: Option<Value> = index.and_then(|text| serde_json::from_str(&text).ok());
+            let map = index.as_ref().and_then(|i| i.get("weight_map")?.as_object());
+            let shards: BTreeSet<&str> =
+                map.into_iter().flat_map(|m| m.values().filter_map(Value::as_str)).collect();
+            for shard in shards {
+                files.get(shard, watch)?;
+            }
+        }
+        return Ok(());
+    }
+    // Reports the file that is missing.
+    files.get(FOLDER_FILES[0], watch)?;
+    Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Paths are relative to the folder of the file, so that a run does not depend on the working directory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pheye_data::{Content, OnBroken, Prefetch};
@@ -56,6 +57,19 @@ pub struct Config {
     /// The folder that relative paths are resolved against.
     #[serde(skip)]
     pub base: PathBuf,
+    /// The folders of the models that the config names by their names on the hub, such as `microsoft/phi-1_5`.
+    #[serde(skip)]
+    pub located: BTreeMap<String, PathBuf>,
+}
+
+/// A pretrained part of Pheye.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backbone {
+    /// The vision tower.
+    Encoder,
+    /// The language model.
+    Decoder,
 }
 
 /// `[model]`: the network, its backbones, and the output folder.
@@ -67,15 +81,19 @@ pub struct ModelConfig {
     /// Overrides of the preset, or the complete configuration: `[model.config]`, with the keys of
     /// `pheye.json`.
     pub config: toml::Table,
-    /// The frozen vision tower: the folder of a CLIP model as on the hub (`config.json` and weights), whose
-    /// sizes then replace those of the preset, or a weights file.
+    /// The frozen vision tower: the folder of a CLIP model as on the hub (`config.json` and weights) or its
+    /// name on the hub, whose sizes then replace those of the preset, or a weights file.
     pub encoder: Option<PathBuf>,
-    /// The frozen language model: the folder of a Phi model as on the hub, whose sizes then replace those of
-    /// the preset, or a weights file.
+    /// The frozen language model: the folder of a Phi model as on the hub or its name on the hub, whose sizes
+    /// then replace those of the preset, or a weights file.
     pub decoder: Option<PathBuf>,
-    /// The `tokenizer.json`, or its folder.
+    /// Backbones (`encoder`, `decoder`) that start from random weights, to be pretrained; `train.trainable`
+    /// then selects their parameters.
+    pub random: Vec<Backbone>,
+    /// The `tokenizer.json`, or its folder or name on the hub; with `init` the default is its tokenizer.
     pub tokenizer: Option<PathBuf>,
-    /// Folder of a Pheye model to start from, instead of preset, config and backbones.
+    /// The Pheye model to start from, instead of preset, config and backbones: its folder, the folder of a
+    /// finished run, or its name on the hub.
     pub init: Option<PathBuf>,
     /// Whether frozen weights are kept in bf16 instead of f32.
     pub frozen_bf16: bool,
@@ -184,7 +202,8 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Dropout probability of the LoRA inputs.
     pub lora_dropout: f64,
-    /// Glob patterns (`*`, `?`) for the names of the trained parameters; the default follows from the task.
+    /// Glob patterns (`*`, `?`) for the names of the trained parameters, with `!` before a pattern for names to
+    /// leave out; the default follows from the task.
     pub trainable: Vec<String>,
     /// Number of blocks whose activations backward recomputes, for example `{ vision = 32, text = 24 }`.
     pub recompute: Recompute,
@@ -288,14 +307,6 @@ impl Config {
         self.base.join(path)
     }
 
-    /// Resolves `path`, the value of `key`, which the task requires.
-    ///
-    /// # Errors
-    /// Returns [`Error::Needed`] if `path` is `None`.
-    pub fn needed(&self, key: &'static str, path: &Option<PathBuf>) -> Result<PathBuf> {
-        path.as_ref().map(|path| self.resolve(path)).ok_or(Error::Needed { key, task: self.task })
-    }
-
     /// The configuration of the network: that of `model.init` if it is set; otherwise the preset, overridden
     /// by the sizes of backbones that are folders, overridden by `model.config`.
     ///
@@ -305,7 +316,8 @@ impl Config {
     pub fn network(&self) -> Result<pheye_model::Config> {
         let m = &self.model;
         if let Some(init) = &m.init {
-            return Ok(pheye_model::Config::load(&self.resolve(init))?);
+            let named = |name: &str| self.located.get(name).cloned();
+            return Ok(pheye_model::Config::load_named(&self.model_path(init), &named)?);
         }
         let preset = match &m.preset {
             None => pheye_model::Config::default(),
@@ -313,7 +325,7 @@ impl Config {
                 pheye_model::Config::preset(name).ok_or_else(|| Error::Preset { name: name.clone() })?
             }
         };
-        let folder = |path: &Option<PathBuf>| path.as_ref().map(|p| self.resolve(p));
+        let folder = |path: &Option<PathBuf>| path.as_ref().map(|p| self.model_path(p));
         let (vision, text) = (folder(&m.encoder), folder(&m.decoder));
         let network = preset.with_backbones(vision.as_deref(), text.as_deref())?;
         let mut value = serde_json::to_value(network)?;
@@ -363,6 +375,22 @@ impl Config {
             ("model.config", alone(!m.config.is_empty()), init),
             ("model.encoder", alone(m.encoder.is_some()), init),
             ("model.decoder", alone(m.decoder.is_some()), init),
+            ("model.random", alone(!m.random.is_empty()), init),
+            (
+                "model.random",
+                m.random.is_empty() || self.task == Task::Pheye,
+                "is for task = \"pheye\"; the other tasks train a backbone from random weights anyway",
+            ),
+            (
+                "model.random",
+                !(m.random.contains(&Backbone::Encoder) && m.encoder.is_some()),
+                "names the encoder, which model.encoder gives too; leave one of them out",
+            ),
+            (
+                "model.random",
+                !(m.random.contains(&Backbone::Decoder) && m.decoder.is_some()),
+                "names the decoder, which model.decoder gives too; leave one of them out",
+            ),
             ("data.train", !data.train.is_empty(), "needs at least one manifest"),
             (
                 "data.weights",

@@ -36,32 +36,36 @@ const TOLD: usize = 5;
 /// Returns [`Error::Read`] if a file cannot be read, or an error about an invalid index of shards.
 pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<String, Print>> {
     let m = &config.model;
-    let mut files: Vec<(&str, PathBuf)> = Vec::new();
+    // The key, the name in the config and the path of each file.
+    let mut files: Vec<(&str, PathBuf, PathBuf)> = Vec::new();
     let weights = config.task == Task::Pheye;
-    for (key, path) in [("model.init", &m.init), ("model.encoder", &m.encoder), ("model.decoder", &m.decoder)]
+    for (key, name) in [("model.init", &m.init), ("model.encoder", &m.encoder), ("model.decoder", &m.decoder)]
     {
-        let Some(path) = path else { continue };
-        if config.resolve(path).is_dir() {
-            let names = of_model(&config.resolve(path), weights)?;
-            files.extend(names.into_iter().map(|name| (key, path.join(name))));
+        let Some(name) = name else { continue };
+        let path = config.model_path(name);
+        if path.is_dir() {
+            let parts = of_model(&path, weights)?;
+            files.extend(parts.into_iter().map(|part| (key, name.join(&part), path.join(&part))));
         } else if weights {
-            files.push((key, path.clone()));
+            files.push((key, name.clone(), path));
         }
     }
-    if let Some(path) = &m.tokenizer {
-        let file = if config.resolve(path).is_dir() { path.join("tokenizer.json") } else { path.clone() };
+    if let Some(name) = &m.tokenizer {
+        let mut path = config.tokenizer()?;
+        if path.is_dir() {
+            path = path.join("tokenizer.json");
+        }
         // This file names the end token.
-        let beside = file.with_file_name("tokenizer_config.json");
-        files.push(("model.tokenizer", file));
-        if config.resolve(&beside).is_file() {
-            files.push(("model.tokenizer", beside));
+        let beside = path.with_file_name("tokenizer_config.json");
+        files.push(("model.tokenizer", name.clone(), path));
+        if beside.is_file() {
+            files.push(("model.tokenizer", name.with_file_name("tokenizer_config.json"), beside));
         }
     }
     // In parallel, because backbones have gigabytes.
-    let prints = files.par_iter().map(|(key, path)| {
-        let file = config.resolve(path);
-        let (bytes, crc32) = checksum(&file).map_err(|e| Error::read(&file, e))?;
-        Ok((format!("{key}: {}", path.display()), Print { bytes, crc32 }))
+    let prints = files.par_iter().map(|(key, name, path)| {
+        let (bytes, crc32) = checksum(path).map_err(|e| Error::read(path, e))?;
+        Ok((format!("{key}: {}", name.display()), Print { bytes, crc32 }))
     });
     let mut prints = prints.collect::<Result<BTreeMap<_, _>>>()?;
     for (path, manifest) in config.data.train.iter().zip(mixture.manifests()) {

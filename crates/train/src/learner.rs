@@ -12,6 +12,7 @@ use pheye_phi::{Layout, Phi};
 use pheye_tensor::{Device, Grads, Masters, Param, ParamTable, Scope, Tensor};
 use pheye_weights::{copy_atomically, save_safetensors};
 
+use crate::config::Backbone;
 use crate::contrastive::Contrastive;
 use crate::{Config, Error, Result, Task, matches};
 
@@ -45,12 +46,14 @@ impl Learner {
             Task::Pheye => {
                 let options = if m.frozen_bf16 { Options::FROZEN_BF16 } else { Options::default() };
                 if let Some(init) = &m.init {
-                    let model = Pheye::load_named(&config.resolve(init), options, &|_| None, progress)?;
+                    let named = |name: &str| config.located.get(name).cloned();
+                    let model = Pheye::load_named(&config.model_path(init), options, &named, progress)?;
                     return Ok(Learner::Pheye(Box::new(model)));
                 }
-                let vision = config.needed("model.encoder", &m.encoder)?;
-                let text = config.needed("model.decoder", &m.decoder)?;
-                let model = Pheye::from_backbones(model, &vision, &text, seed, options, progress)?;
+                let vision = config.backbone(Backbone::Encoder)?;
+                let text = config.backbone(Backbone::Decoder)?;
+                let (vision, text) = (vision.as_deref(), text.as_deref());
+                let model = Pheye::from_backbones(model, vision, text, seed, options, progress)?;
                 Ok(Learner::Pheye(Box::new(model)))
             }
             Task::Contrastive => Ok(Learner::Contrastive(Box::new(Contrastive::new(model, seed)?))),
@@ -99,10 +102,14 @@ impl Learner {
         }
     }
 
-    /// Marks the parameters that match `patterns` as trained; without patterns, those that the task trains by
-    /// default.
+    /// Marks the parameters that match one of `patterns` and none of those with a `!` before them as trained;
+    /// without patterns, those that the task trains by default.
     pub(crate) fn choose(&mut self, patterns: &[String]) -> Result<ParamTable> {
-        let picked = |name: &str| patterns.iter().any(|p| matches(p, name));
+        let (without, with): (Vec<&str>, Vec<&str>) =
+            patterns.iter().map(String::as_str).partition(|p| p.starts_with('!'));
+        let picked = |name: &str| {
+            with.iter().any(|p| matches(p, name)) && !without.iter().any(|p| matches(&p[1..], name))
+        };
         match self {
             Learner::Pheye(model) if patterns.is_empty() => Ok(model.train(Pheye::is_pheye_param)?),
             Learner::Pheye(model) => Ok(model.train(picked)?),
@@ -169,7 +176,10 @@ impl Learner {
         std::fs::create_dir_all(folder).map_err(|e| Error::write(folder, e))?;
         let none = Default::default();
         match self {
-            Learner::Pheye(model) => model.save(folder)?,
+            Learner::Pheye(model) => {
+                model.save(folder)?;
+                save_backbones(model, folder)?;
+            }
             Learner::Contrastive(c) => {
                 let params = c.vit.params_mut();
                 let tensors = params.iter().map(|p| (p.name.as_str(), &p.value));
@@ -186,6 +196,20 @@ impl Learner {
         // `file` and `copy` may be the same file; an atomic copy keeps it intact.
         Ok(copy_atomically(file, copy)?)
     }
+}
+
+/// Writes the backbones of which parameters were trained as files of their own, from which other runs can
+/// start. The tower is written without its adapters.
+fn save_backbones(model: &mut Pheye, folder: &Path) -> Result<()> {
+    let params = model.params_mut();
+    for (file, prefix) in [(VISION_FILE, "vision_encoder."), (TEXT_FILE, "lang_encoder.")] {
+        let of_part = |p: &&&mut Param| p.name.starts_with(prefix) && !Pheye::is_pheye_param(&p.name);
+        if params.iter().filter(of_part).any(|p| p.is_trained()) {
+            let tensors = params.iter().filter(of_part).map(|p| (p.name.as_str(), &p.value));
+            save_safetensors(folder.join(file), tensors, &Default::default())?;
+        }
+    }
+    Ok(())
 }
 
 /// The pixels of all images of a batch, stacked.

@@ -15,11 +15,12 @@ mod metrics;
 mod pattern;
 mod run;
 mod seal;
+mod start;
 mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{Checkpoints, Loaded, State};
-pub use config::{Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, Task, TrainConfig};
+pub use config::{Backbone, Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, Task, TrainConfig};
 pub use error::{Error, Result};
 pub use inputs::Print;
 pub use interrupt::Interrupt;

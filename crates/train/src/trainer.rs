@@ -114,7 +114,7 @@ pub fn train(
 ) -> Result<Outcome> {
     let out = config.resolve(&config.train.out);
     let network = config.network()?;
-    let tokenizer = config.needed("model.tokenizer", &config.model.tokenizer)?;
+    let tokenizer = config.tokenizer()?;
     let loader = feed::loader(config, &network, encode)?;
     let mut run = Run::new(cx, config, network, &out, |done, all| on(Event::Loading { done, all }))?;
     let resumed = run.start(start, &out, loader.mixture())?;

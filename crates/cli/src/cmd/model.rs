@@ -89,6 +89,22 @@ pub(crate) fn locate(model: &str) -> anyhow::Result<ModelFiles> {
     Ok(pheye::hub::locate(&hub, model, &mut |progress| shown.event(progress))?)
 }
 
+/// Locates the files of `name`, a backbone or a tokenizer on the hub.
+#[cfg(feature = "hub")]
+pub(crate) fn backbone(name: &str) -> anyhow::Result<ModelFiles> {
+    use pheye::hub::{Client, Settings};
+
+    let hub = Client::new(Settings::from_env()?);
+    let mut shown = crate::progress::Download::default();
+    Ok(pheye::hub::locate_backbone(&hub, name, &mut |progress| shown.event(progress))?)
+}
+
+/// Locates the files of the backbone `name`. This build has no hub support.
+#[cfg(not(feature = "hub"))]
+pub(crate) fn backbone(name: &str) -> anyhow::Result<ModelFiles> {
+    locate(name)
+}
+
 /// Locates the files of the folder `model`. This build has no hub support.
 #[cfg(not(feature = "hub"))]
 pub(crate) fn locate(model: &str) -> anyhow::Result<ModelFiles> {

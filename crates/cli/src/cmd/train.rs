@@ -55,6 +55,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(out) = &args.out {
         config.train.out = std::path::absolute(out)?;
     }
+    locate(&mut config)?;
     let start = match (args.resume, args.over) {
         (true, _) => Start::Resume,
         (_, true) => Start::Over,
@@ -98,6 +99,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Downloads the models that the config names by their names on the hub, unless they are in the cache.
+fn locate(config: &mut Config) -> anyhow::Result<()> {
+    for (key, name) in config.hub_names() {
+        let files =
+            if key == "model.init" { super::model::locate(&name) } else { super::model::backbone(&name) };
+        let files = files.with_context(|| format!("{key} = \"{name}\""))?;
+        config.located.insert(name, files.folder);
+        config.located.extend(files.named);
+    }
+    Ok(())
 }
 
 fn report(args: &Args, config: &Config, cx: &pheye::ops::Cx, out: &Path, model: &Path) -> anyhow::Result<()> {

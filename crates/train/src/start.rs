@@ -1,0 +1,102 @@
+//! The files that a run starts from: `model.init`, the backbones and the tokenizer.
+//!
+//! A path of `[model]` is the path of a file or folder, the folder of a finished run, whose model is meant, or
+//! the name of a model on the hub. Names on the hub are located by the program before the run
+//! ([`Config::hub_names`], [`Config::located`]).
+
+use std::path::{Path, PathBuf};
+
+use pheye_files::{CONFIG_LIMIT, Kind};
+use pheye_model::CONFIG_FILE;
+
+use crate::config::Backbone;
+use crate::{Config, Error, Result};
+
+const TOKENIZER_FILE: &str = "tokenizer.json";
+
+impl Config {
+    /// The file or folder of `path`, a value of `[model]`.
+    pub fn model_path(&self, path: &Path) -> PathBuf {
+        if let Some(folder) = path.to_str().and_then(|name| self.located.get(name)) {
+            return folder.clone();
+        }
+        let path = self.resolve(path);
+        let of_run = path.join("model");
+        if !path.join(CONFIG_FILE).exists() && of_run.join(CONFIG_FILE).exists() { of_run } else { path }
+    }
+
+    /// The file or folder of the backbone `which`; `None` if it starts from random weights.
+    ///
+    /// # Errors
+    /// Returns [`Error::Needed`] if the config does not name it.
+    pub fn backbone(&self, which: Backbone) -> Result<Option<PathBuf>> {
+        if self.model.random.contains(&which) {
+            return Ok(None);
+        }
+        let (key, path) = match which {
+            Backbone::Encoder => ("model.encoder", &self.model.encoder),
+            Backbone::Decoder => ("model.decoder", &self.model.decoder),
+        };
+        let path = path.as_ref().ok_or(Error::Needed { key, task: self.task })?;
+        Ok(Some(self.model_path(path)))
+    }
+
+    /// The tokenizer: that of `model.tokenizer`, or that of the model to start from.
+    ///
+    /// # Errors
+    /// Returns [`Error::Needed`] if the config names neither.
+    pub fn tokenizer(&self) -> Result<PathBuf> {
+        match (&self.model.tokenizer, &self.model.init) {
+            (Some(path), _) => Ok(self.model_path(path)),
+            (None, Some(init)) => Ok(self.tokenizer_of(&self.model_path(init))),
+            (None, None) => Err(Error::Needed { key: "model.tokenizer", task: self.task }),
+        }
+    }
+
+    /// The tokenizer of the model in `folder`: its own file, or the one that a released configuration names.
+    fn tokenizer_of(&self, folder: &Path) -> PathBuf {
+        let own = folder.join(TOKENIZER_FILE);
+        if own.exists() {
+            return own;
+        }
+        let named = || {
+            let text =
+                pheye_files::read_text(&folder.join("config.json"), Kind::Regular, CONFIG_LIMIT).ok()?;
+            let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+            let name = config.get("tokenizer")?.as_str()?.to_owned();
+            let folders = [Some(folder.join(&name)), self.located.get(&name).cloned()];
+            folders.into_iter().flatten().map(|f| f.join(TOKENIZER_FILE)).find(|file| file.exists())
+        };
+        named().unwrap_or(own)
+    }
+
+    /// The values of `[model]` that are names on the hub: of the form `OWNER/NAME` or `OWNER/NAME@REVISION`,
+    /// and no files or folders. Each comes with its key.
+    pub fn hub_names(&self) -> Vec<(&'static str, String)> {
+        let m = &self.model;
+        let keys = [
+            ("model.init", &m.init),
+            ("model.encoder", &m.encoder),
+            ("model.decoder", &m.decoder),
+            ("model.tokenizer", &m.tokenizer),
+        ];
+        let name = |path: &PathBuf| Some(path.to_str()?.to_owned()).filter(|name| is_hub_name(name));
+        let absent = |path: &&PathBuf| !self.resolve(path).exists();
+        let named = keys.into_iter().map(|(key, path)| (key, path.as_ref().filter(absent).and_then(name)));
+        named.filter_map(|(key, name)| Some((key, name?))).collect()
+    }
+}
+
+/// Whether `text` has the form `OWNER/NAME` or `OWNER/NAME@REVISION`.
+fn is_hub_name(text: &str) -> bool {
+    let name = text.split('@').next().unwrap_or(text);
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    let file = Path::new(name)
+        .extension()
+        .is_some_and(|e| ["json", "safetensors", "bin", "pt"].iter().any(|k| e == *k));
+    !file && name.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
+}
