@@ -1,8 +1,12 @@
 //! Images, and the texts beside them, in Parquet files: as MIMIC-IT publishes them (base64 and a column of
 //! keys), and as Hugging Face data sets do (a column `image` of bytes and path).
 //!
+//! Reading an image decodes the page that it is in. pyarrow and pandas by default put up to 1024 images into
+//! one page, which makes reading in random order slow; with `row_group_size=16` they make small ones.
+//!
 //! The files of a data set are one table; a row is addressed by its number in it, or by a name.
 
+mod cache;
 mod part;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +16,7 @@ use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use pheye_files::{caught, within};
 
+use self::cache::Cache;
 use self::part::{Column, Part, general};
 use super::{Facts, IMAGE_LIMIT, base64};
 use crate::{Error, Result};
@@ -35,6 +40,8 @@ pub struct Parquet {
     starts: Vec<u64>,
     image: Option<Column>,
     texts: Vec<Column>,
+    /// Pages that were decoded last.
+    cache: Cache,
     /// The row of each name; without it a row is named by its number.
     names: Option<IndexSet<Box<str>>>,
 }
@@ -70,7 +77,8 @@ impl Parquet {
             |name: &&str| columns.iter().find(|c| c.name == **name && (c.is_text == (c.name == "base64")));
         let image = IMAGES.iter().find_map(|name| holds(&name)).cloned();
         let texts = columns.iter().filter(|c| c.is_text && Some(*c) != image.as_ref()).cloned().collect();
-        let mut parquet = Parquet { path: path.into(), parts, starts, image, texts, names: None };
+        let mut parquet =
+            Parquet { path: path.into(), parts, starts, image, texts, cache: Cache::default(), names: None };
         parquet.names = parquet.index()?;
         Ok(parquet)
     }
@@ -231,7 +239,7 @@ impl Parquet {
 
     fn value(&self, column: &Column, row: u64) -> Result<Option<ByteArray>> {
         let part = self.starts.partition_point(|&start| start <= row) - 1;
-        let read = || Ok(self.parts[part].value(column.number, row - self.starts[part])?);
+        let read = || Ok(self.parts[part].value(column.number, row - self.starts[part], &self.cache)?);
         guarded(&format!("{}: {}", self.path.display(), self.name_of(row)), read)
     }
 

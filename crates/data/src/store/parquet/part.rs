@@ -1,7 +1,7 @@
 //! One Parquet file: single values by row, and whole columns, without decoding more than the pages needed.
 //!
 //! The place of each page is taken from the file's offset index. If it has none, the headers of the pages
-//! are read once, so that reading a value decodes one page in either case.
+//! are read once, so that reading a value decodes one page in either case, and none if it was among the last.
 
 use std::io::BufReader;
 use std::path::Path;
@@ -21,11 +21,13 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
 
 use super::super::shared::{Kept, Shared, Window};
+use super::cache::{Cache, Page};
 
 /// Maximum size in bytes of a chunk or page that is read at once.
 const CHUNK: usize = 2 << 30;
 /// Maximum size in bytes of the metadata at the end of a file.
 const FOOTER: u64 = 1 << 30;
+const FEWER: &str = "the file has fewer rows than it states";
 /// Rows of a column that are decoded at once.
 const BATCH: usize = 256;
 
@@ -34,6 +36,7 @@ type Reader = (ColumnReaderImpl<ByteArrayType>, i16);
 
 /// A Parquet file with its metadata.
 pub(super) struct Part {
+    number: usize,
     file: Kept,
     metadata: ParquetMetaData,
     /// The number of rows before each row group, and of all rows.
@@ -78,7 +81,7 @@ impl Part {
         }
         let pages = (0..metadata.num_row_groups() * columns).map(|_| OnceLock::new()).collect();
         let (check, len) = (footer_print(&file)?, file.len());
-        Ok(Part { file: Kept::new(path, file, number), metadata, starts, pages, check, len })
+        Ok(Part { number, file: Kept::new(path, file, number), metadata, starts, pages, check, len })
     }
 
     /// The path of the file, for messages.
@@ -97,20 +100,44 @@ impl Part {
         flat.map(|(number, c)| Column { number, name: c.path().string(), is_text: is_text(c) }).collect()
     }
 
-    /// The value of a column in row `row` < `rows()`; `None` if it is null.
-    pub(super) fn value(&self, column: usize, row: u64) -> Result<Option<ByteArray>> {
+    /// The value of a column in row `row` < `rows()`; `None` if it is null. Its whole page is decoded, and
+    /// kept in `cache`.
+    pub(super) fn value(&self, column: usize, row: u64, cache: &Cache) -> Result<Option<ByteArray>> {
         let group = self.starts.partition_point(|&start| start <= row) - 1;
-        let (mut reader, _) = self.reader(group, column)?;
-        let before = (row - self.starts[group]) as usize;
-        if reader.skip_records(before)? != before {
-            return Err(general("the file has fewer rows than it states"));
+        let row = (row - self.starts[group]) as i64;
+        let (places, chunk) = (self.places(group, column)?, self.metadata.row_group(group).column(column));
+        let next = places.partition_point(|place| place.first_row_index <= row);
+        let number =
+            next.checked_sub(1).ok_or_else(|| general("its first page begins after its first row"))?;
+        let (first, key) = (places[number].first_row_index, [self.number, group, column, number]);
+        let page = match cache.get(key) {
+            Some(page) => page,
+            None => {
+                let end =
+                    places.get(next).map_or(self.group_rows(group) as i64, |place| place.first_row_index);
+                let count = usize::try_from(end.checked_sub(first).ok_or_else(|| general(FEWER))?)?;
+                let page: Page = self.page(group, column, usize::try_from(first)?, count)?.into();
+                let dictionary = (places[0].offset as u64).saturating_sub(chunk.byte_range().0);
+                cache.put(key, &page, dictionary as usize);
+                page
+            }
+        };
+        page.get((row - first) as usize).cloned().ok_or_else(|| general(FEWER))
+    }
+
+    /// `count` values of a column from row `first` of its group.
+    fn page(
+        &self,
+        group: usize,
+        column: usize,
+        first: usize,
+        count: usize,
+    ) -> Result<Vec<Option<ByteArray>>> {
+        let (mut reader, top) = self.reader(group, column)?;
+        if reader.skip_records(first)? != first {
+            return Err(general(FEWER));
         }
-        let (mut levels, mut values) = (Vec::new(), Vec::new());
-        let (rows, ..) = reader.read_records(1, Some(&mut levels), None, &mut values)?;
-        if rows != 1 {
-            return Err(general("the file has fewer rows than it states"));
-        }
-        Ok(values.pop())
+        batch(&mut reader, top, count)
     }
 
     /// Calls `each` with the row and the values of these columns for every row in order.
@@ -137,23 +164,32 @@ impl Part {
         Ok(())
     }
 
+    fn group_rows(&self, group: usize) -> usize {
+        (self.starts[group + 1] - self.starts[group]) as usize
+    }
+
+    /// The places of the pages of a column.
+    fn places(&self, group: usize, column: usize) -> Result<&[PageLocation]> {
+        let place = &self.pages[group * self.metadata.row_group(group).num_columns() + column];
+        if place.get().is_none() {
+            let known = self.metadata.page_index_for_row_group(group).page_locations(column).cloned();
+            let found = match known {
+                Some(known) => known,
+                None => scan(self.file.get()?, &self.metadata, group, column)?,
+            };
+            // Another thread may have been faster, with the same places.
+            let _ = place.set(found);
+        }
+        Ok(place.get().map(Vec::as_slice).unwrap_or_default())
+    }
+
     fn reader(&self, group: usize, column: usize) -> Result<Reader> {
         let metadata = self.metadata.row_group(group);
         let chunk = metadata.column(column);
         let descriptor = chunk.column_descr_ptr();
         let top = descriptor.max_def_level();
-        let rows = (self.starts[group + 1] - self.starts[group]) as usize;
-        let file = self.file.get()?;
-        let place = &self.pages[group * metadata.num_columns() + column];
-        let pages = match place.get() {
-            Some(pages) => pages.clone(),
-            None => {
-                let known = self.metadata.page_index_for_row_group(group).page_locations(column).cloned();
-                let found = known.map_or_else(|| scan(file.clone(), &self.metadata, group, column), Ok)?;
-                place.get_or_init(|| found).clone()
-            }
-        };
-        let chunks = Arc::new(Chunks::new(file));
+        let pages = self.places(group, column)?.to_vec();
+        let (chunks, rows) = (Arc::new(Chunks::new(self.file.get()?)), self.group_rows(group));
         let pages: Box<dyn PageReader> =
             Box::new(SerializedPageReader::new(chunks, chunk, rows, Some(pages))?);
         match get_column_reader(descriptor, pages) {
@@ -172,7 +208,7 @@ fn batch(
     let (mut levels, mut values) = (Vec::new(), Vec::new());
     let (rows, ..) = reader.read_records(count, Some(&mut levels), None, &mut values)?;
     if rows != count {
-        return Err(general("the file has fewer rows than it states"));
+        return Err(general(FEWER));
     }
     let mut values = values.into_iter();
     if top == 0 {
