@@ -341,7 +341,7 @@ mod parquet {
             let (table, mut seen) = (parquet(&store), Vec::new());
             let columns: Vec<_> = table.columns().map(str::to_owned).collect();
             let columns: Vec<_> = columns.iter().map(String::as_str).rev().collect();
-            let all = table.texts(&columns, &mut |row, texts| {
+            let all = table.texts(&columns, |row, texts| {
                 assert_eq!(row, seen.len() as u64);
                 seen.push(texts.to_vec());
                 Ok(row < 38)
@@ -352,7 +352,7 @@ mod parquet {
                 texts.reverse();
                 assert_eq!(*texts, table.row(row as u64).unwrap().texts);
             }
-            let error = error(table.texts(&["none"], &mut |_, _| Ok(true)));
+            let error = error(table.texts(&["none"], |_, _| Ok(true)));
             assert!(error.contains(name) && error.contains("no column of text `none`; it has "), "{error}");
         }
         let store = Store::open(data("texts.parquet")).unwrap();

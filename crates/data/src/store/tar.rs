@@ -192,10 +192,8 @@ fn scan(path: &Path, file: &Shared, shard: u32) -> Result<Vec<(String, Member)>>
             return Err(Error::container(format!("{}: {full}", name()), "tar", why));
         };
         next = end.next_multiple_of(BLOCK);
-        let mut short = full.as_str();
-        while let Some(rest) = short.strip_prefix("./") {
-            short = rest;
-        }
+        // Archives of `.` have this in front of every name.
+        let short = full.trim_start_matches("./");
         // An old archive marks a folder by the end of its name alone.
         if !kind.is_file() || short.ends_with('/') {
             continue;
@@ -205,14 +203,20 @@ fn scan(path: &Path, file: &Shared, shard: u32) -> Result<Vec<(String, Member)>>
         }
         members.push((short.to_owned(), Member { shard, at, len }));
     }
-    match file.bytes(next, BLOCK) {
-        Ok(block) if block.iter().all(|&b| b == 0) => Ok(members),
-        Ok(_) => Err(Error::container(name(), "tar", "the archive has no end after its last file")),
+    check_end(&name(), file, next)?;
+    Ok(members)
+}
+
+/// Checks that the archive ends at `at` with a block of zeros, as a complete one does.
+fn check_end(name: &str, file: &Shared, at: u64) -> Result<()> {
+    match file.bytes(at, BLOCK) {
+        Ok(block) if block.iter().all(|&b| b == 0) => Ok(()),
+        Ok(_) => Err(Error::container(name, "tar", "the archive has no end after its last file")),
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
             let why = format!("the archive is cut off after {} bytes: its end marker is missing", file.len());
-            Err(Error::container(name(), "tar", why))
+            Err(Error::container(name, "tar", why))
         }
-        Err(e) => Err(io(e)),
+        Err(source) => Err(Error::Io { name: name.into(), source }),
     }
 }
 

@@ -75,7 +75,7 @@ impl Parquet {
         // Text in a column of bytes is the name of an image elsewhere.
         let holds =
             |name: &&str| columns.iter().find(|c| c.name == **name && (c.is_text == (c.name == "base64")));
-        let image = IMAGES.iter().find_map(|name| holds(&name)).cloned();
+        let image = IMAGES.iter().find_map(holds).cloned();
         let texts = columns.iter().filter(|c| c.is_text && Some(*c) != image.as_ref()).cloned().collect();
         let mut parquet =
             Parquet { path: path.into(), parts, starts, image, texts, cache: Cache::default(), names: None };
@@ -86,10 +86,10 @@ impl Parquet {
     /// The names of the rows, from the first column that can name them.
     fn index(&self) -> Result<Option<IndexSet<Box<str>>>> {
         let named = |name: &&str| self.columns().any(|column| column == *name);
-        let key = KEYS.iter().copied().find(|name| named(&name));
+        let key = KEYS.iter().copied().find(named);
         let Some(column) = key.or(Some(PATHS).filter(named)) else { return Ok(None) };
         let (mut names, mut fault) = (IndexSet::new(), None);
-        let done = self.texts(&[column], &mut |row, values| {
+        let done = self.texts(&[column], |row, values| {
             let name = values[0].as_deref().unwrap_or_default();
             if name.is_empty() {
                 let why = format!("row {row} has no value in `{column}`, which names its image");
@@ -199,7 +199,7 @@ impl Parquet {
     pub fn texts(
         &self,
         columns: &[&str],
-        each: &mut dyn FnMut(u64, &[Option<String>]) -> Result<bool>,
+        mut each: impl FnMut(u64, &[Option<String>]) -> Result<bool>,
     ) -> Result<()> {
         let find = |name: &&str| {
             self.texts.iter().find(|column| column.name == **name).ok_or_else(|| {
@@ -212,7 +212,7 @@ impl Parquet {
         let numbers: Vec<_> = columns.iter().map(|column| column.number).collect();
         for (part, start) in self.parts.iter().zip(&self.starts) {
             let done = guarded(&part.name(), || {
-                let all = part.each(&numbers, &mut |row, values| {
+                let all = part.each(&numbers, |row, values| {
                     let texts = columns.iter().zip(values);
                     let texts = texts.map(|(column, value)| {
                         value.as_ref().map(|value| self.text(column, start + row, value)).transpose()

@@ -144,7 +144,7 @@ impl Part {
     pub(super) fn each<E: From<ParquetError>>(
         &self,
         columns: &[usize],
-        each: &mut dyn FnMut(u64, &[Option<ByteArray>]) -> Result<(), E>,
+        mut each: impl FnMut(u64, &[Option<ByteArray>]) -> Result<(), E>,
     ) -> Result<(), E> {
         for group in 0..self.metadata.num_row_groups() {
             let readers = columns.iter().map(|&column| self.reader(group, column));
