@@ -29,6 +29,16 @@ pub enum Error {
         /// The error of the zip reader.
         source: zip::result::ZipError,
     },
+    /// A container of images, such as a tar archive, is damaged or of a form that is not read.
+    #[error("{}: not a {kind} file that this program reads", quoted(name))]
+    Container {
+        /// The container, or the file in it.
+        name: String,
+        /// Its kind: tar, Parquet or base64 JSON.
+        kind: &'static str,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// An archive contains two files of the same name, so that the name is ambiguous.
     #[error("{}: holds two files named {}", quoted(archive), quoted(name))]
     Duplicate {
@@ -126,4 +136,15 @@ pub enum Error {
     /// The thread that prepares batches has ended, after an error that was reported or a panic.
     #[error("the thread that builds batches has stopped")]
     Stopped,
+}
+
+impl Error {
+    /// [`Error::Container`] for the container `name`.
+    pub(crate) fn container(
+        name: impl std::fmt::Display,
+        kind: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        Error::Container { name: name.to_string(), kind, source: source.into() }
+    }
 }

@@ -6,7 +6,6 @@
 //! augmentation follow from the seed and the position alone.
 #![forbid(unsafe_code)]
 
-mod archive;
 mod augment;
 mod error;
 mod loader;
@@ -15,7 +14,7 @@ mod mixture;
 mod prefetch;
 mod prints;
 mod random;
-mod store;
+pub mod store;
 
 pub use augment::Augmentation;
 pub use error::{Error, Result};

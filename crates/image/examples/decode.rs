@@ -5,7 +5,7 @@
 //! --stored dog.jpg dog.png
 //! ```
 //!
-//! The first argument is a PNG, JPEG or WebP file (or `/dev/stdin`), the second the PNG to write. `--stored`
+//! The first argument is a PNG, JPEG, WebP, GIF or BMP file (or `/dev/stdin`), the second the PNG to write. `--stored`
 //! ignores the orientation in the file. The example `tiles` writes the resized tiles.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

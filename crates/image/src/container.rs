@@ -15,7 +15,7 @@ pub(crate) struct Facts<'a> {
     /// Width and height in pixels, if the header is complete enough.
     pub size: Option<(u32, u32)>,
     /// Whether the file is complete: a JPEG up to its EOI marker, a WebP up to its stated size. Always set
-    /// for a PNG, whose decoder detects missing data.
+    /// for PNG, GIF and BMP, whose decoders detect missing data.
     pub complete: bool,
     /// How a JPEG is coded.
     pub jpeg: Header<'a>,
@@ -28,6 +28,8 @@ pub(crate) fn inspect(format: ImageFormat, bytes: &[u8]) -> Facts<'_> {
     match format {
         ImageFormat::Png => png(bytes),
         ImageFormat::Jpeg => jpeg(bytes),
+        ImageFormat::Gif => gif(bytes),
+        ImageFormat::Bmp => bmp(bytes),
         _ => webp(bytes),
     }
 }
@@ -149,6 +151,42 @@ fn webp(bytes: &[u8]) -> Facts<'_> {
         at = at.saturating_add(8 + length as usize + (length & 1) as usize);
     }
     facts
+}
+
+/// The size is that of the screen, or larger if the first frame needs it. Neither format has an orientation
+/// that Pillow reads.
+fn gif(bytes: &[u8]) -> Facts<'_> {
+    let mut facts = Facts { complete: true, ..Facts::default() };
+    let (Some(width), Some(height), Some(&flags)) = (le(bytes, 6, 2), le(bytes, 8, 2), bytes.get(10)) else {
+        return facts;
+    };
+    let colours = |flags: u8| if flags & 0x80 != 0 { 3usize << ((flags & 7) + 1) } else { 0 };
+    let mut at = 13 + colours(flags);
+    // An extension is 0x21, a label and sub-blocks, each with its length, up to one of length 0.
+    while bytes.get(at) == Some(&0x21) {
+        at += 2;
+        while let Some(&length @ 1..) = bytes.get(at) {
+            at += 1 + usize::from(length);
+        }
+        at += 1;
+    }
+    if bytes.get(at) == Some(&0x2C) {
+        let number = |offset| le(bytes, at + offset, 2);
+        if let (Some(x), Some(y), Some(w), Some(h)) = (number(1), number(3), number(5), number(7)) {
+            facts.size = Some((width.max(x + w), height.max(y + h)));
+        }
+    }
+    facts
+}
+
+fn bmp(bytes: &[u8]) -> Facts<'_> {
+    let size = match le(bytes, 14, 4) {
+        // The header of OS/2 1.x has sides of 16 bits.
+        Some(12) => le(bytes, 18, 2).zip(le(bytes, 20, 2)),
+        // Rows are stored from top to bottom if the height is negative.
+        _ => le(bytes, 18, 4).zip(le(bytes, 22, 4).map(|height| height.cast_signed().unsigned_abs())),
+    };
+    Facts { complete: true, size, ..Facts::default() }
 }
 
 fn be(bytes: &[u8], at: usize, count: usize) -> Option<u32> {

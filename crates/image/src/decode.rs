@@ -3,7 +3,7 @@
 
 use crate::augment::orient;
 use crate::container::{Facts, inspect};
-use crate::{Error, Rgb8, convert, jpeg, png};
+use crate::{Error, Rgb8, bmp, convert, gif, jpeg, png};
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageResult, Limits};
 use pheye_files::{Kind, caught, quoted};
@@ -39,7 +39,7 @@ impl Default for DecodeOptions {
     }
 }
 
-/// Decodes a PNG, JPEG or WebP file as Pillow's `ImageOps.exif_transpose(Image.open(path)).convert("RGB")`;
+/// Decodes a PNG, JPEG, WebP, GIF or BMP file as Pillow's `ImageOps.exif_transpose(Image.open(path)).convert("RGB")`;
 /// the pixels of a JPEG may differ by a few levels.
 ///
 /// The format is detected by content, not by extension. Of an animation, the first frame is decoded. `path`
@@ -82,7 +82,7 @@ fn open_as(path: &Path, kind: Kind, options: &DecodeOptions) -> Result<Rgb8, Err
     decode(&bytes, &name, options)
 }
 
-/// Decodes the bytes of a PNG, JPEG or WebP file like [`open`]; `name` is the name of the file in errors.
+/// Decodes the bytes of a PNG, JPEG, WebP, GIF or BMP file like [`open`]; `name` is the name of the file in errors.
 ///
 /// # Errors
 /// Returns any error except [`Error::Io`], [`Error::TooManyBytes`] and [`Error::Shape`].
@@ -108,6 +108,11 @@ pub fn decode(bytes: &[u8], name: &str, options: &DecodeOptions) -> Result<Rgb8,
             false => Error::decode(name, label, e),
         }),
         ImageFormat::Jpeg => jpeg::read(bytes, size, &header, name),
+        ImageFormat::Gif => gif::read(bytes, size, name).map_err(|e| e.unwrap_or_else(cut)),
+        ImageFormat::Bmp => bmp::read(bytes, size).map_err(|e| match bmp::is_cut(&e) {
+            true => cut(),
+            false => Error::decode(name, label, e),
+        }),
         _ => Ok(convert::to_rgb(webp(bytes, size).map_err(|e| Error::decode(name, label, e))?)),
     });
     let rgb = decoded.unwrap_or_else(|panic| Err(Error::decode(name, label, panic)))?;
@@ -120,6 +125,8 @@ fn sniff(bytes: &[u8], name: &str) -> Result<(ImageFormat, &'static str), Error>
         Ok(ImageFormat::Png) => return Ok((ImageFormat::Png, "PNG")),
         Ok(ImageFormat::Jpeg) => return Ok((ImageFormat::Jpeg, "JPEG")),
         Ok(ImageFormat::WebP) => return Ok((ImageFormat::WebP, "WebP")),
+        Ok(ImageFormat::Gif) => return Ok((ImageFormat::Gif, "GIF")),
+        Ok(ImageFormat::Bmp) => return Ok((ImageFormat::Bmp, "BMP")),
         Ok(other) => format!("it is {other:?}"),
         Err(_) => format!("it starts with \"{}\"", bytes[..bytes.len().min(16)].escape_ascii()),
     };

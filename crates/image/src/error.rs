@@ -21,8 +21,8 @@ pub enum Error {
         /// The file.
         name: String,
     },
-    /// The file is not a PNG, JPEG or WebP.
-    #[error("{name}: not an image this program reads (PNG, JPEG or WebP): {found}")]
+    /// The file is not a PNG, JPEG, WebP, GIF or BMP.
+    #[error("{name}: not an image this program reads (PNG, JPEG, WebP, GIF or BMP): {found}")]
     Unsupported {
         /// The file.
         name: String,
@@ -47,7 +47,7 @@ pub enum Error {
     Truncated {
         /// The file.
         name: String,
-        /// PNG, JPEG or WebP.
+        /// PNG, JPEG, WebP, GIF or BMP.
         format: &'static str,
         /// Length of the file.
         bytes: usize,
@@ -89,7 +89,7 @@ pub enum Error {
     Decode {
         /// The file.
         name: String,
-        /// PNG, JPEG or WebP.
+        /// PNG, JPEG, WebP, GIF or BMP.
         format: &'static str,
         /// The error of the decoder.
         source: Box<dyn std::error::Error + Send + Sync>,

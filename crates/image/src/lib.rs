@@ -1,7 +1,7 @@
 //! Decodes and preprocesses images with the same pixels as Pillow.
 //!
 //! Pheye was trained on images that Pillow decoded, converted and resized; other pixels would change the
-//! input of the model. Therefore PNG and lossless WebP decode to exactly the bytes of `Image.convert("RGB")`,
+//! input of the model. Therefore PNG, GIF, BMP and lossless WebP decode to exactly the bytes of `Image.convert("RGB")`,
 //! bicubic resizing is bit-exact, and the normalized tiles are bit-identical to those of PyTorch. The JPEG
 //! standard allows decoders to differ; here they differ from libjpeg by at most about five levels.
 //!
@@ -16,10 +16,12 @@
 #![forbid(unsafe_code)]
 
 mod augment;
+mod bmp;
 mod container;
 mod convert;
 mod decode;
 mod error;
+mod gif;
 mod jpeg;
 mod jpeg_header;
 mod orientation;

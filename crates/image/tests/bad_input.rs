@@ -19,9 +19,9 @@ fn empty_missing_and_foreign_files() {
     assert_eq!(error(b"").to_string(), "bad.file: the file is empty (0 bytes)");
     assert_eq!(
         error(b"a note\n\x01").to_string(),
-        r#"bad.file: not an image this program reads (PNG, JPEG or WebP): it starts with "a note\n\x01""#
+        r#"bad.file: not an image this program reads (PNG, JPEG, WebP, GIF or BMP): it starts with "a note\n\x01""#
     );
-    assert!(error(b"GIF89a......").to_string().ends_with("it is Gif"));
+    assert!(error(b"II*\0........").to_string().ends_with("it is Tiff"));
     assert!(matches!(error(b"RIFF\x10\0\0\0WAVEfmt "), Error::Unsupported { .. }));
     let missing = open("no/such\n.png", &DecodeOptions::default()).unwrap_err();
     assert_eq!(missing.to_string(), "no/such\\n.png: cannot be read");
@@ -46,6 +46,10 @@ fn every_proper_prefix_is_an_error() {
         "lossy.webp",
         "lossy_alpha.webp",
         "animated.webp",
+        "rgba.bmp",
+        "bits1.bmp",
+        "os2_bits8.bmp",
+        "bits565.bmp",
     ];
     for name in files {
         let bytes = std::fs::read(path(name)).unwrap();
@@ -194,6 +198,51 @@ fn jpegs_that_would_come_out_wrong_are_refused_by_name() {
     }
 }
 
+/// A file that lacks only what follows the last pixel is decoded, and no other prefix is.
+#[test]
+fn prefixes_of_a_gif_and_of_packed_rows() {
+    for name in
+        ["plain.gif", "two.gif", "interlaced.gif", "inside_transparent.gif", "animated.gif", "rle8.bmp"]
+    {
+        let bytes = std::fs::read(path(name)).unwrap();
+        let whole = decode(&bytes, name, &DecodeOptions::default()).unwrap();
+        let mut enough = None;
+        for end in 1..bytes.len() {
+            match decode(&bytes[..end], name, &DecodeOptions::default()) {
+                Ok(image) => {
+                    assert_eq!(image, whole, "{name} cut to {end} of {}", bytes.len());
+                    enough = enough.or(Some(end));
+                }
+                Err(error) => {
+                    assert!(enough.is_none() && error.to_string().contains(name), "{name}: {error}")
+                }
+            }
+        }
+        let needed = enough.unwrap_or(bytes.len());
+        assert!(name == "animated.gif" || bytes.len() - needed < 5, "{name}: {needed} of {}", bytes.len());
+        let half = error(&bytes[..needed / 2]);
+        assert!(matches!(half, Error::Truncated { .. }), "{name}: {half}");
+    }
+}
+
+/// Every byte of a small file replaced: an image or an error that names the file, and never a panic.
+#[test]
+fn gif_and_bmp_with_one_wrong_byte() {
+    let options = DecodeOptions { max_pixels: 1 << 16, ..DecodeOptions::default() };
+    for name in ["inside_transparent.gif", "interlaced_short.gif", "bits4.bmp", "rle4.bmp", "bits565_v5.bmp"]
+    {
+        let bytes = std::fs::read(path(name)).unwrap();
+        for (at, value) in (0..bytes.len()).flat_map(|at| [0, 1, 0x7F, 0x80, 0xFF].map(|value| (at, value))) {
+            let mut bytes = bytes.clone();
+            bytes[at] = value;
+            match decode(&bytes, name, &options) {
+                Ok(image) => assert_eq!(image.pixels.len(), 3 * image.width * image.height),
+                Err(error) => assert!(error.to_string().contains(name), "{name}, byte {at}: {error}"),
+            }
+        }
+    }
+}
+
 /// libjpeg ignores the coefficient range in the scan headers of a sequential file; some encoders write 0 as
 /// its end.
 #[test]
@@ -225,7 +274,7 @@ fn scans_must_add_up() {
     assert!(error(&many).to_string().contains("more than 500 scans"));
 }
 
-fn claims(width: u32, height: u32) -> [Vec<u8>; 3] {
+fn claims(width: u32, height: u32) -> [Vec<u8>; 5] {
     let png = [
         &b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"[..],
         &width.to_be_bytes(),
@@ -240,7 +289,11 @@ fn claims(width: u32, height: u32) -> [Vec<u8>; 3] {
     ];
     let (w, h) = ((width - 1).to_le_bytes(), (height - 1).to_le_bytes());
     let webp = [&b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0"[..], &w[..3], &h[..3]];
-    [png.concat(), frame.concat(), webp.concat()]
+    let [w, h] = [(width as u16).to_le_bytes(), (height as u16).to_le_bytes()];
+    let gif = [&b"GIF89a\x05\0\x05\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0"[..], &w, &h, &[0, 2, 2]];
+    let [w, h] = [width.to_le_bytes(), height.to_le_bytes()];
+    let bmp = [&b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0"[..], &w, &h, &[1, 0, 24, 0], &[0; 24]];
+    [png.concat(), frame.concat(), webp.concat(), gif.concat(), bmp.concat()]
 }
 
 #[test]
@@ -258,7 +311,7 @@ fn huge_claims_are_refused_by_the_header() {
 
 #[test]
 fn long_sides_are_refused_by_the_header() {
-    let [tall, _, _] = claims(1, 20_000_000);
+    let [tall, ..] = claims(1, 20_000_000);
     let want = "bad.file: 1x20000000 pixels: a side is longer than the limit of 100000 (max_side)";
     assert_eq!(error(&tall).to_string(), want);
     let [wide, ..] = claims(178_956_970, 1);
@@ -309,7 +362,15 @@ fn pipes_are_read_only_for_the_user() {
 #[test]
 fn the_limit_is_the_callers() {
     let limit = |max_pixels| DecodeOptions { max_pixels, ..DecodeOptions::default() };
-    for name in ["rgb8.png", "rgb444.jpg", "lossless.webp", "lossy.webp", "lossless_alpha.webp"] {
+    for name in [
+        "rgb8.png",
+        "rgb444.jpg",
+        "lossless.webp",
+        "lossy.webp",
+        "lossless_alpha.webp",
+        "outside.gif",
+        "top_down.bmp",
+    ] {
         let image = open(path(name), &DecodeOptions::default()).unwrap();
         let area = (image.width * image.height) as u64;
         assert!(open(path(name), &limit(area)).is_ok(), "{name}");

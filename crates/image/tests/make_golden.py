@@ -352,7 +352,94 @@ def place_cases():
         golden("orient", f"{name}.webp", both[:flags] + bytes([both[flags] & ~12 | mask]) + both[flags + 1 :], True)
 
 
+def lzw(indices, bits=8):
+    """The image data of a GIF, where a clear code comes so often that codes stay at bits + 1 bits."""
+    clear, codes = 1 << bits, []
+    for i, index in enumerate(indices):
+        codes += ([clear] if i % (clear - 2) == 0 else []) + [int(index)]
+    number = sum(code << (i * (bits + 1)) for i, code in enumerate(codes + [clear + 1]))
+    packed = number.to_bytes(((len(codes) + 1) * (bits + 1) + 7) // 8, "little")
+    blocks = [packed[i : i + 255] for i in range(0, len(packed), 255)]
+    return bytes([bits]) + b"".join(bytes([len(b)]) + b for b in blocks) + b"\0"
+
+
+def gif(indices, screen=None, at=(0, 0), palette=b"", local=b"", before=b"", interlace=False):
+    """A GIF of one frame with indices [h, w]; the palettes have 2**n colours."""
+    h, w = indices.shape
+    flags = lambda p: 0x80 | (len(p) // 3).bit_length() - 2 if p else 0
+    order = [y for start, step in [(0, 8), (4, 8), (2, 4), (1, 2)] for y in range(start, h, step)] if interlace else range(h)
+    return (b"GIF89a" + struct.pack("<HHBBB", *(screen or (w, h)), flags(palette), 1, 0) + palette + before + b","
+            + struct.pack("<HHHHB", *at, w, h, flags(local) | interlace << 6) + local + lzw(indices[list(order)].ravel()) + b";")
+
+
+def gif_cases():
+    rng = np.random.default_rng(8)
+    colours = lambda n: rng.integers(0, 256, 3 * n, dtype=np.uint8).tobytes()
+    draw = lambda w, h, n: rng.integers(0, n, (h, w))
+    control = lambda index: b"!\xf9\4\1\0\0" + bytes([index]) + b"\0"
+    comment = b"!\xfe\5hello\0"
+    grey = bytes(i for i in range(256) for _ in range(3))
+    for name, data in {
+        "plain": gif(draw(19, 13, 256), palette=colours(256)),
+        "two": gif(draw(19, 13, 2), palette=colours(2)),
+        "local": gif(draw(19, 13, 16), palette=colours(4), local=colours(16), before=comment),
+        "interlaced": gif(draw(19, 29, 32), palette=colours(32), interlace=True),
+        "interlaced_short": gif(draw(9, 3, 32), palette=colours(32), interlace=True),
+        "grey": gif(draw(19, 13, 256), palette=grey),
+        "transparent": gif(draw(19, 13, 8), palette=colours(8), before=comment + control(3)),
+        "inside": gif(draw(9, 5, 8), screen=(19, 13), at=(4, 6), palette=colours(8)),
+        "inside_transparent": gif(draw(9, 5, 8), screen=(19, 13), at=(4, 6), palette=colours(8), before=control(5)),
+        "outside": gif(draw(9, 5, 8), screen=(7, 8), at=(4, 6), palette=colours(8)),
+        "outside_transparent": gif(draw(9, 5, 8), screen=(7, 8), at=(4, 6), palette=colours(8), before=control(5)),
+        "short_palette": gif(draw(19, 13, 256), palette=colours(8)),
+    }.items():
+        golden("decode", f"{name}.gif", data)
+    frames = [Image.fromarray(smooth(24, 17)).quantize(40) for _ in range(2)] + [Image.fromarray(smooth(24, 17)[::-1]).quantize(40)]
+    golden("decode", "animated.gif", encode(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50))
+
+
+def bmp(w, h, bits, rows, palette=b"", compression=0, masks=b"", size=40, colours=0):
+    """A BMP with these bytes of pixels; a header of 12 bytes is that of OS/2."""
+    if size == 12:
+        head = struct.pack("<IHHHH", 12, w, h, 1, bits)
+    else:
+        head = struct.pack("<IiiHHIIiiII", size, w, h, 1, bits, compression, len(rows), 2835, 2835, colours, 0)
+        head += masks.ljust(size - 40, b"\0") if size > 40 else masks
+    start = 14 + len(head) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + head + palette + rows
+
+
+def bmp_cases():
+    rng = np.random.default_rng(9)
+    w, h = 19, 13
+    colours = lambda n, pad=b"\0": b"".join(rng.integers(0, 256, 3, dtype=np.uint8).tobytes() + pad for _ in range(n))
+    raw = lambda bits: rng.integers(0, 256, ((w * bits + 31) // 32 * 4) * h, dtype=np.uint8).tobytes()
+    words = lambda *masks: struct.pack(f"<{len(masks)}I", *masks)
+    # Rows of runs, one with literals, and the end. No jumps: the pixels that they skip differ.
+    rle8 = bytes([5, 7, 14, 9, 0, 0]) * 9 + bytes([0, 5, 1, 2, 3, 4, 5, 0, 14, 6, 0, 0, 3, 9, 16, 8, 0, 0, 19, 3, 0, 0, 19, 2, 0, 1])
+    rle4 = bytes([5, 0x71, 14, 0x9A, 0, 0]) * 9 + bytes([0, 5, 0x12, 0x34, 0x50, 0, 14, 6, 0, 0, 3, 9, 16, 0x88, 0, 0, 19, 0x34, 0, 0, 19, 0x23, 0, 1])
+    for name, data in {
+        "bits1": bmp(w, h, 1, raw(1), colours(2)), "bits4": bmp(w, h, 4, raw(4), colours(16)),
+        "bits8": bmp(w, h, 8, raw(8), colours(256)), "bits24": bmp(w, h, 24, raw(24)), "bits32": bmp(w, h, 32, raw(32)),
+        "bits16": bmp(w, h, 16, raw(16)),
+        "bits565": bmp(w, h, 16, raw(16), compression=3, masks=words(0xF800, 0x7E0, 0x1F)),
+        "bits555": bmp(w, h, 16, raw(16), compression=3, masks=words(0x7C00, 0x3E0, 0x1F)),
+        "bits565_v5": bmp(w, h, 16, raw(16), compression=3, masks=words(0xF800, 0x7E0, 0x1F, 0), size=124),
+        "rgba": bmp(w, h, 32, raw(32), compression=3, masks=words(0xFF, 0xFF00, 0xFF0000, 0xFF000000), size=124),
+        "bgra": bmp(w, h, 32, raw(32), compression=3, masks=words(0xFF0000, 0xFF00, 0xFF, 0xFF000000), size=56),
+        "bgrx": bmp(w, h, 32, raw(32), compression=3, masks=words(0xFF0000, 0xFF00, 0xFF)),
+        "top_down": bmp(w, -h, 24, raw(24)), "os2": bmp(w, h, 24, raw(24), size=12),
+        "os2_bits8": bmp(w, h, 8, raw(8), colours(256, b""), size=12),
+        "short_palette": bmp(w, h, 8, bytes(b % 20 for b in raw(8)), colours(20), colours=20),
+        "grey": bmp(w, h, 8, raw(8), b"".join(bytes([i, i, i, 0]) for i in range(256))),
+        "rle8": bmp(w, h, 8, rle8, colours(256), compression=1), "rle4": bmp(w, h, 4, rle4, colours(16), compression=2),
+    }.items():
+        golden("decode", f"{name}.bmp", data)
+
+
 if __name__ == "__main__":
+    gif_cases()
+    bmp_cases()
     resize_cases()
     decode_cases()
     jpeg_cases()
