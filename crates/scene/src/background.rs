@@ -145,7 +145,7 @@ fn recolor(image: &mut Rgb8, rng: &mut Rng) {
 
 /// Moves all pixels towards black or white, so that text of the other can be read on the image.
 pub(crate) fn fade(image: &mut Rgb8, dark: bool) {
-    let table = level_table(|v| if dark { 0.4 * v } else { 255.0 - 0.35 * (255.0 - v) });
+    let table = level_table(|v| if dark { 0.35 * v } else { 255.0 - 0.35 * (255.0 - v) });
     apply(image, &[table; 3]);
 }
 

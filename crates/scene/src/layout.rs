@@ -164,7 +164,7 @@ impl Layout {
     ) -> Option<Piece> {
         let (turn, face) = (Turn::degrees(angle), &self.fonts[font]);
         let (mask, [width, tall]) = Mask::text(face, &text.drawn, height, turn)?;
-        let mask = if height < SMALL { mask.darkened() } else { mask };
+        let mask = if height < THIN { mask.darkened() } else { mask };
         let board = match plan {
             Some(plan) => Some(plan.build(width, tall, turn)?),
             None => None,
@@ -204,7 +204,9 @@ impl Layout {
     }
 }
 
-/// Letters of fewer pixels are drawn darker, and without decoration.
+/// Letters of fewer pixels are drawn with darker edges.
+const THIN: f32 = 16.0;
+/// Letters of fewer pixels need more contrast, and have no decoration.
 pub(crate) const SMALL: f32 = 11.0;
 
 /// Most angles are within ten degrees, some up to thirty.

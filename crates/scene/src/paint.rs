@@ -10,7 +10,7 @@ use crate::random::Rng;
 
 /// Least contrast of a text with the lightest and the darkest tenth of what is behind it, for small letters,
 /// whose strokes are thinner than a pixel, and for others.
-pub(crate) const CONTRAST: (f32, f32) = (4.5, 3.0);
+const CONTRAST: (f32, f32) = (4.5, 3.5);
 
 /// The colors of a piece.
 #[derive(Debug, Clone, Copy)]
@@ -36,26 +36,51 @@ pub(crate) fn paint(image: &mut Rgb8, pieces: &[Piece], rng: &mut Rng) -> Vec<Lo
 }
 
 fn paint_piece(image: &mut Rgb8, piece: &Piece, palette: &[Color], rng: &mut Rng) -> Look {
-    let board = piece.board.as_ref().map(|board| {
-        let [x, y, ..] = board.outer.place(piece.center[0], piece.center[1]);
-        let behind = Ground::of(image, board.outer.place(piece.center[0], piece.center[1])).mean;
-        let colors = Color::shades(rng);
-        let plain = colors.iter().find(|color| distance(color.rgb, behind) > 100).unwrap_or(&colors[0]);
-        let edge = colors.iter().find(|edge| contrast(edge.luminance(), plain.luminance()) > 1.8);
-        let outside = if board.inner.is_some() { edge.unwrap_or(plain) } else { plain };
-        blend(image, &board.outer, [x, y], outside.rgb, 255);
-        if let Some(inner) = &board.inner {
-            let [x, y, ..] = inner.place(piece.center[0], piece.center[1]);
-            blend(image, inner, [x, y], plain.rgb, 255);
+    let Some(board) = &piece.board else {
+        let ground = Ground::of(image, piece.text_box());
+        let color = ground.readable(palette, piece).unwrap_or(palette[0]);
+        let decorated = write(image, piece, color, &ground, rng);
+        return Look { color, board: None, decorated };
+    };
+    let behind = Ground::of(image, piece.outer_box()).mean;
+    let (color, plain) = pair(palette, &Color::shades(rng), behind, needed(piece));
+    let edges = Color::shades(rng);
+    let edge = edges.iter().find(|edge| contrast(edge.luminance(), plain.luminance()) > 1.8);
+    let outside = if board.inner.is_some() { *edge.unwrap_or(&plain) } else { plain };
+    let [x, y, ..] = piece.outer_box();
+    blend(image, &board.outer, [x, y], outside.rgb, 255);
+    if let Some(inner) = &board.inner {
+        let [x, y, ..] = inner.place(piece.center[0], piece.center[1]);
+        blend(image, inner, [x, y], plain.rgb, 255);
+    }
+    let decorated = write(image, piece, color, &Ground::plain(plain.rgb), rng);
+    Look { color, board: Some(plain), decorated }
+}
+
+/// The first color of `texts` with the first of `boards` on which it can be read, if possible one that differs
+/// from what is behind the board. The text is chosen first, so that all colors are about equally frequent.
+fn pair(texts: &[Color], boards: &[Color], behind: [u8; 3], needed: f32) -> (Color, Color) {
+    let apart = |board: &Color| distance(board.rgb, behind) > 100;
+    let (differing, others): (Vec<Color>, Vec<Color>) = boards.iter().partition(|board| apart(board));
+    for text in texts {
+        let shows = |board: &&Color| contrast(board.luminance(), text.luminance()) >= needed;
+        if let Some(board) = differing.iter().chain(&others).find(shows) {
+            return (*text, *board);
         }
-        *plain
-    });
-    let ground = board.map_or_else(|| Ground::of(image, piece.text_box()), |board| Ground::plain(board.rgb));
-    let color = ground.readable(palette, piece).unwrap_or(palette[0]);
-    let decorated = piece.height >= SMALL && decorate(image, piece, color, &ground, rng);
+    }
+    (texts[0], boards[0])
+}
+
+fn needed(piece: &Piece) -> f32 {
+    if piece.height < SMALL { CONTRAST.0 } else { CONTRAST.1 }
+}
+
+/// Paints a text, perhaps with an outline or a shadow; returns whether it has one.
+fn write(image: &mut Rgb8, piece: &Piece, color: Color, ground: &Ground, rng: &mut Rng) -> bool {
+    let decorated = piece.height >= SMALL && decorate(image, piece, color, ground, rng);
     let [x, y, ..] = piece.text_box();
     blend(image, &piece.mask, [x, y], color.rgb, 255);
-    Look { color, board, decorated }
+    decorated
 }
 
 /// Paints an outline or a shadow for some texts; returns whether it did. Both are darker or lighter than the
@@ -115,7 +140,7 @@ impl Ground {
 
     /// Whether a text of the color can be read.
     fn shows(&self, color: Color, piece: &Piece) -> bool {
-        let needed = if piece.height < SMALL { CONTRAST.0 } else { CONTRAST.1 };
+        let needed = needed(piece);
         let own = color.luminance();
         let outside = own < self.dark || own > self.light;
         outside && contrast(own, self.dark).min(contrast(own, self.light)) >= needed
@@ -138,6 +163,38 @@ fn blend(image: &mut Rgb8, mask: &Mask, [x, y]: [i32; 2], color: [u8; 3], opacit
             for (pixel, color) in image.pixels[at..at + 3].iter_mut().zip(color) {
                 let mixed = u32::from(*pixel) * (255 - alpha) + u32::from(color) * alpha;
                 *pixel = ((mixed + 127) / 255) as u8;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Black or white can be read on every pixel of a faded image, and every text has a board.
+    #[test]
+    fn there_is_always_a_readable_color() {
+        for dark in [true, false] {
+            let mut image = Rgb8 { width: 2, height: 1, pixels: vec![0, 0, 0, 255, 255, 255] };
+            fade(&mut image, dark);
+            let ground =
+                [0, 3].map(|at| luminance([image.pixels[at], image.pixels[at + 1], image.pixels[at + 2]]));
+            let shades = (0..50).flat_map(|i| Color::shades(&mut Rng::new(0, i)));
+            let text = shades.filter(|color| color.name == if dark { "white" } else { "black" });
+            for text in text.map(Color::luminance) {
+                assert!(
+                    ground.iter().all(|ground| contrast(text, *ground) >= CONTRAST.0),
+                    "{ground:?} {text}"
+                );
+            }
+        }
+        for i in 0..500 {
+            let mut rng = Rng::new(1, i);
+            let (texts, boards) = (Color::shades(&mut rng), Color::shades(&mut rng));
+            for needed in [CONTRAST.0, CONTRAST.1] {
+                let (text, board) = pair(&texts, &boards, [128; 3], needed);
+                assert!(contrast(text.luminance(), board.luminance()) >= needed, "{text:?} {board:?}");
             }
         }
     }

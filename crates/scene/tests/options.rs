@@ -63,12 +63,7 @@ fn own_fonts_backgrounds_and_words() {
     fs::copy(data("coffee.jpg"), images.join("coffee.jpg")).unwrap();
     let words = dir.path().join("words.txt");
     fs::write(&words, "# two words\nÜber zug\n").unwrap();
-    let options = Options {
-        fonts: Some(fonts),
-        backgrounds: Some(images),
-        words: Some(words),
-        ..default()
-    };
+    let options = Options { fonts: Some(fonts), backgrounds: Some(images), words: Some(words), ..default() };
     let generator = Generator::new(&options).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for word in (0..60).flat_map(|i| generator.scene(i).words) {
