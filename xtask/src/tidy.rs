@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 const FLOORS: &[&[&str]] = &[
     &["files", "emulator", "kernel-build"],
     &["kernels", "cpu", "image", "text", "hub"],
-    &["planted", "tensor"],
+    &["planted", "scene", "tensor"],
     &["ops", "weights", "testkit"],
     &["vit", "phi", "xattn"],
     &["model", "data", "optim"],

@@ -42,6 +42,7 @@ enum Command {
     Info(cmd::info::Args),
     Convert(cmd::convert::Args),
     Bench(cmd::bench::Args),
+    Data(cmd::data::Args),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +74,7 @@ fn command() -> ExitCode {
         Command::Info(args) => cmd::info::run(args),
         Command::Convert(args) => cmd::convert::run(args),
         Command::Bench(args) => cmd::bench::run(args),
+        Command::Data(args) => cmd::data::run(args),
     });
     done.unwrap_or_else(|error| {
         out::failed(&error);

@@ -1,0 +1,24 @@
+//! `pheye data`: data sets, one module per subcommand.
+
+mod scene_text;
+mod target;
+
+use std::process::ExitCode;
+
+/// Make data sets to train on
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    SceneText(scene_text::Args),
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::SceneText(args) => scene_text::run(args),
+    }
+}
