@@ -10,6 +10,7 @@ mod plot;
 mod progress;
 mod show;
 mod signals;
+mod training;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ enum Command {
     Info(cmd::info::Args),
     Convert(cmd::convert::Args),
     Bench(cmd::bench::Args),
+    Runs(cmd::runs::Args),
+    Plot(cmd::plot::Args),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,8 @@ fn command() -> ExitCode {
         Command::Info(args) => cmd::info::run(args),
         Command::Convert(args) => cmd::convert::run(args),
         Command::Bench(args) => cmd::bench::run(args),
+        Command::Runs(args) => cmd::runs::run(args),
+        Command::Plot(args) => cmd::plot::run(args),
     });
     done.unwrap_or_else(|error| {
         out::failed(&error);
