@@ -61,11 +61,15 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Joins the lines of each description, and removes formats, which say how Rust stores a number.
+/// Joins the lines of each description, and removes formats, which say how Rust stores a number, and nulls.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.remove("format");
+            // TOML has no null, so an absent key has no default.
+            if map.get("default").is_some_and(Value::is_null) {
+                map.remove("default");
+            }
             if let Some(Value::String(text)) = map.get_mut("description") {
                 *text = text.replace('\n', " ");
             }
@@ -112,7 +116,7 @@ fn section<'a>(
             None | Some(Value::Null) => String::new(),
             Some(default) => format!("`{default}`"),
         };
-        let about = capital(text(value)).replace('|', "\\|");
+        let about = text(value).replace('|', "\\|");
         let _ = writeln!(page, "| `{key}` | {} | {default} | {about} |", kind(root, value));
     }
 }

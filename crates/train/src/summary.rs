@@ -32,7 +32,9 @@ pub(crate) fn image(index: usize, answered: &Answered) -> Vec<u8> {
     let mut value = Vec::new();
     bytes(&mut value, 1, format!("answers/{}", index + 1).as_bytes());
     bytes(&mut value, 4, &image);
-    let mut metadata = Vec::new();
+    let (mut plugin, mut metadata) = (Vec::new(), Vec::new());
+    bytes(&mut plugin, 1, b"images");
+    bytes(&mut metadata, 1, &plugin);
     let description = format!("{} → {}", cell(&answered.question), cell(&answered.expected));
     bytes(&mut metadata, 3, description.as_bytes());
     bytes(&mut value, 9, &metadata);

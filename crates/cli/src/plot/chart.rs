@@ -98,7 +98,12 @@ where
     // All values first, so that they hide no smoothed curve.
     for (i, curve) in chart.curves.iter().enumerate().filter(|(_, curve)| curve.points != curve.smooth) {
         let pale = COLOURS[i % COLOURS.len()].mix(0.25).stroke_width(scale);
-        drawn.draw_series(LineSeries::new(curve.points.iter().copied(), pale))?;
+        let points: Vec<_> = curve.points.iter().map(|p| (p.0, p.1.clamp(y.start, y.end))).collect();
+        // The lines of a PNG have pointed corners, which reach far beyond values that alternate; an SVG limits them.
+        match scale {
+            1 => drawn.draw_series(LineSeries::new(points, pale))?,
+            _ => drawn.draw_series(points.windows(2).map(|ends| PathElement::new(ends.to_vec(), pale)))?,
+        };
     }
     for (i, curve) in chart.curves.iter().enumerate() {
         let style = COLOURS[i % COLOURS.len()].stroke_width(2 * scale);

@@ -6,6 +6,7 @@ mod curves;
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
+use pheye::train::rows;
 use pheye::weights::atomic_write;
 
 pub(crate) use curves::Axis;
@@ -38,8 +39,10 @@ impl Plot {
     }
 }
 
-/// Writes `loss.svg` into the folder of a run that has taken a step.
+/// Writes `loss.svg` into the folder of a run, unless the run has logged no loss.
 pub(crate) fn losses(dir: &Path) -> anyhow::Result<()> {
+    let mut any = false;
+    rows(&dir.join("metrics.jsonl"), |_, row| any |= row["loss"].is_number())?;
     let plot = Plot { x: Axis::Step, metrics: Vec::new(), smooth: None };
-    plot.save(&[dir.to_owned()], &dir.join("loss.svg"))
+    if any { plot.save(&[dir.to_owned()], &dir.join("loss.svg")) } else { Ok(()) }
 }
