@@ -49,7 +49,7 @@ fn plots_have_titled_axes_and_a_legend() {
     };
     // 60 steps of 64 tokens, 16 samples and half a second.
     of("tokens", "loss", "3500");
-    of("samples", "lr,waiting", "900");
+    of("samples", "lr,waiting", "800");
     of("samples", "tokens_per_second", "tokens/s");
     of("seconds", "loss", "time (s)");
     let png = bench.path("two.png");
@@ -107,6 +107,8 @@ fn runs_are_listed_with_their_state() {
     by_hand(&bench.path("runs/live"), 10, |_| 1.0);
     let lock = fs::File::create(bench.path("runs/live/run.lock")).unwrap();
     lock.lock().unwrap();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    lock.set_modified(later).unwrap();
     let state = bench.path("runs/deep/cut").join("checkpoints");
     let before = common::tree(&bench.path("runs"));
     let listed = |dir: &Path| -> Vec<serde_json::Value> {

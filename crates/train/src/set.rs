@@ -101,6 +101,8 @@ fn known(set: &Set) -> Result<()> {
     };
     let mut near: Vec<_> = keys.iter().map(|key| (likeness(key), key)).filter(|(l, _)| *l > 0.8).collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let best = near.first().map_or(0.0, |(likeness, _)| *likeness);
+    near.retain(|(likeness, _)| *likeness > best - 0.05);
     let near: Vec<_> = near.iter().take(3).map(|(_, key)| format!("`{key}`")).collect();
     let hint = match near.as_slice() {
         [] => "`pheye train --keys` lists all".to_owned(),
