@@ -24,7 +24,7 @@ const ACROSS: usize = 5;
 /// # Errors
 /// Returns an error if the image cannot be encoded as PNG.
 pub(crate) fn svg(image: &Rgb8, question: &str, looks: &[Look], level: usize) -> anyhow::Result<String> {
-    let data = BASE64_STANDARD.encode(png(&resize_bicubic(image, 2 * SIDE, 2 * SIDE))?);
+    let data = BASE64_STANDARD.encode(pheye::png(&resize_bicubic(image, 2 * SIDE, 2 * SIDE))?);
     let (w, h) = CARD;
     let top = 40;
     let (width, height) = (w * looks.len().clamp(2, ACROSS), top + h * looks.len().div_ceil(ACROSS).max(1));
@@ -67,13 +67,4 @@ pub(crate) fn svg(image: &Rgb8, question: &str, looks: &[Look], level: usize) ->
         );
     }
     Ok(out + "</svg>\n")
-}
-
-fn png(image: &Rgb8) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, image.width as u32, image.height as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.write_header()?.write_image_data(&image.pixels)?;
-    Ok(bytes)
 }

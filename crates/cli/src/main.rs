@@ -10,6 +10,7 @@ mod plot;
 mod progress;
 mod show;
 mod signals;
+mod training;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum Command {
     Convert(cmd::convert::Args),
     Bench(cmd::bench::Args),
     Data(cmd::data::Args),
+    Runs(cmd::runs::Args),
+    Plot(cmd::plot::Args),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,8 @@ fn command() -> ExitCode {
         Command::Convert(args) => cmd::convert::run(args),
         Command::Bench(args) => cmd::bench::run(args),
         Command::Data(args) => cmd::data::run(args),
+        Command::Runs(args) => cmd::runs::run(args),
+        Command::Plot(args) => cmd::plot::run(args),
     });
     done.unwrap_or_else(|error| {
         out::failed(&error);

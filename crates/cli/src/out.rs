@@ -70,6 +70,13 @@ pub(crate) fn to_stderr(text: Arguments) {
     let _ = writeln!(stderr(), "{}", printable(&text.to_string()));
 }
 
+/// Columns of the terminal that standard error or standard output is; without one, more than any line has.
+pub(crate) fn width() -> usize {
+    let terminal =
+        [console::Term::stderr(), console::Term::stdout()].into_iter().find(console::Term::is_term);
+    terminal.and_then(|term| term.size_checked()).map_or(usize::MAX / 2, |(_, columns)| columns.into())
+}
+
 /// Prints why a command failed, and a hint if there is one.
 pub(crate) fn failed(error: &anyhow::Error) {
     note!("error: {}", pheye_files::chain(error.as_ref()));

@@ -1,4 +1,4 @@
-//! Progress of long work: a bar on a terminal, otherwise a line from time to time, as in a log file.
+//! Progress of long work: a bar on a terminal; of downloads, otherwise a line from time to time, as in a log file.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -6,27 +6,18 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "hub")]
 use indicatif::HumanBytes;
 use indicatif::{ProgressBar, ProgressStyle};
-use pheye::train::{Event, StepReport};
+#[cfg(feature = "hub")]
 use pheye_files::{printable, quoted};
 
+#[cfg(feature = "hub")]
 use crate::out::note;
 
 /// Time between two lines when standard error is not a terminal.
-const LOG_EVERY: Duration = Duration::from_secs(10);
+pub(crate) const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Number of skipped images and texts that are named individually.
-const SKIPPED_SHOWN: u64 = 10;
-
-/// A bar if standard error is a terminal, otherwise a line every ten seconds.
+/// A bar if standard error is a terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    terminal: bool,
-    logged: Instant,
-    loss: f64,
-    began: Instant,
-    from: u64,
-    total: u64,
-    loading: Option<Loading>,
 }
 
 impl Progress {
@@ -34,51 +25,11 @@ impl Progress {
     pub(crate) fn new(total: u64, unit: &str) -> Progress {
         let terminal = std::io::stderr().is_terminal();
         let bar = if terminal { ProgressBar::new(total) } else { ProgressBar::hidden() };
-        let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}  {{msg}}  {{eta}} left");
+        let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}  {{eta}} left");
         bar.set_style(
             ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
-        let now = Instant::now();
-        Progress { bar, terminal, logged: now, loss: f64::NAN, began: now, from: 0, total, loading: None }
-    }
-
-    /// Shows an event of a training run.
-    pub(crate) fn event(&mut self, event: Event) {
-        match event {
-            Event::Loading { done, all } => self.loading.get_or_insert_with(Loading::new).at(done, all),
-            Event::Begin { total, from, trained, skipped } => {
-                self.loading = None;
-                skipped.iter().for_each(|why| self.line(&format!("passed over: {why}")));
-                *self = Progress { from, ..Progress::new(total, "steps") };
-                self.bar.set_position(from);
-                self.bar.reset_eta();
-                self.line(&format!("{trained} trained parameters, steps {from} to {total}"));
-            }
-            Event::Step(step) => self.step(step),
-            Event::Skipped { why, total } if total <= SKIPPED_SHOWN => self.line(&format!("skipped: {why}")),
-            Event::Skipped { total, .. } if total == SKIPPED_SHOWN + 1 => {
-                self.line("skipped: more, which are counted in metrics.jsonl (`skipped`)");
-            }
-            Event::Warning(what) => self.line(&format!("warning: {what}")),
-            Event::Saved(path) => {
-                self.bar.set_message(format!("saved {}", quoted(&path.display().to_string())))
-            }
-            _ => {}
-        }
-    }
-
-    fn step(&mut self, s: StepReport) {
-        // An exponential moving average over about twenty steps, because the loss of single batches is noisy.
-        self.loss = if self.loss.is_nan() { s.loss } else { 0.95 * self.loss + 0.05 * s.loss };
-        let rate = (s.step - self.from) as f64 / self.began.elapsed().as_secs_f64();
-        self.bar.set_position(s.step);
-        let text = format!("loss {:.4}  {rate:.1} steps/s", self.loss);
-        if !self.terminal && (self.logged.elapsed() > LOG_EVERY || s.step == self.total) {
-            self.logged = Instant::now();
-            let left = (self.total - s.step) as f64 / rate;
-            note!("step {}/{}  {text}  {left:.0} s left", s.step, self.total);
-        }
-        self.bar.set_message(text);
+        Progress { bar }
     }
 
     /// Moves the bar to `done`.
@@ -89,14 +40,6 @@ impl Progress {
     /// Removes the bar.
     pub(crate) fn finish(self) {
         self.bar.finish_and_clear();
-    }
-
-    fn line(&self, text: &str) {
-        if self.terminal {
-            self.bar.println(printable(text));
-        } else {
-            note!("{text}");
-        }
     }
 }
 

@@ -60,7 +60,9 @@ fn a_folder() {
         let line: Value = serde_json::from_str(line).unwrap();
         let len = |key: &str| line[key].as_array().unwrap().len();
         assert!(len("qa") == len("kinds") && len("qa") == len("boxes") && len("words") > 0);
-        assert!(line["boxes"].as_array().unwrap().iter().flat_map(Value::as_array).flatten().all(Value::is_u64));
+        assert!(
+            line["boxes"].as_array().unwrap().iter().flat_map(Value::as_array).flatten().all(Value::is_u64)
+        );
     }
 }
 

@@ -61,6 +61,11 @@ pub enum Error {
     Train(#[from] pheye_train::Error),
     /// A model could not be evaluated.
     Eval(#[from] pheye_eval::Error),
+    /// Test data could not be read.
+    Data(#[from] pheye_data::Error),
+    /// An image could not be encoded.
+    #[cfg(feature = "ask")]
+    Png(#[from] png::EncodingError),
 }
 
 impl Error {

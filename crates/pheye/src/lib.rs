@@ -26,6 +26,8 @@ mod ask;
 #[cfg(feature = "ask")]
 mod encode;
 mod error;
+#[cfg(feature = "ask")]
+mod evaluator;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod located;
@@ -35,6 +37,8 @@ pub use ask::{Answer, Assistant, Look, OnText, Seen};
 #[cfg(feature = "ask")]
 pub use encode::encoder;
 pub use error::{Error, Result};
+#[cfg(feature = "ask")]
+pub use evaluator::{LONGEST_ANSWER, evaluator, png, spread};
 pub use located::ModelFiles;
 pub use pheye_data as data;
 pub use pheye_eval as eval;

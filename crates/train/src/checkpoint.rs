@@ -27,6 +27,9 @@ const REPLACED: &str = ".replaced-";
 pub struct State {
     /// Optimizer steps taken.
     pub step: u64,
+    /// Optimizer steps of the whole run; 0 in checkpoints that do not record it.
+    #[serde(default)]
+    pub total: u64,
     /// Images (or texts) drawn from the training data: the position in the order of the samples.
     pub samples: u64,
     /// Target tokens trained on; images, for contrastive training.
@@ -123,7 +126,8 @@ impl Checkpoints {
         if partial.exists() {
             fs::remove_dir_all(partial).map_err(|e| Error::write(partial, e))?;
         }
-        fs::create_dir(partial).map_err(|e| Error::write(partial, e))?;
+        // With its parent, which somebody may have removed during the run.
+        fs::create_dir_all(partial).map_err(|e| Error::write(partial, e))?;
         write(partial)?;
         let mut files = BTreeMap::new();
         for name in list(partial)? {
@@ -192,11 +196,7 @@ impl Checkpoints {
     /// # Errors
     /// Returns [`Error::Read`] if the folder cannot be read.
     pub fn steps(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let names = self.names()?;
-        let step = |name: &String| name.strip_prefix("step-")?.parse::<u64>().ok();
-        let mut steps: Vec<_> = names.iter().filter_map(|n| Some((step(n)?, self.dir.join(n)))).collect();
-        steps.sort();
-        Ok(steps)
+        steps_in(&self.dir)
     }
 
     /// Removes all but the newest `keep` checkpoints up to step `last`, which was just saved or resumed from.
@@ -234,8 +234,29 @@ impl Checkpoints {
     }
 }
 
+/// The step and folder of each checkpoint in `dir`, oldest first.
+pub(crate) fn steps_in(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let names = list(dir)?;
+    let step = |name: &String| name.strip_prefix("step-")?.parse::<u64>().ok();
+    let mut steps: Vec<_> = names.iter().filter_map(|n| Some((step(n)?, dir.join(n)))).collect();
+    steps.sort();
+    Ok(steps)
+}
+
+/// The state of the checkpoint in `path`, whose files are only compared in their lengths, so that gigabytes
+/// need not be read.
+pub(crate) fn glance(path: &Path) -> Result<State> {
+    verify(path, |file| Ok((fs::metadata(file)?.len(), None)))
+}
+
 /// Verifies every file of the checkpoint in `path` and returns its state.
 fn load(path: &Path) -> Result<State> {
+    verify(path, |file| seal::checksum(file).map(|(len, crc)| (len, Some(crc))))
+}
+
+/// Compares the files of the checkpoint in `path` with its record. `measure` gives the length of a file and,
+/// if it is to be compared, its CRC-32.
+fn verify(path: &Path, measure: impl Fn(&Path) -> std::io::Result<(u64, Option<u32>)>) -> Result<State> {
     let damaged = |reason: String| Error::Damaged { path: path.into(), reason };
     let record = record(path).map_err(|reason| damaged(format!("{STATE}: {reason}")))?;
     for (name, (len, crc)) in record.files {
@@ -244,11 +265,11 @@ fn load(path: &Path) -> Result<State> {
         if Path::new(&name).file_name() != Some(name.as_ref()) {
             return Err(damaged(format!("{STATE} lists {shown}, which is no file name")));
         }
-        match seal::checksum(&path.join(&name)) {
-            Ok(found) if found == (len, crc) => {}
+        match measure(&path.join(&name)) {
             Ok((found, _)) if found != len => {
                 return Err(damaged(format!("{shown} has {found} bytes instead of {len}")));
             }
+            Ok((_, found)) if found.is_none_or(|found| found == crc) => {}
             Ok(_) => return Err(damaged(format!("the contents of {shown} have changed (CRC-32)"))),
             Err(e) => return Err(damaged(format!("{shown}: {e}"))),
         }

@@ -11,11 +11,13 @@ use pheye_model::Recompute;
 use pheye_optim::{AdamWConfig, Schedule, ScheduleKind};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, config_error};
+use crate::config_error::Origin;
+use crate::{Error, Result, Set};
 
 /// The training task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Task {
     /// Answers to questions about images: trains a complete Pheye model.
     Pheye,
@@ -39,6 +41,7 @@ impl Task {
 /// The config of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Config {
     /// The training task.
     pub task: Task,
@@ -75,11 +78,13 @@ pub enum Backbone {
 /// `[model]`: the network, its backbones, and the output folder.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelConfig {
     /// A network by name, such as `nano` or `x2-448`.
     pub preset: Option<String>,
     /// Overrides of the preset, or the complete configuration: `[model.config]`, with the keys of
     /// `pheye.json`.
+    #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub config: toml::Table,
     /// The frozen vision tower: the folder of a CLIP model as on the hub (`config.json` and weights) or its
     /// name on the hub, whose sizes then replace those of the preset, or a weights file.
@@ -104,6 +109,7 @@ pub struct ModelConfig {
 /// `[data]`: the manifests, and how batches are made from them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DataConfig {
     /// Training manifests: a `.jsonl` file, or a folder or `.zip` archive that contains `manifest.jsonl`.
     pub train: Vec<PathBuf>,
@@ -112,6 +118,7 @@ pub struct DataConfig {
     /// Test manifests.
     pub test: Vec<PathBuf>,
     /// Which texts of the data are used; the default follows from the task.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Content>"))]
     pub content: Option<Content>,
     /// Number of questions drawn for an image each time it is seen; the default is all.
     pub questions: Option<usize>,
@@ -124,6 +131,7 @@ pub struct DataConfig {
     /// Number of batches prepared in advance by a thread, at most 1024; 0 prepares them without a thread.
     pub prefetch: usize,
     /// Whether an unusable image or text stops the run, or is skipped, reported and counted.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::OnBroken"))]
     pub on_broken: OnBroken,
 }
 
@@ -147,12 +155,14 @@ impl Default for DataConfig {
 /// `[optim]`: the learning-rate schedule and AdamW.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OptimConfig {
     /// Peak learning rate.
     pub lr: f64,
     /// Learning rate at the end of the cosine.
     pub final_lr: f64,
     /// `cosine` or `constant`.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::ScheduleKind"))]
     pub schedule: ScheduleKind,
     /// Warmup steps, over which the learning rate rises linearly from 0.
     pub warmup: u64,
@@ -189,6 +199,7 @@ impl OptimConfig {
 /// `[train]`: the length of the run, batch size, random seed and checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TrainConfig {
     /// Length in optimizer steps; exactly one of `steps` and `epochs` is given.
     pub steps: Option<u64>,
@@ -206,6 +217,7 @@ pub struct TrainConfig {
     /// leave out; the default follows from the task.
     pub trainable: Vec<String>,
     /// Number of blocks whose activations backward recomputes, for example `{ vision = 32, text = 24 }`.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Recompute"))]
     pub recompute: Recompute,
     /// Steps between checkpoints; 0 saves only at the end.
     pub checkpoint_every: u64,
@@ -215,6 +227,9 @@ pub struct TrainConfig {
     pub out: PathBuf,
     /// Whether TensorBoard events are written in addition to the JSON lines.
     pub tensorboard: bool,
+    /// A gradient spike, a step whose gradient norm exceeds this many times the median of the 100 steps before,
+    /// is logged with its samples; 0 logs none.
+    pub spike: f64,
 }
 
 impl Default for TrainConfig {
@@ -232,6 +247,7 @@ impl Default for TrainConfig {
             keep: 2,
             out: PathBuf::from("run"),
             tensorboard: true,
+            spike: 10.0,
         }
     }
 }
@@ -239,13 +255,16 @@ impl Default for TrainConfig {
 /// `[eval]`: evaluation on the test manifests.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EvalConfig {
     /// Number of questions to ask; the default is all.
     pub questions: Option<usize>,
     /// Images per forward pass; the default is `train.batch`.
     pub batch: Option<usize>,
-    /// Number of answered images that are shown at the end.
+    /// Number of answered images that are shown at the end, and in TensorBoard after each evaluation.
     pub show: usize,
+    /// Steps between evaluations during training, for the task `pheye`; 0 evaluates only at the end.
+    pub every: u64,
 }
 
 /// Keys that may differ when a run is resumed, because they do not influence the trained weights.
@@ -258,6 +277,7 @@ const FREE: &[&str] = &[
     "train.checkpoint_every",
     "train.keep",
     "train.out",
+    "train.spike",
     "train.tensorboard",
 ];
 
@@ -278,10 +298,19 @@ impl Config {
     /// Returns [`Error::Read`] if the file cannot be read, [`Error::UnknownKey`] for an unknown key, and
     /// [`Error::Config`] for a wrong syntax, type or range. The last two name file, line and key.
     pub fn load(path: impl AsRef<Path>) -> Result<Config> {
+        Config::load_with(path, &[])
+    }
+
+    /// Reads a config file and replaces the values of `sets`.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Config::load`]. Those about a value of `sets` name its option, `--set KEY`,
+    /// instead of file and line.
+    pub fn load_with(path: impl AsRef<Path>, sets: &[Set]) -> Result<Config> {
         let path = path.as_ref();
         let text = pheye_files::read_text(path, Kind::Any, CONFIG_LIMIT).map_err(|e| Error::read(path, e))?;
         let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        Config::parse(&text, path, base)
+        Config::parse_with(Origin { text: &text, path, sets }, base)
     }
 
     /// Parses the text of a config. `path` is the name of the file in errors; relative paths are resolved
@@ -290,14 +319,17 @@ impl Config {
     /// # Errors
     /// Returns the errors of [`Config::load`], except [`Error::Read`].
     pub fn parse(text: &str, path: &Path, base: PathBuf) -> Result<Config> {
-        let mut config: Config = toml::from_str(text).map_err(|e| config_error::explain(e, text, path))?;
+        Config::parse_with(Origin { text, path, sets: &[] }, base)
+    }
+
+    fn parse_with(origin: Origin, base: PathBuf) -> Result<Config> {
+        let mut config: Config = origin.read()?;
         config.base = base;
         if let Some((key, message)) = config.fault() {
-            return Err(config_error::fault(key, message, text, path));
+            return Err(origin.fault(key, message));
         }
         if config.model.init.is_none() {
-            let network = config.network();
-            network.map_err(|e| config_error::network(e, &config.model.config, text, path))?;
+            config.network().map_err(|e| origin.network(e, &config.model.config))?;
         }
         Ok(config)
     }
@@ -419,6 +451,10 @@ impl Config {
             ("eval.batch", self.eval.batch.is_none_or(|n| n <= BATCH), "must be at most 65536"),
             ("train.lora_dropout", (0.0..1.0).contains(&train.lora_dropout), "must be from 0 to below 1"),
             ("train.keep", train.keep > 0, "must be at least 1"),
+            ("train.spike", train.spike.is_finite() && train.spike >= 0.0, "must be at least 0"),
+            ("eval.every", self.eval.every == 0 || self.task == Task::Pheye, "needs task = \"pheye\""),
+            ("eval.every", self.eval.every == 0 || !data.test.is_empty(), "needs data.test"),
+            ("eval.questions", self.eval.questions != Some(0), "must be at least 1"),
             ("optim.clip", self.optim.clip.is_none_or(|c| c > 0.0), "must be above 0"),
         ];
         if let Some((key, _, message)) = checks.into_iter().find(|(_, ok, _)| !ok) {

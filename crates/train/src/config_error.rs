@@ -1,46 +1,101 @@
-//! Errors in a config, with their location: file, line, table, key, and the nearest valid key.
+//! Errors in a config, with their location: file, line, table, key, and the nearest valid key; or the option
+//! `--set KEY`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::{Config, Error, Result, Set, set};
 
-/// Converts an error of the TOML parser.
-pub(crate) fn explain(mut error: toml::de::Error, text: &str, path: &Path) -> Error {
-    let line = error.span().map_or(0, |span| line_of(text, span.start));
+/// Where the values of a config come from: the text of the file `path`, overridden by `sets`.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) path: &'a Path,
+    pub(crate) sets: &'a [Set],
+}
+
+impl Origin<'_> {
+    /// The config, before its values are compared with their limits.
+    pub(crate) fn read(self) -> Result<Config> {
+        let of_file = |e| self.explain(e);
+        if self.sets.is_empty() {
+            return toml::from_str(self.text).map_err(of_file);
+        }
+        let mut table: toml::Table = self.text.parse().map_err(of_file)?;
+        set::apply(self.sets, &mut table)?;
+        table.try_into().map_err(|error: toml::de::Error| match self.set(&keys(&error)) {
+            Some(_) => self.explain(error),
+            // A value of the file, whose line a table does not know.
+            None => toml::from_str::<Config>(self.text).err().map_or_else(|| self.explain(error), of_file),
+        })
+    }
+
+    /// The last option that sets `key`, a part of it, or a table around it.
+    fn set(&self, key: &str) -> Option<&Set> {
+        self.sets.iter().rev().find(|set| set.concerns(key))
+    }
+
+    /// The option that sets `key`, or the file with the line that sets it.
+    fn place(&self, key: &str) -> (PathBuf, usize) {
+        let file = || (self.path.to_owned(), find(self.text, key));
+        self.set(key).map_or_else(file, |set| (set.option(), 0))
+    }
+
+    /// Converts an error of the TOML parser.
+    fn explain(&self, error: toml::de::Error) -> Error {
+        let line = error.span().map_or(0, |span| line_of(self.text, span.start));
+        let keys = keys(&error);
+        let set = self.set(&keys).filter(|_| error.span().is_none());
+        let path = set.map_or_else(|| self.path.to_owned(), Set::option);
+        let message = error.message();
+        if let Some((key, valid)) = unknown(message) {
+            let table = keys.strip_suffix(key.as_str()).unwrap_or(&keys).trim_end_matches('.').to_string();
+            let nearest = nearest(&key, &valid).cloned();
+            return Error::UnknownKey { path, line, table, key, nearest, valid };
+        }
+        let key = if set.is_some_and(|set| set.key == keys) { String::new() } else { keys };
+        Error::Config { path, line, key, message: message.to_string() }
+    }
+
+    /// Adds the location in the config to an error about the network; `config` is the table `[model.config]`.
+    pub(crate) fn network(&self, error: Error, config: &toml::Table) -> Error {
+        match error {
+            Error::Preset { name } => {
+                let message =
+                    format!("there is no preset `{name}`; there are {}", pheye_model::PRESETS.join(", "));
+                self.fault("model.preset", message)
+            }
+            Error::Network { message } => match unknown(&message) {
+                Some((key, valid)) => {
+                    let known = serde_json::to_value(pheye_model::Config::default()).unwrap_or_default();
+                    let table = table_of("model.config", config, &known, &key)
+                        .unwrap_or_else(|| "model.config".into());
+                    let (path, line) = self.place(&format!("{table}.{key}"));
+                    let nearest = nearest(&key, &valid).cloned();
+                    Error::UnknownKey { path, line, table, key, nearest, valid }
+                }
+                None => self.fault("model.config", message),
+            },
+            other => other,
+        }
+    }
+
+    /// The error for a value that was parsed but is out of range.
+    pub(crate) fn fault(&self, key: &str, message: String) -> Error {
+        let (path, line) = self.place(key);
+        // The option has named the key.
+        let key = if self.set(key).is_some_and(|set| set.key == key) { String::new() } else { key.into() };
+        Error::Config { path, line, key, message }
+    }
+}
+
+/// The dotted path of the key that an error is about, or an empty text.
+fn keys(error: &toml::de::Error) -> String {
     // Without its input, the error prints the path of keys instead of an excerpt of the file.
+    let mut error = error.clone();
     error.set_input(None);
     let shown = error.to_string();
     let keys = shown.rsplit_once("\nin `").map_or("", |(_, keys)| keys.trim_end().trim_end_matches('`'));
-    let message = error.message();
-    if let Some((key, valid)) = unknown(message) {
-        let table = keys.strip_suffix(key.as_str()).unwrap_or(keys).trim_end_matches('.').to_string();
-        let nearest = nearest(&key, &valid).cloned();
-        return Error::UnknownKey { path: path.into(), line, table, key, nearest, valid };
-    }
-    Error::Config { path: path.into(), line, key: keys.into(), message: message.to_string() }
-}
-
-/// Adds the location in the config to an error about the network; `config` is the table `[model.config]`.
-pub(crate) fn network(error: Error, config: &toml::Table, text: &str, path: &Path) -> Error {
-    match error {
-        Error::Preset { name } => {
-            let message =
-                format!("there is no preset `{name}`; there are {}", pheye_model::PRESETS.join(", "));
-            fault("model.preset", message, text, path)
-        }
-        Error::Network { message } => match unknown(&message) {
-            Some((key, valid)) => {
-                let known = serde_json::to_value(pheye_model::Config::default()).unwrap_or_default();
-                let table =
-                    table_of("model.config", config, &known, &key).unwrap_or_else(|| "model.config".into());
-                let line = find(text, &format!("{table}.{key}"));
-                let nearest = nearest(&key, &valid).cloned();
-                Error::UnknownKey { path: path.into(), line, table, key, nearest, valid }
-            }
-            None => fault("model.config", message, text, path),
-        },
-        other => other,
-    }
+    keys.to_owned()
 }
 
 /// Extracts the key and the valid keys from serde's message about an unknown field.
@@ -59,13 +114,8 @@ fn table_of(name: &str, table: &toml::Table, known: &serde_json::Value, key: &st
     table.iter().find_map(|(k, v)| table_of(&format!("{name}.{k}"), v.as_table()?, known.get(k)?, key))
 }
 
-/// The error for a value that was parsed but is out of range.
-pub(crate) fn fault(key: &str, message: String, text: &str, path: &Path) -> Error {
-    Error::Config { path: path.into(), line: find(text, key), key: key.into(), message }
-}
-
 /// The valid key that is most similar to `key`, if one is similar enough.
-pub(crate) fn nearest<'a>(key: &str, valid: &'a [String]) -> Option<&'a String> {
+fn nearest<'a>(key: &str, valid: &'a [String]) -> Option<&'a String> {
     let likeness = |v: &&String| (strsim::jaro_winkler(key, v) * 1e6) as u64;
     valid.iter().max_by_key(likeness).filter(|v| likeness(v) > 700_000)
 }

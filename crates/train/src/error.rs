@@ -55,6 +55,16 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A line of the metrics of a run is not valid.
+    #[error("{}, line {line}: {}", path.display(), printable(message))]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// A checkpoint is incomplete, or its contents have changed.
     #[error("checkpoint {} is damaged: {reason}", path.display())]
     Damaged {
@@ -154,6 +164,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with the data.
         source: Box<Error>,
+    },
+    /// The caller's evaluation failed.
+    #[error("the evaluation after step {step}")]
+    Evaluation {
+        /// Steps taken.
+        step: u64,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A loss or gradient is infinite or NaN.
     #[error(

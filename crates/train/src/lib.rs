@@ -6,28 +6,43 @@ mod config;
 mod config_error;
 mod contrastive;
 mod error;
+mod evaluation;
 mod feed;
 mod inputs;
 mod interrupt;
 mod learner;
 mod lock;
+mod log;
+mod memory;
 mod metrics;
 mod pattern;
 mod run;
+#[cfg(feature = "schema")]
+mod schema;
 mod seal;
+mod set;
+mod spikes;
 mod start;
+mod summary;
+mod survey;
 mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{Checkpoints, Loaded, State};
 pub use config::{Backbone, Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, Task, TrainConfig};
 pub use error::{Error, Result};
+pub use evaluation::{Answered, Evaluate, Evaluation};
 pub use inputs::Print;
 pub use interrupt::Interrupt;
-pub use metrics::Metrics;
+pub use memory::MemoryUse;
+pub use metrics::{Metrics, Spike};
 pub use pattern::matches;
 /// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
+#[cfg(feature = "schema")]
+pub use schema::{reference, schema};
+pub use set::Set;
+pub use survey::{Standing, Survey, is_run, rows};
 pub use trainer::{Event, Outcome, Start, StepReport, train};
 
 /// The examples of the README, compiled and run as tests.

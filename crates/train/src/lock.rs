@@ -3,6 +3,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use crate::{Error, Result};
 
@@ -20,16 +22,21 @@ impl Lock {
     /// # Errors
     /// Returns [`Error::RunBusy`] if another process holds the lock, or [`Error::Write`].
     pub(crate) fn take(out: &Path) -> Result<Lock> {
-        let path = out.join("run.lock");
+        let path = out.join(NAME);
         let mut how = fs::OpenOptions::new();
         let how = how.write(true).create(true).truncate(false);
         let opened = fs::create_dir_all(out).and_then(|()| how.open(&path));
         let file = opened.map_err(|e| Error::write(&path, e))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => Err(Error::RunBusy { path: out.into() }),
-            // Some network file systems do not support locks; the run then continues without one.
-            Err(TryLockError::Error(_)) | Ok(()) => Ok(Lock { out: out.into(), path, file }),
+        for attempt in 1.. {
+            match file.try_lock() {
+                // `held` of another process locks the file for a moment.
+                Err(TryLockError::WouldBlock) if attempt < ATTEMPTS => sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(Error::RunBusy { path: out.into() }),
+                // Some network file systems do not support locks; the run then continues without one.
+                Err(TryLockError::Error(_)) | Ok(()) => break,
+            }
         }
+        Ok(Lock { out: out.into(), path, file })
     }
 
     /// Checks that this process still holds the lock. If the lock file was removed, it is created and locked
@@ -51,9 +58,21 @@ impl Lock {
     }
 }
 
+/// Whether a process holds the lock of the run in the folder `out`.
+pub(crate) fn held(out: &Path) -> bool {
+    let file = File::open(out.join(NAME));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Name of the lock file in the folder of a run.
+pub(crate) const NAME: &str = "run.lock";
+/// How often, and after which time, a lock that another process holds is tried again.
+const ATTEMPTS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Whether `path` still refers to the open file.
 #[cfg(unix)]
-fn same(file: &File, path: &Path) -> io::Result<bool> {
+pub(crate) fn same(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     let (ours, found) = (file.metadata()?, fs::metadata(path)?);
     Ok((ours.dev(), ours.ino()) == (found.dev(), found.ino()))
@@ -61,7 +80,7 @@ fn same(file: &File, path: &Path) -> io::Result<bool> {
 
 /// On this platform an open file cannot be removed or replaced.
 #[cfg(not(unix))]
-fn same(_: &File, _: &Path) -> io::Result<bool> {
+pub(crate) fn same(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
@@ -75,6 +94,7 @@ mod tests {
         let mut lock = Lock::take(dir.path()).unwrap();
         lock.check().unwrap();
         assert!(matches!(Lock::take(dir.path()), Err(Error::RunBusy { .. })));
+        assert!(held(dir.path()) && !held(&dir.path().join("other")));
         if cfg!(unix) {
             fs::remove_file(dir.path().join("run.lock")).unwrap();
             lock.check().unwrap();
@@ -83,6 +103,7 @@ mod tests {
             let other = Lock::take(dir.path()).unwrap();
             assert!(matches!(lock.check(), Err(Error::LockLost { .. })));
             drop(other);
+            assert!(!held(dir.path()));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pheye_data::{Batch, Loader, Mixture, Prefetch};
 use pheye_files::Kind;
@@ -17,7 +18,9 @@ use crate::checkpoint::Loaded;
 use crate::inputs::{self, Changed, IMAGES};
 use crate::learner::Learner;
 use crate::lock::Lock;
-use crate::{Checkpoints, Config, Error, Event, Outcome, Result, Start, State};
+use crate::{
+    Checkpoints, Config, Error, Evaluate, Evaluation, Event, Metrics, Outcome, Result, Start, State,
+};
 
 const WEIGHTS: &str = "trained.safetensors";
 const MOMENTS: &str = "moments.safetensors";
@@ -37,6 +40,8 @@ pub(crate) struct Run<'a> {
     graphs: Graphs,
     ahead: Uploads,
     lock: Lock,
+    /// Time that this thread has waited for batches since the last step.
+    pub(crate) waited: Duration,
 }
 
 /// What to report about the checkpoint that a run resumes from.
@@ -109,7 +114,20 @@ impl<'a> Run<'a> {
         let state = State { config: config.echo()?, device, ..State::default() };
         let (graphs, ahead) = (Graphs::default(), Uploads::default());
         let images = Vec::new();
-        Ok(Run { config, network, learner, optimizer, state, checkpoints, images, graphs, ahead, lock })
+        let waited = Duration::ZERO;
+        Ok(Run {
+            config,
+            network,
+            learner,
+            optimizer,
+            state,
+            checkpoints,
+            images,
+            graphs,
+            ahead,
+            lock,
+            waited,
+        })
     }
 
     /// Starts the run, or resumes it from the last undamaged checkpoint. Returns what to report about that
@@ -251,7 +269,10 @@ impl<'a> Run<'a> {
 
     /// Fetches the next batch and starts to upload its pixels.
     fn fetch(&mut self, cx: &Cx, batches: &mut Prefetch) -> Result<Ready> {
-        let batch = batches.next_batch()?;
+        let asked = Instant::now();
+        let batch = batches.next_batch();
+        self.waited += asked.elapsed();
+        let batch = batch?;
         let pixels = if self.learner.learns(&batch) { self.learner.pixels(&batch)? } else { None };
         let pixels = pixels.map(|pixels| self.ahead.upload(cx, &pixels)).transpose()?;
         Ok(Ready { batch, pixels, after: batches.position() })
@@ -276,18 +297,29 @@ impl<'a> Run<'a> {
         Ok(self.optimizer.apply(cx, &mut self.learner.params_mut(), lr, tokens, clip)?)
     }
 
-    /// Updates the counters after a step.
-    pub(crate) fn advance(&mut self, taken: Taken) {
+    /// Updates the counters after a step, and returns the number of its samples.
+    pub(crate) fn advance(&mut self, taken: Taken) -> u64 {
+        let samples = taken.position - self.state.samples;
         self.state.step += 1;
         self.state.samples = taken.position;
         self.state.tokens += taken.loss.tokens as u64;
         self.state.skipped += taken.skipped.len() as u64;
         let room = REASONS.saturating_sub(self.state.reasons.len());
         self.state.reasons.extend(taken.skipped.into_iter().take(room));
+        samples
     }
 
-    pub(crate) fn save(&mut self) -> Result<PathBuf> {
+    /// Measures the model of a run of the task `pheye`.
+    pub(crate) fn evaluate(&self, cx: &Cx, evaluate: &mut Evaluate) -> Result<Evaluation> {
+        let Learner::Pheye(model) = &self.learner else { return Ok(Evaluation::default()) };
+        evaluate(cx, model).map_err(|source| Error::Evaluation { step: self.state.step, source })
+    }
+
+    /// Flushes `metrics` and saves a checkpoint. Only while this run holds the lock of its folder; a folder that
+    /// was removed is created again.
+    pub(crate) fn save(&mut self, metrics: &mut Metrics) -> Result<PathBuf> {
         self.lock.check()?;
+        metrics.sync()?;
         let params = self.learner.params_mut();
         let trained = params.iter().filter(|p| p.is_trained()).map(|p| (p.name.as_str(), &p.value));
         let Moments { m, v } = &self.optimizer.moments;
@@ -303,8 +335,8 @@ impl<'a> Run<'a> {
 
     /// Saves the run because the data of the next step cannot be read, and returns the error that says so. If
     /// saving fails as well, returns `error` itself.
-    pub(crate) fn halt(&mut self, error: Error, on: &mut impl FnMut(Event)) -> Error {
-        let Ok(path) = self.save() else { return error };
+    pub(crate) fn halt(&mut self, error: Error, metrics: &mut Metrics, on: &mut impl FnMut(Event)) -> Error {
+        let Ok(path) = self.save(metrics) else { return error };
         on(Event::Saved(&path));
         Error::Halted { step: self.state.step, path, source: Box::new(error) }
     }

@@ -149,3 +149,74 @@ fn what_is_no_config_is_refused() {
     std::fs::write(&large, format!("\u{feff}{GOOD}")).unwrap();
     Config::load(&large).unwrap();
 }
+
+/// The config of `GOOD` in a file, with values of the command line.
+fn set(values: &[&str]) -> Result<Config, Error> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("run.toml"), GOOD).unwrap();
+    let values: Vec<_> = values.iter().map(|value| value.parse().unwrap()).collect();
+    Config::load_with(dir.path().join("run.toml"), &values)
+}
+
+#[test]
+fn values_of_the_command_line_replace_those_of_the_file() {
+    let values = [
+        "optim.lr=1e-4",
+        "data.questions=3",
+        "optim.schedule=constant",
+        "model.config.connector.level=3",
+        "train.recompute={ vision = 1 }",
+        "train.epochs=2",
+    ];
+    let config = set(&values).unwrap();
+    assert_eq!((config.optim.lr, config.data.questions), (1e-4, Some(3)));
+    assert_eq!(config.model.config["connector"]["level"].as_integer(), Some(3));
+    assert_eq!(
+        (config.train.recompute.vision, config.train.epochs, config.train.steps),
+        (1, Some(2.0), None)
+    );
+    // Recorded as if the file had it, so that a resume compares it.
+    assert_eq!(config.echo().unwrap()["optim"]["lr"], 1e-4);
+    let differences = parse(GOOD).unwrap().differences(&config.echo().unwrap()).unwrap();
+    assert!(differences.contains(&"optim.lr: 0.0001 → 0.001".to_owned()), "{differences:?}");
+}
+
+#[test]
+fn errors_of_the_command_line_name_the_option() {
+    let error = |values: &[&str]| set(values).unwrap_err().to_string();
+    assert_eq!(
+        error(&["optim.warmpu=1"]),
+        "--set optim.warmpu: there is no such key; did you mean `optim.warmup`?"
+    );
+    let hint = error(&["lr=1"]);
+    assert!(hint.contains("`optim.lr`"), "{hint}");
+    assert!(error(&["zzz=1"]).ends_with("`pheye train --keys` lists all"));
+    assert_eq!(error(&["optim.lr=fast"]), "--set optim.lr: invalid type: string \"fast\", expected f64");
+    assert!(error(&["optim.lr=-1"]).starts_with("--set optim.lr, `optim`: "));
+    assert_eq!(error(&["train.batch=0"]), "--set train.batch: must be at least 1");
+    assert_eq!(error(&["train.steps=1", "train.epochs=1"]), "--set train.steps: give either steps or epochs");
+    assert!(error(&["model.preset=nanno"]).starts_with("--set model.preset: there is no preset `nanno`"));
+    assert_eq!(
+        error(&["model.config.connector.levle=3"]),
+        "--set model.config.connector.levle: unknown key `levle` in [model.config.connector]; did you mean `level`?"
+    );
+    assert!(error(&["task.name=1"]).contains("is not a table"));
+    let deep = error(&["train.recompute={ visoin = 1 }"]);
+    assert!(deep.starts_with("--set train.recompute: unknown key `visoin`"), "{deep}");
+    // An error of the file keeps its line.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    std::fs::write(&file, GOOD.replace("1e-3", "\"fast\"")).unwrap();
+    let load = |value: &str| Config::load_with(&file, &[value.parse().unwrap()]);
+    let error = load("train.batch=4").unwrap_err().to_string();
+    assert!(error.contains("run.toml, line 12, `optim.lr`: invalid type"), "{error}");
+    load("optim.lr=1").unwrap();
+}
+
+#[test]
+fn evaluation_needs_questions_to_ask() {
+    assert!(fault("[model]", "[eval]\nevery = 5\n[model]").contains("`eval.every`: needs data.test"));
+    let error = fault("\"pheye\"", "\"next-token\"\neval = { every = 5 }");
+    assert!(error.contains("`eval.every`: needs task = \"pheye\""), "{error}");
+    assert!(fault("steps = 100", "steps = 1\nspike = -1").contains("`train.spike`: must be at least 0"));
+}

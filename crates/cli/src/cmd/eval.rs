@@ -57,9 +57,6 @@ pub(crate) fn sentence(a: &Accuracy) -> String {
     format!("{:.2} % of {} test questions answered right ({})", 100.0 * a.accuracy, a.questions, a.right)
 }
 
-/// Maximum length of an answer to a test question, in tokens.
-const LONGEST: usize = 16;
-
 /// A question set and its answers.
 type Answered = (Manifest, Vec<Judged>);
 
@@ -84,7 +81,7 @@ pub(crate) fn measure(
         let answer = |asked: &Asked| -> pheye::Result<Vec<String>> {
             let tiles: Vec<_> = asked.images.iter().map(|p| preprocess.pixels(p)).collect();
             let tiles: Vec<_> = tiles.iter().collect();
-            let how = GenerationConfig::greedy(LONGEST);
+            let how = GenerationConfig::greedy(pheye::LONGEST_ANSWER);
             let answers = assistant.ask(cx, &tiles, &asked.questions, &asked.about, &how, None)?;
             Ok(answers.into_iter().map(|a| a.text).collect())
         };
@@ -104,10 +101,8 @@ pub(crate) fn measure(
 /// Up to `count` answered questions, evenly spaced over the first question set, with their images.
 pub(crate) fn pick(sets: &[Answered], count: usize) -> anyhow::Result<Vec<Shown>> {
     let Some((manifest, judged)) = sets.first() else { return Ok(Vec::new()) };
-    // An odd step, so that the samples vary in kind if the questions of an image have a fixed order.
-    let step = (judged.len() / count.max(1)).max(1) | 1;
     let mut shown = Vec::new();
-    for j in judged.iter().step_by(step).take(count) {
+    for j in pheye::spread(judged, count) {
         let bytes = manifest.store.read(&j.image)?;
         let image = pheye::image::decode(&bytes, &j.image, &DecodeOptions::default())?;
         let kind = match Path::new(&j.image).extension().and_then(|e| e.to_str()) {

@@ -8,6 +8,8 @@ pub(crate) mod eval;
 pub(crate) mod generation;
 pub(crate) mod info;
 mod model;
+pub(crate) mod plot;
+pub(crate) mod runs;
 mod tensors;
 pub(crate) mod train;
 pub(crate) mod verify;

@@ -10,12 +10,12 @@ use std::time::Instant;
 use anyhow::Context;
 use pheye::Assistant;
 use pheye::model::Options;
-use pheye::train::{Config, Interrupt, Start, Task, train};
+use pheye::train::{Config, Interrupt, Set, Start, Task, reference, schema, train};
 
 use super::eval::{measure, pick, sentence, write};
 use super::{DeviceArg, tidy};
-use crate::out::{note, tell};
-use crate::progress::Progress;
+use crate::out::{note, say, tell};
+use crate::training::Training;
 use crate::{plot, show, signals};
 
 /// Train a model as specified by a config file
@@ -26,8 +26,14 @@ use crate::{plot, show, signals};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Config of the run, a TOML file
-    #[arg(value_name = "CONFIG")]
-    config: PathBuf,
+    #[arg(value_name = "CONFIG", required_unless_present_any = ["keys", "schema"])]
+    config: Option<PathBuf>,
+    /// Set a key of the config, as in `--set optim.lr=1e-4`; may be repeated
+    ///
+    /// The value is TOML; a word that is not TOML is a string. Paths are relative to the folder of the config,
+    /// and `train.steps` and `train.epochs` replace each other.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<Set>,
     /// Continue from the last checkpoint of the run
     #[arg(long, conflicts_with = "over")]
     resume: bool,
@@ -43,12 +49,23 @@ pub(crate) struct Args {
     /// Folder of the run, instead of the config's
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print all keys of a config in Markdown, with their types, defaults and meanings
+    #[arg(long, exclusive = true)]
+    keys: bool,
+    /// Print the JSON schema of a config, with which editors check and complete it
+    #[arg(long, exclusive = true)]
+    schema: bool,
     #[command(flatten)]
     device: DeviceArg,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut config = Config::load(&args.config)?;
+    let Some(file) = &args.config else {
+        let page = if args.keys { reference() } else { serde_json::to_string_pretty(&schema())? + "\n" };
+        say!("{}", page.trim_end());
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut config = Config::load_with(file, &args.set)?;
     if let Some(steps) = args.steps {
         (config.train.steps, config.train.epochs) = (Some(steps), None);
     }
@@ -77,8 +94,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     signals::on_stop(on_signal).context("the signal handler could not be installed")?;
 
     let began = Instant::now();
-    let mut progress = Progress::new(0, "steps");
-    let outcome = train(&cx, &config, pheye::encoder(&config)?, start, &stop, |event| progress.event(event))?;
+    let mut progress = Training::new();
+    let (encode, evaluate) = (pheye::encoder(&config)?, pheye::evaluator(&config)?);
+    let outcome = train(&cx, &config, encode, evaluate, start, &stop, |event| progress.event(event))?;
     training.store(false, Ordering::SeqCst);
     progress.finish();
     if outcome.skipped > 0 {
@@ -95,7 +113,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(model) = &outcome.model {
         tell!("model: {}", tidy(model).display());
         if config.task == Task::Pheye && !config.data.test.is_empty() {
-            report(&args, &config, &cx, &out, model)?;
+            report(file, args.questions, &config, &cx, &out, model)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -113,10 +131,17 @@ fn locate(config: &mut Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(args: &Args, config: &Config, cx: &pheye::ops::Cx, out: &Path, model: &Path) -> anyhow::Result<()> {
+fn report(
+    file: &Path,
+    questions: Option<usize>,
+    config: &Config,
+    cx: &pheye::ops::Cx,
+    out: &Path,
+    model: &Path,
+) -> anyhow::Result<()> {
     let mut assistant = Assistant::load(model, Options::default())?;
     assistant.move_to(&cx.device)?;
-    let (accuracy, sets) = measure(cx, config, &args.config, &assistant, args.questions)?;
+    let (accuracy, sets) = measure(cx, config, file, &assistant, questions)?;
     let shown = pick(&sets, config.eval.show)?;
     show::print(&shown, std::io::stdout().is_terminal());
     let sheet = out.join("answers.svg");

@@ -209,10 +209,10 @@ impl Bench {
     }
 
     /// The files of the run in the folder `run` that must not depend on interruptions: model, checkpoints,
-    /// metrics.
+    /// metrics. Durations differ from run to run.
     pub(crate) fn left(&self, run: &str) -> BTreeMap<String, Vec<u8>> {
         let mut files = tree(&self.path(run));
-        files.retain(|name, _| !name.starts_with("tensorboard"));
+        files.retain(|name, _| !name.starts_with("tensorboard") && name != "timing.jsonl");
         files
     }
 

@@ -101,7 +101,7 @@ pub(crate) fn line(i: usize) -> String {
     )
 }
 
-fn encoder() -> Box<Encode> {
+pub(crate) fn encoder() -> Box<Encode> {
     Box::new(|text| {
         let (before, learnt) = match text {
             Example::Question(question, answer) => (question, answer),
@@ -114,7 +114,7 @@ fn encoder() -> Box<Encode> {
 
 /// Runs `config` and calls `on` with each event.
 pub(crate) fn run(config: &Config, start: Start, on: impl FnMut(Event)) -> Result<Outcome, Error> {
-    train(&Cx::cpu(), config, encoder(), start, &Interrupt::default(), on)
+    train(&Cx::cpu(), config, encoder(), None, start, &Interrupt::default(), on)
 }
 
 /// Runs `config` and stops it after step `last`.
@@ -126,5 +126,5 @@ pub(crate) fn run_to(config: &Config, start: Start, last: u64) -> Result<Outcome
             raise.stop();
         }
     };
-    train(&Cx::cpu(), config, encoder(), start, &stop, on)
+    train(&Cx::cpu(), config, encoder(), None, start, &stop, on)
 }
