@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pheye_data::{Content, OnBroken, Prefetch};
+use pheye_data::{Content, OnBroken, Prefetch, SourceConfig};
 use pheye_files::{CONFIG_LIMIT, Kind, quoted};
 use pheye_model::Recompute;
 use pheye_optim::{AdamWConfig, Schedule, ScheduleKind};
@@ -91,6 +91,12 @@ pub struct DataConfig {
     pub train: Vec<PathBuf>,
     /// How often each manifest of `train` is seen per epoch; the default is once.
     pub weights: Vec<f64>,
+    /// Training data as their publishers ship them: `[[data.source]]` tables, with or without `train`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source: Vec<SourceConfig>,
+    /// Folder for the indices of large published files; the default is `pheye/index` in the user's folder of
+    /// caches. If it cannot be written, files are indexed at each start.
+    pub index: Option<PathBuf>,
     /// Test manifests.
     pub test: Vec<PathBuf>,
     /// Which texts of the data are used; the default follows from the task.
@@ -114,6 +120,8 @@ impl Default for DataConfig {
         DataConfig {
             train: Vec::new(),
             weights: Vec::new(),
+            source: Vec::new(),
+            index: None,
             test: Vec::new(),
             content: None,
             questions: None,
@@ -232,6 +240,7 @@ pub struct EvalConfig {
 /// Keys that may differ when a run is resumed, because they do not influence the trained weights.
 const FREE: &[&str] = &[
     "data.cache_mib",
+    "data.index",
     "data.prefetch",
     "data.test",
     "eval.*",
@@ -275,6 +284,11 @@ impl Config {
         config.base = base;
         if let Some((key, message)) = config.fault() {
             return Err(config_error::fault(key, message, text, path));
+        }
+        for (i, source) in config.data.source.iter().enumerate() {
+            if let Some((key, message)) = source.fault() {
+                return Err(config_error::in_table("data.source", i, key, message, text, path));
+            }
         }
         if config.model.init.is_none() {
             let network = config.network();
@@ -363,7 +377,11 @@ impl Config {
             ("model.config", alone(!m.config.is_empty()), init),
             ("model.encoder", alone(m.encoder.is_some()), init),
             ("model.decoder", alone(m.decoder.is_some()), init),
-            ("data.train", !data.train.is_empty(), "needs at least one manifest"),
+            (
+                "data.train",
+                !data.train.is_empty() || !data.source.is_empty(),
+                "needs at least one manifest, or a [[data.source]]",
+            ),
             (
                 "data.weights",
                 data.weights.is_empty() || data.weights.len() == data.train.len(),
@@ -413,7 +431,8 @@ fn overlay(under: &mut serde_json::Value, over: serde_json::Value) {
     }
 }
 
-/// Collects the leaves of a JSON tree with their dotted names. Lists count as leaves; nulls are left out.
+/// Collects the leaves of a JSON tree with their dotted names. Lists count as leaves, except those of tables;
+/// nulls are left out.
 fn flatten(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
     match value {
         serde_json::Value::Object(map) => {
@@ -423,6 +442,9 @@ fn flatten(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, Strin
             }
         }
         serde_json::Value::Null => {}
+        serde_json::Value::Array(list) if !list.is_empty() && list.iter().all(|v| v.is_object()) => {
+            list.iter().enumerate().for_each(|(i, value)| flatten(&format!("{prefix}[{i}]"), value, out));
+        }
         leaf => out.push((prefix.to_string(), leaf.to_string())),
     }
 }

@@ -64,6 +64,22 @@ pub(crate) fn fault(key: &str, message: String, text: &str, path: &Path) -> Erro
     Error::Config { path: path.into(), line: find(text, key), key: key.into(), message }
 }
 
+/// The error for a value of the table number `i` of the array of tables `table`.
+pub(crate) fn in_table(table: &str, i: usize, key: &str, message: String, text: &str, path: &Path) -> Error {
+    let header = format!("[[{table}]]");
+    let begins = text
+        .match_indices(&header)
+        .filter(|(at, _)| text[..*at].rsplit('\n').next().is_some_and(|before| before.trim().is_empty()));
+    // An array that is written in line has no headers.
+    let at = begins.map(|(at, _)| at).nth(i);
+    let line = at.map_or(0, |at| {
+        let mut lines = text[at..].lines().skip(1).take_while(|line| !line.trim_start().starts_with('['));
+        let found = lines.position(|line| line.split('=').next().is_some_and(|k| k.trim() == key));
+        line_of(text, at) + found.map_or(0, |n| n + 1)
+    });
+    Error::Config { path: path.into(), line, key: format!("{table}[{i}].{key}"), message }
+}
+
 /// The valid key that is most similar to `key`, if one is similar enough.
 pub(crate) fn nearest<'a>(key: &str, valid: &'a [String]) -> Option<&'a String> {
     let likeness = |v: &&String| (strsim::jaro_winkler(key, v) * 1e6) as u64;

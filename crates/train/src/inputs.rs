@@ -1,7 +1,7 @@
 //! Checksums of the files that a run reads. A run that is resumed with other files would silently train
 //! another model.
 //!
-//! Backbones, `model.init`, the tokenizer and the manifests are read completely. Images have weaker
+//! Backbones, `model.init`, the tokenizer, the manifests and published files are read completely. Images have weaker
 //! fingerprints, described at [`Mixture::prints`]; they are stored in the checkpoint one by one, so that
 //! errors can name the images that changed.
 
@@ -36,39 +36,67 @@ const TOLD: usize = 5;
 /// Returns [`Error::Read`] if a file cannot be read, or an error about an invalid index of shards.
 pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<String, Print>> {
     let m = &config.model;
-    let mut files: Vec<(&str, PathBuf)> = Vec::new();
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
     let weights = config.task == Task::Pheye;
     for (key, path) in [("model.init", &m.init), ("model.encoder", &m.encoder), ("model.decoder", &m.decoder)]
     {
         let Some(path) = path else { continue };
         if config.resolve(path).is_dir() {
             let names = of_model(&config.resolve(path), weights)?;
-            files.extend(names.into_iter().map(|name| (key, path.join(name))));
+            files.extend(names.into_iter().map(|name| (key.to_owned(), path.join(name))));
         } else if weights {
-            files.push((key, path.clone()));
+            files.push((key.to_owned(), path.clone()));
         }
     }
     if let Some(path) = &m.tokenizer {
         let file = if config.resolve(path).is_dir() { path.join("tokenizer.json") } else { path.clone() };
         // This file names the end token.
         let beside = file.with_file_name("tokenizer_config.json");
-        files.push(("model.tokenizer", file));
+        files.push(("model.tokenizer".into(), file));
         if config.resolve(&beside).is_file() {
-            files.push(("model.tokenizer", beside));
+            files.push(("model.tokenizer".into(), beside));
         }
     }
-    // In parallel, because backbones have gigabytes.
-    let prints = files.par_iter().map(|(key, path)| {
-        let file = config.resolve(path);
-        let (bytes, crc32) = checksum(&file).map_err(|e| Error::read(&file, e))?;
-        Ok((format!("{key}: {}", path.display()), Print { bytes, crc32 }))
+    let model = files
+        .into_iter()
+        .map(|(key, path)| (format!("{key}: {}", path.display()), config.resolve(&path), None));
+    let files: Vec<Input> = model.chain(published(config, mixture)).collect();
+    // In parallel, because backbones and published files have gigabytes.
+    let prints = files.into_par_iter().map(|(name, path, known)| {
+        let print = known.map_or_else(|| checksum(&path), Ok);
+        let (bytes, crc32) = print.map_err(|e| Error::read(&path, e))?;
+        Ok((name, Print { bytes, crc32 }))
     });
-    let mut prints = prints.collect::<Result<BTreeMap<_, _>>>()?;
-    for (path, manifest) in config.data.train.iter().zip(mixture.manifests()) {
-        let (bytes, crc32) = manifest.print;
-        prints.insert(format!("data.train: {}", path.display()), Print { bytes, crc32 });
+    prints.collect()
+}
+
+/// A file that a run reads: its name in the config, its path, and its length and checksum if they are known.
+type Input = (String, PathBuf, Option<(u64, u32)>);
+
+/// The published files of the sources of `mixture`. The checksums of those that were read for their index just
+/// now are known.
+fn published(config: &Config, mixture: &Mixture) -> Vec<Input> {
+    let (data, mut files) = (&config.data, Vec::new());
+    for (number, source) in mixture.sources().enumerate() {
+        for input in source.inputs() {
+            let name = match data.train.get(number) {
+                Some(path) => format!("data.train: {}", path.display()),
+                None => {
+                    let i = number - data.train.len();
+                    let of = &data.source[i];
+                    let path = match input.key {
+                        "annotations" => of.annotations.as_ref(),
+                        "okvqa_questions" => of.okvqa_questions.as_ref(),
+                        _ => Some(&of.path),
+                    };
+                    let path = path.map_or_else(String::new, |path| path.display().to_string());
+                    format!("data.source[{i}].{}: {path}", input.key)
+                }
+            };
+            files.push((name, input.path.clone(), input.print));
+        }
     }
-    Ok(prints)
+    files
 }
 
 /// Configuration files of a model folder.

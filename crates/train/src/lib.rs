@@ -21,6 +21,7 @@ mod trainer;
 pub use checkpoint::{Checkpoints, Loaded, State};
 pub use config::{Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, Task, TrainConfig};
 pub use error::{Error, Result};
+pub use feed::{content, max_tokens, mixture};
 pub use inputs::Print;
 pub use interrupt::Interrupt;
 pub use metrics::Metrics;
