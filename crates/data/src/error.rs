@@ -67,6 +67,52 @@ pub enum Error {
         /// What is wrong.
         source: Box<Error>,
     },
+    /// A row of a published file has another form than its format says.
+    #[error("{}{}: {}", quoted(name), row_place(*row), quoted(message))]
+    Row {
+        /// The file.
+        name: String,
+        /// Row number, from 1; 0 before the first row.
+        row: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// An image or text of a row of a published file cannot be used.
+    #[error("{}{}", quoted(name), row_place(*row))]
+    RowItem {
+        /// The file.
+        name: String,
+        /// Row number, from 1.
+        row: usize,
+        /// What is wrong.
+        source: Box<Error>,
+    },
+    /// A file changed while it was used.
+    #[error("{}: changed since it was opened", quoted(name))]
+    Changed {
+        /// The file.
+        name: String,
+    },
+    /// No row of a published file can be used.
+    #[error("{}: none of its {rows} rows is used ({})", quoted(name), quoted(why))]
+    Empty {
+        /// The file.
+        name: String,
+        /// Number of rows.
+        rows: u64,
+        /// Why rows are left out, with their numbers.
+        why: String,
+    },
+    /// A key of a source is missing, or its value does not go with the format.
+    #[error("source {}, `{key}`: {message}", quoted(&path.display().to_string()))]
+    Setting {
+        /// The path that names the source.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What is wrong.
+        message: String,
+    },
     /// No item of the manifest has the content to train on.
     #[error("{}: nothing to learn from: no line has {}", path.display(), content.needs())]
     Nothing {
@@ -147,4 +193,9 @@ impl Error {
     ) -> Error {
         Error::Container { name: name.to_string(), kind, source: source.into() }
     }
+}
+
+/// The row in messages; nothing before the first.
+fn row_place(row: usize) -> String {
+    if row == 0 { String::new() } else { format!(", row {row}") }
 }

@@ -8,8 +8,7 @@ use pheye_image::{DecodeOptions, Preprocess, Rgb8, Tiles};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::random::{Permutation, Purpose};
-use crate::{Augmentation, Content, Draw, Error, Mixture, Result};
+use crate::{Augmentation, Content, Draw, Error, Item, Mixture, Result};
 
 /// A text to tokenize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +120,12 @@ struct Cache {
     bytes: usize,
 }
 
+struct Texts {
+    item: Item,
+    texts: Vec<Encoded>,
+    skipped: Vec<String>,
+}
+
 struct Sample {
     image: Option<Image>,
     texts: Vec<Encoded>,
@@ -186,23 +191,42 @@ impl Loader {
         Ok(batch)
     }
 
-    fn sample(&self, draw: &Draw) -> Result<Sample> {
-        let manifest = self.mixture.manifest(draw);
-        let name = manifest.name(draw.item);
-        let fault = |error| manifest.fault(draw.item, error);
+    /// The texts of the sample at `position`, without its image; empty if it is skipped.
+    ///
+    /// # Errors
+    /// Returns the error of the first text that cannot be used, unless [`OnBroken::Skip`] is set.
+    pub fn texts(&self, position: u64) -> Result<Vec<Encoded>> {
+        match (self.encode_texts(&self.mixture.draw(position)), self.options.on_broken) {
+            (Ok(texts), _) => Ok(texts.texts),
+            (Err(error), OnBroken::Stop) => Err(error),
+            (Err(_), OnBroken::Skip) => Ok(Vec::new()),
+        }
+    }
+
+    fn encode_texts(&self, draw: &Draw) -> Result<Texts> {
+        let source = self.mixture.source(draw);
+        let fault = |error| source.fault(draw.item, error);
+        let item = self.mixture.drawn_item(draw, self.options.questions).map_err(fault)?;
         let (mut texts, mut skipped) = (Vec::new(), Vec::new());
-        for text in self.texts(draw) {
+        for text in item.texts(self.options.content) {
             match (self.encode(text).map_err(fault), self.options.on_broken) {
                 (Ok(encoded), _) => texts.push(encoded),
                 (Err(error), OnBroken::Stop) => return Err(error),
                 (Err(error), OnBroken::Skip) => skipped.push(reason(&error)),
             }
         }
-        let image = match &self.mixture.item(draw).image {
+        Ok(Texts { item, texts, skipped })
+    }
+
+    fn sample(&self, draw: &Draw) -> Result<Sample> {
+        let source = self.mixture.source(draw);
+        let Texts { item, texts, skipped } = self.encode_texts(draw)?;
+        let image = match &item.image {
             // Without a text, the image is not needed.
             Some(file) if self.options.content != Content::Text && !texts.is_empty() => {
                 let augment = self.options.augmentation.draw(self.mixture.seed(), draw.id, draw.pass);
-                let image = self.image(draw, file).map_err(fault)?;
+                let image = self.image(draw, file).map_err(|error| source.fault(draw.item, error))?;
+                let name = source.name(draw.item, &item);
                 Some(Image { name, tiles: self.preprocess.augmented(&image, &augment) })
             }
             _ => None,
@@ -210,49 +234,10 @@ impl Loader {
         Ok(Sample { image, texts, skipped })
     }
 
-    fn texts(&self, draw: &Draw) -> Vec<Example<'_>> {
-        let item = self.mixture.item(draw);
-        let texts = [&item.text, &item.caption].into_iter().flatten().map(|t| Example::Text(t));
-        let questions = self.questions(draw).into_iter().map(|q| &item.qa[q]);
-        let questions = questions.map(|(question, answer)| Example::Question(question, answer));
-        match self.options.content {
-            Content::Questions => questions.collect(),
-            Content::Captions => item.caption.iter().map(|c| Example::Text(c)).collect(),
-            Content::Text => texts.chain(questions).collect(),
-        }
-    }
-
-    /// The indices of the questions for this draw. Each image has a random order of its questions; successive
-    /// passes continue in it, cyclically.
-    fn questions(&self, draw: &Draw) -> Vec<usize> {
-        let n = self.mixture.item(draw).qa.len();
-        match self.options.questions {
-            Some(q) if q < n => {
-                let seed = self.mixture.seed();
-                let order = Permutation::new(n, seed, Purpose::Questions, draw.id as usize, 0);
-                let start = (draw.pass % n as u64) as usize * q;
-                (0..q).map(|i| order.at((start + i) % n)).collect()
-            }
-            _ => (0..n).collect(),
-        }
-    }
-
     fn encode(&self, text: Example<'_>) -> Result<Encoded> {
-        let tokens = self.options.max_tokens;
-        let limit = tokens.saturating_mul(TOKEN_BYTES).min(TEXT_BYTES);
-        let bytes = match text {
-            Example::Question(question, answer) => question.len().saturating_add(answer.len()),
-            Example::Text(text) => text.len(),
-        };
-        if bytes > limit {
-            return Err(Error::TooManyBytes { bytes, tokens, limit });
-        }
-        let encoded = (self.encode)(text).map_err(|source| Error::Encode { source })?;
-        if encoded.ids.len() > tokens {
-            return Err(Error::TooLong { tokens: encoded.ids.len(), limit: tokens });
-        }
-        if encoded.loss_from >= encoded.ids.len() {
-            return Err(Error::EmptyText);
+        let encoded = encoded(&self.encode, text, self.options.max_tokens)?;
+        if encoded.ids.len() > self.options.max_tokens {
+            return Err(Error::TooLong { tokens: encoded.ids.len(), limit: self.options.max_tokens });
         }
         Ok(encoded)
     }
@@ -263,7 +248,7 @@ impl Loader {
         if let Some(image) = cached().images.get(&draw.id) {
             return Ok(image.clone());
         }
-        let store = &self.mixture.manifest(draw).store;
+        let store = self.mixture.source(draw).store();
         let image =
             Arc::new(pheye_image::decode(&store.read(file)?, &store.name(file), &self.options.decode)?);
         let mut cache = cached();
@@ -272,6 +257,36 @@ impl Loader {
             cache.bytes = bytes;
         }
         Ok(image)
+    }
+}
+
+/// The tokens of `text`, unless it has more bytes than `tokens` tokens can represent, or no target.
+pub(crate) fn encoded(encode: &Encode, text: Example<'_>, tokens: usize) -> Result<Encoded> {
+    let limit = tokens.saturating_mul(TOKEN_BYTES).min(TEXT_BYTES);
+    let bytes = match text {
+        Example::Question(question, answer) => question.len().saturating_add(answer.len()),
+        Example::Text(text) => text.len(),
+    };
+    if bytes > limit {
+        return Err(Error::TooManyBytes { bytes, tokens, limit });
+    }
+    let encoded = encode(text).map_err(|source| Error::Encode { source })?;
+    if encoded.loss_from >= encoded.ids.len() {
+        return Err(Error::EmptyText);
+    }
+    Ok(encoded)
+}
+
+impl Item {
+    /// The texts that are trained on for `content`.
+    pub(crate) fn texts(&self, content: Content) -> Vec<Example<'_>> {
+        let texts = [&self.text, &self.caption].into_iter().flatten().map(|t| Example::Text(t));
+        let questions = self.qa.iter().map(|(question, answer)| Example::Question(question, answer));
+        match content {
+            Content::Questions => questions.collect(),
+            Content::Captions => self.caption.iter().map(|c| Example::Text(c)).collect(),
+            Content::Text => texts.chain(questions).collect(),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 
 use rayon::prelude::*;
 
-use crate::{Item, Manifest, Mixture, Result, Store};
+use crate::{Mixture, Result, Store};
 
 /// Maximum number of items for which the contents of files without a checksum are read.
 const LOOK_INTO: usize = 50_000;
@@ -24,14 +24,17 @@ impl Mixture {
     /// Returns [`crate::Error::Io`] if an existing image cannot be read for a reason other than its
     /// permissions, such as too many open files.
     pub fn prints(&self) -> Result<Vec<u32>> {
-        let items: Vec<(&Manifest, &Item)> = self.items().collect();
-        let deep = items.len() <= LOOK_INTO;
-        items.par_iter().map(|(manifest, item)| print(&manifest.store, item.image.as_deref(), deep)).collect()
+        let deep = self.len() <= LOOK_INTO;
+        let print = |number| {
+            let (source, i) = self.numbered(number);
+            print(source.store(), source.item(i)?.image.as_deref(), deep)
+        };
+        (0..self.len()).into_par_iter().map(print).collect()
     }
 
     /// For each item, in the order of the item numbers, whether it is among the first `samples` samples.
     pub fn drawn(&self, samples: u64) -> Vec<bool> {
-        let mut drawn = vec![false; self.items().count()];
+        let mut drawn = vec![false; self.len()];
         let mut left = drawn.len();
         for position in 0..samples {
             let seen = &mut drawn[self.draw(position).id as usize];
@@ -44,10 +47,10 @@ impl Mixture {
         drawn
     }
 
-    /// The line and image of item `number`, for messages.
+    /// The line or row and the image of item `number`, for messages.
     pub fn place(&self, number: usize) -> String {
-        let item = self.items().nth(number);
-        item.map_or_else(String::new, |(manifest, item)| manifest.place(item))
+        let (source, i) = self.numbered(number);
+        source.place(i)
     }
 }
 

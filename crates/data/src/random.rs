@@ -13,6 +13,8 @@ pub(crate) enum Purpose {
     Questions,
     /// Augmentation.
     Augment,
+    /// Choosing an instruction to describe an image.
+    Prompt,
 }
 
 /// Four random 32-bit words for item `item` in pass `pass`.

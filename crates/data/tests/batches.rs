@@ -39,7 +39,7 @@ fn a_batch_holds_images_with_some_of_their_questions() {
     assert_eq!((batch.images.len(), batch.sequences.len()), (8, 24));
     for (i, sequence) in batch.sequences.iter().enumerate() {
         assert_eq!(sequence.image, i / 3);
-        let item = loader.mixture().item(&loader.mixture().draw(40 + i as u64 / 3));
+        let item = loader.mixture().item(&loader.mixture().draw(40 + i as u64 / 3)).unwrap();
         let (question, answer) = sequence.ids.split_at(sequence.loss_from);
         let text = |ids: &[u32]| String::from_utf8(ids.iter().map(|b| *b as u8).collect()).unwrap();
         assert!(item.qa.contains(&(text(question), text(answer))));

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pheye_data::{Content, OnBroken, Prefetch};
+use pheye_data::{Content, OnBroken, SourceConfig};
 use pheye_files::{CONFIG_LIMIT, Kind, quoted};
 use pheye_model::Recompute;
 use pheye_optim::{AdamWConfig, Schedule, ScheduleKind};
@@ -67,6 +67,7 @@ pub struct Config {
 
 /// A pretrained part of Pheye.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Backbone {
     /// The vision tower.
@@ -115,6 +116,12 @@ pub struct DataConfig {
     pub train: Vec<PathBuf>,
     /// How often each manifest of `train` is seen per epoch; the default is once.
     pub weights: Vec<f64>,
+    /// Training data as their publishers ship them: `[[data.source]]` tables, with or without `train`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source: Vec<SourceConfig>,
+    /// Folder for the indices of large published files; the default is `pheye/index` in the user's folder of
+    /// caches. If it cannot be written, files are indexed at each start.
+    pub index: Option<PathBuf>,
     /// Test manifests.
     pub test: Vec<PathBuf>,
     /// Which texts of the data are used; the default follows from the task.
@@ -140,6 +147,8 @@ impl Default for DataConfig {
         DataConfig {
             train: Vec::new(),
             weights: Vec::new(),
+            source: Vec::new(),
+            index: None,
             test: Vec::new(),
             content: None,
             questions: None,
@@ -270,6 +279,7 @@ pub struct EvalConfig {
 /// Keys that may differ when a run is resumed, because they do not influence the trained weights.
 const FREE: &[&str] = &[
     "data.cache_mib",
+    "data.index",
     "data.prefetch",
     "data.test",
     "eval.*",
@@ -280,16 +290,6 @@ const FREE: &[&str] = &[
     "train.spike",
     "train.tensorboard",
 ];
-
-/// Upper limit of `train.batch` and `eval.batch`, more samples than fit into memory with any model.
-const BATCH: usize = 1 << 16;
-/// Upper limit of the samples per optimizer step.
-const STEP_SAMPLES: usize = 1 << 24;
-/// Upper limits of steps and epochs, so that the sample counter does not overflow 64 bits.
-const STEPS: u64 = 1_000_000_000_000;
-const EPOCHS: f64 = 1e9;
-/// Upper limit of `data.cache_mib` (16 TiB), so that its bytes can be counted.
-const CACHE_MIB: usize = 1 << 24;
 
 impl Config {
     /// Reads a config file.
@@ -327,6 +327,11 @@ impl Config {
         config.base = base;
         if let Some((key, message)) = config.fault() {
             return Err(origin.fault(key, message));
+        }
+        for (i, source) in config.data.source.iter().enumerate() {
+            if let Some((key, message)) = source.fault() {
+                return Err(origin.in_table("data.source", i, key, message));
+            }
         }
         if config.model.init.is_none() {
             config.network().map_err(|e| origin.network(e, &config.model.config))?;
@@ -395,74 +400,6 @@ impl Config {
         };
         Ok(keys.into_iter().filter(matters).filter_map(differs).collect())
     }
-
-    /// The key of the first value that is out of range, and the reason.
-    fn fault(&self) -> Option<(&'static str, String)> {
-        let (data, train) = (&self.data, &self.train);
-        let m = &self.model;
-        let alone = |given: bool| m.init.is_none() || !given;
-        let init = "model.init is a whole model and does not go with this key; leave one of them out";
-        let checks = [
-            ("model.preset", alone(m.preset.is_some()), init),
-            ("model.config", alone(!m.config.is_empty()), init),
-            ("model.encoder", alone(m.encoder.is_some()), init),
-            ("model.decoder", alone(m.decoder.is_some()), init),
-            ("model.random", alone(!m.random.is_empty()), init),
-            (
-                "model.random",
-                m.random.is_empty() || self.task == Task::Pheye,
-                "is for task = \"pheye\"; the other tasks train a backbone from random weights anyway",
-            ),
-            (
-                "model.random",
-                !(m.random.contains(&Backbone::Encoder) && m.encoder.is_some()),
-                "names the encoder, which model.encoder gives too; leave one of them out",
-            ),
-            (
-                "model.random",
-                !(m.random.contains(&Backbone::Decoder) && m.decoder.is_some()),
-                "names the decoder, which model.decoder gives too; leave one of them out",
-            ),
-            ("data.train", !data.train.is_empty(), "needs at least one manifest"),
-            (
-                "data.weights",
-                data.weights.is_empty() || data.weights.len() == data.train.len(),
-                "needs one weight for each manifest of data.train",
-            ),
-            ("data.weights", data.weights.iter().all(|w| w.is_finite() && *w > 0.0), "must be above 0"),
-            ("data.questions", data.questions != Some(0), "must be at least 1"),
-            ("data.max_tokens", data.max_tokens != Some(0), "must be at least 1"),
-            ("data.cache_mib", data.cache_mib <= CACHE_MIB, "must be at most 16777216 (16 TiB)"),
-            ("data.prefetch", data.prefetch <= Prefetch::MOST, "must be at most 1024"),
-            ("train.steps", train.steps.is_some() != train.epochs.is_some(), "give either steps or epochs"),
-            ("train.steps", train.steps != Some(0), "must be at least 1"),
-            ("train.steps", train.steps.is_none_or(|n| n <= STEPS), "must be at most 1000000000000"),
-            ("train.epochs", train.epochs.is_none_or(|e| e.is_finite() && e > 0.0), "must be above 0"),
-            ("train.epochs", train.epochs.is_none_or(|e| e <= EPOCHS), "must be at most 1000000000"),
-            ("train.batch", train.batch > 0, "must be at least 1"),
-            ("train.batch", train.batch <= BATCH, "must be at most 65536"),
-            ("train.accumulation", train.accumulation > 0, "must be at least 1"),
-            (
-                "train.accumulation",
-                train.batch.checked_mul(train.accumulation).is_some_and(|samples| samples <= STEP_SAMPLES),
-                "times train.batch must be at most 16777216",
-            ),
-            ("eval.batch", self.eval.batch != Some(0), "must be at least 1"),
-            ("eval.batch", self.eval.batch.is_none_or(|n| n <= BATCH), "must be at most 65536"),
-            ("train.lora_dropout", (0.0..1.0).contains(&train.lora_dropout), "must be from 0 to below 1"),
-            ("train.keep", train.keep > 0, "must be at least 1"),
-            ("train.spike", train.spike.is_finite() && train.spike >= 0.0, "must be at least 0"),
-            ("eval.every", self.eval.every == 0 || self.task == Task::Pheye, "needs task = \"pheye\""),
-            ("eval.every", self.eval.every == 0 || !data.test.is_empty(), "needs data.test"),
-            ("eval.questions", self.eval.questions != Some(0), "must be at least 1"),
-            ("optim.clip", self.optim.clip.is_none_or(|c| c > 0.0), "must be above 0"),
-        ];
-        if let Some((key, _, message)) = checks.into_iter().find(|(_, ok, _)| !ok) {
-            return Some((key, message.to_string()));
-        }
-        let optim = self.optim.schedule().check().and_then(|()| self.optim.adamw().check());
-        optim.err().map(|e| ("optim", e.to_string()))
-    }
 }
 
 /// Merges `over` into `under`, key by key; values of `over` win.
@@ -477,7 +414,8 @@ fn overlay(under: &mut serde_json::Value, over: serde_json::Value) {
     }
 }
 
-/// Collects the leaves of a JSON tree with their dotted names. Lists count as leaves; nulls are left out.
+/// Collects the leaves of a JSON tree with their dotted names. Lists count as leaves, except those of tables;
+/// nulls are left out.
 fn flatten(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
     match value {
         serde_json::Value::Object(map) => {
@@ -487,6 +425,9 @@ fn flatten(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, Strin
             }
         }
         serde_json::Value::Null => {}
+        serde_json::Value::Array(list) if !list.is_empty() && list.iter().all(|v| v.is_object()) => {
+            list.iter().enumerate().for_each(|(i, value)| flatten(&format!("{prefix}[{i}]"), value, out));
+        }
         leaf => out.push((prefix.to_string(), leaf.to_string())),
     }
 }

@@ -86,6 +86,25 @@ impl Origin<'_> {
         let key = if self.set(key).is_some_and(|set| set.key == key) { String::new() } else { key.into() };
         Error::Config { path, line, key, message }
     }
+
+    /// The error for a value of the table number `i` of the array of tables `table`.
+    pub(crate) fn in_table(&self, table: &str, i: usize, key: &str, message: String) -> Error {
+        if self.set(table).is_some() {
+            return self.fault(table, format!("[{i}].{key}: {message}"));
+        }
+        let (text, header) = (self.text, format!("[[{table}]]"));
+        let begins = text
+            .match_indices(&header)
+            .filter(|(at, _)| text[..*at].rsplit('\n').next().is_some_and(|before| before.trim().is_empty()));
+        // An array that is written in line has no headers.
+        let at = begins.map(|(at, _)| at).nth(i);
+        let line = at.map_or(0, |at| {
+            let mut lines = text[at..].lines().skip(1).take_while(|line| !line.trim_start().starts_with('['));
+            let found = lines.position(|line| line.split('=').next().is_some_and(|k| k.trim() == key));
+            line_of(text, at) + found.map_or(0, |n| n + 1)
+        });
+        Error::Config { path: self.path.into(), line, key: format!("{table}[{i}].{key}"), message }
+    }
 }
 
 /// The dotted path of the key that an error is about, or an empty text.

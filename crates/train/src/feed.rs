@@ -1,11 +1,43 @@
-//! Builds the loader of the training data from the config.
+//! Builds the training data and its loader from the config.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use pheye_data::{Augmentation, Content, Encode, Loader, LoaderOptions, Manifest, Mixture};
+use pheye_data::{Augmentation, Content, Encode, Loader, LoaderOptions, Mixture, Source, index_folder};
 use pheye_image::{DecodeOptions, Preprocess};
+use rayon::prelude::*;
 
 use crate::{Config, Result, Task};
+
+/// Which texts of the data `config` trains on.
+pub fn content(config: &Config) -> Content {
+    config.data.content.unwrap_or(match config.task {
+        Task::Pheye => Content::Questions,
+        Task::Contrastive => Content::Captions,
+        Task::NextToken => Content::Text,
+    })
+}
+
+/// The training data of `config`: the manifests, then the sources. Published files without a stored index are
+/// read.
+///
+/// # Errors
+/// Returns [`crate::Error::Data`] if a file cannot be read, has another form, or has nothing to train on.
+pub fn mixture(config: &Config) -> Result<Mixture> {
+    let data = &config.data;
+    let indices = data.index.as_ref().map(|folder| config.resolve(folder)).or_else(index_folder);
+    let indices: Option<&Path> = indices.as_deref();
+    let weight = |i: usize| data.weights.get(i).copied().unwrap_or(1.0);
+    let manifests = data.train.par_iter().enumerate().map(|(i, path)| {
+        Source::lines(config.resolve(path), indices).map(|source| source.weighted(weight(i)))
+    });
+    let published =
+        data.source.par_iter().map(|source| Source::open(&source.resolved(&config.base), indices));
+    // The error of the first, whichever is read first.
+    let sources: Vec<Result<Source, _>> = manifests.chain(published).collect();
+    let sources = sources.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(Mixture::new(sources, None, content(config), config.train.seed)?)
+}
 
 /// The loader of the training data of `config`, for a network of the configuration `network`.
 pub(crate) fn loader(
@@ -14,26 +46,22 @@ pub(crate) fn loader(
     encode: Box<Encode>,
 ) -> Result<Arc<Loader>> {
     let data = &config.data;
-    let content = data.content.unwrap_or(match config.task {
-        Task::Pheye => Content::Questions,
-        Task::Contrastive => Content::Captions,
-        Task::NextToken => Content::Text,
-    });
-    let manifests =
-        data.train.iter().map(|path| Manifest::open(config.resolve(path))).collect::<Result<Vec<_>, _>>()?;
-    let weights = (!data.weights.is_empty()).then_some(data.weights.as_slice());
-    let mixture = Mixture::new(manifests, weights, content, config.train.seed)?;
-    let context = network.text.max_position_embeddings;
     let preprocess = Preprocess::new(network.vision.image_size, network.connector.level);
     let options = LoaderOptions {
         batch: config.train.batch,
-        content,
+        content: content(config),
         questions: data.questions,
         augmentation: Augmentation::parse(&data.augment)?,
-        max_tokens: data.max_tokens.unwrap_or(context).min(context),
+        max_tokens: max_tokens(config, network),
         cache_bytes: data.cache_mib << 20,
         decode: DecodeOptions::default(),
         on_broken: data.on_broken,
     };
-    Ok(Arc::new(Loader::new(mixture, preprocess, encode, options)?))
+    Ok(Arc::new(Loader::new(mixture(config)?, preprocess, encode, options)?))
+}
+
+/// The maximum number of tokens of a sequence, for a network of the configuration `network`.
+pub fn max_tokens(config: &Config, network: &pheye_model::Config) -> usize {
+    let context = network.text.max_position_embeddings;
+    config.data.max_tokens.unwrap_or(context).min(context)
 }

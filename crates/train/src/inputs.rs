@@ -1,7 +1,7 @@
 //! Checksums of the files that a run reads. A run that is resumed with other files would silently train
 //! another model.
 //!
-//! Backbones, `model.init`, the tokenizer and the manifests are read completely. Images have weaker
+//! Backbones, `model.init`, the tokenizer, the manifests and published files are read completely. Images have weaker
 //! fingerprints, described at [`Mixture::prints`]; they are stored in the checkpoint one by one, so that
 //! errors can name the images that changed.
 
@@ -36,18 +36,19 @@ const TOLD: usize = 5;
 /// Returns [`Error::Read`] if a file cannot be read, or an error about an invalid index of shards.
 pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<String, Print>> {
     let m = &config.model;
-    // The key, the name in the config and the path of each file.
-    let mut files: Vec<(&str, PathBuf, PathBuf)> = Vec::new();
+    // The name in the config, the path, and the length and checksum if they are known.
+    let mut files: Vec<Input> = Vec::new();
     let weights = config.task == Task::Pheye;
     for (key, name) in [("model.init", &m.init), ("model.encoder", &m.encoder), ("model.decoder", &m.decoder)]
     {
         let Some(name) = name else { continue };
         let path = config.model_path(name);
+        let shown = |name: &Path| format!("{key}: {}", name.display());
         if path.is_dir() {
             let parts = of_model(&path, weights)?;
-            files.extend(parts.into_iter().map(|part| (key, name.join(&part), path.join(&part))));
+            files.extend(parts.into_iter().map(|part| (shown(&name.join(&part)), path.join(&part), None)));
         } else if weights {
-            files.push((key, name.clone(), path));
+            files.push((shown(name), path, None));
         }
     }
     if let Some(name) = &m.tokenizer {
@@ -56,23 +57,50 @@ pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<Strin
             path = path.join("tokenizer.json");
         }
         // This file names the end token.
+        let shown = |name: &Path| format!("model.tokenizer: {}", name.display());
         let beside = path.with_file_name("tokenizer_config.json");
-        files.push(("model.tokenizer", name.clone(), path));
+        files.push((shown(name), path, None));
         if beside.is_file() {
-            files.push(("model.tokenizer", name.with_file_name("tokenizer_config.json"), beside));
+            files.push((shown(&name.with_file_name("tokenizer_config.json")), beside, None));
         }
     }
-    // In parallel, because backbones have gigabytes.
-    let prints = files.par_iter().map(|(key, name, path)| {
-        let (bytes, crc32) = checksum(path).map_err(|e| Error::read(path, e))?;
-        Ok((format!("{key}: {}", name.display()), Print { bytes, crc32 }))
+    files.extend(published(config, mixture));
+    // In parallel, because backbones and published files have gigabytes.
+    let prints = files.into_par_iter().map(|(name, path, known)| {
+        let print = known.map_or_else(|| checksum(&path), Ok);
+        let (bytes, crc32) = print.map_err(|e| Error::read(&path, e))?;
+        Ok((name, Print { bytes, crc32 }))
     });
-    let mut prints = prints.collect::<Result<BTreeMap<_, _>>>()?;
-    for (path, manifest) in config.data.train.iter().zip(mixture.manifests()) {
-        let (bytes, crc32) = manifest.print;
-        prints.insert(format!("data.train: {}", path.display()), Print { bytes, crc32 });
+    prints.collect()
+}
+
+/// A file that a run reads: its name in the config, its path, and its length and checksum if they are known.
+type Input = (String, PathBuf, Option<(u64, u32)>);
+
+/// The published files of the sources of `mixture`. The checksums of those that were read for their index just
+/// now are known.
+fn published(config: &Config, mixture: &Mixture) -> Vec<Input> {
+    let (data, mut files) = (&config.data, Vec::new());
+    for (number, source) in mixture.sources().enumerate() {
+        for input in source.inputs() {
+            let name = match data.train.get(number) {
+                Some(path) => format!("data.train: {}", path.display()),
+                None => {
+                    let i = number - data.train.len();
+                    let of = &data.source[i];
+                    let path = match input.key {
+                        "annotations" => of.annotations.as_ref(),
+                        "okvqa_questions" => of.okvqa_questions.as_ref(),
+                        _ => Some(&of.path),
+                    };
+                    let path = path.map_or_else(String::new, |path| path.display().to_string());
+                    format!("data.source[{i}].{}: {path}", input.key)
+                }
+            };
+            files.push((name, input.path.clone(), input.print));
+        }
     }
-    Ok(prints)
+    files
 }
 
 /// Configuration files of a model folder.

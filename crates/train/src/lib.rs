@@ -11,11 +11,13 @@ mod feed;
 mod inputs;
 mod interrupt;
 mod learner;
+mod limits;
 mod lock;
 mod log;
 mod memory;
 mod metrics;
 mod pattern;
+mod plan;
 mod run;
 #[cfg(feature = "schema")]
 mod schema;
@@ -32,6 +34,7 @@ pub use checkpoint::{Checkpoints, Loaded, State};
 pub use config::{Backbone, Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, Task, TrainConfig};
 pub use error::{Error, Result};
 pub use evaluation::{Answered, Evaluate, Evaluation};
+pub use feed::{content, max_tokens, mixture};
 pub use inputs::Print;
 pub use interrupt::Interrupt;
 pub use memory::MemoryUse;
@@ -39,6 +42,7 @@ pub use metrics::{Metrics, Spike};
 pub use pattern::matches;
 /// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
+pub use plan::{Plan, PlanMemory, Texts, plan};
 #[cfg(feature = "schema")]
 pub use schema::{reference, schema};
 pub use set::Set;

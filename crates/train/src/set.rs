@@ -122,6 +122,7 @@ fn keys() -> Vec<String> {
         train: TrainConfig::default(),
         eval: EvalConfig::default(),
         base: PathBuf::new(),
+        located: Default::default(),
     };
     let mut keys = Vec::new();
     flatten("", &config.echo().unwrap_or_default(), &mut keys);

@@ -226,7 +226,7 @@ fn due(every: u64, step: u64, last: bool) -> bool {
 }
 
 /// Number of steps of the whole run.
-fn steps(config: &Config, loader: &Loader) -> u64 {
+pub(crate) fn steps(config: &Config, loader: &Loader) -> u64 {
     let per_step = config.train.batch.saturating_mul(config.train.accumulation) as f64;
     config.train.steps.unwrap_or_else(|| {
         let samples = loader.mixture().epoch_len() as f64 * config.train.epochs.unwrap_or(1.0);

@@ -220,3 +220,67 @@ fn evaluation_needs_questions_to_ask() {
     assert!(error.contains("`eval.every`: needs task = \"pheye\""), "{error}");
     assert!(fault("steps = 100", "steps = 1\nspike = -1").contains("`train.spike`: must be at least 0"));
 }
+
+const SOURCES: &str = "
+[[data.source]]
+format = \"vqav2\"
+path = \"q_train2014.json\"
+annotations = \"a.json\"
+
+[[data.source]] # the second
+format = \"mix665k\"
+path = \"mix.json\"
+turns = \"all\"
+prompt = { append = \"Be brief.\" }
+parts = { vqav2 = { weight = 0.5, turns = 1 } }
+";
+
+#[test]
+fn sources_are_tables() {
+    let text = format!("{GOOD}{SOURCES}");
+    let config = parse(&text).unwrap();
+    assert_eq!(config.data.source.len(), 2);
+    assert_eq!(config.data.source[1].turns, Some(pheye_data::Turns::All));
+    assert_eq!(config.data.source[1].prompt, Some(pheye_data::Prompt::Append("Be brief.".into())));
+    assert_eq!(config.data.source[0].resolved(&config.base).path, Path::new("configs/q_train2014.json"));
+    parse(&text.replace("train = [\"data/train.zip\"]\n", "")).unwrap();
+    assert!(
+        fault("train = [\"data/train.zip\"]", "").contains("`data.train`: needs at least one manifest, or")
+    );
+
+    let fault = |from: &str, to: &str| {
+        assert!(text.contains(from));
+        parse(&text.replacen(from, to, 1)).unwrap_err().to_string()
+    };
+    let error = fault("annotations = \"a.json\"", "");
+    assert!(
+        error.starts_with("run.toml, line 17, `data.source[0].annotations`: is needed: this format has two"),
+        "{error}"
+    );
+    let error = fault("turns = \"all\"", "turns = \"all\"\ncount = 0");
+    assert!(error.starts_with("run.toml, line 26, `data.source[1].count`: must be at least 1"), "{error}");
+    let error = fault("\"all\"", "0");
+    assert!(
+        error.starts_with("run.toml, line 25, `data.source[1].turns`") || error.contains("turns"),
+        "{error}"
+    );
+    assert!(error.contains("expected an integer from 1 to 65535, or \"all\""), "{error}");
+    let error = fault("turns = \"all\"", "turn = 1");
+    assert!(error.contains("unknown key `turn`") && error.contains("did you mean `turns`?"), "{error}");
+    let error = fault("\"vqav2\"", "\"vqa\"");
+    assert!(error.contains("unknown variant `vqa`") && error.contains("`textcaps`"), "{error}");
+    let error = fault("vqav2 = {", "vqa = {");
+    assert!(error.contains("line 27, `data.source[1].parts`: there is no part `vqa`"), "{error}");
+}
+
+#[test]
+fn differences_of_sources_are_named() {
+    let text = format!("{GOOD}{SOURCES}");
+    let echo = parse(&text).unwrap().echo().unwrap();
+    let other =
+        text.replace("weight = 0.5", "weight = 0.7").replace("augment", "index = \"elsewhere\"\naugment");
+    let differences = parse(&other).unwrap().differences(&echo).unwrap();
+    assert_eq!(differences, ["data.source[1].parts.vqav2.weight: 0.5 → 0.7"]);
+    // A config without sources has no key of theirs, as before there were any.
+    assert!(parse(GOOD).unwrap().echo().unwrap()["data"].get("source").is_none());
+}

@@ -160,3 +160,29 @@ fn one_checkpoint_too_many_is_removed() {
     run(&config, Start::Resume, |_| {}).unwrap();
     assert_eq!(bench.checkpoints("run"), ["step-000004", "step-000006"]);
 }
+
+#[test]
+fn published_files_that_changed_are_named() {
+    let bench = Bench::new(4);
+    let rows: Vec<_> =
+        (0..4).map(|i| format!("{{\"image_id\": {i}, \"question\": \"q\", \"answer\": \"a{i}\"}}")).collect();
+    let file = bench.write("lrv.json", format!("[{}]", rows.join(",")));
+    let source = "index = \"index\"\n[[data.source]]\nformat = \"lrv\"\npath = \"lrv.json\"\n\
+                  image_name = \"{id}.png\"";
+    bench.backbones();
+    let config = bench.config("pheye", "run", source, "steps = 6\nbatch = 2");
+    run_to(&config, Start::New, 4).unwrap();
+    let change = |bytes: &mut Vec<u8>| {
+        let at = bytes.len() - 4;
+        bytes[at] = b'9';
+    };
+    with(&file, change, || {
+        let expected = ["data.source[0].path: lrv.json: other contents of the same length"];
+        assert_eq!(other_files(&bench, &config), expected);
+    });
+    assert!(run(&config, Start::Resume, |_| {}).unwrap().finished);
+    // The same bits as an unbroken run.
+    let whole = bench.config("pheye", "whole", source, "steps = 6\nbatch = 2");
+    run(&whole, Start::New, |_| {}).unwrap();
+    assert_eq!(bench.left("run"), bench.left("whole"));
+}

@@ -1,0 +1,36 @@
+//! TextCaps: a row for each caption, so five for an image.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::prompt::Prompt;
+use super::reader::{Id, ONE, Part, Read, Reader, Record, Table, one};
+use super::rules::Rules;
+use crate::Item;
+use crate::json_stream::Layout;
+
+pub(crate) static READER: Reader = Reader {
+    version: 1,
+    tables: &[Table { key: "path", layout: Layout::ArrayIn("data"), id: None }],
+    parts: &[Part::new("textcaps", ONE, Prompt::Caption).grouped().captions()],
+    image_name: Some("{id}.jpg"),
+    include: &[],
+    read,
+};
+
+#[derive(Deserialize)]
+struct Row<'a> {
+    image_id: Id,
+    /// The test split has none.
+    #[serde(borrow)]
+    caption_str: Option<Cow<'a, str>>,
+}
+
+fn read(record: &Record<'_>, rules: &Rules) -> Result<Read, String> {
+    let row: Row<'_> = record.parse(0)?;
+    let Some(caption) = row.caption_str else { return Ok(Read::LeftOut("without a caption")) };
+    let caption = caption.trim();
+    let item = one(rules.image(&row.image_id.0), "", caption);
+    Ok(Read::Item(0, Item { caption: Some(caption.into()), ..item }))
+}
