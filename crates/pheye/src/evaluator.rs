@@ -26,7 +26,7 @@ pub fn evaluator(config: &Config) -> Result<Option<Box<Evaluate>>> {
     if config.eval.every == 0 {
         return Ok(None);
     }
-    let tokenizer = Tokenizer::from_file(config.needed("model.tokenizer", &config.model.tokenizer)?, None)?;
+    let tokenizer = Tokenizer::from_file(config.tokenizer()?, None)?;
     let manifests = config.data.test.iter().map(|path| Manifest::open(config.resolve(path)));
     let manifests = manifests.collect::<Result<Vec<_>, _>>()?;
     let images = config.eval.batch.unwrap_or(config.train.batch);

@@ -8,6 +8,7 @@ pub(crate) mod eval;
 pub(crate) mod generation;
 pub(crate) mod info;
 mod model;
+pub(crate) mod plan;
 pub(crate) mod plot;
 pub(crate) mod runs;
 mod tensors;

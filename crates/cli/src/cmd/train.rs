@@ -55,8 +55,22 @@ pub(crate) struct Args {
     /// Print the JSON schema of a config, with which editors check and complete it
     #[arg(long, exclusive = true)]
     schema: bool,
+    /// Print what the run will take (samples, steps, tokens, operations, memory, time) and do not start it
+    #[arg(long, conflicts_with_all = ["resume", "over"])]
+    plan: bool,
+    /// With `--plan`: operations per second for the time, instead of a measured rate, as in 2e14
+    #[arg(long, value_name = "FLOPS", requires = "plan", value_parser = positive)]
+    rate: Option<f64>,
+    /// With `--plan`: print JSON
+    #[arg(long, requires = "plan")]
+    json: bool,
     #[command(flatten)]
     device: DeviceArg,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
+    number.ok_or_else(|| "a positive number is needed, such as 2e14".to_owned())
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -73,6 +87,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         config.train.out = std::path::absolute(out)?;
     }
     locate(&mut config)?;
+    if args.plan {
+        super::plan::show(&args.device.open()?, &config, args.json, args.rate)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let start = match (args.resume, args.over) {
         (true, _) => Start::Resume,
         (_, true) => Start::Over,
