@@ -47,7 +47,11 @@ fn an_archive() {
 fn a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let (long, short) = (dir.path().join("long"), dir.path().join("short"));
+    // What a killed process left is no part of the data set.
+    fs::create_dir(dir.path().join(".long.partial")).unwrap();
+    fs::write(dir.path().join(".long.partial/000009.png"), "half").unwrap();
     ends(0, make(s(&long), "5", &[]));
+    assert_eq!(tree(dir.path()).len(), 6);
     ends(0, make(s(&short), "3", &[]));
     let (long, mut short) = (tree(&long), tree(&short));
     assert_eq!(long.len(), 6);
@@ -60,7 +64,9 @@ fn a_folder() {
         let line: Value = serde_json::from_str(line).unwrap();
         let len = |key: &str| line[key].as_array().unwrap().len();
         assert!(len("qa") == len("kinds") && len("qa") == len("boxes") && len("words") > 0);
-        assert!(line["boxes"].as_array().unwrap().iter().flat_map(Value::as_array).flatten().all(Value::is_u64));
+        assert!(
+            line["boxes"].as_array().unwrap().iter().flat_map(Value::as_array).flatten().all(Value::is_u64)
+        );
     }
 }
 
