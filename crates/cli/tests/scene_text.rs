@@ -47,7 +47,11 @@ fn an_archive() {
 fn a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let (long, short) = (dir.path().join("long"), dir.path().join("short"));
+    // What a killed process left is no part of the data set.
+    fs::create_dir(dir.path().join(".long.partial")).unwrap();
+    fs::write(dir.path().join(".long.partial/000009.png"), "half").unwrap();
     ends(0, make(s(&long), "5", &[]));
+    assert_eq!(tree(dir.path()).len(), 6);
     ends(0, make(s(&short), "3", &[]));
     let (long, mut short) = (tree(&long), tree(&short));
     assert_eq!(long.len(), 6);

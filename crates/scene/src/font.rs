@@ -21,6 +21,9 @@ const BUILT_IN: [(&str, bool, &[u8]); 6] = [
 /// The largest font file in bytes, and the largest number of fonts.
 const LIMITS: (u64, usize) = (32 << 20, 256);
 
+/// Upper bound of a glyph's extents in em, so that no font needs much memory.
+const LARGEST: f32 = 4.0;
+
 /// A glyph in units of the em, with y upwards.
 struct Glyph {
     id: GlyphId,
@@ -70,7 +73,7 @@ impl Font {
         let height = |c| glyphs.get(&c).map_or(0.0, |glyph: &Glyph| top(glyph));
         let (x_height, cap_height) = (height('x'), height('H'));
         // Fonts of symbols have other proportions; the texts would be far larger or smaller than asked for.
-        if !(0.1..2.0).contains(&x_height) || !(0.1..2.0).contains(&cap_height) {
+        if !(0.2..2.0).contains(&x_height) || !(0.2..2.0).contains(&cap_height) {
             return Err(fault(format!(
                 "`x` is {x_height} em high and `H` {cap_height}: not a font of letters"
             )));
@@ -120,10 +123,10 @@ fn read(file: Vec<u8>, characters: &[char]) -> Result<(FontVec, f32, HashMap<cha
             font.outline(id).ok_or_else(|| format!("its glyph for {} is empty", quoted(&c.to_string())))?;
         let advance = font.h_advance_unscaled(id) / em;
         let curves = scaled(outline, em);
-        if !(0.0..8.0).contains(&advance)
-            || curves.iter().flat_map(points).any(|p| (p.x.abs() + p.y.abs()).max(0.0) >= 8.0)
+        if !(0.0..LARGEST).contains(&advance)
+            || curves.iter().flat_map(points).any(|p| (p.x.abs() + p.y.abs()).max(0.0) >= LARGEST)
         {
-            return Err(format!("its glyph for {} is larger than eight em", quoted(&c.to_string())));
+            return Err(format!("its glyph for {} is larger than {LARGEST} em", quoted(&c.to_string())));
         }
         glyphs.insert(c, Glyph { id, advance, curves });
     }

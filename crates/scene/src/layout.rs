@@ -196,7 +196,9 @@ impl Layout {
         let room = self.size as f32 - 2.0 * EDGE as f32 - 4.0;
         for font in 0..self.fonts.len() {
             let (word, width) = self.narrowest(font);
-            if width * self.heights.1 > room {
+            let text = Text { drawn: word.clone(), sort: Sort::Word };
+            // A font whose glyphs have no ink shows no word either.
+            if width * self.heights.1 > room || self.build(text, font, self.heights.0, 0, None).is_none() {
                 return Err((font, word));
             }
         }
