@@ -41,6 +41,7 @@ enum Command {
     Verify(cmd::verify::Args),
     Info(cmd::info::Args),
     Convert(cmd::convert::Args),
+    Data(cmd::data::Args),
     Bench(cmd::bench::Args),
 }
 
@@ -72,6 +73,7 @@ fn command() -> ExitCode {
         Command::Verify(args) => cmd::verify::run(args),
         Command::Info(args) => cmd::info::run(args),
         Command::Convert(args) => cmd::convert::run(args),
+        Command::Data(args) => cmd::data::run(args),
         Command::Bench(args) => cmd::bench::run(args),
     });
     done.unwrap_or_else(|error| {
