@@ -213,12 +213,16 @@ fn configs_keep_to_the_schema() {
         let text = fs::read_to_string(entry.unwrap().path()).unwrap();
         assert!(text.starts_with("#:schema ../docs/config.schema.json\n"), "{text}");
         let mut table = &schema;
-        for line in text.lines().map(str::trim) {
-            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-                let kind = &schema["properties"][name];
-                let name = kind["$ref"].as_str().or_else(|| kind["allOf"][0]["$ref"].as_str());
-                let name = name.unwrap_or_else(|| panic!("no {line} in the schema"));
-                table = &schema["definitions"][name.rsplit('/').next().unwrap()];
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+            if line.starts_with('[') {
+                let names = line.trim_matches(['[', ']']).split('.');
+                table = names.fold(&schema, |table, name| {
+                    let kind = &table["properties"][name];
+                    let kind = if kind["items"].is_object() { &kind["items"] } else { kind };
+                    let name = kind["$ref"].as_str().or_else(|| kind["allOf"][0]["$ref"].as_str());
+                    let name = name.unwrap_or_else(|| panic!("no {line} in the schema"));
+                    &schema["definitions"][name.rsplit('/').next().unwrap()]
+                });
             } else if let Some((key, _)) = line.split_once(" = ") {
                 assert!(table["properties"].get(key).is_some(), "no {key} in the schema");
             }

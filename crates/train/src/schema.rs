@@ -65,7 +65,10 @@ pub fn schema() -> Value {
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            map.remove("format");
+            // A property may be called so too; its schema is an object.
+            if map.get("format").is_some_and(Value::is_string) {
+                map.remove("format");
+            }
             // TOML has no null, so an absent key has no default.
             if map.get("default").is_some_and(Value::is_null) {
                 map.remove("default");

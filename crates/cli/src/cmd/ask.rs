@@ -32,7 +32,7 @@ use crate::out::{self, note, say};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// The image: PNG, JPEG or WebP; /dev/stdin reads it from standard input
+    /// The image: PNG, JPEG, WebP, GIF or BMP; /dev/stdin reads it from standard input
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
     /// The question or instruction; several are answered in one batch, and the image is encoded once

@@ -82,8 +82,7 @@ fn gemm_rate(cx: &Cx, config: &Config) -> anyhow::Result<f64> {
     let (k, n) = (network.vision.hidden_size, network.vision.intermediate_size);
     let rows = (network.media_tokens() * config.train.batch).clamp(64, 4096);
     let mut random = RandomInit::new(0);
-    let mut linear =
-        Linear::new(&mut Scope::new(&mut random, "timed"), k, n, false, Init::Normal(0.02));
+    let mut linear = Linear::new(&mut Scope::new(&mut random, "timed"), k, n, false, Init::Normal(0.02));
     let (x, weight) = (Tensor::from_f32([rows, k], &vec![0.5; rows * k])?, linear.weight.value.clone());
     let dtype = if matches!(cx.device, Device::Gpu(_)) { DType::Bf16 } else { DType::F32 };
     linear.weight.value = cx.upload(&weight.to_dtype(dtype)?)?;

@@ -138,7 +138,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Downloads the models that the config names by their names on the hub, unless they are in the cache.
-fn locate(config: &mut Config) -> anyhow::Result<()> {
+pub(crate) fn locate(config: &mut Config) -> anyhow::Result<()> {
     for (key, name) in config.hub_names() {
         let files =
             if key == "model.init" { super::model::locate(&name) } else { super::model::backbone(&name) };
