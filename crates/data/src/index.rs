@@ -2,6 +2,7 @@
 //! memory; an item takes about 32 bytes here.
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rayon::prelude::*;
@@ -116,7 +117,7 @@ struct Note {
 }
 
 /// A row of the first published file.
-struct Entry {
+struct Seen {
     spans: [Span; 2],
     number: u32,
     note: Option<u64>,
@@ -197,10 +198,9 @@ impl Builder<'_> {
             for note in notes.collect::<Vec<Result<_>>>() {
                 let (id, note) = note?;
                 let number = note.number;
-                if self.notes.contains_key(&id) {
-                    self.leave_out("annotation that is there twice", number);
-                } else {
-                    self.notes.insert(id, note);
+                match self.notes.entry(id) {
+                    Entry::Vacant(free) => _ = free.insert(note),
+                    Entry::Occupied(_) => self.leave_out("annotation that is there twice", number),
                 }
             }
             Ok(())
@@ -209,7 +209,7 @@ impl Builder<'_> {
 
     fn block(&mut self, block: &Block<'_>) -> Result<()> {
         let this = &*self;
-        let entries: Vec<Result<Entry>> = block
+        let entries: Vec<Result<Seen>> = block
             .rows
             .par_iter()
             .map(|found| {
@@ -221,10 +221,10 @@ impl Builder<'_> {
         entries.into_iter().try_for_each(|entry| self.add(entry?))
     }
 
-    fn entry(&self, span: Span, bytes: &[u8], number: u32) -> Result<Entry> {
+    fn entry(&self, span: Span, bytes: &[u8], number: u32) -> Result<Seen> {
         let table = &self.reader.tables[0];
         let wrong = |why| fault(&self.files[0], table.layout, number, why);
-        let mut entry = Entry { spans: [span, span], number, note: None, read: Err("") };
+        let mut entry = Seen { spans: [span, span], number, note: None, read: Err("") };
         let mut texts = vec![text(table.layout, bytes)];
         if let Some(id) = table.id {
             let id = key(&[&id(&texts[0]).map_err(wrong)?]);
@@ -260,7 +260,7 @@ impl Builder<'_> {
         Ok(Ok(Use { tag: tag as u8, image: key(&[image]), questions, has: contents(&item) }))
     }
 
-    fn add(&mut self, entry: Entry) -> Result<()> {
+    fn add(&mut self, entry: Seen) -> Result<()> {
         self.facts.rows += 1;
         if let Some(note) = entry.note.and_then(|id| self.notes.get_mut(&id)) {
             note.used = true;

@@ -9,8 +9,7 @@ use super::*;
 /// All rows of `text`, parsed, or why it is refused.
 fn rows(text: &[u8], layout: Layout, piece: usize) -> Result<Vec<Value>, String> {
     let (mut scanner, mut found) = (Scanner::new(text, layout, piece), Vec::new());
-    loop {
-        let Some(block) = scanner.block().map_err(|broken| format!("{broken:?}"))? else { break };
+    while let Some(block) = scanner.block().map_err(|broken| format!("{broken:?}"))? {
         for row in block.rows {
             assert_eq!(row.number as usize, found.len() + 1);
             let bytes = &block.bytes[row.range.clone()];

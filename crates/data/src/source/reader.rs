@@ -37,8 +37,11 @@ pub(crate) struct Table {
     /// Where its rows are.
     pub(crate) layout: Layout,
     /// Of a row, the id that it shares with the rows of the other file.
-    pub(crate) id: Option<fn(&[u8]) -> Result<String, String>>,
+    pub(crate) id: Option<IdOf>,
 }
+
+/// The id in a row, or why there is none.
+pub(crate) type IdOf = fn(&[u8]) -> Result<String, String>;
 
 /// The defaults of a part.
 pub(crate) struct Part {
