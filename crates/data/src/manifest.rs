@@ -158,8 +158,8 @@ impl Manifest {
     /// most 4 GiB, with lines of at most 16 MiB.
     ///
     /// # Errors
-    /// Returns [`Error::Io`], [`Error::Zip`] or [`Error::Duplicate`] if the file or archive cannot be read,
-    /// and [`Error::Line`] for the first invalid line.
+    /// Returns [`crate::Error::Io`], [`crate::Error::Zip`] or [`crate::Error::Duplicate`] if the file or
+    /// archive cannot be read, and [`crate::Error::Line`] for the first invalid line.
     pub fn open(path: impl AsRef<Path>) -> Result<Manifest> {
         Source::lines(path, None)?.manifest()
     }
