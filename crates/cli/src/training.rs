@@ -4,17 +4,16 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pheye::train::{Event, Spike, StepReport};
+use pheye::train::{Event, StepReport};
 use pheye_files::{printable, quoted};
 
 use crate::numbers;
+use crate::numbers::duration;
 use crate::out::{note, width};
 use crate::progress::{LOG_EVERY, Loading};
 
 /// Number of skipped images and texts that are named individually.
 const SKIPPED_SHOWN: u64 = 10;
-/// Number of samples that the message of a gradient spike names.
-const SAMPLES_SHOWN: usize = 3;
 /// Share of a new step in the averages, which therefore cover about twenty steps: single steps are noisy.
 const NEW: f64 = 0.05;
 
@@ -25,6 +24,8 @@ pub(crate) struct Training {
     logged: Instant,
     average: Option<Average>,
     total: u64,
+    /// Number of gradient spikes.
+    spikes: u64,
     loading: Option<Loading>,
 }
 
@@ -75,7 +76,7 @@ impl Training {
     pub(crate) fn new() -> Training {
         let terminal = std::io::stderr().is_terminal();
         let (bar, logged) = (ProgressBar::hidden(), Instant::now());
-        Training { bar, terminal, logged, average: None, total: 0, loading: None }
+        Training { bar, terminal, logged, average: None, total: 0, spikes: 0, loading: None }
     }
 
     /// Shows an event.
@@ -93,7 +94,8 @@ impl Training {
                 self.line(&format!("{trained} trained parameters, steps {from} to {total}"));
             }
             Event::Step(step) => self.step(&step),
-            Event::Spike(spike) => self.line(&spiked(&spike)),
+            // In a small run there are many; each is in the file with its samples.
+            Event::Spike(_) => self.spikes += 1,
             Event::Evaluated { step, evaluation: e } => {
                 let share = 100.0 * e.accuracy;
                 self.line(&format!(
@@ -128,9 +130,14 @@ impl Training {
         self.bar.set_position(s.step);
     }
 
-    /// Removes the bar.
+    /// Removes the bar, and tells how many gradients were far above the others.
     pub(crate) fn finish(self) {
         self.bar.finish_and_clear();
+        match self.spikes {
+            0 => {}
+            1 => note!("1 gradient spike, with its samples in spikes.jsonl"),
+            n => note!("{n} gradient spikes, with their samples in spikes.jsonl"),
+        }
     }
 
     fn line(&self, text: &str) {
@@ -146,20 +153,6 @@ impl Training {
 fn style() -> ProgressStyle {
     let template = "{wide_bar} {pos}/{len} steps  {prefix}\n{msg}";
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-fn spiked(s: &Spike) -> String {
-    let names: Vec<_> = s.samples.iter().take(SAMPLES_SHOWN).map(|name| quoted(name)).collect();
-    let more = match s.samples.len().saturating_sub(SAMPLES_SHOWN) {
-        0 => String::new(),
-        n => format!(" and {n} more (spikes.jsonl)"),
-    };
-    let times = s.norm / s.median;
-    let names = names.join(", ");
-    format!(
-        "gradient spike in step {}: norm {:.3e}, {times:.0} times the median; {names}{more}",
-        s.step, s.norm
-    )
 }
 
 /// As many of the first `parts` as fit into `width` columns.
@@ -182,17 +175,6 @@ fn rate(n: f64) -> String {
         n if n >= 9_995.0 => format!("{:.1}k", n / 1e3),
         n if n >= 99.95 => format!("{n:.0}"),
         n => format!("{n:.1}"),
-    }
-}
-
-/// A duration in its two largest units.
-fn duration(seconds: f64) -> String {
-    let s = seconds.ceil() as u64;
-    match s {
-        s if s < 60 => format!("{s} s"),
-        s if s < 3600 => format!("{} min {} s", s / 60, s % 60),
-        s if s < 86_400 => format!("{} h {} min", s / 3600, s / 60 % 60),
-        s => format!("{} days {} h", s / 86_400, s / 3600 % 24),
     }
 }
 

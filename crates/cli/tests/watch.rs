@@ -229,3 +229,35 @@ fn configs_keep_to_the_schema() {
         }
     }
 }
+
+#[test]
+fn a_plan_says_what_a_run_takes() {
+    let nano = top().join("configs/nano.toml");
+    let plan = |set: &[&str]| -> serde_json::Value {
+        let sets = set.iter().flat_map(|value| ["--set", *value]);
+        let args = ["train", s(&nano), "--plan", "--json", "--rate", "1e10"].into_iter().chain(sets);
+        serde_json::from_str(&ends(0, args.collect::<Vec<_>>()).out).unwrap()
+    };
+    let run = plan(&[]);
+    // Two epochs of 4,000 images, sixteen a step.
+    let counts = ["epoch", "samples", "steps", "step_samples", "image_tokens"];
+    assert_eq!(counts.map(|key| run[key].as_u64().unwrap()), [4000, 8000, 500, 16, 85]);
+    // f32: frozen weights; trained weights, gradients and two moments.
+    assert_eq!(run["memory"]["frozen"], 4 * 357_849);
+    assert_eq!(run["memory"]["trained"], 16 * 211_072);
+    let flops = run["flops"].as_f64().unwrap();
+    assert!((run["seconds"].as_f64().unwrap() - flops / 1e10).abs() < 1e-6);
+    // The same samples in smaller micro-batches: the same work, smaller activations.
+    let parts = plan(&["train.batch=4", "train.accumulation=4"]);
+    assert_eq!(parts["step_samples"], 16);
+    assert!((parts["flops"].as_f64().unwrap() / flops - 1.0).abs() < 0.01);
+    let activations = |plan: &serde_json::Value| plan["memory"]["activations"].as_u64().unwrap();
+    assert!(activations(&parts) * 3 < activations(&run));
+    // What is trained decides about memory and work.
+    let all = plan(&["train.trainable=[\"*\", \"!*.lora_*\"]"]);
+    assert_eq!(all["memory"]["frozen"], 4 * 59_392);
+    assert!(all["flops"].as_f64().unwrap() > flops);
+    let text = top().join("configs/nano-text.toml");
+    let refused = ends(1, ["train", s(&text), "--plan"]);
+    assert!(refused.err.contains("a plan is for task `pheye`, this is task `next-token`"), "{}", refused.err);
+}

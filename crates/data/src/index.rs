@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::json_stream::{Block, Broken, Layout, Scanner};
 use crate::published::{Published, Span};
-use crate::source::{Read, Reader, Rules, key, read, without_choices};
+use crate::source::{PartRules, Read, Reader, Rules, key, read, without_choices};
 use crate::{Content, Error, Item, Result};
 
 /// Bytes of a published file that are scanned at once.
@@ -249,8 +249,8 @@ impl Builder<'_> {
         if let Some(why) = self.rules.filtered(image) {
             return Ok(Err(why));
         }
-        let part = &self.rules.parts[tag];
-        if part.weight == 0.0 {
+        let PartRules { part, weight } = &self.rules.parts[tag];
+        if *weight == 0.0 {
             return Ok(Err("part of weight 0"));
         }
         let questions = match part.unique {
@@ -273,7 +273,7 @@ impl Builder<'_> {
             }
             Ok(row) => row,
         };
-        let part = &self.rules.parts[row.tag as usize];
+        let part = &self.rules.parts[row.tag as usize].part;
         let new = self.rows.len() as u32;
         let group = (row.tag, row.image);
         let item = if part.grouped { *self.groups.entry(group).or_insert(new) } else { new };

@@ -20,6 +20,7 @@ mod prefetch;
 mod prints;
 mod published;
 mod random;
+mod shared;
 mod source;
 pub mod store;
 mod summary;

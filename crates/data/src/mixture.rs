@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::random::{Permutation, Purpose};
-use crate::source::{PartRules, Share};
+use crate::source::{Part, PartRules, Share};
 use crate::summary::{PartSummary, Summary};
 use crate::{Content, Error, Item, Result, Source, Turns};
 
@@ -204,7 +204,7 @@ impl Mixture {
         Ok(item)
     }
 
-    fn prompt(&self, item: &mut Item, part: &PartRules, id: u32, pass: u64) {
+    fn prompt(&self, item: &mut Item, part: &Part, id: u32, pass: u64) {
         for (question, _) in &mut item.qa {
             *question = part.prompt.apply(std::mem::take(question), self.seed, id, pass);
         }
@@ -257,11 +257,11 @@ fn within(samples: f64) -> Result<()> {
 /// The pools of a source: its parts that have items.
 fn of_source(source: &Source, number: usize, content: Content) -> Result<Vec<Pool>> {
     let mut pools: Vec<(Pool, f64)> = Vec::new();
-    for (part, items) in source.parts() {
+    for (PartRules { part, weight }, items) in source.parts() {
         if !items.is_empty() {
             let ends = ends(source, part, items.clone(), content)?;
             let pool = Pool { source: number, items, ends, share: 0 };
-            let weighted = pool.len() as f64 * part.weight;
+            let weighted = pool.len() as f64 * weight;
             pools.push((pool, weighted));
         }
     }
@@ -287,12 +287,7 @@ fn of_source(source: &Source, number: usize, content: Content) -> Result<Vec<Poo
 }
 
 /// [`Pool::ends`] of a part.
-fn ends(
-    source: &Source,
-    part: &PartRules,
-    items: Range<usize>,
-    content: Content,
-) -> Result<Option<Vec<u32>>> {
+fn ends(source: &Source, part: &Part, items: Range<usize>, content: Content) -> Result<Option<Vec<u32>>> {
     if source.is_whole() || content != Content::Questions {
         return Ok(None);
     }

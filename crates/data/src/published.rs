@@ -1,12 +1,10 @@
 //! A published file, of which rows are read by their position.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use pheye_files::Kind;
-
+use crate::shared::Shared;
 use crate::{Error, Result};
 
 /// A published file, opened.
@@ -23,7 +21,7 @@ pub(crate) struct Published {
 }
 
 enum Bytes {
-    File(File),
+    File(Shared),
     /// The contents of a file in an archive, which cannot be read by position.
     Memory(Vec<u8>),
 }
@@ -64,13 +62,14 @@ impl Published {
     pub(crate) fn open(path: &Path, limit: u64) -> Result<Published> {
         let name = path.display().to_string();
         let open = || {
-            let (file, len) = pheye_files::open_with_len(path, Kind::Regular)?;
-            pheye_files::within(len, limit)?;
-            let time = file.metadata()?.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-            Ok((file, len, time.and_then(|t| u64::try_from(t.as_nanos()).ok())))
+            let file = Shared::open(path)?;
+            pheye_files::within(file.len(), limit)?;
+            Ok(file)
         };
-        let (file, len, modified) = open().map_err(|source| Error::Io { name: name.clone(), source })?;
-        Ok(Published { name, path: Some(path.into()), len, modified, bytes: Bytes::File(file) })
+        let file = open().map_err(|source| Error::Io { name: name.clone(), source })?;
+        let time = file.modified().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+        let modified = time.and_then(|t| u64::try_from(t.as_nanos()).ok());
+        Ok(Published { name, path: Some(path.into()), len: file.len(), modified, bytes: Bytes::File(file) })
     }
 
     /// The contents of a file in an archive.
@@ -79,66 +78,28 @@ impl Published {
     }
 
     /// Reads it from its beginning, at most its length.
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader { published: self, at: 0 }
+    pub(crate) fn reader(&self) -> Box<dyn Read + '_> {
+        match &self.bytes {
+            Bytes::File(file) => Box::new(file.window(0, self.len)),
+            Bytes::Memory(bytes) => Box::new(bytes.as_slice()),
+        }
     }
 
     /// The bytes of `span`.
     pub(crate) fn read(&self, span: &Span) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; span.len as usize];
-        let read = self.read_at(&mut bytes, span.offset());
-        let read = read.map_err(|source| Error::Io { name: self.name.clone(), source })?;
-        if read < bytes.len() || crc32fast::hash(&bytes) != span.crc {
-            return Err(Error::Changed { name: self.name.clone() });
-        }
-        Ok(bytes)
-    }
-
-    /// Fills `bytes` from `offset` on, as far as the file goes.
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut read = 0;
-        while read < bytes.len() {
-            let (rest, at) = (&mut bytes[read..], offset + read as u64);
-            let n = match &self.bytes {
-                Bytes::File(file) => positioned(file, rest, at),
-                Bytes::Memory(all) => {
-                    let from = usize::try_from(at).unwrap_or(usize::MAX).min(all.len());
-                    (&all[from..]).read(rest)
-                }
-            };
-            match n {
-                Ok(0) => break,
-                Ok(n) => read += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+        let changed = || Error::Changed { name: self.name.clone() };
+        let fault = |source: std::io::Error| match source.kind() {
+            ErrorKind::UnexpectedEof => changed(),
+            _ => Error::Io { name: self.name.clone(), source },
+        };
+        let bytes = match &self.bytes {
+            Bytes::File(file) => file.bytes(span.offset(), span.len.into()).map_err(fault)?,
+            Bytes::Memory(all) => {
+                let from = usize::try_from(span.offset()).unwrap_or(usize::MAX);
+                let end = from.saturating_add(span.len as usize);
+                all.get(from..end).ok_or_else(changed)?.to_vec()
             }
-        }
-        Ok(read)
-    }
-}
-
-#[cfg(unix)]
-fn positioned(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn positioned(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, bytes, offset)
-}
-
-/// Reads a published file from its beginning.
-pub(crate) struct Reader<'a> {
-    published: &'a Published,
-    at: u64,
-}
-
-impl Read for Reader<'_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.published.len - self.at).unwrap_or(usize::MAX);
-        let want = bytes.len().min(left);
-        let read = self.published.read_at(&mut bytes[..want], self.at)?;
-        self.at += read as u64;
-        Ok(read)
+        };
+        if crc32fast::hash(&bytes) == span.crc { Ok(bytes) } else { Err(changed()) }
     }
 }

@@ -35,6 +35,10 @@ pub use error::Error;
 pub use resize::{PassOrder, resize_bicubic, resize_bicubic_in};
 pub use tiles::{CLIP_MEAN, CLIP_STD, Preprocess, Tiles};
 
+/// The usual extensions of files that [`decode`] reads, in small letters. Files are decoded by their contents,
+/// whatever their names are.
+pub const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "gif", "bmp"];
+
 /// An 8-bit RGB image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb8 {

@@ -142,8 +142,16 @@ impl Config {
     /// # Errors
     /// When the configuration is invalid.
     pub fn counts(&self) -> Result<Counts> {
-        struct Counter(Counts);
-        impl Source for Counter {
+        self.counts_of(|_| true)
+    }
+
+    /// Counts by part of the parameters whose names `counted` accepts, computed without building the model.
+    ///
+    /// # Errors
+    /// When the configuration is invalid.
+    pub fn counts_of(&self, counted: impl Fn(&str) -> bool) -> Result<Counts> {
+        struct Counter<F>(Counts, F);
+        impl<F: Fn(&str) -> bool> Source for Counter<F> {
             fn tensor(&mut self, name: &str, shape: Shape, _: Init) -> Tensor {
                 let c = &mut self.0;
                 let part = match name {
@@ -153,14 +161,14 @@ impl Config {
                     _ if name.contains("cross_attn_layers.") => &mut c.cross_attention,
                     _ => &mut c.text,
                 };
-                *part += shape.elements() as u64;
+                *part += if (self.1)(name) { shape.elements() as u64 } else { 0 };
                 Tensor::zeros([0], pheye_tensor::DType::F32)
             }
             fn shape_of(&self, _: &str) -> Option<Shape> {
                 None
             }
         }
-        let mut counter = Counter(Counts::default());
+        let mut counter = Counter(Counts::default(), counted);
         Pheye::build(self, &mut Scope::new(&mut counter, ""))?;
         Ok(counter.0)
     }
@@ -190,5 +198,10 @@ impl Counts {
     /// Parameters that stay frozen.
     pub fn frozen(&self) -> u64 {
         self.vision + self.text
+    }
+
+    /// All parameters.
+    pub fn all(&self) -> u64 {
+        self.trained() + self.frozen()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pheye_image::{DecodeOptions, Rgb8, decode, open_regular, resize_bicubic};
+use pheye_image::{DecodeOptions, EXTENSIONS, Rgb8, decode, open_regular, resize_bicubic};
 
 use crate::color::Color;
 use crate::font::listed;
@@ -35,9 +35,10 @@ impl Backgrounds {
             let images = BUILT_IN.iter().map(|(name, bytes)| decode(bytes, name, &options));
             return Ok(Backgrounds(images.collect::<Result<_, _>>().map_err(Error::Background)?));
         };
-        let files = listed(folder, &["png", "jpg", "jpeg", "webp"])?;
+        let files = listed(folder, &EXTENSIONS)?;
         if files.is_empty() || files.len() > MOST {
-            let message = format!("{} images (.png, .jpg or .webp); 1 to {MOST} are needed", files.len());
+            let known = EXTENSIONS.map(|extension| format!(".{extension}")).join(", ");
+            let message = format!("{} images ({known}); 1 to {MOST} are needed", files.len());
             return Err(Error::Folder { path: folder.to_owned(), message });
         }
         let open = |path| open_regular(path, &options).map(reduced).map_err(Error::Background);

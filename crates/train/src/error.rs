@@ -111,6 +111,12 @@ pub enum Error {
         /// The task.
         task: crate::Task,
     },
+    /// A plan of another task than `pheye` is wanted.
+    #[error("a plan is for task `pheye`, this is task `{}`", task.name())]
+    NoPlan {
+        /// The task.
+        task: crate::Task,
+    },
     /// There is no preset of this name.
     #[error("`model.preset`: there is no preset `{name}`; there are {}", pheye_model::PRESETS.join(", "))]
     Preset {

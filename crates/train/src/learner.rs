@@ -14,7 +14,8 @@ use pheye_weights::{copy_atomically, save_safetensors};
 
 use crate::config::Backbone;
 use crate::contrastive::Contrastive;
-use crate::{Config, Error, Result, Task, matches};
+use crate::pattern::selects;
+use crate::{Config, Error, Result, Task};
 
 /// A network with its loss.
 pub(crate) enum Learner {
@@ -105,11 +106,7 @@ impl Learner {
     /// Marks the parameters that match one of `patterns` and none of those with a `!` before them as trained;
     /// without patterns, those that the task trains by default.
     pub(crate) fn choose(&mut self, patterns: &[String]) -> Result<ParamTable> {
-        let (without, with): (Vec<&str>, Vec<&str>) =
-            patterns.iter().map(String::as_str).partition(|p| p.starts_with('!'));
-        let picked = |name: &str| {
-            with.iter().any(|p| matches(p, name)) && !without.iter().any(|p| matches(&p[1..], name))
-        };
+        let picked = |name: &str| selects(patterns, name);
         match self {
             Learner::Pheye(model) if patterns.is_empty() => Ok(model.train(Pheye::is_pheye_param)?),
             Learner::Pheye(model) => Ok(model.train(picked)?),

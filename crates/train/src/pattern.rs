@@ -26,9 +26,24 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     p[i..].iter().all(|c| *c == b'*')
 }
 
+/// Whether `patterns` select `name`: one of them matches it, and none of those with a `!` before them does.
+pub(crate) fn selects(patterns: &[String], name: &str) -> bool {
+    let without = patterns.iter().filter_map(|p| p.strip_prefix('!')).any(|p| matches(p, name));
+    !without && patterns.iter().any(|p| !p.starts_with('!') && matches(p, name))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{matches, selects};
+
+    #[test]
+    fn names_are_selected_and_left_out() {
+        let patterns = ["vision.*", "!*.lora_*", "!vision.head"].map(str::to_owned);
+        assert!(selects(&patterns, "vision.layers.0.weight"));
+        assert!(!selects(&patterns, "vision.layers.0.lora_A.weight"));
+        assert!(!selects(&patterns, "vision.head") && !selects(&patterns, "text.weight"));
+        assert!(!selects(&patterns[1..], "vision.layers.0.weight"), "nothing is selected");
+    }
 
     #[test]
     fn globs() {

@@ -4,10 +4,11 @@
 //! follows from shapes.
 
 use pheye_data::{Encode, Loader};
-use pheye_model::{Flops, StepShape, TrainedParts};
+use pheye_model::{Counts, Flops, Pheye, StepShape, TrainedParts};
 use serde::Serialize;
 
-use crate::{Config, Result, Task, feed, trainer};
+use crate::pattern::selects;
+use crate::{Config, Error, Result, Task, feed, trainer};
 
 /// Number of samples whose texts are tokenized.
 const LOOKED_AT: u64 = 2048;
@@ -15,7 +16,7 @@ const LOOKED_AT: u64 = 2048;
 /// What a run will take.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
-    /// Samples (images, or texts without images) of an epoch.
+    /// Samples of an epoch.
     pub epoch: u64,
     /// Samples of the whole run.
     pub samples: u64,
@@ -61,7 +62,7 @@ pub struct PlanMemory {
     pub trained: u64,
     /// What forward saves for backward, and temporaries.
     pub activations: u64,
-    /// Prepared batches and cached images.
+    /// The pixels of prepared batches. The cache of decoded images, of `data.cache_mib` at most, comes on top.
     pub data: u64,
 }
 
@@ -73,26 +74,40 @@ impl PlanMemory {
 }
 
 /// Plans the run of `config`, for which `encode` turns texts into token ids; `gpu` says whether it runs on a
-/// GPU. Memory and operations are those of `task = "pheye"` with the default trained parameters.
+/// GPU.
 ///
 /// # Errors
-/// Returns an error if the configuration of the network or a data set cannot be read, and for the first sample
+/// Returns [`Error::NoPlan`] for another task than `pheye`, an error if the configuration of the network or a data set cannot be read, and for the first sample
 /// that cannot be used unless `data.on_broken` is `skip`.
 pub fn plan(config: &Config, encode: Box<Encode>, gpu: bool) -> Result<Plan> {
+    if config.task != Task::Pheye {
+        return Err(Error::NoPlan { task: config.task });
+    }
     let network = config.network()?;
+    let patterns = &config.train.trainable;
+    let default = patterns.is_empty();
+    let trained = network.counts_of(|name| match default {
+        true => Pheye::is_pheye_param(name),
+        false => selects(patterns, name),
+    })?;
     let loader = feed::loader(config, &network, encode)?;
     let steps = trainer::steps(config, &loader);
     let step_samples = (config.train.batch as u64).saturating_mul(config.train.accumulation as u64);
     let samples = steps.saturating_mul(step_samples);
     let texts = lengths(&loader, samples, config.train.batch as u64)?;
     let element = if gpu { 2 } else { 4 };
-    let with_images = config.task != Task::NextToken;
-    let images = if with_images { config.train.batch } else { 0 };
+    let images = config.train.batch;
     let load = |tokens| StepShape { images, tokens, recompute: config.train.recompute, element };
     let mean = load((texts.mean * config.train.batch as f64).round() as usize);
-    let micro = network.flops(mean, TrainedParts::PHEYE);
+    let parts = TrainedParts {
+        adapters: trained.lora + trained.connector > 0,
+        vision: trained.vision > 0,
+        cross_attention: trained.cross_attention > 0,
+        text: trained.text > 0,
+    };
+    let micro = network.flops(mean, parts);
     let step_flops = micro.times(config.train.accumulation as u64);
-    let memory = memory(config, &network, load(texts.longest_batch), gpu)?;
+    let memory = memory(config, &network, trained, load(texts.longest_batch), gpu)?;
     Ok(Plan {
         epoch: loader.mixture().epoch_len(),
         samples,
@@ -100,7 +115,7 @@ pub fn plan(config: &Config, encode: Box<Encode>, gpu: bool) -> Result<Plan> {
         step_samples,
         texts,
         tokens: (texts.mean * samples as f64).round() as u64,
-        image_tokens: if with_images { network.media_tokens() } else { 0 },
+        image_tokens: network.media_tokens(),
         step_flops,
         flops: step_flops.total() as f64 * steps as f64,
         memory,
@@ -129,17 +144,23 @@ fn lengths(loader: &Loader, samples: u64, batch: u64) -> Result<Texts> {
     Ok(texts)
 }
 
-fn memory(config: &Config, network: &pheye_model::Config, load: StepShape, gpu: bool) -> Result<PlanMemory> {
-    let counts = network.counts()?;
+fn memory(
+    config: &Config,
+    network: &pheye_model::Config,
+    trained: Counts,
+    load: StepShape,
+    gpu: bool,
+) -> Result<PlanMemory> {
+    let frozen = network.counts()?.all() - trained.all();
     let bf16 = gpu || config.model.frozen_bf16;
     // On a GPU, trained matrices have a bf16 copy for GEMM besides their f32 masters.
-    let trained = 4 + 4 + 8 + if gpu { 2 } else { 0 };
+    let bytes = 4 + 4 + 8 + if gpu { 2 } else { 0 };
     let side = network.vision.image_size as u64;
     let pixels = 3 * 4 * side * side * (1 + network.connector.local_tiles() as u64);
     let batches = (config.data.prefetch as u64 + 2).saturating_mul(load.images as u64);
     Ok(PlanMemory {
-        frozen: if bf16 { 2 } else { 4 } * counts.frozen(),
-        trained: trained * counts.trained(),
+        frozen: if bf16 { 2 } else { 4 } * frozen,
+        trained: bytes * trained.all(),
         activations: network.activations(load),
         data: pixels.saturating_mul(batches),
     })

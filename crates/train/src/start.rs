@@ -2,7 +2,7 @@
 //!
 //! A path of `[model]` is the path of a file or folder, the folder of a finished run, whose model is meant, or
 //! the name of a model on the hub. Names on the hub are located by the program before the run
-//! ([`Config::hub_names`], [`Config::located`]).
+//! ([`Config::not_found`], [`Config::located`]).
 
 use std::path::{Path, PathBuf};
 
@@ -70,9 +70,8 @@ impl Config {
         named().unwrap_or(own)
     }
 
-    /// The values of `[model]` that are names on the hub: of the form `OWNER/NAME` or `OWNER/NAME@REVISION`,
-    /// and no files or folders. Each comes with its key.
-    pub fn hub_names(&self) -> Vec<(&'static str, String)> {
+    /// The values of `[model]` that are no files or folders, each with its key: names on the hub, or faults.
+    pub fn not_found(&self) -> Vec<(&'static str, &Path)> {
         let m = &self.model;
         let keys = [
             ("model.init", &m.init),
@@ -80,23 +79,7 @@ impl Config {
             ("model.decoder", &m.decoder),
             ("model.tokenizer", &m.tokenizer),
         ];
-        let name = |path: &PathBuf| Some(path.to_str()?.to_owned()).filter(|name| is_hub_name(name));
-        let absent = |path: &&PathBuf| !self.resolve(path).exists();
-        let named = keys.into_iter().map(|(key, path)| (key, path.as_ref().filter(absent).and_then(name)));
-        named.filter_map(|(key, name)| Some((key, name?))).collect()
+        let given = keys.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+        given.filter(|(_, path)| !self.resolve(path).exists()).collect()
     }
-}
-
-/// Whether `text` has the form `OWNER/NAME` or `OWNER/NAME@REVISION`.
-fn is_hub_name(text: &str) -> bool {
-    let name = text.split('@').next().unwrap_or(text);
-    let part = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    let file = Path::new(name)
-        .extension()
-        .is_some_and(|e| ["json", "safetensors", "bin", "pt"].iter().any(|k| e == *k));
-    !file && name.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
 }

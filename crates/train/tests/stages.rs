@@ -36,13 +36,10 @@ fn every_stage_of_every_model_follows_the_paper() {
 }
 
 #[test]
-fn names_on_the_hub_are_told_from_paths() {
+fn values_that_are_no_files_are_listed() {
     let config = config("stage1-x4-672.toml");
-    let names: Vec<_> = config.hub_names();
-    let names: Vec<_> = names.iter().map(|(key, name)| (*key, name.as_str())).collect();
-    let encoder = ("model.encoder", "apple/DFN5B-CLIP-ViT-H-14");
-    let decoder = ("model.decoder", "microsoft/phi-1_5");
-    assert_eq!(names, [encoder, decoder, ("model.tokenizer", "microsoft/phi-1_5")]);
-    // A run that does not exist yet is no name on the hub.
-    assert!(self::config("stage2-x4-672.toml").hub_names().is_empty());
+    let phi = Path::new("microsoft/phi-1_5");
+    let encoder = ("model.encoder", Path::new("apple/DFN5B-CLIP-ViT-H-14"));
+    assert_eq!(config.not_found(), [encoder, ("model.decoder", phi), ("model.tokenizer", phi)]);
+    assert!(self::config("nano.toml").not_found().is_empty());
 }

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use pheye::model::Options;
 use pheye::ops::Cx;
 use pheye::tensor::Device;
+use pheye::train::Config;
 use pheye::{Assistant, ModelFiles};
 
 use crate::out::note;
@@ -89,20 +90,42 @@ pub(crate) fn locate(model: &str) -> anyhow::Result<ModelFiles> {
     Ok(pheye::hub::locate(&hub, model, &mut |progress| shown.event(progress))?)
 }
 
-/// Locates the files of `name`, a backbone or a tokenizer on the hub.
+/// Locates the models that `config` names by their names on the hub. Missing files are downloaded, with a
+/// progress bar.
 #[cfg(feature = "hub")]
-pub(crate) fn backbone(name: &str) -> anyhow::Result<ModelFiles> {
-    use pheye::hub::{Client, Settings};
+pub(crate) fn locate_in(config: &mut Config) -> anyhow::Result<()> {
+    use anyhow::Context;
+    use pheye::hub::{Client, Name, Settings};
 
+    let named = |(key, path): (&'static str, &Path)| {
+        let name = path.to_str()?;
+        // A file that does not exist is reported as such.
+        let file = path
+            .extension()
+            .is_some_and(|end| ["json", "safetensors", "bin", "pt"].iter().any(|e| end == *e));
+        Name::unless_folder(name).filter(|_| !file)?;
+        Some((key, name.to_owned()))
+    };
+    let names: Vec<_> = config.not_found().into_iter().filter_map(named).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
     let hub = Client::new(Settings::from_env()?);
     let mut shown = crate::progress::Download::default();
-    Ok(pheye::hub::locate_backbone(&hub, name, &mut |progress| shown.event(progress))?)
+    for (key, name) in names {
+        let find = if key == "model.init" { pheye::hub::locate } else { pheye::hub::locate_backbone };
+        let files = find(&hub, &name, &mut |progress| shown.event(progress));
+        let files = files.with_context(|| format!("{key} = \"{name}\""))?;
+        config.located.insert(name, files.folder);
+        config.located.extend(files.named);
+    }
+    Ok(())
 }
 
-/// Locates the files of the backbone `name`. This build has no hub support.
+/// Without hub support, the models are folders.
 #[cfg(not(feature = "hub"))]
-pub(crate) fn backbone(name: &str) -> anyhow::Result<ModelFiles> {
-    locate(name)
+pub(crate) fn locate_in(_: &mut Config) -> anyhow::Result<()> {
+    Ok(())
 }
 
 /// Locates the files of the folder `model`. This build has no hub support.

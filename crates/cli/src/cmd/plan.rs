@@ -8,7 +8,7 @@ use pheye::tensor::{DType, Device, Init, Scope, Tensor};
 use pheye::train::{Config, Plan, plan};
 use serde::Serialize;
 
-use crate::numbers::{bytes, grouped};
+use crate::numbers::{bytes, duration, flops, grouped};
 use crate::out::say;
 
 /// How long GEMM is timed.
@@ -64,7 +64,8 @@ pub(crate) fn show(cx: &Cx, config: &Config, json: bool, rate: Option<f64>) -> a
     say!("            {} image tokens an image", grouped(plan.image_tokens as u64));
     say!("operations  {} a step, {} in all", flops(plan.step_flops.total() as f64), flops(plan.flops));
     say!(
-        "memory      {}: frozen weights {}, trained weights and optimizer {}, activations {}, batches {}",
+        "memory      {} and the cache of images: frozen weights {}, trained weights and optimizer {}, activations \
+         {}, batches {}",
         bytes(memory_total),
         bytes(memory.frozen),
         bytes(memory.trained),
@@ -87,28 +88,18 @@ fn gemm_rate(cx: &Cx, config: &Config) -> anyhow::Result<f64> {
     let dtype = if matches!(cx.device, Device::Gpu(_)) { DType::Bf16 } else { DType::F32 };
     linear.weight.value = cx.upload(&weight.to_dtype(dtype)?)?;
     let x = cx.upload(&x.to_dtype(dtype)?)?;
-    let _ = forward(cx, &x, &linear)?.0.to_device(&Device::Cpu)?;
+    let run = || {
+        forward(cx, &x, &linear)?;
+        match &cx.device {
+            Device::Gpu(gpu) => Ok::<_, anyhow::Error>(gpu.synchronize()?),
+            Device::Cpu => Ok(()),
+        }
+    };
+    run()?;
     let (began, mut times) = (Instant::now(), 0);
     while began.elapsed() < TIMED {
-        let _ = forward(cx, &x, &linear)?.0.to_device(&Device::Cpu)?;
+        run()?;
         times += 1;
     }
     Ok(linear.flops(rows) as f64 * f64::from(times) / began.elapsed().as_secs_f64())
-}
-
-/// A number of operations with its unit.
-fn flops(n: f64) -> String {
-    let units = [(1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP")];
-    let (by, unit) = units.into_iter().find(|(by, _)| n >= *by).unwrap_or((1.0, "FLOP"));
-    format!("{:.1} {unit}", n / by)
-}
-
-/// A duration in the unit that people would use.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.1} days", s / 86_400.0),
-    }
 }

@@ -86,7 +86,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(out) = &args.out {
         config.train.out = std::path::absolute(out)?;
     }
-    locate(&mut config)?;
+    super::model::locate_in(&mut config)?;
     if args.plan {
         super::plan::show(&args.device.open()?, &config, args.json, args.rate)?;
         return Ok(ExitCode::SUCCESS);
@@ -135,18 +135,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Downloads the models that the config names by their names on the hub, unless they are in the cache.
-pub(crate) fn locate(config: &mut Config) -> anyhow::Result<()> {
-    for (key, name) in config.hub_names() {
-        let files =
-            if key == "model.init" { super::model::locate(&name) } else { super::model::backbone(&name) };
-        let files = files.with_context(|| format!("{key} = \"{name}\""))?;
-        config.located.insert(name, files.folder);
-        config.located.extend(files.named);
-    }
-    Ok(())
 }
 
 fn report(

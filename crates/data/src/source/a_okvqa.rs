@@ -11,12 +11,11 @@ use super::rules::Rules;
 use crate::json_stream::Layout;
 
 pub(crate) static READER: Reader = Reader {
-    version: 1,
-    tables: &[Table { key: "path", layout: Layout::Array, id: None }],
+    tables: &[Table::only(Layout::Array)],
     parts: &[Part::new("a-okvqa", Turns::All, Prompt::Letter).unique()],
     image_name: Some("{id:012}.jpg"),
-    include: &[],
     read,
+    ..Reader::USUAL
 };
 
 #[derive(Deserialize)]
@@ -37,7 +36,7 @@ fn read(record: &Record<'_>, rules: &Rules) -> Result<Read, String> {
         return Err(format!("`correct_choice_idx` is {correct}, of {} `choices`", row.choices.len()));
     };
     let image = rules.image(&row.image_id.0);
-    if rules.parts[0].prompt != Prompt::Letter {
+    if rules.parts[0].part.prompt != Prompt::Letter {
         return Ok(Read::Item(0, one(image, &row.question, answer)));
     }
     let mut question = row.question.trim().to_owned();

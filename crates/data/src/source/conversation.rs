@@ -12,23 +12,16 @@ use crate::json_stream::Layout;
 
 const TABLES: &[Table] = &[Table { key: "path", layout: Layout::Array, id: None }];
 
-pub(crate) static CONVERSATION: Reader = Reader {
-    version: 1,
-    tables: TABLES,
-    parts: &[Part::new("conversation", ONE, Prompt::None)],
-    image_name: None,
-    include: &[],
-    read,
-};
+pub(crate) static CONVERSATION: Reader =
+    Reader { tables: TABLES, parts: &[Part::new("conversation", ONE, Prompt::None)], read, ..Reader::USUAL };
 
 /// The file has LLaVA's own conversations again; names of LLaVAR's images begin with 1000.
 pub(crate) static LLAVAR: Reader = Reader {
-    version: 1,
     tables: TABLES,
     parts: &[Part::new("llavar", ONE, Prompt::None)],
-    image_name: None,
     include: &["1000"],
     read,
+    ..Reader::USUAL
 };
 
 /// A row.

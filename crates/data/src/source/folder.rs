@@ -4,30 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pheye_files::Kind;
+use pheye_image::EXTENSIONS;
 use rayon::prelude::*;
 
 use super::prompt::Prompt;
-use super::reader::{ONE, Part, Read, Reader, Record, one};
+use super::reader::{ONE, Part, Reader, one};
 use super::rules::Rules;
 use super::{Format, Input, Rows, Share, Source, SourceConfig};
 use crate::index::{Facts, LeftOut};
 use crate::{Error, Item, Result, Store};
 
-pub(crate) static READER: Reader = Reader {
-    version: 1,
-    tables: &[],
-    parts: &[Part::new("folder", ONE, Prompt::Caption).captions()],
-    image_name: None,
-    include: &[],
-    read: nothing,
-};
+pub(crate) static READER: Reader =
+    Reader { parts: &[Part::new("folder", ONE, Prompt::Caption).captions()], ..Reader::USUAL };
 
-/// A folder has no rows.
-fn nothing(_: &Record<'_>, _: &Rules) -> Result<Read, String> {
-    Ok(Read::LeftOut("no row"))
-}
-
-const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 /// Maximum length of a text in bytes.
 const TEXT_LIMIT: u64 = 16 << 20;
 /// Maximum depth of folders.

@@ -10,12 +10,11 @@ use super::rules::Rules;
 use crate::json_stream::Layout;
 
 pub(crate) static READER: Reader = Reader {
-    version: 1,
-    tables: &[Table { key: "path", layout: Layout::Object, id: None }],
+    tables: &[Table::only(Layout::Object)],
     parts: &[Part::new("gqa", TWO, Prompt::ShortAnswer).grouped()],
     image_name: Some("{id}.jpg"),
-    include: &[],
     read,
+    ..Reader::USUAL
 };
 
 #[derive(Deserialize)]

@@ -10,12 +10,11 @@ use super::rules::Rules;
 use crate::json_stream::Layout;
 
 pub(crate) static READER: Reader = Reader {
-    version: 1,
-    tables: &[Table { key: "path", layout: Layout::Array, id: None }],
+    tables: &[Table::only(Layout::Array)],
     parts: &[Part::new("lrv", ONE, Prompt::None)],
     image_name: Some("{id}.jpg"),
-    include: &[],
     read,
+    ..Reader::USUAL
 };
 
 #[derive(Deserialize)]

@@ -10,12 +10,11 @@ use super::rules::Rules;
 use crate::json_stream::Layout;
 
 pub(crate) static READER: Reader = Reader {
-    version: 1,
-    tables: &[Table { key: "path", layout: Layout::ObjectIn("data"), id: None }],
+    tables: &[Table::only(Layout::ObjectIn("data"))],
     parts: &[Part::new("mimic-it", ONE, Prompt::None)],
     image_name: Some("{id}"),
-    include: &[],
     read,
+    ..Reader::USUAL
 };
 
 #[derive(Deserialize)]

@@ -26,8 +26,7 @@ const OCR_VQA: usize = 5;
 const TEXTCAPS: usize = 6;
 
 pub(crate) static READER: Reader = Reader {
-    version: 1,
-    tables: &[Table { key: "path", layout: Layout::Array, id: None }],
+    tables: &[Table::only(Layout::Array)],
     parts: &[
         Part::new("llava", ONE, Prompt::None),
         Part::new("vqav2", TWO, Prompt::ShortAnswer),
@@ -38,9 +37,8 @@ pub(crate) static READER: Reader = Reader {
         Part::new("ocr-vqa", ONE, Prompt::ShortAnswer),
         Part::new("textcaps", ONE, Prompt::Caption).captions(),
     ],
-    image_name: None,
-    include: &[],
     read,
+    ..Reader::USUAL
 };
 
 fn read(record: &Record<'_>, rules: &Rules) -> Result<Read, String> {

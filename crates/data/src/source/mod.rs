@@ -25,7 +25,7 @@ mod vqa;
 
 pub use config::{Format, PartConfig, SourceConfig, Turns};
 pub use prompt::Prompt;
-pub(crate) use reader::{Read, Reader, read, without_choices};
+pub(crate) use reader::{Part, Read, Reader, read, without_choices};
 pub(crate) use rules::{PartRules, Rules, key};
 
 use std::borrow::Cow;
@@ -182,7 +182,7 @@ impl Source {
         }
         let mut item = item.unwrap_or_default();
         item.line = row.number as usize;
-        if self.rules.parts[row.tag as usize].unique {
+        if self.rules.parts[row.tag as usize].part.unique {
             let mut seen = std::collections::HashSet::new();
             item.qa.retain(|(question, _)| seen.insert(without_choices(question).to_owned()));
         }
@@ -228,8 +228,8 @@ impl Source {
     }
 
     /// The rules of an item's part.
-    pub(crate) fn part(&self, i: usize) -> &PartRules {
-        &self.rules.parts[self.about(i).tag as usize]
+    pub(crate) fn part(&self, i: usize) -> &Part {
+        &self.rules.parts[self.about(i).tag as usize].part
     }
 
     /// Whether all that an item has is one sample, instead of each turn.

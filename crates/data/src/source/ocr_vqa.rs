@@ -11,12 +11,10 @@ use crate::Item;
 use crate::json_stream::Layout;
 
 pub(crate) static READER: Reader = Reader {
-    version: 1,
-    tables: &[Table { key: "path", layout: Layout::Object, id: None }],
+    tables: &[Table::only(Layout::Object)],
     parts: &[Part::new("ocr-vqa", ONE, Prompt::ShortAnswer)],
-    image_name: None,
-    include: &[],
     read,
+    ..Reader::USUAL
 };
 
 #[derive(Deserialize)]

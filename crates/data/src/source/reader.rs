@@ -30,6 +30,17 @@ pub(crate) struct Reader {
     pub(crate) read: fn(&Record<'_>, &Rules) -> Result<Read, String>,
 }
 
+impl Reader {
+    /// What most readers have in common: version 1, and rows that name their images.
+    pub(crate) const USUAL: Reader =
+        Reader { version: 1, tables: &[], parts: &[], image_name: None, include: &[], read: nothing };
+}
+
+/// A source without rows of JSON reads none.
+fn nothing(_: &Record<'_>, _: &Rules) -> Result<Read, String> {
+    Ok(Read::LeftOut("no row"))
+}
+
 /// A published file.
 pub(crate) struct Table {
     /// Its key in a [`super::SourceConfig`].
@@ -40,10 +51,18 @@ pub(crate) struct Table {
     pub(crate) id: Option<IdOf>,
 }
 
+impl Table {
+    /// The only published file of a format.
+    pub(crate) const fn only(layout: Layout) -> Table {
+        Table { key: "path", layout, id: None }
+    }
+}
+
 /// The id in a row, or why there is none.
 pub(crate) type IdOf = fn(&[u8]) -> Result<String, String>;
 
-/// The defaults of a part.
+/// A part: its defaults, or its rules in a source.
+#[derive(Clone)]
 pub(crate) struct Part {
     pub(crate) name: &'static str,
     pub(crate) turns: Turns,

@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::config::{SourceConfig, Turns};
-use super::prompt::Prompt;
-use super::reader::Reader;
+use super::config::SourceConfig;
+use super::reader::{Part, Reader};
 use crate::{Error, Result};
 
 /// The rules of a source.
@@ -21,13 +20,8 @@ pub(crate) struct Rules {
 
 /// The rules of a part.
 pub(crate) struct PartRules {
-    pub(crate) name: &'static str,
-    pub(crate) turns: Turns,
-    pub(crate) prompt: Prompt,
-    pub(crate) unique: bool,
-    /// Whether the rows of an image are one item.
-    pub(crate) grouped: bool,
-    pub(crate) captions: bool,
+    /// The defaults of the reader, with the settings of the config over them.
+    pub(crate) part: Part,
     pub(crate) weight: f64,
 }
 
@@ -54,20 +48,13 @@ impl Rules {
     pub(crate) fn resolve(config: &SourceConfig, reader: &Reader, pattern: Pattern) -> Rules {
         let parts = reader.parts.iter().map(|part| {
             let own = config.parts.get(part.name);
-            let unique = config.unique.unwrap_or(part.unique);
-            PartRules {
-                name: part.name,
-                turns: own.and_then(|own| own.turns).or(config.turns).unwrap_or(part.turns),
-                prompt: own
-                    .and_then(|own| own.prompt.as_ref())
-                    .or(config.prompt.as_ref())
-                    .unwrap_or(&part.prompt)
-                    .clone(),
-                unique,
-                grouped: part.grouped || unique,
-                captions: part.captions,
-                weight: own.and_then(|own| own.weight).unwrap_or(1.0),
-            }
+            let mut part = part.clone();
+            part.unique = config.unique.unwrap_or(part.unique);
+            part.grouped |= part.unique;
+            part.turns = own.and_then(|own| own.turns).or(config.turns).unwrap_or(part.turns);
+            let prompt = own.and_then(|own| own.prompt.as_ref()).or(config.prompt.as_ref());
+            part.prompt = prompt.unwrap_or(&part.prompt).clone();
+            PartRules { part, weight: own.and_then(|own| own.weight).unwrap_or(1.0) }
         });
         let include = config.include.clone();
         let include = include.unwrap_or_else(|| reader.include.iter().map(|s| s.to_string()).collect());

@@ -11,12 +11,10 @@ use super::rules::Rules;
 use crate::json_stream::Layout;
 
 pub(crate) static READER: Reader = Reader {
-    version: 1,
-    tables: &[Table { key: "path", layout: Layout::ArrayIn("data"), id: None }],
+    tables: &[Table::only(Layout::ArrayIn("data"))],
     parts: &[Part::new("st-vqa", Turns::All, Prompt::ShortAnswer).unique()],
-    image_name: None,
-    include: &[],
     read,
+    ..Reader::USUAL
 };
 
 #[derive(Deserialize)]

@@ -11,12 +11,11 @@ use super::rules::Rules;
 use crate::json_stream::Layout;
 
 pub(crate) static READER: Reader = Reader {
-    version: 1,
-    tables: &[Table { key: "path", layout: Layout::ArrayIn("data"), id: None }],
+    tables: &[Table::only(Layout::ArrayIn("data"))],
     parts: &[Part::new("textvqa", Turns::All, Prompt::ShortAnswer).unique()],
     image_name: Some("{id}.jpg"),
-    include: &[],
     read,
+    ..Reader::USUAL
 };
 
 #[derive(Deserialize)]

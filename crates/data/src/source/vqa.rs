@@ -16,21 +16,19 @@ const TABLES: &[Table] = &[
 const IMAGES: Option<&str> = Some("COCO_{split}_{id:012}.jpg");
 
 pub(crate) static VQA_V2: Reader = Reader {
-    version: 1,
     tables: TABLES,
     parts: &[Part::new("vqav2", TWO, Prompt::ShortAnswer).grouped()],
     image_name: IMAGES,
-    include: &[],
     read,
+    ..Reader::USUAL
 };
 
 pub(crate) static OK_VQA: Reader = Reader {
-    version: 1,
     tables: TABLES,
     parts: &[Part::new("ok-vqa", ONE, Prompt::ShortAnswer).grouped()],
     image_name: IMAGES,
-    include: &[],
     read,
+    ..Reader::USUAL
 };
 
 #[derive(Deserialize)]

@@ -13,8 +13,8 @@ use indexmap::IndexMap;
 use indexmap::map::Entry;
 use pheye_files::within;
 
-use super::shared::Shared;
 use super::{Facts, IMAGE_LIMIT};
+use crate::shared::Shared;
 use crate::{Error, Result};
 
 /// Maximum length of a key in bytes.

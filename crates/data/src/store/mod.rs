@@ -9,7 +9,6 @@ mod folder;
 #[cfg(feature = "parquet")]
 pub mod parquet;
 mod places;
-mod shared;
 pub mod tar;
 mod zip;
 

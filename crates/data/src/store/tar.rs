@@ -10,17 +10,19 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 use pheye_files::within;
+use pheye_image::EXTENSIONS;
 
 use super::folder::END;
-use super::shared::{Kept, Shared, Window};
 use super::{IMAGE_LIMIT, MANIFEST_LIMIT};
+use crate::shared::{Kept, Shared, Window};
 use crate::{Error, Result};
 
 /// Maximum size in bytes of what precedes one member: its header, long name and PAX records.
 const HEADERS: u64 = 1 << 20;
 const BLOCK: u64 = 512;
 /// The extensions of images.
-const IMAGES: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "img"];
+/// The extension of images in some WebDatasets, whatever their format is.
+const IMAGE: &str = "img";
 
 /// Tar archives with their index: names in the order of the archives.
 pub struct Tar {
@@ -54,9 +56,12 @@ impl Sample {
         self.members.iter().find(|(e, _)| e == extension).map(|(_, name)| name.as_str())
     }
 
-    /// The name of its first image: `.jpg`, `.jpeg`, `.png`, `.webp`, `.gif`, `.bmp` or `.img`.
+    /// The name of its first image: a file with one of [`pheye_image::EXTENSIONS`], or `.img`.
     pub fn image(&self) -> Option<&str> {
-        let image = self.members.iter().find(|(extension, _)| IMAGES.contains(&extension.as_str()));
+        let image = self
+            .members
+            .iter()
+            .find(|(extension, _)| extension == IMAGE || EXTENSIONS.contains(&extension.as_str()));
         image.map(|(_, name)| name.as_str())
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&args.config)?;
-    crate::cmd::train::locate(&mut config)?;
+    crate::cmd::model::locate_in(&mut config)?;
     let network = config.network()?;
     let mixture = mixture(&config)?;
     let options = CheckOptions { images: args.images, max_tokens: max_tokens(&config, &network) };

@@ -20,8 +20,8 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
 
-use super::super::shared::{Kept, Shared, Window};
 use super::cache::{Cache, Page};
+use crate::shared::{Kept, Shared, Window};
 
 /// Maximum size in bytes of a chunk or page that is read at once.
 const CHUNK: usize = 2 << 30;

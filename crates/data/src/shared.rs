@@ -5,28 +5,36 @@ use std::io::{self, Error, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use pheye_files::Kind;
 
 /// A regular file with its length at the time it was opened.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     #[cfg(unix)]
     file: File,
     #[cfg(not(unix))]
     file: std::sync::Mutex<File>,
     len: u64,
+    modified: Option<SystemTime>,
 }
 
 impl Shared {
-    pub(super) fn open(path: &Path) -> io::Result<Shared> {
+    pub(crate) fn open(path: &Path) -> io::Result<Shared> {
         let (file, len) = pheye_files::open_with_len(path, Kind::Regular)?;
+        let modified = file.metadata()?.modified().ok();
         #[cfg(not(unix))]
         let file = std::sync::Mutex::new(file);
-        Ok(Shared { file, len })
+        Ok(Shared { file, len, modified })
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// When it had last been changed before it was opened, if that is known.
+    pub(crate) fn modified(&self) -> Option<SystemTime> {
+        self.modified
     }
 
     #[cfg(unix)]
@@ -46,7 +54,7 @@ impl Shared {
     /// # Errors
     /// Returns [`ErrorKind::UnexpectedEof`] if the file ends before, [`ErrorKind::OutOfMemory`] if there is no
     /// memory for the bytes, and errors of the system.
-    pub(super) fn bytes(&self, at: u64, len: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn bytes(&self, at: u64, len: u64) -> io::Result<Vec<u8>> {
         let end = at.checked_add(len).filter(|&end| end <= self.len);
         let end = end.ok_or_else(|| Error::new(ErrorKind::UnexpectedEof, "it ends before"))?;
         let mut bytes = pheye_files::take(self.window(at, end), len, len)?;
@@ -58,7 +66,7 @@ impl Shared {
     }
 
     /// A reader of the bytes from `at` to `end`.
-    pub(super) fn window(&self, at: u64, end: u64) -> Window<&Shared> {
+    pub(crate) fn window(&self, at: u64, end: u64) -> Window<&Shared> {
         Window { file: self, at, end }
     }
 }
@@ -67,19 +75,19 @@ impl Shared {
 const OPEN: usize = 256;
 
 /// One of several files of a container.
-pub(super) struct Kept {
-    pub(super) path: PathBuf,
+pub(crate) struct Kept {
+    pub(crate) path: PathBuf,
     /// `None` if too many others are open.
     file: Option<Arc<Shared>>,
 }
 
 impl Kept {
     /// The opened file with this number.
-    pub(super) fn new(path: &Path, file: Arc<Shared>, number: usize) -> Kept {
+    pub(crate) fn new(path: &Path, file: Arc<Shared>, number: usize) -> Kept {
         Kept { path: path.into(), file: (number < OPEN).then_some(file) }
     }
 
-    pub(super) fn get(&self) -> io::Result<Arc<Shared>> {
+    pub(crate) fn get(&self) -> io::Result<Arc<Shared>> {
         match &self.file {
             Some(file) => Ok(file.clone()),
             None => Shared::open(&self.path).map(Arc::new),
@@ -88,12 +96,12 @@ impl Kept {
 }
 
 /// A reader of a part of a [`Shared`] file.
-pub(super) struct Window<S> {
-    pub(super) file: S,
+pub(crate) struct Window<S> {
+    pub(crate) file: S,
     /// The position in the file.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// The end of the part.
-    pub(super) end: u64,
+    pub(crate) end: u64,
 }
 
 impl<S: Deref<Target = Shared>> Read for Window<S> {
