@@ -131,7 +131,7 @@ fn run(case: &str, vars: &[(&str, &str)]) -> Option<Outcome> {
 }
 
 #[test]
-#[ignore = "the other tests run it, in a process of its own: cargo test --features cuda --test driver"]
+#[ignore = "it is one case in a process of its own, which the other tests start: cargo test --features cuda --test driver"]
 fn child() {
     let Ok(case) = std::env::var("STANDIN_CASE") else { return };
     let (name, argument) = case.split_once(' ').unwrap_or((&case, ""));

@@ -13,6 +13,9 @@
 //! pheye_kernels::include_kernels!();
 //! ```
 //!
+//! (The macro needs what a build script wrote, so it is no test here: `cargo test --manifest-path
+//! examples/own-kernel/Cargo.toml` runs it.)
+//!
 //! This defines `KERNELS`, to be passed to `Gpu::load(&KERNELS)`, and the module `params` with a Rust struct
 //! for each parameter struct of a kernel. The enabled features of `pheye-kernels` determine what the kernels
 //! are compiled for: `cuda` compiles them by nvcc to fatbins, `emulator` by the host's C++ compiler to a
