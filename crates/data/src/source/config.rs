@@ -49,6 +49,12 @@ pub enum Format {
     TextCaps,
     /// A folder of images, each beside a `.txt` file of the same stem with its caption.
     Folder,
+    /// WebDataset: tar shards in which each image is beside a `.json` or `.txt` file of the same stem.
+    #[serde(rename = "webdataset")]
+    WebDataset,
+    /// Parquet files with images and columns of text (`question` and `answer`, `instruction` and `output`,
+    /// `caption`, `text`, or JSON in `conversations` or `qa`).
+    Parquet,
 }
 
 /// How many turns (questions with their answers) of an item are drawn each time it is seen. Each is a sample.

@@ -40,8 +40,9 @@ enum Images<'a> {
     Several(#[serde(borrow)] Vec<Cow<'a, str>>),
 }
 
+/// What one side says.
 #[derive(Deserialize)]
-struct Said<'a> {
+pub(super) struct Said<'a> {
     #[serde(borrow)]
     from: Cow<'a, str>,
     // SVIT calls it content.
@@ -76,7 +77,7 @@ pub(crate) fn item(record: &Record<'_>) -> Result<Result<Item, &'static str>, St
 }
 
 /// Each question with the answer that follows it. The mark `<image>` is removed: Pheye has no such token.
-fn turns(said: &[Said<'_>]) -> Result<Vec<(String, String)>, String> {
+pub(super) fn turns(said: &[Said<'_>]) -> Result<Vec<(String, String)>, String> {
     let (mut turns, mut asked) = (Vec::new(), None);
     for (i, Said { from, value }) in said.iter().enumerate() {
         match from.as_ref() {

@@ -6,6 +6,7 @@
 
 mod a_okvqa;
 mod config;
+mod containers;
 mod conversation;
 mod folder;
 mod gqa;
@@ -56,6 +57,8 @@ impl Format {
             Format::VqaV2 => &vqa::VQA_V2,
             Format::TextCaps => &textcaps::READER,
             Format::Folder => &folder::READER,
+            Format::WebDataset => &containers::WEBDATASET,
+            Format::Parquet => &containers::PARQUET,
         }
     }
 
@@ -103,8 +106,8 @@ pub struct Source {
 enum Rows {
     /// In published files.
     Indexed { files: Vec<Published>, index: Index },
-    /// In memory. `name` is that of their file.
-    Memory { name: String, items: Vec<Item> },
+    /// In memory. `name` is that of their file; the items from `split` on belong to the second part.
+    Memory { name: String, items: Vec<Item>, split: usize, facts: Facts },
     /// Images beside text files.
     Folder { images: Vec<String>, facts: Facts },
 }
@@ -204,7 +207,9 @@ impl Source {
     pub(crate) fn about(&self, i: usize) -> About {
         match &self.rows {
             Rows::Indexed { index, .. } => About { turns: index.rows[i].turns, tag: index.rows[i].tag },
-            Rows::Memory { items, .. } => About { turns: items[i].qa.len().min(65535) as u16, tag: 0 },
+            Rows::Memory { items, split, .. } => {
+                About { turns: items[i].qa.len().min(65535) as u16, tag: u8::from(i >= *split) }
+            }
             Rows::Folder { .. } => About { turns: 1, tag: 0 },
         }
     }
@@ -213,15 +218,24 @@ impl Source {
     pub(crate) fn retain(&mut self, content: Content) {
         match &mut self.rows {
             Rows::Indexed { index, .. } => index.rows.retain(|row| row.has & bit(content) != 0),
-            Rows::Memory { items, .. } => items.retain(|item| item.has(content)),
+            Rows::Memory { items, split, .. } => {
+                let first = items[..*split].iter().filter(|item| item.has(content)).count();
+                items.retain(|item| item.has(content));
+                *split = first;
+            }
             Rows::Folder { .. } => {}
         }
     }
 
     /// Its parts with the range of their items.
     pub(crate) fn parts(&self) -> Vec<(&PartRules, Range<usize>)> {
-        let Rows::Indexed { index, .. } = &self.rows else {
-            return vec![(&self.rules.parts[0], 0..self.len())];
+        let index = match &self.rows {
+            Rows::Indexed { index, .. } => index,
+            Rows::Memory { split, .. } => {
+                let ranges = [0..*split, *split..self.len()];
+                return self.rules.parts.iter().zip(ranges).collect();
+            }
+            Rows::Folder { .. } => return vec![(&self.rules.parts[0], 0..self.len())],
         };
         let begin = |tag: usize| index.rows.partition_point(|row| usize::from(row.tag) < tag);
         self.rules.parts.iter().enumerate().map(|(tag, part)| (part, begin(tag)..begin(tag + 1))).collect()
@@ -241,7 +255,7 @@ impl Source {
     pub(crate) fn facts(&self) -> Facts {
         match &self.rows {
             Rows::Indexed { index, .. } => index.facts.clone(),
-            Rows::Memory { items, .. } => Facts { rows: items.len() as u64, ..Facts::default() },
+            Rows::Memory { facts, .. } => facts.clone(),
             Rows::Folder { facts, .. } => facts.clone(),
         }
     }
@@ -309,7 +323,8 @@ impl From<Manifest> for Source {
     fn from(manifest: Manifest) -> Source {
         let Manifest { path, store, items, print, file: name } = manifest;
         let inputs = vec![Input { key: "path", path: path.clone(), print: Some(print) }];
-        let rows = Rows::Memory { name, items };
+        let (split, facts) = (items.len(), Facts { rows: items.len() as u64, ..Facts::default() });
+        let rows = Rows::Memory { name, items, split, facts };
         let (format, share, rules) = (Format::Lines, Share::Weight(1.0), lines::rules());
         Source { path, format, store, share, whole: true, rules, rows, inputs }
     }

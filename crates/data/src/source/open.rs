@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::lines;
 use super::mix665k;
-use super::{Format, Input, Reader, Rows, Rules, Share, Source, SourceConfig, folder};
+use super::{Format, Input, Reader, Rows, Rules, Share, Source, SourceConfig, containers, folder};
 use crate::index::Index;
 use crate::index_cache::Stored;
 use crate::published::{LIMIT, Published};
@@ -28,6 +28,7 @@ impl Source {
         let share = config.count.map_or(Share::Weight(config.weight.unwrap_or(1.0)), Share::Count);
         let mut source = match config.format {
             Format::Folder => folder::open(config, rules)?,
+            Format::WebDataset | Format::Parquet => containers::open(config, rules)?,
             Format::Lines => {
                 let mut opened = open_lines(&config.path, rules, indices, &settings(config))?;
                 if let Some(images) = &config.images {
