@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::error::Fault;
+use crate::fault::Fault;
 
 /// Maximum number of steps in a part; each step processes the whole text.
 const STEPS: usize = 64;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::error::Fault;
+use crate::fault::Fault;
 use crate::growth;
 
 /// Maximum size of a `tokenizer.json` in bytes; with 260,000 tokens it has about 35 MB.

@@ -8,8 +8,9 @@ mod error;
 #[cfg(feature = "tokenizer")]
 mod example;
 #[cfg(feature = "tokenizer")]
-mod growth;
+mod fault;
 #[cfg(feature = "tokenizer")]
+mod growth;
 #[cfg(feature = "tokenizer")]
 mod inspect;
 mod prompt;

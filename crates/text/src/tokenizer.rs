@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::{Decoder, NormalizedString, Normalizer};
 
-use crate::error::Fault;
+use crate::fault::Fault;
 use crate::inspect::{FILE_LIMIT, Facts, inspect};
 use crate::{Error, Result, TextStream};
 
