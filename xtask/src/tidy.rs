@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 /// lower floors.
 const FLOORS: &[&[&str]] = &[
     &["files", "emulator", "kernel-build"],
-    &["kernels", "cpu", "image", "text", "hub"],
+    &["kernels", "cpu", "image", "text", "hub", "metrics"],
     &["planted", "scene", "tensor"],
     &["ops", "weights", "testkit"],
     &["vit", "phi", "xattn"],
