@@ -51,7 +51,9 @@ pub fn matching_blocks(a: &str, b: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     for block in found {
         match blocks.last_mut() {
-            Some(last) if last.a + last.len == block.a && last.b + last.len == block.b => last.len += block.len,
+            Some(last) if last.a + last.len == block.a && last.b + last.len == block.b => {
+                last.len += block.len
+            }
             _ => blocks.push(block),
         }
     }

@@ -53,7 +53,10 @@ mod tests {
 
     #[test]
     fn separators_are_white_space() {
-        assert_eq!(split("a\u{1c}b \u{85}c\u{a0}d\u{200b}").collect::<Vec<_>>(), ["a", "b", "c", "d\u{200b}"]);
+        assert_eq!(
+            split("a\u{1c}b \u{85}c\u{a0}d\u{200b}").collect::<Vec<_>>(),
+            ["a", "b", "c", "d\u{200b}"]
+        );
         assert_eq!(strip("\u{1f} a \t"), "a");
     }
 }

@@ -45,7 +45,8 @@ impl Program {
     fn start(jar: &Path) -> Result<Program> {
         let name = jar.display().to_string();
         let failed = |source| Error::Java { jar: name.clone(), source };
-        let absolute = std::path::absolute(jar).and_then(|jar| jar.metadata().map(|_| jar)).map_err(failed)?;
+        let absolute =
+            std::path::absolute(jar).and_then(|jar| jar.metadata().map(|_| jar)).map_err(failed)?;
         let mut child = Command::new("java")
             .args(["-Dfile.encoding=UTF-8", "-Xmx2G", "-jar"])
             .arg(absolute)

@@ -23,9 +23,11 @@ pub(super) const INITIAL: &[&str] = &[
 /// Abbreviations only before a digit.
 pub(super) const NUMBERED: &str = "ca|figs?|prop|nos?|art|bldg|pp|op";
 
-/// Words, capitalised as here, before which the full stop of an acronym ends a sentence.
-pub(super) const STARTERS: &str = concat!(
-    r"About|According|Additionally|After|An|A|As|At|But|Earlier|He|Her|Here|However|If|In|It|Last|Many|More|Mr\.|",
-    r"Ms\.|Now|Once|One|Other|Our|She|Since|So|Some|Such|That|The|Their|Then|There|These|They|This|We|When|While|",
-    r"What|Yet|You",
-);
+/// Words with a capital, before which the full stop of an acronym ends a sentence.
+#[rustfmt::skip]
+pub(super) const STARTERS: &[&str] = &[
+    "About", "According", "Additionally", "After", "An", "A", "As", "At", "But", "Earlier", "He", "Her",
+    "Here", "However", "If", "In", "It", "Last", "Many", "More", "Mr\\.", "Ms\\.", "Now", "Once", "One",
+    "Other", "Our", "She", "Since", "So", "Some", "Such", "That", "The", "Their", "Then", "There", "These",
+    "They", "This", "We", "When", "While", "What", "Yet", "You",
+];

@@ -3,6 +3,10 @@
 //! The tokenizer's tables are those of Unicode 6.1, with marks of the usual scripts among the letters. They
 //! were found by asking it about every character of the Basic Multilingual Plane; it knows none beyond.
 
+/// Letters.
+pub(super) const PLAIN_LETTER: &str =
+    r"[[\p{L}&&\p{Age:6.1}&&[\u{0}-\u{FFFF}]]--[\u{19B0}-\u{19C0}\u{19C8}\u{19C9}\u{1CF2}\u{1CF3}]]";
+
 /// Letters, marks that continue a word, and the soft hyphen.
 pub(super) const LETTER: &str = concat!(
     r"[[[\p{L}&&\p{Age:6.1}&&[\u{0}-\u{FFFF}]]--[\u{19B0}-\u{19C0}\u{19C8}\u{19C9}\u{1CF2}\u{1CF3}]]",

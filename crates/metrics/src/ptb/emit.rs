@@ -15,6 +15,8 @@ pub(super) enum Emit {
     Word,
     /// The text with each form of an apostrophe as `'`.
     Apostrophe,
+    /// The text with `&` for `&amp;`.
+    Ampersand,
     /// The text with no-break spaces for spaces, and names for round brackets.
     Joined,
     /// Quotation marks, each by its shape.
@@ -32,6 +34,7 @@ impl Emit {
             Emit::As(other) => other.into(),
             Emit::Word => word(text),
             Emit::Apostrophe => apostrophe(text).into(),
+            Emit::Ampersand => text.to_lowercase().replace("&amp;", "&").into(),
             Emit::Joined => joined(text).into(),
             Emit::Quotes => text.chars().map(quote).collect::<String>().into(),
         })
@@ -61,7 +64,7 @@ fn joined(text: &str) -> String {
 
 fn quote(mark: char) -> &'static str {
     match mark {
-        '\u{91}' | '‘' | '‛' | '‹' => "`",
+        '`' | '\u{91}' | '‘' | '‛' | '‹' => "`",
         '\u{92}' | '’' | '›' => "'",
         '\u{93}' | '“' | '«' => "``",
         '\u{94}' | '”' | '»' => "''",

@@ -5,8 +5,8 @@
 //! parts of [`expand`].
 
 use super::abbreviations::{INITIAL, MEDIAL, NUMBERED, STARTERS};
-use super::characters::{DIGIT, LETTER, SPACE, SYMBOL, UPPER, WHITE};
-use super::emit::Emit::{self, Apostrophe, As, Joined, Nothing, Quotes, Sentence, Text, Word};
+use super::characters::{DIGIT, LETTER, PLAIN_LETTER, SPACE, SYMBOL, UPPER, WHITE};
+use super::emit::Emit::{self, Ampersand, Apostrophe, As, Joined, Nothing, Quotes, Sentence, Text, Word};
 
 /// A rule of the tokenizer.
 #[derive(Debug, Clone, Copy)]
@@ -41,37 +41,40 @@ pub(super) const RULES: &[Rule] = &[
     rule(r"{TAG}", Joined),
     rule(r"(?:[\u{96}\u{97}\u{2013}-\u{2015}]|&(?i-u:[mn]dash);)", As("--")),
     rule(r"&(?i-u:amp);", As("&")),
-    rule(r"&(?:#[0-9]+|(?i-u:[aeiou](?:acute|grave|uml)|quot));", Text),
+    rule(r"(?:&#[0-9]+;|{ACCENTED})", Text),
     // Words.
     rule(r"{WORD}", Word),
     before(r"{WORD}", r"{APOS}(?i-u:[msd]|re|ve|ll)", Word),
-    before(r"[A-Za-z]*[A-MO-Za-mo-z]", r"(?i-u:n){APOS}(?i-u:t)", Text),
-    rule(r"(?i-u:{APOS}n{APOS}?|[ldj]{APOS}|dunkin{APOS}|somethin{APOS}|ol{APOS}|{APOS}em|{APOS}[2-9]0s)", Apostrophe),
-    rule(r"(?i-u:{APOS}till?|{APOS}cause|cont{APOS}d|nor{APOS}easter|c{APOS}mon|[en]?{APOS}er|e{APOS}er)", Apostrophe),
-    rule(r"(?i-u:s{APOS}mores|ev{APOS}ry|li{APOS}l|nat{APOS}l|o{APOS}o|cap{APOS}n|c{APOS}est)", Apostrophe),
-    rule(r"[A-HJ-XZn]{APOS}{L}{L}+", Apostrophe),
-    rule(r"[A-Za-z]+[aeiouyAEIOUY]{APOS}[aeiouA-Z][A-Za-z]*", Apostrophe),
-    before(r"(?i-u:y){APOS}", r"{L}", Apostrophe),
+    before(r"[A-Za-z\u{AD}]*[A-MO-Za-mo-z\u{AD}]", r"(?i-u:n){TICK}(?i-u:t)", Word),
+    rule(r"(?i-u:{APOS}n{APOS}?|[ldj]{APOS}|dunkin{APOS}|somethin{APOS}|ol{APOS}|{APOS}em|{APOS}[2-9]0s)", Text),
+    before(r"{APOS}[0-9]{2}", r"{WHITE}", Text),
+    rule(r"(?i-u:{APOS}till?|{APOS}cause|nor'easter|c'mon|e'er|s'mores|ev'ry|li'l|nat'l|o{TICK}o|cap{APOS}n|c{APOS}est)", Text),
+    rule(r"[A-HJ-XZdlno]{TICK}{PLAIN}{PLAIN}+", Text),
+    rule(r"{PLAIN}+[aeiouyAEIOUY]{TICK}[aeiouA-Z]{PLAIN}*", Text),
+    before(r"(?i-u:y){APOS}", r"{LETTER}", Text),
     // Addresses.
-    rule(r#"(?i-u:https?)://[^\s\u{A0}"<>|(){}]+\.[^\s\u{A0}"<>|(){}]*[^\s\u{A0}"<>|(){}.,!?-]"#, Text),
+    rule(r#"(?i-u:https?)://[^ \t\n"<>|(){}]+[^ \t\n"<>|(){}.,!?-]"#, Text),
     rule(r"{HOST}", Text),
-    rule(r"(?:<{MAIL}>|{MAIL})", Text),
+    rule(r"{MAIL}", Text),
     rule(r"@[A-Za-z_][A-Za-z_0-9]*", Text),
-    rule(r"#{L}+", Text),
+    rule(r"#{LETTER}+", Text),
     // Clitics.
+    rule(r"(?i-u:n){TICK}(?i-u:t)", Apostrophe),
     before(r"{APOS}(?i-u:[msd]|re|ve|ll)", r"[^A-Za-z]", Apostrophe),
-    rule(r"(?i-u:n){APOS}(?i-u:t)", Apostrophe),
+    // Before a letter, an apostrophe opens rather than begins a clitic.
+    before("'", r"[A-Za-z][^ \t\n\u{A0}]", As("`")),
+    rule(r"{APOS}(?i-u:[msd]|re|ve|ll)", Apostrophe),
     // Numbers.
     rule(r"{D}{1,2}[-/]{D}{1,2}[-/]{D}{2,4}", Text),
     rule(r"[-+]?(?:{D}+|{D}*(?:[.:,\u{AD}\u{66B}\u{66C}]{D}+)+)", Word),
     rule(r"[\u{207A}\u{207B}\u{208A}\u{208B}]?[\u{B2}\u{B3}\u{B9}\u{2070}\u{2074}-\u{2079}\u{2080}-\u{2089}]+", Text),
-    rule(r"(?:{D}{1,4}[- \u{A0}])?{D}{1,4}[/\u{2044}]{D}{1,4}", Joined),
+    rule(r"(?:{D}{1,4}[- \u{A0}])?{D}{1,4}(?:\\?/|\u{2044}){D}{1,4}", Joined),
     rule("\u{bc}", As("1/4")), rule("\u{bd}", As("1/2")), rule("\u{be}", As("3/4")),
     rule("\u{2153}", As("1/3")), rule("\u{2154}", As("2/3")),
     // Fixed.
     rule(r"-(?i-u:[LR][RCS]B)-", Text),
     rule(r"(?:(?i-u:C\.D\.s|pro-|anti-|S&P-500|S&Ls))", Text),
-    rule(r"[A-Za-z0-9]+(?:-[A-Za-z0-9]+){0,2}(?:/[A-Za-z0-9]+(?:-[A-Za-z0-9]+){0,2}){1,2}", Text),
+    rule(r"{SLASHED}(?:\\?/{SLASHED}){1,2}", Text),
     // Currencies.
     rule(r"[A-Z]*\$", Text),
     rule(r"#", Text),
@@ -79,20 +82,22 @@ pub(super) const RULES: &[Rule] = &[
     rule("[\u{80}\u{a4}\u{20a0}\u{20ac}]", As("$")),
     rule(r"[\u{A5}\u{E3F}\u{20A4}\u{FFE0}\u{FFE1}\u{FFE5}\u{FFE6}]", Text),
     // Abbreviations.
+    before(r"(?i-u:pt[ey]\.)", r"{SPACE}(?i-u:ltd|lim)", Text),
     before(r"(?i-u:{MEDIAL})\.", r"{WHITE}*(?:{WHITE}{UPPER}|{WHITE}{WHITE}|{WHITE}{TAG})", Sentence),
     before(r"(?i-u:{MEDIAL})\.", r"(?s:..)", Text),
     rule(r"(?i-u:{MEDIAL})\.", Sentence),
-    before(r"{ACRONYM}\.[A-Za-z]\.", r"{WHITE}+(?:(?:{STARTERS}){WHITE}|{TAG})", Sentence),
-    before(r"[A-Za-z]", r"\.{WHITE}+(?:(?:{STARTERS}){WHITE}|{TAG})", Text),
-    rule(r"(?:[A-Za-z0-9]+-)*{ACRONYM}\.", Text),
+    before(r"{ACRONYM}", r"{WHITE}+(?:(?:{STARTERS})|{TAG}){WHITE}", Sentence),
+    before(r"[A-Za-z]", r"\.{WHITE}+(?:(?:{STARTERS})|{TAG}){WHITE}", Text),
+    rule(r"(?:{ACRONYM}|[A-Za-z]\.|[A-Za-z0-9][A-Za-z0-9.,]*-(?:[A-Za-z0-9]+-)*{ACRONYM})", Text),
+    before("{UNDOTTED}", "{WHITE}", Text),
     rule(r"(?i-u:{INITIAL})\.", Text),
-    before(r"(?i-u:{NUMBERED})\.", r"{SPACE}?{D}", Text),
-    rule(r"(?:\({D}{2,3}\)[ \u{A0}]?|\+{0,2}(?:{D}{2,4}{SEP})?{D}{2,4}{SEP}){D}{3,4}{SEP}{D}{3,5}", Joined),
+    before(r"(?i-u:{NUMBERED})\.", r"{WHITE}?{D}", Text),
+    rule(r"(?:\([0-9]{2,3}\)[ \u{A0}]?|\+{0,2}(?:[0-9]{2,4}{SEP})?[0-9]{2,4}{SEP})[0-9]{3,4}{SEP}?[0-9]{3,5}", Joined),
     before(r"{LD}+(?:\.{LD}+)*\.(?i-u:{FILE})", r"(?:{WHITE}|[.?!,])", Word),
-    before(r"{THING}\.", r"[,;:]", Word),
+    before(r"(?:{THING}|{WORD}|{JOINED})\.", r"[,;:]", Word),
     // Quotation marks.
     before(r#"""#, "[A-Za-z0-9$]", As("``")), rule(r#"""#, As("''")),
-    before("&quot;", "[A-Za-z0-9$]", As("``")), rule("&quot;", As("''")),
+    before("&quot;", "[A-Za-z0-9$]", As("``")), rule("&quot;", As("''")), rule("(?i-u:&quot;)", Text),
     // Signs of comparison, faces, brackets.
     rule(r"(?:<|&(?i-u:lt);)", As("<")), rule(r"(?:>|&(?i-u:gt);)", As(">")),
     before(r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]]", "[^A-Za-z0-9]", Joined),
@@ -104,15 +109,14 @@ pub(super) const RULES: &[Rule] = &[
     // Punctuation.
     rule(r"-{3,4}", As("--")), rule(r"-+", Text),
     rule(r"(?:\.{3,5}|\.(?:[ \u{A0}]\.){2,4}|[\u{2026}\u{85}])", As("...")),
-    rule(r"(?:@+|#+|_+|\*+|[?!]+|[,;:\u{3001}.\u{A1}\u{BF}=/])", Text),
+    rule(r"(?:@+|#+|_+|\*+|(?:\\\*)+|[?!]+|[,;:\u{3001}.\u{A1}\u{BF}=/])", Text),
     // Compounds.
     rule(r"{THING}", Word),
-    rule(r"[A-Za-z0-9][A-Za-z0-9.,]*(?:[-_\u{58A}\u{2010}\u{2011}][A-Za-z0-9]+)+", Text),
-    rule(r"[A-Z]+(?:[&+][A-Z]+)+", Text),
-    // Apostrophes that open, and what is left.
-    before("'", r"[A-Za-z][^ \t\n\u{A0}]", As("`")),
-    rule("'", Text), rule("''", Text), rule("`", Text), rule("``", Text),
-    rule(r"[\u{91}-\u{94}\u{2018}-\u{201F}\u{2039}\u{203A}\u{AB}\u{BB}]{1,2}", Quotes),
+    rule(r"[A-Za-z0-9][A-Za-z0-9.,\u{AD}]*(?:-(?:[A-Za-z0-9]|\u{AD})+)+", Word),
+    rule(r"{JOINED}", Ampersand),
+    // What is left.
+    rule("(?:'|&apos;)", Apostrophe), rule("''", Text), rule("``", Text),
+    rule(r"[`\u{91}-\u{94}\u{2018}-\u{201F}\u{2039}\u{203A}\u{AB}\u{BB}]{1,2}", Quotes),
     rule("<<", Text), rule(">>", Text),
     rule(r"{SYMBOL}", Text),
     rule(r"&(?i-u:nbsp);", Nothing),
@@ -122,32 +126,47 @@ pub(super) const RULES: &[Rule] = &[
 /// The parts that rules name in braces. A part may name those above it.
 #[rustfmt::skip]
 const PARTS: &[(&str, &str)] = &[
-    ("{L}", LETTER),
+    ("{LETTER}", LETTER),
+    ("{PLAIN}", PLAIN_LETTER),
     ("{D}", DIGIT),
     ("{UPPER}", UPPER),
     ("{SPACE}", SPACE),
     ("{WHITE}", WHITE),
     ("{SYMBOL}", SYMBOL),
-    ("{STARTERS}", STARTERS),
     ("{NUMBERED}", NUMBERED),
     ("{FILE}", "bat|bmp|c|class|cgi|cpp|dll|docx?|exe|gif|gz|h|html?|jar|java|jpe?g|mov|mp3|pdf|php|pl|png|ppt|ps|py|sql|tar|txt|wav|x|xml|zip"),
     ("{APOS}", r"(?:'|\u{92}|\u{2019}|&apos;)"),
-    ("{SEP}", r"[-. \u{A0}]"),
-    ("{LD}", r"(?:{L}|{D})"),
-    ("{WORD}", r"(?:{L}{LD}*(?:[.!?]{L}{LD}*)*)"),
-    ("{THING}", r"(?:(?:[dDoOlL]{APOS}{LD})?{LD}+(?:[-_\u{58A}\u{2010}\u{2011}](?:[dDoOlL]{APOS}{LD})?{LD}+)*)"),
-    ("{ACRONYM}", r"[A-Za-z](?:\.[A-Za-z])*"),
-    ("{HOST}", r#"(?:(?i-u:www)\.(?:[^\s\u{A0}"<>|().!?,{}]+\.)+[A-Za-z]{2,4}(?:/[^\s\u{A0}"<>|(){}]*[^\s\u{A0}"<>|(){}.,!?-])?|(?:[^\s\u{A0}"`'<>|().!?,-_$]+\.)+(?i-u:com|net|org|edu)(?:/[^\s\u{A0}"<>|(){}]*[^\s\u{A0}"<>|(){}.,!?-])?)"#),
-    ("{MAIL}", r#"(?:[^\s\u{A0}"<>|(){}@]+@[^\s\u{A0}"<>|(){}.@]+(?:\.[^\s\u{A0}"<>|(){}.@]+)*)"#),
+    ("{SEP}", r"[- \u{A0}]"),
+    ("{LD}", r"(?:{LETTER}|{D})"),
+    ("{ACCENTED}", r"(?:&(?i-u:[aeiou](?:acute|grave|uml));)"),
+    ("{WORD}", r"(?:(?:{LETTER}|{ACCENTED})(?:{LD}|{ACCENTED})*(?:[.!?](?:{LETTER}|{ACCENTED})(?:{LD}|{ACCENTED})*)*)"),
+    ("{TICK}", r"(?:'|`|\u{92}|\u{2019}|&apos;)"),
+    ("{PLAIN_LD}", r"(?:{PLAIN}|{D})"),
+    ("{PART}", r"(?:(?:[dDoOlL]{TICK}{PLAIN_LD})?{PLAIN_LD}+)"),
+    ("{THING}", r"(?:{PART}(?:[-_\u{58A}\u{2010}\u{2011}]{PART})*)"),
+    ("{JOINED}", "[A-Z]+(?:(?:&(?:(?i-u:amp);)?|\\+)[A-Z]+)+"),
+    ("{SLASHED}", "[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"),
+    ("{UNDOTTED}", r"(?:(?i-u:canada|sino|korean|eu|japan|non)-(?i-u:u\.s)|(?i-u:u\.s\.-u\.(?:k|s\.s\.r))|[A-Za-z](?:\.[A-Za-z])+)"),
+    ("{ACRONYM}", r"(?:{UNDOTTED}\.)"),
+    ("{LABEL}", r"[#%&*+~a-z\u{1}-\u{8}\u{B}-\u{1F}\u{7F}-\u{FFFF}]"),
+    ("{PATH}", r#"(?:/[^ \t\n"<>|()]+[^ \t\n"<>|().,!?{}-])"#),
+    ("{HOST}", r#"(?:(?i-u:www)\.(?:[^ \t\n"<>|().!?,{}]+\.)+[A-Za-z]{2,4}{PATH}?|(?:{LABEL}+\.)+(?i-u:com|net|org|edu){PATH}?)"#),
+    ("{MAIL}", r#"(?:<?[A-Za-z0-9][^\x20\t\n\u{A0}"<>|(){}]*@[^\x20\t\n\u{A0}"<>|(){}.]+(?:\.[^\x20\t\n\u{A0}"<>|(){}.]+)*>?)"#),
     ("{NAME}", r"[A-Za-z][A-Za-z0-9_:.-]*"),
     ("{VALUE}", r#"(?:"[^"]*"|'[^']*')"#),
-    ("{TAG}", r"(?:<(?:{NAME}(?:[ \n\u{A0}]+{NAME}(?:[ \n\u{A0}]*=[ \n\u{A0}]*{VALUE})?)*[ \n\u{A0}]*/?[ \n\u{A0}]*|/{NAME}[ \n\u{A0}]*)>|<[!?][A-Za-z-][^>]*>)"),
+    ("{TAG}", r"(?:<(?:{NAME}(?:[ ]+{NAME}(?:[ ]*=[ ]*{VALUE})?)*[ ]*/?[ ]*|/{NAME}[ ]*)>|<[!?][A-Za-z-][^>\n]*>)"),
 ];
 
 /// `pattern` with every part that it names in place.
 pub(super) fn expand(pattern: &str) -> String {
+    // The first letter of a starter is a capital, the others are of any case.
+    let starters = STARTERS.iter().map(|word| format!("{}(?i-u:{})", &word[..1], &word[1..]));
+    let starters = starters.collect::<Vec<_>>().join("|");
     let joined = |table: &[&str]| table.join("|");
-    let mut out = pattern.replace("{MEDIAL}", &joined(MEDIAL)).replace("{INITIAL}", &joined(INITIAL));
+    let mut out = pattern
+        .replace("{MEDIAL}", &joined(MEDIAL))
+        .replace("{INITIAL}", &joined(INITIAL))
+        .replace("{STARTERS}", &starters);
     for (name, part) in PARTS.iter().rev() {
         out = out.replace(name, part);
     }

@@ -2,7 +2,9 @@
 //! in LICENSE-BSD of this crate).
 
 /// Punctuation marks in the order in which they are replaced.
-pub(super) const PUNCTUATION: &[char] = &[';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!'];
+pub(super) const PUNCTUATION: &[char] = &[
+    ';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!',
+];
 
 /// Words that are left out.
 pub(super) const ARTICLES: &[&str] = &["a", "an", "the"];
