@@ -46,6 +46,7 @@ enum Command {
     Data(cmd::data::Args),
     Runs(cmd::runs::Args),
     Plot(cmd::plot::Args),
+    Score(cmd::score::Args),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +81,7 @@ fn command() -> ExitCode {
         Command::Data(args) => cmd::data::run(args),
         Command::Runs(args) => cmd::runs::run(args),
         Command::Plot(args) => cmd::plot::run(args),
+        Command::Score(args) => cmd::score::run(args),
     });
     done.unwrap_or_else(|error| {
         out::failed(&error);

@@ -43,6 +43,7 @@ pub use located::ModelFiles;
 pub use pheye_data as data;
 pub use pheye_eval as eval;
 pub use pheye_image as image;
+pub use pheye_metrics as metrics;
 pub use pheye_model as model;
 pub use pheye_ops as ops;
 pub use pheye_optim as optim;

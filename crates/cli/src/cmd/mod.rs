@@ -11,6 +11,7 @@ mod model;
 pub(crate) mod plan;
 pub(crate) mod plot;
 pub(crate) mod runs;
+pub(crate) mod score;
 mod tensors;
 pub(crate) mod train;
 pub(crate) mod verify;

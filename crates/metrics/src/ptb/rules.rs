@@ -30,6 +30,7 @@ const fn before(body: &'static str, ahead: &'static str, emit: Emit) -> Rule {
 /// The rules, in order of precedence.
 #[rustfmt::skip]
 pub(super) const RULES: &[Rule] = &[
+    rule("{SPACE}+", Nothing),
     rule(r"(?i-u:c\+\+|[cf]#)", Text),
     // Words that are split.
     before(r"(?i-u:can)", r"(?i-u:not)", Text),
@@ -45,7 +46,7 @@ pub(super) const RULES: &[Rule] = &[
     // Words.
     rule(r"{WORD}", Word),
     before(r"{WORD}", r"{APOS}(?i-u:[msd]|re|ve|ll)", Word),
-    before(r"[A-Za-z\u{AD}]*[A-MO-Za-mo-z\u{AD}]", r"(?i-u:n){TICK}(?i-u:t)", Word),
+    before(r"[A-Za-z\u{AD}]*[A-MO-Za-mo-z]\u{AD}*", r"(?i-u:n){TICK}(?i-u:t)", Word),
     rule(r"(?i-u:{APOS}n{APOS}?|[ldj]{APOS}|dunkin{APOS}|somethin{APOS}|ol{APOS}|{APOS}em|{APOS}[2-9]0s)", Text),
     before(r"{APOS}[0-9]{2}", r"{WHITE}", Text),
     rule(r"(?i-u:{APOS}till?|{APOS}cause|nor'easter|c'mon|e'er|s'mores|ev'ry|li'l|nat'l|o{TICK}o|cap{APOS}n|c{APOS}est)", Text),
@@ -82,7 +83,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("[\u{80}\u{a4}\u{20a0}\u{20ac}]", As("$")),
     rule(r"[\u{A5}\u{E3F}\u{20A4}\u{FFE0}\u{FFE1}\u{FFE5}\u{FFE6}]", Text),
     // Abbreviations.
-    before(r"(?i-u:pt[ey]\.)", r"{SPACE}(?i-u:ltd|lim)", Text),
+    before(r"(?i-u:pt[ey]|co)\.", r"{SPACE}(?i-u:ltd|lim)", Text),
     before(r"(?i-u:{MEDIAL})\.", r"{WHITE}*(?:{WHITE}{UPPER}|{WHITE}{WHITE}|{WHITE}{TAG})", Sentence),
     before(r"(?i-u:{MEDIAL})\.", r"(?s:..)", Text),
     rule(r"(?i-u:{MEDIAL})\.", Sentence),

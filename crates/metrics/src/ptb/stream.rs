@@ -68,7 +68,10 @@ fn piece(text: &str, start: usize, end: usize) -> Piece {
             at += 1;
             continue;
         }
-        if text.as_bytes()[at] == b' ' {
+        // The usual white space, without the automaton. Other spaces may form a run with this one.
+        if text.as_bytes()[at..].starts_with(b" ")
+            && text.as_bytes().get(at + 1).is_some_and(u8::is_ascii_graphic)
+        {
             at += 1;
             continue;
         }
@@ -76,7 +79,7 @@ fn piece(text: &str, start: usize, end: usize) -> Piece {
         if let Some(token) = emit.token(&text[at..at + matched]) {
             let token = token.to_lowercase();
             // A tag may contain a line feed, which then separates lines as any other does.
-            append(&mut lines, token.split('\n').map(|part| words(part)).collect());
+            append(&mut lines, token.split('\n').map(words).collect());
         }
         at += emit.consumed(matched).max(1);
     }

@@ -1,0 +1,56 @@
+//! JSON files, and objects whose keys may occur twice.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
+
+use pheye_files::{Kind, read_text};
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::{Error, Result};
+
+/// The largest file that is read, in bytes. The annotations of VQAv2 have 0.4 GB.
+const LIMIT: u64 = 4 << 30;
+
+/// Reads the file of a `form` at `path`, UTF-8 with or without a byte order mark.
+pub(super) fn read<T: DeserializeOwned>(path: &Path, form: &'static str) -> Result<T> {
+    let text = text(path)?;
+    serde_json::from_str(&text).map_err(|source| Error::Form { name: name(path), form, source })
+}
+
+/// The text of the file at `path`.
+pub(super) fn text(path: &Path) -> Result<String> {
+    read_text(path, Kind::Any, LIMIT).map_err(|source| Error::Io { name: name(path), source })
+}
+
+/// The file in messages.
+pub(super) fn name(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// The entries of an object in their order. A map would drop all but the last of those with one key.
+#[derive(Debug)]
+pub(super) struct Entries<T>(pub(super) Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Entries<T>, D::Error> {
+        struct EntriesVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
+            type Value = Entries<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<T>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        from.deserialize_map(EntriesVisitor(PhantomData))
+    }
+}
