@@ -166,7 +166,7 @@ fn vqa_and_ok_vqa_are_scored_by_type() {
 #[test]
 fn textvqa_and_gqa_are_scored() {
     let dir = tempfile::tempdir().unwrap();
-    let answers = vec![r#""Lay's""#; 10].join(",");
+    let answers = [r#""Lay's""#; 10].join(",");
     let (a, b) = pair(
         &dir,
         &format!(r#"{{"data":[{{"question_id":7,"answers":[{answers}]}}]}}"#),

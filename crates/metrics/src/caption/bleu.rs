@@ -1,6 +1,7 @@
 //! BLEU-1 to BLEU-4 of a corpus and of each caption, with the closest reference length.
 
 use rayon::prelude::*;
+use rustc_hash::FxHashMap;
 
 use super::ngrams::{Gram, N, Words, count, length};
 use super::{Score, Tokenized};
@@ -45,7 +46,7 @@ fn counts(item: &Tokenized) -> Counts {
     let mut numbers = Words::default();
     let caption = numbers.number(&item.caption);
     let references: Vec<Vec<u32>> = item.references.iter().map(|text| numbers.number(text)).collect();
-    let mut most: std::collections::HashMap<Gram, u32> = std::collections::HashMap::new();
+    let mut most: FxHashMap<Gram, u32> = FxHashMap::default();
     for (gram, n) in references.iter().flat_map(|words| count(words)) {
         let most = most.entry(gram).or_default();
         *most = n.max(*most);

@@ -1,8 +1,7 @@
 //! CIDEr-D and plain CIDEr: similarity of tf-idf vectors of n-grams.
 
-use std::collections::{HashMap, HashSet};
-
 use rayon::prelude::*;
+use rustc_hash::FxHashMap;
 
 use super::ngrams::{Gram, N, Words, count, length};
 use super::{Score, Tokenized};
@@ -71,21 +70,22 @@ fn counted(items: &[Tokenized]) -> Vec<Counted> {
 }
 
 /// In how many images each n-gram is part of a reference.
-fn document_frequencies(items: &[Counted]) -> HashMap<Gram, u32> {
-    let of_part = |mut frequencies: HashMap<Gram, u32>, item: &Counted| {
-        let grams: HashSet<&Gram> = item.references.iter().flatten().map(|(gram, _)| gram).collect();
-        grams.into_iter().for_each(|gram| *frequencies.entry(*gram).or_default() += 1);
-        frequencies
+fn document_frequencies(items: &[Counted]) -> FxHashMap<Gram, u32> {
+    let of_item = |item: &Counted| {
+        let mut grams: Vec<Gram> = item.references.iter().flatten().map(|(gram, _)| *gram).collect();
+        grams.sort_unstable();
+        grams.dedup();
+        grams
     };
-    let merged = |a: HashMap<Gram, u32>, b: HashMap<Gram, u32>| {
-        let (mut large, small) = if a.len() < b.len() { (b, a) } else { (a, b) };
-        small.into_iter().for_each(|(gram, n)| *large.entry(gram).or_default() += n);
-        large
-    };
-    items.par_iter().fold(HashMap::new, of_part).reduce(HashMap::new, merged)
+    let grams: Vec<Vec<Gram>> = items.par_iter().map(of_item).collect();
+    let mut frequencies = FxHashMap::default();
+    for gram in grams.into_iter().flatten() {
+        *frequencies.entry(gram).or_default() += 1;
+    }
+    frequencies
 }
 
-fn vectors(counts: &[(Gram, u32)], frequencies: &HashMap<Gram, u32>, documents: f64) -> Vectors {
+fn vectors(counts: &[(Gram, u32)], frequencies: &FxHashMap<Gram, u32>, documents: f64) -> Vectors {
     let mut norms = [0.0; N];
     let mut bigrams = 0.0;
     let weigh = |&(gram, n): &(Gram, u32)| {
@@ -103,7 +103,7 @@ fn vectors(counts: &[(Gram, u32)], frequencies: &HashMap<Gram, u32>, documents: 
 
 /// The similarity for each n.
 fn similarity(caption: &Vectors, reference: &Vectors, clipped: bool) -> [f64; N] {
-    let of_reference: HashMap<&Gram, f64> = reference.weights.iter().map(|(gram, w)| (gram, *w)).collect();
+    let of_reference: FxHashMap<&Gram, f64> = reference.weights.iter().map(|(gram, w)| (gram, *w)).collect();
     let mut values = [0.0; N];
     for (gram, own) in &caption.weights {
         let other = of_reference.get(gram).copied().unwrap_or(0.0);

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
 use crate::python::split;
 
 /// The longest n-grams that BLEU and CIDEr count.
@@ -39,7 +41,8 @@ pub(super) fn length(gram: &Gram) -> usize {
 /// over them are then those of the official code to the last bit.
 pub(super) fn count(words: &[u32]) -> Vec<(Gram, u32)> {
     let mut counts: Vec<(Gram, u32)> = Vec::with_capacity(N * words.len());
-    let mut places: HashMap<Gram, usize> = HashMap::with_capacity(N * words.len());
+    let mut places: FxHashMap<Gram, usize> =
+        FxHashMap::with_capacity_and_hasher(N * words.len(), FxBuildHasher);
     for n in 1..=N {
         for window in words.windows(n) {
             let mut gram = [NONE; N];

@@ -94,7 +94,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(r"(?i-u:{INITIAL})\.", Text),
     before(r"(?i-u:{NUMBERED})\.", r"{WHITE}?{D}", Text),
     rule(r"(?:\([0-9]{2,3}\)[ \u{A0}]?|\+{0,2}(?:[0-9]{2,4}{SEP})?[0-9]{2,4}{SEP})[0-9]{3,4}{SEP}?[0-9]{3,5}", Joined),
-    before(r"{LD}+(?:\.{LD}+)*\.(?i-u:{FILE})", r"(?:{WHITE}|[.?!,])", Word),
+    before(r"{LD}+(?:\.{LD}+)*\.(?i-u:{FILE})", r"(?:{WHITE}|[.?!,])", Text),
     before(r"(?:{THING}|{WORD}|{JOINED})\.", r"[,;:]", Word),
     // Quotation marks.
     before(r#"""#, "[A-Za-z0-9$]", As("``")), rule(r#"""#, As("''")),
@@ -149,7 +149,7 @@ const PARTS: &[(&str, &str)] = &[
     ("{SLASHED}", "[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"),
     ("{UNDOTTED}", r"(?:(?i-u:canada|sino|korean|eu|japan|non)-(?i-u:u\.s)|(?i-u:u\.s\.-u\.(?:k|s\.s\.r))|[A-Za-z](?:\.[A-Za-z])+)"),
     ("{ACRONYM}", r"(?:{UNDOTTED}\.)"),
-    ("{LABEL}", r"[#%&*+~a-z\u{1}-\u{8}\u{B}-\u{1F}\u{7F}-\u{FFFF}]"),
+    ("{LABEL}", r"[#%&*+~a-z\u{1}-\u{8}\u{B}-\u{1F}\u{7F}-\u{10FFFF}]"),
     ("{PATH}", r#"(?:/[^ \t\n"<>|()]+[^ \t\n"<>|().,!?{}-])"#),
     ("{HOST}", r#"(?:(?i-u:www)\.(?:[^ \t\n"<>|().!?,{}]+\.)+[A-Za-z]{2,4}{PATH}?|(?:{LABEL}+\.)+(?i-u:com|net|org|edu){PATH}?)"#),
     ("{MAIL}", r#"(?:<?[A-Za-z0-9][^\x20\t\n\u{A0}"<>|(){}]*@[^\x20\t\n\u{A0}"<>|(){}.]+(?:\.[^\x20\t\n\u{A0}"<>|(){}.]+)*>?)"#),
