@@ -13,7 +13,7 @@ pub(super) enum Emit {
     As(&'static str),
     /// The text without soft hyphens; a hyphen if there is nothing else.
     Word,
-    /// The text with each form of an apostrophe as `'`.
+    /// The text with each form of an apostrophe as `'`, and of an opening one as `` ` ``.
     Apostrophe,
     /// The text with `&` for `&amp;`.
     Ampersand,
@@ -55,7 +55,8 @@ fn word(text: &str) -> Cow<'_, str> {
 }
 
 fn apostrophe(text: &str) -> String {
-    text.replace(['\u{92}', '\u{2019}'], "'").replace("&apos;", "'")
+    let closing = text.replace(['\u{92}', '\u{2019}'], "'").replace("&apos;", "'");
+    closing.replace(['\u{91}', '\u{2018}', '\u{201B}'], "`")
 }
 
 fn joined(text: &str) -> String {

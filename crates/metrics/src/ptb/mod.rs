@@ -1,7 +1,7 @@
 //! The tokenizer of captions: the tokens of Stanford's PTBTokenizer 3.4.1, as pycocoevalcap runs it.
 //!
 //! Published scores of captions count these tokens, so another tokenizer gives other scores. At each place of
-//! the text, the rule with the longest match makes a token ([`rules`]). A rule may look at what follows its
+//! the text, the rule with the longest match makes a token (`rules.rs`). A rule may look at what follows its
 //! token, and the captions of a set are one text, a line each, so the last token of a caption may depend on the
 //! next caption. [`tokenize_all`] therefore takes all captions of a set, in the order of the official tools.
 //!

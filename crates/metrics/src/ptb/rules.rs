@@ -68,7 +68,7 @@ pub(super) const RULES: &[Rule] = &[
     // Numbers.
     rule(r"{D}{1,2}[-/]{D}{1,2}[-/]{D}{2,4}", Text),
     rule(r"[-+]?(?:{D}+|{D}*(?:[.:,\u{AD}\u{66B}\u{66C}]{D}+)+)", Word),
-    rule(r"[\u{207A}\u{207B}\u{208A}\u{208B}]?[\u{B2}\u{B3}\u{B9}\u{2070}\u{2074}-\u{2079}\u{2080}-\u{2089}]+", Text),
+    rule(r"[\u{207A}\u{207B}\u{208A}\u{208B}]?(?:[\u{B2}\u{B3}\u{B9}\u{2070}\u{2074}-\u{2079}]+|[\u{2080}-\u{2089}]+)", Text),
     rule(r"(?:{D}{1,4}[- \u{A0}])?{D}{1,4}(?:\\?/|\u{2044}){D}{1,4}", Joined),
     rule("\u{bc}", As("1/4")), rule("\u{bd}", As("1/2")), rule("\u{be}", As("3/4")),
     rule("\u{2153}", As("1/3")), rule("\u{2154}", As("2/3")),
@@ -141,7 +141,7 @@ const PARTS: &[(&str, &str)] = &[
     ("{LD}", r"(?:{LETTER}|{D})"),
     ("{ACCENTED}", r"(?:&(?i-u:[aeiou](?:acute|grave|uml));)"),
     ("{WORD}", r"(?:(?:{LETTER}|{ACCENTED})(?:{LD}|{ACCENTED})*(?:[.!?](?:{LETTER}|{ACCENTED})(?:{LD}|{ACCENTED})*)*)"),
-    ("{TICK}", r"(?:'|`|\u{92}|\u{2019}|&apos;)"),
+    ("{TICK}", r"(?:'|`|\u{91}|\u{92}|\u{2018}|\u{2019}|\u{201B}|&apos;)"),
     ("{PLAIN_LD}", r"(?:{PLAIN}|{D})"),
     ("{PART}", r"(?:(?:[dDoOlL]{TICK}{PLAIN_LD})?{PLAIN_LD}+)"),
     ("{THING}", r"(?:{PART}(?:[-_\u{58A}\u{2010}\u{2011}]{PART})*)"),
