@@ -47,9 +47,9 @@ fn captions_are_in_the_order_of_the_images_with_warnings() {
     assert_eq!(
         warnings,
         [
-            "references.json: 1 references are empty, of the images: 1",
+            "references.json: 1 references without tokens, of the images: 1",
             "references.json: 1 captions with a line separator, which is read as a space, of the images: 1",
-            "results.json: 1 captions are empty, of the images: 1",
+            "results.json: 1 captions without tokens, of the images: 1",
         ]
     );
     let want = |caption: &str, references: &[&str]| Tokenized {

@@ -10,7 +10,7 @@ use super::json::{self, name};
 use super::matching::{in_order, none_of, unique};
 use super::{Warning, warning};
 use crate::caption::{Scores, Tokenized, scores};
-use crate::ptb::{has_line_break, kept, tokenize_all};
+use crate::ptb::{self, has_line_break, kept, tokenize_all};
 use crate::{Error, Result};
 
 /// Captions with their references, in the order of the references' images.
@@ -166,7 +166,9 @@ fn warnings(
     references: &[Vec<String>],
     captions: &[String],
 ) -> Vec<Warning> {
-    let blank = |text: &String| text.trim().is_empty();
+    // A text of letters or digits has tokens, so few texts are read here.
+    let blank =
+        |text: &String| !text.contains(char::is_alphanumeric) && kept(&ptb::tokenize(text)).is_empty();
     let reference = |wrong: &dyn Fn(&String) -> bool| -> Vec<&str> {
         let each =
             ids.iter().zip(references).flat_map(|(id, texts)| texts.iter().map(move |text| (id, text)));
@@ -179,9 +181,9 @@ fn warnings(
     let breaks = |text: &String| has_line_break(text);
     let line = "captions with a line separator, which is read as a space, of the images";
     let found = [
-        warning(names[0], "references are empty, of the images", &reference(&blank)),
+        warning(names[0], "references without tokens, of the images", &reference(&blank)),
         warning(names[0], line, &reference(&breaks)),
-        warning(names[1], "captions are empty, of the images", &caption(&blank)),
+        warning(names[1], "captions without tokens, of the images", &caption(&blank)),
         warning(names[1], line, &caption(&breaks)),
     ];
     found.into_iter().flatten().collect()
