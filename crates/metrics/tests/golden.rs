@@ -51,6 +51,7 @@ fn only_what_follows_a_caption_decides_on_some_of_its_full_stops() {
 fn a_tag_may_reach_into_the_next_caption() {
     let two = tokenize_all(&["<a b=\"c", "d\"> x"]);
     assert_eq!(two, [vec!["<a\u{a0}b=\"c"], vec!["d\">", "x"]]);
+    assert_eq!(tokenize("<!-- (x) -->"), ["<!--\u{a0}(x)\u{a0}-->"]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(super) enum Emit {
     Apostrophe,
     /// The text with `&` for `&amp;`.
     Ampersand,
+    /// The text with no-break spaces for spaces.
+    Spaced,
     /// The text with no-break spaces for spaces, and names for round brackets.
     Joined,
     /// Quotation marks, each by its shape.
@@ -35,7 +37,8 @@ impl Emit {
             Emit::Word => word(text),
             Emit::Apostrophe => apostrophe(text).into(),
             Emit::Ampersand => text.to_lowercase().replace("&amp;", "&").into(),
-            Emit::Joined => joined(text).into(),
+            Emit::Spaced => spaced(text).into(),
+            Emit::Joined => spaced(text).replace('(', "-LRB-").replace(')', "-RRB-").into(),
             Emit::Quotes => text.chars().map(quote).collect::<String>().into(),
         })
     }
@@ -59,8 +62,8 @@ fn apostrophe(text: &str) -> String {
     closing.replace(['\u{91}', '\u{2018}', '\u{201B}'], "`")
 }
 
-fn joined(text: &str) -> String {
-    text.replace([' ', '\t'], "\u{a0}").replace('(', "-LRB-").replace(')', "-RRB-")
+fn spaced(text: &str) -> String {
+    text.replace([' ', '\t'], "\u{a0}")
 }
 
 fn quote(mark: char) -> &'static str {

@@ -6,7 +6,9 @@
 
 use super::abbreviations::{INITIAL, MEDIAL, NUMBERED, STARTERS};
 use super::characters::{DIGIT, LETTER, PLAIN_LETTER, SPACE, SYMBOL, UPPER, WHITE};
-use super::emit::Emit::{self, Ampersand, Apostrophe, As, Joined, Nothing, Quotes, Sentence, Text, Word};
+use super::emit::Emit::{
+    self, Ampersand, Apostrophe, As, Joined, Nothing, Quotes, Sentence, Spaced, Text, Word,
+};
 
 /// A rule of the tokenizer.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +41,7 @@ pub(super) const RULES: &[Rule] = &[
     before(r"(?i-u:got)", r"(?i-u:ta)", Text),
     before(r"(?i-u:lem|gim)", r"(?i-u:me)", Text),
     // Tags, dashes, entities.
-    rule(r"{TAG}", Joined),
+    rule(r"{TAG}", Spaced),
     rule(r"(?:[\u{96}\u{97}\u{2013}-\u{2015}]|&(?i-u:[mn]dash);)", As("--")),
     rule(r"&(?i-u:amp);", As("&")),
     rule(r"(?:&#[0-9]+;|{ACCENTED})", Text),
