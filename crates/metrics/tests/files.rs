@@ -86,6 +86,17 @@ fn captions_that_do_not_match_are_refused() {
 }
 
 #[test]
+fn a_caption_of_any_length_is_not_tokenized() {
+    let long = "x".repeat(16385);
+    let result = |id: u32, caption: &str| format!("{{\"image_id\":{id},\"caption\":\"{caption}\"}}");
+    let results = format!("[{},{}]", result(1, "a"), result(2, &long));
+    let error = refused(COCO, &results);
+    assert_eq!(error, "results.json: 1 captions are longer than 16384 bytes, of the images: 2");
+    let error = refused(&COCO.replace("A dog.", &long), &format!("[{},{}]", result(1, "a"), result(2, "b")));
+    assert_eq!(error, "references.json: 1 captions are longer than 16384 bytes, of the images: 2");
+}
+
+#[test]
 fn files_of_another_form_are_refused_with_the_place() {
     assert_eq!(
         refused(COCO, r#"[{"image_id":1}]"#),

@@ -13,6 +13,9 @@ use crate::caption::{Scores, Tokenized, scores};
 use crate::ptb::{self, has_line_break, kept, tokenize_all};
 use crate::{Error, Result};
 
+/// Maximum length of a caption in bytes. The tokenizer takes quadratic time in the length of a text without spaces.
+const LONGEST: usize = 16384;
+
 /// Captions with their references, in the order of the references' images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CaptionSet {
@@ -96,7 +99,7 @@ struct Form {
 ///
 /// # Errors
 /// Returns [`Error::Io`] or [`Error::Form`] for a file that is not of its form, and [`Error::Entries`] if ids
-/// occur twice, an image has no reference, or results and images do not match.
+/// occur twice, an image has no reference, a caption is longer than 16384 bytes, or results and images do not match.
 pub fn captions(references: &Path, results: &Path) -> Result<CaptionSet> {
     let images = images(references)?;
     let from = name(references);
@@ -108,6 +111,13 @@ pub fn captions(references: &Path, results: &Path) -> Result<CaptionSet> {
     let rows = rows.into_iter().map(|row| (row.image_id.0, row.caption)).collect();
     let captions = in_order(&name(results), images.iter().map(|image| image.id.as_str()), rows)?;
     let (ids, references): (Vec<_>, Vec<_>) = images.into_iter().map(|i| (i.id, i.captions)).unzip();
+    let long = |captions: &[String]| captions.iter().any(|caption| caption.len() > LONGEST);
+    let at = |is: &dyn Fn(usize) -> bool| -> Vec<&str> {
+        (0..ids.len()).filter(|i| is(*i)).map(|i| ids[i].as_str()).collect()
+    };
+    let what = "captions are longer than 16384 bytes, of the images";
+    none_of(&from, what, &at(&|i| long(&references[i])))?;
+    none_of(&name(results), what, &at(&|i| long(&captions[i..=i])))?;
     let warnings = warnings([&from, &name(results)], &ids, &references, &captions);
     Ok(CaptionSet { images: ids, captions, references, warnings })
 }
