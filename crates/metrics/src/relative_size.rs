@@ -1,9 +1,9 @@
-//! The size of what a question is about, relative to its image, and the split of questions into thirds by it.
+//! The size of what a question is about, relative to its image, and the split of questions into tertiles by it.
 //!
 //! Section 3.3 of the paper compares models on small, medium and large details. The relative size is
 //! S = area of the answer / area of the image. The area of TextVQA is the box of the OCR token most similar to
 //! the answers; that of VQAv2 is the segmented object whose category name is most similar to them.
-//! Questions are then ranked by S and split into thirds.
+//! Questions are then ranked by S and split into tertiles.
 
 use crate::difflib::ratio;
 
@@ -50,27 +50,27 @@ pub fn compared_with<'a>(answer_type: &str, question: &'a str, answers: &[&'a st
     }
 }
 
-/// A third of the questions by the size of what they are about.
+/// A tertile of the questions by the size of what they are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Third {
-    /// The smallest third.
+pub enum Tertile {
+    /// The smallest tertile.
     Small,
-    /// The middle third.
+    /// The middle tertile.
     Medium,
-    /// The largest third.
+    /// The largest tertile.
     Large,
 }
 
-/// The third of each question, by the rank of its size. Equal sizes rank in their order here. If the number is
-/// not divisible by three, the smaller thirds have one question more.
-pub fn thirds(sizes: &[f64]) -> Vec<Third> {
+/// The tertile of each question, by the rank of its size. Equal sizes rank in their order here. If the number is
+/// not divisible by three, the smaller tertiles have one question more.
+pub fn tertiles(sizes: &[f64]) -> Vec<Tertile> {
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by(|&i, &j| sizes[i].total_cmp(&sizes[j]));
-    let mut thirds = vec![Third::Small; sizes.len()];
+    let mut tertiles = vec![Tertile::Small; sizes.len()];
     for (rank, &i) in order.iter().enumerate() {
-        thirds[i] = [Third::Small, Third::Medium, Third::Large][3 * rank / sizes.len()];
+        tertiles[i] = [Tertile::Small, Tertile::Medium, Tertile::Large][3 * rank / sizes.len()];
     }
-    thirds
+    tertiles
 }
 
 #[cfg(test)]
@@ -91,10 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn thirds_are_by_rank() {
-        use Third::{Large, Medium, Small};
-        assert_eq!(thirds(&[0.5, 0.1, 0.3, 0.2, 0.2]), [Large, Small, Medium, Small, Medium]);
-        assert_eq!(thirds(&[]), []);
-        assert_eq!(thirds(&[0.2; 3]), [Small, Medium, Large]);
+    fn tertiles_are_by_rank() {
+        use Tertile::{Large, Medium, Small};
+        assert_eq!(tertiles(&[0.5, 0.1, 0.3, 0.2, 0.2]), [Large, Small, Medium, Small, Medium]);
+        assert_eq!(tertiles(&[]), []);
+        assert_eq!(tertiles(&[0.2; 3]), [Small, Medium, Large]);
     }
 }

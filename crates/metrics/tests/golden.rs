@@ -107,7 +107,7 @@ fn equal(name: &str, score: &Score, tolerance: f64) {
 /// `PHEYE_METEOR=meteor-1.5.jar cargo test -p pheye-metrics -- --ignored`: needs Java and the jar, which the
 /// PyPI package pycocoevalcap contains.
 #[test]
-#[ignore = "needs Java and the jar of METEOR, named by PHEYE_METEOR"]
+#[ignore = "needs Java and METEOR's jar: PHEYE_METEOR=JAR cargo test -p pheye-metrics --test golden -- --ignored"]
 fn meteor_is_that_of_its_jar() {
     let jar = std::env::var("PHEYE_METEOR").expect("PHEYE_METEOR names the jar");
     let set = captions(&data("references.json"), &data("predictions.json")).unwrap();

@@ -107,39 +107,37 @@ pub fn captions(references: &Path, results: &Path) -> Result<CaptionSet> {
     let without: Vec<&str> =
         images.iter().filter(|image| image.captions.is_empty()).map(|image| image.id.as_str()).collect();
     none_of(&from, "images without a reference", &without)?;
+    let too_long = |caption: &String| caption.len() > LONGEST;
+    let what = "captions are longer than 16384 bytes, of the images";
+    let long = images.iter().filter(|image| image.captions.iter().any(too_long));
+    none_of(&from, what, &long.map(|image| image.id.as_str()).collect::<Vec<_>>())?;
     let rows: Vec<Caption> = json::read(results, "a list of results with `image_id` and `caption`")?;
+    let long = rows.iter().filter(|row| too_long(&row.caption));
+    none_of(&name(results), what, &long.map(|row| row.image_id.0.as_str()).collect::<Vec<_>>())?;
     let rows = rows.into_iter().map(|row| (row.image_id.0, row.caption)).collect();
     let captions = in_order(&name(results), images.iter().map(|image| image.id.as_str()), rows)?;
     let (ids, references): (Vec<_>, Vec<_>) = images.into_iter().map(|i| (i.id, i.captions)).unzip();
-    let long = |captions: &[String]| captions.iter().any(|caption| caption.len() > LONGEST);
-    let at = |is: &dyn Fn(usize) -> bool| -> Vec<&str> {
-        (0..ids.len()).filter(|i| is(*i)).map(|i| ids[i].as_str()).collect()
-    };
-    let what = "captions are longer than 16384 bytes, of the images";
-    none_of(&from, what, &at(&|i| long(&references[i])))?;
-    none_of(&name(results), what, &at(&|i| long(&captions[i..=i])))?;
     let warnings = warnings([&from, &name(results)], &ids, &references, &captions);
     Ok(CaptionSet { images: ids, captions, references, warnings })
 }
 
 fn images(path: &Path) -> Result<Vec<Image>> {
     let text = json::text(path)?;
-    let wrong = |form| move |source| Error::Form { name: name(path), form, source };
     let nothing = || Error::Empty { name: name(path), what: "references" };
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     if path.extension().is_some_and(|ending| ending == "jsonlines" || ending == "jsonl") {
-        let row = |line| serde_json::from_str(line).map_err(wrong("lines of DOCCI"));
+        let row = |line| json::parse(line, path, "lines of DOCCI");
         let rows: Vec<Docci> = lines.map(row).collect::<Result<_>>()?;
         let image = |row: Docci| Image { id: row.example_id.0, captions: vec![row.description] };
         return Some(rows.into_iter().map(image).collect())
             .filter(|all: &Vec<_>| !all.is_empty())
             .ok_or_else(nothing);
     }
-    let form: Form = serde_json::from_str(&text).map_err(wrong("references of captions"))?;
+    let form: Form = json::parse(&text, path, "references of captions")?;
     let images = if form.images.is_none() && form.data.is_some() {
-        by_rows(serde_json::from_str(&text).map_err(wrong("references of TextCaps"))?)
+        by_rows(json::parse(&text, path, "references of TextCaps")?)
     } else {
-        by_annotations(path, serde_json::from_str(&text).map_err(wrong("references of COCO's form"))?)?
+        by_annotations(path, json::parse(&text, path, "references of COCO's form")?)?
     };
     Some(images).filter(|all| !all.is_empty()).ok_or_else(nothing)
 }

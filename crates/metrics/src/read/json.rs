@@ -15,8 +15,12 @@ const LIMIT: u64 = 4 << 30;
 
 /// Reads the file of a `form` at `path`, UTF-8 with or without a byte order mark.
 pub(super) fn read<T: DeserializeOwned>(path: &Path, form: &'static str) -> Result<T> {
-    let text = text(path)?;
-    serde_json::from_str(&text).map_err(|source| Error::Form { name: name(path), form, source })
+    parse(&text(path)?, path, form)
+}
+
+/// Parses `text`, which is that of the file at `path`, or a part of it.
+pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a str, path: &Path, form: &'static str) -> Result<T> {
+    serde_json::from_str(text).map_err(|source| Error::Form { name: name(path), form, source })
 }
 
 /// The text of the file at `path`.

@@ -199,7 +199,13 @@ fn check_ids<'a>(from: &str, ids: impl Iterator<Item = &'a str> + Clone) -> Resu
 }
 
 fn rows(results: &Path) -> Result<Vec<(String, String)>> {
-    let rows: Vec<ResultRow> = json::read(results, "a list of results with `question_id` and `answer`")?;
+    rows_of(&json::text(results)?, results)
+}
+
+/// The results in `text`, which is that of the file `results`.
+fn rows_of(text: &str, results: &Path) -> Result<Vec<(String, String)>> {
+    let rows: Vec<ResultRow> =
+        json::parse(text, results, "a list of results with `question_id` and `answer`")?;
     Ok(rows.into_iter().map(|row| (row.question_id.0, row.answer)).collect())
 }
 
@@ -271,10 +277,9 @@ fn a_okvqa_results(results: &Path) -> Result<Vec<(String, AOkVqaResult)>> {
     let text = json::text(results)?;
     if !text.trim_start().starts_with('{') {
         let direct = |answer| AOkVqaResult { direct_answer: Some(answer), multiple_choice: None };
-        return Ok(rows(results)?.into_iter().map(|(id, answer)| (id, direct(answer))).collect());
+        return Ok(rows_of(&text, results)?.into_iter().map(|(id, answer)| (id, direct(answer))).collect());
     }
     let form = "results with `direct_answer` and `multiple_choice` by question id";
-    let Entries(entries) =
-        serde_json::from_str(&text).map_err(|source| Error::Form { name: name(results), form, source })?;
+    let Entries(entries) = json::parse(&text, results, form)?;
     Ok(entries)
 }
