@@ -1,70 +1,102 @@
-//! Draws where the model looked for each token of an answer, as an SVG. Tiles with less attention are darker.
+//! Draws where the model looked for each token of an answer: a heat map over the image, and a page of all of them.
 
-use std::fmt::Write;
+use std::path::Path;
 
-use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use pheye::Look;
 use pheye::image::{Rgb8, resize_bicubic};
+use serde_json::{Value, json};
 
-use crate::show::escape;
+/// Least side of a heat map in pixels.
+const SIDE: usize = 448;
+/// The page, with `LOOKS` in the place of its data.
+const PAGE: &str = include_str!("look.html");
 
-/// Side of an image on the sheet, in pixels.
-const SIDE: usize = 200;
-/// Size of an image's card, with the margins above and below the image.
-const CARD: (usize, usize) = (SIDE + 20, SIDE + 60);
-/// Cards in a row.
-const ACROSS: usize = 5;
+/// The looks of one answer.
+pub(crate) struct Answered<'a> {
+    pub(crate) image: &'a Rgb8,
+    pub(crate) question: &'a str,
+    pub(crate) looks: Vec<Look>,
+}
 
-/// One card per token: the square image as the model sees it, the token, and the attention on the global
-/// image. Each of the `level`² tiles is darkened by how much less attention it received than the tile with
-/// the most attention.
+/// Writes a PNG file for each token, `look-A-T.png` for token T of answer A, and `look.html`, which has all of them.
+/// Returns the names of the files.
 ///
 /// # Errors
-/// Returns an error if the image cannot be encoded as PNG.
-pub(crate) fn svg(image: &Rgb8, question: &str, looks: &[Look], level: usize) -> anyhow::Result<String> {
-    let data = BASE64_STANDARD.encode(pheye::png(&resize_bicubic(image, 2 * SIDE, 2 * SIDE))?);
-    let (w, h) = CARD;
-    let top = 40;
-    let (width, height) = (w * looks.len().clamp(2, ACROSS), top + h * looks.len().div_ceil(ACROSS).max(1));
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
-         height=\"{height}\" font-family=\"sans-serif\" font-size=\"14\">\n\
-         <defs><image id=\"p\" width=\"{SIDE}\" height=\"{SIDE}\" href=\"data:image/png;base64,{data}\"/></defs>\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
-         <text x=\"10\" y=\"26\" fill=\"#1f2328\">{}</text>\n",
-        escape(question)
-    );
-    for (i, look) in looks.iter().enumerate() {
-        let (x, y) = (i % ACROSS * w + 10, top + i / ACROSS * h);
-        let (whole, tiles) = look.views.split_first().context("a token without views")?;
-        let most = tiles.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-        let _ = writeln!(out, "<use href=\"#p\" x=\"{x}\" y=\"{y}\"/>");
-        for (tile, share) in tiles.iter().enumerate() {
-            // Tiles are numbered column by column.
-            let (at, side) = ([tile / level, tile % level], SIDE as f32 / level as f32);
-            let [left, up] = at.map(|i| i as f32 * side);
-            let _ = writeln!(
-                out,
-                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{side:.1}\" height=\"{side:.1}\" fill=\"#000000\" \
-                 fill-opacity=\"{:.2}\" stroke=\"#ffffff\" stroke-width=\"0.5\"><title>{:.1} %</title></rect>",
-                x as f32 + left,
-                y as f32 + up,
-                0.8 * (1.0 - share / most),
-                100.0 * share,
-            );
+/// Returns an error if an image cannot be encoded or a file cannot be written.
+pub(crate) fn write(dir: &Path, answers: &[Answered]) -> anyhow::Result<Vec<String>> {
+    let (mut sections, mut names) = (Vec::new(), Vec::new());
+    for (a, Answered { image, question, looks }) in answers.iter().enumerate() {
+        let mut tokens = Vec::new();
+        for (t, look) in looks.iter().enumerate() {
+            let png = pheye::png(&heat_map(image, look))?;
+            let name = format!("look-{}-{}.png", a + 1, t + 1);
+            pheye::weights::atomic_write(&dir.join(&name), |out| out.write_all(&png))?;
+            let image = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(&png));
+            let tiles: f32 = look.views.iter().skip(1).sum();
+            let global = look.views.first().copied().unwrap_or_default();
+            tokens.push(json!({"text": look.text, "image": image, "global": global, "tiles": tiles}));
+            names.push(name);
         }
-        let _ = writeln!(
-            out,
-            "<text x=\"{x}\" y=\"{}\" fill=\"#1f2328\" font-weight=\"bold\">{}</text>\n\
-             <text x=\"{x}\" y=\"{}\" fill=\"#59636e\" font-size=\"12\">tiles {:.0} %, global image {:.0} %</text>",
-            y + SIDE + 18,
-            escape(look.text.trim()),
-            y + SIDE + 36,
-            100.0 * tiles.iter().sum::<f32>(),
-            100.0 * whole,
-        );
+        sections.push(json!({"question": question, "tokens": tokens}));
     }
-    Ok(out + "</svg>\n")
+    // `<` would end the element that holds the data.
+    let data = Value::Array(sections).to_string().replace('<', "\\u003c");
+    let page = PAGE.replacen("LOOKS", &data, 1);
+    pheye::weights::atomic_write(&dir.join("look.html"), |out| out.write_all(page.as_bytes()))?;
+    names.push("look.html".to_owned());
+    Ok(names)
+}
+
+/// The mean of the looks of an answer's tokens.
+pub(crate) fn mean(looks: &[Look]) -> Look {
+    let mut mean = Look { text: String::new(), ..looks.first().cloned().unwrap_or_default() };
+    for look in looks.iter().skip(1) {
+        mean.patches.iter_mut().zip(&look.patches).for_each(|(to, share)| *to += share);
+        mean.views.iter_mut().zip(&look.views).for_each(|(to, share)| *to += share);
+    }
+    mean.patches.iter_mut().chain(&mut mean.views).for_each(|share| *share /= looks.len().max(1) as f32);
+    mean
+}
+
+/// The image as the model sees it, a square, in which patches are the brighter the more attention they received; the
+/// one with the most keeps its colors.
+pub(crate) fn heat_map(image: &Rgb8, look: &Look) -> Rgb8 {
+    if look.across == 0 {
+        return resize_bicubic(image, SIDE, SIDE);
+    }
+    let patch = SIDE.div_ceil(look.across);
+    let side = patch * look.across;
+    let mut image = resize_bicubic(image, side, side);
+    let most = look.patches.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+    for (i, pixel) in image.pixels.chunks_exact_mut(3).enumerate() {
+        let (x, y) = (i % side / patch, i / side / patch);
+        // The root shows small shares too.
+        let share = (look.patches[y * look.across + x] / most).max(0.0).sqrt();
+        let gray = 0.3 * f32::from(pixel[0]) + 0.6 * f32::from(pixel[1]) + 0.1 * f32::from(pixel[2]);
+        for channel in pixel {
+            let mixed = share * f32::from(*channel) + (1.0 - share) * (20.0 + 0.3 * gray);
+            *channel = (mixed + 0.5).clamp(0.0, 255.0) as u8;
+        }
+    }
+    image
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brightest_patch_keeps_its_colors() {
+        let image = Rgb8 { width: 2, height: 2, pixels: [200, 100, 0].repeat(4) };
+        let patches = vec![0.1, 0.4, 0.0, 0.1];
+        let look = Look { text: "x".into(), views: vec![1.0], patches, across: 2 };
+        let map = heat_map(&image, &look);
+        assert_eq!((map.width, map.height), (SIDE, SIDE));
+        let pixel = |x: usize, y: usize| &map.pixels[3 * (y * SIDE + x)..][..3];
+        assert_eq!(pixel(SIDE - 1, 0), [200, 100, 0]);
+        assert_eq!(pixel(0, SIDE - 1), [56, 56, 56]);
+        assert!(pixel(0, 0)[0] > 56 && pixel(0, 0)[0] < 200);
+    }
 }

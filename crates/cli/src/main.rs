@@ -47,6 +47,7 @@ enum Command {
     Runs(cmd::runs::Args),
     Plot(cmd::plot::Args),
     Score(cmd::score::Args),
+    Report(cmd::report::Args),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +83,7 @@ fn command() -> ExitCode {
         Command::Runs(args) => cmd::runs::run(args),
         Command::Plot(args) => cmd::plot::run(args),
         Command::Score(args) => cmd::score::run(args),
+        Command::Report(args) => cmd::report::run(args),
     });
     done.unwrap_or_else(|error| {
         out::failed(&error);

@@ -94,21 +94,21 @@ fn help_teaches_by_groups() {
     }
 }
 
-/// `--look` writes a drawing for each answer and does not change the answer.
+/// `--look` writes a heat map for each token and a page of them, and does not change the answer.
 #[test]
-fn a_look_is_drawn_for_each_answer() {
+fn looks_are_drawn_for_each_answer() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("new/looks");
     assert_eq!(ask(&["--look", s(&dir)]), ask(&[]));
-    let svg = std::fs::read_to_string(dir.join("look-1.svg")).unwrap();
-    assert!(
-        svg.contains(COLOR) && svg.contains("data:image/png;base64,") && svg.contains("<title>"),
-        "{svg}"
-    );
-    assert!(svg.contains(&format!(">{}</text>", ask(&[]).trim())), "the token is named");
+    let page = std::fs::read_to_string(dir.join("look.html")).unwrap();
+    let answer = ask(&[]);
+    let parts = [COLOR, "data:image/png;base64,", "\"global\"", answer.trim()];
+    parts.iter().for_each(|part| assert!(page.contains(part), "no `{part}`"));
+    let map = image::open(dir.join("look-1-1.png")).unwrap();
+    assert_eq!((map.width(), map.height()), (448, 448));
     ask(&["--look", s(&dir), "--beams", "2", "--answers", "2"]);
-    assert!(dir.join("look-2.svg").exists());
-    let file = s(&dir).to_owned() + "/look-1.svg";
+    assert!(dir.join("look-2-1.png").exists());
+    let file = s(&dir).to_owned() + "/look.html";
     let image = top().join("picture.png");
-    refuses(["ask", s(&image), COLOR, "--look", &file], &["look-1.svg"]);
+    refuses(["ask", s(&image), COLOR, "--look", &file], &["look.html"]);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use pheye_metrics::caption::Tokenized;
-use pheye_metrics::read::{Metric, captions, questions, tokenize};
+use pheye_metrics::read::{Cover, Metric, captions, questions, tokenize};
 use pheye_metrics::vqa::Totals;
 use tempfile::TempDir;
 
@@ -20,7 +20,7 @@ fn pair(dir: &TempDir, references: &str, results: &str) -> (PathBuf, PathBuf) {
 fn refused(references: &str, results: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = pair(&dir, references, results);
-    let error = captions(&a, &b).unwrap_err();
+    let error = captions(&a, &b, Cover::All).unwrap_err();
     pheye_files::chain(&error).replace(&format!("{}/", dir.path().display()), "")
 }
 
@@ -35,7 +35,7 @@ fn captions_are_in_the_order_of_the_images_with_warnings() {
         &format!("\u{feff}{COCO}"),
         r#"[{"image_id":2,"caption":"x"},{"image_id":1,"caption":""}]"#,
     );
-    let set = captions(&a, &b).unwrap();
+    let set = captions(&a, &b, Cover::All).unwrap();
     assert_eq!(set.images, ["1", "2"]);
     assert_eq!(set.captions, ["", "x"]);
     assert_eq!(set.references, [vec!["a\u{2028}cat", " "], vec!["A dog."]]);
@@ -106,7 +106,7 @@ fn files_of_another_form_are_refused_with_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = pair(&dir, COCO, "[]");
     fs::write(&b, b"\xff\xfe[\0]\0").unwrap();
-    let said = pheye_files::chain(&captions(&a, &b).unwrap_err());
+    let said = pheye_files::chain(&captions(&a, &b, Cover::All).unwrap_err());
     assert!(said.ends_with("results.json: cannot be read: it is UTF-16; save it as UTF-8"), "{said}");
 }
 
@@ -123,10 +123,10 @@ fn textcaps_and_docci_are_read() {
         &format!(r#"{{"data":[{},{}]}}"#, row(1, "a"), row(2, "b")),
         r#"[{"image_id":"003a","caption":"x"}]"#,
     );
-    assert_eq!(captions(&a, &b).unwrap().references, [["a", "b"]]);
+    assert_eq!(captions(&a, &b, Cover::All).unwrap().references, [["a", "b"]]);
     let lines = dir.path().join("docci.jsonlines");
     fs::write(&lines, "{\"example_id\":\"003a\",\"split\":\"test\",\"description\":\"A dog.\"}\n\n").unwrap();
-    assert_eq!(captions(&lines, &b).unwrap().references, [["A dog."]]);
+    assert_eq!(captions(&lines, &b, Cover::All).unwrap().references, [["A dog."]]);
 }
 
 fn ten(answer: &str, other: &str) -> String {
@@ -158,11 +158,11 @@ fn vqa_and_ok_vqa_are_scored_by_type() {
         &format!(r#"{{"annotations":[{},{}]}}"#, row(1, "number"), row(2, "other")),
         r#"[{"question_id":2,"answer":"3"},{"question_id":1,"answer":"2."}]"#,
     );
-    let totals = Totals::of(&questions(Metric::Vqa, &a, &b).unwrap().answers);
+    let totals = Totals::of(&questions(Metric::Vqa, &a, &b, Cover::All).unwrap().answers);
     // Two of ten: eight answers see two others, two see one: (8 · 2/3 + 2 · 1/3) / 10.
     assert_eq!([totals.answer_types["number"], totals.answer_types["other"]], [60.0, 100.0]);
     assert_eq!([totals.question_types["how many"], totals.accuracy], [80.0, 80.0]);
-    assert_eq!(Totals::of(&questions(Metric::OkVqa, &a, &b).unwrap().answers).accuracy, 80.0);
+    assert_eq!(Totals::of(&questions(Metric::OkVqa, &a, &b, Cover::All).unwrap().answers).accuracy, 80.0);
     let results = r#"[{"question_id":1,"answer":"3"}]"#;
     let references = format!(
         r#"{{"annotations":[{}]}}"#,
@@ -183,13 +183,13 @@ fn textvqa_and_gqa_are_scored() {
         &format!(r#"{{"data":[{{"question_id":7,"answers":[{answers}]}}]}}"#),
         r#"[{"question_id":"7","answer":"lay's?"}]"#,
     );
-    assert_eq!(questions(Metric::TextVqa, &a, &b).unwrap().answers[0].accuracy, 1.0);
+    assert_eq!(questions(Metric::TextVqa, &a, &b, Cover::All).unwrap().answers[0].accuracy, 1.0);
     let (a, b) = pair(
         &dir,
         r#"{"201":{"answer":"no"},"202":{"answer":"yes"}}"#,
         r#"[{"questionId":"202","prediction":"Yes."},{"questionId":"201","prediction":"yes"}]"#,
     );
-    let scored = questions(Metric::Gqa, &a, &b).unwrap().answers;
+    let scored = questions(Metric::Gqa, &a, &b, Cover::All).unwrap().answers;
     assert_eq!([scored[0].accuracy, scored[1].accuracy], [0.0, 1.0]);
     assert_eq!(
         refused_answers(Metric::Gqa, r#"{"1":{"answer":"a"},"1":{"answer":"b"}}"#, "[]"),
@@ -209,12 +209,12 @@ fn a_okvqa_has_two_accuracies_and_leaves_difficult_questions_out() {
         A_OKVQA,
         r#"{"b":{"multiple_choice":"blue","direct_answer":"red"},"a":{"multiple_choice":"mug","direct_answer":"mug"}}"#,
     );
-    let scored = questions(Metric::AOkVqa, &a, &b).unwrap();
+    let scored = questions(Metric::AOkVqa, &a, &b, Cover::All).unwrap();
     assert_eq!([scored.choices[0].accuracy, scored.choices[1].accuracy], [1.0, 0.0]);
     assert_eq!((scored.answers.len(), scored.answers[0].accuracy, scored.left_out), (1, 2.0 / 3.0, 1));
     let list = r#"[{"question_id":"a","answer":"cup"},{"question_id":"b","answer":"x"}]"#;
     let (a, b) = pair(&dir, A_OKVQA, list);
-    assert_eq!(questions(Metric::AOkVqa, &a, &b).unwrap().answers[0].accuracy, 1.0 / 3.0);
+    assert_eq!(questions(Metric::AOkVqa, &a, &b, Cover::All).unwrap().answers[0].accuracy, 1.0 / 3.0);
     assert_eq!(
         refused_answers(
             Metric::AOkVqa,

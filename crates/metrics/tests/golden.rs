@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pheye_metrics::caption::{Score, cider, meteor, scores};
 use pheye_metrics::difflib::{longest_match, matching_blocks, ratio};
 use pheye_metrics::ptb::{has_line_break, kept, tokenize, tokenize_all};
-use pheye_metrics::read::{captions, tokenize as tokens_of};
+use pheye_metrics::read::{Cover, captions, tokenize as tokens_of};
 use pheye_metrics::vqa::{Scored, Totals, normalise, normalise_textvqa, textvqa, vqa_v2};
 use serde_json::Value;
 
@@ -70,7 +70,7 @@ fn long_sets_are_read_in_pieces_like_short_ones() {
 
 #[test]
 fn scores_of_captions_are_those_of_pycocoevalcap() {
-    let set = captions(&data("references.json"), &data("predictions.json")).unwrap();
+    let set = captions(&data("references.json"), &data("predictions.json"), Cover::All).unwrap();
     let items = tokens_of(&set);
     let all = scores(&items);
     let [one, two, three, four] = &all.bleu;
@@ -110,7 +110,7 @@ fn equal(name: &str, score: &Score, tolerance: f64) {
 #[ignore = "needs Java and METEOR's jar: PHEYE_METEOR=JAR cargo test -p pheye-metrics --test golden -- --ignored"]
 fn meteor_is_that_of_its_jar() {
     let jar = std::env::var("PHEYE_METEOR").expect("PHEYE_METEOR names the jar");
-    let set = captions(&data("references.json"), &data("predictions.json")).unwrap();
+    let set = captions(&data("references.json"), &data("predictions.json"), Cover::All).unwrap();
     equal("METEOR", &meteor(&tokens_of(&set), jar.as_ref()).unwrap(), 1e-9);
 }
 
@@ -135,7 +135,7 @@ fn accuracies_are_those_of_the_official_evaluators() {
         }
         assert_eq!(normalise_textvqa(prediction), text(&row["textvqa_normalized_prediction"]), "{id}");
         let scored = |accuracy| Scored {
-            question_id: id.to_string(),
+            question_id: id.as_i64().unwrap().into(),
             accuracy,
             answer_type: Some("other".to_owned()),
             question_type: None,

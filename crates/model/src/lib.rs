@@ -10,6 +10,7 @@ mod flops;
 mod generate;
 mod json;
 mod load;
+mod log_probs;
 mod look;
 mod lora;
 mod loss;

@@ -1,4 +1,4 @@
-//! Attention maps: the cross-attention of each token, summed over the keys of each view of its image.
+//! Attention maps: the cross-attention of each token, summed over ranges of the image tokens inside the kernel.
 
 use pheye_ops::attention::Span;
 use pheye_ops::{Cx, embedding};
@@ -25,32 +25,87 @@ impl Pheye {
         image: usize,
         ids: &[u32],
     ) -> Result<Vec<Vec<f32>>> {
-        count("keys and values of layers", kvs.len(), self.cross.len())?;
+        Ok(mean(&self.attention_by_layer(cx, kvs, image, ids)?))
+    }
+
+    /// [`Pheye::attention_by_view`] for each cross-attention block alone, in the order of the layers.
+    ///
+    /// # Errors
+    /// When `kvs` comes from another model, or memory runs out.
+    pub fn attention_by_layer(
+        &self,
+        cx: &Cx,
+        kvs: &[Option<Tensor>],
+        image: usize,
+        ids: &[u32],
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
         let tokens = self.config.vision.tokens();
-        let views = 1 + self.config.connector.local_tiles();
-        let bounds: Vec<usize> = (0..=views).map(|view| view * tokens).collect();
-        let first = image * views * tokens;
-        let spans = [Span { q: 0..ids.len(), k: first..first + views * tokens }];
+        let bounds: Vec<usize> =
+            (0..=1 + self.config.connector.local_tiles()).map(|view| view * tokens).collect();
+        self.attention(cx, kvs, image, ids, &bounds)
+    }
+
+    /// For each of the tokens `ids`, the share of its cross-attention that falls on each image token of image `image`,
+    /// as [`Pheye::attention_by_view`] for the views: those of the global image first, then those of the tiles; in
+    /// each view the class token, then the patches row by row.
+    ///
+    /// # Errors
+    /// When `kvs` comes from another model, or memory runs out.
+    pub fn attention_by_image_token(
+        &self,
+        cx: &Cx,
+        kvs: &[Option<Tensor>],
+        image: usize,
+        ids: &[u32],
+    ) -> Result<Vec<Vec<f32>>> {
+        let bounds: Vec<usize> = (0..=self.config.media_tokens()).collect();
+        Ok(mean(&self.attention(cx, kvs, image, ids, &bounds)?))
+    }
+
+    /// For each cross-attention block and each of the tokens `ids`, the share of the attention on each of the segments
+    /// of the image tokens between `bounds`, averaged over heads.
+    fn attention(
+        &self,
+        cx: &Cx,
+        kvs: &[Option<Tensor>],
+        image: usize,
+        ids: &[u32],
+        bounds: &[usize],
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        count("keys and values of layers", kvs.len(), self.cross.len())?;
+        let (tokens, segments) = (self.config.media_tokens(), bounds.len() - 1);
+        let spans = [Span { q: 0..ids.len(), k: image * tokens..(image + 1) * tokens }];
         let layout = Layout::packed(&[ids.len()]);
         cx.install(|| {
             let mut x = embedding::forward(cx, ids, &self.phi.embed)?;
-            let mut shares = vec![vec![0.0; views]; ids.len()];
-            let mut maps = 0;
+            let mut layers = Vec::new();
             for ((cross, kv), block) in self.cross.iter().zip(kvs).zip(&self.phi.blocks) {
                 if let (Some(cross), Some(kv)) = (cross, kv) {
-                    let map = cross.attention_sums(cx, &x, kv, &spans, &bounds)?.to_vec_f32()?;
-                    let heads = map.len() / (ids.len() * views).max(1);
-                    for (i, row) in map.chunks_exact(views).enumerate() {
+                    let map = cross.attention_sums(cx, &x, kv, &spans, bounds)?.to_vec_f32()?;
+                    let heads = map.len() / (ids.len() * segments).max(1);
+                    let mut shares = vec![vec![0.0; segments]; ids.len()];
+                    for (i, row) in map.chunks_exact(segments).enumerate() {
                         let to = &mut shares[i % ids.len()];
-                        to.iter_mut().zip(row).for_each(|(to, share)| *to += share);
+                        to.iter_mut().zip(row).for_each(|(to, share)| *to += share / heads as f32);
                     }
-                    maps += heads;
+                    layers.push(shares);
                     x = cross.forward(cx, &x, kv, &spans)?.0;
                 }
                 x = block.forward(cx, &x, &layout, &self.phi.rotary, None)?.0;
             }
-            shares.iter_mut().flatten().for_each(|share| *share /= maps.max(1) as f32);
-            Ok(shares)
+            Ok(layers)
         })
     }
+}
+
+/// The mean over layers.
+fn mean(layers: &[Vec<Vec<f32>>]) -> Vec<Vec<f32>> {
+    let mut shares: Vec<Vec<f32>> =
+        layers.first().into_iter().flatten().map(|row| vec![0.0; row.len()]).collect();
+    for layer in layers {
+        for (to, from) in shares.iter_mut().flatten().zip(layer.iter().flatten()) {
+            *to += from / layers.len() as f32;
+        }
+    }
+    shares
 }

@@ -39,3 +39,25 @@ fn shares_follow_the_views() {
         assert!(close(a[1], b[2]) && close(a[2], b[1]) && close(a[0], b[0]), "{a:?} {b:?}");
     }
 }
+
+/// Views are sums of image tokens, and means of layers.
+#[test]
+fn layers_and_tokens_add_up_to_views() {
+    let (config, cx) = (config(), Cx::cpu());
+    let model = lively(&config);
+    let media = model.encode(&cx, &pixels(&config, 1, 4), 1).unwrap();
+    let kvs = model.cross_kv(&cx, &media).unwrap();
+    let text = ids(2, 5, VOCAB);
+    let views = model.attention_by_view(&cx, &kvs, 0, &text).unwrap();
+    let tokens = model.attention_by_image_token(&cx, &kvs, 0, &text).unwrap();
+    let layers = model.attention_by_layer(&cx, &kvs, 0, &text).unwrap();
+    assert_eq!(tokens[0].len(), config.media_tokens());
+    for (i, row) in views.iter().enumerate() {
+        for (view, share) in row.iter().enumerate() {
+            let n = config.vision.tokens();
+            let sum: f32 = tokens[i][view * n..][..n].iter().sum();
+            let mean: f32 = layers.iter().map(|layer| layer[i][view]).sum::<f32>() / layers.len() as f32;
+            assert!((share - sum).abs() < 1e-5 && (share - mean).abs() < 1e-5, "{share} {sum} {mean}");
+        }
+    }
+}

@@ -35,13 +35,19 @@ pub struct Seen {
 }
 
 /// A token of an answer, and where the model looked when it chose the token.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Look {
     /// The token's text.
     pub text: String,
     /// Shares of the cross-attention weights, which add up to 1: on the global image, then on each tile,
     /// column by column.
     pub views: Vec<f32>,
+    /// Shares of the cross-attention weights on the patches of the image, row by row, at the resolution of the tiles: a
+    /// patch of the global image lies under L² patches of tiles and is divided among them. They add up to 1 less the
+    /// shares of the class tokens, which are at no place.
+    pub patches: Vec<f32>,
+    /// Number of patches in a row: L times that of one view.
+    pub across: usize,
 }
 
 /// Called with the index of an answer and the next piece of its text.
@@ -153,14 +159,32 @@ impl Assistant {
         let mut ids = self.prompt(question)?;
         let first = ids.len();
         ids.extend(&answer.ids);
-        let views = self.model.attention_by_view(cx, &seen.kvs, image, &ids)?;
+        let tokens = self.model.attention_by_image_token(cx, &seen.kvs, image, &ids)?;
         let mut looks = Vec::new();
         for (i, &id) in answer.ids.iter().enumerate().filter(|(_, id)| **id != self.tokenizer.end_token()) {
             // A token is chosen by the step that reads the token before it.
-            let views = views.get((first + i).saturating_sub(1)).cloned().unwrap_or_default();
-            looks.push(Look { text: self.tokenizer.decode(&[id])?, views });
+            let shares = tokens.get((first + i).saturating_sub(1)).cloned().unwrap_or_default();
+            looks.push(self.look_at(self.tokenizer.decode(&[id])?, &shares));
         }
         Ok(looks)
+    }
+
+    /// The look of a token with the share `shares[i]` of its attention on image token i.
+    fn look_at(&self, text: String, shares: &[f32]) -> Look {
+        let c = self.model.config();
+        let (level, grid) = (c.connector.level, c.vision.image_size / c.vision.patch_size);
+        let views: Vec<&[f32]> = shares.chunks_exact(c.vision.tokens()).collect();
+        let across = level * grid;
+        let patches = (0..across * across).map(|i| {
+            let (x, y) = (i % across, i / across);
+            let patch = |view: usize, x: usize, y: usize| views[view][1 + y * grid + x];
+            let whole = patch(0, x / level, y / level) / (level * level) as f32;
+            // Tiles are numbered column by column.
+            let tile = 1 + x / grid * level + y / grid;
+            whole + if views.len() > 1 { patch(tile, x % grid, y % grid) } else { 0.0 }
+        });
+        let patches = patches.collect();
+        Look { text, views: views.iter().map(|view| view.iter().sum()).collect(), patches, across }
     }
 
     /// [`Assistant::ask`] about images that [`Assistant::see`] has encoded.
@@ -201,6 +225,51 @@ impl Assistant {
                 Ok(Answer { text: text.trim().to_owned(), ids })
             })
             .collect()
+    }
+
+    /// The log-probability of each answer to a question, in nats: the sum over its tokens, with the end token, under
+    /// the model's distribution. `answers[i]` is the answer to `questions[i]`, which is about image `about[i]` of
+    /// `seen`. Runs the language model once over questions and answers.
+    ///
+    /// # Errors
+    /// Returns an error if a question is empty or too long, or if an operation fails.
+    pub fn log_probs(
+        &self,
+        cx: &Cx,
+        seen: &Seen,
+        questions: &[&str],
+        about: &[usize],
+        answers: &[Answer],
+    ) -> Result<Vec<f64>> {
+        let answers: Vec<Vec<u32>> = answers.iter().map(|answer| answer.ids.clone()).collect();
+        Ok(self.model.log_probs(cx, &seen.kvs, &self.prompts(questions)?, &answers, about)?)
+    }
+
+    /// For each cross-attention block, the share of its attention weights that falls on the tokens of the global
+    /// image, averaged over heads and the tokens of `answer`, without end tokens (Appendix C of the paper). 1 in a model
+    /// without tiles. The weights are summed in the attention kernel.
+    ///
+    /// # Errors
+    /// Returns an error if the question is empty or too long, or if an operation fails.
+    pub fn global_attention(
+        &self,
+        cx: &Cx,
+        seen: &Seen,
+        image: usize,
+        question: &str,
+        answer: &Answer,
+    ) -> Result<Vec<f32>> {
+        let mut ids = self.prompt(question)?;
+        let first = ids.len();
+        ids.extend(answer.ids.iter().filter(|id| **id != self.tokenizer.end_token()));
+        let layers = self.model.attention_by_layer(cx, &seen.kvs, image, &ids)?;
+        // A token is chosen by the step that reads the token before it; the last token is read by none.
+        let steps = first - 1..(ids.len() - 1).max(first);
+        let share = |layer: Vec<Vec<f32>>| {
+            let rows = &layer[steps.clone()];
+            rows.iter().map(|views| views[0]).sum::<f32>() / rows.len() as f32
+        };
+        Ok(layers.into_iter().map(share).collect())
     }
 
     /// The text of an answer without its end tokens.

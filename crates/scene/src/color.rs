@@ -29,6 +29,10 @@ pub(crate) struct Color {
 }
 
 impl Color {
+    /// Black and white, for plain scenes.
+    pub(crate) const BLACK: Color = Color { name: "black", rgb: [0; 3] };
+    pub(crate) const WHITE: Color = Color { name: "white", rgb: [255; 3] };
+
     /// A random shade of each named color, in random order.
     pub(crate) fn shades(rng: &mut Rng) -> Vec<Color> {
         let mut all: Vec<_> = NAMED.iter().map(|&(name, rgb)| Color { name, rgb }.shade(rng)).collect();

@@ -6,7 +6,7 @@ use crate::effects;
 use crate::font::Font;
 use crate::layout::{Layout, Piece};
 use crate::lexicon::{Lexicon, Text};
-use crate::paint::{Look, paint};
+use crate::paint::{Look, paint, paint_plain};
 use crate::questions::{Asking, ask};
 use crate::random::Rng;
 use crate::scene::{Scene, Sign, Word};
@@ -29,7 +29,14 @@ impl Generator {
         let heights = options.heights()?;
         let lexicon = Lexicon::open(options.words.as_deref())?;
         let fonts = Font::open_all(options.fonts.as_deref(), &lexicon.characters())?;
-        let layout = Layout { fonts, lexicon, size: options.size, heights, max_words: options.max_words };
+        let layout = Layout {
+            fonts,
+            lexicon,
+            size: options.size,
+            heights,
+            max_words: options.max_words,
+            plain: options.plain,
+        };
         if let Err((font, word)) = layout.fits() {
             let (size, name) = (options.size, &layout.fonts[font].name);
             let message = format!(
@@ -47,15 +54,26 @@ impl Generator {
     pub fn scene(&self, i: u64) -> Scene {
         let mut rng = Rng::new(self.seed, i);
         let pieces = self.layout.draw(&mut rng);
-        let mut image = self.backgrounds.draw(self.layout.size, &mut rng);
-        let looks = paint(&mut image, &pieces, &mut rng);
-        let smallest = pieces.iter().map(|piece| piece.height).fold(f32::MAX, f32::min);
-        effects::apply_all(&mut image, smallest, &mut rng);
+        let (image, looks) = if self.layout.plain {
+            paint_plain(self.layout.size, &pieces)
+        } else {
+            let mut image = self.backgrounds.draw(self.layout.size, &mut rng);
+            let looks = paint(&mut image, &pieces, &mut rng);
+            let smallest = pieces.iter().map(|piece| piece.height).fold(f32::MAX, f32::min);
+            effects::apply_all(&mut image, smallest, &mut rng);
+            (image, looks)
+        };
         let words: Vec<Word> =
             pieces.iter().zip(&looks).map(|(piece, look)| self.word(piece, look)).collect();
         let texts: Vec<Text> = pieces.into_iter().map(|piece| piece.text).collect();
         let size = self.layout.size;
-        let asking = Asking { words: &words, texts: &texts, size, lexicon: &self.layout.lexicon };
+        let asking = Asking {
+            words: &words,
+            texts: &texts,
+            size,
+            lexicon: &self.layout.lexicon,
+            plain: self.layout.plain,
+        };
         let qa = ask(&asking, &mut rng);
         let caption = caption(&words, &texts, size, &mut rng);
         Scene { image, qa, caption, words }

@@ -56,6 +56,8 @@ pub(crate) struct Layout {
     /// Smallest and largest height of glyph bodies in pixels.
     pub(crate) heights: (f32, f32),
     pub(crate) max_words: usize,
+    /// Whether all texts are level words without boards.
+    pub(crate) plain: bool,
 }
 
 /// How often the texts of a scene are drawn anew before one of them is left out, and how often a place is.
@@ -74,7 +76,7 @@ impl Layout {
         // Heights are drawn once and kept, so that their distribution does not depend on what fits.
         while !heights.is_empty() {
             for attempt in 0..ATTEMPTS {
-                if let Some(pieces) = self.attempt(&heights, attempt > ATTEMPTS / 2, rng) {
+                if let Some(pieces) = self.attempt(&heights, self.plain || attempt > ATTEMPTS / 2, rng) {
                     return pieces;
                 }
             }
@@ -131,7 +133,8 @@ impl Layout {
         let font = rng.below(self.fonts.len());
         let angle = angle(calm, rng);
         let board = rng.chance(if calm { 0.0 } else { 0.6 }).then(|| BoardPlan::draw(height, rng));
-        let (sort, case) = (Lexicon::sort(rng), *rng.pick(&[Case::Upper, Case::Title, Case::Lower]));
+        let sort = if self.plain { Sort::Word } else { Lexicon::sort(rng) };
+        let (sort, case) = (sort, *rng.pick(&[Case::Upper, Case::Title, Case::Lower]));
         let case = if self.fonts[font].capitals || case != Case::Upper { case } else { Case::Title };
         // Codes are capitals.
         let sort = if self.fonts[font].capitals || sort != Sort::Code { sort } else { Sort::Number };

@@ -14,11 +14,13 @@ pub struct Options {
     /// Smallest height of a glyph body in pixels: the height of `x` for words with lower-case letters, of `H`
     /// for others. At least 4.
     pub min_height: f32,
-    /// Largest height of a glyph body in pixels, at most a quarter of `size`. `None` is 28 pixels for images
+    /// Largest height of a glyph body in pixels, at most half of `size`. `None` is 28 pixels for images
     /// of 144 pixels, in proportion for others, and at least `min_height`.
     pub max_height: Option<f32>,
     /// Largest number of words in an image, 1 to 3.
     pub max_words: usize,
+    /// Level words of the lexicon in black over white, with no more questions than what is written. These are the first lessons of a model that learns to read.
+    pub plain: bool,
     /// A folder with `.ttf` and `.otf` files that replace the built-in fonts.
     pub fonts: Option<PathBuf>,
     /// A folder with PNG, JPEG and WebP files that replace the built-in photographs and textures.
@@ -36,6 +38,7 @@ impl Default for Options {
             min_height: 7.0,
             max_height: None,
             max_words: 3,
+            plain: false,
             fonts: None,
             backgrounds: None,
             words: None,
@@ -48,7 +51,7 @@ const SIZES: std::ops::RangeInclusive<usize> = 32..=1024;
 /// Lower bound of `min_height`: letters of fewer pixels cannot be read.
 const READABLE: f32 = 4.0;
 /// The largest glyph body as a part of the image's side, and its default.
-const LARGEST: (f32, f32) = (0.25, 28.0 / 144.0);
+const LARGEST: (f32, f32) = (0.5, 28.0 / 144.0);
 
 impl Options {
     /// The heights of glyph bodies, smallest and largest, in pixels.

@@ -35,6 +35,17 @@ pub(crate) fn paint(image: &mut Rgb8, pieces: &[Piece], rng: &mut Rng) -> Vec<Lo
     pieces.iter().zip(&palettes).map(|(piece, palette)| paint_piece(image, piece, palette, rng)).collect()
 }
 
+/// An image of `size` by `size` pixels with the texts of `pieces` in black over white, and their colors.
+pub(crate) fn paint_plain(size: usize, pieces: &[Piece]) -> (Rgb8, Vec<Look>) {
+    let mut image = Rgb8 { width: size, height: size, pixels: Color::WHITE.rgb.repeat(size * size) };
+    for piece in pieces {
+        let [x, y, ..] = piece.text_box();
+        blend(&mut image, &piece.mask, [x, y], Color::BLACK.rgb, 255);
+    }
+    let look = Look { color: Color::BLACK, board: None, decorated: false };
+    (image, vec![look; pieces.len()])
+}
+
 fn paint_piece(image: &mut Rgb8, piece: &Piece, palette: &[Color], rng: &mut Rng) -> Look {
     let Some(board) = &piece.board else {
         let ground = Ground::of(image, piece.text_box());

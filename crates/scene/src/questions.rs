@@ -1,6 +1,7 @@
 //! Questions about a scene whose answers follow from it without doubt.
 
 use crate::lexicon::{Lexicon, Sort, Text};
+use crate::mask::Box4;
 use crate::random::Rng;
 use crate::scene::{Kind, Qa, Word};
 
@@ -11,6 +12,8 @@ pub(crate) struct Asking<'a> {
     /// Side of the image in pixels.
     pub(crate) size: usize,
     pub(crate) lexicon: &'a Lexicon,
+    /// Whether only reading is asked for.
+    pub(crate) plain: bool,
 }
 
 /// Least ratio of two sizes of which one is called larger.
@@ -21,6 +24,10 @@ pub(crate) fn ask(asking: &Asking, rng: &mut Rng) -> Vec<Qa> {
     let mut all = Vec::new();
     if let [only] = asking.words {
         all.push(asking.read(only, rng));
+    }
+    all.extend(asking.read_all(rng));
+    if asking.plain {
+        return all;
     }
     for i in 0..asking.words.len() {
         all.extend(asking.by_color(i, rng));
@@ -56,6 +63,26 @@ impl Asking<'_> {
             wordings.extend(["what is written on the sign?", "what is on the sign?"]);
         }
         answered(Kind::Read, (*rng.pick(&wordings)).to_owned(), word)
+    }
+
+    /// All texts in the order of their centers from top to bottom, if the order is clear.
+    fn read_all(&self, rng: &mut Rng) -> Option<Qa> {
+        let center = |word: &Word| 2 * word.bbox[1] + word.bbox[3];
+        let mut words: Vec<&Word> = self.words.iter().collect();
+        words.sort_by_key(|word| center(word));
+        let clear =
+            |pair: &[&Word]| center(pair[1]) - center(pair[0]) >= pair[0].bbox[3].max(pair[1].bbox[3]);
+        if words.len() < 2 || !words.windows(2).all(clear) {
+            return None;
+        }
+        let question = rng.choose([
+            "what is all the text?",
+            "what does all the text say?",
+            "what is written here, from top to bottom?",
+        ]);
+        let texts: Vec<String> = words.iter().map(|word| word.text.to_lowercase()).collect();
+        let bbox = Some(around(&words));
+        Some(Qa { question: question.to_owned(), answer: texts.join(" "), kind: Kind::ReadAll, bbox })
     }
 
     /// A text by the color of its board, or by its own, if no other has it.
@@ -200,6 +227,14 @@ impl Asking<'_> {
         let question = rng.choose([format!("what is the {noun}?"), format!("what {noun} is written here?")]);
         Some(answered(Kind::Number, question, &self.words[i]))
     }
+}
+
+/// The smallest box around the boxes of `words`.
+fn around(words: &[&Word]) -> Box4 {
+    let least = |axis: usize| words.iter().map(|word| word.bbox[axis]).min().unwrap_or_default();
+    let most = |axis: usize| words.iter().map(|word| word.bbox[axis] + word.bbox[axis + 2]).max();
+    let side = |axis: usize| most(axis).unwrap_or_default() - least(axis);
+    [least(0), least(1), side(0), side(1)]
 }
 
 /// A side of the image.

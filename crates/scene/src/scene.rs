@@ -38,6 +38,8 @@ pub struct Qa {
 pub enum Kind {
     /// Read the only text.
     Read,
+    /// Read all texts, from top to bottom.
+    ReadAll,
     /// Read the text of a color, or on the sign of a color.
     ReadByColor,
     /// Read the text at the top, bottom, left or right.

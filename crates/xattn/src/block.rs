@@ -39,20 +39,28 @@ pub struct Saved {
 impl Block {
     /// The block at `scope`, for a decoder with hidden size `text` and `layers` layers, and a vision tower with hidden
     /// size `vision`.
+    ///
+    /// The released code draws all weights from N(0, 0.01²), with the deviation divided by √(2·max(layers, 36)) for the
+    /// two linears that write to the residual stream. This suits Phi, 2048 wide and with 24 layers. In a narrow model,
+    /// the same deviation makes the outputs of the blocks, and their gradients, too small to learn from. Here, the
+    /// deviation for an input of width n is 0.01·√(2048/n), which keeps the variance of the outputs, and a decoder with
+    /// fewer than 24 layers counts 3·layers instead of 72. Both are the released numbers at the sizes of Phi.
     pub fn new(scope: &mut Scope, config: &Config, text: usize, vision: usize, layers: usize) -> Block {
         let (inner, heads) = (config.inner(text, vision), config.heads(text, vision));
         let hidden = 4 * text / config.reduce;
-        let std = Init::Normal(0.01);
-        let out_std = Init::Normal(0.01 / ((2 * layers.max(36)) as f32).sqrt());
+        let std = |width: usize| 0.01 * (2048.0 / width as f32).sqrt();
+        let residual = (3 * layers).min(72).max(2 * layers) as f32;
+        let init = |width| Init::Normal(std(width));
+        let out_init = |width| Init::Normal(std(width) / residual.sqrt());
         let mut attn = scope.at("attn");
         let norm = LayerNorm::new(&mut attn.at("norm"), text, 1e-5);
-        let to_q = Linear::new(&mut attn.at("to_q"), text, inner, true, std);
-        let to_kv = Linear::new(&mut attn.at("to_kv"), vision, 2 * inner, true, std);
-        let to_out = Linear::new(&mut attn.at("to_out"), inner, text, true, out_std);
+        let to_q = Linear::new(&mut attn.at("to_q"), text, inner, true, init(text));
+        let to_kv = Linear::new(&mut attn.at("to_kv"), vision, 2 * inner, true, init(vision));
+        let to_out = Linear::new(&mut attn.at("to_out"), inner, text, true, out_init(inner));
         let mut ff = scope.at("ff");
         let ff_norm = LayerNorm::new(&mut ff.at("norm"), text, 1e-5);
-        let fc1 = Linear::new(&mut ff.at("fc1"), text, hidden, true, std);
-        let fc2 = Linear::new(&mut ff.at("fc2"), hidden, text, true, out_std);
+        let fc1 = Linear::new(&mut ff.at("fc1"), text, hidden, true, init(text));
+        let fc2 = Linear::new(&mut ff.at("fc2"), hidden, text, true, out_init(hidden));
         // The softmax scale is fixed at 1/√64, even where `reduce` makes heads narrower than 64.
         let heads = Heads { heads, head_dim: inner / heads, scale: 0.125, causal: false };
         Block { norm, to_q, to_kv, to_out, ff_norm, fc1, fc2, heads }

@@ -5,9 +5,8 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use pheye::image::DecodeOptions;
-use pheye::weights::atomic_write;
 use rayon::prelude::*;
 
 use super::generation::GenerationArgs;
@@ -49,9 +48,9 @@ pub(crate) struct Args {
     /// Use the image as stored and ignore its EXIF orientation (as the released code does)
     #[arg(long)]
     ignore_orientation: bool,
-    /// Draw where the model looks for each token of its answers: DIR/look-1.svg for the first answer, and so
-    /// on. The drawing shows the share of the cross-attention weights on each tile, averaged over all heads
-    /// and blocks. The model must have local tiles
+    /// Draw where the model looks for each token of its answers: a heat map of the cross-attention weights over the
+    /// image, averaged over all heads and blocks, as DIR/look-1-1.png for the first token of the first answer and so
+    /// on, and DIR/look.html, a page to step through them
     #[arg(long, value_name = "DIR")]
     look: Option<PathBuf>,
     /// Print JSON, one object per line for each answer
@@ -91,10 +90,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     assistant.move_to(&cx.device)?;
     let preprocess = assistant.preprocess();
     if let Some(dir) = &args.look {
-        ensure!(
-            preprocess.level > 1,
-            "--look needs a model with tiles; this one encodes only the global image"
-        );
         std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be created", dir.display()))?;
     }
     let tiles: Vec<_> = images.par_iter().map(|p| preprocess.pixels(p)).collect();
@@ -115,14 +110,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let seen = assistant.see(&cx, &tiles)?;
     let answers = assistant.ask_seen(&cx, &seen, &questions, &about, &how, on_text)?;
     if let Some(dir) = &args.look {
+        let mut looked = Vec::new();
         for (i, answer) in answers.iter().enumerate() {
             let question = i / how.num_return_sequences;
-            let looks = assistant.look(&cx, &seen, about[question], questions[question], answer)?;
-            let svg = look::svg(&images[about[question]], questions[question], &looks, preprocess.level)?;
-            let file = dir.join(format!("look-{}.svg", i + 1));
-            atomic_write(&file, |out| out.write_all(svg.as_bytes()))?;
-            note!("{}: where the model looked", file.display());
+            let (image, question) = (about[question], questions[question]);
+            let looks = assistant.look(&cx, &seen, image, question, answer)?;
+            looked.push(look::Answered { image: &images[image], question, looks });
         }
+        look::write(dir, &looked)?;
+        note!("{}: where the model looked", dir.join("look.html").display());
     }
     if live {
         say!("");

@@ -10,6 +10,7 @@ pub(crate) mod info;
 mod model;
 pub(crate) mod plan;
 pub(crate) mod plot;
+pub(crate) mod report;
 pub(crate) mod runs;
 pub(crate) mod score;
 mod tensors;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use pheye::model::Options;
 use pheye::ops::Cx;
@@ -74,6 +74,45 @@ impl ModelArg {
     }
 }
 
+impl ModelArg {
+    /// The length and CRC-32 of each of the model's files, and the data type of its weights in memory: what an
+    /// evaluation that is continued compares.
+    pub(crate) fn fingerprint(&self) -> anyhow::Result<serde_json::Value> {
+        let folder = self.locate()?.folder;
+        let mut prints = serde_json::Map::new();
+        let entries =
+            std::fs::read_dir(&folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            let known =
+                path.extension().is_some_and(|end| ["json", "safetensors", "bin"].iter().any(|e| end == *e));
+            if known && path.is_file() {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let print = print(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+                prints.insert(name, print);
+            }
+        }
+        let weights = self.weights.to_possible_value();
+        prints.insert("weights".into(), weights.map(|value| value.get_name().to_owned()).into());
+        Ok(prints.into())
+    }
+}
+
+/// The length and CRC-32 of a file.
+fn print(path: &Path) -> std::io::Result<serde_json::Value> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut hasher, mut buffer, mut length) = (crc32fast::Hasher::new(), vec![0; 1 << 16], 0u64);
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(serde_json::json!([length, hasher.finalize()])),
+            n => {
+                hasher.update(&buffer[..n]);
+                length += n as u64;
+            }
+        }
+    }
+}
+
 /// Total size in bytes of the files in `folder`. Files that cannot be read count as 0.
 fn size(folder: &Path) -> u64 {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -94,7 +133,6 @@ pub(crate) fn locate(model: &str) -> anyhow::Result<ModelFiles> {
 /// progress bar.
 #[cfg(feature = "hub")]
 pub(crate) fn locate_in(config: &mut Config) -> anyhow::Result<()> {
-    use anyhow::Context;
     use pheye::hub::{Client, Name, Settings};
 
     let named = |(key, path): (&'static str, &Path)| {

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::ensure;
 use clap::ValueEnum;
-use pheye::metrics::caption::{Score, meteor, scores};
-use pheye::metrics::read::{self, Questions, Warning};
+use pheye::metrics::caption::{Score, Scores, meteor, scores};
+use pheye::metrics::read::{self, Cover, Id, Questions, Warning};
 use pheye::metrics::vqa::Totals;
 use pheye_files::quoted;
 use serde_json::{Map, Value, json};
@@ -72,7 +72,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Metric::Gqa => read::Metric::Gqa,
     };
     ensure!(args.meteor.is_none(), "--meteor goes with --metric caption");
-    let scored = read::questions(questions, &args.references, &args.predictions)?;
+    let scored = read::questions(questions, &args.references, &args.predictions, Cover::All)?;
     warn(&scored.warnings);
     if let Some(path) = &args.per_item {
         lines(path, &question_rows(&scored)?)?;
@@ -86,28 +86,26 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn warn(warnings: &[Warning]) {
+pub(super) fn warn(warnings: &[Warning]) {
     warnings.iter().for_each(|warning| note!("warning: {warning}"));
 }
 
 /// Writes a JSON object a line.
-fn lines(path: &Path, rows: &[Value]) -> anyhow::Result<()> {
+pub(super) fn lines(path: &Path, rows: &[Value]) -> anyhow::Result<()> {
     let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     write(path, &text)
 }
 
 /// A score with its name.
-type Named<'a> = (&'static str, &'a Score);
+pub(super) type Named<'a> = (&'static str, &'a Score);
 
 fn captions(args: &Args) -> anyhow::Result<ExitCode> {
-    let set = read::captions(&args.references, &args.predictions)?;
+    let set = read::captions(&args.references, &args.predictions, Cover::All)?;
     warn(&set.warnings);
     let items = read::tokenize(&set);
     let all = scores(&items);
     let meteor = args.meteor.as_ref().map(|jar| meteor(&items, jar)).transpose()?;
-    let [one, two, three, four] = &all.bleu;
-    let mut named: Vec<Named> = vec![("BLEU-1", one), ("BLEU-2", two), ("BLEU-3", three), ("BLEU-4", four)];
-    named.extend([("ROUGE-L", &all.rouge_l), ("CIDEr", &all.cider_d)]);
+    let mut named = named(&all);
     named.extend(meteor.as_ref().map(|score| ("METEOR", score)));
     if let Some(path) = &args.per_item {
         let rows: Vec<Value> =
@@ -115,9 +113,7 @@ fn captions(args: &Args) -> anyhow::Result<ExitCode> {
         lines(path, &rows)?;
     }
     if args.json {
-        let object: Map<String, Value> =
-            named.iter().map(|(name, score)| ((*name).to_owned(), json!(score.corpus))).collect();
-        say!("{}", serde_json::to_string(&object)?);
+        say!("{}", serde_json::to_string(&caption_object(&named))?);
         return Ok(ExitCode::SUCCESS);
     }
     for (name, score) in &named {
@@ -129,7 +125,19 @@ fn captions(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn caption_row(id: &str, i: usize, named: &[Named]) -> Value {
+/// The scores with their names.
+pub(super) fn named(all: &Scores) -> Vec<Named<'_>> {
+    let [one, two, three, four] = &all.bleu;
+    let bleu = [("BLEU-1", one), ("BLEU-2", two), ("BLEU-3", three), ("BLEU-4", four)];
+    bleu.into_iter().chain([("ROUGE-L", &all.rouge_l), ("CIDEr", &all.cider_d)]).collect()
+}
+
+/// The corpus scores as an object.
+pub(super) fn caption_object(named: &[Named]) -> Map<String, Value> {
+    named.iter().map(|(name, score)| ((*name).to_owned(), json!(score.corpus))).collect()
+}
+
+pub(super) fn caption_row(id: &Id, i: usize, named: &[Named]) -> Value {
     let mut row = Map::new();
     row.insert("image_id".to_owned(), json!(id));
     row.extend(named.iter().map(|(name, score)| ((*name).to_owned(), json!(score.each[i]))));
@@ -137,7 +145,7 @@ fn caption_row(id: &str, i: usize, named: &[Named]) -> Value {
 }
 
 /// The scored questions. Choices are marked, because A-OKVQA has both kinds of answers to one question.
-fn question_rows(scored: &Questions) -> anyhow::Result<Vec<Value>> {
+pub(super) fn question_rows(scored: &Questions) -> anyhow::Result<Vec<Value>> {
     let mut rows = Vec::new();
     for question in &scored.answers {
         rows.push(serde_json::to_value(question)?);
@@ -150,7 +158,8 @@ fn question_rows(scored: &Questions) -> anyhow::Result<Vec<Value>> {
     Ok(rows)
 }
 
-fn question_object(totals: &Totals, scored: &Questions) -> anyhow::Result<Value> {
+/// The accuracies as `--json` prints them.
+pub(super) fn question_object(totals: &Totals, scored: &Questions) -> anyhow::Result<Value> {
     let mut object = serde_json::to_value(totals)?;
     if scored.answers.is_empty() {
         // Results with choices alone have no accuracy of direct answers.
@@ -165,7 +174,8 @@ fn question_object(totals: &Totals, scored: &Questions) -> anyhow::Result<Value>
     Ok(object)
 }
 
-fn question_lines(totals: &Totals, scored: &Questions) -> Vec<String> {
+/// The accuracies as lines.
+pub(super) fn question_lines(totals: &Totals, scored: &Questions) -> Vec<String> {
     let mut lines = Vec::new();
     if !scored.answers.is_empty() {
         lines.push(format!("{:.2} % over {} questions", totals.accuracy, totals.questions));

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::id::Id;
 use super::json::{self, name};
-use super::matching::{in_order, none_of, unique};
-use super::{Warning, warning};
+use super::matching::{covered, in_order, none_of, unique};
+use super::{Cover, Warning, warning};
 use crate::caption::{Scores, Tokenized, scores};
 use crate::ptb::{self, has_line_break, kept, tokenize_all};
 use crate::{Error, Result};
@@ -20,7 +20,7 @@ const LONGEST: usize = 16384;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CaptionSet {
     /// The ids of the images.
-    pub images: Vec<String>,
+    pub images: Vec<Id>,
     /// The captions to score, one for each image.
     pub captions: Vec<String>,
     /// The captions that people wrote, at least one for each image.
@@ -32,7 +32,7 @@ pub struct CaptionSet {
 impl CaptionSet {
     /// The images for which `keep` returns true, for example those of one domain of NoCaps. Their CIDEr is not
     /// that in the whole set, because a set has its own document frequencies.
-    pub fn filtered(&self, keep: impl Fn(&str) -> bool) -> CaptionSet {
+    pub fn filtered(&self, keep: impl Fn(&Id) -> bool) -> CaptionSet {
         let kept = |i: &usize| keep(&self.images[*i]);
         let at: Vec<usize> = (0..self.images.len()).filter(kept).collect();
         CaptionSet {
@@ -46,7 +46,7 @@ impl CaptionSet {
 
 /// The references of one image.
 struct Image {
-    id: String,
+    id: Id,
     captions: Vec<String>,
 }
 
@@ -95,13 +95,14 @@ struct Form {
 }
 
 /// Reads references (COCO, NoCaps, TextCaps or DOCCI) and results
-/// (`[{"image_id": 42, "caption": "a dog"}]`).
+/// (`[{"image_id": 42, "caption": "a dog"}]`) of the images that `cover`
+/// selects.
 ///
 /// # Errors
 /// Returns [`Error::Io`] or [`Error::Form`] for a file that is not of its form, and [`Error::Entries`] if ids
 /// occur twice, an image has no reference, a caption is longer than 16384 bytes, or results and images do not match.
-pub fn captions(references: &Path, results: &Path) -> Result<CaptionSet> {
-    let images = images(references)?;
+pub fn captions(references: &Path, results: &Path, cover: Cover) -> Result<CaptionSet> {
+    let mut images = images(references)?;
     let from = name(references);
     unique(&from, "images occur twice, with the ids", images.iter().map(|image| image.id.as_str()))?;
     let without: Vec<&str> =
@@ -113,8 +114,9 @@ pub fn captions(references: &Path, results: &Path) -> Result<CaptionSet> {
     none_of(&from, what, &long.map(|image| image.id.as_str()).collect::<Vec<_>>())?;
     let rows: Vec<Caption> = json::read(results, "a list of results with `image_id` and `caption`")?;
     let long = rows.iter().filter(|row| too_long(&row.caption));
-    none_of(&name(results), what, &long.map(|row| row.image_id.0.as_str()).collect::<Vec<_>>())?;
-    let rows = rows.into_iter().map(|row| (row.image_id.0, row.caption)).collect();
+    none_of(&name(results), what, &long.map(|row| row.image_id.as_str()).collect::<Vec<_>>())?;
+    let rows: Vec<_> = rows.into_iter().map(|row| (row.image_id, row.caption)).collect();
+    covered(cover, &mut images, |image| image.id.as_str(), &rows);
     let captions = in_order(&name(results), images.iter().map(|image| image.id.as_str()), rows)?;
     let (ids, references): (Vec<_>, Vec<_>) = images.into_iter().map(|i| (i.id, i.captions)).unzip();
     let warnings = warnings([&from, &name(results)], &ids, &references, &captions);
@@ -128,7 +130,7 @@ fn images(path: &Path) -> Result<Vec<Image>> {
     if path.extension().is_some_and(|ending| ending == "jsonlines" || ending == "jsonl") {
         let row = |line| json::parse(line, path, "lines of DOCCI");
         let rows: Vec<Docci> = lines.map(row).collect::<Result<_>>()?;
-        let image = |row: Docci| Image { id: row.example_id.0, captions: vec![row.description] };
+        let image = |row: Docci| Image { id: row.example_id, captions: vec![row.description] };
         return Some(rows.into_iter().map(image).collect())
             .filter(|all: &Vec<_>| !all.is_empty())
             .ok_or_else(nothing);
@@ -147,33 +149,28 @@ fn by_rows(file: TextCaps) -> Vec<Image> {
     let mut seen = std::collections::HashSet::new();
     let first = |row: &TextCapsRow| seen.insert(row.image_id.clone());
     let rows = file.data.into_iter().filter(first);
-    rows.map(|row| Image { id: row.image_id.0, captions: row.reference_strs }).collect()
+    rows.map(|row| Image { id: row.image_id, captions: row.reference_strs }).collect()
 }
 
 fn by_annotations(path: &Path, file: Coco) -> Result<Vec<Image>> {
     let mut images: Vec<Image> =
-        file.images.into_iter().map(|image| Image { id: image.id.0, captions: Vec::new() }).collect();
+        file.images.into_iter().map(|image| Image { id: image.id, captions: Vec::new() }).collect();
     let places: HashMap<String, usize> =
-        images.iter().enumerate().map(|(i, im)| (im.id.clone(), i)).collect();
+        images.iter().enumerate().map(|(i, im)| (im.id.to_string(), i)).collect();
     let mut unknown = Vec::new();
     for annotation in file.annotations {
-        match places.get(&annotation.image_id.0) {
+        match places.get(annotation.image_id.as_str()) {
             Some(&place) => images[place].captions.push(annotation.caption),
-            None => unknown.push(annotation.image_id.0),
+            None => unknown.push(annotation.image_id),
         }
     }
-    let unknown: Vec<&str> = unknown.iter().map(String::as_str).collect();
+    let unknown: Vec<&str> = unknown.iter().map(Id::as_str).collect();
     none_of(&name(path), "captions of images that are not listed", &unknown)?;
     Ok(images)
 }
 
 /// What is doubtful about references and captions, whose files are `names`.
-fn warnings(
-    names: [&str; 2],
-    ids: &[String],
-    references: &[Vec<String>],
-    captions: &[String],
-) -> Vec<Warning> {
+fn warnings(names: [&str; 2], ids: &[Id], references: &[Vec<String>], captions: &[String]) -> Vec<Warning> {
     // A text of letters or digits has tokens, so few texts are read here.
     let blank =
         |text: &String| !text.contains(char::is_alphanumeric) && kept(&ptb::tokenize(text)).is_empty();

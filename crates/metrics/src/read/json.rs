@@ -35,7 +35,7 @@ pub(super) fn name(path: &Path) -> String {
 
 /// The entries of an object in their order. A map would drop all but the last of those with one key.
 #[derive(Debug)]
-pub(super) struct Entries<T>(pub(super) Vec<(String, T)>);
+pub struct Entries<T>(pub Vec<(String, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Entries<T>, D::Error> {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::NAMED;
+use super::{Cover, Id, NAMED};
 use crate::{Error, Result};
 
 /// [`Error::Entries`] about the entries `ids` of the file `name`, or nothing if there are none.
@@ -28,14 +28,14 @@ pub(super) fn unique<'a>(name: &str, what: &'static str, ids: impl Iterator<Item
 pub(super) fn in_order<'a, T>(
     name: &str,
     wanted: impl Iterator<Item = &'a str> + Clone,
-    results: Vec<(String, T)>,
+    results: Vec<(Id, T)>,
 ) -> Result<Vec<T>> {
     unique(name, "results for an id that has one already", results.iter().map(|(id, _)| id.as_str()))?;
     let known: HashSet<&str> = wanted.clone().collect();
     let unknown: Vec<&str> =
         results.iter().map(|(id, _)| id.as_str()).filter(|id| !known.contains(id)).collect();
     none_of(name, "results for ids that the references lack", &unknown)?;
-    let mut by_id: HashMap<String, T> = results.into_iter().collect();
+    let mut by_id: HashMap<String, T> = results.into_iter().map(|(id, t)| (id.to_string(), t)).collect();
     let mut missing = Vec::new();
     let mut ordered = Vec::new();
     for id in wanted {
@@ -46,4 +46,17 @@ pub(super) fn in_order<'a, T>(
     }
     none_of(name, "results are missing, for ids of the references", &missing)?;
     Ok(ordered)
+}
+
+/// Removes the references without a result, if `cover` allows for that.
+pub(super) fn covered<R, T>(
+    cover: Cover,
+    references: &mut Vec<R>,
+    id: impl Fn(&R) -> &str,
+    results: &[(Id, T)],
+) {
+    if cover == Cover::Some {
+        let given: HashSet<&str> = results.iter().map(|(id, _)| id.as_str()).collect();
+        references.retain(|reference| given.contains(id(reference)));
+    }
 }

@@ -12,7 +12,18 @@ mod matching;
 mod questions;
 
 pub use captions::{CaptionSet, caption_scores, captions, tokenize};
+pub use id::Id;
+pub use json::Entries;
 pub use questions::{Metric, Questions, questions};
+
+/// Which references need a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cover {
+    /// All, as the official codes have it.
+    All,
+    /// Those that have one; the others are left out. For a trial on a part of a benchmark.
+    Some,
+}
 
 /// The most of an entry's kind that a message names.
 const NAMED: usize = 5;

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::id::Id;
 use super::json::{self, Entries, name};
-use super::matching::{in_order, none_of, unique};
-use super::{Warning, warning};
+use super::matching::{covered, in_order, none_of, unique};
+use super::{Cover, Warning, warning};
 use crate::vqa::{Scored, aokvqa_choice, aokvqa_direct, gqa, textvqa, vqa_v2};
 use crate::{Error, Result};
 
@@ -106,13 +106,13 @@ struct AOkVqaResult {
 
 /// A question of VQAv2, TextVQA or OK-VQA.
 struct Asked {
-    id: String,
+    id: Id,
     answers: Vec<String>,
     answer_type: Option<String>,
     question_type: Option<String>,
 }
 
-/// Reads references and results of a metric and scores them.
+/// Reads references and results of a metric and scores the references that `cover` selects.
 ///
 /// | metric | references | results |
 /// |---|---|---|
@@ -124,49 +124,56 @@ struct Asked {
 /// # Errors
 /// Returns [`Error::Io`] or [`Error::Form`] for a file that is not of its form, and [`Error::Entries`] if ids
 /// occur twice, a question lacks answers, or results and questions do not match.
-pub fn questions(metric: Metric, references: &Path, results: &Path) -> Result<Questions> {
+pub fn questions(metric: Metric, references: &Path, results: &Path, cover: Cover) -> Result<Questions> {
     match metric {
-        Metric::Vqa | Metric::OkVqa => annotated(metric, references, results),
-        Metric::TextVqa => text_vqa(references, results),
-        Metric::AOkVqa => a_okvqa(references, results),
-        Metric::Gqa => of_gqa(references, results),
+        Metric::Vqa | Metric::OkVqa => annotated(metric, references, results, cover),
+        Metric::TextVqa => text_vqa(references, results, cover),
+        Metric::AOkVqa => a_okvqa(references, results, cover),
+        Metric::Gqa => of_gqa(references, results, cover),
     }
 }
 
-fn annotated(metric: Metric, references: &Path, results: &Path) -> Result<Questions> {
+fn annotated(metric: Metric, references: &Path, results: &Path, cover: Cover) -> Result<Questions> {
     let file: Annotations = json::read(references, "annotations of VQA's form")?;
     let asked = file.annotations.into_iter().map(|row| Asked {
-        id: row.question_id.0,
+        id: row.question_id,
         answers: row.answers.into_iter().map(|answer| answer.answer).collect(),
         answer_type: row.answer_type,
         question_type: row.question_type,
     });
-    score_ten(if metric == Metric::Vqa { vqa_v2 } else { textvqa }, asked.collect(), references, results)
+    score_ten(
+        if metric == Metric::Vqa { vqa_v2 } else { textvqa },
+        asked.collect(),
+        [references, results],
+        cover,
+    )
 }
 
-fn text_vqa(references: &Path, results: &Path) -> Result<Questions> {
+fn text_vqa(references: &Path, results: &Path, cover: Cover) -> Result<Questions> {
     let file: TextVqaFile = json::read(references, "questions of TextVQA's form")?;
     let asked = file.data.into_iter().map(|row| Asked {
-        id: row.question_id.0,
+        id: row.question_id,
         answers: row.answers,
         answer_type: None,
         question_type: None,
     });
-    score_ten(textvqa, asked.collect(), references, results)
+    score_ten(textvqa, asked.collect(), [references, results], cover)
 }
 
 /// Scores questions with ten answers each by `rule`.
 fn score_ten(
     rule: fn(&[String], &str) -> f64,
-    asked: Vec<Asked>,
-    references: &Path,
-    results: &Path,
+    mut asked: Vec<Asked>,
+    [references, results]: [&Path; 2],
+    cover: Cover,
 ) -> Result<Questions> {
     let from = name(references);
     check_ids(&from, asked.iter().map(|question| question.id.as_str()))?;
     let other: Vec<&str> = asked.iter().filter(|q| q.answers.len() != TEN).map(|q| q.id.as_str()).collect();
     none_of(&from, "questions without exactly ten answers", &other)?;
-    let given = in_order(&name(results), asked.iter().map(|q| q.id.as_str()), rows(results)?)?;
+    let rows = rows(results)?;
+    covered(cover, &mut asked, |q| q.id.as_str(), &rows);
+    let given = in_order(&name(results), asked.iter().map(|q| q.id.as_str()), rows)?;
     let empty: Vec<&str> =
         asked.iter().zip(&given).filter(|(_, a)| a.trim().is_empty()).map(|(q, _)| q.id.as_str()).collect();
     let blank: Vec<&str> = asked
@@ -198,50 +205,56 @@ fn check_ids<'a>(from: &str, ids: impl Iterator<Item = &'a str> + Clone) -> Resu
     unique(from, "questions occur twice, with the ids", ids)
 }
 
-fn rows(results: &Path) -> Result<Vec<(String, String)>> {
+fn rows(results: &Path) -> Result<Vec<(Id, String)>> {
     rows_of(&json::text(results)?, results)
 }
 
 /// The results in `text`, which is that of the file `results`.
-fn rows_of(text: &str, results: &Path) -> Result<Vec<(String, String)>> {
+fn rows_of(text: &str, results: &Path) -> Result<Vec<(Id, String)>> {
     let rows: Vec<ResultRow> =
         json::parse(text, results, "a list of results with `question_id` and `answer`")?;
-    Ok(rows.into_iter().map(|row| (row.question_id.0, row.answer)).collect())
+    Ok(rows.into_iter().map(|row| (row.question_id, row.answer)).collect())
 }
 
-fn of_gqa(references: &Path, results: &Path) -> Result<Questions> {
-    let Entries(file): Entries<GqaRow> = json::read(references, "questions of GQA's form")?;
+fn of_gqa(references: &Path, results: &Path, cover: Cover) -> Result<Questions> {
+    let Entries(mut file): Entries<GqaRow> = json::read(references, "questions of GQA's form")?;
     check_ids(&name(references), file.iter().map(|(id, _)| id.as_str()))?;
-    let given = in_order(&name(results), file.iter().map(|(id, _)| id.as_str()), rows(results)?)?;
-    let scored = file.iter().zip(&given).map(|((id, row), answer)| plain(id, gqa(&row.answer, answer)));
+    let rows = rows(results)?;
+    covered(cover, &mut file, |(id, _)| id, &rows);
+    let given = in_order(&name(results), file.iter().map(|(id, _)| id.as_str()), rows)?;
+    let scored = file
+        .iter()
+        .zip(&given)
+        .map(|((id, row), answer)| plain(&id.as_str().into(), gqa(&row.answer, answer)));
     Ok(Questions { answers: scored.collect(), ..Questions::default() })
 }
 
 /// A scored question without types.
-fn plain(id: &str, accuracy: f64) -> Scored {
-    Scored { question_id: id.to_owned(), accuracy, answer_type: None, question_type: None }
+fn plain(id: &Id, accuracy: f64) -> Scored {
+    Scored { question_id: id.clone(), accuracy, answer_type: None, question_type: None }
 }
 
-fn a_okvqa(references: &Path, results: &Path) -> Result<Questions> {
-    let file: Vec<AOkVqaRow> = json::read(references, "questions of A-OKVQA's form")?;
+fn a_okvqa(references: &Path, results: &Path, cover: Cover) -> Result<Questions> {
+    let mut file: Vec<AOkVqaRow> = json::read(references, "questions of A-OKVQA's form")?;
     let from = name(references);
-    let ids = || file.iter().map(|row| row.question_id.0.as_str());
-    check_ids(&from, ids())?;
-    let given = in_order(&name(results), ids(), a_okvqa_results(results)?)?;
+    check_ids(&from, file.iter().map(|row| row.question_id.as_str()))?;
+    let rows = a_okvqa_results(results)?;
+    covered(cover, &mut file, |row| row.question_id.as_str(), &rows);
+    let given = in_order(&name(results), file.iter().map(|row| row.question_id.as_str()), rows)?;
     let mut scored = Questions::default();
     let (mut without, mut impossible) = (Vec::new(), Vec::new());
     for (row, result) in file.iter().zip(&given) {
-        let id = row.question_id.0.as_str();
+        let id = &row.question_id;
         if let Some(choice) = &result.multiple_choice {
             match row.correct_choice_idx.filter(|&correct| correct < row.choices.len()) {
-                Some(_) if !row.choices.contains(choice) => impossible.push(id),
+                Some(_) if !row.choices.contains(choice) => impossible.push(id.as_str()),
                 Some(correct) => scored.choices.push(plain(id, aokvqa_choice(&row.choices, correct, choice))),
-                None => without.push(id),
+                None => without.push(id.as_str()),
             }
         }
         match &result.direct_answer {
             Some(_) if row.difficult_direct_answer => scored.left_out += 1,
-            Some(_) if row.direct_answers.is_empty() => without.push(id),
+            Some(_) if row.direct_answers.is_empty() => without.push(id.as_str()),
             Some(answer) => scored.answers.push(plain(id, aokvqa_direct(&row.direct_answers, answer))),
             None => {}
         }
@@ -256,7 +269,7 @@ fn a_okvqa(references: &Path, results: &Path) -> Result<Questions> {
 fn partly(name: &str, file: &[AOkVqaRow], given: &[AOkVqaResult]) -> Result<()> {
     let check = |what, has: fn(&AOkVqaResult) -> bool| {
         let lacking = file.iter().zip(given).filter(|(_, result)| !has(result));
-        let lacking: Vec<&str> = lacking.map(|(row, _)| row.question_id.0.as_str()).collect();
+        let lacking: Vec<&str> = lacking.map(|(row, _)| row.question_id.as_str()).collect();
         if lacking.len() == file.len() {
             Ok(lacking.len())
         } else {
@@ -273,7 +286,7 @@ fn partly(name: &str, file: &[AOkVqaRow], given: &[AOkVqaResult]) -> Result<()> 
 }
 
 /// The results of A-OKVQA: its own form, an object by question id, or a list of direct answers.
-fn a_okvqa_results(results: &Path) -> Result<Vec<(String, AOkVqaResult)>> {
+fn a_okvqa_results(results: &Path) -> Result<Vec<(Id, AOkVqaResult)>> {
     let text = json::text(results)?;
     if !text.trim_start().starts_with('{') {
         let direct = |answer| AOkVqaResult { direct_answer: Some(answer), multiple_choice: None };
@@ -281,5 +294,5 @@ fn a_okvqa_results(results: &Path) -> Result<Vec<(String, AOkVqaResult)>> {
     }
     let form = "results with `direct_answer` and `multiple_choice` by question id";
     let Entries(entries) = json::parse(&text, results, form)?;
-    Ok(entries)
+    Ok(entries.into_iter().map(|(id, result)| (id.as_str().into(), result)).collect())
 }

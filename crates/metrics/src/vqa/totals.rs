@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::python::round2;
+use crate::read::Id;
 
 /// A scored question.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scored {
     /// The question's id as the files have it.
-    pub question_id: String,
+    pub question_id: Id,
     /// Its accuracy, in 0..=1.
     pub accuracy: f64,
     /// The type of its answer, in data that has one: `yes/no`, `number` or `other` in VQAv2.

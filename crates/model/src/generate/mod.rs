@@ -192,7 +192,13 @@ impl Pheye {
     }
 
     /// Checks that prompts leave room in the context, and that there are keys and values for their images.
-    fn check_prompts(&self, kvs: &[Option<Tensor>], prompts: &[Vec<u32>], image: &[usize]) -> Result<()> {
+    /// Checks that prompts fit into the context, and that each is about one of the images of `kvs`.
+    pub(crate) fn check_prompts(
+        &self,
+        kvs: &[Option<Tensor>],
+        prompts: &[Vec<u32>],
+        image: &[usize],
+    ) -> Result<()> {
         let context = self.config.text.max_position_embeddings;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         if longest >= context {

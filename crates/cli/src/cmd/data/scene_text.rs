@@ -47,6 +47,10 @@ pub(crate) struct Args {
     /// Largest number of words in an image, 1 to 3
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_words: usize,
+    /// Only level words in black over white, with no more questions than what is written: first lessons in
+    /// reading
+    #[arg(long)]
+    plain: bool,
     /// Use the .ttf and .otf fonts of this folder instead of the built-in ones
     #[arg(long, value_name = "DIR")]
     fonts: Option<PathBuf>,
@@ -121,6 +125,7 @@ fn options(args: &Args) -> Options {
         min_height: args.min_height,
         max_height: args.max_height,
         max_words: args.max_words,
+        plain: args.plain,
         fonts: args.fonts.clone(),
         backgrounds: args.backgrounds.clone(),
         words: args.words.clone(),

@@ -1,11 +1,15 @@
-//! `pheye eval`: measures the share of a question set that a model answers correctly.
+//! `pheye eval`: measures a model on the benchmarks of the paper, and the share of a question set that it answers
+//! correctly.
+
+mod benchmark;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use pheye::Assistant;
 use pheye::data::Manifest;
+use pheye::eval::benchmark::{BENCHMARKS, Benchmark};
 use pheye::eval::{Accuracy, AccuracyOptions, Asked, Judged};
 use pheye::image::DecodeOptions;
 use pheye::model::GenerationConfig;
@@ -17,15 +21,29 @@ use crate::out::say;
 use crate::progress::Progress;
 use crate::show::Shown;
 
-/// Measure the accuracy of a model on the test questions of a config
+/// Measure a model on a benchmark of the paper, or on the test questions of a config
 ///
-/// Without --model, the nano model of this repository is measured. Example:
-/// `pheye eval configs/nano.toml --json` prints {"accuracy": …}.
+/// Without --model, the nano model of this repository is measured. `pheye eval configs/nano.toml --json` prints
+/// {"accuracy": …}.
+///
+/// With the name of a benchmark, its official files are read from the folder --data, where they have their usual names
+/// (--questions-file, --annotations and --images name others). The answers are kept in the folder --out as JSON lines;
+/// the same command continues an evaluation that was stopped and ends with the same files:
+///
+///   predictions.jsonl  a line for each question: answer, log-probability, number of tokens
+///   times.jsonl        the time of each batch
+///   results.json       the answers in the form that the benchmark's evaluation code or server takes
+///   scores.json        the scores; scored.jsonl has those of each question or image
+///
+/// Benchmarks, with their splits and the files in --data:
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment, after_long_help = benchmark::list())]
 pub(crate) struct Args {
-    /// Config whose `data.test` names the question sets
-    #[arg(value_name = "CONFIG")]
-    config: PathBuf,
+    /// The name of a benchmark, or a config whose `data.test` names question sets
+    #[arg(value_name = "CONFIG|BENCHMARK")]
+    what: PathBuf,
+    #[command(flatten)]
+    benchmark: benchmark::BenchmarkArgs,
     #[command(flatten)]
     model: ModelArg,
     /// Ask only the first N questions
@@ -39,11 +57,25 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.config)?;
+    let name = args.what.to_str().unwrap_or_default();
+    if let Some(benchmark) = Benchmark::named(name).filter(|_| !args.what.is_file()) {
+        let how = benchmark::Common { questions: args.questions, json: args.json };
+        return benchmark::run(benchmark, &args.benchmark, &args.model, &args.device, how);
+    }
+    if args.what.extension().is_none() && !args.what.exists() {
+        let known: Vec<&str> = BENCHMARKS.iter().map(|benchmark| benchmark.name).collect();
+        bail!(
+            "{}: neither a config nor a benchmark; the benchmarks are {}",
+            args.what.display(),
+            known.join(", ")
+        );
+    }
+    args.benchmark.none_given()?;
+    let config = Config::load(&args.what)?;
     let cx = args.device.open()?;
     let mut assistant = args.model.load(&cx)?;
     assistant.move_to(&cx.device)?;
-    let (accuracy, _) = measure(&cx, &config, &args.config, &assistant, args.questions)?;
+    let (accuracy, _) = measure(&cx, &config, &args.what, &assistant, args.questions)?;
     if args.json {
         say!("{}", serde_json::to_string(&accuracy)?);
     } else {

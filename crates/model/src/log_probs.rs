@@ -1,0 +1,91 @@
+//! How probable the model finds given answers.
+
+use pheye_ops::cross_entropy::IGNORE;
+use pheye_ops::{Cx, cross_entropy, embedding, layernorm};
+use pheye_phi::Layout;
+use pheye_tensor::Tensor;
+
+use crate::error::count;
+use crate::loss::cross_spans;
+use crate::{Pheye, Result};
+
+impl Pheye {
+    /// The log-probability of each answer in nats: Σ ln p(token | image, prompt, tokens before it) over the tokens of
+    /// the answer, under the model's own distribution, without temperature, penalties or filters. 0 for an answer
+    /// without tokens.
+    ///
+    /// `answers[i]` continues `prompts[i]`, which is about image `image[i]`, ascending; `kvs` is the result of
+    /// [`Pheye::cross_kv`]. This costs one pass of the language model over prompts and answers, without a key/value
+    /// cache.
+    ///
+    /// # Errors
+    /// When the numbers of prompts, answers and images differ, a prompt is empty or does not fit into the context with
+    /// its answer, or an operation fails.
+    pub fn log_probs(
+        &self,
+        cx: &Cx,
+        kvs: &[Option<Tensor>],
+        prompts: &[Vec<u32>],
+        answers: &[Vec<u32>],
+        image: &[usize],
+    ) -> Result<Vec<f64>> {
+        count("answers", answers.len(), prompts.len())?;
+        self.check_prompts(kvs, prompts, image)?;
+        if prompts.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The last token of an answer is predicted but not read.
+        let read = |answer: &Vec<u32>| answer.len().saturating_sub(1);
+        let lengths: Vec<usize> = prompts.iter().zip(answers).map(|(p, a)| p.len() + read(a)).collect();
+        let context = self.config.text.max_position_embeddings;
+        if let Some(longest) = lengths.iter().find(|length| **length > context) {
+            count("tokens of a prompt with its answer, at most", *longest, context)?;
+        }
+        let ids: Vec<u32> =
+            prompts.iter().zip(answers).flat_map(|(p, a)| p.iter().chain(&a[..read(a)])).copied().collect();
+        cx.install(|| {
+            let x = self.decode_packed(cx, kvs, &ids, &lengths, image)?;
+            let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
+            let mut targets = vec![IGNORE; ids.len()];
+            let mut first = 0;
+            let mut each = |(i, answer): (usize, &Vec<u32>)| -> Result<f64> {
+                if answer.is_empty() {
+                    first += lengths[i];
+                    return Ok(0.0);
+                }
+                // The last token of the prompt predicts the first of the answer.
+                let rows = first + prompts[i].len() - 1..first + lengths[i];
+                for (row, id) in rows.clone().zip(answer) {
+                    targets[row] = i64::from(*id);
+                }
+                let loss = cross_entropy::run(cx, &x, &self.phi.head, &targets, false, None)?;
+                targets[rows].fill(IGNORE);
+                first += lengths[i];
+                Ok(-loss.sum)
+            };
+            answers.iter().enumerate().map(&mut each).collect()
+        })
+    }
+
+    /// The outputs of the decoder's last layer for packed sequences without a tape, given the keys and values of their
+    /// images.
+    fn decode_packed(
+        &self,
+        cx: &Cx,
+        kvs: &[Option<Tensor>],
+        ids: &[u32],
+        lengths: &[usize],
+        image: &[usize],
+    ) -> Result<Tensor> {
+        let spans = cross_spans(lengths, image, self.config.media_tokens());
+        let layout = Layout::packed(lengths);
+        let mut x = embedding::forward(cx, ids, &self.phi.embed)?;
+        for ((cross, kv), block) in self.cross.iter().zip(kvs).zip(&self.phi.blocks) {
+            if let (Some(cross), Some(kv)) = (cross, kv) {
+                x = cross.forward(cx, &x, kv, &spans)?.0;
+            }
+            x = block.forward(cx, &x, &layout, &self.phi.rotary, None)?.0;
+        }
+        Ok(x)
+    }
+}
