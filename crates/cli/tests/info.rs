@@ -132,3 +132,20 @@ fn help() {
     }
     assert!(ends(0, ["--version"]).out.starts_with("pheye "));
 }
+
+/// The figures of section 2.2 of the paper, and what the program itself computes.
+#[test]
+fn complexity_is_that_of_the_paper() {
+    let shown = ends(0, ["info", "x4-672", "--complexity"]).out;
+    for part in ["1.0145x  (paper: 1.02x)", "18.53x  (paper: 18.5x)", "keys and values of  2570 image tokens"]
+    {
+        assert!(shown.contains(part), "no `{part}` in\n{shown}");
+    }
+    let text = ends(0, ["info", "x2-672", "--complexity", "--json"]).out;
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!((json["decoder_ratio"].as_f64().unwrap() - 12.066).abs() < 1e-3, "{json}");
+    // Twelve blocks of 2570 keys and values of width 2048, against 24 layers of 2305.
+    assert_eq!(json["flops"]["image_cache_bytes"], 4 * 12 * 2570 * 2048);
+    assert_eq!(json["flops"]["image_cache_bytes_as_prefix"], 4 * 24 * 2305 * 2048);
+    ends(0, ["info", "nano", "--complexity", "--text-tokens", "10"]);
+}

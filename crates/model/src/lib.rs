@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 mod backbone;
+mod complexity;
 mod config;
 mod convert;
 mod error;
 mod flops;
 mod generate;
 mod json;
+mod level;
 mod load;
 mod log_probs;
 mod look;
@@ -20,6 +22,7 @@ mod peft;
 mod pheye;
 mod transformers;
 
+pub use complexity::Complexity;
 pub use config::{Config, Counts, LoraSpec, PRESETS};
 pub use convert::{Cast, Conversion, OnWritten, Output, SHARD_SIZE};
 pub use error::{Error, Result};

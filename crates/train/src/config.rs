@@ -98,8 +98,9 @@ pub struct ModelConfig {
     pub random: Vec<Backbone>,
     /// The `tokenizer.json`, or its folder or name on the hub; with `init` the default is its tokenizer.
     pub tokenizer: Option<PathBuf>,
-    /// The Pheye model to start from, instead of preset, config and backbones: its folder, the folder of a
-    /// finished run, or its name on the hub.
+    /// The Pheye model to start from, instead of preset and backbones: its folder, the folder of a finished run, or
+    /// its name on the hub. `model.config` may then set `connector.level`: new tiles start as copies of the global
+    /// image's parts.
     pub init: Option<PathBuf>,
     /// Whether frozen weights are kept in bf16 instead of f32.
     pub frozen_bf16: bool,
@@ -344,7 +345,8 @@ impl Config {
         self.base.join(path)
     }
 
-    /// The configuration of the network: that of `model.init` if it is set; otherwise the preset, overridden
+    /// The configuration of the network: that of `model.init` if it is set, with another level if `model.config` has
+    /// one; otherwise the preset, overridden
     /// by the sizes of backbones that are folders, overridden by `model.config`.
     ///
     /// # Errors
@@ -354,7 +356,12 @@ impl Config {
         let m = &self.model;
         if let Some(init) = &m.init {
             let named = |name: &str| self.located.get(name).cloned();
-            return Ok(pheye_model::Config::load_named(&self.model_path(init), &named)?);
+            let mut network = pheye_model::Config::load_named(&self.model_path(init), &named)?;
+            if let Some(level) = self.level_of_init()? {
+                network.connector.level = level;
+                network.validate()?;
+            }
+            return Ok(network);
         }
         let preset = match &m.preset {
             None => pheye_model::Config::default(),
@@ -368,6 +375,18 @@ impl Config {
         let mut value = serde_json::to_value(network)?;
         overlay(&mut value, serde_json::to_value(&m.config)?);
         serde_json::from_value(value).map_err(|e| Error::Network { message: e.to_string() })
+    }
+
+    /// `connector.level` of `model.config`, the only key that a model that starts from another may change.
+    fn level_of_init(&self) -> Result<Option<usize>> {
+        let keys = serde_json::to_value(&self.model.config)?;
+        let mut leaves = Vec::new();
+        flatten("", &keys, &mut leaves);
+        if let Some((key, _)) = leaves.iter().find(|(key, _)| key != "connector.level") {
+            let why = "with model.init, model.config may only change connector.level";
+            return Err(Error::Network { message: format!("{}: {why}", quoted(key)) });
+        }
+        Ok(keys.pointer("/connector/level").and_then(serde_json::Value::as_u64).map(|level| level as usize))
     }
 
     /// The config as JSON, as it is recorded in checkpoints.

@@ -48,7 +48,12 @@ impl Learner {
                 let options = if m.frozen_bf16 { Options::FROZEN_BF16 } else { Options::default() };
                 if let Some(init) = &m.init {
                     let named = |name: &str| config.located.get(name).cloned();
-                    let model = Pheye::load_named(&config.model_path(init), options, &named, progress)?;
+                    let loaded = Pheye::load_named(&config.model_path(init), options, &named, progress)?;
+                    let level = model.connector.level;
+                    let model = match loaded.config().connector.level == level {
+                        true => loaded,
+                        false => loaded.at_level(level, seed)?,
+                    };
                     return Ok(Learner::Pheye(Box::new(model)));
                 }
                 let vision = config.backbone(Backbone::Encoder)?;

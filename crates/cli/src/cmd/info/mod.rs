@@ -1,5 +1,7 @@
 //! `pheye info`: the parts and memory of a model, or the contents of a weights file.
 
+mod complexity;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,6 +23,7 @@ use crate::out::say;
 ///   pheye info x2-672
 ///   pheye info models/nano --tensors
 ///   pheye info checkpoint.pt --json
+///   pheye info x4-672 --complexity
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -31,6 +34,12 @@ pub(crate) struct Args {
     /// List the tensors of a model folder instead
     #[arg(long)]
     tensors: bool,
+    /// Show what a question costs beside the alternatives (section 2.2 of the paper), then what the paper leaves out
+    #[arg(long, conflicts_with = "tensors")]
+    complexity: bool,
+    /// Text tokens of the question and answer, for --complexity; the paper's figures are those of 65
+    #[arg(long, value_name = "N", default_value_t = 65, value_parser = super::at_least_one)]
+    text_tokens: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -77,6 +86,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             PRESETS.join(", ")
         ),
     };
+    if args.complexity {
+        complexity::show(&args.model, &config, args.text_tokens, args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let counts = config.counts()?;
     let (trained, frozen) = (counts.trained(), counts.frozen());
     let info = Info {

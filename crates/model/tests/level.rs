@@ -1,0 +1,67 @@
+//! A model at another level keeps what it knows, and new tiles start as the global image.
+
+mod common;
+
+use common::{config, lively};
+use pheye_model::{Config, Pheye};
+use pheye_ops::Cx;
+use pheye_tensor::Tensor;
+
+fn at(level: usize) -> Config {
+    let mut config = config();
+    config.connector.level = level;
+    config
+}
+
+fn values(model: &mut Pheye, name: &str) -> Vec<f32> {
+    let found =
+        model.params_mut().into_iter().find(|p| p.name == name).map(|p| p.value.to_vec_f32().unwrap());
+    found.unwrap_or_else(|| panic!("no {name}"))
+}
+
+#[test]
+fn tiles_start_as_the_global_image() {
+    let mut one = lively(&at(1));
+    let embedding = "vision_encoder.connector.embedding.weight";
+    let row = values(&mut one, embedding);
+    let (side, d) = (one.config().vision.image_size, one.config().vision.hidden_size);
+    let pixels: Vec<f32> = (0..3 * side * side).map(|i| (i as f32).sin()).collect();
+    let cx = Cx::cpu();
+    let global = one.encode(&cx, &Tensor::from_f32([1, 3, side, side], &pixels).unwrap(), 1).unwrap();
+    let mut two = one.at_level(2, 7).unwrap();
+    assert_eq!(two.config().connector.level, 2);
+    assert_eq!(two.config().lora_local, two.config().lora_global);
+    let rows = values(&mut two, embedding);
+    assert_eq!(rows[..d], row[..d], "the row of the global image is kept");
+    for (i, value) in rows.iter().enumerate().skip(d) {
+        assert!((value - row[i % d]).abs() < 0.15 && *value != row[i % d], "row {}: {value}", i / d);
+    }
+    // With the embedding of the global image for all views, five equal views have equal tokens.
+    for param in two.params_mut() {
+        if param.name == embedding {
+            param.value = Tensor::from_f32(param.value.shape(), &row[..d].repeat(rows.len() / d)).unwrap();
+        }
+    }
+    let all = two.encode(&cx, &Tensor::from_f32([5, 3, side, side], &pixels.repeat(5)).unwrap(), 1).unwrap();
+    let (all, global) = (all.to_vec_f32().unwrap(), global.to_vec_f32().unwrap());
+    for view in all.chunks_exact(global.len()) {
+        assert!(view.iter().zip(&global).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+}
+
+#[test]
+fn what_tiles_have_learned_is_kept() {
+    let mut two = lively(&at(2));
+    let names: Vec<String> = two.params_mut().iter().map(|p| p.name.clone()).collect();
+    let before: Vec<Vec<f32>> = names.iter().map(|name| values(&mut two, name)).collect();
+    let d = two.config().vision.hidden_size;
+    let mut three = two.at_level(3, 1).unwrap();
+    for (name, before) in names.iter().zip(before) {
+        let after = values(&mut three, name);
+        match name.ends_with("connector.embedding.weight") {
+            true => assert_eq!(after[..5 * d], before[..5 * d]),
+            false => assert_eq!(after, before, "{name}"),
+        }
+    }
+    assert!(three.at_level(5, 1).is_err());
+}
