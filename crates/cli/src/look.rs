@@ -32,7 +32,7 @@ pub(crate) fn write(dir: &Path, answers: &[Answered]) -> anyhow::Result<Vec<Stri
         for (t, look) in looks.iter().enumerate() {
             let png = pheye::png(&heat_map(image, look))?;
             let name = format!("look-{}-{}.png", a + 1, t + 1);
-            pheye::weights::atomic_write(&dir.join(&name), |out| out.write_all(&png))?;
+            pheye::weights::atomic_write(dir.join(&name), |out| out.write_all(&png))?;
             let image = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(&png));
             let tiles: f32 = look.views.iter().skip(1).sum();
             let global = look.views.first().copied().unwrap_or_default();
@@ -44,7 +44,7 @@ pub(crate) fn write(dir: &Path, answers: &[Answered]) -> anyhow::Result<Vec<Stri
     // `<` would end the element that holds the data.
     let data = Value::Array(sections).to_string().replace('<', "\\u003c");
     let page = PAGE.replacen("LOOKS", &data, 1);
-    pheye::weights::atomic_write(&dir.join("look.html"), |out| out.write_all(page.as_bytes()))?;
+    pheye::weights::atomic_write(dir.join("look.html"), |out| out.write_all(page.as_bytes()))?;
     names.push("look.html".to_owned());
     Ok(names)
 }

@@ -90,7 +90,7 @@ fn refusals() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("set");
     refuses(make(s(&out), "0", &[]), &["--count", "0", "1 to"]);
-    refuses(make(s(&out), "1", &["--min-height", "20"]), &["size", "64", "20"]);
+    refuses(make(s(&out), "1", &["--min-height", "40"]), &["size", "64", "40"]);
     refuses(make(s(&out), "1", &["--fonts", s(dir.path())]), &["0 fonts"]);
     refuses(make(s(&dir.path().join("no/set")), "1", &["--fonts", "none"]), &["none", "cannot be read"]);
     ends(2, make(s(&out), "1", &["--jpeg", "0"]));

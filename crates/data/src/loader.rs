@@ -234,6 +234,18 @@ impl Loader {
         Ok(Sample { image, texts, skipped })
     }
 
+    /// Bytes of the decoded image of sample `position`; 0 for a sample without one.
+    ///
+    /// # Errors
+    /// Returns an error if the item or its image cannot be read.
+    pub fn image_bytes(&self, position: u64) -> Result<usize> {
+        let draw = self.mixture.draw(position);
+        match &self.mixture.item(&draw)?.image {
+            Some(file) if self.options.content != Content::Text => Ok(self.image(&draw, file)?.pixels.len()),
+            _ => Ok(0),
+        }
+    }
+
     fn encode(&self, text: Example<'_>) -> Result<Encoded> {
         let encoded = encoded(&self.encode, text, self.options.max_tokens)?;
         if encoded.ids.len() > self.options.max_tokens {

@@ -1,12 +1,13 @@
-//! Times the scorers on invented captions: `cargo run --release -p pheye-metrics --example speed`.
+//! Times the scorers on invented captions, and the similarity of short texts: `cargo run --release -p pheye-metrics --example speed`.
 //!
 //! `-- N` sets the number of captions (40,000 by default), each with five references. `-- N FILE` also writes
-//! their tokens as JSON, on which `tests/peer.py` times pycocoevalcap.
+//! their tokens and the pairs as JSON, on which `tests/peer.py` times pycocoevalcap and difflib.
 
 use std::io::{Write, stdout};
 use std::time::Instant;
 
 use pheye_metrics::caption::{Tokenized, bleu, cider_d, rouge_l};
+use pheye_metrics::difflib::ratio;
 use pheye_metrics::ptb::{kept, tokenize_all};
 
 const WORDS: [&str; 24] = [
@@ -52,9 +53,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         timed("CIDEr", || cider_d(&items).corpus),
     ];
     let _ = writeln!(stdout(), "BLEU-4, ROUGE-L, CIDEr: {scores:?}");
+    // An OCR token or the name of an object with an answer, as for relative sizes: all but short words are rare.
+    let words = |text: &String| text.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let pairs: Vec<(String, String)> = texts.chunks(2).map(|two| (words(&two[0]), words(&two[1]))).collect();
+    let sum = timed("difflib", || pairs.iter().map(|(a, b)| ratio(a, b)).sum::<f64>());
+    let _ = writeln!(stdout(), "difflib's ratio of {} pairs: sum {sum:?}", pairs.len());
     if let Some(path) = arguments.next() {
         let rows: Vec<_> = items.iter().map(|item| (&item.caption, &item.references)).collect();
-        std::fs::write(path, serde_json::to_string(&rows)?)?;
+        let data = serde_json::json!({"captions": rows, "pairs": pairs});
+        std::fs::write(path, data.to_string())?;
     }
     Ok(())
 }

@@ -140,7 +140,7 @@ fn ten(answer: &str, other: &str) -> String {
 fn refused_answers(metric: Metric, references: &str, results: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = pair(&dir, references, results);
-    let error = questions(metric, &a, &b).unwrap_err();
+    let error = questions(metric, &a, &b, Cover::All).unwrap_err();
     pheye_files::chain(&error).replace(&format!("{}/", dir.path().display()), "")
 }
 
@@ -231,4 +231,19 @@ fn a_okvqa_has_two_accuracies_and_leaves_difficult_questions_out() {
         ),
         "results.json: 1 results without `direct_answer`, which others have: a"
     );
+}
+
+/// A trial on a part of a benchmark scores the questions that have a result.
+#[test]
+fn a_part_of_the_references_can_be_covered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = pair(
+        &dir,
+        r#"{"1":{"answer":"yes"},"2":{"answer":"no"},"3":{"answer":"red"}}"#,
+        r#"[{"questionId":"3","prediction":"Red."},{"questionId":"1","prediction":"no"}]"#,
+    );
+    assert!(questions(Metric::Gqa, &a, &b, Cover::All).is_err());
+    let scored = questions(Metric::Gqa, &a, &b, Cover::Some).unwrap().answers;
+    let found: Vec<(&str, f64)> = scored.iter().map(|s| (s.question_id.as_str(), s.accuracy)).collect();
+    assert_eq!(found, [("1", 0.0), ("3", 1.0)]);
 }

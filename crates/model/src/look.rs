@@ -46,7 +46,7 @@ impl Pheye {
     }
 
     /// For each of the tokens `ids`, the share of its cross-attention that falls on each image token of image `image`,
-    /// as [`Pheye::attention_by_view`] for the views: those of the global image first, then those of the tiles; in
+    /// averaged like those of [`Pheye::attention_by_view`]: those of the global image first, then those of the tiles; in
     /// each view the class token, then the patches row by row.
     ///
     /// # Errors

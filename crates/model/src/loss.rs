@@ -222,20 +222,48 @@ impl Pheye {
         grads: &mut Grads,
     ) -> Result<QueuedLoss> {
         self.check_pixels(&batch.pixels, batch.images)?;
-        let route = self.route(batch.images, dropout);
-        let (x, vit) = match self.trainable.vit {
-            true => self.vit.forward(cx, &batch.pixels, &route).map(|(x, s)| (x, Some(s)))?,
-            false => (self.vit.infer(cx, &batch.pixels, &route)?, None),
-        };
-        let (media, connector) = self.connector.forward(cx, &x, batch.images)?;
-        let (loss, dmedia) = self.queue_language(cx, batch, &media, grads)?;
-        if let Some(dmedia) = dmedia {
-            let dx = self.connector.backward(cx, &connector, &dmedia, grads)?;
-            if let Some(vit) = vit {
-                self.vit.backward(cx, vit, dx, grads)?;
-            }
+        if !self.trainable.vit {
+            // Adapters that are not trained have no dropout.
+            let x = self.vit.infer(cx, &batch.pixels, &self.route(batch.images, None))?;
+            return Ok(self.after_tower(cx, batch, &x, grads)?.0);
+        }
+        let (x, vit) = self.vit.forward(cx, &batch.pixels, &self.route(batch.images, dropout))?;
+        let (loss, dx) = self.after_tower(cx, batch, &x, grads)?;
+        if let Some(dx) = dx {
+            self.vit.backward(cx, vit, dx, grads)?;
         }
         Ok(loss)
+    }
+
+    /// [`Pheye::queue_loss_and_grads`] of a model whose vision tower is not trained, for images with the features
+    /// `features` ([`Pheye::features`]); the batch needs no pixels.
+    ///
+    /// # Errors
+    /// When the number of features is wrong, or an operation fails.
+    pub fn loss_and_grads_of_features(
+        &self,
+        cx: &Cx,
+        features: &Tensor,
+        batch: &Batch,
+        grads: &mut Grads,
+    ) -> Result<QueuedLoss> {
+        self.check_pixels(features, batch.images)?;
+        cx.install(|| Ok(self.after_tower(cx, batch, features, grads)?.0))
+    }
+
+    /// The part of the network after the vision tower, whose output is `x`: the loss, and the gradient of x if the
+    /// vision side is trained.
+    fn after_tower(
+        &self,
+        cx: &Cx,
+        batch: &Batch,
+        x: &Tensor,
+        grads: &mut Grads,
+    ) -> Result<(QueuedLoss, Option<Tensor>)> {
+        let (media, connector) = self.connector.forward(cx, x, batch.images)?;
+        let (loss, dmedia) = self.queue_language(cx, batch, &media, grads)?;
+        let dx = dmedia.map(|dmedia| self.connector.backward(cx, &connector, &dmedia, grads)).transpose()?;
+        Ok((loss, dx))
     }
 
     /// The part of the network after the image features: the loss, and the gradient of media if the vision

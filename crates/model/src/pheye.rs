@@ -244,6 +244,23 @@ impl Pheye {
         if images == 0 { count("images", 0, 1) } else { count("tiles of all images", tiles, needed) }
     }
 
+    /// Whether a parameter of the vision tower or of its adapters is trained.
+    pub fn trains_tower(&self) -> bool {
+        self.trainable.vit
+    }
+
+    /// The output of the vision tower `[images · (1 + L²), tokens, d]` for pixels `[images · (1 + L²), 3, s, s]`, in
+    /// which the global tiles of all images come first.
+    ///
+    /// # Errors
+    /// When the number or size of the tiles is wrong, or an operation fails.
+    pub fn features(&self, cx: &Cx, pixels: &Tensor, images: usize) -> Result<Tensor> {
+        self.check_pixels(pixels, images)?;
+        let x = cx.install(|| self.vit.infer(cx, pixels, &self.route(images, None)))?;
+        let tiles = images * (1 + self.config.connector.local_tiles());
+        Ok(x.reshape([tiles, self.config.vision.tokens(), self.config.vision.hidden_size])?)
+    }
+
     /// Media `[images, media_tokens, d]` from pixels `[images · (1 + L²), 3, s, s]`, in which the global
     /// tiles of all images come first.
     ///

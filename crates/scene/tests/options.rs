@@ -28,9 +28,9 @@ fn values_out_of_range() {
     refused(Options { max_words: 4, ..default() }, &["max-words", "4"]);
     refused(Options { min_height: 2.0, ..default() }, &["min-height", "2 pixels", "4"]);
     refused(Options { min_height: f32::NAN, ..default() }, &["min-height", "NaN"]);
-    refused(Options { min_height: 10.0, size: 32, ..default() }, &["size", "32", "10", "40"]);
+    refused(Options { min_height: 20.0, size: 32, ..default() }, &["size", "32", "20", "40"]);
     refused(Options { max_height: Some(6.0), ..default() }, &["max-height", "6", "min-height"]);
-    refused(Options { max_height: Some(f32::INFINITY), ..default() }, &["max-height", "36"]);
+    refused(Options { max_height: Some(f32::INFINITY), ..default() }, &["max-height", "72"]);
 }
 
 #[test]

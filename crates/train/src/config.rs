@@ -136,6 +136,9 @@ pub struct DataConfig {
     pub max_tokens: Option<usize>,
     /// Size of the cache of decoded images in MiB.
     pub cache_mib: usize,
+    /// Size of the cache of image features in MiB, for runs on the CPU in which no part of the vision tower is trained
+    /// and images are not augmented: each image is then encoded once; 0 encodes it anew each time.
+    pub features_mib: usize,
     /// Number of batches prepared in advance by a thread, at most 1024; 0 prepares them without a thread.
     pub prefetch: usize,
     /// Whether an unusable image or text stops the run, or is skipped, reported and counted.
@@ -156,6 +159,7 @@ impl Default for DataConfig {
             augment: Vec::new(),
             max_tokens: None,
             cache_mib: 256,
+            features_mib: 1024,
             prefetch: 2,
             on_broken: OnBroken::Stop,
         }

@@ -9,7 +9,7 @@ use pheye_ops::cross_entropy::Sum;
 use pheye_ops::lora::Dropout;
 use pheye_ops::{Cx, Graphs, RandomInit};
 use pheye_phi::{Layout, Phi};
-use pheye_tensor::{Device, Grads, Masters, Param, ParamTable, Scope, Tensor};
+use pheye_tensor::{DType, Device, Grads, Masters, Param, ParamTable, Scope, Tensor};
 use pheye_weights::{copy_atomically, save_safetensors};
 
 use crate::config::Backbone;
@@ -170,6 +170,21 @@ impl Learner {
             }
         };
         Ok(QueuedLoss { sum: Sum::Host(sum), tokens })
+    }
+
+    /// [`Learner::queue`] of Pheye with a frozen tower, for images with these features.
+    pub(crate) fn queue_features(
+        model: &Pheye,
+        cx: &Cx,
+        batch: &Batch,
+        features: &Tensor,
+        grads: &mut Grads,
+    ) -> Result<QueuedLoss> {
+        let (ids, targets, lengths) = pack(batch);
+        let image = batch.sequences.iter().map(|s| s.image).collect();
+        let (pixels, images) = (Tensor::zeros([0], DType::F32), batch.images.len());
+        let batch = pheye_model::Batch { pixels, images, ids, targets, lengths, image };
+        Ok(model.loss_and_grads_of_features(cx, features, &batch, grads)?)
     }
 
     /// Writes the trained weights and the tokenizer: a model folder, or a backbone that other runs can start

@@ -7,6 +7,7 @@ mod config_error;
 mod contrastive;
 mod error;
 mod evaluation;
+mod features;
 mod feed;
 mod inputs;
 mod interrupt;

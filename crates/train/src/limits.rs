@@ -11,7 +11,7 @@ const STEP_SAMPLES: usize = 1 << 24;
 /// Upper limits of steps and epochs, so that the sample counter does not overflow 64 bits.
 const STEPS: u64 = 1_000_000_000_000;
 const EPOCHS: f64 = 1e9;
-/// Upper limit of `data.cache_mib` (16 TiB), so that its bytes can be counted.
+/// Upper limit of `data.cache_mib` and `data.features_mib` (16 TiB), so that its bytes can be counted.
 const CACHE_MIB: usize = 1 << 24;
 
 impl Config {
@@ -56,6 +56,7 @@ impl Config {
             ("data.questions", data.questions != Some(0), "must be at least 1"),
             ("data.max_tokens", data.max_tokens != Some(0), "must be at least 1"),
             ("data.cache_mib", data.cache_mib <= CACHE_MIB, "must be at most 16777216 (16 TiB)"),
+            ("data.features_mib", data.features_mib <= CACHE_MIB, "must be at most 16777216 (16 TiB)"),
             ("data.prefetch", data.prefetch <= Prefetch::MOST, "must be at most 1024"),
             ("train.steps", train.steps.is_some() != train.epochs.is_some(), "give either steps or epochs"),
             ("train.steps", train.steps != Some(0), "must be at least 1"),

@@ -35,8 +35,17 @@ impl Reading {
 }
 
 fn peak_resident() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// The resident set of the process (Linux).
+pub(crate) fn resident() -> Option<u64> {
+    status("VmRSS:")
+}
+
+fn status(entry: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib = status.lines().find_map(|line| line.strip_prefix(entry))?;
     kib.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 

@@ -1,12 +1,13 @@
 //! What a run will take, before it starts: samples, steps, tokens, operations, memory, and time at a rate.
 //!
-//! The texts of the first samples are tokenized to know their lengths, and no image is read. Everything else
-//! follows from shapes.
+//! The texts of the first samples are tokenized to know their lengths, and a few images are decoded to know their
+//! sizes. Everything else follows from shapes.
 
 use pheye_data::{Encode, Loader};
 use pheye_model::{Counts, Flops, Pheye, StepShape, TrainedParts};
 use serde::Serialize;
 
+use crate::memory::resident;
 use crate::pattern::selects;
 use crate::{Config, Error, Result, Task, feed, trainer};
 
@@ -62,14 +63,19 @@ pub struct PlanMemory {
     pub trained: u64,
     /// What forward saves for backward, and temporaries.
     pub activations: u64,
-    /// The pixels of prepared batches. The cache of decoded images, of `data.cache_mib` at most, comes on top.
+    /// The pixels of prepared batches.
     pub data: u64,
+    /// The cache of decoded images, of `data.cache_mib` at most.
+    pub cache: u64,
+    /// The process without the run: program, tokenizer, and the index of the data. 0 where it is not known.
+    pub process: u64,
 }
 
 impl PlanMemory {
     /// The sum of all parts.
     pub fn total(&self) -> u64 {
-        [self.trained, self.activations, self.data].iter().fold(self.frozen, |a, b| a.saturating_add(*b))
+        let parts = [self.trained, self.activations, self.data, self.cache, self.process];
+        parts.iter().fold(self.frozen, |a, b| a.saturating_add(*b))
     }
 }
 
@@ -107,7 +113,9 @@ pub fn plan(config: &Config, encode: Box<Encode>, gpu: bool) -> Result<Plan> {
     };
     let micro = network.flops(mean, parts);
     let step_flops = micro.times(config.train.accumulation as u64);
-    let memory = memory(config, &network, trained, load(texts.longest_batch), gpu)?;
+    let mut memory = memory(config, &network, trained, load(texts.longest_batch), gpu)?;
+    memory.process = resident().unwrap_or_default();
+    memory.cache = cache(config, &loader, samples);
     Ok(Plan {
         epoch: loader.mixture().epoch_len(),
         samples,
@@ -144,6 +152,18 @@ fn lengths(loader: &Loader, samples: u64, batch: u64) -> Result<Texts> {
     Ok(texts)
 }
 
+/// The bytes that the cache of images comes to hold in a run of `samples` samples: the mean of a few images, for as
+/// many images as the run sees.
+fn cache(config: &Config, loader: &Loader, samples: u64) -> u64 {
+    const IMAGES: u64 = 16;
+    let looked_at = samples.min(IMAGES);
+    // An image that cannot be decoded is the run's to report.
+    let sizes: Vec<u64> = (0..looked_at).filter_map(|i| Some(loader.image_bytes(i).ok()? as u64)).collect();
+    let mean = sizes.iter().sum::<u64>() / (sizes.len() as u64).max(1);
+    let images = (loader.mixture().len() as u64).min(samples);
+    mean.saturating_mul(images).min((config.data.cache_mib as u64) << 20)
+}
+
 fn memory(
     config: &Config,
     network: &pheye_model::Config,
@@ -163,5 +183,6 @@ fn memory(
         trained: bytes * trained.all(),
         activations: network.activations(load),
         data: pixels.saturating_mul(batches),
+        ..PlanMemory::default()
     })
 }

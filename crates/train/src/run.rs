@@ -15,6 +15,7 @@ use pheye_tensor::{DType, Device, GpuError};
 use pheye_weights::{Checkpoint, save_safetensors};
 
 use crate::checkpoint::Loaded;
+use crate::features::Features;
 use crate::inputs::{self, Changed, IMAGES};
 use crate::learner::Learner;
 use crate::lock::Lock;
@@ -39,6 +40,7 @@ pub(crate) struct Run<'a> {
     images: Vec<u32>,
     graphs: Graphs,
     ahead: Uploads,
+    features: Option<Features>,
     lock: Lock,
     /// Time that this thread has waited for batches since the last step.
     pub(crate) waited: Duration,
@@ -114,6 +116,10 @@ impl<'a> Run<'a> {
         let state = State { config: config.echo()?, device, ..State::default() };
         let (graphs, ahead) = (Graphs::default(), Uploads::default());
         let images = Vec::new();
+        let features = match &learner {
+            Learner::Pheye(model) => Features::new(config, model, &cx.device),
+            _ => None,
+        };
         let waited = Duration::ZERO;
         Ok(Run {
             config,
@@ -125,6 +131,7 @@ impl<'a> Run<'a> {
             images,
             graphs,
             ahead,
+            features,
             lock,
             waited,
         })
@@ -273,7 +280,8 @@ impl<'a> Run<'a> {
         let batch = batches.next_batch();
         self.waited += asked.elapsed();
         let batch = batch?;
-        let pixels = if self.learner.learns(&batch) { self.learner.pixels(&batch)? } else { None };
+        let wanted = self.features.is_none() && self.learner.learns(&batch);
+        let pixels = if wanted { self.learner.pixels(&batch)? } else { None };
         let pixels = pixels.map(|pixels| self.ahead.upload(cx, &pixels)).transpose()?;
         Ok(Ready { batch, pixels, after: batches.position() })
     }
@@ -285,6 +293,10 @@ impl<'a> Run<'a> {
         pixels: Option<PendingTensor>,
         rng_offset: u64,
     ) -> Result<QueuedLoss> {
+        if let (Some(features), Learner::Pheye(model)) = (&mut self.features, &self.learner) {
+            let features = features.of(cx, model, batch)?;
+            return Learner::queue_features(model, cx, batch, &features, &mut self.optimizer.grads);
+        }
         let c = &self.config.train;
         let dropout =
             (c.lora_dropout > 0.0).then_some(Dropout { p: c.lora_dropout as f32, seed: c.seed, rng_offset });

@@ -61,16 +61,19 @@ pub(crate) fn show(cx: &Cx, config: &Config, json: bool, rate: Option<f64>) -> a
     if texts.unusable > 0 {
         say!("            {} of these samples cannot be used", grouped(texts.unusable));
     }
+    say!("            no padding: the sequences of a batch are packed");
     say!("            {} image tokens an image", grouped(plan.image_tokens as u64));
     say!("operations  {} a step, {} in all", flops(plan.step_flops.total() as f64), flops(plan.flops));
     say!(
-        "memory      {} and the cache of images: frozen weights {}, trained weights and optimizer {}, activations \
-         {}, batches {}",
+        "memory      {}: frozen weights {}, trained weights and optimizer {}, activations {}, batches {}, cache of \
+         images {}, process {}",
         bytes(memory_total),
         bytes(memory.frozen),
         bytes(memory.trained),
         bytes(memory.activations),
-        bytes(memory.data)
+        bytes(memory.data),
+        bytes(memory.cache),
+        bytes(memory.process)
     );
     let source = if measured { "the rate of GEMM measured here" } else { "the given rate" };
     say!("time        {} at {}/s, {source}", duration(seconds), flops(rate));
