@@ -45,9 +45,9 @@ impl Pheye {
         self.attention(cx, kvs, image, ids, &bounds)
     }
 
-    /// For each of the tokens `ids`, the share of its cross-attention that falls on each image token of image `image`,
-    /// averaged like those of [`Pheye::attention_by_view`]: those of the global image first, then those of the tiles; in
-    /// each view the class token, then the patches row by row.
+    /// For each of the tokens `ids`, the share of its cross-attention that falls on each image token of image `image`:
+    /// the tokens of the global image first, then the tokens of the tiles; in each view the class token, then the patches
+    /// row by row. Rows and means are as for [`Pheye::attention_by_view`].
     ///
     /// # Errors
     /// When `kvs` comes from another model, or memory runs out.
