@@ -60,8 +60,8 @@ pub(crate) fn mean(looks: &[Look]) -> Look {
     mean
 }
 
-/// The image as the model sees it, a square, in which patches are the brighter the more attention they received; the
-/// one with the most keeps its colors.
+/// The image as the model sees it, a square, in which patches are the brighter the more attention they received; those
+/// with the most keep their colors.
 pub(crate) fn heat_map(image: &Rgb8, look: &Look) -> Rgb8 {
     if look.across == 0 {
         return resize_bicubic(image, SIDE, SIDE);
@@ -69,11 +69,14 @@ pub(crate) fn heat_map(image: &Rgb8, look: &Look) -> Rgb8 {
     let patch = SIDE.div_ceil(look.across);
     let side = patch * look.across;
     let mut image = resize_bicubic(image, side, side);
-    let most = look.patches.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+    // A fiftieth of the patches is as bright as can be: the one with the most attention often has far more than others.
+    let mut sorted = look.patches.clone();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let most = sorted[sorted.len() / 50].max(f32::MIN_POSITIVE);
     for (i, pixel) in image.pixels.chunks_exact_mut(3).enumerate() {
         let (x, y) = (i % side / patch, i / side / patch);
         // The root shows small shares too.
-        let share = (look.patches[y * look.across + x] / most).max(0.0).sqrt();
+        let share = (look.patches[y * look.across + x] / most).clamp(0.0, 1.0).sqrt();
         let gray = 0.3 * f32::from(pixel[0]) + 0.6 * f32::from(pixel[1]) + 0.1 * f32::from(pixel[2]);
         for channel in pixel {
             let mixed = share * f32::from(*channel) + (1.0 - share) * (20.0 + 0.3 * gray);
