@@ -256,10 +256,14 @@ fn a_stopped_evaluation_ends_with_the_same_files() {
     assert_eq!(files(&whole), files(&part));
     let rows = part.join("predictions.jsonl");
     let text = fs::read(&rows).unwrap();
-    for keep in [0, 10, text.len() / 2, text.len() - 1] {
-        fs::write(&rows, &text[..keep]).unwrap();
+    // A write may also end in the middle of a character.
+    let cut = [&text[..text.len() / 2], "{\"id\":\"ü".as_bytes()].concat();
+    let cut =
+        [&text[..0], &text[..10], &text[..text.len() / 2], &text[..text.len() - 1], &cut[..cut.len() - 1]];
+    for kept in cut {
+        fs::write(&rows, kept).unwrap();
         ends(0, args(&part));
-        assert_eq!(files(&whole), files(&part), "{keep} bytes were kept");
+        assert_eq!(files(&whole), files(&part), "{} bytes were kept", kept.len());
     }
     // Other settings would mix two evaluations.
     refuses(

@@ -220,11 +220,11 @@ fn item(
 
 /// Whether the image exists; an error if it cannot be decoded.
 fn looked_at(store: &Store, name: &str, decode: bool) -> Result<bool> {
-    if store.facts(name).is_none() {
+    if !store.contains(name) {
         return Ok(false);
     }
     if decode {
-        pheye_image::decode(&store.read(name)?, &store.name(name), &DecodeOptions::default())?;
+        store.image(name, &DecodeOptions::default())?;
     }
     Ok(true)
 }

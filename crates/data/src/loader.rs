@@ -261,8 +261,7 @@ impl Loader {
             return Ok(image.clone());
         }
         let store = self.mixture.source(draw).store();
-        let image =
-            Arc::new(pheye_image::decode(&store.read(file)?, &store.name(file), &self.options.decode)?);
+        let image = Arc::new(store.image(file, &self.options.decode)?);
         let mut cache = cached();
         let bytes = cache.bytes + image.pixels.len();
         if bytes <= self.options.cache_bytes && cache.images.insert(draw.id, image.clone()).is_none() {

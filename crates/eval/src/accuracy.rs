@@ -87,7 +87,7 @@ pub fn accuracy<E: From<Error>>(
         for item in items {
             let left = total - judged.len() - expected.len();
             let (Some(file), true) = (&item.image, left > 0) else { continue };
-            asked.images.push(open(manifest, file)?);
+            asked.images.push(manifest.store.image(file, &DecodeOptions::default()).map_err(Error::from)?);
             for (question, answer) in item.qa.iter().take(left) {
                 asked.questions.push(question);
                 asked.about.push(asked.images.len() - 1);
@@ -111,9 +111,4 @@ pub fn accuracy<E: From<Error>>(
     let right = judged.iter().filter(|j| j.right()).count();
     let questions = judged.len();
     Ok((Accuracy { accuracy: right as f64 / questions as f64, right, questions }, judged))
-}
-
-fn open(manifest: &Manifest, file: &str) -> Result<Rgb8> {
-    let store = &manifest.store;
-    Ok(pheye_image::decode(&store.read(file)?, &store.name(file), &DecodeOptions::default())?)
 }

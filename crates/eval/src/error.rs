@@ -47,30 +47,6 @@ pub enum Error {
     /// The question set has no questions.
     #[error("{0} has no question with an answer")]
     NoQuestions(String),
-    /// A file is not of the form that its benchmark publishes.
-    #[error("{}{}: not {form}", path.display(), line.map_or(String::new(), |line| format!(", line {line}")))]
-    Form {
-        /// The file.
-        path: PathBuf,
-        /// The form that was expected.
-        form: &'static str,
-        /// The line, from 1, in a file of lines.
-        line: Option<usize>,
-        /// The parser's error.
-        source: serde_json::Error,
-    },
-    /// Entries of a file are wrong.
-    #[error("{}: {count} {what}: {}", path.display(), pheye_files::quoted(&examples.join(", ")))]
-    Entries {
-        /// The file or folder.
-        path: PathBuf,
-        /// The number of entries.
-        count: usize,
-        /// What is wrong with them.
-        what: &'static str,
-        /// The first of them.
-        examples: Vec<String>,
-    },
     /// A folder has the answers of an evaluation with other settings.
     #[error(
         "{}: `{key}` was {} and is now {}; choose another folder, or the same settings",
@@ -98,7 +74,7 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
-    /// The answers could not be scored.
+    /// The files of a benchmark could not be read, or its answers not be scored.
     #[error(transparent)]
     Metrics(#[from] pheye_metrics::Error),
     /// The golden file could not be read.

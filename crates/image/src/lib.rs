@@ -32,7 +32,7 @@ mod tiles;
 pub use augment::{Augment, flip_horizontal, flip_vertical, rotate, shift};
 pub use decode::{DecodeOptions, decode, open, open_regular};
 pub use error::Error;
-pub use resize::{PassOrder, resize_bicubic, resize_bicubic_in};
+pub use resize::{PassOrder, resize_bicubic, resize_bicubic_in, shrink};
 pub use tiles::{CLIP_MEAN, CLIP_STD, Preprocess, Tiles};
 
 /// The usual extensions of files that [`decode`] reads, in small letters. Files are decoded by their contents,

@@ -38,6 +38,16 @@ pub fn resize_bicubic(image: &Rgb8, width: usize, height: usize) -> Rgb8 {
     resize_bicubic_in(image, width, height, PassOrder::RowsFirst)
 }
 
+/// The image with its aspect ratio and a longer side of at most `side` pixels; the image itself if it is not larger.
+pub fn shrink(image: Rgb8, side: usize) -> Rgb8 {
+    let longest = image.width.max(image.height);
+    if longest <= side {
+        return image;
+    }
+    let part = |of: usize| (of * side / longest).max(1);
+    resize_bicubic(&image, part(image.width), part(image.height))
+}
+
 /// Like [`resize_bicubic`], with the passes in the order `order`.
 pub fn resize_bicubic_in(image: &Rgb8, width: usize, height: usize, order: PassOrder) -> Rgb8 {
     if width * height == 0 || image.pixels.is_empty() {

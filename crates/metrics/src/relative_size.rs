@@ -61,6 +61,20 @@ pub enum Tertile {
     Large,
 }
 
+impl Tertile {
+    /// All, from small to large.
+    pub const ALL: [Tertile; 3] = [Tertile::Small, Tertile::Medium, Tertile::Large];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tertile::Small => "small",
+            Tertile::Medium => "medium",
+            Tertile::Large => "large",
+        }
+    }
+}
+
 /// The tertile of each question, by the rank of its size. Equal sizes rank in their order here. If the number is
 /// not divisible by three, the smaller tertiles have one question more.
 pub fn tertiles(sizes: &[f64]) -> Vec<Tertile> {
@@ -68,7 +82,7 @@ pub fn tertiles(sizes: &[f64]) -> Vec<Tertile> {
     order.sort_by(|&i, &j| sizes[i].total_cmp(&sizes[j]));
     let mut tertiles = vec![Tertile::Small; sizes.len()];
     for (rank, &i) in order.iter().enumerate() {
-        tertiles[i] = [Tertile::Small, Tertile::Medium, Tertile::Large][3 * rank / sizes.len()];
+        tertiles[i] = Tertile::ALL[3 * rank / sizes.len()];
     }
     tertiles
 }

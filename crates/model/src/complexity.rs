@@ -47,7 +47,7 @@ impl Config {
             [self.vision.hidden_size, self.vision.intermediate_size, self.vision.num_hidden_layers].map(wide);
         let [d, inner, layers] =
             [self.text.hidden_size, self.text.intermediate_size, self.text.num_hidden_layers].map(wide);
-        let blocks = wide((0..self.text.num_hidden_layers).filter(|&i| self.connector.has_block(i)).count());
+        let blocks = wide(self.cross_blocks());
         let cross = wide(self.connector.inner(self.text.hidden_size, self.vision.hidden_size));
         let hidden = 4.0 * d / wide(self.connector.reduce.max(1));
         // Queries and outputs, the MLP, keys and values, attention.

@@ -91,6 +91,11 @@ impl Config {
         Config { vision, text, connector, prompt, ..Config::default() }
     }
 
+    /// Number of decoder layers that have a cross-attention block before them.
+    pub fn cross_blocks(&self) -> usize {
+        (0..self.text.num_hidden_layers).filter(|&i| self.connector.has_block(i)).count()
+    }
+
     /// Image tokens per image, over the global and all local tiles.
     pub fn media_tokens(&self) -> usize {
         self.vision.tokens() * (1 + self.connector.local_tiles())
@@ -115,7 +120,7 @@ impl Config {
         self.vision.validate()?;
         self.text.validate()?;
         self.connector.validate(self.text.hidden_size, self.vision.hidden_size)?;
-        if !(0..self.text.num_hidden_layers).any(|i| self.connector.has_block(i)) {
+        if self.cross_blocks() == 0 {
             return Err(Error::NoBlock {
                 cross_interval: self.connector.cross_interval,
                 from_layer: self.connector.from_layer,

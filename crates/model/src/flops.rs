@@ -111,10 +111,6 @@ impl Config {
         }
     }
 
-    fn blocks(&self) -> u128 {
-        wide((0..self.text.num_hidden_layers).filter(|&i| self.connector.has_block(i)).count())
-    }
-
     fn vision_work(&self, load: StepShape) -> Work {
         let v = &self.vision;
         let [width, inner, layers, tokens, patch] =
@@ -139,14 +135,14 @@ impl Config {
     fn cross_kv_work(&self, load: StepShape) -> u128 {
         let (t, v) = (self.text.hidden_size, self.vision.hidden_size);
         let inner = wide(self.connector.inner(t, v));
-        2 * self.blocks() * wide(load.images) * wide(self.media_tokens()) * wide(v) * 2 * inner
+        2 * wide(self.cross_blocks()) * wide(load.images) * wide(self.media_tokens()) * wide(v) * 2 * inner
     }
 
     fn cross_work(&self, load: StepShape) -> Work {
         let width = wide(self.text.hidden_size);
         let inner = wide(self.connector.inner(self.text.hidden_size, self.vision.hidden_size));
         let hidden = 4 * width / wide(self.connector.reduce.max(1));
-        let rows = self.blocks() * wide(load.tokens);
+        let rows = wide(self.cross_blocks()) * wide(load.tokens);
         Work {
             gemm: 2 * rows * (2 * width * inner + 2 * width * hidden),
             lora: 0,

@@ -1,13 +1,15 @@
 //! How probable the model finds given answers.
 
+use pheye_ops::attention::Span;
 use pheye_ops::cross_entropy::IGNORE;
 use pheye_ops::{Cx, cross_entropy, embedding, layernorm};
 use pheye_phi::Layout;
 use pheye_tensor::Tensor;
+use pheye_xattn::Block;
 
 use crate::error::count;
 use crate::loss::cross_spans;
-use crate::{Pheye, Result};
+use crate::{Error, Pheye, Result};
 
 impl Pheye {
     /// The log-probability of each answer in nats: Σ ln p(token | image, prompt, tokens before it) over the tokens of
@@ -38,13 +40,13 @@ impl Pheye {
         let read = |answer: &Vec<u32>| answer.len().saturating_sub(1);
         let lengths: Vec<usize> = prompts.iter().zip(answers).map(|(p, a)| p.len() + read(a)).collect();
         let context = self.config.text.max_position_embeddings;
-        if let Some(longest) = lengths.iter().find(|length| **length > context) {
-            count("tokens of a prompt with its answer, at most", *longest, context)?;
+        if let Some(longest) = lengths.iter().copied().find(|length| *length > context) {
+            return Err(Error::Context { prompt: longest, context });
         }
         let ids: Vec<u32> =
             prompts.iter().zip(answers).flat_map(|(p, a)| p.iter().chain(&a[..read(a)])).copied().collect();
         cx.install(|| {
-            let x = self.decode_packed(cx, kvs, &ids, &lengths, image)?;
+            let x = self.decode_packed(cx, kvs, &ids, &lengths, image, |_, _, _, _| Ok(()))?;
             let (x, _) = layernorm::forward(cx, &x, &self.phi.final_norm)?;
             let mut targets = vec![IGNORE; ids.len()];
             let mut first = 0;
@@ -68,20 +70,22 @@ impl Pheye {
     }
 
     /// The outputs of the decoder's last layer for packed sequences without a tape, given the keys and values of their
-    /// images.
-    fn decode_packed(
+    /// images. `before` sees each cross-attention block with its input, its keys and values, and its spans.
+    pub(crate) fn decode_packed(
         &self,
         cx: &Cx,
         kvs: &[Option<Tensor>],
         ids: &[u32],
         lengths: &[usize],
         image: &[usize],
+        mut before: impl FnMut(&Block, &Tensor, &Tensor, &[Span]) -> Result<()>,
     ) -> Result<Tensor> {
         let spans = cross_spans(lengths, image, self.config.media_tokens());
         let layout = Layout::packed(lengths);
         let mut x = embedding::forward(cx, ids, &self.phi.embed)?;
         for ((cross, kv), block) in self.cross.iter().zip(kvs).zip(&self.phi.blocks) {
             if let (Some(cross), Some(kv)) = (cross, kv) {
+                before(cross, &x, kv, &spans)?;
                 x = cross.forward(cx, &x, kv, &spans)?.0;
             }
             x = block.forward(cx, &x, &layout, &self.phi.rotary, None)?.0;

@@ -1,8 +1,6 @@
 //! Attention maps: the cross-attention of each token, summed over ranges of the image tokens inside the kernel.
 
-use pheye_ops::attention::Span;
-use pheye_ops::{Cx, embedding};
-use pheye_phi::Layout;
+use pheye_ops::Cx;
 use pheye_tensor::Tensor;
 
 use crate::error::count;
@@ -73,26 +71,20 @@ impl Pheye {
         bounds: &[usize],
     ) -> Result<Vec<Vec<Vec<f32>>>> {
         count("keys and values of layers", kvs.len(), self.cross.len())?;
-        let (tokens, segments) = (self.config.media_tokens(), bounds.len() - 1);
-        let spans = [Span { q: 0..ids.len(), k: image * tokens..(image + 1) * tokens }];
-        let layout = Layout::packed(&[ids.len()]);
+        let segments = bounds.len() - 1;
         cx.install(|| {
-            let mut x = embedding::forward(cx, ids, &self.phi.embed)?;
             let mut layers = Vec::new();
-            for ((cross, kv), block) in self.cross.iter().zip(kvs).zip(&self.phi.blocks) {
-                if let (Some(cross), Some(kv)) = (cross, kv) {
-                    let map = cross.attention_sums(cx, &x, kv, &spans, bounds)?.to_vec_f32()?;
-                    let heads = map.len() / (ids.len() * segments).max(1);
-                    let mut shares = vec![vec![0.0; segments]; ids.len()];
-                    for (i, row) in map.chunks_exact(segments).enumerate() {
-                        let to = &mut shares[i % ids.len()];
-                        to.iter_mut().zip(row).for_each(|(to, share)| *to += share / heads as f32);
-                    }
-                    layers.push(shares);
-                    x = cross.forward(cx, &x, kv, &spans)?.0;
+            self.decode_packed(cx, kvs, ids, &[ids.len()], &[image], |cross, x, kv, spans| {
+                let map = cross.attention_sums(cx, x, kv, spans, bounds)?.to_vec_f32()?;
+                let heads = map.len() / (ids.len() * segments).max(1);
+                let mut shares = vec![vec![0.0; segments]; ids.len()];
+                for (i, row) in map.chunks_exact(segments).enumerate() {
+                    let to = &mut shares[i % ids.len()];
+                    to.iter_mut().zip(row).for_each(|(to, share)| *to += share / heads as f32);
                 }
-                x = block.forward(cx, &x, &layout, &self.phi.rotary, None)?.0;
-            }
+                layers.push(shares);
+                Ok(())
+            })?;
             Ok(layers)
         })
     }

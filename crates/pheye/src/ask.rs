@@ -156,15 +156,12 @@ impl Assistant {
         question: &str,
         answer: &Answer,
     ) -> Result<Vec<Look>> {
-        let mut ids = self.prompt(question)?;
-        let first = ids.len();
-        ids.extend(&answer.ids);
+        let (ids, first) = self.read(question, answer)?;
         let tokens = self.model.attention_by_image_token(cx, &seen.kvs, image, &ids)?;
         let mut looks = Vec::new();
-        for (i, &id) in answer.ids.iter().enumerate().filter(|(_, id)| **id != self.tokenizer.end_token()) {
-            // A token is chosen by the step that reads the token before it.
-            let shares = tokens.get((first + i).saturating_sub(1)).cloned().unwrap_or_default();
-            looks.push(self.look_at(self.tokenizer.decode(&[id])?, &shares));
+        // A token is chosen by the step that reads the token before it.
+        for (id, shares) in ids[first..].iter().zip(&tokens[first - 1..]) {
+            looks.push(self.look_at(self.tokenizer.decode(&[*id])?, shares));
         }
         Ok(looks)
     }
@@ -259,17 +256,24 @@ impl Assistant {
         question: &str,
         answer: &Answer,
     ) -> Result<Vec<f32>> {
-        let mut ids = self.prompt(question)?;
-        let first = ids.len();
-        ids.extend(answer.ids.iter().filter(|id| **id != self.tokenizer.end_token()));
+        let (ids, first) = self.read(question, answer)?;
         let layers = self.model.attention_by_layer(cx, &seen.kvs, image, &ids)?;
-        // A token is chosen by the step that reads the token before it; the last token is read by none.
+        // As for [`Assistant::look`]; an empty answer has the step that chose its end.
         let steps = first - 1..(ids.len() - 1).max(first);
         let share = |layer: Vec<Vec<f32>>| {
             let rows = &layer[steps.clone()];
             rows.iter().map(|views| views[0]).sum::<f32>() / rows.len() as f32
         };
         Ok(layers.into_iter().map(share).collect())
+    }
+
+    /// The tokens of a question and of its answer without end tokens, and the index of the first of the answer, which is
+    /// at least 1.
+    fn read(&self, question: &str, answer: &Answer) -> Result<(Vec<u32>, usize)> {
+        let mut ids = self.prompt(question)?;
+        let first = ids.len();
+        ids.extend(answer.ids.iter().filter(|id| **id != self.tokenizer.end_token()));
+        Ok((ids, first))
     }
 
     /// The text of an answer without its end tokens.

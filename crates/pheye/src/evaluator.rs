@@ -3,7 +3,7 @@
 
 use pheye_data::Manifest;
 use pheye_eval::{AccuracyOptions, Asked, Judged, accuracy};
-use pheye_image::{DecodeOptions, Preprocess, Rgb8, decode, resize_bicubic};
+use pheye_image::{DecodeOptions, Preprocess, Rgb8, shrink};
 use pheye_model::{GenerationConfig, Hooks, Pheye, stack};
 use pheye_ops::Cx;
 use pheye_text::Tokenizer;
@@ -80,30 +80,17 @@ fn answers(cx: &Cx, model: &Pheye, tokenizer: &Tokenizer, asked: &Asked) -> Resu
     ids.into_iter().map(text).collect()
 }
 
-/// Up to `count` answers, evenly spaced.
-pub fn spread(judged: &[Judged], count: usize) -> impl Iterator<Item = &Judged> {
+/// Up to `count` of `answers`, evenly spaced.
+pub fn spread<T>(answers: &[T], count: usize) -> impl Iterator<Item = &T> {
     // An odd step, so that the samples vary in kind if the questions of an image have a fixed order.
-    let step = (judged.len() / count.max(1)).max(1) | 1;
-    judged.iter().step_by(step).take(count)
+    let step = (answers.len() / count.max(1)).max(1) | 1;
+    answers.iter().step_by(step).take(count)
 }
 
 fn answered(manifest: &Manifest, judged: &Judged) -> Result<Answered> {
-    let store = &manifest.store;
-    let name = store.name(&judged.image);
-    let image = decode(&store.read(&judged.image)?, &name, &DecodeOptions::default())?;
-    let image = small(image);
+    let image = shrink(manifest.store.image(&judged.image, &DecodeOptions::default())?, SIDE);
     let Judged { question, answer, expected, .. } = judged.clone();
     Ok(Answered { question, answer, expected, png: png(&image)?, width: image.width, height: image.height })
-}
-
-/// The image, reduced to [`SIDE`] pixels if it is larger.
-fn small(image: Rgb8) -> Rgb8 {
-    let longest = image.width.max(image.height);
-    if longest <= SIDE {
-        return image;
-    }
-    let [width, height] = [image.width, image.height].map(|side| (side * SIDE / longest).max(1));
-    resize_bicubic(&image, width, height)
 }
 
 /// The image as a PNG file.

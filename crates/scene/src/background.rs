@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pheye_image::{DecodeOptions, EXTENSIONS, Rgb8, decode, open_regular, resize_bicubic};
+use pheye_image::{DecodeOptions, EXTENSIONS, Rgb8, decode, open_regular, shrink};
 
 use crate::color::Color;
 use crate::font::listed;
@@ -41,7 +41,8 @@ impl Backgrounds {
             let message = format!("{} images ({known}); 1 to {MOST} are needed", files.len());
             return Err(Error::Folder { path: folder.to_owned(), message });
         }
-        let open = |path| open_regular(path, &options).map(reduced).map_err(Error::Background);
+        let open =
+            |path| open_regular(path, &options).map(|image| shrink(image, SIDE)).map_err(Error::Background);
         Ok(Backgrounds(files.iter().map(open).collect::<Result<_>>()?))
     }
 
@@ -60,15 +61,6 @@ impl Backgrounds {
         }
         image
     }
-}
-
-fn reduced(image: Rgb8) -> Rgb8 {
-    let long = image.width.max(image.height);
-    if long <= SIDE {
-        return image;
-    }
-    let part = |side: usize| (side * SIDE / long).max(1);
-    resize_bicubic(&image, part(image.width), part(image.height))
 }
 
 /// A square part of `from`, perhaps mirrored or blurred.

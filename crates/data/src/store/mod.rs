@@ -15,7 +15,7 @@ mod zip;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use pheye_image::DecodeOptions;
+use pheye_image::{DecodeOptions, Rgb8};
 
 use self::base64::Base64;
 #[cfg(feature = "parquet")]
@@ -134,6 +134,14 @@ impl Store {
         }
     }
 
+    /// The image `name`, decoded.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Store::read`], and [`Error::Image`] if the image cannot be decoded.
+    pub fn image(&self, name: &str, options: &DecodeOptions) -> Result<Rgb8> {
+        Ok(pheye_image::decode(&self.read(name)?, &self.name(name), options)?)
+    }
+
     /// Reads the manifest `name`, a regular file of at most 4 GiB, with `read`. Only a folder and an archive
     /// can have one.
     pub(crate) fn read_manifest<T>(
@@ -151,6 +159,11 @@ impl Store {
             }
             _ => Err(io(std::io::ErrorKind::NotFound.into())),
         }
+    }
+
+    /// Whether the file `name` is there.
+    pub fn contains(&self, name: &str) -> bool {
+        self.facts(name).is_some()
     }
 
     /// The properties of the file `name`, or `None` if it does not exist or is not a regular file.

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use pheye_metrics::read::Id;
+use pheye_metrics::read::{Id, Metric, Reference, json, references};
 use pheye_metrics::relative_size::{Region, Tertile, compared_with, most_similar, tertiles};
 use serde::Deserialize;
 
-use super::forms::json;
 use super::{Files, Form, Item, Prediction};
 use crate::Result;
 
@@ -35,7 +34,7 @@ impl Details {
 
     /// The mean of `values`, one for each answer, in each tertile: small, medium, large. `None` in an empty tertile.
     pub fn means(&self, values: &[f64]) -> [Option<f64>; 3] {
-        [Tertile::Small, Tertile::Medium, Tertile::Large].map(|tertile| {
+        Tertile::ALL.map(|tertile| {
             let of = self.tertiles.iter().zip(values).filter(|(t, _)| **t == Some(tertile));
             let values: Vec<f64> = of.map(|(_, value)| *value).collect();
             (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
@@ -76,18 +75,6 @@ struct OcrBox {
 }
 
 #[derive(Deserialize)]
-struct TextVqaFile {
-    data: Vec<TextVqaRow>,
-}
-
-#[derive(Deserialize)]
-struct TextVqaRow {
-    question_id: Id,
-    #[serde(default)]
-    answers: Vec<String>,
-}
-
-#[derive(Deserialize)]
 struct Instances {
     images: Vec<InstanceImage>,
     annotations: Vec<Instance>,
@@ -112,23 +99,6 @@ struct Instance {
 struct Category {
     id: u64,
     name: String,
-}
-
-#[derive(Deserialize)]
-struct Annotations {
-    annotations: Vec<Annotation>,
-}
-
-#[derive(Deserialize)]
-struct Annotation {
-    question_id: Id,
-    answer_type: String,
-    answers: Vec<Answer>,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    answer: String,
 }
 
 /// The sizes of what `items` ask about, for the answers `predictions`, which are a prefix of them. `regions` is the file
@@ -172,12 +142,10 @@ fn of_tokens(path: &Path, files: &Files, items: &[Item]) -> Result<Vec<Option<f6
         (row.image_id.to_string(), regions)
     });
     let tokens: HashMap<String, Vec<Region>> = tokens.collect();
-    let file: TextVqaFile = json(&files.annotations, "questions of TextVQA's form")?;
-    let answers: HashMap<String, Vec<String>> =
-        file.data.into_iter().map(|row| (row.question_id.to_string(), row.answers)).collect();
+    let references = by_id(references(Metric::TextVqa, &files.annotations)?);
     let share = |item: &Item| {
         let regions = tokens.get(item.image.trim_end_matches(".jpg"))?;
-        Some(most_similar(regions, answers.get(item.id.as_str())?)?.share)
+        Some(most_similar(regions, &references.get(item.id.as_str())?.answers)?.share)
     };
     Ok(items.iter().map(share).collect())
 }
@@ -194,16 +162,18 @@ fn of_objects(path: &Path, files: &Files, items: &[Item]) -> Result<Vec<Option<f
             regions.entry(row.image_id).or_default().push(region);
         }
     }
-    let file: Annotations = json(&files.annotations, "annotations of VQA's form")?;
-    let annotations: HashMap<String, Annotation> =
-        file.annotations.into_iter().map(|row| (row.question_id.to_string(), row)).collect();
+    let references = by_id(references(Metric::Vqa, &files.annotations)?);
     let share = |item: &Item| {
-        let annotation = annotations.get(item.id.as_str())?;
-        let answers: Vec<&str> = annotation.answers.iter().map(|answer| answer.answer.as_str()).collect();
-        let with = compared_with(&annotation.answer_type, &item.question, &answers);
+        let reference = references.get(item.id.as_str())?;
+        let answers: Vec<&str> = reference.answers.iter().map(String::as_str).collect();
+        let with = compared_with(reference.answer_type.as_deref()?, &item.question, &answers);
         Some(most_similar(regions.get(&coco_id(&item.image)?)?, &with)?.share)
     };
     Ok(items.iter().map(share).collect())
+}
+
+fn by_id(references: Vec<Reference>) -> HashMap<String, Reference> {
+    references.into_iter().map(|reference| (reference.id.to_string(), reference)).collect()
 }
 
 /// The id in the name of an image of COCO, such as `COCO_val2014_000000000042.jpg`.

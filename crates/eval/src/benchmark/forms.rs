@@ -4,10 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use pheye_data::{Content, Manifest, Store};
-use pheye_files::{Kind, read_text};
-use pheye_metrics::read::{Entries, Id};
+use pheye_metrics::read::{Entries, Id, json, lines, none_of, text, unique};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::Files;
 use crate::{Error, Result};
@@ -55,9 +53,6 @@ impl Item {
         Item { id, image, question, expected: None, area: None }
     }
 }
-
-/// The largest file that is read, in bytes.
-const LIMIT: u64 = 4 << 30;
 
 #[derive(Deserialize)]
 struct Row {
@@ -195,36 +190,16 @@ fn check(path: &Path, items: &[Item]) -> Result<()> {
     if items.is_empty() {
         return Err(Error::NoQuestions(path.display().to_string()));
     }
-    let mut seen = HashSet::new();
-    let twice: Vec<&str> = items.iter().map(|item| item.id.as_str()).filter(|id| !seen.insert(*id)).collect();
-    entries(path, "questions or images occur twice, with the ids", &twice)
+    let ids = items.iter().map(|item| item.id.as_str());
+    Ok(unique(&path.display().to_string(), "questions or images occur twice, with the ids", ids)?)
 }
 
 /// Fails if images are missing.
 fn present(images: &Path, items: &[Item]) -> Result<()> {
     let store = Store::open(images)?;
-    let names: Option<HashSet<String>> = match &store {
-        Store::Folder(_) => None,
-        _ => Some(store.names()?.into_iter().collect()),
-    };
-    let there = |image: &str| match &names {
-        Some(names) => names.contains(image),
-        None => images.join(image).is_file(),
-    };
-    let mut missing: Vec<&str> =
-        items.iter().map(|item| item.image.as_str()).filter(|image| !there(image)).collect();
-    missing.dedup();
-    entries(images, "images are missing", &missing)
-}
-
-/// [`Error::Entries`] about the entries `which` of the file `path`, or nothing if there are none.
-pub(super) fn entries(path: &Path, what: &'static str, which: &[&str]) -> Result<()> {
-    const NAMED: usize = 5;
-    if which.is_empty() {
-        return Ok(());
-    }
-    let examples = which.iter().take(NAMED).map(|id| (*id).to_owned()).collect();
-    Err(Error::Entries { path: path.to_owned(), count: which.len(), what, examples })
+    let names = items.chunk_by(|a, b| a.image == b.image).map(|same| same[0].image.as_str());
+    let missing: Vec<&str> = names.filter(|name| !store.contains(name)).collect();
+    Ok(none_of(&images.display().to_string(), "images are missing", &missing)?)
 }
 
 /// The names of COCO's images of 2014 and 2015 begin with the name of their folder.
@@ -256,21 +231,14 @@ fn ocr_vqa(path: &Path, split: &str) -> Result<Vec<Item>> {
             items.push(item);
         }
     }
-    entries(path, "images whose numbers of questions and answers differ", &odd)?;
+    none_of(&path.display().to_string(), "images whose numbers of questions and answers differ", &odd)?;
     Ok(items)
 }
 
 fn docci(path: &Path, split: &str) -> Result<Vec<Item>> {
-    let mut items = Vec::new();
-    for (i, line) in text(path)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let fault =
-            |source| Error::Form { path: path.to_owned(), form: "lines of DOCCI", line: Some(i + 1), source };
-        let row: DocciRow = serde_json::from_str(line).map_err(fault)?;
-        if row.split == split {
-            items.push(Item::new(row.example_id, row.image_file, String::new()));
-        }
-    }
-    Ok(items)
+    let rows: Vec<DocciRow> = lines(&text(path)?, path, "lines of DOCCI")?;
+    let of_split = rows.into_iter().filter(|row| row.split == split);
+    Ok(of_split.map(|row| Item::new(row.example_id, row.image_file, String::new())).collect())
 }
 
 /// What the lines of scenes have beside a manifest's keys.
@@ -284,10 +252,14 @@ fn manifest(path: &Path) -> Result<Vec<Item>> {
     let manifest = Manifest::open(path)?;
     let lines = boxes(path, &manifest)?;
     let mut items = Vec::new();
+    // An image may be on several lines.
+    let mut asked_before: HashMap<&str, usize> = HashMap::new();
     for (item, boxes) in manifest.items.iter().zip(lines).filter(|(item, _)| item.has(Content::Questions)) {
         let Some(image) = &item.image else { continue };
         for (i, (question, answer)) in item.qa.iter().enumerate() {
-            let id = format!("{image}#{i}");
+            let number = asked_before.entry(image).or_default();
+            let id = format!("{image}#{number}");
+            *number += 1;
             let mut asked = Item::new(id.as_str().into(), image.clone(), question.clone());
             asked.expected = Some(answer.clone());
             asked.area = boxes.boxes.get(i).copied().flatten().map(|[_, _, w, h]| w * h);
@@ -308,19 +280,4 @@ fn boxes(path: &Path, manifest: &Manifest) -> Result<Vec<Boxes>> {
     // Lines without boxes, or with boxes of another form, have no areas.
     let of = |line: usize| lines.get(line.saturating_sub(1)).and_then(|line| serde_json::from_str(line).ok());
     Ok(manifest.items.iter().map(|item| of(item.line).unwrap_or_default()).collect())
-}
-
-/// The text of a file.
-pub(super) fn text(path: &Path) -> Result<String> {
-    read_text(path, Kind::Any, LIMIT).map_err(|source| Error::Io { path: path.to_owned(), source })
-}
-
-/// Reads a file of a form.
-pub(super) fn json<T: DeserializeOwned>(path: &Path, form: &'static str) -> Result<T> {
-    serde_json::from_str(&text(path)?).map_err(|source| Error::Form {
-        path: path.to_owned(),
-        form,
-        line: None,
-        source,
-    })
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pheye_data::Store;
-use pheye_files::{Kind, read_text};
+use pheye_files::{Kind, read};
 use pheye_image::{DecodeOptions, Rgb8};
-use pheye_metrics::read::Id;
+use pheye_metrics::read::{Id, json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -109,13 +109,11 @@ impl Predictions {
     ) -> Result<Predictions> {
         fs::create_dir_all(folder).map_err(io(folder))?;
         let path = folder.join(SETTINGS);
-        match read_text(&path, Kind::Any, LIMIT) {
-            Ok(text) => same(&path, &text, settings)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let text = serde_json::to_string_pretty(settings).unwrap_or_default() + "\n";
-                pheye_weights::atomic_write(&path, |out| out.write_all(text.as_bytes()))?;
-            }
-            Err(error) => return Err(io(&path)(error)),
+        if path.exists() {
+            same(&path, settings)?;
+        } else {
+            let text = serde_json::to_string_pretty(settings).unwrap_or_default() + "\n";
+            pheye_weights::atomic_write(&path, |out| out.write_all(text.as_bytes()))?;
         }
         let mut predictions = Predictions { folder: folder.to_owned(), done: Vec::new() };
         predictions.take_up(items, images)?;
@@ -125,17 +123,17 @@ impl Predictions {
     /// Reads the answers, and removes those after the last complete batch.
     fn take_up(&mut self, items: &[Item], images: usize) -> Result<()> {
         let path = self.folder.join(ANSWERS);
-        let text = match read_text(&path, Kind::Any, LIMIT) {
-            Ok(text) => text,
+        let bytes = match read(&path, Kind::Any, LIMIT) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(io(&path)(error)),
         };
         let fault = |line: usize, why: String| Error::Predictions { path: path.clone(), line, why };
-        // A line that does not end was being written.
-        let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
+        // A line that does not end was being written, perhaps to the middle of a character.
+        let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
         let mut done = Vec::new();
-        for (i, line) in complete.lines().enumerate() {
-            let row: Prediction = serde_json::from_str(line).map_err(|e| fault(i + 1, e.to_string()))?;
+        for (i, line) in lines.iter().filter(|line| line.ends_with(b"\n")).enumerate() {
+            let row: Prediction = serde_json::from_slice(line).map_err(|e| fault(i + 1, e.to_string()))?;
             match items.get(i) {
                 Some(item) if item.id == row.id => done.push(row),
                 Some(item) => {
@@ -148,7 +146,7 @@ impl Predictions {
         let ends = batches(items, images).into_iter().map(|batch| batch.end);
         let keep = ends.take_while(|end| *end <= done.len()).last().unwrap_or(0);
         done.truncate(keep);
-        let bytes: usize = complete.lines().take(keep).map(|line| line.len() + 1).sum();
+        let bytes: usize = lines[..keep].iter().map(|line| line.len()).sum();
         let file = File::options().write(true).open(&path).map_err(io(&path))?;
         file.set_len(bytes as u64).map_err(io(&path))?;
         self.done = done;
@@ -241,9 +239,7 @@ fn ask(
     let mut asking = Asking { images: Vec::new(), instructions: Vec::new(), about: Vec::new(), new_tokens };
     for (i, item) in items.iter().enumerate() {
         if i == 0 || items[i - 1].image != item.image {
-            let bytes = store.read(&item.image)?;
-            let name = store.name(&item.image);
-            asking.images.push(pheye_image::decode(&bytes, &name, &DecodeOptions::default())?);
+            asking.images.push(store.image(&item.image, &DecodeOptions::default())?);
         }
         asking.about.push(asking.images.len() - 1);
         asking.instructions.push(instruction(&item.question));
@@ -251,11 +247,9 @@ fn ask(
     Ok(asking)
 }
 
-/// Fails if the settings in `text`, which is that of the file `path`, differ from `now`.
-fn same(path: &Path, text: &str, now: &Map<String, Value>) -> Result<()> {
-    let form = "settings of an evaluation";
-    let fault = |source| Error::Form { path: path.to_owned(), form, line: None, source };
-    let then: Map<String, Value> = serde_json::from_str(text).map_err(fault)?;
+/// Fails if the settings in the file `path` differ from `now`.
+fn same(path: &Path, now: &Map<String, Value>) -> Result<()> {
+    let then: Map<String, Value> = json(path, "settings of an evaluation")?;
     let keys = then.keys().chain(now.keys());
     let Some(key) = keys.into_iter().find(|key| then.get(*key) != now.get(*key)) else { return Ok(()) };
     let value = |of: &Map<String, Value>| of.get(key).map_or("nothing".to_owned(), Value::to_string);

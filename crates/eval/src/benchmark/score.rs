@@ -7,19 +7,17 @@ use pheye_metrics::read::{self, CaptionSet, Cover, Id, Questions, caption_scores
 use pheye_metrics::vqa::Scored;
 use serde::Deserialize;
 
-use super::forms::{entries, json};
 use super::{Benchmark, Files, Form, Item, Prediction, Rule};
 use crate::Result;
 
 /// The scores of an evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scores {
-    /// The accuracies of short answers.
+    /// The accuracies of short answers, or for each question whether the answer is the expected one, without regard to
+    /// case.
     Questions(Questions),
     /// The scores of captions: of all images, then of each domain in a benchmark that has several.
     Captions(Vec<CaptionScores>),
-    /// For each question whether the answer is the expected one, without regard to case.
-    Exact(Vec<Scored>),
 }
 
 /// The scores of the captions of a set of images.
@@ -67,7 +65,10 @@ pub fn score(
             let set = read::captions(&files.annotations, results, cover)?;
             Scores::Captions(by_domain(benchmark, files, &set)?)
         }
-        Rule::Exact => Scores::Exact(exact(files, items, predictions)?),
+        Rule::Exact => {
+            let answers = exact(files, items, predictions)?;
+            Scores::Questions(Questions { answers, ..Questions::default() })
+        }
     })
 }
 
@@ -79,7 +80,7 @@ fn by_domain(benchmark: &Benchmark, files: &Files, set: &CaptionSet) -> Result<V
     };
     let mut all = vec![of(None, set)];
     if benchmark.form == Form::Coco {
-        let file: Domains = json(&files.questions, "images of COCO's form")?;
+        let file: Domains = read::json(&files.questions, "images of COCO's form")?;
         let domains: std::collections::HashMap<String, String> =
             file.images.into_iter().filter_map(|row| Some((row.id.to_string(), row.domain?))).collect();
         let mut names: Vec<&String> = domains.values().collect();
@@ -112,6 +113,7 @@ fn exact(files: &Files, items: &[Item], predictions: &[Prediction]) -> Result<Ve
             question_type: None,
         });
     }
-    entries(&files.questions, "questions without an answer, with the ids", &without)?;
+    let name = files.questions.display().to_string();
+    read::none_of(&name, "questions without an answer, with the ids", &without)?;
     Ok(scored)
 }

@@ -126,10 +126,8 @@ pub fn captions(references: &Path, results: &Path, cover: Cover) -> Result<Capti
 fn images(path: &Path) -> Result<Vec<Image>> {
     let text = json::text(path)?;
     let nothing = || Error::Empty { name: name(path), what: "references" };
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
     if path.extension().is_some_and(|ending| ending == "jsonlines" || ending == "jsonl") {
-        let row = |line| json::parse(line, path, "lines of DOCCI");
-        let rows: Vec<Docci> = lines.map(row).collect::<Result<_>>()?;
+        let rows: Vec<Docci> = json::lines(&text, path, "lines of DOCCI")?;
         let image = |row: Docci| Image { id: row.example_id, captions: vec![row.description] };
         return Some(rows.into_iter().map(image).collect())
             .filter(|all: &Vec<_>| !all.is_empty())

@@ -14,7 +14,10 @@ use crate::{Error, Result};
 const LIMIT: u64 = 4 << 30;
 
 /// Reads the file of a `form` at `path`, UTF-8 with or without a byte order mark.
-pub(super) fn read<T: DeserializeOwned>(path: &Path, form: &'static str) -> Result<T> {
+///
+/// # Errors
+/// Returns [`Error::Io`] if it cannot be read, and [`Error::Form`] if it has another form.
+pub fn read<T: DeserializeOwned>(path: &Path, form: &'static str) -> Result<T> {
     parse(&text(path)?, path, form)
 }
 
@@ -23,8 +26,24 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a str, path: &Path, form: &'
     serde_json::from_str(text).map_err(|source| Error::Form { name: name(path), form, source })
 }
 
+/// The values of a file with one in each line that is not blank; `text` is that of the file at `path`.
+///
+/// # Errors
+/// Returns [`Error::Form`] for the first line of another form.
+pub fn lines<T: DeserializeOwned>(text: &str, path: &Path, form: &'static str) -> Result<Vec<T>> {
+    let each = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    each.map(|(i, line)| {
+        let named = |source| Error::Form { name: format!("{}, line {}", name(path), i + 1), form, source };
+        serde_json::from_str(line).map_err(named)
+    })
+    .collect()
+}
+
 /// The text of the file at `path`.
-pub(super) fn text(path: &Path) -> Result<String> {
+///
+/// # Errors
+/// Returns [`Error::Io`] if it cannot be read, is not UTF-8, or has more than 4 GiB.
+pub fn text(path: &Path) -> Result<String> {
     read_text(path, Kind::Any, LIMIT).map_err(|source| Error::Io { name: name(path), source })
 }
 

@@ -5,8 +5,11 @@ use std::collections::{HashMap, HashSet};
 use super::{Cover, Id, NAMED};
 use crate::{Error, Result};
 
-/// [`Error::Entries`] about the entries `ids` of the file `name`, or nothing if there are none.
-pub(super) fn none_of(name: &str, what: &'static str, ids: &[&str]) -> Result<()> {
+/// Fails with [`Error::Entries`] about the entries `ids` of the file `name`, unless there are none.
+///
+/// # Errors
+/// Returns [`Error::Entries`] for at least one entry.
+pub fn none_of(name: &str, what: &'static str, ids: &[&str]) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
@@ -15,7 +18,10 @@ pub(super) fn none_of(name: &str, what: &'static str, ids: &[&str]) -> Result<()
 }
 
 /// Fails if one of `ids` occurs twice.
-pub(super) fn unique<'a>(name: &str, what: &'static str, ids: impl Iterator<Item = &'a str>) -> Result<()> {
+///
+/// # Errors
+/// Returns [`Error::Entries`] with the ids that do.
+pub fn unique<'a>(name: &str, what: &'static str, ids: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut seen = HashSet::new();
     let twice: Vec<&str> = ids.filter(|id| !seen.insert(*id)).collect();
     none_of(name, what, &twice)

@@ -13,8 +13,9 @@ mod questions;
 
 pub use captions::{CaptionSet, caption_scores, captions, tokenize};
 pub use id::Id;
-pub use json::Entries;
-pub use questions::{Metric, Questions, questions};
+pub use json::{Entries, lines, read as json, text};
+pub use matching::{none_of, unique};
+pub use questions::{Metric, Questions, Reference, questions, references};
 
 /// Which references need a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -104,12 +104,42 @@ struct AOkVqaResult {
     multiple_choice: Option<String>,
 }
 
-/// A question of VQAv2, TextVQA or OK-VQA.
-struct Asked {
-    id: Id,
-    answers: Vec<String>,
-    answer_type: Option<String>,
-    question_type: Option<String>,
+/// The answers of people to a question of VQAv2, OK-VQA or TextVQA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The question's id.
+    pub id: Id,
+    /// The answers: ten, in complete files.
+    pub answers: Vec<String>,
+    /// The type of the answer, in data that has one.
+    pub answer_type: Option<String>,
+    /// The type of the question, in data that has one.
+    pub question_type: Option<String>,
+}
+
+/// The references of VQAv2 and OK-VQA, or with [`Metric::TextVqa`] those of TextVQA.
+///
+/// # Errors
+/// Returns [`Error::Io`] or [`Error::Form`] for a file that is not of its form.
+pub fn references(metric: Metric, path: &Path) -> Result<Vec<Reference>> {
+    if metric == Metric::TextVqa {
+        let file: TextVqaFile = json::read(path, "questions of TextVQA's form")?;
+        let reference = |row: TextVqaRow| Reference {
+            id: row.question_id,
+            answers: row.answers,
+            answer_type: None,
+            question_type: None,
+        };
+        return Ok(file.data.into_iter().map(reference).collect());
+    }
+    let file: Annotations = json::read(path, "annotations of VQA's form")?;
+    let reference = |row: Annotation| Reference {
+        id: row.question_id,
+        answers: row.answers.into_iter().map(|answer| answer.answer).collect(),
+        answer_type: row.answer_type,
+        question_type: row.question_type,
+    };
+    Ok(file.annotations.into_iter().map(reference).collect())
 }
 
 /// Reads references and results of a metric and scores the references that `cover` selects.
@@ -126,48 +156,21 @@ struct Asked {
 /// occur twice, a question lacks answers, or results and questions do not match.
 pub fn questions(metric: Metric, references: &Path, results: &Path, cover: Cover) -> Result<Questions> {
     match metric {
-        Metric::Vqa | Metric::OkVqa => annotated(metric, references, results, cover),
-        Metric::TextVqa => text_vqa(references, results, cover),
+        Metric::Vqa => score_ten(vqa_v2, metric, [references, results], cover),
+        Metric::OkVqa | Metric::TextVqa => score_ten(textvqa, metric, [references, results], cover),
         Metric::AOkVqa => a_okvqa(references, results, cover),
         Metric::Gqa => of_gqa(references, results, cover),
     }
 }
 
-fn annotated(metric: Metric, references: &Path, results: &Path, cover: Cover) -> Result<Questions> {
-    let file: Annotations = json::read(references, "annotations of VQA's form")?;
-    let asked = file.annotations.into_iter().map(|row| Asked {
-        id: row.question_id,
-        answers: row.answers.into_iter().map(|answer| answer.answer).collect(),
-        answer_type: row.answer_type,
-        question_type: row.question_type,
-    });
-    score_ten(
-        if metric == Metric::Vqa { vqa_v2 } else { textvqa },
-        asked.collect(),
-        [references, results],
-        cover,
-    )
-}
-
-fn text_vqa(references: &Path, results: &Path, cover: Cover) -> Result<Questions> {
-    let file: TextVqaFile = json::read(references, "questions of TextVQA's form")?;
-    let asked = file.data.into_iter().map(|row| Asked {
-        id: row.question_id,
-        answers: row.answers,
-        answer_type: None,
-        question_type: None,
-    });
-    score_ten(textvqa, asked.collect(), [references, results], cover)
-}
-
 /// Scores questions with ten answers each by `rule`.
 fn score_ten(
     rule: fn(&[String], &str) -> f64,
-    mut asked: Vec<Asked>,
-    [references, results]: [&Path; 2],
+    metric: Metric,
+    [path, results]: [&Path; 2],
     cover: Cover,
 ) -> Result<Questions> {
-    let from = name(references);
+    let (from, mut asked) = (name(path), references(metric, path)?);
     check_ids(&from, asked.iter().map(|question| question.id.as_str()))?;
     let other: Vec<&str> = asked.iter().filter(|q| q.answers.len() != TEN).map(|q| q.id.as_str()).collect();
     none_of(&from, "questions without exactly ten answers", &other)?;

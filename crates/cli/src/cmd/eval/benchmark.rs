@@ -13,8 +13,8 @@ use pheye::eval::benchmark::{
     self, Answered, Ask, Asking, BENCHMARKS, Benchmark, Details, Files, Item, Prediction, Predictions,
     Scores, Split,
 };
-use pheye::image::{DecodeOptions, Rgb8, Tiles, resize_bicubic};
-use pheye::metrics::read::Questions;
+use pheye::image::{DecodeOptions, Rgb8, Tiles, resize_bicubic, shrink};
+use pheye::metrics::relative_size::Tertile;
 use pheye::metrics::vqa::Totals;
 use pheye::model::GenerationConfig;
 use pheye::ops::Cx;
@@ -22,6 +22,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::write;
+use crate::cmd::report::Sample;
 use crate::cmd::{DeviceArg, ModelArg, score};
 use crate::look;
 use crate::out::{note, say};
@@ -54,9 +55,9 @@ pub(crate) struct BenchmarkArgs {
     /// Longest answer in tokens, instead of the benchmark's
     #[arg(long, value_name = "N", value_parser = crate::cmd::at_least_one)]
     new_tokens: Option<usize>,
-    /// Images per batch
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = crate::cmd::at_least_one)]
-    batch: usize,
+    /// Images per batch; 8 by default
+    #[arg(long, value_name = "N", value_parser = crate::cmd::at_least_one)]
+    batch: Option<usize>,
     /// Where the texts or objects of the images are, for scores by the size of what is asked about (section 3.3 of the
     /// paper): TextVQA_Rosetta_OCR_v0.2_val.json for textvqa, instances_val2014.json for vqav2. Scene text has them
     #[arg(long, value_name = "FILE")]
@@ -64,9 +65,9 @@ pub(crate) struct BenchmarkArgs {
     /// Also measure the share of cross-attention on the global image (Appendix C of the paper)
     #[arg(long)]
     attention: bool,
-    /// Keep N answered samples with heat maps of where the model looked, for `pheye report`
-    #[arg(long, value_name = "N", default_value_t = 6)]
-    samples: usize,
+    /// Keep N answered samples with heat maps of where the model looked, for `pheye report`; 6 by default
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
     /// First scale each image down to a square of this side, as in the last row of the paper's Table 1; without a
     /// value, to the size of one view of the model
     #[arg(long, value_name = "PIXELS", num_args = 0..=1, default_missing_value = "0", require_equals = true)]
@@ -80,6 +81,11 @@ pub(crate) struct Common {
 }
 
 impl BenchmarkArgs {
+    /// Images per batch.
+    fn images(&self) -> usize {
+        self.batch.unwrap_or(8)
+    }
+
     /// Fails if an option is given that only benchmarks have.
     pub(super) fn none_given(&self) -> anyhow::Result<()> {
         let given = [
@@ -91,6 +97,8 @@ impl BenchmarkArgs {
             ("--images", self.images.is_some()),
             ("--prompt", self.prompt.is_some()),
             ("--new-tokens", self.new_tokens.is_some()),
+            ("--batch", self.batch.is_some()),
+            ("--samples", self.samples.is_some()),
             ("--regions", self.regions.is_some()),
             ("--attention", self.attention),
             ("--down-scale", self.down_scale.is_some()),
@@ -155,18 +163,19 @@ pub(super) fn run(
         None => benchmark.instruction(question),
     };
     let settings = settings(benchmark, split, args, model, down, &instruction("{question}"))?;
-    let mut predictions = Predictions::open(out, &settings, &items, args.batch)?;
+    let mut predictions = Predictions::open(out, &settings, &items, args.images())?;
     let store = Store::open(&files.images)?;
     let new_tokens = args.new_tokens.unwrap_or(benchmark.new_tokens);
     let how = How { cx: &cx, assistant: &assistant, down, attention: args.attention };
     let mut bar = Progress::new(items.len() as u64, "questions");
     bar.at(predictions.done.len() as u64);
-    let ask = Ask { items: &items, store: &store, images: args.batch, new_tokens, instruction: &instruction };
+    let ask =
+        Ask { items: &items, store: &store, images: args.images(), new_tokens, instruction: &instruction };
     predictions.run(ask, |asking| how.answer(asking), |done, _| bar.at(done as u64))?;
     bar.finish();
     write(&out.join("command.txt"), &format!("{}\n", command_line()))?;
-    let samples = how.samples(&items, &predictions.done, &store, args.samples)?;
-    write(&out.join("samples.json"), &format!("{}\n", Value::Array(samples)))?;
+    let samples = how.samples(&items, &predictions.done, &store, args.samples.unwrap_or(6))?;
+    write(&out.join("samples.json"), &format!("{}\n", serde_json::to_string(&samples)?))?;
     let results = out.join("results.json");
     let rows = &predictions.done;
     write(&results, &format!("{}\n", benchmark::results(benchmark.form, rows)))?;
@@ -233,7 +242,7 @@ fn settings(
     settings.insert("split".into(), json!(split.name));
     settings.insert("prompt".into(), json!(instruction));
     settings.insert("new_tokens".into(), json!(args.new_tokens.unwrap_or(benchmark.new_tokens)));
-    settings.insert("batch".into(), json!(args.batch));
+    settings.insert("batch".into(), json!(args.images()));
     settings.insert("attention".into(), json!(args.attention));
     settings.insert("down_scale".into(), json!(down));
     settings.insert("model".into(), model.fingerprint()?);
@@ -270,13 +279,11 @@ impl How<'_> {
         rows: &[Prediction],
         store: &Store,
         count: usize,
-    ) -> anyhow::Result<Vec<Value>> {
+    ) -> anyhow::Result<Vec<Sample>> {
         let mut samples = Vec::new();
-        // An odd step, so that the samples vary in kind if the questions of an image have a fixed order.
-        let step = (rows.len() / count.max(1)).max(1) | 1;
-        for (item, row) in items.iter().zip(rows).step_by(step).take(count) {
-            let bytes = store.read(&item.image)?;
-            let image = pheye::image::decode(&bytes, &store.name(&item.image), &DecodeOptions::default())?;
+        let answered: Vec<_> = items.iter().zip(rows).collect();
+        for (item, row) in pheye::spread(&answered, count) {
+            let image = store.image(&item.image, &DecodeOptions::default())?;
             let tiles = self.pixels(&image);
             let (cx, assistant) = (self.cx, self.assistant);
             let seen = assistant.see(cx, &[&tiles])?;
@@ -284,19 +291,17 @@ impl How<'_> {
             let questions = [row.instruction.as_str()];
             let answers = assistant.ask_seen(cx, &seen, &questions, &[0], &greedy, None)?;
             let looks = assistant.look(cx, &seen, 0, &row.instruction, &answers[0])?;
-            let long = image.width.max(image.height);
-            let side = |side: usize| (side * SAMPLE.min(long) / long).max(1);
-            let small = resize_bicubic(&image, side(image.width), side(image.height));
+            let small = shrink(image, SAMPLE);
             let look = look::heat_map(&small, &look::mean(&looks));
             let look = resize_bicubic(&look, SAMPLE, SAMPLE);
             let base64 = |image: &Rgb8| Ok::<_, anyhow::Error>(BASE64_STANDARD.encode(pheye::png(image)?));
-            samples.push(json!({
-                "instruction": row.instruction,
-                "answer": row.answer,
-                "expected": item.expected,
-                "image": base64(&small)?,
-                "look": base64(&look)?,
-            }));
+            samples.push(Sample {
+                instruction: row.instruction.clone(),
+                answer: row.answer.clone(),
+                expected: item.expected.clone(),
+                image: base64(&small)?,
+                look: base64(&look)?,
+            });
         }
         Ok(samples)
     }
@@ -348,13 +353,6 @@ fn scored(
             lines.extend(score::question_lines(&totals, questions));
             score::lines(&each, &score::question_rows(questions)?)
         }
-        Scores::Exact(answers) => {
-            let questions = Questions { answers: answers.clone(), ..Questions::default() };
-            let totals = Totals::of(answers);
-            report.insert("scores".into(), score::question_object(&totals, &questions)?);
-            lines.extend(score::question_lines(&totals, &questions));
-            score::lines(&each, &score::question_rows(&questions)?)
-        }
         Scores::Captions(sets) => {
             let mut domains = Map::new();
             for set in sets {
@@ -388,7 +386,7 @@ fn by_size(
     report: &mut Map<String, Value>,
     lines: &mut Vec<String>,
 ) {
-    let names = ["small", "medium", "large"];
+    let names = Tertile::ALL.map(Tertile::name);
     let by_name = |means: [Option<f64>; 3]| -> Value {
         names
             .iter()
@@ -410,12 +408,12 @@ fn by_size(
     }
     let answers = match scores {
         Scores::Questions(questions) => &questions.answers,
-        Scores::Exact(answers) => answers,
         Scores::Captions(_) => return,
     };
     let Some(details) = details else { return };
     let accuracy: std::collections::HashMap<&str, f64> =
         answers.iter().map(|answer| (answer.question_id.as_str(), 100.0 * answer.accuracy)).collect();
+    // The benchmarks with known sizes score every answer.
     let accuracy: Vec<f64> =
         rows.iter().map(|row| accuracy.get(row.id.as_str()).copied().unwrap_or_default()).collect();
     let means = details.means(&accuracy);

@@ -33,7 +33,6 @@ fn counted(config: &Config, text_tokens: usize, image_tokens: usize) -> Counted 
     (plain.lora_global.rank, plain.lora_local.rank) = (0, 0);
     let (now, next) = (flops(config, text_tokens), flops(config, text_tokens + 1));
     let decoder = |f: &pheye::model::Flops| (f.cross_attention.forward + f.text.forward) as f64;
-    let blocks = (0..config.text.num_hidden_layers).filter(|&i| config.connector.has_block(i)).count();
     let inner = config.connector.inner(config.text.hidden_size, config.vision.hidden_size);
     let keys = |layers: usize, width: usize, tokens: usize| (2 * 2 * layers * width * tokens) as u64;
     Counted {
@@ -43,7 +42,7 @@ fn counted(config: &Config, text_tokens: usize, image_tokens: usize) -> Counted 
         prefill: decoder(&now),
         token: decoder(&next) - decoder(&now),
         training: now.total() as f64,
-        cache: keys(blocks, inner, config.media_tokens()),
+        cache: keys(config.cross_blocks(), inner, config.media_tokens()),
         cache_as_prefix: keys(config.text.num_hidden_layers, config.text.hidden_size, image_tokens),
     }
 }

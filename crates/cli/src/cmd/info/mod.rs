@@ -101,9 +101,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         tiles: 1 + config.connector.local_tiles(),
         tokens_per_tile: config.vision.tokens(),
         image_pixels: config.vision.image_size * config.connector.level,
-        cross_attention_blocks: (0..config.text.num_hidden_layers)
-            .filter(|&i| config.connector.has_block(i))
-            .count(),
+        cross_attention_blocks: config.cross_blocks(),
         context: config.text.max_position_embeddings,
         memory: Memory {
             run_f32: 4 * (trained + frozen),

@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use pheye::metrics::relative_size::Tertile;
+
 use super::evaluation::Group;
 use crate::show::escape;
 
@@ -22,9 +24,6 @@ struct Series {
     values: Vec<f64>,
 }
 
-/// The names of the tertiles.
-pub(crate) const SIZES: [&str; 3] = ["small", "medium", "large"];
-
 /// All charts of the benchmarks.
 pub(crate) fn all(groups: &[Group]) -> Vec<Figure> {
     let mut figures = Vec::new();
@@ -42,7 +41,11 @@ pub(crate) fn all(groups: &[Group]) -> Vec<Figure> {
                     "Accuracy by the size of what the question asks about, in tertiles (section 3.3 and \
                           Table 2 of the paper)."
                         .to_owned(),
-                svg: bar_chart("accuracy in %", &SIZES.map(|size| format!("{size} details")), &bars),
+                svg: bar_chart(
+                    "accuracy in %",
+                    &Tertile::ALL.map(|size| format!("{} details", size.name())),
+                    &bars,
+                ),
             });
         }
         for (j, evaluation) in group.evaluations.iter().enumerate() {
@@ -56,7 +59,12 @@ pub(crate) fn all(groups: &[Group]) -> Vec<Figure> {
             let mut lines = vec![of("all questions", all.into_iter().map(percent).collect())];
             if !sizes.is_empty() {
                 lines = (0..3)
-                    .map(|size| of(SIZES[size], sizes.iter().map(|block| percent(block[size])).collect()))
+                    .map(|size| {
+                        of(
+                            Tertile::ALL[size].name(),
+                            sizes.iter().map(|block| percent(block[size])).collect(),
+                        )
+                    })
                     .collect();
             }
             figures.push(Figure {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What `pheye eval BENCHMARK` wrote.
@@ -18,7 +18,7 @@ pub(crate) struct Evaluation {
 }
 
 /// An answered question with its image.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) instruction: String,
     pub(crate) answer: String,

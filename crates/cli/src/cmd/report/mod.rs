@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use evaluation::Evaluation;
+pub(crate) use evaluation::Sample;
 
 use super::eval::write;
 use crate::out::tell;

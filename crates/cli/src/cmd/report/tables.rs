@@ -1,6 +1,7 @@
 //! The tables of a report, for the page and for Markdown.
 
-use super::charts::SIZES;
+use pheye::metrics::relative_size::Tertile;
+
 use super::evaluation::Group;
 use super::paper;
 
@@ -73,8 +74,8 @@ fn details(group: &Group) -> Option<Table> {
     }
     let head = ["model".to_owned()]
         .into_iter()
-        .chain(SIZES.map(|size| format!("{size}, %")))
-        .chain(SIZES.map(|size| format!("{size}, change")))
+        .chain(Tertile::ALL.map(|size| format!("{}, %", size.name())))
+        .chain(Tertile::ALL.map(|size| format!("{}, change", size.name())))
         .chain(["without a size".to_owned()]);
     let caption =
         "Accuracy on small, medium and large details (tertiles of the answer's area as a share of the \
