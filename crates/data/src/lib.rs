@@ -10,6 +10,7 @@
 mod augment;
 mod check;
 mod error;
+mod image_cache;
 mod index;
 mod index_cache;
 mod json_stream;

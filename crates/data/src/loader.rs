@@ -1,13 +1,13 @@
 //! Makes a batch from any range of a mixture's order.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use pheye_files::{chain, quoted};
 use pheye_image::{DecodeOptions, Preprocess, Rgb8, Tiles};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::image_cache::ImageCache;
 use crate::{Augmentation, Content, Draw, Error, Item, Mixture, Result};
 
 /// A text to tokenize.
@@ -111,13 +111,7 @@ pub struct Loader {
     preprocess: Preprocess,
     encode: Box<Encode>,
     options: LoaderOptions,
-    cache: Mutex<Cache>,
-}
-
-#[derive(Default)]
-struct Cache {
-    images: HashMap<u32, Arc<Rgb8>>,
-    bytes: usize,
+    cache: Mutex<ImageCache>,
 }
 
 struct Texts {
@@ -148,7 +142,8 @@ impl Loader {
                 return Err(Error::Zero { option });
             }
         }
-        Ok(Loader { mixture, preprocess, encode, options, cache: Mutex::default() })
+        let cache = Mutex::new(ImageCache::new(options.cache_bytes));
+        Ok(Loader { mixture, preprocess, encode, options, cache })
     }
 
     /// The data and its order.
@@ -254,19 +249,14 @@ impl Loader {
         Ok(encoded)
     }
 
-    fn image(&self, draw: &Draw, file: &str) -> Result<Arc<Rgb8>> {
-        // The lock is held only for lookups and insertions, never while decoding.
-        let cached = || self.cache.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(image) = cached().images.get(&draw.id) {
-            return Ok(image.clone());
+    fn image(&self, draw: &Draw, file: &str) -> Result<Rgb8> {
+        // The lock is held only to copy pixels, never while decoding.
+        let cache = || self.cache.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(image) = cache().get(draw.id) {
+            return Ok(image);
         }
-        let store = self.mixture.source(draw).store();
-        let image = Arc::new(store.image(file, &self.options.decode)?);
-        let mut cache = cached();
-        let bytes = cache.bytes + image.pixels.len();
-        if bytes <= self.options.cache_bytes && cache.images.insert(draw.id, image.clone()).is_none() {
-            cache.bytes = bytes;
-        }
+        let image = self.mixture.source(draw).store().image(file, &self.options.decode)?;
+        cache().insert(draw.id, &image);
         Ok(image)
     }
 }

@@ -9,12 +9,19 @@ use pheye_files::{Kind, caught, quoted};
 use crate::{Error, Result};
 
 /// The built-in fonts, whether all-capital words are readable in them, and their files.
-const BUILT_IN: [(&str, bool, &[u8]); 6] = [
+const BUILT_IN: [(&str, bool, &[u8]); 13] = [
     ("BebasNeue-Bold", true, include_bytes!("../fonts/BebasNeue-Bold.otf")),
+    ("Cabin-Bold", true, include_bytes!("../fonts/Cabin-Bold.otf")),
     ("CabinSketch-Bold", true, include_bytes!("../fonts/CabinSketch-Bold.ttf")),
+    ("Cantarell-Bold", true, include_bytes!("../fonts/Cantarell-Bold.otf")),
     ("CourierPrime-Bold", true, include_bytes!("../fonts/CourierPrime-Bold.otf")),
     ("DancingScript-Bold", false, include_bytes!("../fonts/DancingScript-Bold.otf")),
+    ("Dosis-Bold", true, include_bytes!("../fonts/Dosis-Bold.otf")),
+    ("Junction", true, include_bytes!("../fonts/Junction.otf")),
+    ("LeagueSpartan-SemiBold", true, include_bytes!("../fonts/LeagueSpartan-SemiBold.otf")),
     ("Lobster", false, include_bytes!("../fonts/Lobster.otf")),
+    ("Prociono", true, include_bytes!("../fonts/Prociono.otf")),
+    ("Quicksand-Bold", true, include_bytes!("../fonts/Quicksand-Bold.ttf")),
     ("RobotoSlab-Regular", true, include_bytes!("../fonts/RobotoSlab-Regular.otf")),
 ];
 
