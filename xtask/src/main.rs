@@ -9,6 +9,7 @@ mod golden;
 mod kernels;
 mod model;
 mod nano_tokenizer;
+mod reading_tokenizer;
 mod tidy;
 
 use std::path::PathBuf;
@@ -58,6 +59,12 @@ const CHORES: &[Chore] = &[
         easy_vqa::pack,
     ),
     ("nano-tokenizer", "", "make models/nano/tokenizer.json from the packed texts", nano_tokenizer::make),
+    (
+        "reading-tokenizer",
+        "",
+        "make configs/reading/tokenizer.json from the words beside it",
+        reading_tokenizer::make,
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -94,7 +94,8 @@ impl Backbones {
         seed: Option<u64>,
         progress: impl FnMut(u64, u64),
     ) -> Result<Pheye> {
-        let (mut nothing, mut random) = (Nothing, RandomInit::new(seed.unwrap_or(0)));
+        let mut random = Random { init: RandomInit::new(seed.unwrap_or(0)), options };
+        let mut nothing = Nothing;
         let rest: &mut dyn Source = if seed.is_some() { &mut random } else { &mut nothing };
         let (progress, done) = (RefCell::new(progress), Cell::new([0; 2]));
         let text = self.text.as_ref().map(|file| self.text_source(file, options));
@@ -154,6 +155,23 @@ fn before<'a, T>(
     let built = build(&mut source)?;
     source.finish()?;
     Ok(built)
+}
+
+/// Random weights in the storage types of `options`.
+struct Random {
+    init: RandomInit,
+    options: Options,
+}
+
+impl Source for Random {
+    fn tensor(&mut self, name: &str, shape: Shape, init: Init) -> Tensor {
+        let value = self.init.tensor(name, shape, init);
+        value.to_dtype(self.options.dtype(name)).expect("the tensor is in CPU memory")
+    }
+
+    fn shape_of(&self, name: &str) -> Option<Shape> {
+        self.init.shape_of(name)
+    }
 }
 
 /// A source of empty tensors, for checking names and shapes only.

@@ -11,8 +11,9 @@ use crate::pool::{ArenaStats, Idle, Line, Lines, Pool, size_class};
 use crate::{Device, Error, Result};
 
 /// A caching allocator, which provides the outputs of operations. It hands out idle buffers of the requested size and
-/// allocates new ones only while it warms up. If the device is out of memory, the arena frees its idle buffers and
-/// tries once more.
+/// allocates new ones only while it warms up, and, on the host, where parts of a network with buffers of different
+/// sizes take turns and the idle ones exceed 32 MiB. If the device is out of memory, the arena frees its idle buffers
+/// and tries once more.
 ///
 /// Cloning shares the arena.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +73,9 @@ impl Arena {
         if let Some(lines) = self.lock().idle(class) {
             return Ok(lines);
         }
+        // Outside of the lock, because unmapping takes time.
+        let room = self.lock().make_room(class);
+        drop(room);
         let again = || {
             self.trim();
             Lines::zeroed(class)
@@ -104,6 +108,7 @@ impl Arena {
     pub fn trim(&self) {
         let mut pool = self.lock();
         let (free, free_gpu) = (std::mem::take(&mut pool.free), std::mem::take(&mut pool.free_gpu));
+        pool.stats.idle = 0;
         drop(pool);
         drop((free, free_gpu));
     }

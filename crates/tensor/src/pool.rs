@@ -39,6 +39,10 @@ impl Lines {
         }
         bytemuck::allocation::try_zeroed_vec(count).ok().map(Lines::Heap)
     }
+
+    fn bytes(&self) -> usize {
+        self.len() * size_of::<Line>()
+    }
 }
 
 impl Default for Lines {
@@ -67,6 +71,10 @@ impl std::ops::DerefMut for Lines {
     }
 }
 
+/// Bytes of host memory that may be idle above the peak of what was in use. Steps of small models stay below it
+/// and allocate nothing.
+const SLACK: usize = 32 << 20;
+
 /// Counters of an [`Arena`](crate::Arena).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ArenaStats {
@@ -76,6 +84,8 @@ pub struct ArenaStats {
     pub in_use: usize,
     /// The maximum of [`ArenaStats::in_use`] since the arena was created.
     pub peak: usize,
+    /// Bytes of host memory that are idle.
+    pub idle: usize,
 }
 
 /// Idle GPU memory, by size in [`Line`]s.
@@ -109,8 +119,27 @@ pub(crate) fn size_class(lines: usize) -> usize {
 impl Pool {
     pub(crate) fn idle(&mut self, class: usize) -> Option<Lines> {
         let lines = self.free.get_mut(&class).and_then(Vec::pop)?;
+        self.stats.idle -= lines.bytes();
         self.count(class, false);
         Some(lines)
+    }
+
+    /// Removes idle host memory, the largest first, until a new buffer of size `class` leaves the total at most
+    /// [`SLACK`] above the peak of what is in use. Otherwise buffers that only one part of a network uses would
+    /// stay idle while another part needs as much memory of other sizes.
+    pub(crate) fn make_room(&mut self, class: usize) -> Vec<Lines> {
+        let wanted = self.stats.in_use + class * size_of::<Line>();
+        let idle = self.stats.peak.max(wanted) + SLACK - wanted;
+        let mut removed = Vec::new();
+        while self.stats.idle > idle {
+            let lists = self.free.iter_mut().filter(|(_, list)| !list.is_empty());
+            let Some(lines) = lists.max_by_key(|(class, _)| **class).and_then(|(_, list)| list.pop()) else {
+                break;
+            };
+            self.stats.idle -= lines.bytes();
+            removed.push(lines);
+        }
+        removed
     }
 
     /// Takes the free memory with the lowest address, not the one freed last: a repeated sequence of requests then gets
@@ -152,7 +181,8 @@ impl Pool {
     }
 
     pub(crate) fn put(&mut self, lines: Lines) {
-        self.stats.in_use -= lines.len() * size_of::<Line>();
+        self.stats.in_use -= lines.bytes();
+        self.stats.idle += lines.bytes();
         self.free.entry(lines.len()).or_default().push(lines);
     }
 }
