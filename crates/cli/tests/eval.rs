@@ -274,6 +274,45 @@ fn a_stopped_evaluation_ends_with_the_same_files() {
     refuses(args(&part), &["predictions.jsonl, line 1", "an answer to `0.png+0`, where `0.png#0` is asked"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_killed_evaluation_ends_with_the_same_files() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+
+    use common::{pheye, same};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (set, whole, killed) = (dir.path().join("set"), dir.path().join("whole"), dir.path().join("killed"));
+    data_set(&set, 60);
+    let eval = |out: &Path| pheye(["eval", "scene-text", "--data", s(&set), "--out", s(out), "--batch", "2"]);
+    assert!(eval(&whole).output().unwrap().status.success());
+    let answered = || {
+        fs::read(killed.join("predictions.jsonl")).map_or(0, |b| b.iter().filter(|b| **b == b'\n').count())
+    };
+    for after in [0, 1, 40, 90, 150] {
+        let mut child = eval(&killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let patience = Instant::now() + Duration::from_secs(60);
+        while answered() < after {
+            assert!(child.try_wait().unwrap().is_none() && Instant::now() < patience, "{after} answers");
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "after {after} answers it had ended");
+    }
+    let before = answered();
+    assert!((150..180).contains(&before), "{before} answers");
+    assert!(eval(&killed).output().unwrap().status.success());
+    let files = |out: &Path| {
+        let mut files = tree(out);
+        files.remove("times.jsonl");
+        files.remove("command.txt");
+        files
+    };
+    same(&files(&whole), &files(&killed));
+}
+
 #[test]
 fn scaling_down_first_changes_what_is_seen() {
     let m = Miniature::new();

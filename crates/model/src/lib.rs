@@ -2,6 +2,7 @@
 //! model with cross-attention blocks between its layers (arXiv 2501.02584).
 #![forbid(unsafe_code)]
 
+mod adapt;
 mod backbone;
 mod complexity;
 mod config;
@@ -10,7 +11,6 @@ mod error;
 mod flops;
 mod generate;
 mod json;
-mod level;
 mod load;
 mod log_probs;
 mod look;

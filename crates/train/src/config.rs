@@ -99,8 +99,8 @@ pub struct ModelConfig {
     /// The `tokenizer.json`, or its folder or name on the hub; with `init` the default is its tokenizer.
     pub tokenizer: Option<PathBuf>,
     /// The Pheye model to start from, instead of preset and backbones: its folder, the folder of a finished run, or
-    /// its name on the hub. `model.config` may then set `connector.level`: new tiles start as copies of the global
-    /// image's parts.
+    /// its name on the hub. `model.config` may then set `connector.level` (new tiles start as copies of the global
+    /// image's parts) and `connector.cross_interval` (new blocks start at random).
     pub init: Option<PathBuf>,
     /// Whether frozen weights are kept in bf16 instead of f32.
     pub frozen_bf16: bool,
@@ -349,9 +349,9 @@ impl Config {
         self.base.join(path)
     }
 
-    /// The configuration of the network: that of `model.init` if it is set, with another level if `model.config` has
-    /// one; otherwise the preset, overridden
-    /// by the sizes of backbones that are folders, overridden by `model.config`.
+    /// The configuration of the network: that of `model.init` if it is set, with the level and the interval of
+    /// `model.config` if it has them; otherwise the preset, overridden by the sizes of backbones that are folders,
+    /// overridden by `model.config`.
     ///
     /// # Errors
     /// Returns an error if the preset or a key does not exist, a value has the wrong type, or a model's
@@ -361,10 +361,7 @@ impl Config {
         if let Some(init) = &m.init {
             let named = |name: &str| self.located.get(name).cloned();
             let mut network = pheye_model::Config::load_named(&self.model_path(init), &named)?;
-            if let Some(level) = self.level_of_init()? {
-                network.connector.level = level;
-                network.validate()?;
-            }
+            self.change_init(&mut network)?;
             return Ok(network);
         }
         let preset = match &m.preset {
@@ -381,16 +378,27 @@ impl Config {
         serde_json::from_value(value).map_err(|e| Error::Network { message: e.to_string() })
     }
 
-    /// `connector.level` of `model.config`, the only key that a model that starts from another may change.
-    fn level_of_init(&self) -> Result<Option<usize>> {
+    /// Applies `connector.level` and `connector.cross_interval` of `model.config`, the only keys that a model that
+    /// starts from another may change.
+    fn change_init(&self, network: &mut pheye_model::Config) -> Result<()> {
         let keys = serde_json::to_value(&self.model.config)?;
         let mut leaves = Vec::new();
         flatten("", &keys, &mut leaves);
-        if let Some((key, _)) = leaves.iter().find(|(key, _)| key != "connector.level") {
-            let why = "with model.init, model.config may only change connector.level";
-            return Err(Error::Network { message: format!("{}: {why}", quoted(key)) });
+        for (key, value) in &leaves {
+            let connector = &mut network.connector;
+            let changed = match key.as_str() {
+                "connector.level" => &mut connector.level,
+                "connector.cross_interval" => &mut connector.cross_interval,
+                _ => {
+                    let why = "with model.init, model.config may only change connector.level and \
+                               connector.cross_interval";
+                    return Err(Error::Network { message: format!("{}: {why}", quoted(key)) });
+                }
+            };
+            let message = || format!("{}: it must be a positive integer", quoted(key));
+            *changed = value.parse().map_err(|_| Error::Network { message: message() })?;
         }
-        Ok(keys.pointer("/connector/level").and_then(serde_json::Value::as_u64).map(|level| level as usize))
+        Ok(network.validate()?)
     }
 
     /// The config as JSON, as it is recorded in checkpoints.

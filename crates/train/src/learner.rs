@@ -49,10 +49,10 @@ impl Learner {
                 if let Some(init) = &m.init {
                     let named = |name: &str| config.located.get(name).cloned();
                     let loaded = Pheye::load_named(&config.model_path(init), options, &named, progress)?;
-                    let level = model.connector.level;
-                    let model = match loaded.config().connector.level == level {
+                    let asked = &model.connector;
+                    let model = match loaded.config().connector == *asked {
                         true => loaded,
-                        false => loaded.at_level(level, seed)?,
+                        false => loaded.adapted(asked.level, asked.cross_interval, seed)?,
                     };
                     return Ok(Learner::Pheye(Box::new(model)));
                 }

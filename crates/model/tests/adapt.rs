@@ -1,4 +1,4 @@
-//! A model at another level keeps what it knows, and new tiles start as the global image.
+//! A model at another level or interval keeps what it knows, and new tiles start as the global image.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn tiles_start_as_the_global_image() {
     let pixels: Vec<f32> = (0..3 * side * side).map(|i| (i as f32).sin()).collect();
     let cx = Cx::cpu();
     let global = one.encode(&cx, &Tensor::from_f32([1, 3, side, side], &pixels).unwrap(), 1).unwrap();
-    let mut two = one.at_level(2, 7).unwrap();
+    let mut two = one.adapted(2, 1, 7).unwrap();
     assert_eq!(two.config().connector.level, 2);
     assert_eq!(two.config().lora_local, two.config().lora_global);
     let rows = values(&mut two, embedding);
@@ -55,7 +55,7 @@ fn what_tiles_have_learned_is_kept() {
     let names: Vec<String> = two.params_mut().iter().map(|p| p.name.clone()).collect();
     let before: Vec<Vec<f32>> = names.iter().map(|name| values(&mut two, name)).collect();
     let d = two.config().vision.hidden_size;
-    let mut three = two.at_level(3, 1).unwrap();
+    let mut three = two.adapted(3, 1, 1).unwrap();
     for (name, before) in names.iter().zip(before) {
         let after = values(&mut three, name);
         match name.ends_with("connector.embedding.weight") {
@@ -63,5 +63,22 @@ fn what_tiles_have_learned_is_kept() {
             false => assert_eq!(after, before, "{name}"),
         }
     }
-    assert!(three.at_level(5, 1).is_err());
+    assert!(three.adapted(5, 1, 1).is_err());
+}
+
+#[test]
+fn blocks_of_the_layers_that_keep_theirs_stay() {
+    let mut all =
+        lively(&Config { connector: pheye_xattn::Config { cross_interval: 1, ..at(2).connector }, ..at(2) });
+    let before: Vec<String> = all.params_mut().iter().map(|p| p.name.clone()).collect();
+    let kept: Vec<_> = before.iter().map(|name| values(&mut all, name)).collect();
+    let mut half = all.adapted(2, 2, 3).unwrap();
+    let after: Vec<String> = half.params_mut().iter().map(|p| p.name.clone()).collect();
+    assert!(after.len() < before.len());
+    for name in &after {
+        let i = before.iter().position(|other| other == name).unwrap_or_else(|| panic!("{name} is new"));
+        assert_eq!(values(&mut half, name), kept[i], "{name}");
+    }
+    assert!(after.iter().any(|name| name.contains("cross_attn_layers.1.")));
+    assert!(!after.iter().any(|name| name.contains("cross_attn_layers.0.")));
 }

@@ -1,4 +1,4 @@
-//! A model at another resolution level.
+//! A model at another resolution level, or with cross-attention before other layers.
 
 use std::collections::HashMap;
 
@@ -9,17 +9,19 @@ use crate::pheye::CONNECTOR_PREFIX;
 use crate::{Config, Pheye, Result};
 
 impl Pheye {
-    /// This model with the images of `level`: 1 for the global image alone, L for L×L tiles as well. All parameters are
-    /// kept. What the new tiles need and the model lacks starts as what it knows best: the LoRA set and the norm of
-    /// tiles as those of the global image, and the embedding of each new tile as the mean of those in use, plus
-    /// N(0, 0.02²) from `seed` to tell tiles apart. A sequence of lessons can so begin with small images.
+    /// This model with the images of `level` (1 for the global image alone, L for L×L tiles as well) and
+    /// cross-attention before every `cross_interval`th decoder layer. All parameters that remain are kept. What the
+    /// new tiles need and the model lacks starts as what it knows best: the LoRA set and the norm of tiles as those of
+    /// the global image, and the embedding of each new tile as the mean of those in use, plus N(0, 0.02²) from `seed`
+    /// to tell tiles apart. New cross-attention blocks start at random. A sequence of lessons can so begin with small
+    /// images.
     ///
     /// # Errors
-    /// When `level` is out of range.
-    pub fn at_level(mut self, level: usize, seed: u64) -> Result<Pheye> {
+    /// When `level` or `cross_interval` is out of range.
+    pub fn adapted(mut self, level: usize, cross_interval: usize, seed: u64) -> Result<Pheye> {
         let tiles_before = self.config.connector.local_tiles();
         let mut config: Config = self.config.clone();
-        config.connector.level = level;
+        (config.connector.level, config.connector.cross_interval) = (level, cross_interval);
         if tiles_before == 0 {
             config.lora_local = config.lora_global;
         }
