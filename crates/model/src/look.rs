@@ -75,7 +75,7 @@ impl Pheye {
         cx.install(|| {
             let mut layers = Vec::new();
             self.decode_packed(cx, kvs, ids, &[ids.len()], &[image], |cross, x, kv, spans| {
-                let map = cross.attention_sums(cx, x, kv, spans, bounds)?.to_vec_f32()?;
+                let map = cross.attn.attention_sums(cx, x, kv, spans, bounds)?.to_vec_f32()?;
                 let heads = map.len() / (ids.len() * segments).max(1);
                 let mut shares = vec![vec![0.0; segments]; ids.len()];
                 for (i, row) in map.chunks_exact(segments).enumerate() {

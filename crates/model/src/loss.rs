@@ -132,7 +132,7 @@ impl Pheye {
         tape: &mut Tape,
     ) -> Result<Tensor> {
         if let Some(cross) = &self.cross[i] {
-            let (kv, kv_saved) = cross.kv(cx, media)?;
+            let (kv, kv_saved) = cross.attn.kv(cx, media)?;
             let (y, saved) = cross.forward(cx, &x, &kv, &visibility.spans)?;
             x = y;
             tape.push((i, Taped::Cross(saved, kv_saved)));
@@ -319,9 +319,9 @@ impl Pheye {
                     let (d, dkv) = cross.backward(cx, &saved, dx, &visibility.spans, grads)?;
                     dx = d;
                     if self.trainable.vision {
-                        add::accumulate(cx, &mut dmedia, cross.kv_backward(cx, &kv, &dkv, grads)?)?;
+                        add::accumulate(cx, &mut dmedia, cross.attn.kv_backward(cx, &kv, &dkv, grads)?)?;
                     } else {
-                        cross.kv_backward_params(cx, &kv, &dkv, grads)?;
+                        cross.attn.kv_backward_params(cx, &kv, &dkv, grads)?;
                     }
                 }
                 (Taped::Cross(..), None) => unreachable!("only a block saves"),

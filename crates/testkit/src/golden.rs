@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pheye_tensor::{Init, Shape, Source, Tensor};
 use safetensors::{Dtype, SafeTensors};
+
+use crate::{Report, Rule};
 
 /// The elements of a golden tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +96,30 @@ impl Golden {
             Values::F32(x) => x.iter().map(|&x| x.into()).collect(),
             Values::I64(_) => panic!("{}: `{name}` holds integers", self.path.display()),
         }
+    }
+
+    /// Compares `out` with `NAME_f64`. The error of the plain formula in `precision`, f32 or bf16, is
+    /// `NAME_PRECISION_error`, as `golden.py` of this crate writes it.
+    ///
+    /// # Panics
+    /// If there are no such tensors, or the lengths differ.
+    pub fn compare(&self, rule: Rule, name: &str, precision: &str, out: &[f32]) -> Report {
+        let error = self.f64(&format!("{name}_{precision}_error"))[0];
+        rule.compare_with(format!("{name} in {precision}"), out, error, &self.f64(&format!("{name}_f64")))
+    }
+}
+
+/// The parameters of a network, by name.
+impl Source for &Golden {
+    /// # Panics
+    /// If there is no such f32 tensor, or it has another shape.
+    fn tensor(&mut self, name: &str, shape: Shape, _: Init) -> Tensor {
+        assert_eq!(self.get(name).0, shape.dims(), "{}: shape of `{name}`", self.path.display());
+        Tensor::from_f32(shape, self.f32(name)).expect("as many elements as the shape has")
+    }
+
+    fn shape_of(&self, name: &str) -> Option<Shape> {
+        self.tensors.get(name).and_then(|(shape, _)| Shape::try_new(shape))
     }
 }
 

@@ -55,6 +55,17 @@ pub fn upload_f32(device: &Device, shape: impl Into<Shape>, values: &[f32]) -> T
     Tensor::from_f32(shape, values).and_then(|t| t.to_device(device)).expect("upload")
 }
 
+/// An activation of the values on `device`: f32 on the CPU, bf16 on a GPU.
+///
+/// # Panics
+/// If the number of values does not match the shape, or the upload fails.
+pub fn activation(device: &Device, shape: impl Into<Shape>, values: &[f32]) -> Tensor {
+    match device {
+        Device::Cpu => upload_f32(device, shape, values),
+        Device::Gpu(_) => upload_bf16(device, shape, values),
+    }
+}
+
 /// The elements of a tensor on any device, converted to f32.
 ///
 /// # Panics

@@ -25,7 +25,7 @@ mod tolerance;
 pub use golden::{Golden, Values};
 pub use gpucheck::{BEFORE, Expected, gpucheck};
 pub use gradcheck::{Formula, Ran, gradcheck, reports};
-pub use network::{Inputs, Named, gradients, randomize};
+pub use network::{Inputs, Named, gradients, randomize, train_all};
 pub use random::{Draw, cases, normal, uniform};
 pub use real::{Dual, Real, max};
 pub use rounded::Rounded;

@@ -1,7 +1,8 @@
 //! The parameters of a network as inputs of its formula, and its gradients for the comparison with it.
 
-use pheye_tensor::{DType, Grads, Param, Tensor};
+use pheye_tensor::{DType, Device, Grads, Param, ParamTable, Tensor};
 
+use crate::gpu::download;
 use crate::normal;
 
 /// The inputs of a formula: names and values.
@@ -25,9 +26,21 @@ pub fn randomize(params: Vec<&mut Param>, seed: u64) -> Inputs {
     params.into_iter().enumerate().map(start).collect()
 }
 
+/// Makes all parameters trained and moves them to `device`. Returns their gradients, zeros on the same device.
+///
+/// # Panics
+/// If the device reports an error.
+pub fn train_all(device: &Device, mut params: Vec<&mut Param>) -> Grads {
+    let table = ParamTable::assign(params.iter_mut().map(|p| &mut **p), |_| true).expect("on the CPU");
+    if let Device::Gpu(_) = device {
+        table.upload(params, device).expect("upload");
+    }
+    Grads::on(device, table).expect("gradients")
+}
+
 /// The gradients with the names of their parameters, in the order of the `ParamTable`.
 pub fn gradients(grads: &Grads) -> Inputs {
-    let flat = grads.flat.f32().expect("gradients are f32");
+    let flat = download(&grads.flat);
     grads.table.entries().iter().map(|(name, at)| (leak(name), flat[at.clone()].to_vec())).collect()
 }
 

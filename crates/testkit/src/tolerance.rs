@@ -21,11 +21,26 @@ impl Rule {
     /// If the lengths differ.
     pub fn compare(self, name: impl Into<String>, out: &[f32], naive: &[f32], truth: &[f64]) -> Report {
         let name = name.into();
-        assert_eq!((out.len(), naive.len()), (truth.len(), truth.len()), "{name}: number of elements");
+        assert_eq!(naive.len(), truth.len(), "{name}: number of elements");
+        self.compare_with(name, out, largest_error(naive, truth).0, truth)
+    }
+
+    /// [`Rule::compare`], given the largest error of the naive formula.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn compare_with(
+        self,
+        name: impl Into<String>,
+        out: &[f32],
+        naive_error: f64,
+        truth: &[f64],
+    ) -> Report {
+        let name = name.into();
+        assert_eq!(out.len(), truth.len(), "{name}: number of elements");
         let (error, at) = largest_error(out, truth);
         let largest = truth.iter().fold(0.0, |m: f64, t| m.max(t.abs()));
-        let allowed = self.factor * largest_error(naive, truth).0 + 1e-6 * largest;
-        Report { name, error, allowed, at }
+        Report { name, error, allowed: self.factor * naive_error + 1e-6 * largest, at }
     }
 }
 

@@ -15,11 +15,11 @@ use crate::{AdapterSpec, Block, Config, block};
 /// CLIP's vision transformer.
 #[derive(Debug)]
 pub struct Vit {
-    config: Config,
+    pub(crate) config: Config,
     embed: PatchEmbed,
     pre_norm: LayerNorm,
     blocks: Vec<Block>,
-    post_norm: LayerNorm,
+    pub(crate) post_norm: LayerNorm,
     /// The number of blocks, counted from the first, that save only their input and are recomputed in backward. This
     /// takes less memory and more time; the gradients are the same.
     pub recompute: usize,

@@ -1,5 +1,5 @@
-//! A tower with two blocks and two LoRA sets, compared with its formula: the output and the gradient of every
-//! parameter.
+//! A tower with two blocks and two LoRA sets, compared with its formula: the last hidden state, or the class token behind
+//! `post_layernorm`, and the gradient of every parameter.
 
 use pheye_ops::lora::{Route, RowRange};
 use pheye_ops::{Cx, RandomInit};
@@ -20,6 +20,8 @@ fn config(hidden_act: HiddenAct, num_hidden_layers: usize) -> Config {
 struct Tower {
     config: Config,
     names: Vec<&'static str>,
+    /// Whether the output is the class token.
+    class: bool,
 }
 
 impl Tower {
@@ -72,11 +74,18 @@ impl Formula for Tower {
             rows.chunks(g * g * d).flat_map(|tile| add(&[e.get("class_embedding"), tile].concat(), position));
         let pre = p.at("pre_layrnorm");
         let x = layernorm(&tokens.collect::<Vec<T>>(), pre.get("weight"), pre.get("bias"));
-        (0..self.config.num_hidden_layers).fold(x, |x, i| self.block(&p.at("encoder").at("layers").at(i), x))
+        let layers = 0..self.config.num_hidden_layers;
+        let x = layers.fold(x, |x, i| self.block(&p.at("encoder").at("layers").at(i), x));
+        if !self.class {
+            return x;
+        }
+        let first: Vec<T> = x.chunks((1 + g * g) * d).flat_map(|tile| &tile[..d]).copied().collect();
+        let post = p.at("post_layernorm");
+        layernorm(&first, post.get("weight"), post.get("bias"))
     }
 }
 
-fn check(act: HiddenAct, blocks: usize) {
+fn check(act: HiddenAct, blocks: usize, class: bool) {
     let (config, cx) = (config(act, blocks), Cx::cpu());
     let spec =
         |name: &str, rank, alpha: f64| AdapterSpec { name: name.to_owned(), rank, alpha: Some(alpha as f32) };
@@ -89,12 +98,19 @@ fn check(act: HiddenAct, blocks: usize) {
     let pixels = Tensor::from_f32([TILES, 3, 4, 4], &inputs.last().unwrap().1).unwrap();
     let ranges = [(0..1, 0), (1..TILES, 1)].map(|(rows, i)| RowRange { rows, adapter: Some(i) });
     let route = Route { ranges: ranges.into(), dropout: None };
-    let formula = Tower { config, names: inputs.iter().map(|i| i.0).collect() };
+    let formula = Tower { config, names: inputs.iter().map(|i| i.0).collect(), class };
     gradcheck("vit", &formula, &inputs, |_, dy| {
         let mut grads = Grads::new(table);
         let (y, saved) = vit.forward(&cx, &pixels, &route).unwrap();
         let inferred = vit.infer(&cx, &pixels, &route).unwrap();
         assert_eq!(inferred.f32().unwrap(), y.f32().unwrap());
+        if class {
+            let (y, class) = vit.class_token(&cx, &y).unwrap();
+            let dy = Tensor::from_f32(y.shape(), dy).unwrap();
+            let dx = vit.class_token_backward(&cx, &class, &dy, &mut grads).unwrap();
+            vit.backward(&cx, saved, dx, &mut grads).unwrap();
+            return Ran { y: y.f32().unwrap().to_vec(), grads: gradients(&grads) };
+        }
         vit.backward(&cx, saved, Tensor::from_f32(y.shape(), dy).unwrap(), &mut grads).unwrap();
         Ran { y: y.f32().unwrap().to_vec(), grads: gradients(&grads) }
     });
@@ -102,6 +118,7 @@ fn check(act: HiddenAct, blocks: usize) {
 
 #[test]
 fn output_and_gradients_follow_the_formula() {
-    check(HiddenAct::QuickGelu, 2);
-    check(HiddenAct::Gelu, 1);
+    check(HiddenAct::QuickGelu, 2, false);
+    check(HiddenAct::Gelu, 1, false);
+    check(HiddenAct::QuickGelu, 1, true);
 }

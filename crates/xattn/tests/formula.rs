@@ -59,12 +59,12 @@ fn a_block_follows_its_formula() {
         let [.., x, media] = all else { unreachable!() };
         let (x, media) = (tensor([5, TEXT], x), tensor([6, VISION], media));
         let mut grads = Grads::new(table);
-        let (kv, kv_saved) = block.kv(&cx, &media).unwrap();
+        let (kv, kv_saved) = block.attn.kv(&cx, &media).unwrap();
         let (y, saved) = block.forward(&cx, &x, &kv, &spans).unwrap();
         let (dx, dkv) = block.backward(&cx, &saved, tensor([5, TEXT], dy), &spans, &mut grads).unwrap();
         let mut alone = Grads::new(grads.table.clone());
-        block.kv_backward_params(&cx, &kv_saved, &dkv, &mut alone).unwrap();
-        let dmedia = block.kv_backward(&cx, &kv_saved, &dkv, &mut grads).unwrap();
+        block.attn.kv_backward_params(&cx, &kv_saved, &dkv, &mut alone).unwrap();
+        let dmedia = block.attn.kv_backward(&cx, &kv_saved, &dkv, &mut grads).unwrap();
         let (all, alone) = (gradients(&grads), gradients(&alone));
         assert!(all.iter().zip(&alone).filter(|(a, _)| a.0.contains("to_kv")).all(|(a, b)| a == b));
         let mut grads = all;

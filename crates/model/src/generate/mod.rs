@@ -72,7 +72,7 @@ impl Pheye {
     pub fn cross_kv(&self, cx: &Cx, media: &Tensor) -> Result<Vec<Option<Tensor>>> {
         self.cross
             .iter()
-            .map(|block| block.as_ref().map(|b| Ok(b.kv_to_keep(cx, media)?)).transpose())
+            .map(|block| block.as_ref().map(|b| Ok(b.attn.kv_to_keep(cx, media)?)).transpose())
             .collect()
     }
 

@@ -1,7 +1,8 @@
 //! Copies of rows between matrices: scatter, gather and concatenation.
 //!
-//! Reads and writes 4 bytes per element. None has a backward: they are used where no gradient flows, or on gradients
-//! themselves.
+//! Reads and writes 4 bytes per element. None has a backward of its own: the gradient of concatenated parts are the same
+//! rows of the gradient of the whole, that of permuted rows is gathered by the inverse permutation, and that of other
+//! rows, if none is gathered twice, is scattered into zeros.
 
 use std::collections::HashSet;
 
