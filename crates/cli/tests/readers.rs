@@ -174,9 +174,9 @@ fn containers_and_folders() {
     let member = |i: usize| [(format!("{i}.png"), png(i)), (format!("{i}.txt"), format!("shape {i}").into())];
     for shard in 0..2 {
         let files: Vec<_> = (6 * shard..6 * shard + 6).flat_map(member).collect();
-        bench.write(&format!("data/shard-{shard}.tar"), tar(&files));
+        bench.write(&format!("data/shards/{shard}.tar"), tar(&files));
     }
-    disturbed(&bench, "webdataset", "", "prompt = \"caption\"");
+    disturbed(&bench, "webdataset", "shards", "prompt = \"caption\"");
 
     copy_tree(&top().join("crates/cli/tests/data/readers"), &bench.path("data"));
     disturbed(&bench, "parquet", "images.parquet", "");

@@ -47,7 +47,9 @@ impl Pheye {
             if param.name == format!("{CONNECTOR_PREFIX}.connector.embedding.weight") {
                 param.value = embedding(value, &param.value, 1 + tiles_before)?;
             } else {
-                param.value = value.clone();
+                // A copy, because two parameters may start from one.
+                param.value =
+                    Tensor::from_f32(value.shape(), &value.to_vec_f32()?)?.to_dtype(value.dtype())?;
             }
         }
         model.remarks = remarks;

@@ -23,7 +23,6 @@ impl Config {
         let init = "model.init is a whole model and does not go with this key; leave one of them out";
         let checks = [
             ("model.preset", alone(m.preset.is_some()), init),
-            ("model.config", alone(!m.config.is_empty()), init),
             ("model.encoder", alone(m.encoder.is_some()), init),
             ("model.decoder", alone(m.decoder.is_some()), init),
             ("model.random", alone(!m.random.is_empty()), init),

@@ -100,8 +100,6 @@ fn differences_are_listed_unless_they_change_nothing() {
 fn a_model_to_go_on_from_goes_with_no_other() {
     let error = fault("preset = \"nano\"", "preset = \"nano\"\ninit = \"m\"");
     assert!(error.starts_with("run.toml, line 4, `model.preset`: model.init is a whole model"), "{error}");
-    let error = fault("preset = \"nano\"", "init = \"m\"");
-    assert!(error.starts_with("run.toml, line 5, `model.config`: model.init"), "{error}");
     for key in ["encoder", "decoder"] {
         let from = "preset = \"nano\"\nconfig = { connector = { level = 2 } }";
         let error = fault(from, &format!("init = \"m\"\n{key} = \"b\""));
