@@ -109,6 +109,14 @@ pub enum Error {
     /// The tensor is of an unsupported kind.
     #[error("{}: tensor `{}` {kind}", shown(path), name(tensor))]
     Unusable { path: PathBuf, tensor: String, kind: Unusable },
+    /// The parameters that a tensor is to be written from do not fit together.
+    #[error(
+        "{}: tensor `{}` cannot be saved: it needs each of its chunks once, all of the same shape and type, and matrices \
+         to transpose",
+        shown(path),
+        name(tensor)
+    )]
+    Chunks { path: PathBuf, tensor: String },
     /// The elements cannot be converted to the requested type.
     #[error("{}: tensor `{}` holds {dtype}, {wanted} needed", shown(path), name(tensor))]
     DType { path: PathBuf, tensor: String, dtype: StoredDType, wanted: &'static str },

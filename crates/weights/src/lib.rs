@@ -26,6 +26,7 @@ mod shards;
 mod sniff;
 mod source;
 mod staged;
+mod stored;
 mod stream;
 mod torch;
 mod value;
@@ -44,6 +45,7 @@ pub use save::{save_safetensors, write_elements};
 pub use sniff::Format;
 pub use source::CheckpointSource;
 pub use staged::{Opened, Staged};
+pub use stored::{Stored, save_stored};
 pub use stream::{Elements, Item, ShardedWriter, Written, refuse_existing};
 
 /// The examples of the README, compiled and run as tests.
