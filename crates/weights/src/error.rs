@@ -21,6 +21,9 @@ pub enum Error {
     /// A file could not be written; the previous file of that name, if any, is unchanged.
     #[error("{}: cannot be saved (the old file, if any, is untouched)", shown(path))]
     Write { path: PathBuf, source: io::Error },
+    /// A configuration file is invalid.
+    #[error("{}: {why}", shown(path))]
+    Config { path: PathBuf, why: String },
     /// A file already exists and would be overwritten.
     #[error("{} exists; choose another folder", shown(path))]
     Exists { path: PathBuf },
