@@ -83,11 +83,12 @@ impl Entry {
     pub(crate) fn rows(&self, which: Range<usize>) -> Entry {
         let mut part = self.clone();
         part.dims[0] = which.len();
-        let stride = match &self.strides {
-            Some(strides) => strides[0],
-            None => self.dims[1..].iter().product(),
-        };
+        // Of a tensor without elements, the product of some dimensions may overflow.
         if part.elements() > 0 {
+            let stride = match &self.strides {
+                Some(strides) => strides[0],
+                None => self.dims[1..].iter().product(),
+            };
             part.start += (which.start * stride * self.dtype.size()) as u64;
         }
         part.bytes = (part.elements() * self.dtype.size()) as u64;

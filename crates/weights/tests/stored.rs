@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{one_tensor, open, torch_zip};
+use common::{one_tensor, open, safetensors, torch_zip};
 use pheye_tensor::{DType, Init, Shape, Source, Tensor};
 use pheye_weights::{Checkpoint, CheckpointSource, Error, NameMap, Stored, save_safetensors, save_stored};
 
@@ -156,6 +156,24 @@ fn faults_are_in_terms_of_the_file() {
     assert!(said.contains("`decoder.out.weight` has shape [5, 7], the network needs [7, 5]"), "{said}");
     assert!(said.contains("`decoder.qkv.weight` has shape [105], the network needs [5, 21]"), "{said}");
     assert!(said.contains("`decoder.qkv.bias` has shape [22], the network needs [21]"), "{said}");
+}
+
+/// Dimensions of a tensor without elements may be of any size.
+#[test]
+fn chunks_of_nothing_are_no_fault_of_the_reader() {
+    for dims in ["0,1099511627776,1099511627776", "3,0,1099511627776,1099511627776", ""] {
+        let header = format!("{{\"w\":{{\"dtype\":\"F32\",\"shape\":[{dims}],\"data_offsets\":[0,0]}}}}");
+        let scalar = header.replace("[0,0]", "[0,4]");
+        let file = if dims.is_empty() { safetensors(&scalar, 4) } else { safetensors(&header, 0) };
+        let checkpoint = open(&file).unwrap();
+        for transposed in [false, true] {
+            let stored = move |_: &str| Stored { tensor: "w".to_owned(), transposed, chunk: 1, chunks: 3 };
+            let mut source = CheckpointSource::new(&checkpoint, |_| DType::F32).stored(stored);
+            let _ = source.shape_of("w");
+            assert_eq!(source.tensor("w", [7, 5].into(), Init::Zeros).shape().elements(), 0);
+            assert!(source.finish().unwrap_err().to_string().contains("`w` has shape"));
+        }
+    }
 }
 
 #[test]
