@@ -5,7 +5,7 @@ mod common;
 use common::Case;
 use pheye_gpt2::{Gpt2, Layout};
 use pheye_ops::{Cx, argmax};
-use pheye_tensor::{DType, Device};
+use pheye_tensor::{DType, Device, Tensor};
 
 fn plain() -> Case {
     Case::on(&Device::Cpu, "plain")
@@ -69,6 +69,6 @@ fn tokens_beyond_vocabulary_and_context_are_refused() {
     };
     assert!(fault(&gpt2, &[1, 257]).contains("id is 257, expected 0..257"));
     assert!(fault(&gpt2, &[1; 25]).contains("gpt2: position is 24, expected 0..24"));
-    let rows = pheye_tensor::Tensor::zeros([3, 16], DType::F32);
+    let rows = Tensor::zeros([3, 16], DType::F32);
     assert!(gpt2.add_positions(&Cx::cpu(), rows, &[0, 1]).unwrap_err().to_string().contains("add:"));
 }

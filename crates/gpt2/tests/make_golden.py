@@ -1,4 +1,5 @@
-"""Writes the golden data of this crate's tests into tests/data, with the GPT-2 of transformers: `python3 make_golden.py`.
+"""Writes the golden data of this crate's tests into tests/data, with the GPT-2 of transformers: `python3 make_golden.py`. The data
+in git are from torch 2.15 and transformers 5.24.
 
 A folder for each model, with random weights, as it would be on the hub:
 

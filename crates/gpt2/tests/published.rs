@@ -7,10 +7,11 @@ use std::fs;
 use std::path::Path;
 
 use common::data;
-use pheye_gpt2::{Config, Error, Gpt2, Layout};
+use pheye_gpt2::{Config, Error, Gpt2, Layout, hub};
 use pheye_ops::Cx;
-use pheye_tensor::{DType, Tensor};
+use pheye_tensor::{DType, Scope, Shape, Tensor};
 use pheye_weights::{Checkpoint, save_safetensors};
+use serde_json::{Value, json};
 
 /// The tensors of the folder `plain` under the names that `rename` gives them, with those of `more`, in a new folder.
 fn folder(rename: impl Fn(&str) -> String, more: &[(&str, Tensor)]) -> tempfile::TempDir {
@@ -38,7 +39,7 @@ fn without_prefix(name: &str) -> String {
 #[test]
 fn names_may_have_any_prefix_and_what_is_no_parameter_is_passed_over() {
     let expected = logits(&data("plain")).unwrap();
-    let zeros = |shape: &[usize]| Tensor::zeros(pheye_tensor::Shape::try_new(shape).unwrap(), DType::F32);
+    let zeros = |shape: &[usize]| Tensor::zeros(Shape::try_new(shape).unwrap(), DType::F32);
     for prefix in ["", "transformer.", "decoder.", "decoder.transformer.", "module.transformer."] {
         let plain = folder(|name| format!("{prefix}{}", without_prefix(name)), &[]);
         assert_eq!(logits(plain.path()).unwrap(), expected, "{prefix}");
@@ -55,6 +56,21 @@ fn names_may_have_any_prefix_and_what_is_no_parameter_is_passed_over() {
         ];
         let old = folder(|name| format!("{prefix}{}", without_prefix(name)), &more);
         assert_eq!(logits(old.path()).unwrap(), expected, "{prefix} with masks");
+    }
+}
+
+/// A network with a GPT-2 inside reads it from its own scope.
+#[test]
+fn the_model_may_be_at_any_scope() {
+    let checkpoint = Checkpoint::open(data("plain").join("model.safetensors")).unwrap();
+    for scope in ["", "decoder.transformer"] {
+        let mut source = hub::source(&checkpoint, scope, |_| DType::F32);
+        let config = Config::load(&data("plain")).unwrap();
+        let mut gpt2 = Gpt2::new(&mut Scope::new(&mut source, scope), &config).unwrap();
+        source.finish().unwrap();
+        assert!(gpt2.params_mut().iter().all(|p| p.name.starts_with(scope)));
+        let logits = gpt2.logits(&Cx::cpu(), &[7, 250, 3], &Layout::packed(&[3]), None).unwrap();
+        assert_eq!(logits.f32().unwrap(), self::logits(&data("plain")).unwrap());
     }
 }
 
@@ -92,7 +108,7 @@ fn what_does_not_fit_is_told_at_once() {
 /// The names, shapes and elements of the parameters in a file, without a prefix of the names.
 fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f64>)> {
     let file = Checkpoint::open(path).unwrap();
-    let named = file.tensors().filter(|t| !pheye_gpt2::hub::is_passed_over(t.name)).map(|t| {
+    let named = file.tensors().filter(|t| !hub::is_passed_over(t.name)).map(|t| {
         let name = t.name.strip_prefix("transformer.").unwrap_or(t.name).to_owned();
         (name, (t.dims.to_vec(), file.f64s(t.name).unwrap()))
     });
@@ -108,10 +124,11 @@ fn what_was_read_is_written_the_same() {
         let to = to.path().join("new");
         assert_eq!(tensors(&to.join("model.safetensors")), tensors(&data(case).join(file)), "{case}");
         assert_eq!(Config::load(&to).unwrap(), Config::load(&data(case)).unwrap(), "{case}");
-        let written = fs::read_to_string(to.join("config.json")).unwrap();
-        let eps = if case == "plain" { "1e-5" } else { "0.001" };
-        assert!(written.contains(&format!("\"layer_norm_epsilon\": {eps}")), "{written}");
-        assert!(written.contains("\"model_type\": \"gpt2\""), "{written}");
+        let written: Value = serde_json::from_slice(&fs::read(to.join("config.json")).unwrap()).unwrap();
+        let eps = if case == "plain" { 1e-5 } else { 1e-3 };
+        let expected =
+            json!({ "model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": eps });
+        assert!(expected.as_object().unwrap().iter().all(|(key, value)| written[key] == *value), "{written}");
         // A model may be written over the folder it was read from.
         Gpt2::load(&to, DType::F32).unwrap().save(&to).unwrap();
         assert_eq!(tensors(&to.join("model.safetensors")), tensors(&data(case).join(file)), "{case}");
