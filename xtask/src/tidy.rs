@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["kernels", "cpu", "image", "text", "hub", "metrics"],
     &["planted", "scene", "tensor"],
     &["ops", "weights", "testkit"],
-    &["vit", "phi", "xattn", "resample"],
+    &["vit", "phi", "gpt2", "xattn", "resample"],
     &["model", "data", "optim"],
     &["train", "eval"],
     &["pheye"],

@@ -6,9 +6,10 @@ use std::path::Path;
 use pheye_files::quoted;
 use pheye_ops::RandomInit;
 use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
+use pheye_weights::json::read_json;
 use pheye_weights::{Checkpoint, CheckpointSource, FOLDER_FILES, first_in};
 
-use crate::json::{fault, read_json};
+use crate::json::fault;
 use crate::pheye::VIT_PREFIX;
 use crate::{Config, Error, Options, Pheye, Result, names, transformers};
 

@@ -6,13 +6,14 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
+use pheye_weights::json::read_json;
 use pheye_weights::{
     Checkpoint, CheckpointSource, Item, ShardedWriter, StoredDType, Written, refuse_existing, write_elements,
 };
 use serde_json::{Value, json};
 
 use crate::backbone;
-use crate::json::{decimal, read_json, write_json};
+use crate::json::{decimal, write_json};
 use crate::load::{RELEASED_CONFIG, open_weights};
 use crate::peft::{self, Adapter};
 use crate::pheye::VIT_PREFIX;

@@ -8,11 +8,12 @@ use pheye_files::quoted;
 use pheye_ops::RandomInit;
 use pheye_tensor::Scope;
 use pheye_vit::AdapterSpec;
+use pheye_weights::json::{parse, read_json};
 use pheye_weights::{Checkpoint, save_safetensors};
 use serde_json::Value;
 
 use crate::backbone::{self, Backbones};
-use crate::json::{fault, parse, read_json, write_json};
+use crate::json::{fault, write_json};
 use crate::pheye::VIT_PREFIX;
 use crate::{Config, Error, Options, Pheye, Result, names, transformers};
 

@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use pheye_vit::AdapterSpec;
+use pheye_weights::json::{read_json, shown};
 use pheye_weights::{Checkpoint, NameMap, first_in};
 use serde_json::{Value, json};
 
-use crate::json::{decimal, read_json, shown};
+use crate::json::decimal;
 use crate::pheye::VIT_PREFIX;
 use crate::{Error, LoraSet, LoraSpec, Result};
 

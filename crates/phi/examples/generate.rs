@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    let cache = |_| Cache::new(&cx, &config, 1, ids.len());
+    let cache = |_| Cache::new(&cx, 1, ids.len(), config.hidden_size);
     let mut caches = (0..config.num_hidden_layers).map(cache).collect::<Result<Vec<_>, _>>()?;
     let (mut text, mut past) = (ids[..3].to_vec(), 0);
     while text.len() < ids.len() {

@@ -1,14 +1,14 @@
 //! One parallel block: x + attention(h) + mlp(h) with h = LN(x).
 
-use pheye_ops::attention::{self, Heads, Kv};
+use pheye_ops::attention::{self, Cache, Heads, Kv, Layout};
 use pheye_ops::gelu::{self, Gelu};
 use pheye_ops::layernorm::{self, LayerNorm};
 use pheye_ops::linear::{self, BackwardEpilogue, Epilogue, Linear};
 use pheye_ops::rotary::{self, Rotary};
-use pheye_ops::{Cx, Result, rows};
+use pheye_ops::{Cx, Result};
 use pheye_tensor::{Grads, Init, Param, Scope, Tensor};
 
-use crate::{Config, Layout};
+use crate::Config;
 
 /// The parameters of one block.
 #[derive(Debug)]
@@ -21,37 +21,6 @@ pub struct Block {
     fc1: Linear,
     fc2: Linear,
     heads: Heads,
-}
-
-/// Cached keys and values of the past tokens, [sequences · capacity, d] each.
-#[derive(Debug)]
-pub struct Cache {
-    k: Tensor,
-    v: Tensor,
-}
-
-impl Cache {
-    /// An empty cache for one block.
-    ///
-    /// # Errors
-    /// [`pheye_ops::Error`] when a GPU is out of memory.
-    pub fn new(cx: &Cx, config: &Config, sequences: usize, capacity: usize) -> Result<Cache> {
-        let shape = [sequences * capacity, config.hidden_size];
-        Ok(Cache { k: cx.zeros(shape)?, v: cx.zeros(shape)? })
-    }
-
-    /// Copies row `from[i]` to row `to[i]` for all i simultaneously. [`Layout::cached`] defines which rows
-    /// belong to which sequence.
-    ///
-    /// # Errors
-    /// [`pheye_ops::Error`] when a row is outside the cache.
-    pub fn copy(&mut self, cx: &Cx, from: &[usize], to: &[usize]) -> Result<()> {
-        for t in [&mut self.k, &mut self.v] {
-            let moved = rows::gather(cx, t, from)?;
-            rows::scatter(cx, t, &moved, to)?;
-        }
-        Ok(())
-    }
 }
 
 /// Values that the backward of a block needs.

@@ -7,14 +7,14 @@
 
 mod block;
 mod config;
-mod layout;
 mod phi;
 
-pub use block::{Block, Cache, Saved};
+pub use block::{Block, Saved};
 pub use config::{Config, Error};
-pub use layout::Layout;
 /// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
+/// The rows of a packed batch, and the keys and values of past tokens.
+pub use pheye_ops::attention::{Cache, Layout};
 /// Re-exported because public signatures here use its types.
 pub use pheye_tensor as tensor;
 pub use phi::Phi;

@@ -45,7 +45,7 @@ fn tokens_come_in_any_pieces() {
     let whole =
         [logits(&phi, &a, &Layout::packed(&[9]), None), logits(&phi, &b, &Layout::packed(&[12]), None)];
     let mut caches: Vec<Cache> =
-        (0..3).map(|_| Cache::new(&Cx::cpu(), &phi.config, 2, 15).unwrap()).collect();
+        (0..3).map(|_| Cache::new(&Cx::cpu(), 2, 15, phi.config.hidden_size).unwrap()).collect();
     let (mut past, mut got) = ([0; 2], [Vec::new(), Vec::new()]);
     // The first sequence ends before the second, and pauses once in between.
     for new in [[4, 2], [0, 5], [3, 1], [2, 3], [0, 1]] {

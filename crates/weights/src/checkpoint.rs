@@ -147,7 +147,11 @@ impl Checkpoint {
     /// dimensions, [`Error::DType`] if its elements are not floats, [`Error::Unusable`] if its kind is
     /// unsupported, and [`Error::Damaged`] if the checksum does not match.
     pub fn tensor(&self, name: &str, dtype: DType) -> Result<Tensor> {
-        let entry = self.entry(name)?;
+        self.tensor_of(name, self.entry(name)?, dtype)
+    }
+
+    /// [`Checkpoint::tensor`] for `entry`, the entry of `name` or a part of it.
+    pub(crate) fn tensor_of(&self, name: &str, entry: &Entry, dtype: DType) -> Result<Tensor> {
         let rank = entry.dims.len();
         let shape = entry.shape().ok_or_else(|| Error::Rank {
             path: self.path.clone(),
@@ -155,7 +159,7 @@ impl Checkpoint {
             rank,
         })?;
         if dtype == DType::Int8 {
-            return Ok(self.tensor(name, DType::F32)?.to_dtype(dtype)?);
+            return Ok(self.tensor_of(name, entry, DType::F32)?.to_dtype(dtype)?);
         }
         if let Some(tensor) = self.mapped(name, entry, shape, dtype)? {
             return Ok(tensor);

@@ -68,6 +68,33 @@ impl Entry {
         self.strides.is_none() && self.record.as_ref().is_some_and(|record| record.range() == self.range())
     }
 
+    /// The transpose of a matrix, over the same bytes; `None` if it has not two dimensions.
+    pub(crate) fn transposed(&self) -> Option<Entry> {
+        let &[rows, cols] = &self.dims[..] else { return None };
+        let strides = match self.strides.as_deref() {
+            Some(&[row, col]) => [row, col],
+            _ => [cols, 1],
+        };
+        let strides = Some(vec![strides[1], strides[0]]);
+        Some(Entry { dims: vec![cols, rows], strides, ..self.clone() })
+    }
+
+    /// The part with these indices of the first dimension, which has them.
+    pub(crate) fn rows(&self, which: Range<usize>) -> Entry {
+        let mut part = self.clone();
+        part.dims[0] = which.len();
+        // Of a tensor without elements, the product of some dimensions may overflow.
+        if part.elements() > 0 {
+            let stride = match &self.strides {
+                Some(strides) => strides[0],
+                None => self.dims[1..].iter().product(),
+            };
+            part.start += (which.start * stride * self.dtype.size()) as u64;
+        }
+        part.bytes = (part.elements() * self.dtype.size()) as u64;
+        part
+    }
+
     pub(crate) fn shape(&self) -> Option<Shape> {
         Shape::try_new(&self.dims)
     }
@@ -87,13 +114,25 @@ pub(crate) struct Contents {
 pub(crate) fn gather(bytes: &[u8], entry: &Entry, strides: &[usize], which: Range<usize>) -> Vec<u8> {
     let size = entry.dtype.size();
     let mut packed = Vec::with_capacity(which.len() * size);
-    for element in which {
-        let (mut rest, mut at) = (element, 0);
-        for (d, s) in entry.dims.iter().zip(strides).rev() {
-            at += rest % d * s;
-            rest /= d;
-        }
+    // The index of the element in each dimension, counted up from that of the first.
+    let mut index = vec![0; entry.dims.len()];
+    let (mut rest, mut at) = (which.start, 0);
+    for ((i, d), s) in index.iter_mut().zip(&entry.dims).zip(strides).rev() {
+        *i = rest % d;
+        at += *i * s;
+        rest /= d;
+    }
+    for _ in which {
         packed.extend_from_slice(&bytes[at * size..(at + 1) * size]);
+        for ((i, d), s) in index.iter_mut().zip(&entry.dims).zip(strides).rev() {
+            *i += 1;
+            at += s;
+            if *i < *d {
+                break;
+            }
+            at -= d * s;
+            *i = 0;
+        }
     }
     packed
 }

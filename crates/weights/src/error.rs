@@ -21,6 +21,9 @@ pub enum Error {
     /// A file could not be written; the previous file of that name, if any, is unchanged.
     #[error("{}: cannot be saved (the old file, if any, is untouched)", shown(path))]
     Write { path: PathBuf, source: io::Error },
+    /// A configuration file is invalid.
+    #[error("{}: {why}", shown(path))]
+    Config { path: PathBuf, why: String },
     /// A file already exists and would be overwritten.
     #[error("{} exists; choose another folder", shown(path))]
     Exists { path: PathBuf },
@@ -109,6 +112,14 @@ pub enum Error {
     /// The tensor is of an unsupported kind.
     #[error("{}: tensor `{}` {kind}", shown(path), name(tensor))]
     Unusable { path: PathBuf, tensor: String, kind: Unusable },
+    /// The parameters that a tensor is to be written from do not fit together.
+    #[error(
+        "{}: tensor `{}` cannot be saved: it needs each of its chunks once, all of the same shape and type, and matrices \
+         to transpose",
+        shown(path),
+        name(tensor)
+    )]
+    Chunks { path: PathBuf, tensor: String },
     /// The elements cannot be converted to the requested type.
     #[error("{}: tensor `{}` holds {dtype}, {wanted} needed", shown(path), name(tensor))]
     DType { path: PathBuf, tensor: String, dtype: StoredDType, wanted: &'static str },

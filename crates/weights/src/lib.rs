@@ -5,6 +5,7 @@
 //! safetensors and torch zips and returns one tensor at a time, without a copy if no conversion is needed. A
 //! [`CheckpointSource`] supplies them to a network and reports all mismatches together. [`save_safetensors`]
 //! writes tensors from memory, and [`ShardedWriter`] streams tensors in pieces to one file or shards.
+//! [`transformers`] reads the configuration that published folders have beside the weights.
 #![deny(unsafe_code)]
 
 mod atomic;
@@ -17,6 +18,7 @@ mod file;
 mod folder;
 mod globals;
 mod header;
+pub mod json;
 mod map;
 mod mismatch;
 mod names;
@@ -26,8 +28,10 @@ mod shards;
 mod sniff;
 mod source;
 mod staged;
+mod stored;
 mod stream;
 mod torch;
+pub mod transformers;
 mod value;
 
 pub use atomic::{atomic_write, copy_atomically};
@@ -44,6 +48,7 @@ pub use save::{save_safetensors, write_elements};
 pub use sniff::Format;
 pub use source::CheckpointSource;
 pub use staged::{Opened, Staged};
+pub use stored::{Stored, save_stored};
 pub use stream::{Elements, Item, ShardedWriter, Written, refuse_existing};
 
 /// The examples of the README, compiled and run as tests.

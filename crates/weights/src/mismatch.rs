@@ -50,6 +50,19 @@ pub enum Fault {
     Unreadable { tensor: String, error: Box<Error> },
 }
 
+impl Fault {
+    /// The name of the tensor.
+    pub(crate) fn tensor(&self) -> &str {
+        match self {
+            Fault::Missing { tensor, .. }
+            | Fault::Shape { tensor, .. }
+            | Fault::DType { tensor, .. }
+            | Fault::Unused { tensor }
+            | Fault::Unreadable { tensor, .. } => tensor,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use pheye_tensor::{DType, Device, Slice, Tensor};
 
-use crate::stream::{Item, write_file};
-use crate::{Result, StoredDType};
+use crate::stream::Item;
+use crate::{Result, Stored, StoredDType, save_stored};
 
 /// Writes `tensors` and the strings `metadata` as a safetensors file, atomically (see
 /// [`crate::atomic_write`]). Tensors are ordered by decreasing element size, so that each is aligned. Int8
@@ -22,16 +22,11 @@ pub fn save_safetensors<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let tensors: Vec<(&str, &Tensor)> = tensors.into_iter().collect();
-    let items: Vec<Item> = tensors.iter().map(|&(name, tensor)| item(name, tensor)).collect();
-    let by_name: BTreeMap<&str, &Tensor> = tensors.into_iter().collect();
-    write_file(path.as_ref(), &items.iter().collect::<Vec<_>>(), metadata, &mut |item, out| {
-        by_name.get(item.name.as_str()).map_or(Ok(()), |tensor| write_elements(out, tensor))
-    })
+    save_stored(path, tensors.into_iter().map(|(name, tensor)| (Stored::whole(name), tensor)), metadata)
 }
 
 /// The name, shape and stored type of a tensor; int8 is stored as f32.
-fn item(name: &str, tensor: &Tensor) -> Item {
+pub(crate) fn item(name: &str, tensor: &Tensor) -> Item {
     let dtype = match tensor.dtype() {
         DType::F32 | DType::Int8 => StoredDType::F32,
         DType::Bf16 => StoredDType::Bf16,
@@ -39,13 +34,15 @@ fn item(name: &str, tensor: &Tensor) -> Item {
     Item { name: name.to_owned(), dims: tensor.shape().dims().to_vec(), dtype }
 }
 
+/// Bytes that are written at a time.
+pub(crate) const PIECE: usize = 1 << 16;
+
 /// Writes the elements of `tensor` little-endian in row-major order, in pieces; int8 is dequantized to f32.
 ///
 /// # Errors
 /// Returns the error of `out`, or of the copy from the device.
 pub fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
-    const PIECE: usize = 1 << 14;
-    let mut bytes = Vec::with_capacity(4 * PIECE);
+    let mut bytes = Vec::with_capacity(PIECE);
     let mut flush = |bytes: &mut Vec<u8>| {
         out.write_all(bytes)?;
         bytes.clear();
@@ -56,11 +53,11 @@ pub fn write_elements(out: &mut dyn Write, tensor: &Tensor) -> io::Result<()> {
         tensor = tensor.to_dtype(DType::F32).map_err(io::Error::other)?;
     }
     match tensor.slice().map_err(io::Error::other)? {
-        Slice::F32(values) => values.chunks(PIECE).try_for_each(|piece| {
+        Slice::F32(values) => values.chunks(PIECE / 4).try_for_each(|piece| {
             bytes.extend(piece.iter().flat_map(|v| v.to_le_bytes()));
             flush(&mut bytes)
         }),
-        Slice::Bf16(values) => values.chunks(PIECE).try_for_each(|piece| {
+        Slice::Bf16(values) => values.chunks(PIECE / 4).try_for_each(|piece| {
             bytes.extend(piece.iter().flat_map(|v| v.to_le_bytes()));
             flush(&mut bytes)
         }),

@@ -5,10 +5,13 @@ use std::collections::HashSet;
 use pheye_tensor::{DType, Init, Shape, Source, Tensor};
 
 use crate::mismatch::{self, KEPT};
-use crate::{Checkpoint, Error, Fault, Mismatches, NameMap, Result, convert};
+use crate::{Checkpoint, Error, Fault, Mismatches, NameMap, Result, Stored, convert};
 
 /// Whether a name of the network or of the file belongs to a set.
 type Choice<'a> = Box<dyn Fn(&str) -> bool + 'a>;
+
+/// The tensor that holds the parameter with this name of the network.
+type Storage<'a> = Box<dyn Fn(&str) -> Stored + 'a>;
 
 /// Called with the bytes read so far and the total.
 type OnBytes<'a> = Box<dyn FnMut(u64, u64) + 'a>;
@@ -21,6 +24,7 @@ type OnBytes<'a> = Box<dyn FnMut(u64, u64) + 'a>;
 pub struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
     dtype: Box<dyn Fn(&str) -> DType + 'a>,
+    stored: Storage<'a>,
     names: NameMap,
     fallback: Option<(Choice<'a>, &'a mut dyn Source)>,
     unneeded: Vec<Choice<'a>>,
@@ -39,6 +43,7 @@ impl<'a> CheckpointSource<'a> {
         CheckpointSource {
             checkpoint,
             dtype: Box::new(dtype),
+            stored: Box::new(|name| Stored::whole(name)),
             names: NameMap::default(),
             fallback: None,
             unneeded: Vec::new(),
@@ -50,7 +55,14 @@ impl<'a> CheckpointSource<'a> {
         }
     }
 
-    /// Translates the network's names by `names` before looking them up.
+    /// Reads each parameter from the tensor that `stored` gives for the network's name. Parameters that are stored
+    /// transposed are copied.
+    pub fn stored(mut self, stored: impl Fn(&str) -> Stored + 'a) -> CheckpointSource<'a> {
+        self.stored = Box::new(stored);
+        self
+    }
+
+    /// Translates the network's names, after [`CheckpointSource::stored`], by `names` before looking them up.
     pub fn names(mut self, names: NameMap) -> CheckpointSource<'a> {
         self.names = names;
         self
@@ -122,37 +134,45 @@ impl<'a> CheckpointSource<'a> {
         }))
     }
 
-    /// Reads the tensor that the network calls `name` and the file calls `stored`. Nothing is allocated
-    /// before the tensor is known to exist with this shape, and nothing is read after the first fault,
+    /// The tensor of the file that holds the parameter `name`.
+    fn stored_as(&self, name: &str) -> Stored {
+        let stored = (self.stored)(name);
+        Stored { tensor: self.names.apply(&stored.tensor), ..stored }
+    }
+
+    /// Reads the parameter that the network calls `name` and the file stores as `stored`. Nothing is allocated
+    /// before the tensor is known to exist with the right shape, and nothing is read after the first fault,
     /// because the network will not be used.
-    fn load(&self, stored: &str, name: &str, shape: Shape) -> Result<Tensor, Fault> {
-        let tensor = || stored.to_owned();
-        let dtype = (self.dtype)(name);
-        let Some((_, entry)) = self.checkpoint.find(stored) else {
-            return Err(Fault::Missing { tensor: tensor(), shape });
+    fn load(&self, stored: &Stored, name: &str, shape: Shape) -> Result<Tensor, Fault> {
+        let tensor = || stored.tensor.clone();
+        let (dtype, expected) = ((self.dtype)(name), stored.shape(shape));
+        let Some((_, entry)) = self.checkpoint.find(&stored.tensor) else {
+            return Err(Fault::Missing { tensor: tensor(), shape: expected });
         };
-        if entry.dims != shape.dims() {
-            return Err(Fault::Shape { tensor: tensor(), expected: shape, found: entry.dims.clone() });
-        }
+        let part = stored.part(entry).filter(|_| entry.dims == expected.dims());
+        let Some(part) = part else {
+            return Err(Fault::Shape { tensor: tensor(), expected, found: entry.dims.clone() });
+        };
         let fault = |error| match error {
             Error::DType { dtype: found, .. } => Fault::DType { tensor: tensor(), expected: dtype, found },
             error => Fault::Unreadable { tensor: tensor(), error: Box::new(error) },
         };
+        self.checkpoint.entry(&stored.tensor).map_err(fault)?;
         if self.check_only || !self.faults.is_empty() {
-            self.checkpoint.entry(stored).map_err(fault)?;
             // An empty conversion checks that the elements are floats.
             let floats = convert::to_f64(entry.dtype, &[], &mut []);
             let fault = Fault::DType { tensor: tensor(), expected: dtype, found: entry.dtype };
             return floats.map(|()| Tensor::zeros([0], dtype)).ok_or(fault);
         }
-        self.checkpoint.tensor(stored, dtype).map_err(fault)
+        self.checkpoint.tensor_of(&stored.tensor, &part, dtype).map_err(fault)
     }
 }
 
 impl Source for CheckpointSource<'_> {
     fn tensor(&mut self, name: &str, shape: Shape, init: Init) -> Tensor {
-        let stored = self.names.apply(name);
-        let found = self.checkpoint.find(&stored).map(|(name, entry)| (name.to_owned(), entry.bytes));
+        let stored = self.stored_as(name);
+        let found = self.checkpoint.find(&stored.tensor);
+        let found = found.map(|(name, entry)| (name.to_owned(), entry.bytes / stored.chunks.max(1) as u64));
         if found.is_none()
             && let Some((may, source)) = &mut self.fallback
             && may(name)
@@ -172,7 +192,10 @@ impl Source for CheckpointSource<'_> {
             }
         }
         loaded.unwrap_or_else(|fault| {
+            // All chunks of a tensor have the same fault.
+            let told = stored.chunks > 1 && self.faults.iter().any(|f| f.tensor() == stored.tensor);
             match self.faults.len() {
+                _ if told => {}
                 0..KEPT => self.faults.push(fault),
                 _ => self.more += 1,
             }
@@ -182,8 +205,9 @@ impl Source for CheckpointSource<'_> {
     }
 
     fn shape_of(&self, name: &str) -> Option<Shape> {
-        match (self.checkpoint.find(&self.names.apply(name)), &self.fallback) {
-            (Some((_, entry)), _) => entry.shape(),
+        let stored = self.stored_as(name);
+        match (self.checkpoint.find(&stored.tensor), &self.fallback) {
+            (Some((_, entry)), _) => stored.part(entry)?.shape(),
             (None, Some((may, source))) if may(name) => source.shape_of(name),
             _ => None,
         }

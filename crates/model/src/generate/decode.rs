@@ -37,7 +37,7 @@ impl<'a> Decoder<'a> {
         image: Vec<usize>,
         capacity: usize,
     ) -> Result<Decoder<'a>> {
-        let new = |_| Cache::new(cx, &model.config.text, image.len(), capacity);
+        let new = |_| Cache::new(cx, image.len(), capacity, model.config.text.hidden_size);
         let caches = (0..model.phi.blocks.len()).map(new).collect::<Result<Vec<_>, _>>()?;
         let past = vec![0; image.len()];
         Ok(Decoder { model, cx, kvs, image, past, capacity, caches, graphs: Graphs::default() })

@@ -16,10 +16,14 @@ use pheye_tensor::{Device, Shape, Tensor};
 
 use crate::{Cx, Error, Result};
 
+mod cache;
 mod cpu;
 mod gpu;
+mod layout;
 mod segments;
 
+pub use cache::Cache;
+pub use layout::Layout;
 pub use segments::segment_sums;
 
 /// Values that the backward of attention needs.

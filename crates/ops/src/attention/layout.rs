@@ -1,7 +1,7 @@
 //! The layout of a packed batch for varlen attention: which rows belong to which sequence, and their
 //! positions.
 
-use pheye_ops::attention::Span;
+use super::Span;
 
 /// The rows of each sequence in a packed batch, and the position of each row.
 #[derive(Debug, Clone, Default)]
