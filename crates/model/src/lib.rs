@@ -9,7 +9,7 @@ mod config;
 mod convert;
 mod error;
 mod flops;
-mod generate;
+pub mod generate;
 mod json;
 mod load;
 mod log_probs;

@@ -8,6 +8,7 @@ use pheye_tensor::Tensor;
 use pheye_xattn::Block;
 
 use crate::error::count;
+use crate::generate::check_prompts;
 use crate::loss::cross_spans;
 use crate::{Error, Pheye, Result};
 
@@ -32,14 +33,15 @@ impl Pheye {
         image: &[usize],
     ) -> Result<Vec<f64>> {
         count("answers", answers.len(), prompts.len())?;
-        self.check_prompts(kvs, prompts, image)?;
+        let context = self.config.text.max_position_embeddings;
+        check_prompts(prompts, context)?;
+        self.check_about(kvs, prompts.len(), image)?;
         if prompts.is_empty() {
             return Ok(Vec::new());
         }
         // The last token of an answer is predicted but not read.
         let read = |answer: &Vec<u32>| answer.len().saturating_sub(1);
         let lengths: Vec<usize> = prompts.iter().zip(answers).map(|(p, a)| p.len() + read(a)).collect();
-        let context = self.config.text.max_position_embeddings;
         if let Some(longest) = lengths.iter().copied().find(|length| *length > context) {
             return Err(Error::Context { prompt: longest, context });
         }

@@ -1,23 +1,82 @@
-//! Incremental decoding with a key/value cache. Each slot of the cache holds one text about an image.
+//! Pheye's slots: incremental decoding with a key/value cache. Each slot of the cache holds one text about an image.
 //!
 //! The keys and values of the images are one tensor for all slots; slots about the same image share its rows
 //! through the spans.
-
-use std::ops::Range;
 
 use pheye_ops::attention::Span;
 use pheye_ops::{Cx, Graphs, embedding, layernorm, linear, rows};
 use pheye_phi::{Cache, Layout};
 use pheye_tensor::Tensor;
 
-use crate::loss::cross_spans;
+use super::{CopyRows, Generated, GenerationConfig, Hooks, Slots};
+use crate::error::count;
+use crate::loss::{check_images, cross_spans};
 use crate::{Pheye, Result};
 
+impl Pheye {
+    /// The keys and values of media for every cross-attention block (`None` for layers without one). They are
+    /// the same for all tokens of all answers.
+    ///
+    /// # Errors
+    /// When an operation fails.
+    pub fn cross_kv(&self, cx: &Cx, media: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.cross
+            .iter()
+            .map(|block| block.as_ref().map(|b| Ok(b.attn.kv_to_keep(cx, media)?)).transpose())
+            .collect()
+    }
+
+    /// Answers each prompt about its image. Prompts may differ in length; each gets the answer it would get
+    /// alone. `image[i]`, ascending, is the image index of prompt i, a row of media.
+    ///
+    /// # Errors
+    /// [`crate::Error::Generation`] when options are out of range or conflict with each other or with `hooks`. When
+    /// a prompt is empty or leaves no room in the context, or an operation fails.
+    pub fn generate(
+        &self,
+        cx: &Cx,
+        kvs: &[Option<Tensor>],
+        prompts: &[Vec<u32>],
+        image: &[usize],
+        how: &GenerationConfig,
+        hooks: Hooks,
+    ) -> Result<Generated> {
+        self.check_about(kvs, prompts.len(), image)?;
+        super::run(cx, &mut Decoder::new(self, cx, kvs, image), prompts, how, hooks)
+    }
+
+    /// Scores `[vocab_size]` of the token after each prompt, after processors and, with `do_sample`, warpers.
+    /// Sampling draws from their softmax.
+    ///
+    /// # Errors
+    /// When [`Pheye::generate`] fails.
+    pub fn next_scores(
+        &self,
+        cx: &Cx,
+        kvs: &[Option<Tensor>],
+        prompts: &[Vec<u32>],
+        image: &[usize],
+        how: &GenerationConfig,
+    ) -> Result<Vec<Vec<f32>>> {
+        self.check_about(kvs, prompts.len(), image)?;
+        super::next_scores(&mut Decoder::new(self, cx, kvs, image), prompts, how)
+    }
+
+    /// Checks that each prompt is about one of the images of `kvs`.
+    pub(crate) fn check_about(&self, kvs: &[Option<Tensor>], prompts: usize, image: &[usize]) -> Result<()> {
+        count("layers of keys and values", kvs.len(), self.cross.len())?;
+        let media = kvs.iter().flatten().map(|kv| kv.shape().rows() / self.config.media_tokens()).min();
+        check_images(image, prompts, media.unwrap_or(usize::MAX))
+    }
+}
+
 /// The key/value caches of several texts, and the step that appends tokens to them.
-pub(super) struct Decoder<'a> {
+struct Decoder<'a> {
     model: &'a Pheye,
     cx: &'a Cx,
     kvs: &'a [Option<Tensor>],
+    /// The image of each prompt, ascending.
+    about: &'a [usize],
     /// The image of each slot, ascending.
     image: Vec<usize>,
     /// Number of tokens in the cache of each slot.
@@ -29,23 +88,42 @@ pub(super) struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// Empty slots, with room for `capacity` tokens each; `image` is the image index of each slot.
-    pub(super) fn new(
-        model: &'a Pheye,
-        cx: &'a Cx,
-        kvs: &'a [Option<Tensor>],
-        image: Vec<usize>,
-        capacity: usize,
-    ) -> Result<Decoder<'a>> {
-        let new = |_| Cache::new(cx, image.len(), capacity, model.config.text.hidden_size);
-        let caches = (0..model.phi.blocks.len()).map(new).collect::<Result<Vec<_>, _>>()?;
-        let past = vec![0; image.len()];
-        Ok(Decoder { model, cx, kvs, image, past, capacity, caches, graphs: Graphs::default() })
+    /// No slots yet; `about` is the image index of each prompt.
+    fn new(model: &'a Pheye, cx: &'a Cx, kvs: &'a [Option<Tensor>], about: &'a [usize]) -> Decoder<'a> {
+        let (image, past, caches) = (Vec::new(), Vec::new(), Vec::new());
+        Decoder { model, cx, kvs, about, image, past, capacity: 0, caches, graphs: Graphs::default() }
+    }
+}
+
+impl Slots for Decoder<'_> {
+    fn vocab_size(&self) -> usize {
+        self.model.config.text.vocab_size
     }
 
-    /// Appends the tokens `feed[slot]` to each slot. Returns the logits `[slots with new tokens, vocab_size]`
-    /// after the last of them.
-    pub(super) fn step(&mut self, feed: &[Vec<u32>]) -> Result<Tensor> {
+    fn context(&self) -> usize {
+        self.model.config.text.max_position_embeddings
+    }
+
+    fn slot_bytes(&self, tokens: usize) -> u128 {
+        let c = &self.model.config.text;
+        let wide = |n: usize| n as u128;
+        // Keys and values of each layer.
+        4 * 2 * wide(c.num_hidden_layers) * wide(tokens) * wide(c.hidden_size)
+    }
+
+    fn allocate(&mut self, prompts: usize, copies: usize, tokens: usize) -> Result<()> {
+        count("images of prompts", self.about.len(), prompts)?;
+        self.image = self.about.iter().flat_map(|&image| std::iter::repeat_n(image, copies)).collect();
+        self.past = vec![0; self.image.len()];
+        self.capacity = tokens;
+        self.caches.clear();
+        let width = self.model.config.text.hidden_size;
+        let new = |_| Cache::new(self.cx, self.image.len(), self.capacity, width);
+        self.caches = (0..self.model.phi.blocks.len()).map(new).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn step(&mut self, feed: &[Vec<u32>]) -> Result<Tensor> {
         let new: Vec<usize> = feed.iter().map(Vec::len).collect();
         let layout = Layout::cached(&self.past, &new, self.capacity);
         let spans = cross_spans(&new, &self.image, self.model.config.media_tokens());
@@ -59,24 +137,21 @@ impl<'a> Decoder<'a> {
         Ok(logits)
     }
 
-    /// Copies the keys and values of a range of tokens from one slot to another, which then ends after that
-    /// range.
-    pub(super) fn copy(&mut self, copies: &[(usize, usize, Range<usize>)]) -> Result<()> {
-        let rows = |slot: usize, tokens: &Range<usize>| {
+    fn copy(&mut self, copies: &[CopyRows]) -> Result<()> {
+        let in_cache = |slot: usize, c: &CopyRows| {
             let base = slot * self.capacity;
-            base + tokens.start..base + tokens.end
+            base + c.rows.start..base + c.rows.end
         };
-        let from: Vec<usize> = copies.iter().flat_map(|(from, _, tokens)| rows(*from, tokens)).collect();
-        let to: Vec<usize> = copies.iter().flat_map(|(_, to, tokens)| rows(*to, tokens)).collect();
+        let from: Vec<usize> = copies.iter().flat_map(|c| in_cache(c.from, c)).collect();
+        let to: Vec<usize> = copies.iter().flat_map(|c| in_cache(c.to, c)).collect();
         if !from.is_empty() {
             self.caches.iter_mut().try_for_each(|cache| cache.copy(self.cx, &from, &to))?;
         }
-        copies.iter().for_each(|(_, to, tokens)| self.past[*to] = tokens.end);
+        copies.iter().for_each(|c| self.past[c.to] = c.rows.end);
         Ok(())
     }
 
-    /// Number of tokens in the cache of `slot`.
-    pub(super) fn past(&self, slot: usize) -> usize {
+    fn past(&self, slot: usize) -> usize {
         self.past[slot]
     }
 }

@@ -1,15 +1,19 @@
 //! Text generation with the options of transformers: greedy search, beam search, sampling.
 //!
-//! Image keys and values are computed once and shared by all answers about an image. A prompt is processed
-//! once, however many beams or samples continue it. Self-attention uses a key-value cache.
+//! A prompt is processed once, however many beams or samples continue it. The language model is known only through
+//! [`Slots`], the decoding step over its key-value cache, so that [`run`] generates with any model that implements it.
+//! [`crate::Pheye::generate`] does so with Pheye, whose keys and values of an image are computed once and shared by all
+//! answers about it.
 
 mod beam;
 mod config;
 mod decode;
 mod process;
+mod slots;
 mod warp;
 
 pub use config::{EarlyStopping, GenerationConfig};
+pub use slots::{CopyRows, Slots};
 
 use std::borrow::Cow;
 
@@ -17,10 +21,8 @@ use pheye_ops::{Cx, argmax, topk};
 use pheye_tensor::{Device, Tensor};
 
 use crate::error::count;
-use crate::loss::check_images;
-use crate::{Error, Pheye, Result};
+use crate::{Error, Result};
 use beam::{Search, log_softmax};
-use decode::Decoder;
 
 /// The generated tokens, in prompt order. Several answers to one prompt are adjacent; with beam search the
 /// best comes first.
@@ -63,153 +65,82 @@ struct Request<'a> {
     copies: usize,
 }
 
-impl Pheye {
-    /// The keys and values of media for every cross-attention block (`None` for layers without one). They are
-    /// the same for all tokens of all answers.
-    ///
-    /// # Errors
-    /// When an operation fails.
-    pub fn cross_kv(&self, cx: &Cx, media: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        self.cross
-            .iter()
-            .map(|block| block.as_ref().map(|b| Ok(b.attn.kv_to_keep(cx, media)?)).transpose())
-            .collect()
+/// Answers each prompt. Prompts may differ in length; each gets the answer it would get alone. `cx` is the context in
+/// which `slots` computes.
+///
+/// # Errors
+/// [`Error::Generation`] when options are out of range or conflict with each other or with `hooks`. When a prompt is
+/// empty or leaves no room in the context, memory for the answers runs out, logits are not finite or have the wrong
+/// shape, or `slots` fails.
+pub fn run(
+    cx: &Cx,
+    slots: &mut dyn Slots,
+    prompts: &[Vec<u32>],
+    how: &GenerationConfig,
+    mut hooks: Hooks,
+) -> Result<Generated> {
+    how.validate()?;
+    fits(how, &hooks)?;
+    let context = slots.context();
+    check_prompts(prompts, context)?;
+    if how.max_new_tokens == 0 || prompts.is_empty() {
+        return Ok(vec![Vec::new(); prompts.len() * how.num_return_sequences]);
     }
 
-    /// Answers each prompt about its image. Prompts may differ in length; each gets the answer it would get
-    /// alone. `image[i]`, ascending, is the image index of prompt i, a row of media.
-    ///
-    /// # Errors
-    /// [`Error::Generation`] when options are out of range or conflict with each other or with `hooks`. When
-    /// a prompt is empty or leaves no room in the context, or an operation fails.
-    pub fn generate(
-        &self,
-        cx: &Cx,
-        kvs: &[Option<Tensor>],
-        prompts: &[Vec<u32>],
-        image: &[usize],
-        how: &GenerationConfig,
-        hooks: Hooks,
-    ) -> Result<Generated> {
-        how.validate()?;
-        fits(how, &hooks)?;
-        self.check_prompts(kvs, prompts, image)?;
-        if how.max_new_tokens == 0 || prompts.is_empty() {
-            return Ok(vec![Vec::new(); prompts.len() * how.num_return_sequences]);
-        }
-
-        cx.install(|| self.answers(cx, kvs, prompts, image, how, hooks))
-    }
-
-    fn answers(
-        &self,
-        cx: &Cx,
-        kvs: &[Option<Tensor>],
-        prompts: &[Vec<u32>],
-        image: &[usize],
-        how: &GenerationConfig,
-        mut hooks: Hooks,
-    ) -> Result<Generated> {
-        let context = self.config.text.max_position_embeddings;
-        // A full context still predicts one more token, which is not appended to the cache.
-        let limits: Vec<usize> =
-            prompts.iter().map(|p| how.max_new_tokens.min(context - p.len() + 1)).collect();
-        let capacity = prompts.iter().zip(&limits).map(|(p, limit)| p.len() + limit - 1).max().unwrap_or(0);
-        let copies = how.num_beams.max(how.num_return_sequences);
-        self.check_memory(prompts.len(), copies, capacity)?;
-        let images = image.iter().flat_map(|&p| std::iter::repeat_n(p, copies)).collect();
-        let mut decoder = Decoder::new(self, cx, kvs, images, capacity)?;
-
-        let mut feed = vec![Vec::new(); prompts.len() * copies];
-        prompts.iter().enumerate().for_each(|(i, prompt)| feed[i * copies].clone_from(prompt));
-        let logits = decoder.step(&feed)?;
-        let others = |(i, prompt): (usize, &Vec<u32>)| {
-            let (first, len) = (i * copies, prompt.len());
-            (first + 1..first + copies).map(move |slot| (first, slot, 0..len))
-        };
-        decoder.copy(&prompts.iter().enumerate().flat_map(others).collect::<Vec<_>>())?;
-
-        let request = Request { prompts, how, limits, copies };
+    // A full context still predicts one more token, which is not read.
+    let limit = |prompt: &Vec<u32>| how.max_new_tokens.min(context - prompt.len() + 1);
+    let limits = prompts.iter().map(limit).collect();
+    let copies = how.num_beams.max(how.num_return_sequences);
+    let request = Request { prompts, how, limits, copies };
+    cx.install(|| {
+        let logits = request.prefill(slots)?;
         if how.num_beams > 1 {
-            request.with_beams(&mut decoder, &logits, &mut hooks)
+            request.with_beams(slots, &logits, &mut hooks)
         } else {
-            request.one_by_one(cx, &mut decoder, logits, &mut hooks)
+            request.one_by_one(cx, slots, logits, &mut hooks)
         }
-    }
+    })
+}
 
-    /// Scores `[vocab_size]` of the token after each prompt, after processors and, with `do_sample`, warpers.
-    /// Sampling draws from their softmax.
-    ///
-    /// # Errors
-    /// When [`Pheye::generate`] fails.
-    pub fn next_scores(
-        &self,
-        cx: &Cx,
-        kvs: &[Option<Tensor>],
-        prompts: &[Vec<u32>],
-        image: &[usize],
-        how: &GenerationConfig,
-    ) -> Result<Vec<Vec<f32>>> {
-        how.validate()?;
-        self.check_prompts(kvs, prompts, image)?;
-        let Some(capacity) = prompts.iter().map(Vec::len).max() else { return Ok(Vec::new()) };
-        let mut decoder = Decoder::new(self, cx, kvs, image.to_vec(), capacity)?;
-        let logits = decoder.step(prompts)?;
-        let mut values = logits.to_vec_f32()?;
-        let rows = values.chunks_exact_mut(logits.shape().cols().max(1)).zip(prompts).enumerate();
-        rows.map(|(sequence, (scores, prompt))| {
-            finite(scores, 0, sequence)?;
-            how.process(scores, prompt, prompt.len());
-            if how.do_sample {
-                how.warp(scores)?;
-            }
-            Ok(scores.to_vec())
-        })
-        .collect()
+/// Scores `[vocab_size]` of the token after each prompt, after processors and, with `do_sample`, warpers. Sampling
+/// draws from their softmax.
+///
+/// # Errors
+/// When [`run`] fails.
+pub fn next_scores(
+    slots: &mut dyn Slots,
+    prompts: &[Vec<u32>],
+    how: &GenerationConfig,
+) -> Result<Vec<Vec<f32>>> {
+    how.validate()?;
+    check_prompts(prompts, slots.context())?;
+    if prompts.is_empty() {
+        return Ok(Vec::new());
     }
-
-    /// Returns an error unless the CPU's memory can hold the caches of `capacity` tokens and the logits, for
-    /// `copies` answers to each of `prompts` prompts. A GPU reports a lack of memory when they are allocated.
-    fn check_memory(&self, prompts: usize, copies: usize, capacity: usize) -> Result<()> {
-        let c = &self.config.text;
-        let wide = |n: usize| n as u128;
-        // Keys and values of each layer; logits, a copy of them, and the scores.
-        let floats =
-            2 * wide(c.num_hidden_layers) * wide(capacity) * wide(c.hidden_size) + 3 * wide(c.vocab_size);
-        let bytes = 4 * wide(prompts) * wide(copies) * floats;
-        let room = usize::try_from(bytes).ok().filter(|bytes| *bytes <= isize::MAX as usize);
-        // Reserving memory without touching it is cheap, and fails at once for a size that the system cannot
-        // provide.
-        if room.is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok()) {
-            return Ok(());
+    let request = Request { prompts, how, limits: vec![1; prompts.len()], copies: 1 };
+    let logits = request.prefill(slots)?;
+    let mut values = logits.to_vec_f32()?;
+    let rows = values.chunks_exact_mut(logits.shape().cols().max(1)).zip(prompts).enumerate();
+    rows.map(|(sequence, (scores, prompt))| {
+        finite(scores, 0, sequence)?;
+        how.process(scores, prompt, prompt.len());
+        if how.do_sample {
+            how.warp(scores)?;
         }
-        let answers = prompts.saturating_mul(copies);
-        Err(Error::AnswersTooLarge {
-            answers,
-            tokens: capacity,
-            bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
-        })
+        Ok(scores.to_vec())
+    })
+    .collect()
+}
+
+/// Checks that no prompt is empty, and that each leaves room in a context of `context` tokens.
+pub(crate) fn check_prompts(prompts: &[Vec<u32>], context: usize) -> Result<()> {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    if longest >= context {
+        return Err(Error::Context { prompt: longest, context });
     }
-
-    /// Checks that prompts leave room in the context, and that there are keys and values for their images.
-    /// Checks that prompts fit into the context, and that each is about one of the images of `kvs`.
-    pub(crate) fn check_prompts(
-        &self,
-        kvs: &[Option<Tensor>],
-        prompts: &[Vec<u32>],
-        image: &[usize],
-    ) -> Result<()> {
-        let context = self.config.text.max_position_embeddings;
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        if longest >= context {
-            return Err(Error::Context { prompt: longest, context });
-        }
-        if let Some(index) = prompts.iter().position(Vec::is_empty) {
-            return Err(Error::EmptyPrompt { index });
-        }
-        count("layers of keys and values", kvs.len(), self.cross.len())?;
-        let media = kvs.iter().flatten().map(|kv| kv.shape().rows() / self.config.media_tokens()).min();
-        check_images(image, prompts.len(), media.unwrap_or(usize::MAX))
+    match prompts.iter().position(Vec::is_empty) {
+        Some(index) => Err(Error::EmptyPrompt { index }),
+        None => Ok(()),
     }
 }
 
@@ -227,25 +158,70 @@ fn fits(how: &GenerationConfig, hooks: &Hooks) -> Result<()> {
     Ok(())
 }
 
+/// Returns an error unless the CPU's memory can hold the slots of `answers` answers, with room for `tokens` tokens
+/// each, and their logits. A GPU reports a lack of memory when they are allocated.
+fn check_memory(slots: &dyn Slots, answers: usize, tokens: usize) -> Result<()> {
+    // Logits, a copy of them, and the scores.
+    let logits = 4 * 3 * slots.vocab_size() as u128;
+    let bytes = slots.slot_bytes(tokens).saturating_add(logits).saturating_mul(answers as u128);
+    let room = usize::try_from(bytes).ok().filter(|bytes| *bytes <= isize::MAX as usize);
+    // Reserving memory without touching it is cheap, and fails at once for a size that the system cannot
+    // provide.
+    if room.is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok()) {
+        return Ok(());
+    }
+    Err(Error::AnswersTooLarge { answers, tokens, bytes: u64::try_from(bytes).unwrap_or(u64::MAX) })
+}
+
+/// The logits after the tokens `feed[slot]` of each slot that has some.
+fn step(slots: &mut dyn Slots, feed: &[Vec<u32>]) -> Result<Tensor> {
+    let logits = slots.step(feed)?;
+    let fed = feed.iter().filter(|tokens| !tokens.is_empty()).count();
+    count("rows of logits", logits.shape().rows(), fed)?;
+    count("columns of logits", logits.shape().cols(), slots.vocab_size())?;
+    Ok(logits)
+}
+
 impl Request<'_> {
+    /// Reads each prompt in the first of its slots and copies that slot to the others. Returns the logits after the
+    /// prompts.
+    fn prefill(&self, slots: &mut dyn Slots) -> Result<Tensor> {
+        let (prompts, copies) = (self.prompts.len(), self.copies);
+        let tokens = |(prompt, limit): (&Vec<u32>, &usize)| prompt.len() + limit - 1;
+        let tokens = self.prompts.iter().zip(&self.limits).map(tokens).max().unwrap_or(0);
+        check_memory(slots, prompts.saturating_mul(copies), tokens)?;
+        slots.allocate(prompts, copies, tokens)?;
+
+        let mut feed = vec![Vec::new(); prompts * copies];
+        self.prompts.iter().enumerate().for_each(|(i, prompt)| feed[i * copies].clone_from(prompt));
+        let logits = step(slots, &feed)?;
+        let others = |from: usize| {
+            let rows = 0..slots.past(from);
+            (from + 1..from + copies).map(move |to| CopyRows { from, to, rows: rows.clone() })
+        };
+        let moves: Vec<CopyRows> = (0..prompts).flat_map(|i| others(i * copies)).collect();
+        slots.copy(&moves)?;
+        Ok(logits)
+    }
+
     /// Greedy search and sampling. Each slot is an answer to which the chosen tokens are appended. `logits`
     /// are those after the prompts.
     fn one_by_one(
         &self,
         cx: &Cx,
-        decoder: &mut Decoder,
+        slots: &mut dyn Slots,
         mut logits: Tensor,
         hooks: &mut Hooks,
     ) -> Result<Generated> {
-        let slots = self.prompts.len() * self.copies;
+        let answers = self.prompts.len() * self.copies;
         // Prompts with their answers.
         let mut texts: Vec<Vec<u32>> =
-            (0..slots).map(|slot| self.prompts[slot / self.copies].clone()).collect();
+            (0..answers).map(|slot| self.prompts[slot / self.copies].clone()).collect();
         // The slots of unfinished answers, and the rows of their logits.
-        let mut open: Vec<(usize, usize)> = (0..slots).map(|slot| (slot, slot / self.copies)).collect();
+        let mut open: Vec<(usize, usize)> = (0..answers).map(|slot| (slot, slot / self.copies)).collect();
         while !open.is_empty() {
             let chosen = self.choose(cx, &logits, &texts, &open)?;
-            let mut feed = vec![Vec::new(); slots];
+            let mut feed = vec![Vec::new(); answers];
             for (&(slot, _), id) in open.iter().zip(chosen) {
                 let prompt = slot / self.copies;
                 texts[slot].push(id);
@@ -260,7 +236,7 @@ impl Request<'_> {
             }
             open = rows(&feed);
             if !open.is_empty() {
-                logits = decoder.step(&feed)?;
+                logits = step(slots, &feed)?;
             }
         }
         let answer =
@@ -308,13 +284,15 @@ impl Request<'_> {
     }
 
     /// Beam search. The slots of a prompt are its beams. `logits` are those after the prompts.
-    fn with_beams(&self, decoder: &mut Decoder, logits: &Tensor, hooks: &mut Hooks) -> Result<Generated> {
+    fn with_beams(&self, slots: &mut dyn Slots, logits: &Tensor, hooks: &mut Hooks) -> Result<Generated> {
         let vocab = logits.shape().cols();
         let mut searches: Vec<Search> = (self.limits.iter().enumerate())
             .map(|(i, &limit)| Search::new(i * self.copies..(i + 1) * self.copies, limit))
             .collect();
-        let slots = searches.len() * self.copies;
-        let mut row_of: Vec<usize> = (0..slots).map(|slot| slot / self.copies).collect();
+        let beams = searches.len() * self.copies;
+        let mut row_of: Vec<usize> = (0..beams).map(|slot| slot / self.copies).collect();
+        // The rows that every slot of a prompt has already: those of the prompt.
+        let common: Vec<usize> = (0..searches.len()).map(|i| slots.past(i * self.copies)).collect();
         let mut values = logits.to_vec_f32()?;
         loop {
             let mut copies = Vec::new();
@@ -330,10 +308,12 @@ impl Request<'_> {
                 };
                 let scores = search.beams.iter().map(scores).collect::<Result<Vec<_>>>()?;
                 let moves = search.advance(&scores, self.how, &mut |ids| hooks.ends(ids));
-                // Only tokens after the prompt are copied; every slot already has a copy of the prompt.
-                copies.extend(moves.iter().map(|m| (m.from, m.to, prompt.len()..decoder.past(m.from))));
+                copies.extend(moves.iter().map(|m| {
+                    let rows = common[i]..slots.past(m.from);
+                    CopyRows { from: m.from, to: m.to, rows }
+                }));
             }
-            let mut feed = vec![Vec::new(); slots];
+            let mut feed = vec![Vec::new(); beams];
             for beam in searches.iter().flat_map(|s| &s.beams) {
                 feed[beam.slot].extend(beam.ids.last());
             }
@@ -341,8 +321,8 @@ impl Request<'_> {
             if fed.is_empty() {
                 break;
             }
-            decoder.copy(&copies)?;
-            values = decoder.step(&feed)?.to_vec_f32()?;
+            slots.copy(&copies)?;
+            values = step(slots, &feed)?.to_vec_f32()?;
             fed.iter().for_each(|&(slot, row)| row_of[slot] = row);
         }
         Ok(searches.into_iter().flat_map(|s| s.results(self.how.num_return_sequences)).collect())
