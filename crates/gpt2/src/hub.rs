@@ -52,7 +52,7 @@ const GPT2: Kind = Kind {
         "summary_proj_to_labels",
         "summary_first_dropout",
         "_num_labels",
-        // Options of transformers before version 3.
+        // Options of early versions of transformers.
         "output_past",
         "predict_special_tokens",
     ],

@@ -4,7 +4,7 @@ in git are from torch 2.15 and transformers 5.24.
 A folder for each model, with random weights, as it would be on the hub:
 
 plain   as transformers saves it: model.safetensors, names with `transformer.`; odd vocabulary, MLP of 4 n_embd
-old     as transformers saved it before version 4.30: pytorch_model.bin, names without a prefix, the masks of attention and the tied
+old     as older versions of transformers saved it: pytorch_model.bin, names without a prefix, the masks of attention and the tied
         head among the tensors, options in config.json that no longer exist; n_inner and another epsilon
 
 and beside it golden.safetensors. Sequences of several lengths are packed: each is computed alone, and the rows of all follow each
