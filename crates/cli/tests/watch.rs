@@ -218,7 +218,7 @@ fn configs_keep_to_the_schema() {
         for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
             if line.starts_with('[') {
                 // The keys of the network are checked when it is read.
-                network = line == "[model.config]";
+                network = line.starts_with("[model.config]");
                 if network {
                     continue;
                 }
