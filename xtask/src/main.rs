@@ -4,6 +4,7 @@
 
 mod bench;
 mod caption;
+mod crates;
 mod easy_vqa;
 mod golden;
 mod kernels;
@@ -40,6 +41,7 @@ const CHORES: &[Chore] = &[
         "check the invariants of the repository: crate dependencies, file sizes, kernels and tests, links",
         tidy::run,
     ),
+    ("crate-map", "", "draw docs/crates.svg, the crates and their dependencies", crates::draw),
     (
         "bench",
         "[--device cpu|cuda] [--peers] [--rounds N] [--family F] [--write]",

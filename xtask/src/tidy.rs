@@ -9,19 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// The floors of the crate diagram in ARCHITECTURE.md, from the lowest. A crate depends only on crates of
-/// lower floors.
-const FLOORS: &[&[&str]] = &[
-    &["files", "emulator", "kernel-build"],
-    &["kernels", "cpu", "image", "text", "hub", "metrics"],
-    &["planted", "scene", "tensor"],
-    &["ops", "weights", "testkit"],
-    &["vit", "phi", "gpt2", "xattn", "resample"],
-    &["model", "data", "optim"],
-    &["train", "eval"],
-    &["pheye"],
-    &["cli"],
-];
+use crate::crates::{Dependency, dependencies, floor, is_drawn};
 
 /// The maximum number of lines of a source file.
 const LINES: usize = 500;
@@ -62,8 +50,9 @@ type Rule = fn(&Path) -> Result<Vec<String>>;
 /// Checks all rules.
 pub(crate) fn run(_: &[String]) -> Result<()> {
     let root = fs::canonicalize(crate::root()).context("the root of the repository")?;
-    let rules: [(&str, Rule); 7] = [
+    let rules: [(&str, Rule); 8] = [
         ("crates depend on lower floors only", floors),
+        ("the diagram of the crates is up to date", is_drawn),
         ("source files are short and say what they are", sources),
         ("libraries do not print, and forbid unsafe code where they need none", lints),
         ("kernels are tested and timed", kernels),
@@ -103,32 +92,15 @@ fn shown(root: &Path, path: &Path) -> String {
 }
 
 fn floors(root: &Path) -> Result<Vec<String>> {
-    let floor = |name: &str| FLOORS.iter().position(|floor| floor.contains(&name));
     let mut faults = Vec::new();
-    let mut manifests = vec![("kernels".to_owned(), root.join("Cargo.toml"))];
-    for entry in fs::read_dir(root.join("crates"))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.join("Cargo.toml").exists() {
-            manifests.push((name, path.join("Cargo.toml")));
-        }
-    }
-    for (name, manifest) in manifests {
+    for (name, uses) in dependencies(root)? {
         let Some(own) = floor(&name) else {
-            faults.push(format!("crates/{name} has no floor; give it one in xtask/src/tidy.rs"));
+            faults.push(format!("crates/{name} has no floor; give it one in xtask/src/crates.rs"));
             continue;
         };
-        let text = fs::read_to_string(&manifest)?;
-        let mut in_dependencies = false;
-        for line in text.lines() {
-            if line.starts_with('[') {
-                in_dependencies = line == "[dependencies]" || line == "[build-dependencies]";
-            }
-            let of = line.strip_prefix("pheye").filter(|_| in_dependencies);
-            let Some(of) = of.and_then(|rest| rest.split(['.', ' ', '=']).next()) else { continue };
-            let other = of.strip_prefix('-').unwrap_or("pheye");
-            if floor(other).is_none_or(|floor| floor >= own) {
-                faults.push(format!("{name} depends on {other}, which is not on a lower floor"));
+        for Dependency { on, .. } in uses {
+            if floor(&on).is_none_or(|floor| floor >= own) {
+                faults.push(format!("{name} depends on {on}, which is not on a lower floor"));
             }
         }
     }

@@ -20,6 +20,7 @@ impl Pheye {
     /// When `level` or `cross_interval` is out of range.
     pub fn adapted(mut self, level: usize, cross_interval: usize, seed: u64) -> Result<Pheye> {
         let tiles_before = self.config.connector.local_tiles();
+        let grows = level > self.config.connector.level;
         let mut config: Config = self.config.clone();
         (config.connector.level, config.connector.cross_interval) = (level, cross_interval);
         if tiles_before == 0 {
@@ -44,7 +45,7 @@ impl Pheye {
             let Some(value) = known.get(&global).filter(|value| value.shape() == param.value.shape()) else {
                 continue;
             };
-            if param.name == format!("{CONNECTOR_PREFIX}.connector.embedding.weight") {
+            if grows && param.name == format!("{CONNECTOR_PREFIX}.connector.embedding.weight") {
                 param.value = embedding(value, &param.value, 1 + tiles_before)?;
             } else {
                 // A copy, because two parameters may start from one.
