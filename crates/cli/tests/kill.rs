@@ -6,10 +6,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::process::{Child, Command};
+use std::time::{Duration, SystemTime};
 
-use common::{Bench, Ended, config, ends, pheye, s, same};
+use common::{Bench, Ended, config, ends, pheye, s, same, until};
 
 const STEPS: usize = 120;
 const RUN: (&str, &str) = ("train", "checkpoint_every = 2\nkeep = 3\nout = \"run\"");
@@ -24,18 +24,6 @@ impl Random {
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % n
     }
-}
-
-/// Starts a run and waits until it has logged `step` steps.
-fn until(bench: &Bench, args: &[&str], step: usize) -> Child {
-    let mut child = pheye(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let patience = Instant::now() + Duration::from_secs(120);
-    while bench.steps("run") < step {
-        assert!(child.try_wait().unwrap().is_none(), "ended before step {step}");
-        assert!(Instant::now() < patience, "step {step} is not reached");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child
 }
 
 /// Total number of kills: five, or `PHEYE_KILLS`.
@@ -71,7 +59,7 @@ fn killed_and_resumed(bench: &Bench, times: usize, random: &mut Random, left: &B
     steps.sort();
     for (i, step) in steps.into_iter().enumerate() {
         let flags: &[&str] = if i == 0 { &["train", s(&file)] } else { &["train", s(&file), "--resume"] };
-        let mut child = until(bench, flags, step);
+        let mut child = until(bench, pheye(flags), step);
         std::thread::sleep(Duration::from_micros(random.below(20_000)));
         child.kill().unwrap();
         let status = child.wait().unwrap();
@@ -105,7 +93,7 @@ fn asked_to_stop() {
         let file = write(&stopped);
         for (i, name) in ["TERM", "INT"].into_iter().enumerate() {
             let flags: &[&str] = if i == 0 { &["train", s(&file)] } else { &["train", s(&file), "--resume"] };
-            let child = until(&stopped, flags, 5 + 30 * i);
+            let child = until(&stopped, pheye(flags), 5 + 30 * i);
             signal(&child, name);
             let ended = Ended::from(child.wait_with_output().unwrap());
             assert_eq!(ended.code, Some(130), "{task} {name} {ended:#?}");

@@ -7,11 +7,10 @@ mod common;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use common::{Bench, Ended, config, copy_tree, data_set, pheye, s, same, top};
+use common::{Bench, Ended, config, copy_tree, data_set, pheye, s, same, top, until};
 use pheye_data::{Format, Source, SourceConfig};
 
 const STEPS: usize = 40;
@@ -89,17 +88,6 @@ fn train(bench: &Bench, flags: &[&str]) -> Command {
     let mut command = pheye(["train", s(&bench.path("run.toml"))].iter().chain(flags));
     command.env("XDG_CACHE_HOME", bench.path("cache"));
     command
-}
-
-/// Starts the run and waits until it has logged `step` steps.
-fn until(bench: &Bench, mut train: Command, step: usize) -> Child {
-    let mut child = train.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let patience = Instant::now() + Duration::from_secs(120);
-    while bench.steps("run") < step && child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < patience, "step {step} is not reached");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child
 }
 
 /// Starts the run and kills it after `step` steps.

@@ -6,7 +6,8 @@ pub(crate) mod tensors;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// The root of the repository.
 pub(crate) fn top() -> PathBuf {
@@ -236,6 +237,18 @@ impl Bench {
         ends(0, ["train", s(&file)]);
         self.path("run/model")
     }
+}
+
+/// Starts `train`, a run in the folder `run`, and waits until it has logged `step` steps.
+pub(crate) fn until(bench: &Bench, mut train: Command, step: usize) -> Child {
+    let mut child = train.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let patience = Instant::now() + Duration::from_secs(120);
+    while bench.steps("run") < step {
+        assert!(child.try_wait().unwrap().is_none(), "ended before step {step}");
+        assert!(Instant::now() < patience, "step {step} is not reached");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
 }
 
 /// Asserts that both have the same files with the same contents; names those that differ without printing
