@@ -30,6 +30,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("ocr-vqa", "dataset.json", ""),
     ("vqav2", "v2_OpenEnded_mscoco_train2014_questions.json", "v2_mscoco_train2014_annotations.json"),
     ("textcaps", "TextCaps_0.1_train.json", ""),
+    ("coco-captions", "captions_train2014.json", ""),
 ];
 
 /// The config of a run over the source of `format`; images are read from disk each time they are seen.

@@ -212,7 +212,7 @@ fn questions_in_one_file_and_answers_in_another() {
 }
 
 #[test]
-fn gqa_and_textcaps_have_several_rows_an_image() {
+fn gqa_and_captions_have_several_rows_an_image() {
     let gqa = config(Format::Gqa, "train_balanced_questions.json");
     assert_items(
         &open(&gqa),
@@ -228,6 +228,22 @@ fn gqa_and_textcaps_have_several_rows_an_image() {
         ],
     );
     assert_eq!(mixture(&caps).epoch_len(), 2);
+    let coco = config(Format::CocoCaptions, "captions_train2014.json");
+    assert_items(
+        &open(&coco),
+        &[
+            (
+                "COCO_train2014_000000000009.jpg",
+                &[("", "A plate of food."), ("", "Bread, fruit and nuts.")],
+            ),
+            ("COCO_train2014_000000000025.jpg", &[("", "A giraffe eats leaves.")]),
+        ],
+    );
+    // The prompt of the captions is a text of the config.
+    let own = SourceConfig { prompt: Some(Prompt::Only("This image shows ".into())), ..coco };
+    let m = mixture(&own);
+    let asked = |i| m.sample(i).unwrap().0.qa[0].question.clone();
+    assert_eq!([asked(0), asked(1)], ["This image shows "; 2]);
 }
 
 #[test]

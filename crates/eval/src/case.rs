@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use pheye_model::{Batch, GenerationConfig, Hooks, Loss, Pheye};
+use pheye_model::{Batch, GenerationConfig, Loss};
 use pheye_ops::Cx;
 use pheye_optim::{AdamWConfig, Optimizer, Schedule};
 use pheye_tensor::{Grads, Tensor};
 
 use crate::golden::Golden;
+use crate::network::Network;
 use crate::{Error, Result};
 
 /// A stage: its name in the golden file, the values of our model, and the elements of the golden tensor to
@@ -132,19 +133,24 @@ impl Case {
         Ok(Batch { pixels, images: images.len(), ids, targets, lengths, image })
     }
 
-    /// Keys and values of all images for every cross-attention block.
-    pub(crate) fn kvs(&self, cx: &Cx, model: &Pheye) -> Result<Vec<Option<Tensor>>> {
+    /// The media of all images.
+    pub(crate) fn media(&self, cx: &Cx, model: &impl Network) -> Result<Tensor> {
         let batch = self.batch(0..self.images())?;
-        Ok(model.cross_kv(cx, &model.encode(cx, &batch.pixels, batch.images)?)?)
+        Ok(model.encode(cx, &batch.pixels, batch.images)?.1)
     }
 
     /// Computes every stage of the golden data with `model` on the device of `cx`. Trains the model at the
     /// end.
-    pub(crate) fn observe(&self, cx: &Cx, model: &mut Pheye) -> Result<Vec<Observed>> {
-        let table = model.train(Pheye::is_pheye_param)?;
+    pub(crate) fn observe(&self, cx: &Cx, model: &mut impl Network) -> Result<Vec<Observed>> {
+        let table = model.train()?;
         let masters = model.move_to(&cx.device, &table)?;
         let batch = self.batch(0..self.ids.len())?;
-        let media = model.encode(cx, &batch.pixels, batch.images)?;
+        let (features, media) = model.encode(cx, &batch.pixels, batch.images)?;
+        let mut all = Vec::new();
+        if let Some(features) = features {
+            all.push(Observed::all("features", wide(&features)?, Kind::Activation));
+        }
+        all.push(Observed::all("media", wide(&media)?, Kind::Activation));
         let logits = model.logits(cx, &media, &batch)?;
         let vocab = logits.shape().cols();
         let width = self.ids[0].len();
@@ -153,11 +159,10 @@ impl Case {
             kept.into_iter().map(move |i| (row * width + i) * vocab..(row * width + i + 1) * vocab)
         };
         let elements = self.mask.iter().enumerate().flat_map(real).collect();
-        let mut all = vec![
-            Observed::all("media", wide(&media)?, Kind::Activation),
+        all.extend([
             Observed { name: "logits".to_owned(), values: wide(&logits)?, elements, kind: Kind::Activation },
             Observed::all("greedy", self.greedy(cx, model)?, Kind::Ids),
-        ];
+        ]);
         let mut grads = Grads::on(&cx.device, table.clone())?;
         let (loss, dmedia) = model.language(cx, &batch, &media, &mut grads)?;
         let mean = |v: &[f64]| v.iter().map(|v| v / loss.tokens as f64).collect::<Vec<_>>();
@@ -166,13 +171,20 @@ impl Case {
             all.push(Observed::all("media_grad", mean(&wide(&dmedia)?), Kind::Gradient));
         }
         grads.clear()?;
-        model.loss_and_grads(cx, &batch, None, &mut grads)?;
-        let flat = wide(&grads.flat)?;
-        for (name, range) in table.entries() {
-            all.push(Observed::all(format!("grad.{name}"), mean(&flat[range.clone()]), Kind::Gradient));
+        model.loss_and_grads(cx, &batch, &mut grads)?;
+        let mut of_params = Vec::new();
+        for param in model.params_mut() {
+            let grad = grads.view(param)?.map(|grad| Ok::<_, Error>((grad.shape().cols(), wide(&grad)?)));
+            of_params.extend(grad.transpose()?.map(|(cols, grad)| (param.name.clone(), cols, grad)));
+        }
+        for (name, cols, grad) in of_params {
+            let stored = model.stored(&name);
+            let grad = if stored.transposed { transposed(&grad, cols) } else { grad };
+            all.push(Observed::all(format!("grad.{}", stored.tensor), mean(&grad), Kind::Gradient));
         }
 
         let mut optimizer = Optimizer::new(table, AdamWConfig::default())?;
+        optimizer.set_shares(|name| model.share(name))?;
         if let Some(masters) = masters {
             optimizer.move_to(cx, masters)?;
         }
@@ -185,18 +197,16 @@ impl Case {
     }
 
     /// The ids of the prompt and its greedy continuation.
-    fn greedy(&self, cx: &Cx, model: &Pheye) -> Result<Vec<f64>> {
-        let first = self.batch(0..1)?;
-        let kvs = model.cross_kv(cx, &model.encode(cx, &first.pixels, 1)?)?;
+    fn greedy(&self, cx: &Cx, model: &impl Network) -> Result<Vec<f64>> {
+        let media = model.encode(cx, &self.batch(0..1)?.pixels, 1)?.1;
         let mut ids = self.greedy[..self.prompt].to_vec();
         for end in self.open.iter().copied().chain([self.greedy.len()]) {
             let how = GenerationConfig::greedy(end.saturating_sub(ids.len()));
             let prompt = std::slice::from_ref(&ids);
-            let mut new = match model.generate(cx, &kvs, prompt, &[0], &how, Hooks::default()) {
+            let Some(mut new) = model.generate(cx, &media, prompt, &[0], &how)? else {
                 // NaN differs from every id, so this stage fails; the other stages show where the values stop
                 // being finite.
-                Err(pheye_model::Error::NotFinite { .. }) => return Ok(vec![f64::NAN; self.greedy.len()]),
-                made => made?,
+                return Ok(vec![f64::NAN; self.greedy.len()]);
             };
             ids.extend(new.swap_remove(0));
             ids.extend(self.greedy.get(end));
@@ -205,14 +215,14 @@ impl Case {
     }
 
     /// The mean losses of five AdamW steps, each with one micro-batch per image.
-    fn train(&self, cx: &Cx, model: &mut Pheye, mut optimizer: Optimizer) -> Result<Vec<f64>> {
+    fn train(&self, cx: &Cx, model: &mut impl Network, mut optimizer: Optimizer) -> Result<Vec<f64>> {
         let batches = (0..self.ids.len()).map(|i| self.batch(i..i + 1)).collect::<Result<Vec<_>>>()?;
         let schedule = Schedule::cosine(1e-3);
         (0..TRAIN_STEPS)
             .map(|step| {
                 let mut total = Loss::default();
                 for batch in &batches {
-                    let loss = model.loss_and_grads(cx, batch, None, &mut optimizer.grads)?;
+                    let loss = model.loss_and_grads(cx, batch, &mut optimizer.grads)?;
                     total.sum += loss.sum;
                     total.tokens += loss.tokens;
                 }
@@ -222,6 +232,11 @@ impl Case {
             })
             .collect()
     }
+}
+
+/// The transpose of a matrix with `cols` columns.
+fn transposed(values: &[f64], cols: usize) -> Vec<f64> {
+    (0..cols).flat_map(|col| values.iter().skip(col).step_by(cols).copied()).collect()
 }
 
 /// The values of a tensor on any device, as f64.

@@ -83,6 +83,9 @@ pub enum Error {
     /// The model could not be loaded or run.
     #[error(transparent)]
     Model(#[from] pheye_model::Error),
+    /// A baseline could not be loaded or run.
+    #[error(transparent)]
+    Baseline(#[from] pheye_baselines::Error),
     /// The questions could not be read.
     #[error(transparent)]
     Data(#[from] pheye_data::Error),

@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use pheye_files::{Kind, quoted, read_text};
-use pheye_model::{GenerationConfig, Hooks, Pheye};
+use pheye_model::GenerationConfig;
 use pheye_ops::Cx;
 use pheye_tensor::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::network::Network;
 use crate::stage::{Stage, largest};
 use crate::{Error, Result};
 
@@ -136,23 +137,20 @@ impl Expected {
         parsed.map(Some).map_err(|why| Error::Generation { path, why: quoted(&why) })
     }
 
-    /// Compares every search, whose error is the number of different answers, and every distribution. `kvs`
-    /// are the keys and values of the golden images.
+    /// Compares every search, whose error is the number of different answers, and every distribution. `media`
+    /// are those of the golden images.
     pub(crate) fn compare(
         &self,
         cx: &Cx,
         folder: &Path,
-        model: &Pheye,
-        kvs: &[Option<Tensor>],
+        model: &impl Network,
+        media: &Tensor,
     ) -> Result<Vec<Stage>> {
         let gpu = matches!(cx.device, Device::Gpu(_));
         let mut stages = Vec::new();
         for case in self.cases.iter().filter(|case| case.bf16 || !gpu) {
             let how = options(folder, &case.config)?;
-            let ids = match model.generate(cx, kvs, &case.prompts, &case.images, &how, Hooks::default()) {
-                Err(pheye_model::Error::NotFinite { .. }) => Vec::new(),
-                made => made?,
-            };
+            let ids = model.generate(cx, media, &case.prompts, &case.images, &how)?.unwrap_or_default();
             let wrong = ids.iter().zip(&case.ids).filter(|(ours, theirs)| ours != theirs).count();
             let missing = ids.len().abs_diff(case.ids.len());
             let error = (wrong + missing) as f64;
@@ -160,11 +158,8 @@ impl Expected {
         }
         for case in &self.distributions {
             let how = options(folder, &case.config)?;
-            let prompt = std::slice::from_ref(&case.prompt);
-            let scores = match model.next_scores(cx, kvs, prompt, &[case.image], &how) {
-                Err(pheye_model::Error::NotFinite { .. }) => vec![f32::NAN; model.config().text.vocab_size],
-                made => made?.swap_remove(0),
-            };
+            let scores = model.next_scores(cx, media, &case.prompt, case.image, &how)?;
+            let scores = scores.unwrap_or_else(|| vec![f32::NAN; model.vocab_size()]);
             let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let mut p: Vec<f64> = scores.iter().map(|s| f64::from(s - top).exp()).collect();
             let total: f64 = p.iter().sum();

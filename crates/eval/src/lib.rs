@@ -7,6 +7,7 @@ mod case;
 mod error;
 mod generate;
 mod golden;
+mod network;
 mod stage;
 mod verify;
 

@@ -13,7 +13,9 @@
 use std::path::Path;
 
 use pheye_cpu::philox;
-use pheye_model::{Options, Pheye};
+use pheye_baselines::Baseline;
+use pheye_model::Pheye;
+use pheye_image::{PassOrder, Preprocess};
 use pheye_ops::Cx;
 use pheye_tensor::{Device, ParamTable, Tensor};
 use serde::Serialize;
@@ -21,6 +23,7 @@ use serde::Serialize;
 use crate::case::{Case, Kind, Observed};
 use crate::generate::Expected;
 use crate::golden::Golden;
+use crate::network::Network;
 use crate::stage::{Stage, largest};
 use crate::{Error, Result};
 
@@ -38,8 +41,9 @@ impl Report {
     }
 }
 
-/// Compares the model in `folder` with its `golden.safetensors`: pixels, media (image tokens), logits, loss,
-/// the gradient of every trained tensor, greedily generated ids, and the losses of five training steps. If
+/// Compares the model in `folder`, a Pheye or a baseline, with its `golden.safetensors`: pixels, media (image
+/// tokens), logits, loss, the gradient of every trained tensor, greedily generated ids, and the losses of five
+/// training steps. If
 /// `generate.json` exists, also the ids of other generation options and the probabilities of sampling. On a
 /// GPU, the bounds of `golden_bf16.safetensors` are used.
 ///
@@ -47,14 +51,21 @@ impl Report {
 /// Returns an error if the model or the golden data cannot be loaded. A stage that is out of bounds is not an
 /// error; the report contains it.
 pub fn verify(cx: &Cx, folder: &Path) -> Result<Report> {
+    match pheye_baselines::is_baseline(folder) {
+        true => verify_as::<Baseline>(cx, folder),
+        false => verify_as::<Pheye>(cx, folder),
+    }
+}
+
+fn verify_as<N: Network>(cx: &Cx, folder: &Path) -> Result<Report> {
     let golden = Golden::open(&folder.join("golden.safetensors"))?;
     let mut case = Case::read(&golden)?;
     let bf16 = match cx.device {
         Device::Cpu => None,
         Device::Gpu(_) => Some(bf16(folder, &mut case)?),
     };
-    let mut model = Pheye::load(folder, Options::default())?;
-    let generated = generated(cx, folder, &case)?;
+    let mut model = N::load(folder)?;
+    let generated = generated::<N>(cx, folder, &case)?;
     let ours = case.observe(cx, &mut model)?;
     let mut stages = pixels(folder, &model, &golden, case.images())?;
     match &bf16 {
@@ -64,7 +75,7 @@ pub fn verify(cx: &Cx, folder: &Path) -> Result<Report> {
             }
         }
         None => {
-            let mut moved = Pheye::load(folder, Options::default())?;
+            let mut moved = N::load(folder)?;
             move_weights(&mut moved)?;
             for (ours, moved) in ours.iter().zip(&case.observe(cx, &mut moved)?) {
                 stages.push(compare(&golden, ours, Bound::Moved(moved))?);
@@ -72,8 +83,9 @@ pub fn verify(cx: &Cx, folder: &Path) -> Result<Report> {
         }
     }
     for name in golden.names("grad.") {
+        let name = name.strip_suffix("_f64").unwrap_or(&name);
         if !ours.iter().any(|o| o.name == name) {
-            return Err(golden.fault(&name, "is the gradient of a tensor that this model does not train"));
+            return Err(golden.fault(name, "is the gradient of a tensor that this model does not train"));
         }
     }
     stages.extend(generated);
@@ -81,13 +93,13 @@ pub fn verify(cx: &Cx, folder: &Path) -> Result<Report> {
 }
 
 /// The comparisons of `generate.json`, if it exists.
-fn generated(cx: &Cx, folder: &Path, case: &Case) -> Result<Vec<Stage>> {
+fn generated<N: Network>(cx: &Cx, folder: &Path, case: &Case) -> Result<Vec<Stage>> {
     let Some(expected) = Expected::read(folder)? else { return Ok(Vec::new()) };
     // Needs its own model, because observing the other stages trains theirs.
-    let mut model = Pheye::load(folder, Options::default())?;
+    let mut model = N::load(folder)?;
     model.move_to(&cx.device, &ParamTable::default())?;
-    let kvs = case.kvs(cx, &model)?;
-    expected.compare(cx, folder, &model, &kvs)
+    let media = case.media(cx, &model)?;
+    expected.compare(cx, folder, &model, &media)
 }
 
 /// Reads the bounds of `folder` for bf16, and sets in `case` which greedy ids are not compared.
@@ -146,12 +158,23 @@ fn compare(golden: &Golden, ours: &Observed, bound: Bound) -> Result<Stage> {
             (exact, factor * bf16.values(&format!("{name}_bf16_error"), 1)?[0])
         }
     };
-    let allowed = noise + 1e-6 * largest(truth.iter().copied());
+    let allowed = noise + 1e-6 * largest(truth.iter().copied()) + of_keys(golden, name)?;
     Ok(Stage { name: name.clone(), error: distance(&ours.values, &truth), allowed })
 }
 
+/// What the bound of the gradient of a key's bias has in addition. In exact arithmetic the gradient is zero: the bias
+/// adds the same number to all scores of a query. What is left is the rounding of numbers as large as the gradient of
+/// the key's weight.
+fn of_keys(golden: &Golden, name: &str) -> Result<f64> {
+    let Some(layer) = name.strip_suffix("k_proj.bias") else { return Ok(0.0) };
+    let weight = format!("{layer}k_proj.weight");
+    let exact = golden.find(&format!("{weight}_f64"))?;
+    let grad = exact.map_or_else(|| golden.find(&weight), |exact| Ok(Some(exact)))?;
+    Ok(grad.map_or(0.0, |grad| 1e-6 * largest(grad.into_iter())))
+}
+
 /// Moves every weight to a neighbouring f32, up or down at random.
-fn move_weights(model: &mut Pheye) -> Result<()> {
+fn move_weights(model: &mut impl Network) -> Result<()> {
     for (i, param) in model.params_mut().into_iter().enumerate() {
         let mut value = Tensor::from_f32(param.shape(), param.value.f32()?)?;
         for (j, v) in value.f32_mut()?.iter_mut().enumerate() {
@@ -164,10 +187,21 @@ fn move_weights(model: &mut Pheye) -> Result<()> {
 }
 
 /// Compares the pixels of the images beside the golden data. Preprocessing is exact except for the rounding
-/// of a division.
-fn pixels(folder: &Path, model: &Pheye, golden: &Golden, images: usize) -> Result<Vec<Stage>> {
-    let c = model.config();
-    let preprocess = pheye_image::Preprocess::new(c.vision.image_size, c.connector.level);
+/// of a division. Pillow 13 resizes tall images in another order of passes than the versions before it, and golden
+/// data are of either; the order that fits better counts for all images.
+fn pixels(folder: &Path, model: &impl Network, golden: &Golden, images: usize) -> Result<Vec<Stage>> {
+    let mut best: Option<Vec<Stage>> = None;
+    for order in [PassOrder::RowsFirst, PassOrder::Pillow13] {
+        let stages = pixels_of(folder, Preprocess { order, ..model.preprocess() }, golden, images)?;
+        let error = |stages: &[Stage]| largest(stages.iter().map(|s| s.error));
+        if best.as_ref().is_none_or(|best| error(&stages) < error(best)) {
+            best = Some(stages);
+        }
+    }
+    Ok(best.unwrap_or_default())
+}
+
+fn pixels_of(folder: &Path, preprocess: Preprocess, golden: &Golden, images: usize) -> Result<Vec<Stage>> {
     let (mut global, mut local) = (Vec::new(), Vec::new());
     for i in 0..images {
         let image = pheye_image::open(folder.join(format!("image{i}.png")), &Default::default())?;

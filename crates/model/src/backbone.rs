@@ -36,12 +36,6 @@ pub(crate) fn remark(checkpoint: &Checkpoint) -> Option<String> {
     Some(format!("{}: names are read without the prefix `{}`, which all have", quoted(&path), quoted(prefix)))
 }
 
-/// Whether this tensor of a complete CLIP model is outside its vision tower.
-fn beside_clip(name: &str) -> bool {
-    name.starts_with("text_model.")
-        || ["logit_scale", "text_projection.weight", "visual_projection.weight"].contains(&name)
-}
-
 /// Whether this tensor, stored by older copies of Phi, follows from the configuration.
 fn beside_phi(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
@@ -140,7 +134,7 @@ impl Backbones {
 
 /// The tensor source for the vision tower.
 fn vision_source(file: &Checkpoint, options: Options) -> CheckpointSource<'_> {
-    names::source(file, options.dtypes()).names(names::of_vision(file)).allow_unused(beside_clip)
+    names::source(file, options.dtypes()).names(names::of_vision(file)).allow_unused(names::beside_tower)
 }
 
 /// Calls `build` with the source `file` (if there is one) before `rest`, which supplies the tensors that `may`

@@ -30,9 +30,10 @@ pub use flops::{Flops, Passes, TrainedParts};
 pub use generate::{EarlyStopping, Ends, Generated, GenerationConfig, Hooks, OnToken};
 pub use load::{CONFIG_FILE, FileLookup, WEIGHTS_FILE, is_known_backbone, is_released};
 pub use lora::LoraSet;
-pub use loss::{Batch, Loss, QueuedLoss, stack};
+pub use loss::{Batch, Loss, QueuedLoss, check_images, cross_spans, stack};
 pub use memory::{Memory, StepShape};
 pub use pheye::{Options, Pheye, Recompute};
+pub use transformers::vision_config;
 /// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
 /// Re-exported because public signatures here use its types.

@@ -30,6 +30,18 @@ pub struct Batch {
     pub image: Vec<usize>,
 }
 
+impl Batch {
+    /// Checks that the numbers of tokens, targets, sequences and images fit each other.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] or [`Error::Images`] when they do not.
+    pub fn check(&self) -> Result<()> {
+        count("tokens of all sequences", self.ids.len(), self.lengths.iter().sum())?;
+        count("targets", self.targets.len(), self.ids.len())?;
+        check_images(&self.image, self.lengths.len(), self.images)
+    }
+}
+
 /// Stacks the pixels of several images in batch order, `[images · (1 + L²), 3, s, s]`, with all global tiles
 /// first. Each image is given as its global tile `[3, s, s]` and its local tiles `[L², 3, s, s]`.
 ///
@@ -73,7 +85,10 @@ impl QueuedLoss {
 }
 
 /// Checks that each of `sequences` sequences refers to one of `images` images, in ascending order.
-pub(crate) fn check_images(image: &[usize], sequences: usize, images: usize) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Batch`] or [`Error::Images`] when they do not.
+pub fn check_images(image: &[usize], sequences: usize, images: usize) -> Result<()> {
     count("images named by sequences", image.len(), sequences)?;
     if image.is_sorted() && image.last().is_none_or(|&last| last < images) {
         return Ok(());
@@ -81,8 +96,9 @@ pub(crate) fn check_images(image: &[usize], sequences: usize, images: usize) -> 
     Err(Error::Images { found: image.to_vec(), images })
 }
 
-/// Spans of cross-attention: the rows of all sequences about an image attend to that image's rows.
-pub(crate) fn cross_spans(lengths: &[usize], image: &[usize], media_tokens: usize) -> Vec<Span> {
+/// Spans of cross-attention: the rows of all sequences about an image attend to the `media_tokens` rows of that image.
+/// `lengths` are the rows of each sequence and `image` its image, ascending.
+pub fn cross_spans(lengths: &[usize], image: &[usize], media_tokens: usize) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let mut start = 0;
     for (&len, &p) in lengths.iter().zip(image) {
@@ -114,9 +130,7 @@ struct Visibility {
 
 impl Pheye {
     fn visibility(&self, batch: &Batch) -> Result<Visibility> {
-        count("tokens of all sequences", batch.ids.len(), batch.lengths.iter().sum())?;
-        count("targets", batch.targets.len(), batch.ids.len())?;
-        check_images(&batch.image, batch.lengths.len(), batch.images)?;
+        batch.check()?;
         let spans = cross_spans(&batch.lengths, &batch.image, self.config.media_tokens());
         Ok(Visibility { layout: Layout::packed(&batch.lengths), spans })
     }

@@ -52,6 +52,12 @@ pub fn phi() -> NameMap {
         .prefix("lang_encoder.lm_head.", "lm_head.")
 }
 
+/// Whether this tensor of a complete CLIP model is outside its vision tower.
+pub fn beside_tower(name: &str) -> bool {
+    name.starts_with("text_model.")
+        || ["logit_scale", "text_projection.weight", "visual_projection.weight"].contains(&name)
+}
+
 /// Whether a name is a duplicate in a released checkpoint. These contain each decoder layer and
 /// cross-attention layer twice, the second time as part of the layer that wraps both.
 fn is_duplicate(name: &str) -> bool {

@@ -118,6 +118,14 @@ pub(crate) fn tower(path: &Path, value: &Value) -> Result<pheye_vit::Config> {
     Ok(config)
 }
 
+/// The configuration `value` of a vision tower alone, from the file `path`; `within` is put before its keys in messages.
+///
+/// # Errors
+/// When a key is invalid, not known, or asks for something that this network does not compute; the error names it.
+pub fn vision_config(path: &Path, within: &'static str, value: &Value) -> Result<pheye_vit::Config> {
+    tower_part(&Part::new(path, within, value)?)
+}
+
 fn tower_part(part: &Part) -> Result<pheye_vit::Config> {
     let sizes = part.fields::<pheye_vit::Config>(&TOWER)?;
     part.number("num_channels", "images have 3", |n| n == 3)?;

@@ -188,13 +188,32 @@ mod gpu {
 
     use super::*;
 
+    /// The range of all parameters.
+    fn whole(grads: &Grads) -> std::ops::Range<usize> {
+        0..grads.flat.shape().elements()
+    }
+
+    #[test]
+    fn two_ranges_are_updated_as_one() {
+        let (sizes, steps) = (&[40, 5000, 33][..], 3);
+        let all = |cx: &Cx, model: &mut Model, t| {
+            let Model { masters, grads, moments, .. } = model;
+            let norm = queue_norm(cx, grads, 0.25, None).unwrap();
+            let cut = grads.table.entries()[1].1.start;
+            for at in [0..cut, cut..grads.flat.shape().elements()] {
+                queue_step(cx, masters.as_ref().unwrap(), at, grads, moments, &HP, t, &norm).unwrap();
+            }
+        };
+        check(sizes, steps, true, &on_all_orders(|device| after(device, sizes, steps, all)));
+    }
+
     #[test]
     fn all_parameters_in_one_launch() {
         for (sizes, steps) in [(&[5000, 33, 1, 34][..], 5), (&[1], 2)] {
             let all = |cx: &Cx, model: &mut Model, t| {
                 let Model { masters, grads, moments, .. } = model;
                 let norm = queue_norm(cx, grads, 0.25, None).unwrap();
-                queue_step(cx, masters.as_ref().unwrap(), grads, moments, &HP, t, &norm).unwrap();
+                queue_step(cx, masters.as_ref().unwrap(), whole(grads), grads, moments, &HP, t, &norm).unwrap();
             };
             check(sizes, steps, true, &on_all_orders(|device| after(device, sizes, steps, all)));
         }
@@ -248,7 +267,7 @@ mod gpu {
                 g[7] = bad;
                 grads.flat = upload_f32(device, [g.len()], &g);
                 let norm = queue_norm(&cx, &grads, 1.0, Some(1.0)).unwrap();
-                queue_step(&cx, &masters, &grads, &mut moments, &HP, 1, &norm).unwrap();
+                queue_step(&cx, &masters, whole(&grads), &grads, &mut moments, &HP, 1, &norm).unwrap();
                 assert!(download(&norm)[1].is_nan());
                 assert_eq!(download(&masters.values), before);
                 assert!(download(&moments.m).iter().chain(&download(&moments.v)).all(|&x| x == 0.0));
@@ -271,7 +290,7 @@ mod gpu {
             for t in 1..=4 {
                 let mut work = |cx: &Cx| -> pheye_ops::Result<()> {
                     let norm = queue_norm(cx, grads, 1.0 / t as f64, Some(1.0))?;
-                    queue_step(cx, masters, grads, moments, &HP, t, &norm)
+                    queue_step(cx, masters, whole(grads), grads, moments, &HP, t, &norm)
                 };
                 if recorded { cx.replay(&mut graphs, work).unwrap() } else { work(&cx).unwrap() }
             }
@@ -315,7 +334,7 @@ mod gpu {
             g[..n].fill(0.123);
             grads.flat = upload_f32(device, [g.len()], &g);
             let norm = queue_norm(&cx, &grads, 1.0, None).unwrap();
-            queue_step(&cx, &masters, &grads, &mut moments, &HP, 1, &norm).unwrap();
+            queue_step(&cx, &masters, whole(&grads), &grads, &mut moments, &HP, 1, &norm).unwrap();
             vec![download(&moments.m), download(&moments.v), download(&masters.values)]
         });
         let g = f64::from(0.123f32);

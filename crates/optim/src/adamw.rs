@@ -1,5 +1,7 @@
 //! AdamW (arXiv 1711.05101) with its state: gradients, moments and the number of steps taken.
 
+use std::ops::Range;
+
 use pheye_ops::adamw::{AdamW, Moments, global_norm, queue_norm, queue_step, step};
 use pheye_ops::{Cx, Graphs};
 use pheye_tensor::{Grads, Masters, Param, ParamTable};
@@ -52,6 +54,8 @@ pub struct Optimizer {
     pub step: u64,
     /// The hyperparameters.
     pub config: AdamWConfig,
+    /// The share of the learning rate for each range of the flat arrays.
+    shares: Vec<(Range<usize>, f64)>,
     /// On a GPU: the f32 master weights, and the recorded CUDA graph of the step.
     on_gpu: Option<(Masters, Graphs)>,
 }
@@ -64,7 +68,28 @@ impl Optimizer {
     pub fn new(table: ParamTable, config: AdamWConfig) -> Result<Optimizer> {
         config.check()?;
         let moments = Moments { m: table.zeros(), v: table.zeros() };
-        Ok(Optimizer { grads: Grads::new(table), moments, step: 0, config, on_gpu: None })
+        let shares = vec![(0..table.len(), 1.0)];
+        Ok(Optimizer { grads: Grads::new(table), moments, step: 0, config, shares, on_gpu: None })
+    }
+
+    /// Gives each parameter a share of the learning rate, by its name; without this call every parameter has all of it.
+    /// Weight decay, which is a multiple of the learning rate, has the same share. Neighbours in the table with equal
+    /// shares are updated together.
+    ///
+    /// # Errors
+    /// Returns [`Error::Option`] if a share is negative or not finite.
+    pub fn set_shares(&mut self, share: impl Fn(&str) -> f64) -> Result<()> {
+        let mut shares: Vec<(Range<usize>, f64)> = Vec::new();
+        for (name, range) in self.grads.table.entries() {
+            let share = share(name);
+            check("the share of a rate", share, share >= 0.0 && share.is_finite(), "a finite number from 0")?;
+            match shares.last_mut() {
+                Some((last, of)) if *of == share => last.end = range.end,
+                _ => shares.push((range.clone(), share)),
+            }
+        }
+        self.shares = shares;
+        Ok(())
     }
 
     /// Moves the state to the device of `cx`. `masters` is the result of [`ParamTable::upload`] for the same
@@ -96,7 +121,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Takes one step with learning rate `lr` and the gradients divided by `tokens`, then clears the
+    /// Takes one step with learning rate `lr`, of which each parameter has its share, and the gradients divided by `tokens`, then clears the
     /// gradients.
     ///
     /// If the norm of the divided gradient exceeds `clip`, the gradient is scaled down to that norm. Returns
@@ -118,12 +143,14 @@ impl Optimizer {
         }
         let mut scale = 1.0 / tokens as f64;
         let AdamWConfig { betas: [beta1, beta2], eps, weight_decay } = self.config;
-        let hp = AdamW { lr, beta1, beta2, eps, weight_decay };
+        let hp = |share: f64| AdamW { lr: lr * share, beta1, beta2, eps, weight_decay };
         if let Some((masters, graphs)) = &mut self.on_gpu {
             let (grads, moments, next) = (&self.grads, &mut self.moments, self.step + 1);
             let norm = cx.replay(graphs, |cx| {
                 let norm = queue_norm(cx, grads, scale, clip)?;
-                queue_step(cx, masters, grads, moments, &hp, next, &norm)?;
+                for (at, share) in &self.shares {
+                    queue_step(cx, masters, at.clone(), grads, moments, &hp(*share), next, &norm)?;
+                }
                 Ok::<_, Error>(norm)
             })?;
             let norm = norm.to_vec_f32()?.first().map_or(f64::NAN, |&n| n.into());
@@ -143,7 +170,12 @@ impl Optimizer {
         {
             scale *= clip / norm;
         }
-        step(cx, params, &self.grads, &mut self.moments, &hp, self.step + 1, scale as f32)?;
+        for (at, share) in &self.shares {
+            let table = &self.grads.table;
+            let within = |p: &&mut Param| table.range(p).is_some_and(|r| at.start <= r.start && r.end <= at.end);
+            let mut group: Vec<&mut Param> = params.iter_mut().map(|p| &mut **p).filter(within).collect();
+            step(cx, &mut group, &self.grads, &mut self.moments, &hp(*share), self.step + 1, scale as f32)?;
+        }
         self.step += 1;
         self.grads.clear()?;
         Ok(norm)

@@ -107,3 +107,31 @@ fn wrong_moments_and_options_are_refused() {
         );
     }
 }
+
+/// Three parameters, of which the first and the last have a tenth of the rate: each moves as if it were alone with its own
+/// rate.
+#[test]
+fn parameters_have_shares_of_the_rate() {
+    let names = ["tower.w", "connector.w", "tower.b"];
+    let share = |name: &str| if name.starts_with("tower.") { 0.1 } else { 1.0 };
+    let run = |share: &dyn Fn(&str) -> f64, lr: f64| {
+        let new = |name: &str| Param::frozen(name, Tensor::from_f32([3], &START).unwrap());
+        let mut params = names.map(new);
+        let table = ParamTable::assign(params.iter_mut(), |_| true).unwrap();
+        let mut optimizer = Optimizer::new(table, AdamWConfig::default()).unwrap();
+        optimizer.set_shares(share).unwrap();
+        for step in 0..3 {
+            params.iter().for_each(|p| add(&mut optimizer, p, [1.0, -2.0 + step as f32, 0.5]));
+            let mut all: Vec<&mut Param> = params.iter_mut().collect();
+            optimizer.apply(&Cx::cpu(), &mut all, lr, 1, Some(2.0)).unwrap();
+        }
+        params.map(|p| values(&p))
+    };
+    let (both, full, tenth) = (run(&share, 1e-2), run(&|_| 1.0, 1e-2), run(&|_| 1.0, 1e-2 * 0.1));
+    assert_eq!(both, [tenth[0].clone(), full[1].clone(), tenth[2].clone()]);
+    assert_ne!(both[0], full[0]);
+
+    let (_, _, mut optimizer) = setup(AdamWConfig::default());
+    let fault = optimizer.set_shares(|_| f64::NAN).unwrap_err();
+    assert!(matches!(fault, Error::Option { option: "the share of a rate", .. }));
+}

@@ -13,12 +13,12 @@ use crate::Result;
 /// # Errors
 /// Returns an error if the tokenizer cannot be read, or has ids outside the model's vocabulary.
 pub fn encoder(config: &Config) -> Result<Box<Encode>> {
-    let network = config.network()?;
+    let shape = config.shape()?;
     let file = config.tokenizer()?;
     let tokenizer = Tokenizer::from_file(file, None)?;
-    tokenizer.check_fits(network.text.vocab_size)?;
-    let (task, prompt) = (config.task, network.prompt);
-    let most = config.data.max_tokens.unwrap_or(network.text.max_position_embeddings);
+    tokenizer.check_fits(shape.vocab_size)?;
+    let (task, prompt) = (config.task, shape.prompt);
+    let most = config.data.max_tokens.unwrap_or(shape.context);
     Ok(Box::new(move |example| {
         Ok(match example {
             Example::Question(question, answer) => {

@@ -9,6 +9,7 @@ use pheye_data::{Content, OnBroken, SourceConfig};
 use pheye_files::{CONFIG_LIMIT, Kind, quoted};
 use pheye_model::Recompute;
 use pheye_optim::{AdamWConfig, Schedule, ScheduleKind};
+use pheye_text::PromptTemplate;
 use serde::{Deserialize, Serialize};
 
 use crate::config_error::Origin;
@@ -25,6 +26,8 @@ pub enum Task {
     Contrastive,
     /// Next-token pretraining of a language model.
     NextToken,
+    /// Answers or captions by one of the systems that Pheye is compared with (Appendix B of the paper).
+    Baseline,
 }
 
 impl Task {
@@ -34,6 +37,7 @@ impl Task {
             Task::Pheye => "pheye",
             Task::Contrastive => "contrastive",
             Task::NextToken => "next-token",
+            Task::Baseline => "baseline",
         }
     }
 }
@@ -81,16 +85,16 @@ pub enum Backbone {
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelConfig {
-    /// A network by name, such as `nano` or `x2-448`.
+    /// A network by name, such as `nano` or `x2-448`; for the task `baseline`, such as `smallcap` or `monkey-448`.
     pub preset: Option<String>,
     /// Overrides of the preset, or the complete configuration: `[model.config]`, with the keys of
-    /// `pheye.json`.
+    /// `pheye.json`; for the task `baseline`, those of its `config.json`, where the backbones are `vision` and `text`.
     #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub config: toml::Table,
     /// The frozen vision tower: the folder of a CLIP model as on the hub (`config.json` and weights) or its
     /// name on the hub, whose sizes then replace those of the preset, or a weights file.
     pub encoder: Option<PathBuf>,
-    /// The frozen language model: the folder of a Phi model as on the hub or its name on the hub, whose sizes
+    /// The frozen language model: the folder of a Phi model (a GPT-2 for the task `baseline`) as on the hub or its name on the hub, whose sizes
     /// then replace those of the preset, or a weights file.
     pub decoder: Option<PathBuf>,
     /// Backbones (`encoder`, `decoder`) that start from random weights, to be pretrained; `train.trainable`
@@ -106,6 +110,21 @@ pub struct ModelConfig {
     pub frozen_bf16: bool,
     /// Folder that the trained model is written to.
     pub out: Option<PathBuf>,
+}
+
+/// What data depend on in a network: how an image becomes pixels, and a text tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// Side length of a tile in pixels.
+    pub image_size: usize,
+    /// 1 uses only the global image; L also uses L×L tiles.
+    pub level: usize,
+    /// Maximum number of tokens of a text.
+    pub context: usize,
+    /// Number of different tokens.
+    pub vocab_size: usize,
+    /// How a question becomes a prompt.
+    pub prompt: PromptTemplate,
 }
 
 /// `[data]`: the manifests, and how batches are made from them.
@@ -188,13 +207,28 @@ pub struct OptimConfig {
     pub weight_decay: f64,
     /// Maximum norm of the gradient; by default the gradient is not clipped.
     pub clip: Option<f64>,
+    /// Shares of the learning rate for groups of parameters: `[[optim.share]]` tables. The first that selects a
+    /// parameter counts; all others have the whole rate. The task `baseline` gives the tower a tenth if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub share: Vec<ShareConfig>,
+}
+
+/// An `[[optim.share]]` table: the share of the learning rate for a group of parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ShareConfig {
+    /// Glob patterns (`*`, `?`) for the names of the parameters, with `!` before a pattern for names to leave out.
+    pub params: Vec<String>,
+    /// The share of the rate, such as 0.1; weight decay, a multiple of the rate, has the same share.
+    pub share: f64,
 }
 
 impl Default for OptimConfig {
     fn default() -> Self {
         let AdamWConfig { betas, eps, weight_decay } = AdamWConfig::default();
         let Schedule { lr, final_lr, warmup, kind } = Schedule::cosine(2e-4);
-        OptimConfig { lr, final_lr, schedule: kind, warmup, betas, eps, weight_decay, clip: None }
+        OptimConfig { lr, final_lr, schedule: kind, warmup, betas, eps, weight_decay, clip: None, share: Vec::new() }
     }
 }
 
@@ -339,7 +373,7 @@ impl Config {
             }
         }
         if config.model.init.is_none() {
-            config.network().map_err(|e| origin.network(e, &config.model.config))?;
+            config.shape().map_err(|e| origin.network(e, &config))?;
         }
         Ok(config)
     }
@@ -347,6 +381,70 @@ impl Config {
     /// Resolves `path` against the folder of the config file.
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.base.join(path)
+    }
+
+    /// What the data of the run depend on in its network.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Config::network`] or [`Config::baseline`].
+    pub fn shape(&self) -> Result<Shape> {
+        Ok(match self.task {
+            Task::Baseline => {
+                let c = self.baseline()?;
+                Shape {
+                    image_size: c.vision.image_size,
+                    level: c.level,
+                    context: c.context(),
+                    vocab_size: c.text.vocab_size,
+                    prompt: c.prompt,
+                }
+            }
+            Task::Pheye | Task::Contrastive | Task::NextToken => {
+                let c = self.network()?;
+                Shape {
+                    image_size: c.vision.image_size,
+                    level: c.connector.level,
+                    context: c.text.max_position_embeddings,
+                    vocab_size: c.text.vocab_size,
+                    prompt: c.prompt,
+                }
+            }
+        })
+    }
+
+    /// The configuration of the system of the task `baseline`: that of `model.init` if it is set, otherwise the preset,
+    /// overridden by the sizes of backbones that are folders, overridden by `model.config`.
+    ///
+    /// # Errors
+    /// Returns an error if the preset or a key does not exist, a value has the wrong type or is out of range, or the
+    /// configuration of a backbone cannot be read.
+    pub fn baseline(&self) -> Result<pheye_baselines::Config> {
+        use pheye_baselines::Config as Baseline;
+        let m = &self.model;
+        if let Some(init) = &m.init {
+            if let Some(key) = m.config.keys().next() {
+                let message = format!("{}: a system that starts from another keeps its configuration", quoted(key));
+                return Err(Error::Network { message });
+            }
+            return Ok(Baseline::load(&self.model_path(init))?);
+        }
+        let preset = match &m.preset {
+            None => None,
+            Some(name) => {
+                Some(Baseline::preset(name).ok_or_else(|| Error::Preset { name: name.clone() })?)
+            }
+        };
+        let folder = |path: &Option<PathBuf>| path.as_ref().map(|p| self.model_path(p));
+        let (vision, text) = (folder(&m.encoder), folder(&m.decoder));
+        let mut value = serde_json::json!({});
+        if let Some(preset) = preset {
+            value = serde_json::to_value(preset.with_backbones(vision.as_deref(), text.as_deref())?)?;
+        }
+        overlay(&mut value, serde_json::to_value(&m.config)?);
+        let network = |e: &dyn std::fmt::Display| Error::Network { message: e.to_string() };
+        let config: Baseline = serde_json::from_value(value).map_err(|e| network(&e))?;
+        config.validate().map_err(|e| network(&e))?;
+        Ok(config)
     }
 
     /// The configuration of the network: that of `model.init` if it is set, with the level and the interval of

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Config, Error, Result, Set, set};
+use pheye_baselines::System;
+
+use crate::{Config, Error, Result, Set, Task, set};
 
 /// Where the values of a config come from: the text of the file `path`, overridden by `sets`.
 #[derive(Clone, Copy)]
@@ -57,17 +59,26 @@ impl Origin<'_> {
     }
 
     /// Adds the location in the config to an error about the network; `config` is the table `[model.config]`.
-    pub(crate) fn network(&self, error: Error, config: &toml::Table) -> Error {
+    pub(crate) fn network(&self, error: Error, config: &crate::Config) -> Error {
+        let table = &config.model.config;
         match error {
             Error::Preset { name } => {
-                let message =
-                    format!("there is no preset `{name}`; there are {}", pheye_model::PRESETS.join(", "));
+                let known: Vec<&str> = match config.task {
+                    Task::Baseline => pheye_baselines::PRESETS.iter().map(|preset| preset.name).collect(),
+                    Task::Pheye | Task::Contrastive | Task::NextToken => pheye_model::PRESETS.to_vec(),
+                };
+                let message = format!("there is no preset `{name}`; there are {}", known.join(", "));
                 self.fault("model.preset", message)
             }
             Error::Network { message } => match unknown(&message) {
                 Some((key, valid)) => {
-                    let known = serde_json::to_value(pheye_model::Config::default()).unwrap_or_default();
-                    let table = table_of("model.config", config, &known, &key)
+                    let known = match config.task {
+                        Task::Baseline => serde_json::to_value(pheye_baselines::Config::new(System::Llava)),
+                        Task::Pheye | Task::Contrastive | Task::NextToken => {
+                            serde_json::to_value(pheye_model::Config::default())
+                        }
+                    };
+                    let table = table_of("model.config", table, &known.unwrap_or_default(), &key)
                         .unwrap_or_else(|| "model.config".into());
                     let (path, line) = self.place(&format!("{table}.{key}"));
                     let nearest = nearest(&key, &valid).cloned();

@@ -223,6 +223,9 @@ pub enum Error {
     /// The network could not be built or run.
     #[error(transparent)]
     Model(#[from] pheye_model::Error),
+    /// A system that Pheye is compared with could not be built or run.
+    #[error(transparent)]
+    Baseline(#[from] pheye_baselines::Error),
     /// A batch could not be made.
     #[error(transparent)]
     Data(#[from] pheye_data::Error),
@@ -248,6 +251,7 @@ impl Error {
     pub fn gpu(&self) -> Option<&pheye_tensor::GpuError> {
         match self {
             Error::Model(e) => e.gpu(),
+            Error::Baseline(e) => e.gpu(),
             Error::Op(e) => e.gpu(),
             Error::Tensor(e) => e.gpu(),
             Error::Optim(pheye_optim::Error::Ops(e)) => e.gpu(),

@@ -7,12 +7,12 @@ use pheye_data::{Augmentation, Content, Encode, Loader, LoaderOptions, Mixture, 
 use pheye_image::{DecodeOptions, Preprocess};
 use rayon::prelude::*;
 
-use crate::{Config, Result, Task};
+use crate::{Config, Result, Shape, Task};
 
 /// Which texts of the data `config` trains on.
 pub fn content(config: &Config) -> Content {
     config.data.content.unwrap_or(match config.task {
-        Task::Pheye => Content::Questions,
+        Task::Pheye | Task::Baseline => Content::Questions,
         Task::Contrastive => Content::Captions,
         Task::NextToken => Content::Text,
     })
@@ -39,20 +39,16 @@ pub fn mixture(config: &Config) -> Result<Mixture> {
     Ok(Mixture::new(sources, None, content(config), config.train.seed)?)
 }
 
-/// The loader of the training data of `config`, for a network of the configuration `network`.
-pub(crate) fn loader(
-    config: &Config,
-    network: &pheye_model::Config,
-    encode: Box<Encode>,
-) -> Result<Arc<Loader>> {
+/// The loader of the training data of `config`, for a network of this shape.
+pub(crate) fn loader(config: &Config, shape: &Shape, encode: Box<Encode>) -> Result<Arc<Loader>> {
     let data = &config.data;
-    let preprocess = Preprocess::new(network.vision.image_size, network.connector.level);
+    let preprocess = Preprocess::new(shape.image_size, shape.level);
     let options = LoaderOptions {
         batch: config.train.batch,
         content: content(config),
         questions: data.questions,
         augmentation: Augmentation::parse(&data.augment)?,
-        max_tokens: max_tokens(config, network),
+        max_tokens: max_tokens(config, shape),
         cache_bytes: data.cache_mib << 20,
         decode: DecodeOptions::default(),
         on_broken: data.on_broken,
@@ -60,8 +56,7 @@ pub(crate) fn loader(
     Ok(Arc::new(Loader::new(mixture(config)?, preprocess, encode, options)?))
 }
 
-/// The maximum number of tokens of a sequence, for a network of the configuration `network`.
-pub fn max_tokens(config: &Config, network: &pheye_model::Config) -> usize {
-    let context = network.text.max_position_embeddings;
-    config.data.max_tokens.unwrap_or(context).min(context)
+/// The maximum number of tokens of a sequence, for a network of this shape.
+pub fn max_tokens(config: &Config, shape: &Shape) -> usize {
+    config.data.max_tokens.unwrap_or(shape.context).min(shape.context)
 }

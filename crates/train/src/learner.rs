@@ -1,8 +1,9 @@
-//! The network that a run trains (a complete Pheye, a vision tower, or a language model) behind one interface
-//! for the training loop.
+//! The network that a run trains (a complete Pheye, a vision tower, a language model, or a system that Pheye is
+//! compared with) behind one interface for the training loop.
 
 use std::path::Path;
 
+use pheye_baselines::Baseline;
 use pheye_data::Batch;
 use pheye_model::{Loss, Options, Pheye, QueuedLoss, Recompute};
 use pheye_ops::cross_entropy::Sum;
@@ -15,7 +16,7 @@ use pheye_weights::{copy_atomically, save_safetensors};
 use crate::config::Backbone;
 use crate::contrastive::Contrastive;
 use crate::pattern::selects;
-use crate::{Config, Error, Result, Task};
+use crate::{Config, Error, Result, ShareConfig, Task};
 
 /// A network with its loss.
 pub(crate) enum Learner {
@@ -25,6 +26,8 @@ pub(crate) enum Learner {
     Contrastive(Box<Contrastive>),
     /// Trained to predict the next token.
     NextToken(Box<Phi>),
+    /// Trained on questions about images, or captions.
+    Baseline(Box<Baseline>),
 }
 
 /// File name of the tower's weights, written by [`Learner::export`] and read through `model.encoder`.
@@ -34,18 +37,27 @@ const TEXT_FILE: &str = "text.safetensors";
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
 impl Learner {
-    /// The network of `config`, with the configuration `model`, at the start of a run. `progress` receives
-    /// the number of bytes of weights loaded so far and their total.
-    pub(crate) fn new(
-        config: &Config,
-        model: &pheye_model::Config,
-        progress: impl FnMut(u64, u64),
-    ) -> Result<Learner> {
+    /// The network of `config` at the start of a run. `progress` receives the number of bytes of weights loaded so
+    /// far and their total.
+    pub(crate) fn new(config: &Config, progress: impl FnMut(u64, u64)) -> Result<Learner> {
         let m = &config.model;
         let seed = config.train.seed;
+        let options = if m.frozen_bf16 { Options::FROZEN_BF16 } else { Options::default() };
+        if config.task == Task::Baseline {
+            if let Some(init) = &m.init {
+                let model = Baseline::load(config.model_path(init), options, progress)?;
+                return Ok(Learner::Baseline(Box::new(model)));
+            }
+            let vision = config.backbone(Backbone::Encoder)?;
+            let text = config.backbone(Backbone::Decoder)?;
+            let (vision, text) = (vision.as_deref(), text.as_deref());
+            let model = Baseline::from_backbones(&config.baseline()?, vision, text, seed, options)?;
+            return Ok(Learner::Baseline(Box::new(model)));
+        }
+        let model = &config.network()?;
         match config.task {
+            Task::Baseline => unreachable!("the task has its own network"),
             Task::Pheye => {
-                let options = if m.frozen_bf16 { Options::FROZEN_BF16 } else { Options::default() };
                 if let Some(init) = &m.init {
                     let named = |name: &str| config.located.get(name).cloned();
                     let loaded = Pheye::load_named(&config.model_path(init), options, &named, progress)?;
@@ -76,7 +88,7 @@ impl Learner {
     pub(crate) fn remarks(&self) -> &[String] {
         match self {
             Learner::Pheye(model) => model.remarks(),
-            Learner::Contrastive(_) | Learner::NextToken(_) => &[],
+            Learner::Contrastive(_) | Learner::NextToken(_) | Learner::Baseline(_) => &[],
         }
     }
 
@@ -86,6 +98,7 @@ impl Learner {
             Learner::Pheye(model) => model.set_recompute(recompute),
             Learner::Contrastive(c) => c.vit.recompute = recompute.vision,
             Learner::NextToken(_) => {}
+            Learner::Baseline(model) => model.set_recompute(recompute),
         }
     }
 
@@ -94,6 +107,7 @@ impl Learner {
         match (device, &mut *self) {
             (Device::Cpu, _) => return Ok(None),
             (_, Learner::Pheye(model)) => return Ok(model.move_to(device, table)?),
+            (_, Learner::Baseline(model)) => return Ok(model.move_to(device, table)?),
             (_, Learner::NextToken(phi)) => phi.rotary.move_to(device).map_err(pheye_model::Error::from)?,
             (_, Learner::Contrastive(_)) => {}
         }
@@ -105,6 +119,7 @@ impl Learner {
             Learner::Pheye(model) => model.params_mut(),
             Learner::Contrastive(c) => c.params_mut(),
             Learner::NextToken(phi) => phi.params_mut(),
+            Learner::Baseline(model) => model.params_mut(),
         }
     }
 
@@ -115,9 +130,53 @@ impl Learner {
         match self {
             Learner::Pheye(model) if patterns.is_empty() => Ok(model.train(Pheye::is_pheye_param)?),
             Learner::Pheye(model) => Ok(model.train(picked)?),
+            Learner::Baseline(model) => {
+                let config = model.config().clone();
+                let default = patterns.is_empty();
+                Ok(model.train(|name| if default { config.trains(name) } else { picked(name) })?)
+            }
             other => {
                 let all = patterns.is_empty();
                 Ok(ParamTable::assign(other.params_mut(), |p| all || picked(&p.name))?)
+            }
+        }
+    }
+
+    /// The share of the learning rate that the parameter `name` has: that of the first of `shares` that selects it;
+    /// without any, a tenth for the tower of a baseline, as in the paper.
+    pub(crate) fn share(&self, shares: &[ShareConfig], name: &str) -> f64 {
+        if let (Learner::Baseline(model), []) = (self, shares) {
+            return model.config().share(name);
+        }
+        shares.iter().find(|group| selects(&group.params, name)).map_or(1.0, |group| group.share)
+    }
+
+    /// Whether it has a vision tower of which nothing is trained.
+    pub(crate) fn has_frozen_tower(&self) -> bool {
+        match self {
+            Learner::Pheye(model) => !model.trains_tower(),
+            Learner::Baseline(model) => !model.trains_tower(),
+            Learner::Contrastive(_) | Learner::NextToken(_) => false,
+        }
+    }
+
+    /// The configuration of the vision tower, and the number of local tiles of an image.
+    pub(crate) fn tower(&self) -> (&pheye_vit::Config, usize) {
+        match self {
+            Learner::Pheye(model) => (&model.config().vision, model.config().connector.local_tiles()),
+            Learner::Baseline(model) => (&model.config().vision, model.config().local_tiles()),
+            Learner::Contrastive(c) => (c.vit.config(), 0),
+            Learner::NextToken(_) => unreachable!("a language model has no vision tower"),
+        }
+    }
+
+    /// The output of the vision tower for the pixels of one image.
+    pub(crate) fn features(&self, cx: &Cx, pixels: &Tensor) -> Result<Tensor> {
+        match self {
+            Learner::Pheye(model) => Ok(model.features(cx, pixels, 1)?),
+            Learner::Baseline(model) => Ok(model.tower(cx, pixels, 1)?),
+            Learner::Contrastive(_) | Learner::NextToken(_) => {
+                unreachable!("only a frozen tower has features that are kept")
             }
         }
     }
@@ -133,8 +192,8 @@ impl Learner {
     /// The pixels of a batch for [`Learner::queue`], if they can be uploaded in advance.
     pub(crate) fn pixels(&self, batch: &Batch) -> Result<Option<Tensor>> {
         match self {
-            Learner::Pheye(model) => Ok(Some(stack(model, batch)?)),
-            _ => Ok(None),
+            Learner::Pheye(_) | Learner::Baseline(_) => Ok(Some(stack(self.tower().0.image_size, batch)?)),
+            Learner::Contrastive(_) | Learner::NextToken(_) => Ok(None),
         }
     }
 
@@ -151,14 +210,12 @@ impl Learner {
     ) -> Result<QueuedLoss> {
         let Loss { sum, tokens } = match (self, pixels) {
             (Learner::Pheye(model), pixels) => {
-                let (ids, targets, lengths) = pack(batch);
-                let image = batch.sequences.iter().map(|s| s.image).collect();
-                let pixels =
-                    pixels.map_or_else(|| cx.upload(&stack(model, batch)?).map_err(Error::from), Ok)?;
-                let images = batch.images.len();
-                let batch = pheye_model::Batch { pixels, images, ids, targets, lengths, image };
-                let work = |cx: &Cx| model.queue_loss_and_grads(cx, &batch, dropout, grads);
-                return Ok(cx.replay(graphs, work)?);
+                let batch = packed(batch, self.uploaded(cx, batch, pixels)?);
+                return Ok(cx.replay(graphs, |cx| model.queue_loss_and_grads(cx, &batch, dropout, grads))?);
+            }
+            (Learner::Baseline(model), pixels) => {
+                let batch = packed(batch, self.uploaded(cx, batch, pixels)?);
+                return Ok(cx.replay(graphs, |cx| model.queue_loss_and_grads(cx, &batch, dropout, grads))?);
             }
             (Learner::Contrastive(c), _) => cx.install(|| c.loss_and_grads(cx, batch, grads))?,
             (Learner::NextToken(phi), _) => {
@@ -172,19 +229,30 @@ impl Learner {
         Ok(QueuedLoss { sum: Sum::Host(sum), tokens })
     }
 
-    /// [`Learner::queue`] of Pheye with a frozen tower, for images with these features.
+    /// The pixels of a batch on the device, unless they are there already.
+    fn uploaded(&self, cx: &Cx, batch: &Batch, pixels: Option<Tensor>) -> Result<Tensor> {
+        match pixels {
+            Some(pixels) => Ok(pixels),
+            None => Ok(cx.upload(&stack(self.tower().0.image_size, batch)?)?),
+        }
+    }
+
+    /// [`Learner::queue`] of a network with a frozen tower, for images with these features.
     pub(crate) fn queue_features(
-        model: &Pheye,
+        &self,
         cx: &Cx,
         batch: &Batch,
         features: &Tensor,
         grads: &mut Grads,
     ) -> Result<QueuedLoss> {
-        let (ids, targets, lengths) = pack(batch);
-        let image = batch.sequences.iter().map(|s| s.image).collect();
-        let (pixels, images) = (Tensor::zeros([0], DType::F32), batch.images.len());
-        let batch = pheye_model::Batch { pixels, images, ids, targets, lengths, image };
-        Ok(model.loss_and_grads_of_features(cx, features, &batch, grads)?)
+        let batch = packed(batch, Tensor::zeros([0], DType::F32));
+        match self {
+            Learner::Pheye(model) => Ok(model.loss_and_grads_of_features(cx, features, &batch, grads)?),
+            Learner::Baseline(model) => Ok(model.loss_and_grads_of_tower(cx, features, &batch, grads)?),
+            Learner::Contrastive(_) | Learner::NextToken(_) => {
+                unreachable!("only a frozen tower has features that are kept")
+            }
+        }
     }
 
     /// Writes the trained weights and the tokenizer: a model folder, or a backbone that other runs can start
@@ -207,6 +275,7 @@ impl Learner {
                 let tensors = params.iter().map(|p| (p.name.as_str(), &p.value));
                 save_safetensors(folder.join(TEXT_FILE), tensors, &none)?;
             }
+            Learner::Baseline(model) => model.save(folder)?,
         }
         let copy = folder.join(TOKENIZER_FILE);
         let file = if tokenizer.is_dir() { tokenizer.join(TOKENIZER_FILE) } else { tokenizer.to_path_buf() };
@@ -229,10 +298,17 @@ fn save_backbones(model: &mut Pheye, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The pixels of all images of a batch, stacked.
-fn stack(model: &Pheye, batch: &Batch) -> Result<Tensor> {
+/// The pixels of all images of a batch, stacked; `size` is the side length of a tile.
+fn stack(size: usize, batch: &Batch) -> Result<Tensor> {
     let tiles: Vec<_> = batch.images.iter().map(|p| (&p.tiles.global[..], &p.tiles.local[..])).collect();
-    Ok(pheye_model::stack(model.config().vision.image_size, &tiles)?)
+    Ok(pheye_model::stack(size, &tiles)?)
+}
+
+/// A batch with these pixels as models take it.
+fn packed(batch: &Batch, pixels: Tensor) -> pheye_model::Batch {
+    let (ids, targets, lengths) = pack(batch);
+    let image = batch.sequences.iter().map(|s| s.image).collect();
+    pheye_model::Batch { pixels, images: batch.images.len(), ids, targets, lengths, image }
 }
 
 /// Packs all sequences of a batch: token ids, the target of each token (−100 for none), and the lengths.

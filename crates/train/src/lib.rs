@@ -32,7 +32,9 @@ mod tensorboard;
 mod trainer;
 
 pub use checkpoint::{Checkpoints, Loaded, State};
-pub use config::{Backbone, Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, Task, TrainConfig};
+pub use config::{
+    Backbone, Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, Shape, ShareConfig, Task, TrainConfig,
+};
 pub use error::{Error, Result};
 pub use evaluation::{Answered, Evaluate, Evaluation};
 pub use feed::{content, max_tokens, mixture};

@@ -96,7 +96,7 @@ pub fn plan(config: &Config, encode: Box<Encode>, gpu: bool) -> Result<Plan> {
         true => Pheye::is_pheye_param(name),
         false => selects(patterns, name),
     })?;
-    let loader = feed::loader(config, &network, encode)?;
+    let loader = feed::loader(config, &config.shape()?, encode)?;
     let steps = trainer::steps(config, &loader);
     let step_samples = (config.train.batch as u64).saturating_mul(config.train.accumulation as u64);
     let samples = steps.saturating_mul(step_samples);

@@ -31,7 +31,6 @@ const REASONS: usize = 5;
 /// The network of a run, its optimizer, its progress, and its checkpoints.
 pub(crate) struct Run<'a> {
     config: &'a Config,
-    network: pheye_model::Config,
     pub(crate) learner: Learner,
     pub(crate) optimizer: Optimizer,
     pub(crate) state: State,
@@ -91,22 +90,22 @@ pub(crate) struct Taken {
 }
 
 impl<'a> Run<'a> {
-    /// A run of `config` with a network of the configuration `network`, before its first step. `progress`
-    /// receives the number of bytes of weights loaded so far and their total.
+    /// A run of `config` before its first step. `progress` receives the number of bytes of weights loaded so far and
+    /// their total.
     pub(crate) fn new(
         cx: &Cx,
         config: &'a Config,
-        network: pheye_model::Config,
         out: &Path,
         progress: impl FnMut(u64, u64),
     ) -> Result<Run<'a>> {
-        let mut learner = Learner::new(config, &network, progress)?;
+        let mut learner = Learner::new(config, progress)?;
         let table = learner.choose(&config.train.trainable)?;
         learner.set_recompute(config.train.recompute);
         if table.is_empty() {
             return Err(Error::NothingTrained { patterns: config.train.trainable.clone() });
         }
-        let optimizer = Optimizer::new(table, config.optim.adamw())?;
+        let mut optimizer = Optimizer::new(table, config.optim.adamw())?;
+        optimizer.set_shares(|name| learner.share(&config.optim.share, name))?;
         let lock = Lock::take(out)?;
         let checkpoints = Checkpoints::open(out.join("checkpoints"), config.train.keep)?;
         let device = match &cx.device {
@@ -116,14 +115,10 @@ impl<'a> Run<'a> {
         let state = State { config: config.echo()?, device, ..State::default() };
         let (graphs, ahead) = (Graphs::default(), Uploads::default());
         let images = Vec::new();
-        let features = match &learner {
-            Learner::Pheye(model) => Features::new(config, model, &cx.device),
-            _ => None,
-        };
+        let features = Features::new(config, &learner, &cx.device);
         let waited = Duration::ZERO;
         Ok(Run {
             config,
-            network,
             learner,
             optimizer,
             state,
@@ -293,9 +288,9 @@ impl<'a> Run<'a> {
         pixels: Option<PendingTensor>,
         rng_offset: u64,
     ) -> Result<QueuedLoss> {
-        if let (Some(features), Learner::Pheye(model)) = (&mut self.features, &self.learner) {
-            let features = features.of(cx, model, batch)?;
-            return Learner::queue_features(model, cx, batch, &features, &mut self.optimizer.grads);
+        if let Some(features) = &mut self.features {
+            let features = features.of(cx, &self.learner, batch)?;
+            return self.learner.queue_features(cx, batch, &features, &mut self.optimizer.grads);
         }
         let c = &self.config.train;
         let dropout =
@@ -369,7 +364,9 @@ impl<'a> Run<'a> {
             recompute: self.config.train.recompute,
             element: 2,
         };
-        let (Ok(memory), Ok(fits)) = (self.network.memory(load), self.network.fitting(load, total)) else {
+        let Learner::Pheye(model) = &self.learner else { return error };
+        let network = model.config();
+        let (Ok(memory), Ok(fits)) = (network.memory(load), network.fitting(load, total)) else {
             return error;
         };
         let StepShape { images, tokens, .. } = load;

@@ -131,10 +131,9 @@ pub fn train(
     mut on: impl FnMut(Event),
 ) -> Result<Outcome> {
     let out = config.resolve(&config.train.out);
-    let network = config.network()?;
     let tokenizer = config.tokenizer()?;
-    let loader = feed::loader(config, &network, encode)?;
-    let mut run = Run::new(cx, config, network, &out, |done, all| on(Event::Loading { done, all }))?;
+    let loader = feed::loader(config, &config.shape()?, encode)?;
+    let mut run = Run::new(cx, config, &out, |done, all| on(Event::Loading { done, all }))?;
     let resumed = run.start(start, &out, loader.mixture())?;
     run.move_to(cx)?;
     let mut metrics =

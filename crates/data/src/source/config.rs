@@ -47,6 +47,8 @@ pub enum Format {
     /// TextCaps.
     #[serde(rename = "textcaps")]
     TextCaps,
+    /// COCO's captions.
+    CocoCaptions,
     /// A folder of images, each beside a `.txt` file of the same stem with its caption.
     Folder,
     /// WebDataset: tar shards in which each image is beside a `.json` or `.txt` file of the same stem.

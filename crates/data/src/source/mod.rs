@@ -5,6 +5,7 @@
 //! `Format::reader` returns.
 
 mod a_okvqa;
+mod coco;
 mod config;
 mod containers;
 mod conversation;
@@ -56,6 +57,7 @@ impl Format {
             Format::OcrVqa => &ocr_vqa::READER,
             Format::VqaV2 => &vqa::VQA_V2,
             Format::TextCaps => &textcaps::READER,
+            Format::CocoCaptions => &coco::READER,
             Format::Folder => &folder::READER,
             Format::WebDataset => &containers::WEBDATASET,
             Format::Parquet => &containers::PARQUET,

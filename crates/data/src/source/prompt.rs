@@ -23,6 +23,8 @@ pub enum Prompt {
     CaptionsTen,
     /// This text after the question.
     Append(String),
+    /// This text instead of the question.
+    Only(String),
 }
 
 const SHORT_ANSWER: &str = "Answer the question using a single word or phrase.";
@@ -51,7 +53,7 @@ impl Prompt {
 
     /// Whether it takes the place of the question.
     pub(crate) fn replaces(&self) -> bool {
-        matches!(self, Prompt::Caption | Prompt::CaptionsTen)
+        matches!(self, Prompt::Caption | Prompt::CaptionsTen | Prompt::Only(_))
     }
 
     /// The question with the prompt, for item `id` in pass `pass`.
@@ -66,6 +68,7 @@ impl Prompt {
                 return CAPTIONS_TEN[below(word, CAPTIONS_TEN.len() as u32) as usize].into();
             }
             Prompt::Append(text) => text,
+            Prompt::Only(text) => return text.clone(),
         };
         if question.is_empty() { after.into() } else { format!("{question}\n{after}") }
     }

@@ -1,5 +1,7 @@
 //! AdamW and the gradient norm on a GPU.
 
+use std::ops::Range;
+
 use pheye_cpu::adamw::Step;
 use pheye_kernels::params::{Adamw, AdamwControl, GradNorm};
 use pheye_kernels::{In, Out, ParamField};
@@ -61,20 +63,22 @@ pub(super) fn step(
     Ok(())
 }
 
-/// Updates all parameters in one launch, with the gradients multiplied by the factor that [`norm`] computed.
+/// Updates the parameters in the range `at` in one launch, with the gradients multiplied by the factor that [`norm`] computed.
 pub(super) fn step_flat(
     cx: &Cx,
     gpu: &Gpu,
     masters: &Masters,
+    at: Range<usize>,
     grads: &Grads,
     moments: &Moments,
     (numbers, step): (&Step, u64),
     norm: &Tensor,
 ) -> Result<()> {
     let control = control(cx, numbers, step, None)?;
-    let (m, v, g) = (moments.m.clone(), moments.v.clone(), grads.flat.clone());
-    let bf16 = Some(&masters.bf16_copies);
-    launch(gpu, &Flat { p: &masters.values, bf16, m, v, g, norm: Some(norm) }, &control)
+    let view = |t: &Tensor| t.view(at.start, [at.len()]);
+    let (m, v, g) = (view(&moments.m)?, view(&moments.v)?, view(&grads.flat)?);
+    let (p, bf16) = (&view(&masters.values)?, &view(&masters.bf16_copies)?);
+    launch(gpu, &Flat { p, bf16: Some(bf16), m, v, g, norm: Some(norm) }, &control)
 }
 
 fn table(cx: &Cx, control: &AdamwControl) -> Result<Region> {

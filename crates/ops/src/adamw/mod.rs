@@ -10,6 +10,8 @@
 mod cpu;
 mod gpu;
 
+use std::ops::Range;
+
 use pheye_cpu::adamw::Step;
 use pheye_tensor::{Device, Grads, Masters, Param, Tensor};
 
@@ -79,14 +81,17 @@ pub fn step(
     }
 }
 
-/// Applies [`step`] to all parameters on a GPU, with the gradients multiplied by the factor that [`queue_norm`] stored
-/// in `norm`. Nothing changes when the norm is not finite.
+/// Applies [`step`] on a GPU to the parameters in the range `at` of the flat arrays, with the gradients multiplied by
+/// the factor that [`queue_norm`] stored in `norm`. Nothing changes when the norm is not finite.
 ///
 /// # Errors
-/// [`Error::Shapes`] when the arrays differ in length, [`Error::GpuOnly`] on the CPU.
+/// [`Error::Shapes`] when the arrays differ in length, [`Error::Tensor`] when they do not have this range,
+/// [`Error::GpuOnly`] on the CPU.
+#[allow(clippy::too_many_arguments)]
 pub fn queue_step(
     cx: &Cx,
     masters: &Masters,
+    at: Range<usize>,
     grads: &Grads,
     moments: &mut Moments,
     hp: &AdamW,
@@ -108,7 +113,7 @@ pub fn queue_step(
             right,
         });
     }
-    gpu::step_flat(cx, gpu, masters, grads, moments, (&numbers(hp, step, 1.0), step), norm)
+    gpu::step_flat(cx, gpu, masters, at, grads, moments, (&numbers(hp, step, 1.0), step), norm)
 }
 
 /// Checks that the moments are as long as the gradients.

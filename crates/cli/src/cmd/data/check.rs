@@ -32,9 +32,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&args.config)?;
     crate::cmd::model::locate_in(&mut config)?;
-    let network = config.network()?;
+    let shape = config.shape()?;
     let mixture = mixture(&config)?;
-    let options = CheckOptions { images: args.images, max_tokens: max_tokens(&config, &network) };
+    let options = CheckOptions { images: args.images, max_tokens: max_tokens(&config, &shape) };
     // Longer texts are counted, not refused.
     config.data.max_tokens = Some(usize::MAX);
     let encode = pheye::encoder(&config)?;
