@@ -1,6 +1,7 @@
 // Softmax cross entropy of rows of logits. One block per row.
 //
-//   cross_entropy_fwd_bf16      losses [rows] f32 = ln sum_j exp z_j - z_target; z [rows, vocab] bf16, targets [rows] u32
+//   cross_entropy_fwd_bf16      losses [rows] f32 = ln sum_j exp z_j - z_target; z [rows, vocab] bf16, whose rows are `stride` elements
+//                               apart, targets [rows] u32
 //   cross_entropy_fwdbwd_bf16   the same, and z = (softmax(z) - onehot(target)) weight, in place
 //   cross_entropy_sum_f32       sum [2] f32 =, where sum[0] + sum[1] is the sum of the losses
 //
@@ -16,6 +17,7 @@ struct CrossEntropy {
     const uint32_t* targets;
     float* losses;
     int vocab;
+    int stride;
     float weight;
 };
 struct CrossEntropyShared {
@@ -31,7 +33,7 @@ __device__ inline float ce_exp(float difference) { return exp2_fast(difference *
 template <bool GRADIENT>
 __device__ inline void cross_entropy_row(const CrossEntropy& p) {
     auto& s = shared<CrossEntropyShared>();
-    bf16* z = p.z + (size_t)blockIdx.x * p.vocab;
+    bf16* z = p.z + (size_t)blockIdx.x * p.stride;
     const int target = (int)p.targets[blockIdx.x];
 
     // The maximum starts at a finite value, so that a logit of -inf adds 0 and not NaN (-inf - -inf).

@@ -17,6 +17,7 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     ("operations, files", &["weights", "ops", "testkit"]),
     ("networks", &["gpt2", "vit", "phi", "xattn", "resample"]),
     ("model, data", &["data", "model", "optim"]),
+    ("systems beside Pheye", &["baselines"]),
     ("training, evaluation", &["train", "eval"]),
     ("facade", &["pheye"]),
     ("command", &["cli"]),

@@ -159,6 +159,26 @@ impl Config {
         }
     }
 
+    /// This configuration with the resampler's sizes in the proportions of the published systems, whose tower is 1024
+    /// wide: as many queries as a tile has tokens, and 8 heads, those of a Perceiver half as wide as the tower together.
+    /// For a preset on a smaller tower.
+    pub fn with_sizes_of_tower(mut self) -> Config {
+        use pheye_resample::Config::{Monkey, Perceiver};
+        let (width, tokens) = (self.vision.hidden_size, self.vision.tokens());
+        // Each head needs a multiple of 8.
+        let heads = |wide: usize| (wide / 8).clamp(1, 8);
+        match &mut self.resampler {
+            None => {}
+            Some(Monkey(c)) => (c.queries, c.heads) = (tokens, heads(width)),
+            Some(Perceiver(c)) => {
+                c.queries = tokens;
+                c.heads = heads(width / 2);
+                c.head_dim = (width / 2 / c.heads).next_multiple_of(8);
+            }
+        }
+        self
+    }
+
     /// Number of local tiles of an image: L² from level 2 on, otherwise 0.
     pub fn local_tiles(&self) -> usize {
         if self.level > 1 { self.level * self.level } else { 0 }
@@ -220,7 +240,8 @@ impl Config {
     pub fn validate(&self) -> Result<()> {
         self.vision.validate()?;
         self.text.validate()?;
-        let fault = |option, value: String, rule: &str| Err(Error::Option { option, value, rule: rule.into() });
+        let fault =
+            |option, value: String, rule: &str| Err(Error::Option { option, value, rule: rule.into() });
         if !(1..=4).contains(&self.level) {
             return fault("level", self.level.to_string(), "it must be 1 to 4");
         }
@@ -237,7 +258,11 @@ impl Config {
                 ("resampler.queries", self.media_tokens(), self.resampler.is_none()),
             ] {
                 if !off {
-                    return fault(option, value.to_string(), "only `smallcap` has tiles, LoRA and a resampler");
+                    return fault(
+                        option,
+                        value.to_string(),
+                        "only `smallcap` has tiles, LoRA and a resampler",
+                    );
                 }
             }
             if self.context() == 0 {

@@ -194,9 +194,8 @@ impl Baseline {
         let Some(dmedia) = dmedia else { return Ok((loss, None)) };
         let wanted = self.trained.features;
         let dfeatures = self.connector.media_backward(cx, &of_media, dmedia, wanted, grads)?;
-        let backward = |d| {
-            self.connector.features_backward(cx, &self.vit, &of_features, d, batch.images, grads)
-        };
+        let backward =
+            |d| self.connector.features_backward(cx, &self.vit, &of_features, d, batch.images, grads);
         Ok((loss, dfeatures.map(backward).transpose()?))
     }
 

@@ -48,6 +48,7 @@ enum Command {
     Plot(cmd::plot::Args),
     Score(cmd::score::Args),
     Report(cmd::report::Args),
+    Baselines(cmd::baselines::Args),
 }
 
 fn main() -> ExitCode {
@@ -84,6 +85,7 @@ fn command() -> ExitCode {
         Command::Plot(args) => cmd::plot::run(args),
         Command::Score(args) => cmd::score::run(args),
         Command::Report(args) => cmd::report::run(args),
+        Command::Baselines(args) => cmd::baselines::run(args),
     });
     done.unwrap_or_else(|error| {
         out::failed(&error);

@@ -146,6 +146,23 @@ fn drawn_questions_have_the_prompt_of_their_part() {
     assert_eq!(seen, expected);
 }
 
+/// An instruction of one's own takes the place of the question, also where a manifest has questions.
+#[test]
+fn a_text_may_stand_for_the_question() {
+    let dir = tempfile::tempdir().unwrap();
+    images(dir.path());
+    let line =
+        |i: usize| format!("{{\"image\": \"{i}.png\", \"qa\": [[\"q\", \"a\"]], \"caption\": \"c{i}\"}}");
+    let path = dir.path().join("m.jsonl");
+    fs::write(&path, [line(0), line(1)].join("\n")).unwrap();
+    let prompt = Some(Prompt::Only("This image shows ".into()));
+    let config = SourceConfig { prompt, ..SourceConfig::new(Format::Lines, path) };
+    let loader = loader(&[config], LoaderOptions { batch: 1, ..options() });
+    let mut seen = texts(&loader, 0, 2);
+    seen.sort();
+    assert_eq!(seen, ["This image shows c0", "This image shows c1"]);
+}
+
 #[test]
 fn a_resumed_run_draws_the_same() {
     let dir = tempfile::tempdir().unwrap();

@@ -232,18 +232,10 @@ fn gqa_and_captions_have_several_rows_an_image() {
     assert_items(
         &open(&coco),
         &[
-            (
-                "COCO_train2014_000000000009.jpg",
-                &[("", "A plate of food."), ("", "Bread, fruit and nuts.")],
-            ),
+            ("COCO_train2014_000000000009.jpg", &[("", "A plate of food."), ("", "Bread, fruit and nuts.")]),
             ("COCO_train2014_000000000025.jpg", &[("", "A giraffe eats leaves.")]),
         ],
     );
-    // The prompt of the captions is a text of the config.
-    let own = SourceConfig { prompt: Some(Prompt::Only("This image shows ".into())), ..coco };
-    let m = mixture(&own);
-    let asked = |i| m.sample(i).unwrap().0.qa[0].question.clone();
-    assert_eq!([asked(0), asked(1)], ["This image shows "; 2]);
 }
 
 #[test]

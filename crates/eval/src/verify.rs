@@ -12,10 +12,10 @@
 
 use std::path::Path;
 
-use pheye_cpu::philox;
 use pheye_baselines::Baseline;
-use pheye_model::Pheye;
+use pheye_cpu::philox;
 use pheye_image::{PassOrder, Preprocess};
+use pheye_model::Pheye;
 use pheye_ops::Cx;
 use pheye_tensor::{Device, ParamTable, Tensor};
 use serde::Serialize;

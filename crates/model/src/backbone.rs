@@ -128,7 +128,7 @@ impl Backbones {
         }
         names::source(file, options.dtypes())
             .names(map)
-            .allow_unused(move |name| beside_phi(name) || (tied && name == head))
+            .allow_unused(move |name| beside_phi(name) || names::beside_text(name) || (tied && name == head))
     }
 }
 

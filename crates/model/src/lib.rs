@@ -33,11 +33,11 @@ pub use lora::LoraSet;
 pub use loss::{Batch, Loss, QueuedLoss, check_images, cross_spans, stack};
 pub use memory::{Memory, StepShape};
 pub use pheye::{Options, Pheye, Recompute};
-pub use transformers::vision_config;
 /// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;
 /// Re-exported because public signatures here use its types.
 pub use pheye_tensor as tensor;
+pub use transformers::vision_config;
 
 /// The examples of the README, compiled and run as tests.
 #[cfg(doctest)]

@@ -6,6 +6,8 @@
 use pheye_tensor::DType;
 use pheye_weights::{Checkpoint, CheckpointSource, NameMap};
 
+use crate::Pheye;
+
 /// The tensors of `checkpoint`, for a Pheye model or a part of it. `dtype` is as in [`CheckpointSource::new`].
 /// Tensors that such files contain but no network uses may remain unused: duplicates of layers, and CLIP's
 /// `position_ids`.
@@ -52,10 +54,18 @@ pub fn phi() -> NameMap {
         .prefix("lang_encoder.lm_head.", "lm_head.")
 }
 
-/// Whether this tensor of a complete CLIP model is outside its vision tower.
+/// Whether this tensor of a complete CLIP or Pheye model is outside its vision tower. The LoRA sets of a Pheye model
+/// count as outside.
 pub fn beside_tower(name: &str) -> bool {
     name.starts_with("text_model.")
         || ["logit_scale", "text_projection.weight", "visual_projection.weight"].contains(&name)
+        || Pheye::is_pheye_param(name)
+        || name.starts_with("lang_encoder.")
+}
+
+/// Whether this tensor of a complete Pheye model is outside its language model, as cross-attention is.
+pub fn beside_text(name: &str) -> bool {
+    name.starts_with("vision_encoder.") || Pheye::is_pheye_param(name)
 }
 
 /// Whether a name is a duplicate in a released checkpoint. These contain each decoder layer and

@@ -213,7 +213,8 @@ mod gpu {
             let all = |cx: &Cx, model: &mut Model, t| {
                 let Model { masters, grads, moments, .. } = model;
                 let norm = queue_norm(cx, grads, 0.25, None).unwrap();
-                queue_step(cx, masters.as_ref().unwrap(), whole(grads), grads, moments, &HP, t, &norm).unwrap();
+                queue_step(cx, masters.as_ref().unwrap(), whole(grads), grads, moments, &HP, t, &norm)
+                    .unwrap();
             };
             check(sizes, steps, true, &on_all_orders(|device| after(device, sizes, steps, all)));
         }

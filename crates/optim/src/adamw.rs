@@ -172,7 +172,8 @@ impl Optimizer {
         }
         for (at, share) in &self.shares {
             let table = &self.grads.table;
-            let within = |p: &&mut Param| table.range(p).is_some_and(|r| at.start <= r.start && r.end <= at.end);
+            let within =
+                |p: &&mut Param| table.range(p).is_some_and(|r| at.start <= r.start && r.end <= at.end);
             let mut group: Vec<&mut Param> = params.iter_mut().map(|p| &mut **p).filter(within).collect();
             step(cx, &mut group, &self.grads, &mut self.moments, &hp(*share), self.step + 1, scale as f32)?;
         }

@@ -14,6 +14,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The model could not be loaded or run.
     Model(#[from] pheye_model::Error),
+    /// A system that Pheye is compared with could not be loaded or run.
+    Baseline(#[from] pheye_baselines::Error),
     /// A tokenizer could not be read, or a prompt is invalid.
     Text(#[from] pheye_text::Error),
     /// A file could not be obtained from the hub.

@@ -24,6 +24,8 @@
 #[cfg(feature = "ask")]
 mod ask;
 #[cfg(feature = "ask")]
+mod captioner;
+#[cfg(feature = "ask")]
 mod encode;
 mod error;
 #[cfg(feature = "ask")]
@@ -35,19 +37,24 @@ mod located;
 #[cfg(feature = "ask")]
 pub use ask::{Answer, Assistant, Look, OnText, Seen};
 #[cfg(feature = "ask")]
+pub use captioner::Captioner;
+#[cfg(feature = "ask")]
 pub use encode::encoder;
 pub use error::{Error, Result};
 #[cfg(feature = "ask")]
 pub use evaluator::{LONGEST_ANSWER, evaluator, png, spread};
 pub use located::ModelFiles;
+pub use pheye_baselines as baselines;
 pub use pheye_data as data;
 pub use pheye_eval as eval;
+pub use pheye_gpt2 as gpt2;
 pub use pheye_image as image;
 pub use pheye_metrics as metrics;
 pub use pheye_model as model;
 pub use pheye_ops as ops;
 pub use pheye_optim as optim;
 pub use pheye_phi as phi;
+pub use pheye_resample as resample;
 pub use pheye_tensor as tensor;
 pub use pheye_text as text;
 pub use pheye_train as train;

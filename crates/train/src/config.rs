@@ -80,6 +80,18 @@ pub enum Backbone {
     Decoder,
 }
 
+/// A language model that the task `next-token` trains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Language {
+    /// Phi, the language model of Pheye.
+    #[default]
+    Phi,
+    /// GPT-2, that of the task `baseline`.
+    Gpt2,
+}
+
 /// `[model]`: the network, its backbones, and the output folder.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -91,6 +103,9 @@ pub struct ModelConfig {
     /// `pheye.json`; for the task `baseline`, those of its `config.json`, where the backbones are `vision` and `text`.
     #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub config: toml::Table,
+    /// The language model of the task `next-token`: `phi` or `gpt2`, whose `[model.config]` has the keys of a `gpt2`
+    /// configuration.
+    pub language: Language,
     /// The frozen vision tower: the folder of a CLIP model as on the hub (`config.json` and weights) or its
     /// name on the hub, whose sizes then replace those of the preset, or a weights file.
     pub encoder: Option<PathBuf>,
@@ -228,7 +243,17 @@ impl Default for OptimConfig {
     fn default() -> Self {
         let AdamWConfig { betas, eps, weight_decay } = AdamWConfig::default();
         let Schedule { lr, final_lr, warmup, kind } = Schedule::cosine(2e-4);
-        OptimConfig { lr, final_lr, schedule: kind, warmup, betas, eps, weight_decay, clip: None, share: Vec::new() }
+        OptimConfig {
+            lr,
+            final_lr,
+            schedule: kind,
+            warmup,
+            betas,
+            eps,
+            weight_decay,
+            clip: None,
+            share: Vec::new(),
+        }
     }
 }
 
@@ -399,6 +424,12 @@ impl Config {
                     prompt: c.prompt,
                 }
             }
+            Task::NextToken if self.model.language == Language::Gpt2 => {
+                let c = self.gpt2()?;
+                // Texts have no images.
+                let (image_size, level, prompt) = (1, 1, PromptTemplate::default());
+                Shape { image_size, level, context: c.n_positions, vocab_size: c.vocab_size, prompt }
+            }
             Task::Pheye | Task::Contrastive | Task::NextToken => {
                 let c = self.network()?;
                 Shape {
@@ -412,6 +443,18 @@ impl Config {
         })
     }
 
+    /// The configuration of the GPT-2 that the task `next-token` trains.
+    ///
+    /// # Errors
+    /// Returns an error if a key does not exist, or a value has the wrong type or is out of range.
+    pub fn gpt2(&self) -> Result<pheye_gpt2::Config> {
+        let network = |e: &dyn std::fmt::Display| Error::Network { message: e.to_string() };
+        let value = serde_json::to_value(&self.model.config)?;
+        let config: pheye_gpt2::Config = serde_json::from_value(value).map_err(|e| network(&e))?;
+        config.validate().map_err(|e| network(&e))?;
+        Ok(config)
+    }
+
     /// The configuration of the system of the task `baseline`: that of `model.init` if it is set, otherwise the preset,
     /// overridden by the sizes of backbones that are folders, overridden by `model.config`.
     ///
@@ -423,16 +466,15 @@ impl Config {
         let m = &self.model;
         if let Some(init) = &m.init {
             if let Some(key) = m.config.keys().next() {
-                let message = format!("{}: a system that starts from another keeps its configuration", quoted(key));
+                let message =
+                    format!("{}: a system that starts from another keeps its configuration", quoted(key));
                 return Err(Error::Network { message });
             }
             return Ok(Baseline::load(&self.model_path(init))?);
         }
         let preset = match &m.preset {
             None => None,
-            Some(name) => {
-                Some(Baseline::preset(name).ok_or_else(|| Error::Preset { name: name.clone() })?)
-            }
+            Some(name) => Some(Baseline::preset(name).ok_or_else(|| Error::Preset { name: name.clone() })?),
         };
         let folder = |path: &Option<PathBuf>| path.as_ref().map(|p| self.model_path(p));
         let (vision, text) = (folder(&m.encoder), folder(&m.decoder));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pheye_baselines::System;
 
-use crate::{Config, Error, Result, Set, Task, set};
+use crate::{Config, Error, Language, Result, Set, Task, set};
 
 /// Where the values of a config come from: the text of the file `path`, overridden by `sets`.
 #[derive(Clone, Copy)]
@@ -73,6 +73,9 @@ impl Origin<'_> {
             Error::Network { message } => match unknown(&message) {
                 Some((key, valid)) => {
                     let known = match config.task {
+                        Task::NextToken if config.model.language == Language::Gpt2 => {
+                            serde_json::to_value(pheye_gpt2::Config::default())
+                        }
                         Task::Baseline => serde_json::to_value(pheye_baselines::Config::new(System::Llava)),
                         Task::Pheye | Task::Contrastive | Task::NextToken => {
                             serde_json::to_value(pheye_model::Config::default())

@@ -223,6 +223,9 @@ pub enum Error {
     /// The network could not be built or run.
     #[error(transparent)]
     Model(#[from] pheye_model::Error),
+    /// A GPT-2 could not be built or saved.
+    #[error(transparent)]
+    Gpt2(#[from] pheye_gpt2::Error),
     /// A system that Pheye is compared with could not be built or run.
     #[error(transparent)]
     Baseline(#[from] pheye_baselines::Error),

@@ -38,7 +38,7 @@ pub(crate) fn files(config: &Config, mixture: &Mixture) -> Result<BTreeMap<Strin
     let m = &config.model;
     // The name in the config, the path, and the length and checksum if they are known.
     let mut files: Vec<Input> = Vec::new();
-    let weights = config.task == Task::Pheye;
+    let weights = matches!(config.task, Task::Pheye | Task::Baseline);
     for (key, name) in [("model.init", &m.init), ("model.encoder", &m.encoder), ("model.decoder", &m.decoder)]
     {
         let Some(name) = name else { continue };

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use pheye_baselines::Baseline;
 use pheye_data::Batch;
+use pheye_gpt2::Gpt2;
 use pheye_model::{Loss, Options, Pheye, QueuedLoss, Recompute};
 use pheye_ops::cross_entropy::Sum;
 use pheye_ops::lora::Dropout;
@@ -16,7 +17,7 @@ use pheye_weights::{copy_atomically, save_safetensors};
 use crate::config::Backbone;
 use crate::contrastive::Contrastive;
 use crate::pattern::selects;
-use crate::{Config, Error, Result, ShareConfig, Task};
+use crate::{Config, Error, Language, Result, ShareConfig, Task};
 
 /// A network with its loss.
 pub(crate) enum Learner {
@@ -26,6 +27,8 @@ pub(crate) enum Learner {
     Contrastive(Box<Contrastive>),
     /// Trained to predict the next token.
     NextToken(Box<Phi>),
+    /// Trained to predict the next token.
+    Gpt2(Box<Gpt2>),
     /// Trained on questions about images, or captions.
     Baseline(Box<Baseline>),
 }
@@ -53,6 +56,11 @@ impl Learner {
             let (vision, text) = (vision.as_deref(), text.as_deref());
             let model = Baseline::from_backbones(&config.baseline()?, vision, text, seed, options)?;
             return Ok(Learner::Baseline(Box::new(model)));
+        }
+        if config.task == Task::NextToken && m.language == Language::Gpt2 {
+            let mut random = RandomInit::new(seed);
+            let gpt2 = Gpt2::new(&mut Scope::new(&mut random, "transformer"), &config.gpt2()?)?;
+            return Ok(Learner::Gpt2(Box::new(gpt2)));
         }
         let model = &config.network()?;
         match config.task {
@@ -88,7 +96,7 @@ impl Learner {
     pub(crate) fn remarks(&self) -> &[String] {
         match self {
             Learner::Pheye(model) => model.remarks(),
-            Learner::Contrastive(_) | Learner::NextToken(_) | Learner::Baseline(_) => &[],
+            Learner::Contrastive(_) | Learner::NextToken(_) | Learner::Gpt2(_) | Learner::Baseline(_) => &[],
         }
     }
 
@@ -97,7 +105,7 @@ impl Learner {
         match self {
             Learner::Pheye(model) => model.set_recompute(recompute),
             Learner::Contrastive(c) => c.vit.recompute = recompute.vision,
-            Learner::NextToken(_) => {}
+            Learner::NextToken(_) | Learner::Gpt2(_) => {}
             Learner::Baseline(model) => model.set_recompute(recompute),
         }
     }
@@ -109,7 +117,7 @@ impl Learner {
             (_, Learner::Pheye(model)) => return Ok(model.move_to(device, table)?),
             (_, Learner::Baseline(model)) => return Ok(model.move_to(device, table)?),
             (_, Learner::NextToken(phi)) => phi.rotary.move_to(device).map_err(pheye_model::Error::from)?,
-            (_, Learner::Contrastive(_)) => {}
+            (_, Learner::Contrastive(_) | Learner::Gpt2(_)) => {}
         }
         Ok(Some(table.upload(self.params_mut(), device)?))
     }
@@ -119,6 +127,7 @@ impl Learner {
             Learner::Pheye(model) => model.params_mut(),
             Learner::Contrastive(c) => c.params_mut(),
             Learner::NextToken(phi) => phi.params_mut(),
+            Learner::Gpt2(gpt2) => gpt2.params_mut(),
             Learner::Baseline(model) => model.params_mut(),
         }
     }
@@ -156,7 +165,7 @@ impl Learner {
         match self {
             Learner::Pheye(model) => !model.trains_tower(),
             Learner::Baseline(model) => !model.trains_tower(),
-            Learner::Contrastive(_) | Learner::NextToken(_) => false,
+            Learner::Contrastive(_) | Learner::NextToken(_) | Learner::Gpt2(_) => false,
         }
     }
 
@@ -166,7 +175,9 @@ impl Learner {
             Learner::Pheye(model) => (&model.config().vision, model.config().connector.local_tiles()),
             Learner::Baseline(model) => (&model.config().vision, model.config().local_tiles()),
             Learner::Contrastive(c) => (c.vit.config(), 0),
-            Learner::NextToken(_) => unreachable!("a language model has no vision tower"),
+            Learner::NextToken(_) | Learner::Gpt2(_) => {
+                unreachable!("a language model has no vision tower")
+            }
         }
     }
 
@@ -175,7 +186,7 @@ impl Learner {
         match self {
             Learner::Pheye(model) => Ok(model.features(cx, pixels, 1)?),
             Learner::Baseline(model) => Ok(model.tower(cx, pixels, 1)?),
-            Learner::Contrastive(_) | Learner::NextToken(_) => {
+            Learner::Contrastive(_) | Learner::NextToken(_) | Learner::Gpt2(_) => {
                 unreachable!("only a frozen tower has features that are kept")
             }
         }
@@ -193,7 +204,7 @@ impl Learner {
     pub(crate) fn pixels(&self, batch: &Batch) -> Result<Option<Tensor>> {
         match self {
             Learner::Pheye(_) | Learner::Baseline(_) => Ok(Some(stack(self.tower().0.image_size, batch)?)),
-            Learner::Contrastive(_) | Learner::NextToken(_) => Ok(None),
+            Learner::Contrastive(_) | Learner::NextToken(_) | Learner::Gpt2(_) => Ok(None),
         }
     }
 
@@ -225,6 +236,13 @@ impl Learner {
                     cx.install(|| phi.next_token_loss(cx, &ids, &targets, &layout, Some(grads)))?;
                 Loss { sum, tokens }
             }
+            (Learner::Gpt2(gpt2), _) => {
+                let (ids, targets, lengths) = pack(batch);
+                let layout = Layout::packed(&lengths);
+                let (sum, tokens) =
+                    cx.install(|| gpt2.next_token_loss(cx, &ids, &targets, &layout, Some(grads)))?;
+                Loss { sum, tokens }
+            }
         };
         Ok(QueuedLoss { sum: Sum::Host(sum), tokens })
     }
@@ -249,7 +267,7 @@ impl Learner {
         match self {
             Learner::Pheye(model) => Ok(model.loss_and_grads_of_features(cx, features, &batch, grads)?),
             Learner::Baseline(model) => Ok(model.loss_and_grads_of_tower(cx, features, &batch, grads)?),
-            Learner::Contrastive(_) | Learner::NextToken(_) => {
+            Learner::Contrastive(_) | Learner::NextToken(_) | Learner::Gpt2(_) => {
                 unreachable!("only a frozen tower has features that are kept")
             }
         }
@@ -275,6 +293,7 @@ impl Learner {
                 let tensors = params.iter().map(|p| (p.name.as_str(), &p.value));
                 save_safetensors(folder.join(TEXT_FILE), tensors, &none)?;
             }
+            Learner::Gpt2(gpt2) => gpt2.save(folder)?,
             Learner::Baseline(model) => model.save(folder)?,
         }
         let copy = folder.join(TOKENIZER_FILE);

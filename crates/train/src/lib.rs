@@ -33,7 +33,8 @@ mod trainer;
 
 pub use checkpoint::{Checkpoints, Loaded, State};
 pub use config::{
-    Backbone, Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, Shape, ShareConfig, Task, TrainConfig,
+    Backbone, Config, DataConfig, EvalConfig, Language, ModelConfig, OptimConfig, Shape, ShareConfig, Task,
+    TrainConfig,
 };
 pub use error::{Error, Result};
 pub use evaluation::{Answered, Evaluate, Evaluation};

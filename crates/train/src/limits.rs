@@ -2,7 +2,7 @@
 
 use pheye_data::Prefetch;
 
-use crate::{Backbone, Config, Task};
+use crate::{Backbone, Config, Language, Task};
 
 /// Upper limit of `train.batch` and `eval.batch`, more samples than fit into memory with any model.
 const BATCH: usize = 1 << 16;
@@ -28,8 +28,8 @@ impl Config {
             ("model.random", alone(!m.random.is_empty()), init),
             (
                 "model.random",
-                m.random.is_empty() || self.task == Task::Pheye,
-                "is for task = \"pheye\"; the other tasks train a backbone from random weights anyway",
+                m.random.is_empty() || matches!(self.task, Task::Pheye | Task::Baseline),
+                "is for task = \"pheye\" or \"baseline\"; the other tasks train a backbone from random weights anyway",
             ),
             (
                 "model.random",
@@ -40,6 +40,11 @@ impl Config {
                 "model.random",
                 !(m.random.contains(&Backbone::Decoder) && m.decoder.is_some()),
                 "names the decoder, which model.decoder gives too; leave one of them out",
+            ),
+            (
+                "model.language",
+                m.language == Language::Phi || self.task == Task::NextToken,
+                "is for task = \"next-token\"",
             ),
             (
                 "data.train",
@@ -78,6 +83,11 @@ impl Config {
             ("eval.every", self.eval.every == 0 || self.task == Task::Pheye, "needs task = \"pheye\""),
             ("eval.every", self.eval.every == 0 || !data.test.is_empty(), "needs data.test"),
             ("eval.questions", self.eval.questions != Some(0), "must be at least 1"),
+            (
+                "optim.share",
+                self.optim.share.iter().all(|group| group.share.is_finite() && group.share >= 0.0),
+                "needs shares from 0",
+            ),
             ("optim.clip", self.optim.clip.is_none_or(|c| c > 0.0), "must be above 0"),
         ];
         if let Some((key, _, message)) = checks.into_iter().find(|(_, ok, _)| !ok) {

@@ -124,7 +124,8 @@ fn keys() -> Vec<String> {
         base: PathBuf::new(),
         located: Default::default(),
     };
-    let mut keys = Vec::new();
+    // Lists of tables are left out while they are empty.
+    let mut keys = ["data.source", "optim.share"].map(str::to_owned).to_vec();
     flatten("", &config.echo().unwrap_or_default(), &mut keys);
     keys
 }

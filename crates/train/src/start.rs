@@ -22,7 +22,8 @@ impl Config {
         }
         let path = self.resolve(path);
         let of_run = path.join("model");
-        let is_model = |folder: &Path| folder.join(CONFIG_FILE).exists() || pheye_baselines::is_baseline(folder);
+        let is_model =
+            |folder: &Path| folder.join(CONFIG_FILE).exists() || pheye_baselines::is_baseline(folder);
         if !is_model(&path) && is_model(&of_run) { of_run } else { path }
     }
 

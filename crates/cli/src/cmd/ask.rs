@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use pheye::image::DecodeOptions;
 use rayon::prelude::*;
 
@@ -86,6 +86,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let images = images.into_iter().collect::<Result<Vec<_>, _>>()?;
     how.validate()?;
     let cx = args.device.open()?;
+    if let Some(captioner) = args.model.captioner(&cx)? {
+        ensure!(
+            args.look.is_none(),
+            "--look is for Pheye: the systems that it is compared with have no such maps"
+        );
+        let preprocess = captioner.preprocess();
+        let tiles: Vec<_> = images.par_iter().map(|p| preprocess.pixels(p)).collect();
+        let tiles: Vec<_> = tiles.iter().collect();
+        let answers = captioner.ask(&cx, &tiles, &questions, &about, &how)?;
+        let one = answers.len() == 1;
+        print(&files, &questions, &about, &answers, (how.num_return_sequences, one, args.json));
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut assistant = args.model.load(&cx)?;
     assistant.move_to(&cx.device)?;
     let preprocess = assistant.preprocess();
@@ -124,14 +137,26 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         say!("");
         return Ok(ExitCode::SUCCESS);
     }
-    for (i, answers) in answers.chunks(how.num_return_sequences).enumerate() {
+    print(&files, &questions, &about, &answers, (how.num_return_sequences, one, args.json));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the answers to each question; `one` says that there is only one.
+fn print(
+    files: &[&Path],
+    questions: &[&str],
+    about: &[usize],
+    answers: &[pheye::Answer],
+    (each, one, json): (usize, bool, bool),
+) {
+    for (i, answers) in answers.chunks(each).enumerate() {
         // `display` replaces the bytes of a path that are not UTF-8.
         let (image, question) = (files[about[i]].display().to_string(), questions[i]);
-        if !one && !args.json {
+        if !one && !json {
             say!("{}{image}: {question}", if i == 0 { "" } else { "\n" });
         }
         for answer in answers {
-            match args.json {
+            match json {
                 true => say!(
                     "{}",
                     serde_json::json!({
@@ -142,5 +167,4 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! One module per subcommand.
 
 pub(crate) mod ask;
+pub(crate) mod baselines;
 pub(crate) mod bench;
 pub(crate) mod convert;
 pub(crate) mod data;
@@ -36,6 +37,11 @@ pub(crate) struct DeviceArg {
 }
 
 impl DeviceArg {
+    /// The device as it was given.
+    pub(crate) fn name(&self) -> &str {
+        &self.device
+    }
+
     /// A context on the device.
     pub(crate) fn open(&self) -> anyhow::Result<Cx> {
         let device: Device = self.device.parse().context("--device")?;

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use pheye::baselines::is_baseline;
 use pheye::model::Options;
 use pheye::ops::Cx;
 use pheye::tensor::Device;
 use pheye::train::Config;
-use pheye::{Assistant, ModelFiles};
+use pheye::{Assistant, Captioner, ModelFiles};
 
 use crate::out::note;
 use crate::progress::Loading;
@@ -63,6 +64,24 @@ impl ModelArg {
         drop(bar);
         assistant.model.remarks().iter().for_each(|remark| note!("note: {remark}"));
         Ok(assistant)
+    }
+
+    /// The model if it is one of the systems that Pheye is compared with, moved to the device of `cx`.
+    pub(crate) fn captioner(&self, cx: &Cx) -> anyhow::Result<Option<Captioner>> {
+        let Some(folder) = self.model.as_ref().map(Path::new).filter(|folder| is_baseline(folder)) else {
+            return Ok(None);
+        };
+        let options = match self.weights {
+            Weights::Int8 => bail!("--weights int8 is for Pheye"),
+            Weights::Bf16 => Options::BF16,
+            Weights::Auto if size(folder) > LARGE => Options::BF16,
+            Weights::F32 | Weights::Auto => Options::default(),
+        };
+        let mut bar = Loading::new();
+        let mut captioner = Captioner::load(folder, options, |done, all| bar.at(done, all))?;
+        drop(bar);
+        captioner.move_to(&cx.device)?;
+        Ok(Some(captioner))
     }
 
     /// Locates the files of the model. Missing ones are downloaded, with a progress bar.

@@ -168,6 +168,14 @@ impl Bench {
         Bench { dir, _temporary: None }.filled()
     }
 
+    /// Data and a tokenizer, without backbones.
+    pub(crate) fn small() -> Bench {
+        let bench = Bench::empty();
+        data_set(&bench.path("data"), 8);
+        fs::copy(top().join("models/nano/tokenizer.json"), bench.path("tokenizer.json")).unwrap();
+        bench
+    }
+
     fn filled(self) -> Bench {
         let bench = self;
         data_set(&bench.path("data"), 8);

@@ -262,8 +262,8 @@ impl SourceConfig {
             (
                 "prompt",
                 !speechless,
-                "this format has captions without questions: the prompt must be one of caption, captions-ten \
-                 and { append = … }",
+                "this format has captions without questions: the prompt must be one of caption, captions-ten, \
+                 { append = … } and { only = … }",
             ),
             ("include", self.include.as_ref().is_none_or(|list| !list.is_empty()), "must not be empty"),
         ];

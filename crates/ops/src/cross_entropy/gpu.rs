@@ -13,11 +13,13 @@ use crate::{Cx, Result, rows};
 /// Rows in a chunk: 100 MiB of logits for 51200 tokens.
 const CHUNK: usize = 1024;
 
-/// Writes the losses `[n]` of the rows of z [n, v]. If wanted, z is overwritten by its gradient.
+/// Writes the losses `[n]` of the rows of z, of which the first `vocab` columns are logits. If wanted, they are overwritten
+/// by their gradient.
 fn losses_of(
     cx: &Cx,
     gpu: &Gpu,
     z: &Tensor,
+    vocab: usize,
     targets: &[u32],
     losses: &Tensor,
     want_gradient: bool,
@@ -32,7 +34,8 @@ fn losses_of(
         z: if want_gradient { l.update(z_at) } else { l.read(z_at).shared() },
         targets: l.read(targets_at),
         losses: l.write(typed(losses, DType::F32)?),
-        vocab: z.shape().cols() as i32,
+        vocab: vocab as i32,
+        stride: z.shape().cols() as i32,
         weight: 1.0,
     };
     Ok(l.run([targets.len(), 1, 1], &p)?)
@@ -54,8 +57,17 @@ fn total(cx: &Cx, gpu: &Gpu, losses: &Tensor) -> Result<Tensor> {
 /// The sum of the losses of logits z. If wanted, z is overwritten by its gradient.
 pub(super) fn of_logits(cx: &Cx, gpu: &Gpu, z: &Tensor, targets: &[u32], want_gradient: bool) -> Result<Sum> {
     let losses = cx.empty_f32([targets.len()])?;
-    losses_of(cx, gpu, z, targets, &losses, want_gradient)?;
+    losses_of(cx, gpu, z, z.shape().cols(), targets, &losses, want_gradient)?;
     Ok(Sum::Device(total(cx, gpu, &losses)?))
+}
+
+/// The distance between rows of logits in elements. With a vocabulary that is no multiple of 8, such as GPT-2's 50257, rows
+/// that follow each other directly would start at addresses that no 16-byte access can use, so they are padded; the
+/// GEMMs read and write only the columns of the vocabulary. A trained bias sums the columns of whole rows.
+fn stride(head: &Linear) -> usize {
+    let v = head.weight.shape().rows();
+    let bias = head.bias.as_ref().is_some_and(|bias| bias.is_trained());
+    if bias { v } else { v.next_multiple_of(8) }
 }
 
 /// [`super::queue`] for the rows in `kept`, pairs of row and target.
@@ -77,12 +89,12 @@ pub(super) fn queue(
     let picked = if all { x.reshape([n, d])? } else { rows::gather(cx, x, &at)? };
     let dpicked = want_dx.then(|| cx.empty(picked.shape())).transpose()?;
     let losses = cx.empty_f32([at.len()])?;
-    let z = cx.empty([CHUNK.min(at.len()), v])?;
+    let z = cx.empty([CHUNK.min(at.len()), stride(head)])?;
     for start in (0..at.len()).step_by(CHUNK) {
         let part = start..at.len().min(start + CHUNK);
         let (x, z) = (picked.rows(part.clone())?, z.rows(0..part.len())?);
         linear::gpu::gemm(&x, head, &z, GemmEpilogue::default())?.run(cx, gpu)?;
-        losses_of(cx, gpu, &z, &targets[part.clone()], &losses.view(start, [part.len()])?, want_dz)?;
+        losses_of(cx, gpu, &z, v, &targets[part.clone()], &losses.view(start, [part.len()])?, want_dz)?;
         if let Some(dx) = &dpicked {
             linear::gpu::input_grad(cx, gpu, &z, head, &dx.rows(part)?, GemmEpilogue::default())?;
         }

@@ -1,11 +1,13 @@
 //! `pheye info`: the parts and memory of a model, or the contents of a weights file.
 
+mod baseline;
 mod complexity;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
+use pheye::baselines::{Config as Baseline, is_baseline};
 use pheye::model::{CONFIG_FILE, Config, Counts, PRESETS, is_released};
 use serde::Serialize;
 
@@ -27,8 +29,9 @@ use crate::out::say;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// A preset (nano, x2-224, x2-448, x2-672, x4-224, x4-448, x4-672), a model folder, or a file or folder
-    /// of weights
+    /// A preset (nano, x2-224, x2-448, x2-672, x4-224, x4-448, x4-672, or a system of the paper's Appendix B: fromage,
+    /// llava, smallcap, each also with -trained-vit, none-224, monkey-448, perceiver-448, none-448), a model folder, or
+    /// a file or folder of weights
     #[arg(value_name = "PRESET|DIR|FILE")]
     model: String,
     /// List the tensors of a model folder instead
@@ -71,6 +74,16 @@ struct Memory {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let dir = PathBuf::from(&args.model);
+    if !args.tensors {
+        let config = match Baseline::preset(&args.model) {
+            None if is_baseline(&dir) => Some(Baseline::load(&dir)?),
+            preset => preset,
+        };
+        if let Some(config) = config {
+            ensure!(!args.complexity, "--complexity is for Pheye");
+            return baseline::show(&args.model, &config, args.json);
+        }
+    }
     let is_model = dir.join(CONFIG_FILE).exists() || is_released(&dir);
     let config = match Config::preset(&args.model) {
         Some(config) if !args.tensors => config,
