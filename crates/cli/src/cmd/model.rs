@@ -18,7 +18,8 @@ use crate::progress::Loading;
 /// The options that select the model.
 #[derive(clap::Args)]
 pub(crate) struct ModelArg {
-    /// The model: a folder in this project's layout or the released one, or a name on the Hugging Face hub
+    /// The model: a folder in this project's layout or the released one (for `ask` also a system of `pheye baselines`),
+    /// or a name on the Hugging Face hub
     /// such as `miguelcarv/Pheye-x4-672` (`OWNER/NAME@REVISION` for a revision other than `main`), which is
     /// downloaded once
     #[arg(long = "model", value_name = "DIR|OWNER/NAME")]
