@@ -76,18 +76,8 @@ fn gpu(cx: &Cx, mut all: Vec<Param>, grads: Grads, (norm, bf16_moments): (bool, 
     };
     let mut moments = Moments { m: values("m")?, v: values("v")? };
     let norm = adamw::queue_norm(cx, &grads, 1.0, Some(1.0))?;
-    work(move |cx| {
-        adamw::queue_step(
-            cx,
-            &masters,
-            0..grads.flat.shape().elements(),
-            &grads,
-            &mut moments,
-            &HYPER,
-            1,
-            &norm,
-        )
-    })
+    let group = adamw::Group { at: 0..len, hp: HYPER };
+    work(move |cx| adamw::queue_step(cx, &masters, &group, &grads, &mut moments, 1, &norm))
 }
 
 fn main() {

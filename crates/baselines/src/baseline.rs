@@ -151,7 +151,11 @@ impl Baseline {
 
     /// Checks that there are images and the right number of tiles for them.
     pub(crate) fn check_pixels(&self, pixels: &Tensor, images: usize) -> Result<()> {
-        let found = pixels.shape().dims().first().copied().unwrap_or(0);
+        self.check_tiles(pixels.shape().dims().first().copied().unwrap_or(0), images)
+    }
+
+    /// Checks that there are images and that `found` is the number of their tiles.
+    pub(crate) fn check_tiles(&self, found: usize, images: usize) -> Result<()> {
         let (what, found, expected) = match images {
             0 => ("images", 0, 1),
             _ => ("tiles of all images", found, images.saturating_mul(1 + self.config.local_tiles())),

@@ -166,14 +166,14 @@ impl Config {
         use pheye_resample::Config::{Monkey, Perceiver};
         let (width, tokens) = (self.vision.hidden_size, self.vision.tokens());
         // Each head needs a multiple of 8.
-        let heads = |wide: usize| (wide / 8).clamp(1, 8);
+        let heads = |wide: usize| (1..=8).rev().find(|heads| wide.is_multiple_of(8 * heads)).unwrap_or(1);
         match &mut self.resampler {
             None => {}
             Some(Monkey(c)) => (c.queries, c.heads) = (tokens, heads(width)),
             Some(Perceiver(c)) => {
                 c.queries = tokens;
                 c.heads = heads(width / 2);
-                c.head_dim = (width / 2 / c.heads).next_multiple_of(8);
+                c.head_dim = (width / 2 / c.heads).next_multiple_of(8).max(8);
             }
         }
         self

@@ -149,7 +149,7 @@ impl Connector {
             (x, saved.linear) = (y, Some(s));
         }
         let (rows, d) = (x.shape().rows(), x.shape().cols());
-        Ok((x.reshape([images, rows / images, d])?, saved))
+        Ok((x.reshape([images, rows / images.max(1), d])?, saved))
     }
 
     /// The gradient of the features for the gradient of the media, if it is `wanted`; the gradients of trained

@@ -10,18 +10,16 @@ use std::path::Path;
 use pheye_gpt2::Gpt2;
 use pheye_model::{Options, names};
 use pheye_ops::RandomInit;
-use pheye_tensor::Scope;
-use pheye_text::PromptTemplate;
+use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
 use pheye_vit::Vit;
 use pheye_weights::json::{parse, read_json};
 use pheye_weights::{
-    Checkpoint, CheckpointSource, FOLDER_FILES, NameMap, Stored, atomic_write, first_in, save_stored,
+    Checkpoint, CheckpointSource, FOLDER_FILES, Stored, atomic_write, first_in, save_stored,
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::baseline::{TEXT_PREFIX, VIT_PREFIX};
-use crate::{Baseline, Config, Error, Result, System};
+use crate::{Baseline, Config, Error, Result};
 
 /// The name of the configuration in a folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -36,26 +34,6 @@ pub fn is_baseline(folder: &Path) -> bool {
     config.is_ok_and(|config| config.get("model_type") == Some(&json!(MODEL_TYPE)))
 }
 
-/// `config.json`, with the configurations of the backbones as on the hub.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(rename = "model_type")]
-    _model_type: String,
-    system: System,
-    #[serde(default)]
-    train_vit: bool,
-    bias: Option<bool>,
-    level: Option<usize>,
-    #[serde(default)]
-    lora_rank: usize,
-    lora_alpha: Option<f32>,
-    resampler: Option<pheye_resample::Config>,
-    vision_config: Value,
-    text_config: Value,
-    prompt: Option<PromptTemplate>,
-}
-
 impl Config {
     /// The configuration in `folder/config.json`.
     ///
@@ -63,21 +41,18 @@ impl Config {
     /// When the file cannot be read or a key is invalid; the error names it.
     pub fn load(folder: &Path) -> Result<Config> {
         let path = folder.join(CONFIG_FILE);
-        let file: File = parse(&path, "", read_json(&path)?)?;
-        let base = Config::new(file.system);
-        let config = Config {
-            system: file.system,
-            train_vit: file.train_vit,
-            bias: file.bias.unwrap_or(base.bias),
-            level: file.level.unwrap_or(base.level),
-            lora_rank: file.lora_rank,
-            lora_alpha: file.lora_alpha.unwrap_or(base.lora_alpha),
-            resampler: file.resampler,
-            vision: pheye_model::vision_config(&path, "vision_config.", &file.vision_config)?,
-            text: pheye_gpt2::Config::from_transformers(&path, "text_config.", &file.text_config)?,
-            prompt: file.prompt.unwrap_or(base.prompt),
+        let fault = |why: String| Error::Config { path: path.clone(), why };
+        let mut file = read_json(&path)?;
+        let Some(keys) = file.as_object_mut() else {
+            return Err(fault("it must be a JSON object".to_owned()));
         };
-        config.validate().map_err(|e| Error::Config { path, why: e.to_string() })?;
+        keys.remove("model_type");
+        let mut backbone = |key: &str| keys.remove(key).ok_or_else(|| fault(format!("`{key}` is missing")));
+        let (vision, text) = (backbone("vision_config")?, backbone("text_config")?);
+        let vision = pheye_model::vision_config(&path, "vision_config.", &vision)?;
+        let text = pheye_gpt2::Config::from_transformers(&path, "text_config.", &text)?;
+        let config = Config { vision, text, ..parse(&path, "", file)? };
+        config.validate().map_err(|e| fault(e.to_string()))?;
         Ok(config)
     }
 
@@ -148,33 +123,11 @@ impl Baseline {
         options: Options,
     ) -> Result<Baseline> {
         config.validate()?;
-        let dtype = |name: &str| Baseline::dtype(config, options, name);
-        let mut random = RandomInit::new(seed).with_dtype(dtype);
-        let vit = match vision {
-            None => Vit::new(&mut Scope::new(&mut random, VIT_PREFIX), &config.vision, &config.adapters())?,
-            Some(path) => {
-                let checkpoint = open(path)?;
-                let mut source = names::source(&checkpoint, dtype)
-                    .names(tower_names(&checkpoint))
-                    .allow_unused(names::beside_tower)
-                    .fallback(|name| name.contains(".lora_"), &mut random);
-                let mut scope = Scope::new(&mut source, VIT_PREFIX);
-                let vit = Vit::new(&mut scope, &config.vision, &config.adapters())?;
-                source.finish()?;
-                vit
-            }
-        };
-        let gpt2 = match text {
-            None => Gpt2::new(&mut Scope::new(&mut random, TEXT_PREFIX), &config.text)?,
-            Some(path) => {
-                let checkpoint = open(path)?;
-                let mut source = pheye_gpt2::hub::source(&checkpoint, TEXT_PREFIX, dtype);
-                let gpt2 = Gpt2::new(&mut Scope::new(&mut source, TEXT_PREFIX), &config.text)?;
-                source.finish()?;
-                gpt2
-            }
-        };
-        Baseline::join(config, vit, gpt2, &mut Scope::new(&mut random, ""))
+        let [vision, text] = [vision, text].map(|path| path.map(open).transpose());
+        let files = Files { vision: vision?, text: text? };
+        // Mismatches are reported before anything is read or initialized.
+        files.build(config, options, None)?;
+        files.build(config, options, Some(seed))
     }
 
     /// A system with all parameters initialized at random from `seed`.
@@ -233,15 +186,56 @@ fn open(path: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint::open(file)?)
 }
 
-/// The map from the network's names to those of the vision tower in `checkpoint`: of a CLIP model, of its tower alone,
-/// or of a Pheye model.
-fn tower_names(checkpoint: &Checkpoint) -> NameMap {
-    let ours = format!("{VIT_PREFIX}.");
-    let theirs = match () {
-        () if checkpoint.has_prefix("vision_encoder.") => "vision_encoder.vision_model.base_model.model.",
-        () if checkpoint.has_prefix("vision_model.") => "vision_model.",
-        () => "",
-    };
-    let map = NameMap::default().prefix(&ours, theirs);
-    if theirs.starts_with("vision_encoder.") { map } else { map.drop(".base_layer") }
+/// The opened files of the backbones; a backbone without a file is initialized at random.
+struct Files {
+    vision: Option<Checkpoint>,
+    text: Option<Checkpoint>,
+}
+
+impl Files {
+    /// The system over these backbones, with everything else initialized at random. Without a seed only names, types and
+    /// shapes are checked, and the system has no elements.
+    fn build(&self, config: &Config, options: Options, seed: Option<u64>) -> Result<Baseline> {
+        let dtype = |name: &str| Baseline::dtype(config, options, name);
+        let mut random = RandomInit::new(seed.unwrap_or(0)).with_dtype(dtype);
+        let mut nothing = Nothing;
+        let rest: &mut dyn Source = if seed.is_some() { &mut random } else { &mut nothing };
+        let read = |source| if seed.is_some() { source } else { CheckpointSource::check_only(source) };
+        let adapters = config.adapters();
+        let vit = match &self.vision {
+            None => Vit::new(&mut Scope::new(&mut *rest, VIT_PREFIX), &config.vision, &adapters)?,
+            Some(file) => {
+                let source = names::source(file, dtype)
+                    .names(names::of_vision_at(file, "encoder."))
+                    .allow_unused(names::beside_tower);
+                let mut source = read(source).fallback(|name| name.contains(".lora_"), &mut *rest);
+                let vit = Vit::new(&mut Scope::new(&mut source, VIT_PREFIX), &config.vision, &adapters)?;
+                source.finish()?;
+                vit
+            }
+        };
+        let gpt2 = match &self.text {
+            None => Gpt2::new(&mut Scope::new(&mut *rest, TEXT_PREFIX), &config.text)?,
+            Some(file) => {
+                let mut source = read(pheye_gpt2::hub::source(file, TEXT_PREFIX, dtype));
+                let gpt2 = Gpt2::new(&mut Scope::new(&mut source, TEXT_PREFIX), &config.text)?;
+                source.finish()?;
+                gpt2
+            }
+        };
+        Baseline::join(config, vit, gpt2, &mut Scope::new(rest, ""))
+    }
+}
+
+/// A source of empty tensors, for checking names and shapes only.
+struct Nothing;
+
+impl Source for Nothing {
+    fn tensor(&mut self, _: &str, _: Shape, _: Init) -> Tensor {
+        Tensor::zeros([0], DType::F32)
+    }
+
+    fn shape_of(&self, _: &str) -> Option<Shape> {
+        None
+    }
 }

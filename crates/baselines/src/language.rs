@@ -176,6 +176,8 @@ impl Baseline {
         batch: &Batch,
         grads: &mut Grads,
     ) -> Result<QueuedLoss> {
+        let tiles = x.shape().rows() / self.config.vision.tokens();
+        self.check_tiles(tiles, batch.images)?;
         cx.install(|| Ok(self.after_tower(cx, batch, x, grads)?.0))
     }
 

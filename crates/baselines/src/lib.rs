@@ -6,8 +6,8 @@
 //! all systems on ViT-L/14, every layer of GPT-2 attends to them. [`Config::preset`] has the ten published
 //! configurations.
 //!
-//! A connector of your own is one more part of [`Connector`]: forward and backward stand there beside each other, and
-//! everything else stays as it is.
+//! A connector of your own is one more part of [`Connector`], where forward and backward stand beside each other, and a
+//! key in [`Config`]; loss, generation and checkpoints stay as they are.
 #![forbid(unsafe_code)]
 
 mod baseline;

@@ -56,7 +56,9 @@ fn beams_find_the_best_text() {
         let images = model.images(&cx, media.clone()).unwrap();
         let prompt = vec![4, 2];
         let how = GenerationConfig { num_beams: 31, length_penalty: 0.0, ..GenerationConfig::greedy(2) };
-        let found = model.generate(&cx, &images, &[prompt.clone()], &[0], &how, Hooks::default()).unwrap();
+        let found = model
+            .generate(&cx, &images, std::slice::from_ref(&prompt), &[0], &how, Hooks::default())
+            .unwrap();
         let first = log_probabilities(&model, &media, &prompt);
         let mut best = (f32::NEG_INFINITY, [0, 0]);
         for (a, p) in first.iter().enumerate() {

@@ -89,7 +89,7 @@ fn gradients_are_those_of_differences() {
             .map(|i| f64::from(gradient[i]) * f64::from(direction[i]))
             .sum();
         let batch = batch(&config, 2, &texts);
-        let mut loss_at = |step: f32| {
+        let loss_at = |step: f32| {
             let mut moved = random(&config, 8);
             moved.train(|p| config.trains(p)).unwrap();
             for param in moved.params_mut() {

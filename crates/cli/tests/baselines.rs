@@ -142,10 +142,17 @@ fn a_table_is_one_command_that_goes_on() {
     }
     assert!(first.out.contains("By CIDEr: "), "{first:#?}");
     let results = fs::read(out.join("results.json")).unwrap();
-    fs::remove_file(out.join("llava-seed-2/captions.json")).unwrap();
+    fs::remove_file(out.join("llava-seed-2/result.json")).unwrap();
     let again = run(&["--json"]);
     assert!(!again.err.contains("training "), "{again:#?}");
     assert_eq!(fs::read(out.join("results.json")).unwrap(), results);
+    // Figures of other settings are not taken for these.
+    let args = ["baselines", "table4", "--config", s(&file), "--out", s(&out), "--images", "2"];
+    refuses(
+        args.iter().chain(&["--set", "train.steps=2"]),
+        &["fromage-seed-1/result.json", "other settings"],
+    );
+    refuses(args.iter().chain(&["--set", "train.seed=9"]), &["--set train.seed", "sets the key itself"]);
     let json: serde_json::Value = serde_json::from_str(&again.out).unwrap();
     assert_eq!(json["runs"].as_array().unwrap().len(), 12);
 
@@ -166,6 +173,21 @@ fn mistakes_are_named() {
     let file = config(&bench, "run", "llava", "");
     refuses(["train", s(&file), "--set", "model.preset=lava"], &["there is no preset `lava`", "llava"]);
     refuses(["train", s(&file), "--set", "model.config.level=2"], &["level is 2", "only `smallcap`"]);
+    let share = "optim.share=[{ params = [\"encodr.*\"], share = 0.5 }]";
+    refuses(["train", s(&file), "--set", share], &["optim.share[0]", "encodr"]);
+    refuses(
+        [
+            "eval",
+            "scene-text",
+            "--data",
+            s(&bench.path("data")),
+            "--out",
+            s(&bench.path("e")),
+            "--model",
+            s(&top().join("tests/golden_b/fromage")),
+        ],
+        &["golden_b/fromage", "`ask`, `info` and `verify`"],
+    );
     refuses(["train", s(&file), "--set", "model.config.levle=2"], &["levle", "level"]);
     refuses(
         ["train", s(&file), "--set", "optim.share=[{ params = [\"*\"], share = -1 }]"],

@@ -17,7 +17,8 @@ fn folders() -> Vec<PathBuf> {
 
 fn passes(cx: &Cx) {
     let folders = folders();
-    assert!(folders.len() > 7, "{folders:?}");
+    let own = std::env::var_os("PHEYE_GOLDEN_B").is_none();
+    assert!(folders.len() >= if own { 8 } else { 1 }, "{folders:?}");
     for folder in folders {
         let name = folder.file_name().unwrap().to_owned();
         let report = verify(cx, &folder).unwrap();

@@ -27,6 +27,21 @@ pub fn of_vision(checkpoint: &Checkpoint) -> NameMap {
     }
 }
 
+/// [`of_vision`] for a tower that the network has at `ours` instead of Pheye's place, such as `encoder.`.
+pub fn of_vision_at(checkpoint: &Checkpoint, ours: &str) -> NameMap {
+    let has = |start| checkpoint.has_prefix(start);
+    let (theirs, plain) = match () {
+        () if has("vision_encoder.") => (TOWER, false),
+        () if !has("vision_model.") && has("embeddings.patch_embedding.") => ("", true),
+        () => ("vision_model.", true),
+    };
+    let map = NameMap::default().prefix(ours, theirs);
+    if plain { map.drop(".base_layer") } else { map }
+}
+
+/// The tower's prefix in a Pheye checkpoint.
+const TOWER: &str = "vision_encoder.vision_model.base_model.model.";
+
 /// The map for the language model in `checkpoint`: the default map if its names are those of a Pheye
 /// checkpoint, otherwise [`phi`].
 pub fn of_text(checkpoint: &Checkpoint) -> NameMap {
@@ -35,15 +50,13 @@ pub fn of_text(checkpoint: &Checkpoint) -> NameMap {
 
 /// The map for a published CLIP model, without adapters: `vision_model.embeddings.…`.
 pub fn clip() -> NameMap {
-    NameMap::default()
-        .prefix("vision_encoder.vision_model.base_model.model.", "vision_model.")
-        .drop(".base_layer")
+    NameMap::default().prefix(TOWER, "vision_model.").drop(".base_layer")
 }
 
 /// The map for CLIP's vision tower alone, as transformers saves it since version 5.6, without adapters:
 /// `embeddings.…`.
 pub fn clip_vision() -> NameMap {
-    NameMap::default().prefix("vision_encoder.vision_model.base_model.model.", "").drop(".base_layer")
+    NameMap::default().prefix(TOWER, "").drop(".base_layer")
 }
 
 /// The map for a published Phi model: `model.layers.N.…`.

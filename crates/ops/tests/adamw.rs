@@ -183,14 +183,14 @@ fn moments_of_another_length_are_refused() {
 #[cfg(feature = "emulator")]
 mod gpu {
     use pheye_ops::Graphs;
-    use pheye_ops::adamw::{queue_norm, queue_step};
+    use pheye_ops::adamw::{Group, queue_norm, queue_step};
     use pheye_testkit::gpu::{on_all_orders, orders};
 
     use super::*;
 
-    /// The range of all parameters.
-    fn whole(grads: &Grads) -> std::ops::Range<usize> {
-        0..grads.flat.shape().elements()
+    /// All parameters.
+    fn whole(grads: &Grads) -> Group {
+        Group { at: 0..grads.flat.shape().elements(), hp: HP }
     }
 
     #[test]
@@ -201,7 +201,8 @@ mod gpu {
             let norm = queue_norm(cx, grads, 0.25, None).unwrap();
             let cut = grads.table.entries()[1].1.start;
             for at in [0..cut, cut..grads.flat.shape().elements()] {
-                queue_step(cx, masters.as_ref().unwrap(), at, grads, moments, &HP, t, &norm).unwrap();
+                let group = Group { at, hp: HP };
+                queue_step(cx, masters.as_ref().unwrap(), &group, grads, moments, t, &norm).unwrap();
             }
         };
         check(sizes, steps, true, &on_all_orders(|device| after(device, sizes, steps, all)));
@@ -213,8 +214,7 @@ mod gpu {
             let all = |cx: &Cx, model: &mut Model, t| {
                 let Model { masters, grads, moments, .. } = model;
                 let norm = queue_norm(cx, grads, 0.25, None).unwrap();
-                queue_step(cx, masters.as_ref().unwrap(), whole(grads), grads, moments, &HP, t, &norm)
-                    .unwrap();
+                queue_step(cx, masters.as_ref().unwrap(), &whole(grads), grads, moments, t, &norm).unwrap();
             };
             check(sizes, steps, true, &on_all_orders(|device| after(device, sizes, steps, all)));
         }
@@ -268,7 +268,7 @@ mod gpu {
                 g[7] = bad;
                 grads.flat = upload_f32(device, [g.len()], &g);
                 let norm = queue_norm(&cx, &grads, 1.0, Some(1.0)).unwrap();
-                queue_step(&cx, &masters, whole(&grads), &grads, &mut moments, &HP, 1, &norm).unwrap();
+                queue_step(&cx, &masters, &whole(&grads), &grads, &mut moments, 1, &norm).unwrap();
                 assert!(download(&norm)[1].is_nan());
                 assert_eq!(download(&masters.values), before);
                 assert!(download(&moments.m).iter().chain(&download(&moments.v)).all(|&x| x == 0.0));
@@ -291,7 +291,7 @@ mod gpu {
             for t in 1..=4 {
                 let mut work = |cx: &Cx| -> pheye_ops::Result<()> {
                     let norm = queue_norm(cx, grads, 1.0 / t as f64, Some(1.0))?;
-                    queue_step(cx, masters, whole(grads), grads, moments, &HP, t, &norm)
+                    queue_step(cx, masters, &whole(grads), grads, moments, t, &norm)
                 };
                 if recorded { cx.replay(&mut graphs, work).unwrap() } else { work(&cx).unwrap() }
             }
@@ -335,7 +335,7 @@ mod gpu {
             g[..n].fill(0.123);
             grads.flat = upload_f32(device, [g.len()], &g);
             let norm = queue_norm(&cx, &grads, 1.0, None).unwrap();
-            queue_step(&cx, &masters, whole(&grads), &grads, &mut moments, &HP, 1, &norm).unwrap();
+            queue_step(&cx, &masters, &whole(&grads), &grads, &mut moments, 1, &norm).unwrap();
             vec![download(&moments.m), download(&moments.v), download(&masters.values)]
         });
         let g = f64::from(0.123f32);

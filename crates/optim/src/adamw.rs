@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pheye_ops::adamw::{AdamW, Moments, global_norm, queue_norm, queue_step, step};
+use pheye_ops::adamw::{AdamW, Group, Moments, global_norm, queue_norm, queue_step, step};
 use pheye_ops::{Cx, Graphs};
 use pheye_tensor::{Grads, Masters, Param, ParamTable};
 use serde::{Deserialize, Serialize};
@@ -149,7 +149,8 @@ impl Optimizer {
             let norm = cx.replay(graphs, |cx| {
                 let norm = queue_norm(cx, grads, scale, clip)?;
                 for (at, share) in &self.shares {
-                    queue_step(cx, masters, at.clone(), grads, moments, &hp(*share), next, &norm)?;
+                    let group = Group { at: at.clone(), hp: hp(*share) };
+                    queue_step(cx, masters, &group, grads, moments, next, &norm)?;
                 }
                 Ok::<_, Error>(norm)
             })?;

@@ -76,7 +76,10 @@ impl Origin<'_> {
                         Task::NextToken if config.model.language == Language::Gpt2 => {
                             serde_json::to_value(pheye_gpt2::Config::default())
                         }
-                        Task::Baseline => serde_json::to_value(pheye_baselines::Config::new(System::Llava)),
+                        Task::Baseline => serde_json::to_value(pheye_baselines::Config {
+                            resampler: Some(pheye_resample::Config::Perceiver(Default::default())),
+                            ..pheye_baselines::Config::new(System::Llava)
+                        }),
                         Task::Pheye | Task::Contrastive | Task::NextToken => {
                             serde_json::to_value(pheye_model::Config::default())
                         }

@@ -135,6 +135,14 @@ pub enum Error {
         /// The patterns of the config.
         patterns: Vec<String>,
     },
+    /// A table of `optim.share` selects no trained parameter.
+    #[error("optim.share[{table}]: no trained parameter matches params = {patterns:?}")]
+    NoShare {
+        /// The number of the table, from 0.
+        table: usize,
+        /// Its patterns.
+        patterns: Vec<String>,
+    },
     /// The run would overwrite another.
     #[error("{} holds an earlier run: go on with --resume, start again with --over, or choose another `train.out`", path.display())]
     RunExists {

@@ -1,4 +1,4 @@
-//! The outputs of a frozen vision tower for the images of a run, which are computed once for each image of a run.
+//! The outputs of a frozen vision tower, computed once for each image of a run.
 //!
 //! The tower depends on an image alone if nothing of it is trained and images are not augmented. Each image is encoded
 //! by itself, so that its features do not depend on the batch in which it is first seen: a resumed run, which begins

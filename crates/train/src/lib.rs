@@ -17,6 +17,7 @@ mod lock;
 mod log;
 mod memory;
 mod metrics;
+mod network;
 mod pattern;
 mod plan;
 mod run;
@@ -33,7 +34,7 @@ mod trainer;
 
 pub use checkpoint::{Checkpoints, Loaded, State};
 pub use config::{
-    Backbone, Config, DataConfig, EvalConfig, Language, ModelConfig, OptimConfig, Shape, ShareConfig, Task,
+    Backbone, Config, DataConfig, EvalConfig, Language, ModelConfig, OptimConfig, ShareConfig, Task,
     TrainConfig,
 };
 pub use error::{Error, Result};
@@ -43,6 +44,7 @@ pub use inputs::Print;
 pub use interrupt::Interrupt;
 pub use memory::MemoryUse;
 pub use metrics::{Metrics, Spike};
+pub use network::Shape;
 pub use pattern::matches;
 /// Re-exported because public signatures here use its operations and contexts.
 pub use pheye_ops as ops;

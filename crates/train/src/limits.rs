@@ -21,6 +21,8 @@ impl Config {
         let m = &self.model;
         let alone = |given: bool| m.init.is_none() || !given;
         let init = "model.init is a whole model and does not go with this key; leave one of them out";
+        let gpt2 = "does not go with model.language = \"gpt2\", which starts from random weights in the sizes of \
+                    model.config";
         let checks = [
             ("model.preset", alone(m.preset.is_some()), init),
             ("model.encoder", alone(m.encoder.is_some()), init),
@@ -46,6 +48,10 @@ impl Config {
                 m.language == Language::Phi || self.task == Task::NextToken,
                 "is for task = \"next-token\"",
             ),
+            ("model.preset", m.language == Language::Phi || m.preset.is_none(), gpt2),
+            ("model.init", m.language == Language::Phi || m.init.is_none(), gpt2),
+            ("model.encoder", m.language == Language::Phi || m.encoder.is_none(), gpt2),
+            ("model.decoder", m.language == Language::Phi || m.decoder.is_none(), gpt2),
             (
                 "data.train",
                 !data.train.is_empty() || !data.source.is_empty(),

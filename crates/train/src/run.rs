@@ -19,6 +19,7 @@ use crate::features::Features;
 use crate::inputs::{self, Changed, IMAGES};
 use crate::learner::Learner;
 use crate::lock::Lock;
+use crate::pattern::selects;
 use crate::{
     Checkpoints, Config, Error, Evaluate, Evaluation, Event, Metrics, Outcome, Result, Start, State,
 };
@@ -105,6 +106,11 @@ impl<'a> Run<'a> {
             return Err(Error::NothingTrained { patterns: config.train.trainable.clone() });
         }
         let mut optimizer = Optimizer::new(table, config.optim.adamw())?;
+        for (i, group) in config.optim.share.iter().enumerate() {
+            if !optimizer.grads.table.entries().iter().any(|(name, _)| selects(&group.params, name)) {
+                return Err(Error::NoShare { table: i, patterns: group.params.clone() });
+            }
+        }
         optimizer.set_shares(|name| learner.share(&config.optim.share, name))?;
         let lock = Lock::take(out)?;
         let checkpoints = Checkpoints::open(out.join("checkpoints"), config.train.keep)?;

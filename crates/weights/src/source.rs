@@ -68,8 +68,8 @@ impl<'a> CheckpointSource<'a> {
         self
     }
 
-    /// Takes tensors that the checkpoint lacks from `source` if `may` accepts the network's name; otherwise
-    /// they count as missing. After a mismatch of its own this source no longer queries the fallback.
+    /// Takes the tensors whose names in the network `may` accepts from `source`, whether the checkpoint has tensors
+    /// of these names or not: they are another part's. After a mismatch of its own this source no longer queries the fallback.
     pub fn fallback(mut self, may: impl Fn(&str) -> bool + 'a, source: &'a mut dyn Source) -> Self {
         self.fallback = Some((Box::new(may), source));
         self
@@ -170,11 +170,7 @@ impl<'a> CheckpointSource<'a> {
 
 impl Source for CheckpointSource<'_> {
     fn tensor(&mut self, name: &str, shape: Shape, init: Init) -> Tensor {
-        let stored = self.stored_as(name);
-        let found = self.checkpoint.find(&stored.tensor);
-        let found = found.map(|(name, entry)| (name.to_owned(), entry.bytes / stored.chunks.max(1) as u64));
-        if found.is_none()
-            && let Some((may, source)) = &mut self.fallback
+        if let Some((may, source)) = &mut self.fallback
             && may(name)
         {
             // After a fault nothing is initialized, because the configuration may claim any size.
@@ -183,6 +179,9 @@ impl Source for CheckpointSource<'_> {
                 false => Tensor::zeros([0], (self.dtype)(name)),
             };
         }
+        let stored = self.stored_as(name);
+        let found = self.checkpoint.find(&stored.tensor);
+        let found = found.map(|(name, entry)| (name.to_owned(), entry.bytes / stored.chunks.max(1) as u64));
         let loaded = self.load(&stored, name, shape);
         if let Some((in_file, bytes)) = found {
             self.used.insert(in_file);
@@ -205,11 +204,13 @@ impl Source for CheckpointSource<'_> {
     }
 
     fn shape_of(&self, name: &str) -> Option<Shape> {
-        let stored = self.stored_as(name);
-        match (self.checkpoint.find(&stored.tensor), &self.fallback) {
-            (Some((_, entry)), _) => stored.part(entry)?.shape(),
-            (None, Some((may, source))) if may(name) => source.shape_of(name),
-            _ => None,
+        if let Some((may, source)) = &self.fallback
+            && may(name)
+        {
+            return source.shape_of(name);
         }
+        let stored = self.stored_as(name);
+        let (_, entry) = self.checkpoint.find(&stored.tensor)?;
+        stored.part(entry)?.shape()
     }
 }

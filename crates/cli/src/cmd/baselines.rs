@@ -16,7 +16,7 @@ use pheye::model::{GenerationConfig, Options};
 use pheye::ops::Cx;
 use pheye::train::{self, Set};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{DeviceArg, at_least_one};
 use crate::numbers::{bytes, grouped};
@@ -26,8 +26,8 @@ use crate::progress::Progress;
 /// Train the systems that Pheye was chosen from, and compare their captions (Appendix B of the paper)
 ///
 /// Each system of the table is trained by the same config, with as many steps, for several seeds. The captions of the
-/// test images are then scored. A system that is finished is passed over, and one that was stopped goes on, so the
-/// command can be stopped and started at any time. Examples:
+/// test images are then scored. A system that is finished is passed over, and one that was stopped goes on from its last
+/// checkpoint. `scripts/baselines` makes the data and the language model of the tables first. Examples:
 ///
 ///   pheye baselines table4
 ///   pheye baselines table5 --seeds 1 --set train.steps=100 --out runs/quick
@@ -71,7 +71,7 @@ enum Table {
 }
 
 impl Table {
-    /// The systems in the order of the paper's table, with the CIDEr that the paper measured for each.
+    /// The systems in the order of the paper's table.
     fn systems(self) -> &'static [&'static str] {
         match self {
             Table::Table4 => &[
@@ -105,36 +105,61 @@ struct Measured {
     bleu4: f64,
     meteor: Option<f64>,
     /// Median seconds of a step.
-    step_seconds: f64,
-    /// Peak memory of the run in bytes.
+    step_seconds: Option<f64>,
+    /// Peak memory of the run in bytes: of the process, or on a GPU of its memory.
     memory: u64,
+    /// What the figures depend on: the config of the run, the number of images, and whether METEOR was asked for.
+    settings: Value,
 }
 
 /// What the models are asked, as in the paper.
 const PROMPT: &str = "This image shows ";
-/// Longest caption in tokens.
-const LONGEST: usize = 24;
+/// Longest caption in tokens, of which a tokenizer that spells words needs one for each letter.
+const LONGEST: usize = 96;
+/// Keys of the config that the command sets itself.
+const OWN: [&str; 4] = ["model.preset", "model.out", "model.config.resampler", "train.seed"];
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let table = args.table;
     let default = || PathBuf::from(format!("configs/baselines/{}.toml", table.name()));
     let file = args.config.clone().unwrap_or_else(default);
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/baselines/{}", table.name())));
-    load(&file, &args.set)?;
+    let config = load(&file, &args.set)?;
+    for key in OWN {
+        let given = args.set.iter().any(|set| set.trim_start().starts_with(key));
+        ensure!(!given, "--set {key}: this command sets the key itself");
+    }
+    ensure!(
+        !config.data.test.is_empty(),
+        "{}: data.test names no set whose captions are compared",
+        file.display()
+    );
+    for path in &config.data.test {
+        Manifest::open(config.resolve(path))?;
+    }
     std::fs::create_dir_all(&out).with_context(|| format!("{}: cannot be created", out.display()))?;
     let cx = args.device.open()?;
     let mut rows: Vec<Measured> = Vec::new();
     for seed in 1..=args.seeds {
         for system in table.systems() {
             let folder = out.join(format!("{system}-seed-{seed}"));
-            let result = folder.join("captions.json");
+            let result = folder.join("result.json");
+            let sets = sets(&args, &file, system, seed)?;
+            let settings = settings(&args, &load(&file, &sets)?)?;
             let row = match std::fs::read(&result) {
-                Ok(text) => serde_json::from_slice(&text)
-                    .with_context(|| format!("{}: is damaged; remove it", result.display()))?,
+                Ok(text) => {
+                    let row: Measured = serde_json::from_slice(&text)
+                        .with_context(|| format!("{}: is damaged; remove it", result.display()))?;
+                    ensure!(
+                        row.settings == settings,
+                        "{}: was measured with other settings; choose another --out, or the same settings",
+                        result.display()
+                    );
+                    row
+                }
                 Err(_) => {
-                    let sets = sets(&args, &file, system, seed)?;
                     train_one(&args, &file, &sets, &folder)?;
-                    let row = measure(&args, &cx, &file, &sets, (system, seed), &folder)?;
+                    let row = measure(&args, &cx, &file, &sets, (system, seed), &folder, settings)?;
                     super::eval::write(&result, &format!("{}\n", serde_json::to_string_pretty(&row)?))?;
                     row
                 }
@@ -169,6 +194,15 @@ fn sets(args: &Args, file: &Path, system: &str, seed: usize) -> anyhow::Result<V
     Ok(sets)
 }
 
+/// What the figures of a run depend on.
+fn settings(args: &Args, config: &train::Config) -> anyhow::Result<Value> {
+    let mut config = config.echo()?;
+    if let Some(train) = config.get_mut("train").and_then(Value::as_object_mut) {
+        train.remove("out");
+    }
+    Ok(json!({ "config": config, "images": args.images, "meteor": args.meteor.is_some() }))
+}
+
 /// An inline table of TOML, of numbers, texts and truth values.
 fn toml_of(value: &serde_json::Value) -> String {
     let keys = value.as_object().into_iter().flatten();
@@ -190,7 +224,8 @@ fn load(file: &Path, sets: &[String]) -> anyhow::Result<train::Config> {
 
 /// Trains in a process of its own, so that its peak memory is that of this run alone.
 fn train_one(args: &Args, file: &Path, sets: &[String], folder: &Path) -> anyhow::Result<()> {
-    if folder.join("model").exists() {
+    // The tokenizer is written last.
+    if folder.join("model/tokenizer.json").exists() {
         return Ok(());
     }
     note!("training {}", folder.display());
@@ -215,6 +250,7 @@ fn measure(
     sets: &[String],
     (system, seed): (&str, usize),
     folder: &Path,
+    settings: Value,
 ) -> anyhow::Result<Measured> {
     let config = load(file, sets)?;
     let mut captioner = Captioner::load(&folder.join("model"), Options::default(), |_, _| ())?;
@@ -232,7 +268,8 @@ fn measure(
     train::rows(&folder.join("timing.jsonl"), |step, row| {
         steps = step;
         seconds.extend(row["seconds"].as_f64());
-        memory = row["peak_resident_bytes"].as_u64().unwrap_or(0).max(memory);
+        let used = row["gpu_bytes"].as_u64().or_else(|| row["peak_resident_bytes"].as_u64());
+        memory = used.unwrap_or(0).max(memory);
     })?;
     seconds.sort_by(f64::total_cmp);
     Ok(Measured {
@@ -243,8 +280,9 @@ fn measure(
         cider: all.cider_d.corpus,
         bleu4: all.bleu[3].corpus,
         meteor: meteor.map(|score| score.corpus),
-        step_seconds: seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN),
+        step_seconds: seconds.get(seconds.len() / 2).copied(),
         memory,
+        settings,
     })
 }
 
@@ -299,7 +337,8 @@ fn page(table: Table, rows: &[Measured]) -> String {
         let bleu = spread(of.iter().map(|row| 100.0 * row.bleu4).collect()).1;
         let meteor: Vec<f64> = of.iter().filter_map(|row| Some(100.0 * row.meteor?)).collect();
         let meteor = if meteor.is_empty() { "not computed".to_owned() } else { spread(meteor).1 };
-        let ms = of.iter().map(|row| 1e3 * row.step_seconds).sum::<f64>() / of.len() as f64;
+        let times: Vec<f64> = of.iter().filter_map(|row| Some(1e3 * row.step_seconds?)).collect();
+        let ms = times.iter().sum::<f64>() / times.len().max(1) as f64;
         let memory = of.iter().map(|row| row.memory).max().unwrap_or(0);
         let paper = pheye::baselines::PRESETS.iter().find(|preset| preset.name == *system);
         let paper = paper.map_or("", |preset| preset.paper);

@@ -50,6 +50,12 @@ impl ModelArg {
     /// Loads the model with its tokenizer. A progress bar appears if loading takes long.
     pub(crate) fn load(&self, cx: &Cx) -> anyhow::Result<Assistant> {
         let files = self.locate()?;
+        if is_baseline(&files.folder) {
+            bail!(
+                "{}: a system of the paper's Appendix B; `ask`, `info` and `verify` take it",
+                files.folder.display()
+            );
+        }
         let options = match self.weights {
             Weights::F32 => Options::default(),
             Weights::Bf16 => Options::BF16,

@@ -25,7 +25,7 @@ struct Flat<'a> {
 }
 
 /// Uploads the scalars of a step.
-fn control(cx: &Cx, s: &Step, step: u64, clip: Option<f64>) -> Result<Region> {
+pub(super) fn control(cx: &Cx, s: &Step, step: u64, clip: Option<f64>) -> Result<Region> {
     table(
         cx,
         &AdamwControl {
@@ -65,20 +65,18 @@ pub(super) fn step(
 
 /// Updates the parameters in the range `at` in one launch, with the gradients multiplied by the factor that [`norm`] computed.
 pub(super) fn step_flat(
-    cx: &Cx,
     gpu: &Gpu,
     masters: &Masters,
     at: Range<usize>,
     grads: &Grads,
     moments: &Moments,
-    (numbers, step): (&Step, u64),
     norm: &Tensor,
+    control: &Region,
 ) -> Result<()> {
-    let control = control(cx, numbers, step, None)?;
     let view = |t: &Tensor| t.view(at.start, [at.len()]);
     let (m, v, g) = (view(&moments.m)?, view(&moments.v)?, view(&grads.flat)?);
     let (p, bf16) = (&view(&masters.values)?, &view(&masters.bf16_copies)?);
-    launch(gpu, &Flat { p, bf16: Some(bf16), m, v, g, norm: Some(norm) }, &control)
+    launch(gpu, &Flat { p, bf16: Some(bf16), m, v, g, norm: Some(norm) }, control)
 }
 
 fn table(cx: &Cx, control: &AdamwControl) -> Result<Region> {

@@ -32,6 +32,15 @@ pub struct AdamW {
     pub weight_decay: f64,
 }
 
+/// A range of the flat arrays, and the hyperparameters of its parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// The range, in elements.
+    pub at: Range<usize>,
+    /// The hyperparameters.
+    pub hp: AdamW,
+}
+
 /// Running means of the gradients and of their squares, flat arrays like the gradients: f32, or on a GPU both bf16 with
 /// stochastic rounding.
 #[derive(Debug)]
@@ -81,20 +90,18 @@ pub fn step(
     }
 }
 
-/// Applies [`step`] on a GPU to the parameters in the range `at` of the flat arrays, with the gradients multiplied by
+/// Applies [`step`] on a GPU to the parameters of one group, with the gradients multiplied by
 /// the factor that [`queue_norm`] stored in `norm`. Nothing changes when the norm is not finite.
 ///
 /// # Errors
 /// [`Error::Shapes`] when the arrays differ in length, [`Error::Tensor`] when they do not have this range,
 /// [`Error::GpuOnly`] on the CPU.
-#[allow(clippy::too_many_arguments)]
 pub fn queue_step(
     cx: &Cx,
     masters: &Masters,
-    at: Range<usize>,
+    group: &Group,
     grads: &Grads,
     moments: &mut Moments,
-    hp: &AdamW,
     step: u64,
     norm: &Tensor,
 ) -> Result<()> {
@@ -113,7 +120,16 @@ pub fn queue_step(
             right,
         });
     }
-    gpu::step_flat(cx, gpu, masters, at, grads, moments, (&numbers(hp, step, 1.0), step), norm)
+    let numbers = numbers(&group.hp, step, 1.0);
+    gpu::step_flat(
+        gpu,
+        masters,
+        group.at.clone(),
+        grads,
+        moments,
+        norm,
+        &gpu::control(cx, &numbers, step, None)?,
+    )
 }
 
 /// Checks that the moments are as long as the gradients.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
-use pheye::baselines::{Config as Baseline, is_baseline};
+use pheye::baselines::{Config as Baseline, PRESETS as SYSTEMS, is_baseline};
 use pheye::model::{CONFIG_FILE, Config, Counts, PRESETS, is_released};
 use serde::Serialize;
 
@@ -92,11 +92,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             tensors::list(&dir, args.json)?;
             return Ok(ExitCode::SUCCESS);
         }
+        None if Baseline::preset(&args.model).is_some() => {
+            bail!("--tensors: `{}` is a preset, which has no weights", args.model)
+        }
         Some(_) => bail!("--tensors: `{}` is a preset, which has no weights", args.model),
         None => bail!(
-            "`{}` is neither a file, a folder nor a preset; presets are {}",
+            "`{}` is neither a file, a folder nor a preset; presets are {}, {}",
             args.model,
-            PRESETS.join(", ")
+            PRESETS.join(", "),
+            SYSTEMS.map(|system| system.name).join(", ")
         ),
     };
     if args.complexity {
