@@ -174,3 +174,26 @@ fn what_a_published_folder_lacks_is_named() {
     assert!(said.contains("missing `vision_model.encoder.layers.1.mlp.fc1.weight`"), "{said}");
     assert!(said.contains("unused `vision_model.encoder.layers.2.mlp.fc1.weight`"), "{said}");
 }
+
+/// A file of a whole Pheye model gives its tower, or its language model, and nothing that Pheye trains.
+#[test]
+fn a_pheye_model_gives_its_backbones_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut whole = lively(&config());
+    whole.save(dir.path()).unwrap();
+    let file = dir.path().join("model.safetensors");
+    let start = |vision: Option<&Path>, text: Option<&Path>| {
+        Pheye::from_backbones(&config(), vision, text, 5, Options::default(), |_, _| ()).unwrap()
+    };
+    let mut random = start(None, None);
+    for (vision, text) in [(true, true), (true, false), (false, true)] {
+        let given = |is: bool| is.then_some(file.as_path());
+        let mut model = start(given(vision), given(text));
+        for ((new, old), fresh) in model.params_mut().iter().zip(whole.params_mut()).zip(random.params_mut())
+        {
+            let of_part = if new.name.starts_with("vision_encoder.") { vision } else { text };
+            let from = if of_part && !Pheye::is_pheye_param(&new.name) { old } else { fresh };
+            assert_eq!(values(&new.value), values(&from.value), "{}", new.name);
+        }
+    }
+}
