@@ -46,7 +46,7 @@ fn an_unknown_key_is_named_with_its_table_and_the_nearest() {
     let error = fault("lr = 1e-3", "xyz = 1");
     assert_eq!(
         error,
-        "run.toml, line 12: unknown key `xyz` in [optim]; valid are lr, final_lr, schedule, warmup, betas, eps, weight_decay, clip"
+        "run.toml, line 12: unknown key `xyz` in [optim]; valid are lr, final_lr, schedule, warmup, betas, eps, weight_decay, clip, share"
     );
     let error = fault("lr = 1e-3", "lr = 1\nwarmpu = 3");
     assert_eq!(error, "run.toml, line 13: unknown key `warmpu` in [optim]; did you mean `warmup`?");
