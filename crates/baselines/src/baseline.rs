@@ -191,10 +191,14 @@ impl Baseline {
     /// # Errors
     /// When the number or size of the tiles is wrong, or an operation fails.
     pub fn encode(&self, cx: &Cx, pixels: &Tensor, images: usize) -> Result<Tensor> {
-        let x = self.tower(cx, pixels, images)?;
-        cx.install(|| {
-            let (features, _) = self.connector.features(cx, &self.vit, &x, images)?;
-            Ok(self.connector.media(cx, &features, images)?.0)
-        })
+        self.media(cx, &self.features(cx, pixels, images)?, images)
+    }
+
+    /// The media of [`Baseline::encode`] from the features of [`Baseline::features`].
+    ///
+    /// # Errors
+    /// When the number of features is wrong, or an operation fails.
+    pub fn media(&self, cx: &Cx, features: &Tensor, images: usize) -> Result<Tensor> {
+        cx.install(|| Ok(self.connector.media(cx, features, images)?.0))
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration of a system, the ten presets, and parameter counts.
 
-use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
+use pheye_tensor::{Scope, Shape, Shapes};
 use pheye_text::PromptTemplate;
 use pheye_vit::AdapterSpec;
 use serde::{Deserialize, Serialize};
@@ -281,28 +281,21 @@ impl Config {
     /// # Errors
     /// When the configuration is invalid.
     pub fn counts(&self) -> Result<Counts> {
-        struct Counter<'a>(Counts, &'a Config);
-        impl Source for Counter<'_> {
-            fn tensor(&mut self, name: &str, shape: Shape, _: Init) -> Tensor {
-                let (c, n) = (&mut self.0, shape.elements() as u64);
-                let part = match name {
-                    _ if name.contains(".lora_") => &mut c.lora,
-                    _ if name.starts_with("encoder.") => &mut c.vision,
-                    _ if name.contains("cross") => &mut c.cross_attention,
-                    _ if name.starts_with("decoder.") => &mut c.text,
-                    _ => &mut c.connector,
-                };
-                *part += n;
-                c.trained += if self.1.trains(name) { n } else { 0 };
-                Tensor::zeros([0], DType::F32)
-            }
-            fn shape_of(&self, _: &str) -> Option<Shape> {
-                None
-            }
-        }
-        let mut counter = Counter(Counts::default(), self);
-        Baseline::build(self, &mut Scope::new(&mut counter, ""))?;
-        Ok(counter.0)
+        let mut c = Counts::default();
+        let mut count = Shapes(|name: &str, shape: Shape| {
+            let n = shape.elements() as u64;
+            let part = match name {
+                _ if name.contains(".lora_") => &mut c.lora,
+                _ if name.starts_with("encoder.") => &mut c.vision,
+                _ if name.contains("cross") => &mut c.cross_attention,
+                _ if name.starts_with("decoder.") => &mut c.text,
+                _ => &mut c.connector,
+            };
+            *part += n;
+            c.trained += if self.trains(name) { n } else { 0 };
+        });
+        Baseline::build(self, &mut Scope::new(&mut count, ""))?;
+        Ok(c)
     }
 }
 

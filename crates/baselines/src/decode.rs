@@ -1,9 +1,9 @@
 //! Generation: the slots of a system's key-value cache. The rows of an image that stand before its text are read
 //! together with the prompt, when a slot is still empty.
 
-use pheye_model::generate::{self, CopyRows, Slots};
+use pheye_model::generate::{self, CopyRows, SlotCaches, Slots};
 use pheye_model::{Generated, GenerationConfig, Hooks};
-use pheye_ops::attention::{Cache, Layout};
+use pheye_ops::attention::Cache;
 use pheye_ops::{Cx, Graphs, layernorm, linear, rows};
 use pheye_tensor::Tensor;
 
@@ -72,9 +72,8 @@ impl Baseline {
     ) -> Result<Decoder<'a>> {
         let all = images.media.shape().rows() / self.config.media_tokens();
         pheye_model::check_images(about, prompts, all)?;
-        let (image, past, caches) = (Vec::new(), Vec::new(), Vec::new());
-        let graphs = Graphs::default();
-        Ok(Decoder { model: self, cx, images, all, about, image, past, capacity: 0, caches, graphs })
+        let (image, caches, graphs) = (Vec::new(), SlotCaches::default(), Graphs::default());
+        Ok(Decoder { model: self, cx, images, all, about, image, caches, graphs })
     }
 }
 
@@ -89,11 +88,7 @@ struct Decoder<'a> {
     about: &'a [usize],
     /// The image of each slot, ascending.
     image: Vec<usize>,
-    /// Number of rows in the cache of each slot.
-    past: Vec<usize>,
-    /// Number of rows that the cache of each slot can hold.
-    capacity: usize,
-    caches: Vec<Cache>,
+    caches: SlotCaches,
     graphs: Graphs,
 }
 
@@ -118,10 +113,9 @@ impl Slots for Decoder<'_> {
             return Err(pheye_model::Error::Batch { what, found, expected });
         }
         self.image = self.about.iter().flat_map(|&image| std::iter::repeat_n(image, copies)).collect();
-        self.past = vec![0; self.image.len()];
-        self.capacity = tokens + self.model.config.prefix();
-        self.caches.clear();
-        self.caches = self.model.gpt2.caches(self.cx, self.image.len(), self.capacity)?;
+        let (layers, width) = (self.model.gpt2.blocks.len(), self.model.config.text.n_embd);
+        let capacity = tokens + self.model.config.prefix();
+        self.caches = SlotCaches::new(self.cx, layers, self.image.len(), capacity, width)?;
         Ok(())
     }
 
@@ -131,37 +125,28 @@ impl Slots for Decoder<'_> {
             let prefix = if past == 0 && !new.is_empty() { prefix } else { 0 };
             Sequence { image, prefix, text: new.len() }
         };
-        let sequences: Vec<Sequence> = feed.iter().zip(&self.image).zip(&self.past).map(sequence).collect();
+        let sequences: Vec<Sequence> =
+            feed.iter().zip(&self.image).zip(&self.caches.past).map(sequence).collect();
         let new: Vec<usize> = sequences.iter().map(Sequence::rows).collect();
-        let layout = Layout::cached(&self.past, &new, self.capacity);
+        let layout = self.caches.layout(&new);
         let packed = Packed::new(layout, sequences, self.all, self.model.config.media_tokens());
         let ids = feed.concat();
         let Decoder { model, cx, images, caches, graphs, .. } = self;
-        let mut forward = |cx: &Cx| forward(model, cx, &ids, &packed, images, caches);
+        let mut forward = |cx: &Cx| forward(model, cx, &ids, &packed, images, &mut caches.caches);
         // Only the first step reads several rows per slot; all others have the same shape and are replayed as a CUDA
         // graph.
         let decodes = new.iter().all(|&rows| rows <= 1);
         let logits = if decodes { cx.replay(graphs, forward)? } else { forward(cx)? };
-        self.past.iter_mut().zip(new).for_each(|(past, new)| *past += new);
+        self.caches.advance(&new);
         Ok(logits)
     }
 
     fn copy(&mut self, copies: &[CopyRows]) -> pheye_model::Result<()> {
-        let in_cache = |slot: usize, c: &CopyRows| {
-            let base = slot * self.capacity;
-            base + c.rows.start..base + c.rows.end
-        };
-        let from: Vec<usize> = copies.iter().flat_map(|c| in_cache(c.from, c)).collect();
-        let to: Vec<usize> = copies.iter().flat_map(|c| in_cache(c.to, c)).collect();
-        if !from.is_empty() {
-            self.caches.iter_mut().try_for_each(|cache| cache.copy(self.cx, &from, &to))?;
-        }
-        copies.iter().for_each(|c| self.past[c.to] = c.rows.end);
-        Ok(())
+        self.caches.copy(self.cx, copies)
     }
 
     fn past(&self, slot: usize) -> usize {
-        self.past[slot]
+        self.caches.past[slot]
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use pheye_gpt2::Gpt2;
 use pheye_model::{Options, names};
 use pheye_ops::RandomInit;
-use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
+use pheye_tensor::{Scope, Shape, Shapes, Source};
 use pheye_vit::Vit;
 use pheye_weights::json::{parse, read_json};
 use pheye_weights::{
@@ -198,7 +198,7 @@ impl Files {
     fn build(&self, config: &Config, options: Options, seed: Option<u64>) -> Result<Baseline> {
         let dtype = |name: &str| Baseline::dtype(config, options, name);
         let mut random = RandomInit::new(seed.unwrap_or(0)).with_dtype(dtype);
-        let mut nothing = Nothing;
+        let mut nothing = Shapes(|_: &str, _: Shape| ());
         let rest: &mut dyn Source = if seed.is_some() { &mut random } else { &mut nothing };
         let read = |source| if seed.is_some() { source } else { CheckpointSource::check_only(source) };
         let adapters = config.adapters();
@@ -224,18 +224,5 @@ impl Files {
             }
         };
         Baseline::join(config, vit, gpt2, &mut Scope::new(rest, ""))
-    }
-}
-
-/// A source of empty tensors, for checking names and shapes only.
-struct Nothing;
-
-impl Source for Nothing {
-    fn tensor(&mut self, _: &str, _: Shape, _: Init) -> Tensor {
-        Tensor::zeros([0], DType::F32)
-    }
-
-    fn shape_of(&self, _: &str) -> Option<Shape> {
-        None
     }
 }

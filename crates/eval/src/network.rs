@@ -205,7 +205,8 @@ impl Network for Baseline {
 
     fn encode(&self, cx: &Cx, pixels: &Tensor, images: usize) -> Result<(Option<Tensor>, Tensor)> {
         let features = self.features(cx, pixels, images)?;
-        Ok((Some(features), self.encode(cx, pixels, images)?))
+        let media = self.media(cx, &features, images)?;
+        Ok((Some(features), media))
     }
 
     fn logits(&self, cx: &Cx, media: &Tensor, batch: &Batch) -> Result<Tensor> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pheye_files::quoted;
 use pheye_ops::RandomInit;
-use pheye_tensor::{DType, Init, Scope, Shape, Source, Tensor};
+use pheye_tensor::{Init, Scope, Shape, Shapes, Source, Tensor};
 use pheye_weights::json::read_json;
 use pheye_weights::{Checkpoint, CheckpointSource, FOLDER_FILES, first_in};
 
@@ -90,7 +90,7 @@ impl Backbones {
         progress: impl FnMut(u64, u64),
     ) -> Result<Pheye> {
         let mut random = Random { init: RandomInit::new(seed.unwrap_or(0)), options };
-        let mut nothing = Nothing;
+        let mut nothing = Shapes(|_: &str, _: Shape| ());
         let rest: &mut dyn Source = if seed.is_some() { &mut random } else { &mut nothing };
         let (progress, done) = (RefCell::new(progress), Cell::new([0; 2]));
         let text = self.text.as_ref().map(|file| self.text_source(file, options));
@@ -166,18 +166,5 @@ impl Source for Random {
 
     fn shape_of(&self, name: &str) -> Option<Shape> {
         self.init.shape_of(name)
-    }
-}
-
-/// A source of empty tensors, for checking names and shapes only.
-struct Nothing;
-
-impl Source for Nothing {
-    fn tensor(&mut self, _: &str, _: Shape, _: Init) -> Tensor {
-        Tensor::zeros([0], DType::F32)
-    }
-
-    fn shape_of(&self, _: &str) -> Option<Shape> {
-        None
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration of a whole model, presets, and parameter counts.
 
-use pheye_tensor::{Init, Scope, Shape, Source, Tensor};
+use pheye_tensor::{Scope, Shape, Shapes};
 use pheye_text::PromptTemplate;
 use pheye_vit::AdapterSpec;
 use serde::{Deserialize, Serialize};
@@ -155,27 +155,19 @@ impl Config {
     /// # Errors
     /// When the configuration is invalid.
     pub fn counts_of(&self, counted: impl Fn(&str) -> bool) -> Result<Counts> {
-        struct Counter<F>(Counts, F);
-        impl<F: Fn(&str) -> bool> Source for Counter<F> {
-            fn tensor(&mut self, name: &str, shape: Shape, _: Init) -> Tensor {
-                let c = &mut self.0;
-                let part = match name {
-                    _ if name.contains(".lora_") => &mut c.lora,
-                    _ if name.starts_with("vision_encoder.vision_model.") => &mut c.vision,
-                    _ if name.starts_with("vision_encoder.") => &mut c.connector,
-                    _ if name.contains("cross_attn_layers.") => &mut c.cross_attention,
-                    _ => &mut c.text,
-                };
-                *part += if (self.1)(name) { shape.elements() as u64 } else { 0 };
-                Tensor::zeros([0], pheye_tensor::DType::F32)
-            }
-            fn shape_of(&self, _: &str) -> Option<Shape> {
-                None
-            }
-        }
-        let mut counter = Counter(Counts::default(), counted);
-        Pheye::build(self, &mut Scope::new(&mut counter, ""))?;
-        Ok(counter.0)
+        let mut c = Counts::default();
+        let mut count = Shapes(|name: &str, shape: Shape| {
+            let part = match name {
+                _ if name.contains(".lora_") => &mut c.lora,
+                _ if name.starts_with("vision_encoder.vision_model.") => &mut c.vision,
+                _ if name.starts_with("vision_encoder.") => &mut c.connector,
+                _ if name.contains("cross_attn_layers.") => &mut c.cross_attention,
+                _ => &mut c.text,
+            };
+            *part += if counted(name) { shape.elements() as u64 } else { 0 };
+        });
+        Pheye::build(self, &mut Scope::new(&mut count, ""))?;
+        Ok(c)
     }
 }
 

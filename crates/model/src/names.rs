@@ -19,12 +19,7 @@ pub fn source<'a>(checkpoint: &'a Checkpoint, dtype: impl Fn(&str) -> DType + 'a
 /// The map for the vision tower in `checkpoint`: the default map if its names are those of a Pheye checkpoint,
 /// otherwise [`clip`] or [`clip_vision`].
 pub fn of_vision(checkpoint: &Checkpoint) -> NameMap {
-    let has = |start| checkpoint.has_prefix(start);
-    match () {
-        () if has("vision_encoder.") => NameMap::default(),
-        () if !has("vision_model.") && has("embeddings.patch_embedding.") => clip_vision(),
-        () => clip(),
-    }
+    of_vision_at(checkpoint, TOWER)
 }
 
 /// [`of_vision`] for a tower that the network has at `ours` instead of Pheye's place, such as `encoder.`.
@@ -35,7 +30,7 @@ pub fn of_vision_at(checkpoint: &Checkpoint, ours: &str) -> NameMap {
         () if !has("vision_model.") && has("embeddings.patch_embedding.") => ("", true),
         () => ("vision_model.", true),
     };
-    let map = NameMap::default().prefix(ours, theirs);
+    let map = if ours == theirs { NameMap::default() } else { NameMap::default().prefix(ours, theirs) };
     if plain { map.drop(".base_layer") } else { map }
 }
 

@@ -207,7 +207,8 @@ impl Assistant {
         let stops = &how.stop_strings;
         // An error of the decoder is ignored here, because it occurs again when the final text is decoded.
         let mut ends = |ids: &[u32]| {
-            !stops.is_empty() && find_stop(stops, &self.text(ids, &how).unwrap_or_default()).is_some()
+            !stops.is_empty()
+                && find_stop(stops, &text(&self.tokenizer, ids, &how).unwrap_or_default()).is_some()
         };
         let on_token = on_token.as_mut().map(|f| f as &mut OnToken);
         let hooks = Hooks { on_token, ends: Some(&mut ends) };
@@ -217,7 +218,7 @@ impl Assistant {
         }
         ids.into_iter()
             .map(|ids| {
-                let mut text = self.text(&ids, &how)?;
+                let mut text = text(&self.tokenizer, &ids, &how)?;
                 text.truncate(find_stop(&how.stop_strings, &text).unwrap_or(text.len()));
                 Ok(Answer { text: text.trim().to_owned(), ids })
             })
@@ -276,12 +277,6 @@ impl Assistant {
         Ok((ids, first))
     }
 
-    /// The text of an answer without its end tokens.
-    fn text(&self, ids: &[u32], how: &GenerationConfig) -> Result<String> {
-        let ids: Vec<u32> = ids.iter().copied().filter(|id| !how.eos_token_id.contains(id)).collect();
-        Ok(self.tokenizer.decode(&ids)?)
-    }
-
     /// Answers one question about one image. If several answers are requested, the first is returned.
     ///
     /// # Errors
@@ -290,6 +285,12 @@ impl Assistant {
         let tiles = self.preprocess().pixels(image);
         Ok(self.ask(cx, &[&tiles], &[question], &[0], how, None)?.swap_remove(0))
     }
+}
+
+/// The text of an answer without its end tokens.
+pub(crate) fn text(tokenizer: &Tokenizer, ids: &[u32], how: &GenerationConfig) -> Result<String> {
+    let ids: Vec<u32> = ids.iter().copied().filter(|id| !how.eos_token_id.contains(id)).collect();
+    Ok(tokenizer.decode(&ids)?)
 }
 
 /// Streams the text of answers to a callback.

@@ -9,6 +9,7 @@ use pheye_ops::Cx;
 use pheye_tensor::{Device, ParamTable};
 use pheye_text::{Tokenizer, find_stop};
 
+use crate::ask::text;
 use crate::{Answer, Result};
 
 /// A baseline with its tokenizer, ready to describe images.
@@ -76,21 +77,16 @@ impl Captioner {
         let stops = &how.stop_strings;
         // An error of the decoder is ignored here, because it occurs again when the final text is decoded.
         let mut ends = |ids: &[u32]| {
-            !stops.is_empty() && find_stop(stops, &self.text(ids, &how).unwrap_or_default()).is_some()
+            !stops.is_empty()
+                && find_stop(stops, &text(&self.tokenizer, ids, &how).unwrap_or_default()).is_some()
         };
         let hooks = Hooks { on_token: None, ends: Some(&mut ends) };
         let answers = self.model.generate(cx, &read, &prompts, about, &how, hooks)?;
         let answer = |ids: Vec<u32>| {
-            let mut text = self.text(&ids, &how)?;
+            let mut text = text(&self.tokenizer, &ids, &how)?;
             text.truncate(find_stop(stops, &text).unwrap_or(text.len()));
             Ok(Answer { text: text.trim().to_owned(), ids })
         };
         answers.into_iter().map(answer).collect()
-    }
-
-    /// The text of an answer without its end tokens.
-    fn text(&self, ids: &[u32], how: &GenerationConfig) -> Result<String> {
-        let ids: Vec<u32> = ids.iter().copied().filter(|id| !how.eos_token_id.contains(id)).collect();
-        Ok(self.tokenizer.decode(&ids)?)
     }
 }

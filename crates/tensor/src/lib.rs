@@ -29,7 +29,7 @@ pub use pheye_kernels::{
 };
 pub use pool::ArenaStats;
 pub use shape::Shape;
-pub use source::{Init, Scope, Source};
+pub use source::{Init, Scope, Shapes, Source};
 pub use tensor::Tensor;
 
 /// The examples of the README, compiled and run as tests.

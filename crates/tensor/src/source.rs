@@ -1,6 +1,6 @@
 //! The source of a network's parameters when it is built: a checkpoint or a random initialization.
 
-use crate::{Param, Shape, Tensor};
+use crate::{DType, Param, Shape, Tensor};
 
 /// The initialization of a parameter that is in no checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,6 +33,31 @@ pub trait Source {
 
     /// The shape of tensor `name`, or `None` if this source does not determine it.
     fn shape_of(&self, name: &str) -> Option<Shape>;
+}
+
+/// A source of empty tensors that tells the name and shape of each parameter: counts and checks a network without memory
+/// for its weights.
+///
+/// ```
+/// use pheye_tensor::{Init, Scope, Shape, Shapes};
+///
+/// let mut elements = 0;
+/// let mut source = Shapes(|_: &str, shape: Shape| elements += shape.elements());
+/// Scope::new(&mut source, "layer").param("weight", [3, 4], Init::Zeros);
+/// assert_eq!(elements, 12);
+/// ```
+#[derive(Debug)]
+pub struct Shapes<F>(pub F);
+
+impl<F: FnMut(&str, Shape)> Source for Shapes<F> {
+    fn tensor(&mut self, name: &str, shape: Shape, _: Init) -> Tensor {
+        (self.0)(name, shape);
+        Tensor::zeros([0], DType::F32)
+    }
+
+    fn shape_of(&self, _: &str) -> Option<Shape> {
+        None
+    }
 }
 
 /// A prefix in the hierarchy of parameter names: `scope.at("layers").at(3).param("weight", …)` asks for

@@ -46,46 +46,46 @@ impl Learner {
         let m = &config.model;
         let seed = config.train.seed;
         let options = if m.frozen_bf16 { Options::FROZEN_BF16 } else { Options::default() };
-        if config.task == Task::Baseline {
-            if let Some(init) = &m.init {
-                let model = Baseline::load(config.model_path(init), options, progress)?;
-                return Ok(Learner::Baseline(Box::new(model)));
-            }
-            let vision = config.backbone(Backbone::Encoder)?;
-            let text = config.backbone(Backbone::Decoder)?;
-            let (vision, text) = (vision.as_deref(), text.as_deref());
-            let model = Baseline::from_backbones(&config.baseline()?, vision, text, seed, options)?;
-            return Ok(Learner::Baseline(Box::new(model)));
-        }
-        if config.task == Task::NextToken && m.language == Language::Gpt2 {
-            let mut random = RandomInit::new(seed);
-            let gpt2 = Gpt2::new(&mut Scope::new(&mut random, "transformer"), &config.gpt2()?)?;
-            return Ok(Learner::Gpt2(Box::new(gpt2)));
-        }
-        let model = &config.network()?;
+        let backbones =
+            || Ok::<_, Error>([config.backbone(Backbone::Encoder)?, config.backbone(Backbone::Decoder)?]);
         match config.task {
-            Task::Baseline => unreachable!("the task has its own network"),
             Task::Pheye => {
-                if let Some(init) = &m.init {
-                    let named = |name: &str| config.located.get(name).cloned();
-                    let loaded = Pheye::load_named(&config.model_path(init), options, &named, progress)?;
-                    let asked = &model.connector;
-                    let model = match loaded.config().connector == *asked {
-                        true => loaded,
-                        false => loaded.adapted(asked.level, asked.cross_interval, seed)?,
-                    };
+                let asked = config.network()?;
+                let Some(init) = &m.init else {
+                    let [vision, text] = backbones()?;
+                    let (vision, text) = (vision.as_deref(), text.as_deref());
+                    let model = Pheye::from_backbones(&asked, vision, text, seed, options, progress)?;
                     return Ok(Learner::Pheye(Box::new(model)));
-                }
-                let vision = config.backbone(Backbone::Encoder)?;
-                let text = config.backbone(Backbone::Decoder)?;
-                let (vision, text) = (vision.as_deref(), text.as_deref());
-                let model = Pheye::from_backbones(model, vision, text, seed, options, progress)?;
+                };
+                let named = |name: &str| config.located.get(name).cloned();
+                let loaded = Pheye::load_named(&config.model_path(init), options, &named, progress)?;
+                let model = match loaded.config().connector == asked.connector {
+                    true => loaded,
+                    false => loaded.adapted(asked.connector.level, asked.connector.cross_interval, seed)?,
+                };
                 Ok(Learner::Pheye(Box::new(model)))
             }
-            Task::Contrastive => Ok(Learner::Contrastive(Box::new(Contrastive::new(model, seed)?))),
+            Task::Baseline => {
+                let Some(init) = &m.init else {
+                    let [vision, text] = backbones()?;
+                    let (vision, text) = (vision.as_deref(), text.as_deref());
+                    let model = Baseline::from_backbones(&config.baseline()?, vision, text, seed, options)?;
+                    return Ok(Learner::Baseline(Box::new(model)));
+                };
+                let model = Baseline::load(config.model_path(init), options, progress)?;
+                Ok(Learner::Baseline(Box::new(model)))
+            }
+            Task::Contrastive => {
+                Ok(Learner::Contrastive(Box::new(Contrastive::new(&config.network()?, seed)?)))
+            }
             Task::NextToken => {
                 let mut random = RandomInit::new(seed);
-                let phi = Phi::new(&mut Scope::new(&mut random, "lang_encoder"), &model.text)
+                if m.language == Language::Gpt2 {
+                    let gpt2 = Gpt2::new(&mut Scope::new(&mut random, "transformer"), &config.gpt2()?)?;
+                    return Ok(Learner::Gpt2(Box::new(gpt2)));
+                }
+                let text = config.network()?.text;
+                let phi = Phi::new(&mut Scope::new(&mut random, "lang_encoder"), &text)
                     .map_err(pheye_model::Error::from)?;
                 Ok(Learner::NextToken(Box::new(phi)))
             }

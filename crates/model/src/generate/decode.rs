@@ -8,7 +8,7 @@ use pheye_ops::{Cx, Graphs, embedding, layernorm, linear, rows};
 use pheye_phi::{Cache, Layout};
 use pheye_tensor::Tensor;
 
-use super::{CopyRows, Generated, GenerationConfig, Hooks, Slots};
+use super::{CopyRows, Generated, GenerationConfig, Hooks, SlotCaches, Slots};
 use crate::error::count;
 use crate::loss::{check_images, cross_spans};
 use crate::{Pheye, Result};
@@ -79,19 +79,15 @@ struct Decoder<'a> {
     about: &'a [usize],
     /// The image of each slot, ascending.
     image: Vec<usize>,
-    /// Number of tokens in the cache of each slot.
-    past: Vec<usize>,
-    /// Number of tokens that the cache of each slot can hold.
-    capacity: usize,
-    caches: Vec<Cache>,
+    caches: SlotCaches,
     graphs: Graphs,
 }
 
 impl<'a> Decoder<'a> {
     /// No slots yet; `about` is the image index of each prompt.
     fn new(model: &'a Pheye, cx: &'a Cx, kvs: &'a [Option<Tensor>], about: &'a [usize]) -> Decoder<'a> {
-        let (image, past, caches) = (Vec::new(), Vec::new(), Vec::new());
-        Decoder { model, cx, kvs, about, image, past, capacity: 0, caches, graphs: Graphs::default() }
+        let (image, caches, graphs) = (Vec::new(), SlotCaches::default(), Graphs::default());
+        Decoder { model, cx, kvs, about, image, caches, graphs }
     }
 }
 
@@ -114,45 +110,31 @@ impl Slots for Decoder<'_> {
     fn allocate(&mut self, prompts: usize, copies: usize, tokens: usize) -> Result<()> {
         count("images of prompts", self.about.len(), prompts)?;
         self.image = self.about.iter().flat_map(|&image| std::iter::repeat_n(image, copies)).collect();
-        self.past = vec![0; self.image.len()];
-        self.capacity = tokens;
-        self.caches.clear();
         let width = self.model.config.text.hidden_size;
-        let new = |_| Cache::new(self.cx, self.image.len(), self.capacity, width);
-        self.caches = (0..self.model.phi.blocks.len()).map(new).collect::<Result<_, _>>()?;
+        self.caches = SlotCaches::new(self.cx, self.model.phi.blocks.len(), self.image.len(), tokens, width)?;
         Ok(())
     }
 
     fn step(&mut self, feed: &[Vec<u32>]) -> Result<Tensor> {
         let new: Vec<usize> = feed.iter().map(Vec::len).collect();
-        let layout = Layout::cached(&self.past, &new, self.capacity);
+        let layout = self.caches.layout(&new);
         let spans = cross_spans(&new, &self.image, self.model.config.media_tokens());
         let ids = feed.concat();
         let Decoder { model, cx, kvs, caches, graphs, .. } = self;
-        let mut forward = |cx: &Cx| forward(model, cx, &ids, (&layout, &spans), kvs, caches);
+        let mut forward = |cx: &Cx| forward(model, cx, &ids, (&layout, &spans), kvs, &mut caches.caches);
         // Only prefill has several tokens per slot; all decoding steps have the same shape and are replayed
         // as a CUDA graph.
         let logits = if ids.len() <= feed.len() { cx.replay(graphs, forward)? } else { forward(cx)? };
-        self.past.iter_mut().zip(new).for_each(|(past, new)| *past += new);
+        self.caches.advance(&new);
         Ok(logits)
     }
 
     fn copy(&mut self, copies: &[CopyRows]) -> Result<()> {
-        let in_cache = |slot: usize, c: &CopyRows| {
-            let base = slot * self.capacity;
-            base + c.rows.start..base + c.rows.end
-        };
-        let from: Vec<usize> = copies.iter().flat_map(|c| in_cache(c.from, c)).collect();
-        let to: Vec<usize> = copies.iter().flat_map(|c| in_cache(c.to, c)).collect();
-        if !from.is_empty() {
-            self.caches.iter_mut().try_for_each(|cache| cache.copy(self.cx, &from, &to))?;
-        }
-        copies.iter().for_each(|c| self.past[c.to] = c.rows.end);
-        Ok(())
+        self.caches.copy(self.cx, copies)
     }
 
     fn past(&self, slot: usize) -> usize {
-        self.past[slot]
+        self.caches.past[slot]
     }
 }
 

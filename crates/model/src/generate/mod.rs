@@ -6,12 +6,14 @@
 //! answers about it.
 
 mod beam;
+mod caches;
 mod config;
 mod decode;
 mod process;
 mod slots;
 mod warp;
 
+pub use caches::SlotCaches;
 pub use config::{EarlyStopping, GenerationConfig};
 pub use slots::{CopyRows, Slots};
 
