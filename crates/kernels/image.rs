@@ -27,6 +27,7 @@ pub(crate) type Emulated = (&'static str, unsafe extern "C" fn(*const u8), &'sta
 pub struct KernelSet {
     crate_name: &'static str,
     images: &'static [Image],
+    archs: &'static [&'static str],
     missing: &'static str,
     #[cfg_attr(
         not(any(feature = "cuda", feature = "emulator")),
@@ -36,7 +37,7 @@ pub struct KernelSet {
 }
 
 impl KernelSet {
-    /// The kernels of `crate_name`. `missing` says why there are no images, and is empty if there are.
+    /// The kernels of `crate_name`, compiled for `archs`. `missing` says why there are no images, and is empty if there are.
     ///
     /// # Safety
     /// Each image must be a complete fatbin. Each function in `emulated` must have been compiled for the
@@ -46,10 +47,11 @@ impl KernelSet {
     pub const unsafe fn new(
         crate_name: &'static str,
         images: &'static [Image],
+        archs: &'static [&'static str],
         missing: &'static str,
         emulated: &'static [Emulated],
     ) -> KernelSet {
-        KernelSet { crate_name, images, missing, emulated }
+        KernelSet { crate_name, images, archs, missing, emulated }
     }
 
     /// The name of the crate.
@@ -60,6 +62,11 @@ impl KernelSet {
     /// All CUDA images of the crate, one for each source; empty if the crate was built without nvcc.
     pub fn images(&self) -> &'static [Image] {
         self.images
+    }
+
+    /// The architectures that its images have code for, such as `90a`, or `compute_120` for PTX.
+    pub fn archs(&self) -> &'static [&'static str] {
+        self.archs
     }
 
     /// The reason why there are no CUDA images, as the end of a sentence; `None` if the crate was compiled by

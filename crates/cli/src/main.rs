@@ -6,6 +6,7 @@ mod cmd;
 mod look;
 mod numbers;
 mod out;
+mod picture;
 mod plot;
 mod progress;
 mod show;
@@ -15,12 +16,13 @@ mod training;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Pheye, a small vision-language model that reads fine detail: train it, ask it, check it.
 ///
-/// New here? `pheye ask picture.png "what color is the shape?"` asks the nano model of this repository, and
-/// `pheye train configs/nano.toml` trains one like it in a few minutes.
+/// New here? `pheye ask` asks the nano model, which is part of this program, about a built-in picture, and
+/// `pheye ask photo.jpg "what color is the shape?"` about yours. `pheye doctor` shows what this machine has.
 #[derive(Parser)]
 #[command(
     name = "pheye",
@@ -30,14 +32,23 @@ use clap::{Parser, Subcommand};
                   141 standard output was closed before the whole result was written."
 )]
 struct Cli {
+    /// Say more on standard error: what is read and how long it takes; in `verify`, list every stage
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, display_order = 1000)]
+    verbose: u8,
+    /// Say nothing on standard error except warnings and errors, and show no progress
+    #[arg(long, short, global = true, conflicts_with = "verbose", display_order = 1000)]
+    quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    Train(cmd::train::Args),
     Ask(cmd::ask::Args),
+    Chat(cmd::chat::Args),
+    Caption(cmd::caption::Args),
+    Init(cmd::init::Args),
+    Train(cmd::train::Args),
     Eval(cmd::eval::Args),
     Verify(cmd::verify::Args),
     Info(cmd::info::Args),
@@ -49,6 +60,11 @@ enum Command {
     Score(cmd::score::Args),
     Report(cmd::report::Args),
     Baselines(cmd::baselines::Args),
+    #[cfg(feature = "hub")]
+    Models(cmd::models::Args),
+    Doctor(cmd::doctor::Args),
+    Completions(cmd::shell::Completions),
+    Man(cmd::shell::Man),
 }
 
 fn main() -> ExitCode {
@@ -70,7 +86,11 @@ fn main() -> ExitCode {
 const STACK: usize = 8 << 20;
 
 fn command() -> ExitCode {
-    let command = Cli::parse().command;
+    let Cli { verbose, quiet, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return unparsed(&error),
+    };
+    out::begin(quiet, verbose);
     signals::survive_file_size_limit();
     let done = threads().and_then(|()| match command {
         Command::Train(args) => cmd::train::run(args),
@@ -86,11 +106,39 @@ fn command() -> ExitCode {
         Command::Score(args) => cmd::score::run(args),
         Command::Report(args) => cmd::report::run(args),
         Command::Baselines(args) => cmd::baselines::run(args),
+        Command::Chat(args) => cmd::chat::run(args),
+        Command::Caption(args) => cmd::caption::run(args),
+        Command::Init(args) => cmd::init::run(args),
+        #[cfg(feature = "hub")]
+        Command::Models(args) => cmd::models::run(args),
+        Command::Doctor(args) => cmd::doctor::run(args),
+        Command::Completions(args) => cmd::shell::completions(args, Cli::command()),
+        Command::Man(args) => cmd::shell::man(args, Cli::command()),
     });
     done.unwrap_or_else(|error| {
         out::failed(&error);
         ExitCode::FAILURE
     })
+}
+
+/// Prints why the command line is wrong, or the help or version that was asked for. An unknown command is answered with
+/// the known ones.
+fn unparsed(error: &clap::Error) -> ExitCode {
+    // A failure to print is ignored, as for all messages.
+    let _ = error.print();
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        // The deepest command that was named has the list.
+        let mut within = Cli::command();
+        for arg in std::env::args().skip(1) {
+            match within.find_subcommand(&arg) {
+                Some(next) => within = next.clone(),
+                None => break,
+            }
+        }
+        let names: Vec<&str> = within.get_subcommands().map(clap::Command::get_name).collect();
+        out::to_stderr(format_args!("\nThe commands are {}.", names.join(", ")));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// Upper limit for RAYON_NUM_THREADS on machines with fewer processors than this.

@@ -17,6 +17,20 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
+/// A short time with three digits, in µs, ms or s by its size.
+pub(crate) fn short(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        s if s >= 0.9995 => (s, "s"),
+        s if s >= 0.000_999_5 => (1e3 * s, "ms"),
+        s => (1e6 * s, "µs"),
+    };
+    match value {
+        v if v >= 99.95 => format!("{v:.0} {unit}"),
+        v if v >= 9.995 => format!("{v:.1} {unit}"),
+        v => format!("{v:.2} {unit}"),
+    }
+}
+
 /// A duration in its two largest units.
 pub(crate) fn duration(seconds: f64) -> String {
     let s = seconds.ceil() as u64;
@@ -33,4 +47,15 @@ pub(crate) fn flops(n: f64) -> String {
     let units = [(1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP")];
     let (by, unit) = units.into_iter().find(|(by, _)| n >= *by).unwrap_or((1.0, "FLOP"));
     format!("{:.1} {unit}", n / by)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_times_have_three_digits() {
+        let times = [83.2, 1.0, 0.9996, 0.1234, 0.001, 0.000_017_3].map(short);
+        assert_eq!(times, ["83.2 s", "1.00 s", "1.00 s", "123 ms", "1.00 ms", "17.3 µs"]);
+    }
 }

@@ -1,6 +1,5 @@
 //! Progress of long work: a bar on a terminal; of downloads, otherwise a line from time to time, as in a log file.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "hub")]
@@ -23,9 +22,9 @@ pub(crate) struct Progress {
 impl Progress {
     /// A bar of `total` units; `unit` names them.
     pub(crate) fn new(total: u64, unit: &str) -> Progress {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = crate::out::animated();
         let bar = if terminal { ProgressBar::new(total) } else { ProgressBar::hidden() };
-        let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}  {{eta}} left");
+        let template = format!("{{wide_bar}} {{pos}}/{{len}} {unit}  {{eta}} left");
         bar.set_style(
             ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
@@ -56,7 +55,7 @@ impl Download {
     /// Shows the progress of a download.
     pub(crate) fn event(&mut self, progress: pheye::hub::Progress) {
         use pheye::hub::Progress as P;
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = crate::out::animated();
         match progress {
             P::Waiting { file } => note!("{file}: another process downloads it; waiting"),
             P::Resumed { file, done } => {
@@ -94,7 +93,7 @@ impl Download {
 #[cfg(feature = "hub")]
 fn begin(file: &str, done: u64, total: Option<u64>, terminal: bool) -> (String, ProgressBar, Instant) {
     let bar = if terminal { ProgressBar::new(total.unwrap_or(0)) } else { ProgressBar::hidden() };
-    let template = "{prefix}  {bar:32} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+    let template = "{prefix}  {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(quoted(file));
     // The rate counts only the bytes of this attempt, not those downloaded before.
@@ -126,9 +125,10 @@ impl Loading {
 
     /// Shows `done` of `all` bytes.
     pub(crate) fn at(&mut self, done: u64, all: u64) {
-        if self.bar.is_none() && self.began.elapsed() > BLINK && done < all {
+        if self.bar.is_none() && crate::out::animated() && self.began.elapsed() > BLINK && done < all {
             let bar = ProgressBar::new(all);
-            let template = "{prefix} {bar:32} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}";
+            let template =
+                "{prefix} {wide_bar} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}";
             let style = ProgressStyle::with_template(template);
             bar.set_prefix(self.what);
             self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));

@@ -1,6 +1,5 @@
 //! Progress of a training run: two lines on a terminal, otherwise a line from time to time, as in a log file.
 
-use std::io::IsTerminal;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,7 +8,7 @@ use pheye_files::{printable, quoted};
 
 use crate::numbers;
 use crate::numbers::duration;
-use crate::out::{note, width};
+use crate::out::{note, warning, width};
 use crate::progress::{LOG_EVERY, Loading};
 
 /// Number of skipped images and texts that are named individually.
@@ -74,7 +73,7 @@ impl Average {
 
 impl Training {
     pub(crate) fn new() -> Training {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = crate::out::animated();
         let (bar, logged) = (ProgressBar::hidden(), Instant::now());
         Training { bar, terminal, logged, average: None, total: 0, spikes: 0, loading: None }
     }
@@ -107,6 +106,7 @@ impl Training {
             Event::Skipped { total, .. } if total == SKIPPED_SHOWN + 1 => {
                 self.line("skipped: more, which are counted in metrics.jsonl (`skipped`)");
             }
+            Event::Warning(what) if self.bar.is_hidden() => warning!("{what}"),
             Event::Warning(what) => self.line(&format!("warning: {what}")),
             Event::Saved(path) => {
                 let text = format!("saved {}", quoted(&path.display().to_string()));

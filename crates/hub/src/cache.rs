@@ -76,18 +76,105 @@ impl RepoCache {
     }
 }
 
+/// A model repository in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached {
+    /// `OWNER/NAME`, or just `NAME`.
+    pub id: String,
+    /// The branches and tags that are known, each with its commit, sorted.
+    pub revisions: Vec<(String, String)>,
+    /// Bytes of complete files.
+    pub bytes: u64,
+    /// Bytes of downloads that were interrupted.
+    pub incomplete: u64,
+    /// The folder of a snapshot: that of `main` if there is one.
+    pub snapshot: Option<PathBuf>,
+}
+
 /// The names of the repositories in `cache` that have a snapshot, sorted.
 pub fn cached(cache: &Path) -> Vec<String> {
-    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
-    let name = |entry: fs::DirEntry| {
-        let folder = entry.file_name().into_string().ok()?;
-        let id = folder.strip_prefix("models--")?.replace("--", "/");
-        let filled = fs::read_dir(entry.path().join("snapshots")).ok()?.next().is_some();
-        (filled && id.parse::<Repo>().is_ok()).then_some(id)
-    };
-    let mut names: Vec<String> = entries.filter_map(name).collect();
+    let mut names: Vec<String> =
+        folders(cache).filter(|(_, root)| has_entries(&root.join("snapshots"))).map(|(id, _)| id).collect();
     names.sort();
     names
+}
+
+/// The model repositories in `cache`, sorted by name. What cannot be read counts as absent.
+pub fn list(cache: &Path) -> Vec<Cached> {
+    let mut all: Vec<Cached> = folders(cache).map(|(id, root)| describe(id, &root)).collect();
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    all
+}
+
+/// Removes a repository, all its revisions, from `cache`. Returns the bytes that were freed.
+///
+/// # Errors
+/// Returns [`Error::NotCached`] if the cache does not have it, [`Error::InUse`] while another process downloads it, and
+/// [`Error::Io`] if a file cannot be removed.
+pub fn remove(cache: &Path, repo: &Repo) -> Result<u64> {
+    let RepoCache { root, locks } = RepoCache::new(cache, repo);
+    if !root.is_dir() {
+        return Err(Error::NotCached { repo: repo.id.clone(), cache: cache.to_owned() });
+    }
+    for entry in fs::read_dir(&locks).into_iter().flatten().flatten() {
+        let held = fs::File::options()
+            .write(true)
+            .open(entry.path())
+            .is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)));
+        if held {
+            return Err(Error::InUse { repo: repo.id.clone() });
+        }
+    }
+    let Cached { bytes, incomplete, .. } = describe(repo.id.clone(), &root);
+    let gone = |path: PathBuf| fs::remove_dir_all(&path).map_err(|source| (path, source));
+    let removed = gone(root).and_then(|()| if locks.is_dir() { gone(locks) } else { Ok(()) });
+    removed.map_err(|(path, source)| Error::Io { path, doing: "remove", source })?;
+    Ok(bytes + incomplete)
+}
+
+/// The ids and folders of the model repositories in `cache`.
+fn folders(cache: &Path) -> impl Iterator<Item = (String, PathBuf)> {
+    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let folder = entry.file_name().into_string().ok()?;
+        let id = folder.strip_prefix("models--")?.replace("--", "/");
+        id.parse::<Repo>().is_ok().then(|| (id, entry.path()))
+    })
+}
+
+fn has_entries(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn describe(id: String, root: &Path) -> Cached {
+    let mut revisions = Vec::new();
+    references(&root.join("refs"), "", &mut revisions);
+    revisions.sort();
+    let (mut bytes, mut incomplete) = (0, 0);
+    for entry in fs::read_dir(root.join("blobs")).into_iter().flatten().flatten() {
+        let len = entry.metadata().map_or(0, |metadata| metadata.len());
+        match entry.path().extension().is_some_and(|end| end == "incomplete") {
+            true => incomplete += len,
+            false => bytes += len,
+        }
+    }
+    let snapshots = root.join("snapshots");
+    let main = revisions.iter().find(|(name, _)| name == "main").map(|(_, commit)| snapshots.join(commit));
+    let any = || Some(fs::read_dir(&snapshots).ok()?.flatten().next()?.path());
+    let snapshot = main.filter(|folder| folder.is_dir()).or_else(any);
+    Cached { id, revisions, bytes, incomplete, snapshot }
+}
+
+/// The files below `folder` are revisions, whose names may have `/`.
+fn references(folder: &Path, prefix: &str, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if entry.path().is_dir() {
+            references(&entry.path(), &format!("{prefix}{name}/"), found);
+        } else if let Ok(commit) = fs::read_to_string(entry.path()) {
+            found.push((format!("{prefix}{name}"), commit.trim().to_owned()));
+        }
+    }
 }
 
 /// The target of the link `path`, if the target does not exist.

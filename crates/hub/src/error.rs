@@ -76,7 +76,13 @@ pub enum Error {
         shown(target)
     )]
     Gone { repo: String, file: String, link: PathBuf, target: PathBuf },
-    /// A file in the cache cannot be read, written, locked or linked.
+    /// The cache does not have this repository.
+    #[error("{repo} is not in the cache {}", shown(cache))]
+    NotCached { repo: String, cache: PathBuf },
+    /// Another process is downloading files of the repository.
+    #[error("{repo}: another process is downloading it")]
+    InUse { repo: String },
+    /// A file in the cache cannot be read, written, locked, linked or removed.
     #[error("{}: cannot {doing}{}", shown(path), hint(source))]
     Io { path: PathBuf, doing: &'static str, source: io::Error },
 }

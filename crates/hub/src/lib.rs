@@ -32,7 +32,7 @@ mod repo;
 mod settings;
 mod snapshot;
 
-pub use cache::cached;
+pub use cache::{Cached, cached, list, remove};
 pub use error::{Error, Result};
 pub use limits::Limits;
 pub use repo::Repo;

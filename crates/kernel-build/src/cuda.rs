@@ -12,6 +12,8 @@ use crate::nvcc::{Nvcc, Object};
 /// The compiled fatbins of a package.
 pub(crate) struct Images {
     pub fatbins: Vec<Fatbin>,
+    /// The architectures of each fatbin, such as `90a`, or `compute_120` for PTX.
+    pub archs: Vec<String>,
     /// Why there are no fatbins, as the end of a sentence; empty if there are some.
     pub missing: String,
 }
@@ -26,7 +28,7 @@ pub(crate) struct Fatbin {
 
 impl Images {
     pub(crate) fn none(missing: &str) -> Images {
-        Images { fatbins: Vec::new(), missing: missing.to_owned() }
+        Images { fatbins: Vec::new(), archs: Vec::new(), missing: missing.to_owned() }
     }
 }
 
@@ -45,7 +47,7 @@ pub(crate) fn build(package: &Package, sources: &[Source]) -> Result<Images, Str
         other => return Err(format!("PHEYE_CUDA is `{other}`, and may be require, auto or off")),
     };
     match found {
-        Ok(nvcc) => Ok(Images { fatbins: fatbins(package, sources, &nvcc)?, missing: String::new() }),
+        Ok(nvcc) => images(package, sources, &nvcc),
         Err(why) if mode == "require" => {
             Err(format!("PHEYE_CUDA=require, but {why}; scripts/install-nvcc puts one into target/cuda"))
         }
@@ -54,7 +56,7 @@ pub(crate) fn build(package: &Package, sources: &[Source]) -> Result<Images, Str
     }
 }
 
-fn fatbins(package: &Package, sources: &[Source], nvcc: &Nvcc) -> Result<Vec<Fatbin>, String> {
+fn images(package: &Package, sources: &[Source], nvcc: &Nvcc) -> Result<Images, String> {
     println!("cargo::rerun-if-changed={}", nvcc.path.display());
     let list = env::var("PHEYE_CUDA_ARCHS").ok().filter(|list| !list.is_empty());
     let archs = nvcc.archs(list.as_deref()).map_err(|why| match list {
@@ -74,7 +76,7 @@ fn fatbins(package: &Package, sources: &[Source], nvcc: &Nvcc) -> Result<Vec<Fat
         }
         fatbins.push(Fatbin { source, file, kernels });
     }
-    Ok(fatbins)
+    Ok(Images { fatbins, archs, missing: String::new() })
 }
 
 /// The names of the kernels in an object: from ptxas's report for a cubin, from the file itself for PTX.

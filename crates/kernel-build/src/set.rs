@@ -9,7 +9,7 @@ use crate::params::{self, Struct};
 /// The code that `pheye_kernels::include_kernels!` includes. `emulated` has the names of the kernels in the
 /// emulator's library.
 pub(crate) fn text(package: &Package, images: &Images, emulated: &[String], structs: &[Struct]) -> String {
-    let Images { fatbins, missing } = images;
+    let Images { fatbins, archs, missing } = images;
     let name = &package.name;
     let symbol = |kernel: &str| format!("{}__{kernel}", package.identifier());
     let externs: String = emulated
@@ -41,7 +41,7 @@ pub(crate) fn text(package: &Package, images: &Images, emulated: &[String], stru
              // SAFETY: the build script made the fatbins, and compiled each entry with the record beside it, which lives as\n    \
              // long as the program and is never written.\n    \
              unsafe {{\n        \
-                 ::pheye_kernels::KernelSet::new({name:?}, IMAGES, {missing:?}, &[\n{entries}        ])\n    \
+                 ::pheye_kernels::KernelSet::new({name:?}, IMAGES, &{archs:?}, {missing:?}, &[\n{entries}        ])\n    \
              }}\n\
          }};\n\n{}",
         params::text(structs)

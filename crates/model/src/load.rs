@@ -55,6 +55,16 @@ impl Config {
         Config::load_named(folder, &|_| None)
     }
 
+    /// The configuration `text` in this project's layout; `name` is the name of its file in messages.
+    ///
+    /// # Errors
+    /// When it is invalid.
+    pub fn from_text(name: &str, text: &str) -> Result<Config> {
+        let path = Path::new(name);
+        let value = serde_json::from_str(text).map_err(|e| fault(path, e.to_string()))?;
+        possible(path, parse(path, "", value)?)
+    }
+
     /// Like [`Config::load`]. Backbones that a released configuration names and that are not next to it are
     /// looked up with `named`.
     ///
@@ -105,11 +115,24 @@ impl Pheye {
         progress: impl FnMut(u64, u64),
     ) -> Result<Pheye> {
         let config = Config::load_named(folder, named)?;
-        let checkpoint = open_weights(folder)?;
-        let mut source = names::source(&checkpoint, options.dtypes()).progress(progress);
-        let mut model = Pheye::build(&config, &mut Scope::new(&mut source, ""))?;
+        Pheye::from_checkpoint(&config, &open_weights(folder)?, options, progress)
+    }
+
+    /// The model of `config` with the weights of `checkpoint`, which has the names of this project's layout or of the
+    /// released one, with all parameters frozen. `progress` is called with the bytes loaded so far and the total.
+    ///
+    /// # Errors
+    /// When the weights do not match the configuration; all mismatches are reported together.
+    pub fn from_checkpoint(
+        config: &Config,
+        checkpoint: &Checkpoint,
+        options: Options,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Pheye> {
+        let mut source = names::source(checkpoint, options.dtypes()).progress(progress);
+        let mut model = Pheye::build(config, &mut Scope::new(&mut source, ""))?;
         source.finish()?;
-        model.remarks.extend(backbone::remark(&checkpoint));
+        model.remarks.extend(backbone::remark(checkpoint));
         Ok(model)
     }
 

@@ -1,12 +1,16 @@
 //! A model with its tokenizer and image preprocessing, which answers questions about images.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use pheye_image::{Preprocess, Rgb8, Tiles};
-use pheye_model::{Config, GenerationConfig, Hooks, OnToken, Options, Pheye, stack};
+use pheye_model::{
+    CONFIG_FILE, Config, GenerationConfig, Hooks, OnToken, Options, Pheye, WEIGHTS_FILE, stack,
+};
 use pheye_ops::Cx;
 use pheye_tensor::{Device, ParamTable, Tensor};
 use pheye_text::{TextStream, Tokenizer, Until, find_stop};
+use pheye_weights::Checkpoint;
 
 use crate::{ModelFiles, Result};
 
@@ -26,6 +30,28 @@ pub struct Answer {
     pub text: String,
     /// The generated token ids.
     pub ids: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// With an end token.
+    End,
+    /// With one of `stop_strings`.
+    Stop,
+    /// At the largest number of tokens, or at the end of the context.
+    Length,
+}
+
+/// How long the answers to some questions took.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Times {
+    /// To the first token: the prompts through the language model. `None` for beam search, which reports no tokens.
+    pub prefill: Option<Duration>,
+    /// To the last token.
+    pub total: Duration,
 }
 
 /// Encoded images: the keys and values of cross-attention, for any number of questions.
@@ -78,6 +104,33 @@ impl Assistant {
         let named = |name: &str| files.find(name);
         tokenizer.check_fits(Config::load_named(&files.folder, &named)?.text.vocab_size)?;
         Ok(Assistant { model: Pheye::load_named(&files.folder, options, &named, progress)?, tokenizer })
+    }
+
+    /// Loads a model whose files in this project's layout are embedded in the program: `pheye.json`, the bytes of
+    /// `model.safetensors`, and `tokenizer.json`.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Assistant::load`].
+    pub fn embedded(
+        config: &str,
+        weights: &'static [u8],
+        tokenizer: &[u8],
+        options: Options,
+    ) -> Result<Assistant> {
+        let config = Config::from_text(CONFIG_FILE, config)?;
+        let tokenizer = Tokenizer::from_bytes(tokenizer, None)?;
+        tokenizer.check_fits(config.text.vocab_size)?;
+        let checkpoint = Checkpoint::embedded(WEIGHTS_FILE, weights).map_err(pheye_model::Error::from)?;
+        Ok(Assistant { model: Pheye::from_checkpoint(&config, &checkpoint, options, |_, _| ())?, tokenizer })
+    }
+
+    /// The nano model that is embedded in the program.
+    ///
+    /// # Errors
+    /// Returns an error if there is not enough memory.
+    #[cfg(feature = "nano")]
+    pub fn nano(options: Options) -> Result<Assistant> {
+        Assistant::embedded(pheye_nano::CONFIG, pheye_nano::WEIGHTS, pheye_nano::TOKENIZER, options)
     }
 
     /// Moves the model to `device`. On a GPU, its matrices are converted to bf16.
@@ -191,38 +244,58 @@ impl Assistant {
     pub fn ask_seen(
         &self,
         cx: &Cx,
-        Seen { kvs }: &Seen,
+        seen: &Seen,
         questions: &[&str],
         about: &[usize],
         how: &GenerationConfig,
         on_text: Option<&mut OnText>,
     ) -> Result<Vec<Answer>> {
+        Ok(self.ask_timed(cx, seen, questions, about, how, on_text)?.0)
+    }
+
+    /// [`Assistant::ask_seen`], and how long it took.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Assistant::ask`].
+    pub fn ask_timed(
+        &self,
+        cx: &Cx,
+        Seen { kvs }: &Seen,
+        questions: &[&str],
+        about: &[usize],
+        how: &GenerationConfig,
+        on_text: Option<&mut OnText>,
+    ) -> Result<(Vec<Answer>, Times)> {
+        let (began, mut times) = (Instant::now(), Times::default());
         let mut how = how.clone();
         if how.eos_token_id.is_empty() {
             how.eos_token_id.push(self.tokenizer.end_token());
         }
         let prompts = self.prompts(questions)?;
+        let streams = on_text.is_some();
         let mut live = on_text.map(|on_text| Live::new(self, &how, on_text, questions.len()));
-        let mut on_token = live.as_mut().map(|live| |i: usize, id: u32| live.token(i, id));
+        let mut on_token = |i: usize, id: u32| {
+            times.prefill.get_or_insert_with(|| began.elapsed());
+            if let Some(live) = &mut live {
+                live.token(i, id);
+            }
+        };
         let stops = &how.stop_strings;
         // An error of the decoder is ignored here, because it occurs again when the final text is decoded.
         let mut ends = |ids: &[u32]| {
             !stops.is_empty()
                 && find_stop(stops, &text(&self.tokenizer, ids, &how).unwrap_or_default()).is_some()
         };
-        let on_token = on_token.as_mut().map(|f| f as &mut OnToken);
+        // Beam search has no tokens before its end, and the library refuses to report them.
+        let on_token = (streams || how.num_beams == 1).then_some(&mut on_token as &mut OnToken);
         let hooks = Hooks { on_token, ends: Some(&mut ends) };
         let ids = self.model.generate(cx, kvs, &prompts, about, &how, hooks)?;
+        times.total = began.elapsed();
         if let Some(live) = live {
             live.finish()?;
         }
-        ids.into_iter()
-            .map(|ids| {
-                let mut text = text(&self.tokenizer, &ids, &how)?;
-                text.truncate(find_stop(&how.stop_strings, &text).unwrap_or(text.len()));
-                Ok(Answer { text: text.trim().to_owned(), ids })
-            })
-            .collect()
+        let answers = ids.into_iter().map(|ids| answer(&self.tokenizer, ids, &how)).collect::<Result<_>>()?;
+        Ok((answers, times))
     }
 
     /// The log-probability of each answer to a question, in nats: the sum over its tokens, with the end token, under
@@ -285,6 +358,21 @@ impl Assistant {
         let tiles = self.preprocess().pixels(image);
         Ok(self.ask(cx, &[&tiles], &[question], &[0], how, None)?.swap_remove(0))
     }
+}
+
+/// The answer of the tokens `ids`.
+pub(crate) fn answer(tokenizer: &Tokenizer, ids: Vec<u32>, how: &GenerationConfig) -> Result<Answer> {
+    let mut text = text(tokenizer, &ids, how)?;
+    let ended = ids.last().is_some_and(|id| how.eos_token_id.contains(id));
+    let finish = match find_stop(&how.stop_strings, &text) {
+        Some(at) => {
+            text.truncate(at);
+            Finish::Stop
+        }
+        None if ended => Finish::End,
+        None => Finish::Length,
+    };
+    Ok(Answer { text: text.trim().to_owned(), ids, finish })
 }
 
 /// The text of an answer without its end tokens.

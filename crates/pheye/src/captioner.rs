@@ -9,7 +9,7 @@ use pheye_ops::Cx;
 use pheye_tensor::{Device, ParamTable};
 use pheye_text::{Tokenizer, find_stop};
 
-use crate::ask::text;
+use crate::ask::{answer, text};
 use crate::{Answer, Result};
 
 /// A baseline with its tokenizer, ready to describe images.
@@ -82,11 +82,6 @@ impl Captioner {
         };
         let hooks = Hooks { on_token: None, ends: Some(&mut ends) };
         let answers = self.model.generate(cx, &read, &prompts, about, &how, hooks)?;
-        let answer = |ids: Vec<u32>| {
-            let mut text = text(&self.tokenizer, &ids, &how)?;
-            text.truncate(find_stop(stops, &text).unwrap_or(text.len()));
-            Ok(Answer { text: text.trim().to_owned(), ids })
-        };
-        answers.into_iter().map(answer).collect()
+        answers.into_iter().map(|ids| answer(&self.tokenizer, ids, &how)).collect()
     }
 }

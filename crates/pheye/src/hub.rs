@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::located::{TOKENIZER, linked, released};
 use crate::{Error, ModelFiles, Result};
 
-pub use pheye_hub::{Error as HubError, Progress, Settings, Token};
+pub use pheye_hub::{Cached, Error as HubError, Progress, Settings, Token, list, remove};
 pub use pheye_hub::{Hub as Client, Repo as Name};
 
 /// Locates the files of `model`, a folder or `OWNER/NAME` on the hub, and those of the backbones and the

@@ -35,7 +35,7 @@ pub mod hub;
 mod located;
 
 #[cfg(feature = "ask")]
-pub use ask::{Answer, Assistant, Look, OnText, Seen};
+pub use ask::{Answer, Assistant, Finish, Look, OnText, Seen, Times};
 #[cfg(feature = "ask")]
 pub use captioner::Captioner;
 #[cfg(feature = "ask")]
@@ -51,6 +51,8 @@ pub use pheye_gpt2 as gpt2;
 pub use pheye_image as image;
 pub use pheye_metrics as metrics;
 pub use pheye_model as model;
+#[cfg(feature = "nano")]
+pub use pheye_nano as nano;
 pub use pheye_ops as ops;
 pub use pheye_optim as optim;
 pub use pheye_phi as phi;

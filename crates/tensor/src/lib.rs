@@ -25,7 +25,7 @@ pub use error::{Error, Result};
 pub use half::bf16;
 pub use param::{Grads, Masters, Param, ParamTable};
 pub use pheye_kernels::{
-    BlasGemm, Error as GpuError, GemmOperand, Gpu, Graph, Launch, PendingUpload, Region,
+    BlasGemm, Error as GpuError, GemmOperand, Gpu, Graph, KERNELS, Launch, PendingUpload, Region,
 };
 pub use pool::ArenaStats;
 pub use shape::Shape;

@@ -39,8 +39,20 @@ impl Checkpoint {
     /// Returns an [`Error`] if the file cannot be read or is invalid. It names the file and, if possible, the
     /// tensor.
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
-        let path = path.as_ref();
-        let file = DataFile::open(path)?;
+        Checkpoint::read(DataFile::open(path.as_ref())?)
+    }
+
+    /// Opens a file that is embedded in the program (`include_bytes!`); `name` is its name in messages. Elements that
+    /// need no conversion are not copied if the bytes are aligned.
+    ///
+    /// # Errors
+    /// Returns an [`Error`] if the bytes are no valid checkpoint.
+    pub fn embedded(name: impl AsRef<Path>, bytes: &'static [u8]) -> Result<Checkpoint> {
+        Checkpoint::read(DataFile::embedded(name.as_ref(), bytes))
+    }
+
+    fn read(file: DataFile) -> Result<Checkpoint> {
+        let path = file.path.clone();
         let format = format(&file)?;
         let (files, contents) = match format {
             Format::Index => shards::read(&file)?,
@@ -50,7 +62,7 @@ impl Checkpoint {
             }
         };
         let prefixes = shared_prefixes(&contents.entries);
-        Ok(Checkpoint { path: path.to_owned(), format, files, contents, prefixes, prefix: OnceLock::new() })
+        Ok(Checkpoint { path, format, files, contents, prefixes, prefix: OnceLock::new() })
     }
 
     /// The file that was opened.

@@ -1,4 +1,4 @@
-//! A memory-mapped file, with bounds-checked reads.
+//! A memory-mapped or embedded file, with bounds-checked reads.
 
 use std::fs;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use pheye_files::Kind;
 use crate::map::{Map, Mapped};
 use crate::{Error, Result};
 
-/// A file that is mapped as a whole.
+/// A file that is mapped as a whole, or embedded in the program.
 pub(crate) struct DataFile {
     pub(crate) path: PathBuf,
     pub(crate) len: u64,
@@ -34,6 +34,11 @@ impl DataFile {
         }
         let map = Arc::new(Map::new(&file).map_err(read)?);
         Ok(DataFile { path: path.to_owned(), len: map.bytes().len() as u64, map })
+    }
+
+    /// A file that is embedded in the program. `path` is its name in messages.
+    pub(crate) fn embedded(path: &Path, bytes: &'static [u8]) -> DataFile {
+        DataFile { path: path.to_owned(), len: bytes.len() as u64, map: Arc::new(Map::embedded(bytes)) }
     }
 
     /// All bytes.

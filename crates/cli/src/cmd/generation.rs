@@ -1,6 +1,12 @@
-//! The generation options of `pheye ask`.
+//! The generation options of `pheye ask`, `chat` and `caption`, and what their answers took.
 
+use std::time::Duration;
+
+use pheye::Times;
 use pheye::model::{EarlyStopping, GenerationConfig};
+use serde_json::{Value, json};
+
+use crate::numbers::short;
 
 /// The name of each option in [`GenerationConfig`] and on the command line.
 const NAMES: [(&str, &str); 15] = [
@@ -26,6 +32,7 @@ const NAMES: [(&str, &str); 15] = [
 pub(crate) struct GenerationArgs {
     /// Maximum length of an answer, in tokens
     #[arg(long, default_value_t = 128, value_name = "N", help_heading = "Length and end of answers")]
+    #[arg(value_parser = super::at_least_one)]
     max_new_tokens: usize,
     /// Minimum length of an answer, in tokens: the end token is excluded until then
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Length and end of answers")]
@@ -116,4 +123,45 @@ pub(crate) fn named(error: pheye::model::Error) -> anyhow::Error {
     let pheye::model::Error::Generation { .. } = error else { return error.into() };
     let text = NAMES.iter().fold(error.to_string(), |text, (name, flag)| text.replace(name, flag));
     anyhow::Error::msg(text)
+}
+
+/// What answers took.
+pub(crate) struct Stats {
+    /// Encoding the images, with the keys and values of cross-attention.
+    pub(crate) encode: Duration,
+    pub(crate) times: Times,
+    /// Tokens of all answers.
+    pub(crate) tokens: usize,
+}
+
+impl Stats {
+    /// The seconds of the stages; `prefill` is null with beam search, where `decode` has both.
+    pub(crate) fn json(&self) -> Value {
+        let Times { prefill, total } = self.times;
+        json!({
+            "encode": self.encode.as_secs_f64(),
+            "prefill": prefill.map(|time| time.as_secs_f64()),
+            "decode": total.saturating_sub(prefill.unwrap_or_default()).as_secs_f64(),
+        })
+    }
+
+    /// The stages in a line.
+    pub(crate) fn line(&self) -> String {
+        let Times { prefill, total } = self.times;
+        let mut line = format!("encode {}", short(self.encode.as_secs_f64()));
+        let decode = total.saturating_sub(prefill.unwrap_or_default()).as_secs_f64();
+        if let Some(prefill) = prefill {
+            line += &format!("  prefill {}", short(prefill.as_secs_f64()));
+        }
+        // The first token is the result of the prefill.
+        let rate = match prefill {
+            Some(_) => self.tokens.saturating_sub(1) as f64 / decode,
+            None => self.tokens as f64 / decode,
+        };
+        line += &format!("  decode {}  {} tokens", short(decode), self.tokens);
+        if self.tokens > 1 && rate.is_finite() {
+            line += &format!("  {rate:.1} tokens/s");
+        }
+        line
+    }
 }

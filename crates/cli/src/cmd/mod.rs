@@ -3,17 +3,24 @@
 pub(crate) mod ask;
 pub(crate) mod baselines;
 pub(crate) mod bench;
+pub(crate) mod caption;
+pub(crate) mod chat;
 pub(crate) mod convert;
 pub(crate) mod data;
+pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod generation;
 pub(crate) mod info;
+pub(crate) mod init;
 mod model;
+#[cfg(feature = "hub")]
+pub(crate) mod models;
 pub(crate) mod plan;
 pub(crate) mod plot;
 pub(crate) mod report;
 pub(crate) mod runs;
 pub(crate) mod score;
+pub(crate) mod shell;
 mod tensors;
 pub(crate) mod train;
 pub(crate) mod verify;
@@ -47,17 +54,6 @@ impl DeviceArg {
         let device: Device = self.device.parse().context("--device")?;
         Ok(Cx::new(device))
     }
-}
-
-/// The folder of the nano model of this repository: `models/nano` in the working directory, in one of its
-/// parents, or in the source tree that this program was built from.
-pub(crate) fn shipped_model() -> anyhow::Result<PathBuf> {
-    let here = std::env::current_dir().unwrap_or_default();
-    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let candidates = here.ancestors().chain(built.ancestors()).map(|dir| dir.join("models/nano"));
-    let found = candidates.into_iter().find(|dir| dir.join(pheye::model::CONFIG_FILE).exists());
-    found
-        .context("the nano model was not found (models/nano in the source); name a model folder with --model")
 }
 
 /// Parses the value of an option as an integer of at least 1.

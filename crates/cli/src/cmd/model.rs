@@ -1,7 +1,7 @@
-//! Which model a command uses: the nano model of this repository, a folder, or a name on the Hugging Face
-//! hub.
+//! Which model a command uses: the nano model in the program, a folder, or a name on the Hugging Face hub.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -12,16 +12,16 @@ use pheye::tensor::Device;
 use pheye::train::Config;
 use pheye::{Assistant, Captioner, ModelFiles};
 
-use crate::out::note;
+use crate::numbers::short;
+use crate::out::{detail, note};
 use crate::progress::Loading;
 
 /// The options that select the model.
 #[derive(clap::Args)]
 pub(crate) struct ModelArg {
     /// The model: a folder in this project's layout or the released one (for `ask` also a system of `pheye baselines`),
-    /// or a name on the Hugging Face hub
-    /// such as `miguelcarv/Pheye-x4-672` (`OWNER/NAME@REVISION` for a revision other than `main`), which is
-    /// downloaded once
+    /// or a name on the Hugging Face hub such as `miguelcarv/Pheye-x4-672` (`OWNER/NAME@REVISION` for a revision other
+    /// than `main`), which is downloaded once. By default the nano model that is part of this program
     #[arg(long = "model", value_name = "DIR|OWNER/NAME")]
     model: Option<String>,
     /// Data type of the weights in memory; on a GPU, matrices are always bf16
@@ -46,31 +46,64 @@ enum Weights {
 /// With `auto`, a model whose files exceed this number of bytes is kept in bf16.
 const LARGE: u64 = 1_000_000_000;
 
+/// What is asked about a picture when no question is given.
+pub(crate) const DESCRIBE: &str = "Describe the image.";
+
 impl ModelArg {
+    /// What is asked when no question is given; `built_in` says that the picture is that of this program.
+    pub(crate) fn description(&self, built_in: bool) -> &'static str {
+        match &self.model {
+            #[cfg(feature = "nano")]
+            None if built_in => pheye::nano::QUESTION,
+            #[cfg(feature = "nano")]
+            None => pheye::nano::DESCRIBE,
+            _ => DESCRIBE,
+        }
+    }
+
     /// Loads the model with its tokenizer. A progress bar appears if loading takes long.
     pub(crate) fn load(&self, cx: &Cx) -> anyhow::Result<Assistant> {
-        let files = self.locate()?;
+        let Some(model) = &self.model else { return self.nano(cx) };
+        let files = locate(model)?;
         if is_baseline(&files.folder) {
             bail!(
                 "{}: a system of the paper's Appendix B; `ask`, `info` and `verify` take it",
                 files.folder.display()
             );
         }
-        let options = match self.weights {
+        let options = self.options(cx, size(&files.folder))?;
+        let (mut bar, began) = (Loading::new(), Instant::now());
+        let assistant = Assistant::load_located(&files, options, |done, all| bar.at(done, all))?;
+        drop(bar);
+        detail!("{}: loaded in {}", files.folder.display(), short(began.elapsed().as_secs_f64()));
+        assistant.model.remarks().iter().for_each(|remark| note!("note: {remark}"));
+        Ok(assistant)
+    }
+
+    /// The nano model that is part of this program.
+    #[cfg(feature = "nano")]
+    fn nano(&self, cx: &Cx) -> anyhow::Result<Assistant> {
+        let bytes = pheye::nano::WEIGHTS.len() as u64;
+        Ok(Assistant::nano(self.options(cx, bytes)?)?)
+    }
+
+    #[cfg(not(feature = "nano"))]
+    fn nano(&self, _: &Cx) -> anyhow::Result<Assistant> {
+        bail!("{NO_MODEL}")
+    }
+
+    /// How weights of `bytes` bytes are kept in memory.
+    fn options(&self, cx: &Cx, bytes: u64) -> anyhow::Result<Options> {
+        Ok(match self.weights {
             Weights::F32 => Options::default(),
             Weights::Bf16 => Options::BF16,
             Weights::Int8 if matches!(cx.device, Device::Gpu(_)) => {
                 bail!("--weights int8 is for `--device cpu`: the kernels of a GPU take bf16")
             }
             Weights::Int8 => Options::INT8,
-            Weights::Auto if size(&files.folder) > LARGE => Options::BF16,
+            Weights::Auto if bytes > LARGE => Options::BF16,
             Weights::Auto => Options::default(),
-        };
-        let mut bar = Loading::new();
-        let assistant = Assistant::load_located(&files, options, |done, all| bar.at(done, all))?;
-        drop(bar);
-        assistant.model.remarks().iter().for_each(|remark| note!("note: {remark}"));
-        Ok(assistant)
+        })
     }
 
     /// The model if it is one of the systems that Pheye is compared with, moved to the device of `cx`.
@@ -90,46 +123,64 @@ impl ModelArg {
         captioner.move_to(&cx.device)?;
         Ok(Some(captioner))
     }
-
-    /// Locates the files of the model. Missing ones are downloaded, with a progress bar.
-    pub(crate) fn locate(&self) -> anyhow::Result<ModelFiles> {
-        match &self.model {
-            Some(model) => locate(model),
-            None => Ok(ModelFiles::folder(super::shipped_model()?)),
-        }
-    }
 }
 
 impl ModelArg {
     /// The length and CRC-32 of each of the model's files, and the data type of its weights in memory: what an
     /// evaluation that is continued compares.
     pub(crate) fn fingerprint(&self) -> anyhow::Result<serde_json::Value> {
-        let folder = self.locate()?.folder;
-        let mut prints = serde_json::Map::new();
-        let entries =
-            std::fs::read_dir(&folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            let known =
-                path.extension().is_some_and(|end| ["json", "safetensors", "bin"].iter().any(|e| end == *e));
-            if known && path.is_file() {
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let print = print(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
-                prints.insert(name, print);
-            }
-        }
+        let mut prints = match &self.model {
+            Some(model) => prints(&locate(model)?.folder)?,
+            None => nano_prints()?,
+        };
         let weights = self.weights.to_possible_value();
         prints.insert("weights".into(), weights.map(|value| value.get_name().to_owned()).into());
         Ok(prints.into())
     }
 }
 
+/// The nano model is not part of every build.
+#[cfg(not(feature = "nano"))]
+const NO_MODEL: &str =
+    "this program was built without the nano model (feature `nano`): name a model with --model";
+
+/// Lengths and CRC-32 by the names of files.
+type Prints = serde_json::Map<String, serde_json::Value>;
+
+#[cfg(feature = "nano")]
+fn nano_prints() -> anyhow::Result<Prints> {
+    let files = pheye::nano::files().into_iter();
+    files.map(|(name, bytes)| Ok((name.to_owned(), print(bytes)?))).collect()
+}
+
+#[cfg(not(feature = "nano"))]
+fn nano_prints() -> anyhow::Result<Prints> {
+    bail!("{NO_MODEL}")
+}
+
+/// Those of the model's files in `folder`.
+fn prints(folder: &Path) -> anyhow::Result<Prints> {
+    let mut prints = Prints::new();
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let known =
+            path.extension().is_some_and(|end| ["json", "safetensors", "bin"].iter().any(|e| end == *e));
+        if known && path.is_file() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let print = std::fs::File::open(&path).and_then(print);
+            prints.insert(name, print.with_context(|| format!("{}: cannot be read", path.display()))?);
+        }
+    }
+    Ok(prints)
+}
+
 /// The length and CRC-32 of a file.
-fn print(path: &Path) -> std::io::Result<serde_json::Value> {
-    let mut file = std::fs::File::open(path)?;
+fn print(mut file: impl std::io::Read) -> std::io::Result<serde_json::Value> {
     let (mut hasher, mut buffer, mut length) = (crc32fast::Hasher::new(), vec![0; 1 << 16], 0u64);
     loop {
-        match std::io::Read::read(&mut file, &mut buffer)? {
+        match file.read(&mut buffer)? {
             0 => return Ok(serde_json::json!([length, hasher.finalize()])),
             n => {
                 hasher.update(&buffer[..n]);

@@ -1,6 +1,5 @@
 //! `pheye train`: a training run from its config, then its accuracy and a few answered images.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -149,7 +148,7 @@ fn report(
     assistant.move_to(&cx.device)?;
     let (accuracy, sets) = measure(cx, config, file, &assistant, questions)?;
     let shown = pick(&sets, config.eval.show)?;
-    show::print(&shown, std::io::stdout().is_terminal());
+    show::print(&shown, crate::out::colored());
     let sheet = out.join("answers.svg");
     write(&sheet, &show::svg(&shown))?;
     tell!("answered images: {}", tidy(&sheet).display());

@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use pheye::eval::Stage;
 
 use super::DeviceArg;
-use crate::out::{say, tell};
+use crate::out::{self, say, tell};
 
 /// Compare every stage of a model with golden data computed by PyTorch
 ///
 /// DIR contains a model and `golden.safetensors`: pixels, media (image tokens), logits, loss, the gradient of
 /// every trained tensor, greedily generated ids and the losses of five training steps. The optional
 /// `generate.json` adds the ids of beam search, penalties and end tokens, and the probabilities of sampling,
-/// all from transformers' generate(). Each line shows the largest error, its bound, and whether the stage
+/// all from transformers' generate(). With `--verbose`, every gradient and generation case is
+/// listed, not only the worst. Each line shows the largest error, its bound, and whether the stage
 /// passed. On a GPU the bounds for bf16 are used, from `golden_bf16.safetensors`. The exit code is 3 when a
 /// stage did not pass.
 #[derive(clap::Args)]
@@ -21,9 +22,6 @@ pub(crate) struct Args {
     /// Folder with the model and its golden data
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Show every gradient and generation case, not only the worst
-    #[arg(long, short)]
-    verbose: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -54,9 +52,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     report.stages.iter().filter(|s| group(s).is_none()).for_each(|s| line(&s.name, s));
     for (i, (_, name, what)) in GROUPS.iter().enumerate() {
         let members = || report.stages.iter().filter(|s| group(s) == Some(i));
-        members().filter(|s| args.verbose || !s.passed()).for_each(|s| line(&s.name, s));
+        members().filter(|s| out::verbose() || !s.passed()).for_each(|s| line(&s.name, s));
         let worst = members().max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
-        if let (Some(worst), false) = (worst, args.verbose) {
+        if let (Some(worst), false) = (worst, out::verbose()) {
             tell!("{} {what}; nearest to its bound is {}:", members().count(), worst.name);
             line(name, worst);
         }
