@@ -22,6 +22,7 @@ mod peft;
 mod pheye;
 mod transformers;
 
+pub use adapt::Changes;
 pub use complexity::Complexity;
 pub use config::{Config, Counts, LoraSpec, PRESETS};
 pub use convert::{Cast, Conversion, OnWritten, Output, SHARD_SIZE};

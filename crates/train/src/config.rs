@@ -118,7 +118,8 @@ pub struct ModelConfig {
     pub tokenizer: Option<PathBuf>,
     /// The Pheye model to start from, instead of preset and backbones: its folder, the folder of a finished run, or
     /// its name on the hub. `model.config` may then set `connector.level` (new tiles start as copies of the global
-    /// image's parts) and `connector.cross_interval` (new blocks start at random).
+    /// image's parts), `connector.cross_interval` (new blocks start at random) and `vision.patch_size` (as many patches,
+    /// and kernels that see them as before).
     pub init: Option<PathBuf>,
     /// Whether frozen weights are kept in bf16 instead of f32.
     pub frozen_bf16: bool,

@@ -6,7 +6,7 @@ use std::path::Path;
 use pheye_baselines::Baseline;
 use pheye_data::Batch;
 use pheye_gpt2::Gpt2;
-use pheye_model::{Loss, Options, Pheye, QueuedLoss, Recompute};
+use pheye_model::{Changes, Loss, Options, Pheye, QueuedLoss, Recompute};
 use pheye_ops::cross_entropy::Sum;
 use pheye_ops::lora::Dropout;
 use pheye_ops::{Cx, Graphs, RandomInit};
@@ -59,9 +59,10 @@ impl Learner {
                 };
                 let named = |name: &str| config.located.get(name).cloned();
                 let loaded = Pheye::load_named(&config.model_path(init), options, &named, progress)?;
-                let model = match loaded.config().connector == asked.connector {
+                let changes = Changes::to(&asked);
+                let model = match Changes::to(loaded.config()) == changes {
                     true => loaded,
-                    false => loaded.adapted(asked.connector.level, asked.connector.cross_interval, seed)?,
+                    false => loaded.adapted(changes, seed)?,
                 };
                 Ok(Learner::Pheye(Box::new(model)))
             }

@@ -138,26 +138,31 @@ impl Config {
         serde_json::from_value(value).map_err(|e| Error::Network { message: e.to_string() })
     }
 
-    /// Applies `connector.level` and `connector.cross_interval` of `model.config`, the only keys that a model that
-    /// starts from another may change.
+    /// Applies `connector.level`, `connector.cross_interval` and `vision.patch_size` of `model.config`, the only keys that
+    /// a model that starts from another may change. The number of patches stays.
     fn change_init(&self, network: &mut pheye_model::Config) -> Result<()> {
         let keys = serde_json::to_value(&self.model.config)?;
         let mut leaves = Vec::new();
         flatten("", &keys, &mut leaves);
+        let across = network.vision.image_size / network.vision.patch_size;
+        let mut patch_size = network.vision.patch_size;
         for (key, value) in &leaves {
             let connector = &mut network.connector;
             let changed = match key.as_str() {
                 "connector.level" => &mut connector.level,
                 "connector.cross_interval" => &mut connector.cross_interval,
+                "vision.patch_size" => &mut patch_size,
                 _ => {
-                    let why = "with model.init, model.config may only change connector.level and \
-                               connector.cross_interval";
+                    let why = "with model.init, model.config may only change connector.level, \
+                               connector.cross_interval and vision.patch_size";
                     return Err(Error::Network { message: format!("{}: {why}", quoted(key)) });
                 }
             };
             let message = || format!("{}: it must be a positive integer", quoted(key));
             *changed = value.parse().map_err(|_| Error::Network { message: message() })?;
         }
+        network.vision.patch_size = patch_size;
+        network.vision.image_size = across.saturating_mul(patch_size);
         Ok(network.validate()?)
     }
 }
