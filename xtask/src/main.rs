@@ -11,6 +11,7 @@ mod kernels;
 mod model;
 mod nano_tokenizer;
 mod reading_tokenizer;
+mod readme;
 mod tidy;
 
 use std::path::PathBuf;
@@ -66,6 +67,12 @@ const CHORES: &[Chore] = &[
         "",
         "make configs/reading/tokenizer.json from the words beside it",
         reading_tokenizer::make,
+    ),
+    (
+        "readme",
+        "[--program FILE] [--short]",
+        "run the commands of README.md, those that begin with `pheye` in an empty folder",
+        readme::run,
     ),
 ];
 

@@ -8,6 +8,11 @@ pub(crate) fn grouped(n: u64) -> String {
     groups.join(",")
 }
 
+/// A number of things: `1 step`, `1,200 steps`.
+pub(crate) fn counted(n: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(n), if n == 1 { "" } else { "s" })
+}
+
 /// With a unit.
 pub(crate) fn bytes(n: u64) -> String {
     match n {
@@ -38,7 +43,7 @@ pub(crate) fn duration(seconds: f64) -> String {
         s if s < 60 => format!("{s} s"),
         s if s < 3600 => format!("{} min {} s", s / 60, s % 60),
         s if s < 86_400 => format!("{} h {} min", s / 3600, s / 60 % 60),
-        s => format!("{} days {} h", s / 86_400, s / 3600 % 24),
+        s => format!("{} {} h", counted(s / 86_400, "day"), s / 3600 % 24),
     }
 }
 

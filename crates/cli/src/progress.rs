@@ -8,15 +8,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 #[cfg(feature = "hub")]
 use pheye_files::{printable, quoted};
 
-#[cfg(feature = "hub")]
 use crate::out::note;
 
 /// Time between two lines when standard error is not a terminal.
 pub(crate) const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// A bar if standard error is a terminal.
+/// A bar on a terminal, otherwise a line every ten seconds.
 pub(crate) struct Progress {
     bar: ProgressBar,
+    total: u64,
+    unit: String,
+    logged: Instant,
 }
 
 impl Progress {
@@ -28,12 +30,16 @@ impl Progress {
         bar.set_style(
             ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
-        Progress { bar }
+        Progress { bar, total, unit: unit.to_owned(), logged: Instant::now() }
     }
 
     /// Moves the bar to `done`.
     pub(crate) fn at(&mut self, done: u64) {
         self.bar.set_position(done);
+        if self.bar.is_hidden() && self.logged.elapsed() > LOG_EVERY && done < self.total {
+            self.logged = Instant::now();
+            note!("{done} of {} {}", self.total, self.unit);
+        }
     }
 
     /// Removes the bar.
@@ -142,5 +148,27 @@ impl Loading {
 impl Drop for Loading {
     fn drop(&mut self) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+/// A line that says what goes on and how long it has taken, on a terminal, for work whose end is not known.
+pub(crate) struct Waiting(ProgressBar);
+
+impl Waiting {
+    pub(crate) fn new(what: &str) -> Waiting {
+        if !crate::out::animated() {
+            return Waiting(ProgressBar::hidden());
+        }
+        let style = ProgressStyle::with_template("{spinner} {msg}  {elapsed}");
+        let bar = ProgressBar::new_spinner().with_message(what.to_owned());
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Waiting(bar)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }

@@ -23,7 +23,9 @@ pub(crate) struct Training {
     logged: Instant,
     average: Option<Average>,
     total: u64,
-    /// Number of gradient spikes.
+    /// The step that the run began or went on at.
+    from: u64,
+    /// Number of steps with gradient spikes.
     spikes: u64,
     loading: Option<Loading>,
 }
@@ -75,7 +77,7 @@ impl Training {
     pub(crate) fn new() -> Training {
         let terminal = crate::out::animated();
         let (bar, logged) = (ProgressBar::hidden(), Instant::now());
-        Training { bar, terminal, logged, average: None, total: 0, spikes: 0, loading: None }
+        Training { bar, terminal, logged, average: None, total: 0, from: 0, spikes: 0, loading: None }
     }
 
     /// Shows an event.
@@ -84,12 +86,13 @@ impl Training {
             Event::Loading { done, all } => self.loading.get_or_insert_with(Loading::new).at(done, all),
             Event::Begin { total, from, trained, skipped } => {
                 self.loading = None;
-                skipped.iter().for_each(|why| self.line(&format!("passed over: {why}")));
-                self.total = total;
+                skipped.iter().for_each(|why| self.line(&format!("checkpoint not used: {why}")));
+                (self.total, self.from) = (total, from);
                 if self.terminal {
                     self.bar = ProgressBar::new(total).with_style(style());
                     self.bar.set_position(from);
                 }
+                let trained = numbers::grouped(trained as u64);
                 self.line(&format!("{trained} trained parameters, steps {from} to {total}"));
             }
             Event::Step(step) => self.step(&step),
@@ -130,14 +133,16 @@ impl Training {
         self.bar.set_position(s.step);
     }
 
-    /// Removes the bar, and tells how many gradients were far above the others.
-    pub(crate) fn finish(self) {
+    /// Removes the bar, and tells how many gradients were far above the others. Returns the step that the run began or
+    /// went on at.
+    pub(crate) fn finish(self) -> u64 {
         self.bar.finish_and_clear();
         match self.spikes {
             0 => {}
-            1 => note!("1 gradient spike, with its samples in spikes.jsonl"),
-            n => note!("{n} gradient spikes, with their samples in spikes.jsonl"),
+            1 => note!("1 step had an unusually large gradient; spikes.jsonl lists its samples"),
+            n => note!("{n} steps had unusually large gradients; spikes.jsonl lists their samples"),
         }
+        self.from
     }
 
     fn line(&self, text: &str) {
@@ -210,7 +215,7 @@ mod tests {
     fn times_and_rates_are_short() {
         assert_eq!(
             [0.2, 61.0, 3700.0, 90_000.0].map(duration),
-            ["1 s", "1 min 1 s", "1 h 1 min", "1 days 1 h"]
+            ["1 s", "1 min 1 s", "1 h 1 min", "1 day 1 h"]
         );
         assert_eq!(
             [0.51, 123.4, 9994.0, 12_345.0, 234_567.0].map(rate),

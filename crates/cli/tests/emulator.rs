@@ -72,7 +72,7 @@ fn too_little_memory_is_an_error_with_what_would_fit() {
         let ended = common::run(common::pheye([
             "train",
             s(&file),
-            "--over",
+            "--overwrite",
             "--device",
             &format!("emulator:memory={memory}"),
         ]));

@@ -73,7 +73,7 @@ fn files_of_weights() {
 #[test]
 fn help() {
     let options: [(&str, &[&str]); 7] = [
-        ("train", &["CONFIG", "--resume", "--over", "--steps", "--questions", "--out", "--device"]),
+        ("train", &["CONFIG", "--resume", "--overwrite", "--steps", "--questions", "--out", "--device"]),
         (
             "ask",
             &[

@@ -163,7 +163,7 @@ fn a_prefix_that_all_names_share_is_said() {
 
     let bench = BENCH.twin();
     prefixed(&bench.path("vision/model/vision.safetensors"), "_orig_mod.");
-    let ended = ends(0, ["train", s(&bench.path("run.toml")), "--over"]);
+    let ended = ends(0, ["train", s(&bench.path("run.toml")), "--overwrite"]);
     let said = "names are read without the prefix `_orig_mod.`";
     assert!(ended.err.contains("vision.safetensors: ") && ended.err.contains(said), "{ended:#?}");
 }
@@ -182,7 +182,7 @@ fn a_link_to_nothing_is_named() {
         let before = fs::read(bench.path(name)).unwrap();
         let path = link(name);
         let parts = [path.file_name().unwrap().to_str().unwrap(), "a link to gone, which does not exist"];
-        refuses(["train", s(&bench.path("run.toml")), "--over"], &parts);
+        refuses(["train", s(&bench.path("run.toml")), "--overwrite"], &parts);
         fs::remove_file(&path).unwrap();
         fs::write(&path, before).unwrap();
     }
@@ -204,7 +204,10 @@ fn pickles_that_call() {
     }
     let bench = BENCH.twin();
     torch_zip(&bench.path("text/model/text.safetensors"), &evil_pickle("os", "system", "true"));
-    refuses(["train", s(&bench.path("run.toml")), "--over"], &["text.safetensors", "refused", "os.system"]);
+    refuses(
+        ["train", s(&bench.path("run.toml")), "--overwrite"],
+        &["text.safetensors", "refused", "os.system"],
+    );
     same(&bench.left("run"), &BENCH.left("run"));
 }
 
@@ -223,7 +226,7 @@ fn images() {
     ask(&whole[..20], &[]);
     ask(b"these are words, not pixels", &["not an image"]);
     ask(b"%PDF-1.7 and so on", &["not an image"]);
-    ask(&huge_png(50_000, 50_000), &["50000x50000", "max_pixels"]);
+    ask(&huge_png(50_000, 50_000), &["50000x50000", "megapixels"]);
     refuses(["ask", s(dir.path()), QUESTION, "--model", s(&model)], &[s(dir.path())]);
     let absent = dir.path().join("absent.png");
     refuses(["ask", s(&absent), QUESTION, "--model", s(&model)], &[s(&absent)]);
@@ -249,8 +252,8 @@ fn prompts() {
     let ask = |question: &str, parts: &[&str]| {
         refuses(["ask", s(&image()), question, "--model", s(&BENCH.path("run/model"))], parts);
     };
-    ask("", &["instruction is empty"]);
-    ask("  \n ", &["instruction is empty"]);
+    ask("", &["question is empty"]);
+    ask("  \n ", &["question is empty"]);
     ask(&"what color is the shape ".repeat(40), &["tokens", "context", "64"]);
 }
 
@@ -259,7 +262,7 @@ fn tokenizers() {
     let bench = BENCH.twin();
     let ask = |parts: &[&str]| ask_refuses(&bench.path("run/model"), &[&["tokenizer.json"], parts].concat());
     let train = |parts: &[&str]| {
-        let args = ["train", s(&bench.path("run.toml")), "--over"].map(str::to_owned);
+        let args = ["train", s(&bench.path("run.toml")), "--overwrite"].map(str::to_owned);
         refuses(args, &[&["tokenizer.json"], parts].concat());
         same(&tree(&bench.path("run/checkpoints")), &tree(&BENCH.path("run/checkpoints")));
     };
@@ -328,7 +331,7 @@ fn configs() {
     let train = |from: &str, to: &str, parts: &[&str]| {
         assert!(good.contains(from), "{from}");
         fs::write(&file, good.replacen(from, to, 1)).unwrap();
-        refuses(["train", s(&file), "--over"], &[&["bad.toml"], parts].concat());
+        refuses(["train", s(&file), "--overwrite"], &[&["bad.toml"], parts].concat());
         same(&bench.left("run"), &BENCH.left("run"));
     };
     train("lr = ", "learning_rat = ", &["`learning_rat` in [optim]"]);
@@ -358,7 +361,7 @@ fn configs() {
     let train = |from: &str, to: &str, parts: &[&str]| {
         assert!(good.contains(from), "{from}");
         fs::write(&file, good.replacen(from, to, 1)).unwrap();
-        refuses(["train", s(&file), "--over"], parts);
+        refuses(["train", s(&file), "--overwrite"], parts);
         same(&bench.left("run"), &BENCH.left("run"));
     };
     train("hidden_size = 16", "hidden_size = 17", &["hidden_size", "17"]);

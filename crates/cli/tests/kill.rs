@@ -66,7 +66,7 @@ fn killed_and_resumed(bench: &Bench, times: usize, random: &mut Random, left: &B
         assert_eq!(status.signal(), Some(9), "kill {i} after step {step} came too late");
     }
     let ended = ends(0, ["train", s(&file), "--resume"]);
-    assert!(!ended.err.contains("passed over"), "{ended:#?}");
+    assert!(!ended.err.contains("not used"), "{ended:#?}");
     same(&bench.left("run"), left);
 }
 

@@ -102,7 +102,7 @@ fn kill(bench: &Bench, train: Command, step: usize) {
 fn finish(name: &str, train: Command) {
     let ended = common::run(train);
     assert_eq!(ended.code, Some(0), "{name} {ended:#?}");
-    assert!(!ended.err.contains("passed over"), "{name} {ended:#?}");
+    assert!(!ended.err.contains("not used"), "{name} {ended:#?}");
 }
 
 /// A whole run, and the same run killed once and robbed of its data once.

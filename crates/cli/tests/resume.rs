@@ -23,18 +23,18 @@ fn ended() -> (Bench, std::path::PathBuf) {
 fn an_earlier_run_stays() {
     let (bench, file) = ended();
     let before = tree(&bench.path("run"));
-    refuses(["train", s(&file)], &[s(&bench.path("run")), "--resume", "--over"]);
-    assert_eq!(ends(2, ["train", s(&file), "--resume", "--over"]).out, "");
+    refuses(["train", s(&file)], &[s(&bench.path("run")), "--resume", "--overwrite"]);
+    assert_eq!(ends(2, ["train", s(&file), "--resume", "--overwrite"]).out, "");
     same(&tree(&bench.path("run")), &before);
     assert_eq!(bench.checkpoints("run"), ["step-000004", "step-000006", "step-000008"]);
 
     // A finished run has nothing left to do.
     ends(0, ["train", s(&file), "--resume"]);
     let left = bench.left("run");
-    // `--over` gives the same result and removes the files of the earlier run.
+    // `--overwrite` gives the same result and removes the files of the earlier run.
     fs::write(bench.path("run/metrics.jsonl"), "{\"step\":1000}\n").unwrap();
     fs::create_dir(bench.path("run/checkpoints/step-000099")).unwrap();
-    ends(0, ["train", s(&file), "--over"]);
+    ends(0, ["train", s(&file), "--overwrite"]);
     same(&bench.left("run"), &left);
 }
 
@@ -44,12 +44,12 @@ fn one_run_at_a_time_in_a_folder() {
     let before = tree(&bench.path("run"));
     let other = fs::File::create(bench.path("run/run.lock")).unwrap();
     other.lock().unwrap();
-    for how in ["--over", "--resume"] {
+    for how in ["--overwrite", "--resume"] {
         refuses(["train", s(&file), how], &["another run", s(&bench.path("run"))]);
     }
     same(&tree(&bench.path("run")), &before);
     drop(other);
-    ends(0, ["train", s(&file), "--over"]);
+    ends(0, ["train", s(&file), "--overwrite"]);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn damaged_checkpoints_are_passed_over() {
     });
     let err = ends(0, ["train", s(&file), "--resume"]).err;
     for part in [
-        "passed over",
+        "not used",
         "step-000008",
         "trained.safetensors has",
         "step-000006",
@@ -190,7 +190,10 @@ fn a_backbone_that_changed() {
     bad.map(&name, |i, v| if i == 100 { f32::NAN } else { v });
     bad.write(&backbone);
     let before = tree(&bench.path("run/checkpoints"));
-    refuses(["train", s(&file), "--resume"], &["step-000004", "have changed", "text.safetensors", "--over"]);
+    refuses(
+        ["train", s(&file), "--resume"],
+        &["step-000004", "have changed", "text.safetensors", "--overwrite"],
+    );
     same(&tree(&bench.path("run/checkpoints")), &before);
     fs::write(&backbone, good).unwrap();
     ends(0, ["train", s(&file), "--resume"]);

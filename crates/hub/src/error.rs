@@ -49,7 +49,7 @@ pub enum Error {
     Protocol { repo: String, file: String, host: String, why: &'static str },
     /// The server cannot be reached, or the connection failed.
     #[error(
-        "{repo}: cannot reach {host} for {file}: {why}; check the connection, HF_ENDPOINT and HTTPS_PROXY (what is \
+        "cannot reach {host} for {file} of {repo}: {why}; check the connection, HF_ENDPOINT and HTTPS_PROXY (what is \
          in the cache needs no network)"
     )]
     Unreachable { repo: String, file: String, host: String, why: String },

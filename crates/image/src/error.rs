@@ -31,7 +31,7 @@ pub enum Error {
     },
     /// The header states more pixels than [`DecodeOptions::max_pixels`](crate::DecodeOptions::max_pixels); no
     /// memory was allocated.
-    #[error("{name}: {width}x{height} pixels are more than the limit of {limit} (max_pixels)")]
+    #[error("{name}: {width}x{height} pixels are more than the limit of {} megapixels", *limit as f64 / 1e6)]
     TooLarge {
         /// The file.
         name: String,

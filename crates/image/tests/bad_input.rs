@@ -301,7 +301,7 @@ fn huge_claims_are_refused_by_the_header() {
     for bytes in claims(50_000, 50_000) {
         assert_eq!(
             error(&bytes).to_string(),
-            "bad.file: 50000x50000 pixels are more than the limit of 178956970 (max_pixels)"
+            "bad.file: 50000x50000 pixels are more than the limit of 178.95697 megapixels"
         );
     }
     for bytes in claims(100, 100) {

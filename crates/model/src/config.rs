@@ -150,6 +150,14 @@ impl Config {
         self.counts_of(|_| true)
     }
 
+    /// Whether the network has the parameter of this name but never applies it: norms of levels that it does not have, and
+    /// the tower's `post_layernorm`.
+    pub fn is_unused(&self, name: &str) -> bool {
+        let norm = |n: &str| name.contains(n);
+        let local = self.connector.local_tiles() > 0;
+        norm("norm_lvl_3.") || norm(".post_layernorm.") || (!local && norm("norm_lvl_2."))
+    }
+
     /// Counts by part of the parameters whose names `counted` accepts, computed without building the model.
     ///
     /// # Errors

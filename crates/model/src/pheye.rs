@@ -191,12 +191,8 @@ impl Pheye {
     /// # Errors
     /// When a GPU has no memory left. Never on the CPU.
     pub fn train(&mut self, mut choose: impl FnMut(&str) -> bool) -> Result<ParamTable> {
-        let local = self.config.connector.local_tiles() > 0;
-        let unused = |name: &str| {
-            let norm = |n: &str| name.contains(n);
-            norm("norm_lvl_3.") || norm(".post_layernorm.") || (!local && norm("norm_lvl_2."))
-        };
-        let table = ParamTable::assign(self.params_mut(), |p| !unused(&p.name) && choose(&p.name))?;
+        let config = self.config.clone();
+        let table = ParamTable::assign(self.params_mut(), |p| !config.is_unused(&p.name) && choose(&p.name))?;
         let any = |params: Vec<&mut Param>| params.iter().any(|p| p.is_trained());
         let vit = any(self.vit.params_mut());
         let vision = vit || any(self.connector.params_mut());

@@ -31,16 +31,36 @@ pub enum Error {
         repo: String,
     },
     /// The folder does not exist.
-    #[error("there is no folder {}{}", shown(folder), quoted(advice))]
+    #[error(
+        "there is no folder {}, and a name on the hub has the form OWNER/NAME{}",
+        shown(folder),
+        quoted(advice)
+    )]
     NoFolder {
         /// The folder.
         folder: PathBuf,
         /// A suggestion for the user; may be empty.
         advice: String,
     },
+    /// A file is given where a model is a folder.
+    #[error("{} is a file; a model is given as the folder that holds its files", shown(path))]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder is an adapter, which is only a part of a model.
+    #[error(
+        "{} is a LoRA adapter, only a part of a model; `pheye convert MODEL TO --lora-global DIR` (or `--lora-local`) \
+         puts it into one",
+        shown(folder)
+    )]
+    Adapter {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The name is neither a folder, nor a model in the cache or on the hub.
     #[cfg(feature = "hub")]
-    #[error("{} is neither a folder here nor a model of the cache{}", quoted(model), quoted(advice))]
+    #[error("there is no folder {}, and no model of this name was found{}", quoted(model), quoted(advice))]
     Unknown {
         /// The name.
         model: String,

@@ -63,6 +63,41 @@ pub fn locate(hub: &Hub, model: &str, watch: Watch) -> Result<ModelFiles> {
     Ok(located)
 }
 
+/// Locates the configuration of a model on the hub, and those of backbones that it names and that are not built in; no
+/// weights.
+///
+/// # Errors
+/// Returns the errors of the hub, and [`Error::NotAModel`] if the repository has the configuration of neither layout.
+pub fn locate_config(hub: &Hub, model: &str, watch: Watch) -> Result<ModelFiles> {
+    let mut files = hub.snapshot(model.parse()?);
+    let mut get = || {
+        let found = [files.find("config.json", watch)?, files.find(CONFIG_FILE, watch)?];
+        match found.into_iter().flatten().next() {
+            Some(_) => Ok(()),
+            None => Err(Error::NotAModel { repo: model.to_owned() }),
+        }
+    };
+    if let Err(error) = get() {
+        return Err(unknown(hub, model, &files, error));
+    }
+    let mut located = ModelFiles { folder: files.folder().unwrap_or_default(), ..ModelFiles::default() };
+    let config = released(&located.folder).unwrap_or_default();
+    for key in ["encoder", "decoder"] {
+        let Some(name) = config.get(key).and_then(Value::as_str).filter(|name| !is_known_backbone(name))
+        else {
+            continue;
+        };
+        if let Some(repo) = Repo::unless_folder(name) {
+            let mut files = hub.snapshot(repo);
+            files.get("config.json", watch)?;
+            located.named.insert(name.to_owned(), files.folder().unwrap_or_default());
+        } else {
+            files.get(&format!("{name}/config.json"), watch)?;
+        }
+    }
+    Ok(located)
+}
+
 /// Locates the files of `name`, a CLIP or Phi model or a tokenizer on the hub: its `config.json`, its weights
 /// in one file or in shards, and its tokenizer, as far as the repository has them. Files that are not in the
 /// cache are downloaded.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pheye_baselines::is_baseline;
 use pheye_files::{CONFIG_LIMIT, Kind};
+use pheye_model::{CONFIG_FILE, is_released};
 
 use crate::{Error, Result};
 
@@ -19,8 +21,13 @@ pub struct ModelFiles {
 
 impl ModelFiles {
     /// A folder that contains everything that its configuration names.
+    ///
+    /// The folder of a finished training run stands for the model in it.
     pub fn folder(folder: impl Into<PathBuf>) -> ModelFiles {
-        ModelFiles { folder: folder.into(), named: BTreeMap::new() }
+        let folder = folder.into();
+        let of_run = folder.join("model");
+        let folder = if !is_model(&folder) && is_model(&of_run) { of_run } else { folder };
+        ModelFiles { folder, named: BTreeMap::new() }
     }
 
     /// The folder for the hub name `name`.
@@ -36,6 +43,15 @@ impl ModelFiles {
         linked(&self.folder)?;
         if !self.folder.exists() {
             return Err(Error::NoFolder { folder: self.folder.clone(), advice: String::new() });
+        }
+        if !self.folder.is_dir() {
+            return Err(Error::NotAFolder { path: self.folder.clone() });
+        }
+        if !is_model(&self.folder) {
+            return Err(match self.folder.join("adapter_config.json").exists() {
+                true => Error::Adapter { folder: self.folder.clone() },
+                false => pheye_model::Error::NoModel { path: self.folder.clone() }.into(),
+            });
         }
         let config = released(&self.folder).unwrap_or_default();
         let named = ["encoder", "decoder", "tokenizer"].iter().filter_map(|key| config.get(key)?.as_str());
@@ -57,6 +73,11 @@ impl ModelFiles {
         };
         named().unwrap_or_else(|| self.folder.join(TOKENIZER))
     }
+}
+
+/// Whether `folder` holds a model in either layout, or one of the systems that Pheye is compared with.
+fn is_model(folder: &Path) -> bool {
+    folder.join(CONFIG_FILE).exists() || is_released(folder) || is_baseline(folder)
 }
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";

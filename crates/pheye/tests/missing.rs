@@ -41,7 +41,10 @@ fn a_folder_or_name_that_is_not_there() {
     assert_eq!(error.to_string(), expected);
     let error = fault(&hub, "me/nanno");
     assert!(matches!(error, Error::Unknown { .. }), "{error}");
-    assert!(error.to_string().starts_with("me/nanno is neither a folder here nor"), "{error}");
+    assert!(
+        error.to_string().starts_with("there is no folder me/nanno, and no model of this name"),
+        "{error}"
+    );
     assert!(error.to_string().ends_with("hub names in the cache: me/nano, you/large"), "{error}");
     assert!(error.source().unwrap().to_string().contains("HF_HUB_OFFLINE"));
 

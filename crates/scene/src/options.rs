@@ -74,16 +74,19 @@ impl Options {
         let limit = size * LARGEST.0;
         if min > limit {
             let needed = (min / LARGEST.0).ceil();
-            let why =
-                format!("{} pixels are too small for text of {min}; at least {needed} are needed", size);
+            let why = format!(
+                "{size} pixels are too small for text of --min-height {min}; at least {needed} are needed"
+            );
             return fault("size", why);
         }
         let max = self.max_height.unwrap_or((size * LARGEST.1).max(min));
         if max.is_nan() || max < min {
-            return fault("max-height", format!("{max} pixels are less than min-height, {min}"));
+            return fault("max-height", format!("{max} pixels are less than --min-height {min}"));
         }
         if max > limit {
-            let why = format!("{max} pixels; in an image of {size} it must be at most {limit}");
+            let why = format!(
+                "{max} pixels are too many for an image of --size {size}, where letters have at most {limit}"
+            );
             return fault("max-height", why);
         }
         Ok((min, max))

@@ -38,7 +38,7 @@ pub enum Error {
     #[error("{}: cannot tokenize: {}", shown(path), quoted(reason))]
     Tokenize { path: PathBuf, reason: String },
     /// The instruction is empty.
-    #[error("the instruction is empty")]
+    #[error("the question is empty")]
     EmptyInstruction,
     /// The answer is empty, so that there is nothing to train on.
     #[error("the answer to `{}` is empty", quoted(instruction))]

@@ -83,7 +83,7 @@ pub enum Error {
     },
     /// The checkpoint was made with another config.
     #[error(
-        "{} was made with another config (then → now):\n  {}\nuse the old config, or another `train.out`",
+        "{} was made with another config (then → now):\n  {}\nuse the old config, or another folder (--out, `train.out`); a finished run goes on as a new one from its model (`model.init`)",
         path.display(), differences.join("\n  ")
     )]
     OtherConfig {
@@ -94,7 +94,7 @@ pub enum Error {
     },
     /// The checkpoint was made with files that have changed since.
     #[error(
-        "{} was made with files that have changed since:\n  {}\nput them back as they were, or start again with --over",
+        "{} was made with files that have changed since:\n  {}\nput them back as they were, or start again with --overwrite",
         path.display(), changes.join("\n  ")
     )]
     OtherFiles {
@@ -112,7 +112,7 @@ pub enum Error {
         task: crate::Task,
     },
     /// A plan of another task than `pheye` is wanted.
-    #[error("a plan is for task `pheye`, this is task `{}`", task.name())]
+    #[error("--plan works for task `pheye` only, and this is task `{}`", task.name())]
     NoPlan {
         /// The task.
         task: crate::Task,
@@ -144,13 +144,13 @@ pub enum Error {
         patterns: Vec<String>,
     },
     /// The run would overwrite another.
-    #[error("{} holds an earlier run: go on with --resume, start again with --over, or choose another `train.out`", path.display())]
+    #[error("{} holds an earlier run: go on with --resume, start again with --overwrite, or choose another folder (--out, `train.out`)", path.display())]
     RunExists {
         /// The folder of the run.
         path: PathBuf,
     },
     /// Another process runs in the same folder.
-    #[error("another run is writing to {}: wait for it, stop it, or choose another `train.out`", path.display())]
+    #[error("another run is writing to {}: wait for it, stop it, or choose another folder (--out, `train.out`)", path.display())]
     RunBusy {
         /// The folder of the run.
         path: PathBuf,

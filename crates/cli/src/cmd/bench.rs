@@ -1,6 +1,5 @@
 //! `pheye bench`: times each stage of a full-size model.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -13,8 +12,9 @@ use pheye::tensor::{Device, Grads, Init, ParamTable, Scope, Source, Tensor};
 use serde::Serialize;
 
 use super::DeviceArg;
+use crate::numbers::short;
 use crate::out::say;
-use crate::progress::Loading;
+use crate::progress::{Loading, Waiting};
 
 /// Time each stage of a full-size model
 ///
@@ -23,16 +23,17 @@ use crate::progress::Loading;
 /// the peak memory while loading. Inference has four stages: `encode` (vision tower and connector),
 /// `cross_kv` (keys and values of the image tokens), `prefill` (the prompt, to the first generated token) and
 /// `decode_token` (the median time of each further token). Training has one: `step`, forward and backward of
-/// one batch. Each figure is the median over the repetitions, in seconds. Example:
+/// one batch. Each figure is the median over the repetitions, in JSON in seconds. Example:
 /// `pheye bench --preset x2-672 --device cpu --json`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Preset that sets the size of the model
     #[arg(long, default_value = "x2-672", value_name = "PRESET")]
     preset: String,
-    /// Load the weights from this folder instead of using `--preset` with random ones
-    #[arg(long, value_name = "DIR", conflicts_with = "preset")]
-    model: Option<PathBuf>,
+    /// Load the weights of this model, a folder or a name on the Hugging Face hub, instead of using `--preset` with random
+    /// ones
+    #[arg(long, value_name = "DIR|OWNER/NAME", conflicts_with = "preset")]
+    model: Option<String>,
     /// What to time
     #[arg(long, value_enum, default_value_t = Mode::Infer)]
     mode: Mode,
@@ -110,8 +111,10 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = match &args.model {
-        Some(folder) => Config::load(folder)?,
+    let files = args.model.as_deref().map(super::locate).transpose()?;
+    let named = |name: &str| files.as_ref().and_then(|files| files.find(name));
+    let config = match &files {
+        Some(files) => Config::load_named(&files.folder, &named)?,
         None => match Config::preset(&args.preset) {
             Some(config) => config,
             None => bail!("--preset: `{}` is none of {}", args.preset, PRESETS.join(", ")),
@@ -129,15 +132,21 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     ensure!(!gpu || args.weights == Weights::Bf16, "--weights {}: a GPU has bf16 only", args.weights.name());
     let options = args.weights.options(args.mode);
     let mut seconds = serde_json::Map::new();
-    let (mut model, load_peak_rss_gb) = match &args.model {
-        Some(folder) => {
+    let mut shown = Vec::new();
+    let (mut model, load_peak_rss_gb) = match &files {
+        Some(files) => {
             let (start, mut bar) = (Instant::now(), Loading::new());
-            let model = Pheye::load_named(folder, options, &|_| None, |done, all| bar.at(done, all))?;
+            let model = Pheye::load_named(&files.folder, options, &named, |done, all| bar.at(done, all))?;
+            shown.push(("load", start.elapsed().as_secs_f64()));
             seconds.insert("load".to_owned(), start.elapsed().as_secs_f64().into());
             (model, peak_rss_gb())
         }
-        None => (random(&config, options)?, None),
+        None => {
+            let _waiting = Waiting::new("making random weights");
+            (random(&config, options)?, None)
+        }
     };
+    let waiting = Waiting::new("timing");
     let rows: Vec<Row> = match args.mode {
         Mode::Infer => {
             model.move_to(&cx.device, &ParamTable::default())?;
@@ -152,10 +161,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             repeat(args.repeat, || step(&cx, &model, &args, &mut grads, &mut graphs))?
         }
     };
+    drop(waiting);
     for (i, (stage, _)) in rows.first().into_iter().flatten().enumerate() {
-        seconds.insert((*stage).to_owned(), median(rows.iter().map(|r| r[i].1).collect()).into());
+        shown.push((*stage, median(rows.iter().map(|r| r[i].1).collect())));
     }
-    let name = args.model.as_ref().map_or(args.preset.clone(), |folder| folder.display().to_string());
+    seconds.extend(shown.iter().map(|(stage, time)| ((*stage).to_owned(), (*time).into())));
+    let name = args.model.as_ref().unwrap_or(&args.preset).clone();
     let report = Report {
         preset: &name,
         device: cx.device.to_string(),
@@ -171,18 +182,24 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.json {
         say!("{}", serde_json::to_string(&report)?);
     } else {
-        print(&report);
+        print(&report, &shown);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(r: &Report) {
+/// Prints the stages in their order.
+fn print(r: &Report, stages: &[(&str, f64)]) {
     say!("{} on {}, {} threads, {} weights", r.preset, r.device, r.threads, r.weights.name());
-    for (stage, seconds) in &r.seconds {
-        say!("{stage:<14} {:>9.3} s", seconds.as_f64().unwrap_or(f64::NAN));
+    for (stage, seconds) in stages {
+        let rate = match *stage {
+            "decode_token" => format!("  {:.1} tokens/s", r.batch as f64 / seconds),
+            "encode" | "step" => format!("  {:.1} images/s", r.batch as f64 / seconds),
+            _ => String::new(),
+        };
+        say!("{stage:<14} {:>10}{rate}", short(*seconds));
     }
     if let Some(gb) = r.peak_rss_gb {
-        say!("{:<14} {gb:>9.2} GB", "peak memory");
+        say!("{:<14} {:>10}", "peak memory", format!("{gb:.2} GB"));
     }
 }
 

@@ -8,14 +8,19 @@ use std::time::Instant;
 
 use anyhow::Context;
 use pheye::Assistant;
+use pheye::data::Manifest;
 use pheye::model::Options;
 use pheye::train::{Config, Interrupt, Set, Start, Task, reference, schema, train};
 
 use super::eval::{measure, pick, sentence, write};
 use super::{DeviceArg, tidy};
-use crate::out::{note, say, tell};
+use crate::numbers::{counted, duration};
+use crate::out::{note, say, tell, warning};
 use crate::training::Training;
 use crate::{plot, show, signals};
+
+/// The folder of the checkpoints in that of a run.
+const CHECKPOINTS: &str = "checkpoints";
 
 /// Train a model as specified by a config file
 ///
@@ -34,11 +39,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Set>,
     /// Continue from the last checkpoint of the run
-    #[arg(long, conflicts_with = "over")]
+    #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
     /// Start again, replacing an earlier run in the same folder
-    #[arg(long)]
-    over: bool,
+    #[arg(long, alias = "over")]
+    overwrite: bool,
     /// Take N steps instead of the number in the config
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
@@ -55,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, exclusive = true)]
     schema: bool,
     /// Print what the run will take (samples, steps, tokens, operations, memory, time) and do not start it
-    #[arg(long, conflicts_with_all = ["resume", "over"])]
+    #[arg(long, conflicts_with_all = ["resume", "overwrite"])]
     plan: bool,
     /// With `--plan`: operations per second for the time, instead of a measured rate, as in 2e14
     #[arg(long, value_name = "FLOPS", requires = "plan", value_parser = positive)]
@@ -90,7 +95,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         super::plan::show(&args.device.open()?, &config, args.json, args.rate)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let start = match (args.resume, args.over) {
+    let start = match (args.resume, args.overwrite) {
         (true, _) => Start::Resume,
         (_, true) => Start::Over,
         _ => Start::New,
@@ -110,12 +115,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     signals::on_stop(on_signal).context("the signal handler could not be installed")?;
 
+    // A missing test set is reported now, not after the training.
+    for test in &config.data.test {
+        Manifest::open(config.resolve(test)).context("data.test")?;
+    }
+    let out = config.resolve(&config.train.out);
+    if args.resume && !out.join(CHECKPOINTS).is_dir() {
+        warning!("there is no checkpoint in {}: the run begins at its first step", tidy(&out).display());
+    }
     let began = Instant::now();
     let mut progress = Training::new();
     let (encode, evaluate) = (pheye::encoder(&config)?, pheye::evaluator(&config)?);
     let outcome = train(&cx, &config, encode, evaluate, start, &stop, |event| progress.event(event))?;
     training.store(false, Ordering::SeqCst);
-    progress.finish();
+    let taken = outcome.step - progress.finish();
     if outcome.skipped > 0 {
         tell!("skipped (data.on_broken = \"skip\"): {} images and texts", outcome.skipped);
         outcome.reasons.iter().for_each(|why| tell!("  {why}"));
@@ -124,8 +137,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         tell!("stopped after step {}; go on with --resume", outcome.step);
         return Ok(ExitCode::from(130));
     }
-    tell!("trained {} steps in {:.0} s", outcome.step, began.elapsed().as_secs_f64());
-    let out = config.resolve(&config.train.out);
+    let steps = |n| counted(n, "step");
+    match taken {
+        0 => tell!("all {} were trained before", steps(outcome.step)),
+        _ if taken < outcome.step => {
+            tell!(
+                "trained {} of {} in {}",
+                taken,
+                steps(outcome.step),
+                duration(began.elapsed().as_secs_f64())
+            );
+        }
+        _ => tell!("trained {} in {}", steps(taken), duration(began.elapsed().as_secs_f64())),
+    }
     plot::losses(&out)?;
     if let Some(model) = &outcome.model {
         tell!("model: {}", tidy(model).display());

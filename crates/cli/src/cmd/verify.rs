@@ -55,8 +55,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         members().filter(|s| out::verbose() || !s.passed()).for_each(|s| line(&s.name, s));
         let worst = members().max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
         if let (Some(worst), false) = (worst, out::verbose()) {
-            tell!("{} {what}; nearest to its bound is {}:", members().count(), worst.name);
-            line(name, worst);
+            if worst.error == 0.0 {
+                tell!("{name:<14} {:>10} {:>10}  ok, {} {what}", "0", "0", members().count());
+            } else {
+                line(name, worst);
+                tell!("  of {} {what}; this is {}, the nearest to its bound", members().count(), worst.name);
+            }
         }
     }
     let failed = report.stages.iter().filter(|s| !s.passed()).count();
@@ -74,5 +78,6 @@ fn ratio(s: &Stage) -> f64 {
 
 fn line(name: &str, s: &Stage) {
     let verdict = if s.passed() { "ok" } else { "OUT OF BOUNDS" };
-    tell!("{name:<14} {:>10.2e} {:>10.2e}  {verdict}", s.error, s.allowed);
+    let number = |x: f64| if x == 0.0 { "0".to_owned() } else { format!("{x:.2e}") };
+    tell!("{name:<14} {:>10} {:>10}  {verdict}", number(s.error), number(s.allowed));
 }

@@ -66,7 +66,7 @@ fn report(found: &Check, images: bool) -> String {
     }
     faults("rows and texts that cannot be used", &found.unusable);
     faults("texts that are too long", &found.too_long);
-    faults("questions that an image has twice", &found.duplicates);
+    faults("texts that an image has twice", &found.duplicates);
     let _ = write!(text, "{}", lengths(found));
     text
 }

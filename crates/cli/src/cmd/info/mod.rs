@@ -3,12 +3,13 @@
 mod baseline;
 mod complexity;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
 use pheye::baselines::{Config as Baseline, PRESETS as SYSTEMS, is_baseline};
-use pheye::model::{CONFIG_FILE, Config, Counts, PRESETS, is_released};
+use pheye::model::{CONFIG_FILE, Config, Counts, PRESETS, Pheye, is_released};
 use serde::Serialize;
 
 use super::tensors;
@@ -31,8 +32,8 @@ use crate::out::say;
 pub(crate) struct Args {
     /// A preset (nano, x2-224, x2-448, x2-672, x4-224, x4-448, x4-672, or a system of the paper's Appendix B: fromage,
     /// llava, smallcap, each also with -trained-vit, none-224, monkey-448, perceiver-448, none-448), a model folder, or
-    /// a file or folder of weights
-    #[arg(value_name = "PRESET|DIR|FILE")]
+    /// a name on the Hugging Face hub (of which only the configuration is downloaded), or a file or folder of weights
+    #[arg(value_name = "PRESET|DIR|OWNER/NAME|FILE")]
     model: String,
     /// List the tensors of a model folder instead
     #[arg(long)]
@@ -48,11 +49,35 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// A folder or file, and the folders of the backbones that the configuration in it names.
+#[derive(Default)]
+struct Located {
+    folder: PathBuf,
+    named: BTreeMap<String, PathBuf>,
+}
+
+/// The folder or file `model`, or of a name on the hub its configuration.
+fn locate(model: &str) -> anyhow::Result<Located> {
+    #[cfg(feature = "hub")]
+    if Config::preset(model).is_none() && pheye::hub::Name::unless_folder(model).is_some() {
+        let hub = pheye::hub::Client::new(pheye::hub::Settings::from_env()?);
+        let mut shown = crate::progress::Download::default();
+        let files = pheye::hub::locate_config(&hub, model, &mut |progress| shown.event(progress))?;
+        return Ok(Located { folder: files.folder, named: files.named });
+    }
+    let folder = PathBuf::from(model);
+    let of_run = folder.join("model");
+    let is_run = !folder.join(CONFIG_FILE).exists() && of_run.join(CONFIG_FILE).exists();
+    Ok(Located { folder: if is_run { of_run } else { folder }, ..Located::default() })
+}
+
 #[derive(Serialize)]
 struct Info<'a> {
     model: &'a str,
     parameters: Counts,
     trained: u64,
+    /// Of `trained`, those that no image of this level uses.
+    unused: u64,
     frozen: u64,
     image_tokens: usize,
     tiles: usize,
@@ -73,7 +98,7 @@ struct Memory {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let dir = PathBuf::from(&args.model);
+    let Located { folder: dir, named } = locate(&args.model)?;
     if !args.tensors {
         let config = match Baseline::preset(&args.model) {
             None if is_baseline(&dir) => Some(Baseline::load(&dir)?),
@@ -87,7 +112,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let is_model = dir.join(CONFIG_FILE).exists() || is_released(&dir);
     let config = match Config::preset(&args.model) {
         Some(config) if !args.tensors => config,
-        _ if dir.is_dir() && !args.tensors && is_model => Config::load(&dir)?,
+        _ if dir.is_dir() && !args.tensors && is_model => {
+            Config::load_named(&dir, &|name| named.get(name).cloned())?
+        }
         _ if dir.exists() => {
             tensors::list(&dir, args.json)?;
             return Ok(ExitCode::SUCCESS);
@@ -97,7 +124,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Some(_) => bail!("--tensors: `{}` is a preset, which has no weights", args.model),
         None => bail!(
-            "`{}` is neither a file, a folder nor a preset; presets are {}, {}",
+            "`{}` is neither a file or folder, nor a name on the hub (OWNER/NAME), nor a preset; presets are {}, {}",
             args.model,
             PRESETS.join(", "),
             SYSTEMS.map(|system| system.name).join(", ")
@@ -113,6 +140,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         model: &args.model,
         parameters: counts,
         trained,
+        unused: config.counts_of(|name| Pheye::is_pheye_param(name) && config.is_unused(name))?.trained(),
         frozen,
         image_tokens: config.media_tokens(),
         tiles: 1 + config.connector.local_tiles(),
@@ -151,7 +179,14 @@ fn print(info: &Info) {
         say!("  {part:<17}{:>15}  {state}", grouped(count));
     }
     say!("  {:<17}{:>15}", "frozen", grouped(info.frozen));
-    say!("  {:<17}{:>15}", "trained", grouped(info.trained));
+    let unused = match info.unused {
+        0 => String::new(),
+        n => format!(
+            "  ({} of them in norms of levels that it does not have, which stay as they are)",
+            grouped(n)
+        ),
+    };
+    say!("  {:<17}{:>15}{unused}", "trained", grouped(info.trained));
     say!("");
     say!(
         "image            {0} x {0} pixels, {1} tiles of {2} tokens",
