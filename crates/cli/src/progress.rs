@@ -13,6 +13,30 @@ use crate::out::note;
 /// Time between two lines when standard error is not a terminal.
 pub(crate) const LOG_EVERY: Duration = Duration::from_secs(10);
 
+/// The line of a bar that counts `unit`.
+fn counting(unit: &str) -> String {
+    format!("{{wide_bar}} {{pos}}/{{len}} {unit}  {{eta}} left")
+}
+
+#[cfg(feature = "hub")]
+const DOWNLOADING: &str = "{prefix}  {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+const LOADING: &str = "{prefix} {wide_bar} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// The end of a file's name that leaves room for the figures of a download in `width` columns.
+#[cfg(feature = "hub")]
+fn end_of(name: &str, width: usize) -> String {
+    const FIGURES: usize = 52;
+    let most = width.saturating_sub(FIGURES).max(7);
+    match name.chars().count() {
+        count if count > most => format!("…{}", name.chars().skip(count + 1 - most).collect::<String>()),
+        _ => name.to_owned(),
+    }
+}
+
 /// A bar on a terminal, otherwise a line every ten seconds.
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -26,10 +50,7 @@ impl Progress {
     pub(crate) fn new(total: u64, unit: &str) -> Progress {
         let terminal = crate::out::animated();
         let bar = if terminal { ProgressBar::new(total) } else { ProgressBar::hidden() };
-        let template = format!("{{wide_bar}} {{pos}}/{{len}} {unit}  {{eta}} left");
-        bar.set_style(
-            ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+        bar.set_style(style(&counting(unit)));
         Progress { bar, total, unit: unit.to_owned(), logged: Instant::now() }
     }
 
@@ -99,9 +120,8 @@ impl Download {
 #[cfg(feature = "hub")]
 fn begin(file: &str, done: u64, total: Option<u64>, terminal: bool) -> (String, ProgressBar, Instant) {
     let bar = if terminal { ProgressBar::new(total.unwrap_or(0)) } else { ProgressBar::hidden() };
-    let template = "{prefix}  {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(quoted(file));
+    bar.set_style(style(DOWNLOADING));
+    bar.set_prefix(end_of(&quoted(file), crate::out::width()));
     // The rate counts only the bytes of this attempt, not those downloaded before.
     bar.set_position(done);
     bar.reset_eta();
@@ -133,11 +153,8 @@ impl Loading {
     pub(crate) fn at(&mut self, done: u64, all: u64) {
         if self.bar.is_none() && crate::out::animated() && self.began.elapsed() > BLINK && done < all {
             let bar = ProgressBar::new(all);
-            let template =
-                "{prefix} {wide_bar} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}";
-            let style = ProgressStyle::with_template(template);
             bar.set_prefix(self.what);
-            self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
+            self.bar = Some(bar.with_style(style(LOADING)));
         }
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -170,5 +187,45 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+
+    use super::*;
+
+    /// What a terminal of `width` columns shows of a bar.
+    fn shown(width: u16, template: &str, prefix: &str, total: u64) -> String {
+        let term = InMemoryTerm::new(10, width);
+        let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
+        let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style(template));
+        bar.set_prefix(prefix.to_owned());
+        bar.set_position(total / 3);
+        bar.force_draw();
+        term.contents()
+    }
+
+    #[test]
+    fn bars_take_one_line_of_any_terminal() {
+        for width in [60, 80, 120] {
+            let questions = shown(width, &counting("questions"), "", 9673);
+            assert!(questions.contains("3224/9673 questions"), "{questions}");
+            let loading = shown(width, LOADING, "loading", 2_640_000_000);
+            assert!(loading.contains("880.00 MB/2.64 GB"), "{loading}");
+            let mut all = vec![questions, loading];
+            #[cfg(feature = "hub")]
+            {
+                let prefix = end_of("model-00001-of-00003.safetensors", width.into());
+                let downloading = shown(width, DOWNLOADING, &prefix, 4_976_698_592);
+                assert!(downloading.contains("nsors") && downloading.contains("4.63 GiB"), "{downloading}");
+                all.push(downloading);
+            }
+            for text in all {
+                assert_eq!(text.lines().count(), 1, "{text}");
+                assert!(text.chars().count() <= width.into(), "{text}");
+            }
+        }
     }
 }
