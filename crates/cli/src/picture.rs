@@ -11,7 +11,7 @@ use pheye::image::{DecodeOptions, Rgb8};
 #[derive(clap::Args)]
 pub(crate) struct PictureArgs {
     /// Largest image that is decoded, in megapixels
-    #[arg(long, value_name = "MP")]
+    #[arg(long, value_name = "MP", value_parser = clap::value_parser!(u64).range(1..))]
     max_megapixels: Option<u64>,
     /// Use the image as stored and ignore its EXIF orientation (as the released code does)
     #[arg(long)]

@@ -386,5 +386,5 @@ fn a_report_of_two_evaluations() {
     for file in ["details-1.svg", "attention-1-1.svg", "attention-1-2.svg"] {
         assert!(out.join(file).exists(), "{file}");
     }
-    refuses(["report", s(&m.path("set"))], &["scores.json: cannot be read; is it a finished evaluation?"]);
+    refuses(["report", s(&m.path("set"))], &["it has no scores.json"]);
 }

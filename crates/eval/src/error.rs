@@ -27,6 +27,15 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The folder has nothing to compare with.
+    #[error(
+        "{} holds no golden.safetensors, the values that PyTorch computed; tests/golden/level1 is an example",
+        folder.display()
+    )]
+    NoGolden {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// `generate.json` is invalid.
     #[error("{}: {why}", path.display())]
     Generation {

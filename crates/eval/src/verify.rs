@@ -58,7 +58,11 @@ pub fn verify(cx: &Cx, folder: &Path) -> Result<Report> {
 }
 
 fn verify_as<N: Network>(cx: &Cx, folder: &Path) -> Result<Report> {
-    let golden = Golden::open(&folder.join("golden.safetensors"))?;
+    let path = folder.join("golden.safetensors");
+    if !path.exists() {
+        return Err(Error::NoGolden { folder: folder.to_owned() });
+    }
+    let golden = Golden::open(&path)?;
     let mut case = Case::read(&golden)?;
     let bf16 = match cx.device {
         Device::Cpu => None,

@@ -1,6 +1,7 @@
 //! The curves of runs: values of their metrics over steps, samples, tokens or time.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
@@ -94,6 +95,7 @@ impl Run {
         let metrics = path.join("metrics.jsonl");
         let shown = path.display();
         match path.metadata() {
+            Err(e) if e.kind() == ErrorKind::NotFound => bail!("there is no folder {shown}"),
             Err(e) => bail!("{shown}: {e}"),
             Ok(found) if !found.is_dir() => bail!("{shown} is not the folder of a run"),
             Ok(_) if !is_run(path) => bail!("{shown} is not the folder of a run: it has no metrics.jsonl"),

@@ -87,7 +87,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(sheet) = args.sheet.as_ref().filter(|sheet| sheet.exists()) {
         ensure!(args.overwrite, "{}: it exists; --overwrite replaces it", sheet.display());
     }
-    let generator = Generator::new(&options(&args))?;
+    let generator = Generator::new(&options(&args)).map_err(|error| match error {
+        pheye_scene::Error::Option { option, message } => anyhow::anyhow!("--{option}: {message}"),
+        other => other.into(),
+    })?;
     let began = Instant::now();
     let mut target = Target::create(&args.out, args.overwrite)?;
     remove_when_stopped(target.staging())?;

@@ -144,9 +144,12 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitCode> {
     let name = benchmark.name;
     let split = split(benchmark, args.split.as_deref())?;
-    let data =
-        args.data.as_deref().with_context(|| format!("{name}: --data names the folder of its files"))?;
-    let out = args.out.as_deref().with_context(|| format!("{name}: --out names a folder for the answers"))?;
+    let data = args
+        .data
+        .as_deref()
+        .with_context(|| format!("{name}: --data is missing: the folder of its files"))?;
+    let out =
+        args.out.as_deref().with_context(|| format!("{name}: --out is missing: a folder for the answers"))?;
     let files = files(split, data, args);
     let mut items = benchmark::items(benchmark.form, split.name, &files)?;
     let all = items.len();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -40,10 +40,16 @@ const LIMIT: u64 = 256 << 20;
 
 impl Evaluation {
     pub(crate) fn open(name: String, dir: &Path) -> anyhow::Result<Evaluation> {
+        ensure!(dir.is_dir(), "{name}: there is no folder {}", dir.display());
+        ensure!(
+            dir.join("scores.json").exists(),
+            "{name}: {} is not the folder of a finished evaluation: it has no scores.json",
+            dir.display()
+        );
         let read = |file: &str| {
             let path = dir.join(file);
             pheye_files::read_text(&path, pheye_files::Kind::Any, LIMIT)
-                .with_context(|| format!("{}: cannot be read; is it a finished evaluation?", path.display()))
+                .with_context(|| format!("{}: cannot be read", path.display()))
         };
         let parsed = |file: &str, text: &str| -> anyhow::Result<Value> {
             serde_json::from_str(text).with_context(|| format!("{}: not JSON", dir.join(file).display()))
