@@ -11,6 +11,7 @@ mod kernels;
 mod model;
 mod nano_tokenizer;
 mod reading_tokenizer;
+mod release;
 mod tidy;
 
 use std::path::PathBuf;
@@ -66,6 +67,19 @@ const CHORES: &[Chore] = &[
         "",
         "make configs/reading/tokenizer.json from the words beside it",
         reading_tokenizer::make,
+    ),
+    ("licences", "", "check the licences of all dependencies against deny.toml", release::licences::run),
+    (
+        "archive",
+        "[--target TRIPLE] [--out DIR]",
+        "build the program and pack it with its licences, as a release does",
+        release::archive::run,
+    ),
+    (
+        "release",
+        "--dry-run|--tag TAG [--skip-build] [--verify]",
+        "check that a release can be made; build, pack and install what this machine can",
+        release::run,
     ),
 ];
 
