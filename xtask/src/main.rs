@@ -12,6 +12,7 @@ mod model;
 mod nano_tokenizer;
 mod reading_tokenizer;
 mod readme;
+mod release;
 mod tidy;
 
 use std::path::PathBuf;
@@ -73,6 +74,19 @@ const CHORES: &[Chore] = &[
         "[--program FILE] [--short]",
         "run the commands of README.md, those that begin with `pheye` in an empty folder",
         readme::run,
+    ),
+    ("licences", "", "check the licences of all dependencies against deny.toml", release::licences::run),
+    (
+        "archive",
+        "[--target TRIPLE] [--out DIR]",
+        "build the program and pack it with its licences, as a release does",
+        release::archive::run,
+    ),
+    (
+        "release",
+        "--dry-run|--tag TAG [--skip-build] [--verify]",
+        "check that a release can be made; build, pack and install what this machine can",
+        release::run,
     ),
 ];
 

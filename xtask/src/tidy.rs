@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::crates::{Dependency, dependencies, floor, is_drawn};
+use crate::release::{checks, target};
 
 /// The maximum number of lines of a source file.
 const LINES: usize = 500;
@@ -50,7 +51,7 @@ type Rule = fn(&Path) -> Result<Vec<String>>;
 /// Checks all rules.
 pub(crate) fn run(_: &[String]) -> Result<()> {
     let root = fs::canonicalize(crate::root()).context("the root of the repository")?;
-    let rules: [(&str, Rule); 8] = [
+    let rules: [(&str, Rule); 10] = [
         ("crates depend on lower floors only", floors),
         ("the diagram of the crates is up to date", is_drawn),
         ("source files are short and say what they are", sources),
@@ -59,6 +60,8 @@ pub(crate) fn run(_: &[String]) -> Result<()> {
         ("links in documents lead somewhere", links),
         ("documents use the terms of the glossary", words),
         ("every forward of an operation has an example", examples),
+        ("manifests of published crates are complete", checks::manifests),
+        ("the lists of a release's targets agree", target::lists),
     ];
     let mut faults = 0;
     for (rule, check) in rules {
