@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 /// The floors of the crate diagram in ARCHITECTURE.md, from the lowest, with their names. A crate depends only on
 /// crates of lower floors.
 pub(crate) const FLOORS: &[(&str, &[&str])] = &[
-    ("foundations", &["files", "cpu", "emulator", "kernel-build"]),
+    ("foundations", &["files", "cpu", "emulator", "kernel-build", "nano"]),
     ("GPU, inputs, scores", &["hub", "metrics", "text", "image", "kernels"]),
     ("tensors, scenes", &["scene", "tensor", "planted"]),
     ("operations, files", &["weights", "ops", "testkit"]),

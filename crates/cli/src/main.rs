@@ -21,7 +21,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Pheye, a small vision-language model that reads fine detail: train it, ask it, check it.
 ///
-/// New here? `pheye ask` asks the nano model, which is part of this program, about a built-in picture, and
+/// New here? `pheye ask` asks the nano model, which is part of this program, about a built-in image, and
 /// `pheye ask photo.jpg "what color is the shape?"` about yours. `pheye doctor` shows what this machine has.
 #[derive(Parser)]
 #[command(

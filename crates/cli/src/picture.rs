@@ -1,4 +1,4 @@
-//! Where a picture comes from: a file, standard input, or this program.
+//! Where an image comes from: a file, standard input, or this program.
 
 use std::ffi::OsStr;
 use std::io::{Read, stdin};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use pheye::image::{DecodeOptions, Rgb8};
 
-/// The options of reading pictures.
+/// The options of reading images.
 #[derive(clap::Args)]
 pub(crate) struct PictureArgs {
     /// Largest image that is decoded, in megapixels
@@ -29,18 +29,18 @@ impl PictureArgs {
     }
 }
 
-/// A picture to ask about.
+/// An image to ask about.
 pub(crate) enum Picture {
     File(PathBuf),
     /// `-`
     StandardInput,
-    /// The picture in this program, for those who have none at hand.
+    /// The image in this program, for those who have none at hand.
     #[cfg(feature = "nano")]
     BuiltIn,
 }
 
 impl Picture {
-    /// The picture of a command-line argument; without one, that of this program.
+    /// The image of a command-line argument; without one, that of this program.
     pub(crate) fn given(path: Option<&Path>) -> anyhow::Result<Picture> {
         match path {
             Some(path) if path.as_os_str() == OsStr::new("-") => Ok(Picture::StandardInput),

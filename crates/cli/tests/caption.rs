@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{ends, pheye, refuses, run, s, top};
 use serde_json::Value;
 
-/// A folder with `count` pictures in two folders, one of which is broken.
+/// A folder with `count` images in two folders, one of which is broken.
 fn pictures(folder: &Path, count: usize) {
     fs::create_dir_all(folder.join("inner")).unwrap();
     let picture = image::open(top().join("picture.png")).unwrap();

@@ -162,7 +162,7 @@ fn help_reads_well() {
     }
 }
 
-/// Wrong commands, in a folder with a picture, a text, an empty folder, a model, and a config with a typing error.
+/// Wrong commands, in a folder with an image, a text, an empty folder, a model, and a config with a typing error.
 const WRONG: &[&[&str]] = &[
     &["foo"],
     &["aks", "picture.png"],

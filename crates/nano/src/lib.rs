@@ -1,4 +1,4 @@
-//! The nano model of Pheye as bytes in the program: the files of its folder `model`, and a picture to ask about.
+//! The nano model of Pheye as bytes in the program: the files of its folder `model`, and an image to ask about.
 //!
 //! ```
 //! assert!(pheye_nano::CONFIG.contains("\"vision\""));
@@ -27,7 +27,7 @@ pub const PICTURE: &[u8] = include_bytes!("../picture.png");
 /// A question about [`PICTURE`].
 pub const QUESTION: &str = "what color is the shape?";
 
-/// The question for a description of any picture.
+/// The question for a description of any image.
 pub const DESCRIBE: &str = "what is in the image?";
 
 /// The files of the model's folder, by name.

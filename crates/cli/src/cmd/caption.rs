@@ -1,4 +1,4 @@
-//! `pheye caption`: a caption for each picture of a folder, in a file that grows.
+//! `pheye caption`: a caption for each image of a folder, in a file that grows.
 
 use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
@@ -20,11 +20,11 @@ use crate::out::{note, tell};
 use crate::picture::PictureArgs;
 use crate::progress::Progress;
 
-/// Write a caption for each picture of a folder
+/// Write a caption for each image of a folder
 ///
-/// The pictures are those of a folder with its sub-folders, a zip or tar archive, or Parquet files, in the order of
+/// The images are those of a folder with its sub-folders, a zip or tar archive, or Parquet files, in the order of
 /// their names. FILE gets a line of JSON for each: `image`, `caption`, `tokens` (how many) and `log_prob` (in nats), or
-/// `image` and `error` if a picture cannot be read, in which case the exit code is 1 at the end.
+/// `image` and `error` if an image cannot be read, in which case the exit code is 1 at the end.
 ///
 /// A command that was interrupted is continued by the same command, and ends with the same bytes as an uninterrupted
 /// one. FILE.settings.json keeps what the captions depend on, so that other options are refused. Examples:
@@ -34,13 +34,13 @@ use crate::progress::Progress;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// The pictures: a folder, a zip or tar archive, or Parquet files
+    /// The images: a folder, a zip or tar archive, or Parquet files
     #[arg(value_name = "DIR")]
     pictures: PathBuf,
     /// The file to write, as JSON lines
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// What is asked about each picture; by default for a description
+    /// What is asked about each image; by default for a description
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
     /// Pictures per batch
@@ -122,7 +122,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The names of the pictures in `store`, sorted.
+/// The names of the images in `store`, sorted.
 fn pictures(store: &Store) -> anyhow::Result<Vec<String>> {
     let mut names = store.names()?;
     let known = |name: &String| {
@@ -147,7 +147,7 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// The lines of a batch of pictures.
+    /// The lines of a batch of images.
     fn captions(&self, store: &Store, names: &[String]) -> anyhow::Result<Vec<Value>> {
         let preprocess = self.assistant.preprocess();
         let read = |name: &String| -> Result<Tiles, pheye::data::Error> {
@@ -191,7 +191,7 @@ fn beside(out: &Path) -> PathBuf {
 }
 
 impl Captions {
-    /// Creates the file, or takes up one that was interrupted, after its last complete batch. Returns how many pictures
+    /// Creates the file, or takes up one that was interrupted, after its last complete batch. Returns how many images
     /// are done, and how many of them were broken.
     fn open(
         out: &Path,

@@ -1,4 +1,4 @@
-//! `pheye chat`: questions about one picture, typed one after the other.
+//! `pheye chat`: questions about one image, typed one after the other.
 
 use std::io::{BufRead, IsTerminal, stdin};
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use super::{DeviceArg, ModelArg};
 use crate::out::{self, note, say};
 use crate::picture::{Picture, PictureArgs};
 
-/// Ask about a picture in a dialogue
+/// Ask about an image in a dialogue
 ///
-/// The picture is encoded once; each question is answered by itself, as the model was trained: it does not remember the
-/// questions before. Without a picture, a built-in one is asked about. Lines from a pipe are questions too, and each is
+/// The image is encoded once; each question is answered by itself, as the model was trained: it does not remember the
+/// questions before. Without an image, a built-in one is asked about. Lines from a pipe are questions too, and each is
 /// answered with a line. In the dialogue:
 ///
-///   /open FILE   goes on with another picture
+///   /open FILE   goes on with another image
 ///   /stats       shows times after each answer, or no more
 ///   /help        lists these
 ///   /quit        ends, as Ctrl-D does
@@ -34,14 +34,14 @@ use crate::picture::{Picture, PictureArgs};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// The picture: PNG, JPEG, WebP, GIF (its first frame) or BMP
-    #[arg(value_name = "PICTURE")]
+    /// The image: PNG, JPEG, WebP, GIF (its first frame) or BMP
+    #[arg(value_name = "IMAGE")]
     picture: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArg,
     #[command(flatten)]
     pictures: PictureArgs,
-    /// Show times after each answer: encoding the picture, prefill of the prompt, tokens per second
+    /// Show times after each answer: encoding the image, prefill of the prompt, tokens per second
     #[arg(long)]
     stats: bool,
     #[command(flatten)]
@@ -106,7 +106,7 @@ struct Chat<'a> {
 }
 
 impl Chat<'_> {
-    /// The encoded picture, and how long encoding took.
+    /// The encoded image, and how long encoding took.
     fn see(&self, picture: &Picture) -> anyhow::Result<(Seen, std::time::Duration)> {
         let tiles = self.assistant.preprocess().pixels(&picture.open(&self.decode)?);
         let began = Instant::now();

@@ -46,11 +46,11 @@ enum Weights {
 /// With `auto`, a model whose files exceed this number of bytes is kept in bf16.
 const LARGE: u64 = 1_000_000_000;
 
-/// What is asked about a picture when no question is given.
+/// What is asked about an image when no question is given.
 pub(crate) const DESCRIBE: &str = "Describe the image.";
 
 impl ModelArg {
-    /// What is asked when no question is given; `built_in` says that the picture is that of this program.
+    /// What is asked when no question is given; `built_in` says that the image is that of this program.
     pub(crate) fn description(&self, built_in: bool) -> &'static str {
         match &self.model {
             #[cfg(feature = "nano")]
