@@ -62,7 +62,12 @@ const CHORES: &[Chore] = &[
         "pack the data of an unzipped easy-vqa Python package into data/easy-vqa",
         easy_vqa::pack,
     ),
-    ("nano-tokenizer", "", "make models/nano-shapes/tokenizer.json from the packed texts", nano_tokenizer::make),
+    (
+        "nano-tokenizer",
+        "",
+        "make models/nano-shapes/tokenizer.json from the packed texts",
+        nano_tokenizer::make,
+    ),
     (
         "reading-tokenizer",
         "",

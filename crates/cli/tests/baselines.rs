@@ -21,7 +21,7 @@ fn parameters_stand_beside_those_of_the_paper() {
     let text = ends(0, ["info", s(&golden)]).out;
     assert!(text.contains("image tokens     10, in cross-attention"), "{text}");
     refuses(["info", "fromage", "--complexity"], &["--complexity is for Pheye"]);
-    refuses(["info", "frommage"], &["neither a file, a folder nor a preset"]);
+    refuses(["info", "frommage"], &["neither a file or folder", "nor a preset"]);
 }
 
 #[test]

@@ -336,7 +336,7 @@ fn what_does_not_fit_is_named() {
             .collect::<Vec<_>>()
     };
     refuses(["eval", "textvqx"], &["textvqx: neither a config nor a benchmark", "textvqa"]);
-    refuses(["eval", "textvqa"], &["textvqa: --data names the folder"]);
+    refuses(["eval", "textvqa"], &["textvqa: --data is missing"]);
     refuses(run("textvqa", &["--split", "dev"]), &["textvqa has no split `dev`; it has val, test"]);
     refuses(run("textvqa", &[]), &["TextVQA_0.5.1_val.json: cannot be read"]);
     m.json("TextVQA_0.5.1_val.json", &json!({"questions": []}));

@@ -423,7 +423,7 @@ fn usage() {
         &["train"],
         &["train", "x.toml", "--steps", "0"],
         &["train", "x.toml", "--steps", "many"],
-        &["ask", "picture.png"],
+        &["ask", "picture.png", "--also", "other.png"],
         &["ask", "picture.png", "what?", "--modle", "x"],
         &["verify"],
         &["convert", "from"],

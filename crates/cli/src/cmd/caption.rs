@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// What is asked about each image; by default for a description
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// Pictures per batch
+    /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = super::at_least_one)]
     batch: usize,
     /// Start again, replacing an existing FILE
