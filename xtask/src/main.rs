@@ -65,7 +65,7 @@ const CHORES: &[Chore] = &[
     (
         "nano-tokenizer",
         "",
-        "make models/nano-shapes/tokenizer.json from the packed texts",
+        "make models/nano/tokenizer.json from the packed texts",
         nano_tokenizer::make,
     ),
     (

@@ -12,7 +12,7 @@ use tokenizers::{
 
 use crate::root;
 
-/// Trains on data/easy-vqa/text.zip and writes models/nano-shapes/tokenizer.json.
+/// Trains on data/easy-vqa/text.zip and writes models/nano/tokenizer.json.
 pub(crate) fn make(args: &[String]) -> Result<()> {
     if !args.is_empty() {
         bail!("usage: cargo xtask nano-tokenizer");
@@ -42,8 +42,8 @@ pub(crate) fn make(args: &[String]) -> Result<()> {
         .special_tokens(vec![AddedToken::from("<|endoftext|>", true)])
         .build();
     tokenizer.train(&mut trainer, texts).map_err(|e| anyhow::anyhow!(e))?;
-    let path = root().join("models/nano-shapes/tokenizer.json");
+    let path = root().join("models/nano/tokenizer.json");
     tokenizer.save(&path, true).map_err(|e| anyhow::anyhow!(e)).context(path.display().to_string())?;
-    println!("models/nano-shapes/tokenizer.json: {} tokens", tokenizer.get_vocab_size(true));
+    println!("models/nano/tokenizer.json: {} tokens", tokenizer.get_vocab_size(true));
     Ok(())
 }

@@ -53,7 +53,7 @@ fn a_sharded_model_is_the_same_model() {
 fn adapters_leave_and_come_back() {
     let temp = tempfile::tempdir().unwrap();
     let at = |name: &str| temp.path().join(name);
-    let nano = top().join("models/nano-shapes");
+    let nano = top().join("models/nano");
     let before = tree(&nano);
     ends(0, ["convert", s(&nano), s(&at("own"))]);
     let said = ends(0, ["convert", s(&nano), s(&at("lora")), "--extract-lora"]);
@@ -92,7 +92,7 @@ fn adapters_leave_and_come_back() {
 fn what_does_not_fit_is_refused_whole() {
     let temp = tempfile::tempdir().unwrap();
     let at = |name: &str| temp.path().join(name);
-    let nano = top().join("models/nano-shapes");
+    let nano = top().join("models/nano");
     ends(0, ["convert", s(&nano), s(&at("lora")), "--extract-lora"]);
     let weights = at("lora/second/adapter_model.safetensors");
     let mut adapter = Safetensors::read(&weights);
@@ -130,7 +130,7 @@ fn what_does_not_fit_is_refused_whole() {
 fn half_the_bytes() {
     let temp = tempfile::tempdir().unwrap();
     let (full, half) = (temp.path().join("full"), temp.path().join("half"));
-    let nano = top().join("models/nano-shapes");
+    let nano = top().join("models/nano");
     ends(0, ["convert", s(&nano), s(&full)]);
     ends(0, ["convert", s(&nano), s(&half), "--dtype", "bf16"]);
     let bytes = |dir: &Path| Safetensors::read(&dir.join("model.safetensors")).data.len();

@@ -21,7 +21,7 @@ fn config(dir: &Path, on_broken: &str) -> String {
     let text = format!(
         "task = \"pheye\"\n[model]\npreset = \"nano\"\ntokenizer = \"{}\"\n[data]\non_broken = \"{on_broken}\"\n\
          [[data.source]]\nformat = \"lrv\"\npath = \"lrv.json\"\nimage_name = \"{{id}}.png\"\n[train]\nsteps = 1\n",
-        top().join("models/nano-shapes/tokenizer.json").display()
+        top().join("models/nano/tokenizer.json").display()
     );
     fs::write(&path, text).unwrap();
     s(&path).to_owned()

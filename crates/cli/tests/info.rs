@@ -52,7 +52,7 @@ fn files_of_weights() {
     assert_eq!(embedding["bytes"], 4 * elements);
 
     // The tensors of a model folder, a folder with weights but no model, and a folder with neither.
-    let nano = common::top().join("models/nano-shapes");
+    let nano = common::top().join("models/nano");
     let text = ends(0, ["info", s(&nano), "--tensors"]).out;
     assert!(
         text.contains("model.safetensors: safetensors, ") && text.contains("lang_encoder.lm_head.bias"),

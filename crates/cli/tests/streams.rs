@@ -67,7 +67,7 @@ fn training_goes_on_without_its_outputs() {
 
 #[test]
 fn an_answer_that_cannot_be_written_is_a_failure() {
-    let model = s(&common::top().join("models/nano-shapes")).to_owned();
+    let model = s(&common::top().join("models/nano")).to_owned();
     let image = s(&common::top().join("picture.png")).to_owned();
     let ask = || pheye(["ask", &image, "what color is the shape?", "--model", &model]);
     assert_eq!(code(ask().stdout(full()).stderr(full())), Some(1));
@@ -171,7 +171,7 @@ fn names_that_are_no_text() {
 fn messages_hold_no_escape_sequences() {
     let bench = Bench::new();
     for args in [
-        ["ask", "no\x1b]0;title\x07.png", "what?", "--model", "models/nano-shapes"],
+        ["ask", "no\x1b]0;title\x07.png", "what?", "--model", "models/nano"],
         ["ask", "picture.png", "what?", "--model", "no\x1b[31m/such\x07/model"],
     ] {
         let ended = Ended::from(pheye(args).current_dir(common::top()).output().unwrap());
@@ -197,7 +197,7 @@ fn answers_hold_no_escape_sequences_on_a_terminal() {
     }
     let bench = Bench::empty();
     let model = bench.path("model");
-    common::copy_tree(&common::top().join("models/nano-shapes"), &model);
+    common::copy_tree(&common::top().join("models/nano"), &model);
     let file = model.join("tokenizer.json");
     let mut tokenizer: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     let replace =

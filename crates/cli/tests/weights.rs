@@ -44,7 +44,7 @@ fn a_small_model_is_timed() {
     assert!(run(&["--mode", "train"])["step"].as_f64().is_some_and(|s| s > 0.0));
     let again = run(&["--mode", "train", "--recompute-vision", "2", "--recompute-text", "2"]);
     assert!(again["step"].as_f64().is_some_and(|s| s > 0.0));
-    let nano = top().join("models/nano-shapes");
+    let nano = top().join("models/nano");
     let loaded =
         ends(0, ["bench", "--model", nano.to_str().unwrap(), "--prompt", "20", "--device", "cpu", "--json"])
             .out;

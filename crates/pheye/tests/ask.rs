@@ -10,7 +10,7 @@ use pheye::text::Tokenizer;
 use pheye::{Assistant, Error, OnText};
 
 fn tokenizer() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano-shapes/tokenizer.json")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano/tokenizer.json")
 }
 
 fn assistant() -> Assistant {

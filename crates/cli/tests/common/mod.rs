@@ -172,14 +172,14 @@ impl Bench {
     pub(crate) fn small() -> Bench {
         let bench = Bench::empty();
         data_set(&bench.path("data"), 8);
-        fs::copy(top().join("models/nano-shapes/tokenizer.json"), bench.path("tokenizer.json")).unwrap();
+        fs::copy(top().join("models/nano/tokenizer.json"), bench.path("tokenizer.json")).unwrap();
         bench
     }
 
     fn filled(self) -> Bench {
         let bench = self;
         data_set(&bench.path("data"), 8);
-        fs::copy(top().join("models/nano-shapes/tokenizer.json"), bench.path("tokenizer.json")).unwrap();
+        fs::copy(top().join("models/nano/tokenizer.json"), bench.path("tokenizer.json")).unwrap();
         for (name, task) in [("vision", "contrastive"), ("text", "next-token")] {
             let lines = format!("steps = 4\nbatch = 4\ncheckpoint_every = 2\nout = \"{name}\"");
             let file = bench.write(&format!("{name}.toml"), config(task, &[("train", &lines)]));
