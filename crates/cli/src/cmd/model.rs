@@ -52,13 +52,12 @@ pub(crate) const DESCRIBE: &str = "Describe the image.";
 impl ModelArg {
     /// What is asked when no question is given; `built_in` says that the image is that of this program.
     pub(crate) fn description(&self, built_in: bool) -> &'static str {
-        match &self.model {
-            #[cfg(feature = "nano")]
-            None if built_in => pheye::nano::QUESTION,
-            #[cfg(feature = "nano")]
-            None => pheye::nano::DESCRIBE,
-            _ => DESCRIBE,
+        #[cfg(feature = "nano")]
+        if self.model.is_none() {
+            return if built_in { pheye::nano::QUESTION } else { pheye::nano::DESCRIBE };
         }
+        let _ = built_in;
+        DESCRIBE
     }
 
     /// Loads the model with its tokenizer. A progress bar appears if loading takes long.
