@@ -62,12 +62,7 @@ const CHORES: &[Chore] = &[
         "pack the data of an unzipped easy-vqa Python package into data/easy-vqa",
         easy_vqa::pack,
     ),
-    (
-        "nano-tokenizer",
-        "",
-        "make models/nano/tokenizer.json from the packed texts",
-        nano_tokenizer::make,
-    ),
+    ("nano-tokenizer", "", "make models/nano/tokenizer.json from the packed texts", nano_tokenizer::make),
     (
         "reading-tokenizer",
         "",
