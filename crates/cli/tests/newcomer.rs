@@ -246,3 +246,38 @@ fn wrong_commands_are_answered_in_their_own_words() {
         snapshot("wrong.txt", &text);
     }
 }
+
+#[test]
+fn a_config_for_any_data_trains() {
+    let temp = tempfile::tempdir().unwrap();
+    let here = temp.path();
+    let picture = fs::read(top().join("picture.png")).unwrap();
+    let model = s(&top().join("models/nano")).to_owned();
+    for folder in ["captions", "lines"] {
+        fs::create_dir(here.join(folder)).unwrap();
+        fs::write(here.join(folder).join("a.png"), &picture).unwrap();
+    }
+    fs::write(here.join("captions/a.txt"), "a yellow circle").unwrap();
+    let line = r#"{"image": "a.png", "instruction": "what color is it?", "output": "yellow"}"#;
+    fs::write(here.join("lines/manifest.jsonl"), format!("{line}\n")).unwrap();
+    let conversation = r#"[{"id": "1", "image": "a.png", "conversations": [
+        {"from": "human", "value": "<image>\nwhat color is it?"}, {"from": "gpt", "value": "yellow"}]}]"#;
+    fs::write(here.join("talk.json"), conversation).unwrap();
+    for (data, more) in [("captions", &[][..]), ("lines", &[]), ("talk.json", &["--images", "captions"])] {
+        let args = [&["init", "--model", &model, "--data", data, "--out", "run"], more].concat();
+        let config = run(alone(here, &args));
+        assert_eq!(config.code, Some(0), "{data}: {config:#?}");
+        fs::write(here.join("run.toml"), &config.out).unwrap();
+        let mut train =
+            alone(here, &["train", "run.toml", "--overwrite", "--set", "model.frozen_bf16=false"]);
+        let trained = run({
+            train.env("HOME", here);
+            train
+        });
+        assert_eq!(trained.code, Some(0), "{data}: {trained:#?}\n{}", config.out);
+        // The folder of the run is a model.
+        let answered =
+            run(alone(here, &["ask", "captions/a.png", "what color is the shape?", "--model", "run"]));
+        assert_eq!(answered.code, Some(0), "{answered:#?}");
+    }
+}

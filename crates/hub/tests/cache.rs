@@ -149,3 +149,39 @@ fn where_the_token_is() {
     let error = token(&[("HF_TOKEN", "hf_a\nX-Evil: 1")]).unwrap_err().to_string();
     assert!(!error.contains("hf_a"), "{error}");
 }
+
+/// Models are listed with their sizes, also those of interrupted downloads, and removed one at a time.
+#[cfg(unix)]
+#[test]
+fn models_are_listed_and_removed() {
+    let temp = tempfile::tempdir().unwrap();
+    let cache = temp.path();
+    assert!(pheye_hub::list(cache).is_empty());
+    pythons(cache);
+    let other = cache.join("models--me--half");
+    fs::create_dir_all(other.join("blobs")).unwrap();
+    fs::write(other.join("blobs/abc.incomplete"), [0; 700]).unwrap();
+    // Neither is a model.
+    fs::create_dir_all(cache.join("datasets--me--data/blobs")).unwrap();
+    fs::create_dir_all(cache.join("models--..--evil")).unwrap();
+
+    let listed = pheye_hub::list(cache);
+    let ids: Vec<&str> = listed.iter().map(|model| model.id.as_str()).collect();
+    assert_eq!(ids, ["me/half", "microsoft/phi-1_5"]);
+    assert_eq!((listed[0].bytes, listed[0].incomplete, &listed[0].snapshot), (0, 700, &None));
+    assert_eq!((listed[1].bytes, listed[1].incomplete), (10, 0));
+    assert_eq!(listed[1].revisions, [("main".to_owned(), COMMIT.to_owned())]);
+    assert!(listed[1].snapshot.as_ref().unwrap().ends_with(COMMIT));
+
+    let phi: Repo = "microsoft/phi-1_5".parse().unwrap();
+    // Another process downloads it.
+    let locks = cache.join(".locks/models--microsoft--phi-1_5");
+    fs::create_dir_all(&locks).unwrap();
+    let lock = fs::File::create(locks.join("abc.lock")).unwrap();
+    lock.lock().unwrap();
+    assert!(matches!(pheye_hub::remove(cache, &phi), Err(Error::InUse { .. })));
+    drop(lock);
+    assert_eq!(pheye_hub::remove(cache, &phi).unwrap(), 10);
+    assert!(matches!(pheye_hub::remove(cache, &phi), Err(Error::NotCached { .. })));
+    assert!(!locks.exists() && other.exists() && cache.join("datasets--me--data").exists());
+}

@@ -129,10 +129,19 @@ where
 /// Curves of so few points show each of them.
 const MARKED: usize = 40;
 
-/// The ranges of the axes, which contain every curve. A range that nearly reaches 0 begins there.
+/// Share of the single values that the range contains at each end; the few beyond it are drawn at its edge.
+const CONTAINED: f64 = 0.98;
+
+/// The ranges of the axes, which contain every smoothed curve and nearly all single values. A range that nearly reaches 0
+/// begins there.
 fn ranges(curves: &[Curve]) -> (std::ops::Range<f64>, std::ops::Range<f64>) {
     let points = || curves.iter().flat_map(|curve| &curve.smooth).copied();
     let (low, high) = points().fold((f64::MAX, f64::MIN), |(l, h), p| (l.min(p.1), h.max(p.1)));
+    let mut values: Vec<f64> = curves.iter().flat_map(|curve| &curve.points).map(|p| p.1).collect();
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| values.get((share * values.len().saturating_sub(1) as f64).round() as usize);
+    let low = at(1.0 - CONTAINED).map_or(low, |value| low.min(*value));
+    let high = at(CONTAINED).map_or(high, |value| high.max(*value));
     let end = points().map(|p| p.0).fold(0.0, f64::max);
     let end = if end > 0.0 { end } else { 1.0 };
     let low = if low >= 0.0 && low < 0.6 * high { 0.0 } else { low };
