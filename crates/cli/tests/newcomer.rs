@@ -242,7 +242,7 @@ fn wrong_commands_are_answered_in_their_own_words() {
         let err = err.replace(&folder, "FOLDER").replace(s(here), "FOLDER");
         let _ = writeln!(text, "$ pheye {}\n{}  [{}]\n", shown.join(" "), err.trim_end(), code.unwrap());
     }
-    if cfg!(all(feature = "hub", not(feature = "emulator"))) {
+    if cfg!(feature = "hub") {
         snapshot("wrong.txt", &text);
     }
 }
