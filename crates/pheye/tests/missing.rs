@@ -53,7 +53,7 @@ fn a_folder_or_name_that_is_not_there() {
     let hub = client(&folder("missing-many"), &many);
     assert!(fault(&hub, "a/b/c").to_string().ends_with("me/m18, me/m19 and 5 more"));
     let hub = client(&folder("missing-none"), &[]);
-    assert_eq!(fault(&hub, "a/b/c\u{1b}").to_string(), "there is no folder a/b/c\\u{1b}");
+    assert!(fault(&hub, "a/b/c\u{1b}").to_string().starts_with("there is no folder a/b/c\\u{1b},"));
 }
 
 #[test]
