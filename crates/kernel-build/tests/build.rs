@@ -243,7 +243,7 @@ fn pheye_cuda_says_whether_there_must_be_kernels() {
     compiled(&package.build(&[("PHEYE_CUDA", "off")]), &[]);
     assert!(package.images().contains("\"the build ran with PHEYE_CUDA=off\""));
     compiled(&package.build(&[("PHEYE_CUDA", "require")]), &["one.cu sm_80", "two.cu sm_80"]);
-    assert!(package.images().contains("IMAGES, \"\", &["));
+    assert!(package.images().contains("IMAGES, &[\"80\"], \"\", &["));
     let unknown = package.build(&[("PHEYE_CUDA", "yes")]);
     assert!(unknown.failed && unknown.compiled.is_empty());
     assert!(
