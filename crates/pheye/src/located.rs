@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pheye_baselines::is_baseline;
 use pheye_files::{CONFIG_LIMIT, Kind};
-use pheye_model::{CONFIG_FILE, is_released};
+use pheye_train::{is_model, model_in};
 
 use crate::{Error, Result};
 
@@ -24,10 +23,7 @@ impl ModelFiles {
     ///
     /// The folder of a finished training run stands for the model in it.
     pub fn folder(folder: impl Into<PathBuf>) -> ModelFiles {
-        let folder = folder.into();
-        let of_run = folder.join("model");
-        let folder = if !is_model(&folder) && is_model(&of_run) { of_run } else { folder };
-        ModelFiles { folder, named: BTreeMap::new() }
+        ModelFiles { folder: model_in(folder.into()), named: BTreeMap::new() }
     }
 
     /// The folder for the hub name `name`.
@@ -73,11 +69,6 @@ impl ModelFiles {
         };
         named().unwrap_or_else(|| self.folder.join(TOKENIZER))
     }
-}
-
-/// Whether `folder` holds a model in either layout, or one of the systems that Pheye is compared with.
-fn is_model(folder: &Path) -> bool {
-    folder.join(CONFIG_FILE).exists() || is_released(folder) || is_baseline(folder)
 }
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";

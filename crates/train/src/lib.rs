@@ -52,6 +52,7 @@ pub use plan::{Plan, PlanMemory, Texts, plan};
 #[cfg(feature = "schema")]
 pub use schema::{reference, schema};
 pub use set::Set;
+pub use start::{is_model, model_in};
 pub use survey::{Standing, Survey, is_run, rows};
 pub use trainer::{Event, Outcome, Start, StepReport, train};
 

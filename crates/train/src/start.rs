@@ -6,13 +6,25 @@
 
 use std::path::{Path, PathBuf};
 
+use pheye_baselines::is_baseline;
 use pheye_files::{CONFIG_LIMIT, Kind};
-use pheye_model::CONFIG_FILE;
+use pheye_model::{CONFIG_FILE, is_released};
 
 use crate::config::Backbone;
 use crate::{Config, Error, Result};
 
 const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Whether `folder` holds a Pheye model in either layout, or one of the systems that Pheye is compared with.
+pub fn is_model(folder: &Path) -> bool {
+    folder.join(CONFIG_FILE).exists() || is_released(folder) || is_baseline(folder)
+}
+
+/// The model in the folder of a finished run; any other path stays as it is.
+pub fn model_in(path: PathBuf) -> PathBuf {
+    let of_run = path.join("model");
+    if !is_model(&path) && is_model(&of_run) { of_run } else { path }
+}
 
 impl Config {
     /// The file or folder of `path`, a value of `[model]`.
@@ -20,11 +32,7 @@ impl Config {
         if let Some(folder) = path.to_str().and_then(|name| self.located.get(name)) {
             return folder.clone();
         }
-        let path = self.resolve(path);
-        let of_run = path.join("model");
-        let is_model =
-            |folder: &Path| folder.join(CONFIG_FILE).exists() || pheye_baselines::is_baseline(folder);
-        if !is_model(&path) && is_model(&of_run) { of_run } else { path }
+        model_in(self.resolve(path))
     }
 
     /// The file or folder of the backbone `which`; `None` if it starts from random weights.

@@ -125,8 +125,7 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut assistant = args.model.load(&cx)?;
-    assistant.move_to(&cx.device)?;
+    let assistant = args.model.load(&cx)?;
     let preprocess = assistant.preprocess();
     if let Some(dir) = &args.look {
         std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be created", dir.display()))?;

@@ -94,8 +94,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let (mut out, done, mut broken) = Captions::open(&args.out, &settings, &names, args.batch)?;
     let cx = args.device.open()?;
-    let mut assistant = args.model.load(&cx)?;
-    assistant.move_to(&cx.device)?;
+    let assistant = args.model.load(&cx)?;
     assistant.prompt(prompt)?;
     if done > 0 {
         note!("{}: {done} of {} pictures are done", args.out.display(), names.len());

@@ -61,8 +61,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     // An unreadable picture is reported before the model is loaded.
     picture.open(&decode)?;
     let cx = args.device.open()?;
-    let mut assistant = args.model.load(&cx)?;
-    assistant.move_to(&cx.device)?;
+    let assistant = args.model.load(&cx)?;
     let mut chat = Chat { cx: &cx, assistant: &assistant, how, decode, stats: args.stats };
     let (mut seen, mut encoded) = chat.see(&picture)?;
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
+use pheye::ModelFiles;
 use pheye::data::{Format, Manifest, Source, SourceConfig};
-use pheye::model::{CONFIG_FILE, is_released};
 
 use crate::numbers::grouped;
 use crate::out::say;
@@ -108,9 +108,7 @@ fn model(name: &str) -> anyhow::Result<String> {
         }
         bail!("--model: `{name}` is neither a folder nor a name on the hub (OWNER/NAME)");
     }
-    let folders = [folder.to_owned(), folder.join("model")];
-    let holds = folders.iter().any(|folder| folder.join(CONFIG_FILE).exists() || is_released(folder));
-    ensure!(holds, "--model: {name} holds no model: neither {CONFIG_FILE} nor a released config.json");
+    ModelFiles::folder(folder).check().context("--model")?;
     text(&std::path::absolute(folder)?)
 }
 

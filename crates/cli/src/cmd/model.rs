@@ -60,8 +60,14 @@ impl ModelArg {
         DESCRIBE
     }
 
-    /// Loads the model with its tokenizer. A progress bar appears if loading takes long.
+    /// Loads the model with its tokenizer onto the device of `cx`. A progress bar appears if loading takes long.
     pub(crate) fn load(&self, cx: &Cx) -> anyhow::Result<Assistant> {
+        let mut assistant = self.read(cx)?;
+        assistant.move_to(&cx.device)?;
+        Ok(assistant)
+    }
+
+    fn read(&self, cx: &Cx) -> anyhow::Result<Assistant> {
         let Some(model) = &self.model else { return self.nano(cx) };
         let files = locate(model)?;
         if is_baseline(&files.folder) {

@@ -155,8 +155,7 @@ pub(super) fn run(
     let all = items.len();
     items.truncate(common.questions.unwrap_or(all));
     let cx = device.open()?;
-    let mut assistant = model.load(&cx)?;
-    assistant.move_to(&cx.device)?;
+    let assistant = model.load(&cx)?;
     let down = args.down_scale.map(|side| match side {
         0 => assistant.model.config().vision.image_size,
         side => side,

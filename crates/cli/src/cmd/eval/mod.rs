@@ -73,8 +73,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     args.benchmark.none_given()?;
     let config = Config::load(&args.what)?;
     let cx = args.device.open()?;
-    let mut assistant = args.model.load(&cx)?;
-    assistant.move_to(&cx.device)?;
+    let assistant = args.model.load(&cx)?;
     let (accuracy, _) = measure(&cx, &config, &args.what, &assistant, args.questions)?;
     if args.json {
         say!("{}", serde_json::to_string(&accuracy)?);

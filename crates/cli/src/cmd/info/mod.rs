@@ -3,11 +3,10 @@
 mod baseline;
 mod complexity;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
+use pheye::ModelFiles;
 use pheye::baselines::{Config as Baseline, PRESETS as SYSTEMS, is_baseline};
 use pheye::model::{CONFIG_FILE, Config, Counts, PRESETS, Pheye, is_released};
 use serde::Serialize;
@@ -49,26 +48,15 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// A folder or file, and the folders of the backbones that the configuration in it names.
-#[derive(Default)]
-struct Located {
-    folder: PathBuf,
-    named: BTreeMap<String, PathBuf>,
-}
-
 /// The folder or file `model`, or of a name on the hub its configuration.
-fn locate(model: &str) -> anyhow::Result<Located> {
+fn locate(model: &str) -> anyhow::Result<ModelFiles> {
     #[cfg(feature = "hub")]
     if Config::preset(model).is_none() && pheye::hub::Name::unless_folder(model).is_some() {
         let hub = pheye::hub::Client::new(pheye::hub::Settings::from_env()?);
         let mut shown = crate::progress::Download::default();
-        let files = pheye::hub::locate_config(&hub, model, &mut |progress| shown.event(progress))?;
-        return Ok(Located { folder: files.folder, named: files.named });
+        return Ok(pheye::hub::locate_config(&hub, model, &mut |progress| shown.event(progress))?);
     }
-    let folder = PathBuf::from(model);
-    let of_run = folder.join("model");
-    let is_run = !folder.join(CONFIG_FILE).exists() && of_run.join(CONFIG_FILE).exists();
-    Ok(Located { folder: if is_run { of_run } else { folder }, ..Located::default() })
+    Ok(ModelFiles::folder(model))
 }
 
 #[derive(Serialize)]
@@ -98,7 +86,7 @@ struct Memory {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Located { folder: dir, named } = locate(&args.model)?;
+    let ModelFiles { folder: dir, named } = locate(&args.model)?;
     if !args.tensors {
         let config = match Baseline::preset(&args.model) {
             None if is_baseline(&dir) => Some(Baseline::load(&dir)?),
