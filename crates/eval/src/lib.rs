@@ -7,6 +7,7 @@ mod case;
 mod error;
 mod generate;
 mod golden;
+pub mod grown;
 mod network;
 mod stage;
 mod verify;

@@ -1,18 +1,19 @@
 //! `pheye caption`: a caption for each image of a folder, in a file that grows.
 
-use std::fs::File;
-use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use pheye::data::Store;
+use pheye::eval::Error;
+use pheye::eval::grown::{self, Grown, complete_lines};
 use pheye::image::{DecodeOptions, EXTENSIONS, Tiles};
 use pheye::model::GenerationConfig;
 use pheye::ops::Cx;
 use pheye::{Answer, Assistant};
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::generation::GenerationArgs;
 use super::{DeviceArg, ModelArg};
@@ -59,9 +60,6 @@ pub(crate) struct Args {
     generation: GenerationArgs,
 }
 
-/// The largest file of captions that is continued, in bytes.
-const LIMIT: u64 = 4 << 30;
-
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let how = args.generation.config()?;
     ensure!(how.num_return_sequences == 1, "--answers is not for captions: each picture has one");
@@ -74,14 +72,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         EXTENSIONS.join(", ")
     );
     let prompt = args.prompt.as_deref().unwrap_or_else(|| args.model.description(false));
-    let settings = json!({
-        "pictures": names.len(),
-        "prompt": prompt,
-        "batch": args.batch,
-        "generation": format!("{how:?}"),
-        "decode": format!("{:?}", args.decode.options()),
-        "model": args.model.fingerprint()?,
-    });
+    let settings = Map::from_iter([
+        ("images".to_owned(), json!(names.len())),
+        ("prompt".to_owned(), json!(prompt)),
+        ("batch".to_owned(), json!(args.batch)),
+        ("generation".to_owned(), json!(format!("{how:?}"))),
+        ("decode".to_owned(), json!(format!("{:?}", args.decode.options()))),
+        ("model".to_owned(), args.model.fingerprint()?),
+    ]);
     if args.overwrite {
         for path in [args.out.clone(), beside(&args.out)] {
             match std::fs::remove_file(&path) {
@@ -92,7 +90,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    let (mut out, done, mut broken) = Captions::open(&args.out, &settings, &names, args.batch)?;
+    let (mut out, done, mut broken) = take_up(&args.out, &settings, &names, args.batch)?;
     let cx = args.device.open()?;
     let assistant = args.model.load(&cx)?;
     assistant.prompt(prompt)?;
@@ -106,7 +104,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     for batch in names[done..].chunks(args.batch) {
         let lines = asking.captions(&store, batch)?;
         broken += lines.iter().filter(|line| line.get("error").is_some()).count();
-        out.add(&lines)?;
+        out.add(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
         at += batch.len();
         bar.at(at as u64);
     }
@@ -176,12 +174,6 @@ impl Asking<'_> {
     }
 }
 
-/// The file of captions.
-struct Captions {
-    path: PathBuf,
-    file: File,
-}
-
 /// The file beside `out` with what the captions depend on.
 fn beside(out: &Path) -> PathBuf {
     let mut name = out.file_name().unwrap_or_default().to_owned();
@@ -189,65 +181,31 @@ fn beside(out: &Path) -> PathBuf {
     out.with_file_name(name)
 }
 
-impl Captions {
-    /// Creates the file, or takes up one that was interrupted, after its last complete batch. Returns how many images
-    /// are done, and how many of them were broken.
-    fn open(
-        out: &Path,
-        settings: &Value,
-        names: &[String],
-        batch: usize,
-    ) -> anyhow::Result<(Captions, usize, usize)> {
-        let shown = out.display();
-        let beside = beside(out);
-        if out.exists() && !beside.exists() {
-            bail!(
-                "{shown} exists and is not from this command; choose another --out, or replace it with --overwrite"
-            );
+/// Opens the file of captions, or takes up one that was interrupted, after its last complete batch. Returns how many images
+/// are done, and how many of them were broken.
+fn take_up(
+    out: &Path,
+    settings: &Map<String, Value>,
+    names: &[String],
+    batch: usize,
+) -> anyhow::Result<(Grown, usize, usize)> {
+    let (shown, beside) = (out.display(), beside(out));
+    let advice = "choose another --out, or replace it with --overwrite";
+    ensure!(!out.exists() || beside.exists(), "{shown} exists and is not from this command; {advice}");
+    grown::settings(&beside, settings).map_err(|error| match error {
+        Error::Settings { key, .. } => {
+            anyhow::anyhow!("{shown} was begun with another `{key}` (see {}); {advice}", beside.display())
         }
-        if beside.exists() {
-            let then = pheye_files::read_text(&beside, pheye_files::Kind::Regular, LIMIT);
-            let then = then.with_context(|| beside.display().to_string())?;
-            let then: Value = serde_json::from_str(&then).with_context(|| beside.display().to_string())?;
-            let differs =
-                settings.as_object().into_iter().flatten().find(|(key, now)| then.get(key) != Some(now));
-            if let Some((key, _)) = differs {
-                bail!(
-                    "{shown} was begun with another `{key}` (see {}); choose another --out, or replace it with \
-                     --overwrite",
-                    beside.display()
-                );
-            }
-        } else {
-            let text = serde_json::to_string_pretty(settings)? + "\n";
-            pheye::weights::atomic_write(&beside, |out| out.write_all(text.as_bytes()))?;
-        }
-        let file = File::options().create(true).read(true).write(true).truncate(false).open(out);
-        let mut file = file.with_context(|| format!("{shown}: cannot be written"))?;
-        let bytes = pheye_files::read(out, pheye_files::Kind::Regular, LIMIT);
-        let bytes = bytes.with_context(|| format!("{shown}: cannot be read"))?;
-        // A line that does not end was being written.
-        let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
-        let whole = lines.iter().take_while(|line| line.ends_with(b"\n")).count();
-        ensure!(whole <= names.len(), "{shown} has {whole} lines, for {} pictures", names.len());
-        let done = if whole == names.len() { whole } else { whole / batch * batch };
-        let mut broken = 0;
-        for (i, (line, name)) in lines.iter().zip(names).take(done).enumerate() {
-            let line: Value =
-                serde_json::from_slice(line).with_context(|| format!("{shown}: line {}", i + 1))?;
-            ensure!(line["image"] == **name, "{shown}: line {} is not about {name}", i + 1);
-            broken += usize::from(line.get("error").is_some());
-        }
-        let keep: usize = lines[..done].iter().map(|line| line.len()).sum();
-        let cut = file.set_len(keep as u64).and_then(|()| file.seek(SeekFrom::End(0)));
-        cut.with_context(|| format!("{shown}: cannot be written"))?;
-        Ok((Captions { path: out.to_owned(), file }, done, broken))
+        other => other.into(),
+    })?;
+    let lines = complete_lines(out)?;
+    ensure!(lines.len() <= names.len(), "{shown} has {} lines, for {} images", lines.len(), names.len());
+    let done = if lines.len() == names.len() { lines.len() } else { lines.len() / batch * batch };
+    let mut broken = 0;
+    for (i, (line, name)) in lines.iter().zip(names).take(done).enumerate() {
+        let line: Value = serde_json::from_slice(line).with_context(|| format!("{shown}: line {}", i + 1))?;
+        ensure!(line["image"] == **name, "{shown}: line {} is not about {name}", i + 1);
+        broken += usize::from(line.get("error").is_some());
     }
-
-    /// Adds lines, which are on the disk when this returns.
-    fn add(&mut self, lines: &[Value]) -> anyhow::Result<()> {
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
-        written.with_context(|| format!("{}: cannot be written", self.path.display()))
-    }
+    Ok((Grown::after(out, &lines[..done])?, done, broken))
 }

@@ -1,18 +1,17 @@
 //! Answers in a file that grows: an evaluation that was stopped goes on where it was.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pheye_data::Store;
-use pheye_files::{Kind, read};
 use pheye_image::{DecodeOptions, Rgb8};
-use pheye_metrics::read::{Id, json};
+use pheye_metrics::read::Id;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Item;
+use crate::grown::{self, Grown, complete_lines};
 use crate::{Error, Result};
 
 /// An answer of a model.
@@ -90,9 +89,6 @@ pub struct Predictions {
 const ANSWERS: &str = "predictions.jsonl";
 const TIMES: &str = "times.jsonl";
 const SETTINGS: &str = "settings.json";
-/// The largest file of answers that is read, in bytes.
-const LIMIT: u64 = 4 << 30;
-
 impl Predictions {
     /// Opens the folder of an evaluation of `items` with `settings`: everything that the answers depend on. A new
     /// folder is created; one of an evaluation that was stopped is taken up, after the last complete batch of `images`
@@ -108,13 +104,7 @@ impl Predictions {
         images: usize,
     ) -> Result<Predictions> {
         fs::create_dir_all(folder).map_err(io(folder))?;
-        let path = folder.join(SETTINGS);
-        if path.exists() {
-            same(&path, settings)?;
-        } else {
-            let text = serde_json::to_string_pretty(settings).unwrap_or_default() + "\n";
-            pheye_weights::atomic_write(&path, |out| out.write_all(text.as_bytes()))?;
-        }
+        grown::settings(&folder.join(SETTINGS), settings)?;
         let mut predictions = Predictions { folder: folder.to_owned(), done: Vec::new() };
         predictions.take_up(items, images)?;
         Ok(predictions)
@@ -123,16 +113,10 @@ impl Predictions {
     /// Reads the answers, and removes those after the last complete batch.
     fn take_up(&mut self, items: &[Item], images: usize) -> Result<()> {
         let path = self.folder.join(ANSWERS);
-        let bytes = match read(&path, Kind::Any, LIMIT) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(io(&path)(error)),
-        };
+        let lines = complete_lines(&path)?;
         let fault = |line: usize, why: String| Error::Predictions { path: path.clone(), line, why };
-        // A line that does not end was being written, perhaps to the middle of a character.
-        let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
         let mut done = Vec::new();
-        for (i, line) in lines.iter().filter(|line| line.ends_with(b"\n")).enumerate() {
+        for (i, line) in lines.iter().enumerate() {
             let row: Prediction = serde_json::from_slice(line).map_err(|e| fault(i + 1, e.to_string()))?;
             match items.get(i) {
                 Some(item) if item.id == row.id => done.push(row),
@@ -146,9 +130,7 @@ impl Predictions {
         let ends = batches(items, images).into_iter().map(|batch| batch.end);
         let keep = ends.take_while(|end| *end <= done.len()).last().unwrap_or(0);
         done.truncate(keep);
-        let bytes: usize = lines[..keep].iter().map(|line| line.len()).sum();
-        let file = File::options().write(true).open(&path).map_err(io(&path))?;
-        file.set_len(bytes as u64).map_err(io(&path))?;
+        Grown::after(&path, &lines[..keep])?;
         self.done = done;
         Ok(())
     }
@@ -164,8 +146,8 @@ impl Predictions {
         mut answer: impl FnMut(&Asking) -> Result<Vec<Answered>, E>,
         mut on: impl FnMut(usize, usize),
     ) -> Result<(), E> {
-        let mut answers = Appended::open(&self.folder.join(ANSWERS))?;
-        let mut times = Appended::open(&self.folder.join(TIMES))?;
+        let mut answers = Grown::open(&self.folder.join(ANSWERS))?;
+        let mut times = Grown::open(&self.folder.join(TIMES))?;
         let total = items.len();
         let first = self.done.len();
         for batch in batches(items, images).into_iter().filter(|batch| batch.start >= first) {
@@ -245,35 +227,6 @@ fn ask(
         asking.instructions.push(instruction(&item.question));
     }
     Ok(asking)
-}
-
-/// Fails if the settings in the file `path` differ from `now`.
-fn same(path: &Path, now: &Map<String, Value>) -> Result<()> {
-    let then: Map<String, Value> = json(path, "settings of an evaluation")?;
-    let keys = then.keys().chain(now.keys());
-    let Some(key) = keys.into_iter().find(|key| then.get(*key) != now.get(*key)) else { return Ok(()) };
-    let value = |of: &Map<String, Value>| of.get(key).map_or("nothing".to_owned(), Value::to_string);
-    let (key, then, now) = (key.clone(), value(&then), value(now));
-    Err(Error::Settings { path: path.to_owned(), key, then, now })
-}
-
-/// A file to which lines are added, which are on the disk when [`Appended::add`] returns.
-struct Appended {
-    path: PathBuf,
-    file: File,
-}
-
-impl Appended {
-    fn open(path: &Path) -> Result<Appended> {
-        let mut file =
-            File::options().create(true).write(true).truncate(false).open(path).map_err(io(path))?;
-        file.seek(SeekFrom::End(0)).map_err(io(path))?;
-        Ok(Appended { path: path.to_owned(), file })
-    }
-
-    fn add(&mut self, text: &str) -> Result<()> {
-        self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data()).map_err(io(&self.path))
-    }
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
